@@ -1,0 +1,129 @@
+"""One error tree, split by whose fault an error is; and the names that a run's errors have.
+
+An ``Issue`` is something wrong with a spec: data, never prose; reporters make the prose.
+A ``Failure`` is something that went wrong in a run; its name is one of ``FAILURES`` and can be caught by a spec.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Literal
+
+import msgspec
+
+Path = tuple[str | int, ...]
+"""The way from a document's root to a node: keys of mappings and indexes of lists."""
+
+
+def dotted(path: Path) -> str:
+    """Spell a path as people write it: ``tools.look_up.parameters``, ``messages[0].role``."""
+    out = ""
+    for part in path:
+        if isinstance(part, int):
+            out += f"[{part}]"
+        else:
+            out += f".{part}" if out else part
+    return out
+
+
+class Place(msgspec.Struct, frozen=True, order=True):
+    """A position in a file; line and column count from 1, the column in characters."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class Issue(msgspec.Struct, frozen=True, kw_only=True):
+    """Something wrong with a spec. ``code`` never changes its meaning (``flowrun.issues.CODES`` lists them)."""
+
+    code: str
+    place: Place
+    path: Path = ()
+    message: str
+    remedy: str = ""
+    severity: Literal["error", "warning"] = "error"
+
+
+FAILURES: Final[dict[str, str]] = {
+    "model.truncated": "the reply reached max_tokens in the middle of a call or an answer",
+    "model.invalid_call": "the reply holds a tool call that the model family's parser cannot read",
+    "model.invalid_output": "the reply does not match the state's response_format",
+    "model.context_overflow": "the prompt does not fit into the model's context window",
+    "model.request_refused": "the model's backend refused the request as malformed",
+    "backend.unavailable": "the model's backend could not be reached, or died",
+    "tool.failed": "a tool or a called function raised, or returned what is no JSON value",
+    "tool.timeout": "a tool or a called function took longer than its timeout",
+    "tool.invalid_arguments": "the model's arguments do not match the tool's parameters",
+    "tool.unknown": "the model called a tool that the state does not offer",
+    "template.failed": "a template or expression could not be evaluated",
+    "route.unmatched": "no route of a state matched, and the state has no fallback",
+    "flow.failed": "the flow reached an end state whose status is failed, or a sub-flow did",
+    "input.invalid": "the inputs do not match what the spec declares",
+    "wait.timeout": "nobody answered a wait state in time",
+    "limit.rounds": "the run reached limits.max_rounds",
+    "limit.steps": "the run reached limits.max_steps",
+    "limit.timeout": "the run reached limits.timeout, or a state its timeout",
+    "run.cancelled": "the run was cancelled from outside",
+}
+"""Every name that a run's error can have, with what it means."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A named error of a run. ``state`` is the state in which it happened."""
+
+    name: str
+    message: str
+    state: str = ""
+
+
+class FlowrunError(Exception):
+    """The root of all errors that flowrun raises on purpose."""
+
+
+class SpecError(FlowrunError):
+    """The spec's author made a mistake; ``issues`` holds every one of them, sorted by place."""
+
+    def __init__(self, issues: Iterable[Issue]) -> None:
+        self.issues = sorted(issues, key=lambda issue: (issue.place, issue.code, issue.message))
+        super().__init__(f"{len(self.issues)} issue(s), the first: {self.issues[0].message}")
+
+
+class UsageError(FlowrunError):
+    """The caller's input is wrong: an argument, an input of the flow, a file that is not there."""
+
+
+class RunError(FlowrunError):
+    """What an adapter raises when an effect fails: the run goes on with this failure as the effect's event."""
+
+    def __init__(self, name: str, message: str) -> None:
+        if name not in FAILURES:
+            raise ValueError(f"{name!r} is not a failure's name; add it to FAILURES")
+        self.name = name
+        self.message = message
+        super().__init__(f"{name}: {message}")
+
+    def failure(self) -> Failure:
+        """Give the error as data."""
+        return Failure(name=self.name, message=self.message)
+
+
+class ToolError(RunError):
+    """A tool or a called function failed; the model may see it."""
+
+
+class ModelError(RunError):
+    """The model, or the backend that runs it, failed."""
+
+
+class BackendError(FlowrunError):
+    """A backend cannot start: a package, a model or a setting is missing or wrong. The message says what to do."""
+
+
+class StoreError(FlowrunError):
+    """What is kept on disk cannot be read or written."""
+
+
+class Bug(FlowrunError):
+    """flowrun itself is wrong. Never caught below the command line."""

@@ -1,0 +1,130 @@
+"""What is said between people, models and tools. Frozen; a thread only grows at its end."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Generic, Literal, TypeVar, overload
+
+import msgspec
+
+T_co = TypeVar("T_co", covariant=True)
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's wish to call a tool. ``arguments`` is the raw text that the model wrote, JSON if all is well."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message of a thread. ``tool_call_id`` and ``name`` are set in tool messages only."""
+
+    role: Role
+    content: str | None = None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens read and written. ``cached_tokens`` of the prompt's came from the prefix cache."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+        )
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a model answered, already parsed by its family's parsers.
+
+    A call whose ``id`` is empty gets one from the machine. ``invalid_call`` says what is wrong with a call that the
+    parser could not read. ``text`` is the model's raw text where the backend knows it.
+    """
+
+    content: str | None = None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str = "stop"
+    usage: Usage = Usage()
+    invalid_call: str | None = None
+    text: str | None = None
+
+
+class Log(Sequence[T_co], Generic[T_co]):
+    """An immutable sequence that shares its storage with the longer ones made from it.
+
+    Appending to the newest costs no copy, so a run's history costs the same at every length; appending to an older
+    one copies.
+    """
+
+    __slots__ = ("_items", "_length")
+
+    def __init__(self, items: Iterable[T_co] = ()) -> None:
+        self._items = list(items)
+        self._length = len(self._items)
+
+    def extended(self, items: Iterable[T_co]) -> "Log[T_co]":
+        """Give the sequence with ``items`` after it."""
+        longer: Log[T_co] = object.__new__(Log)
+        longer._items = self._items if len(self._items) == self._length else self._items[: self._length]
+        longer._items.extend(items)
+        longer._length = len(longer._items)
+        return longer
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T_co]: ...
+    def __getitem__(self, index: int | slice) -> T_co | Sequence[T_co]:
+        if isinstance(index, slice):
+            return tuple(self._items[i] for i in range(*index.indices(self._length)))
+        if not -self._length <= index < self._length:
+            raise IndexError(index)
+        return self._items[index if index >= 0 else index + self._length]
+
+    def __iter__(self) -> Iterator[T_co]:
+        items = self._items
+        return (items[i] for i in range(self._length))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Sequence)
+            and len(other) == self._length
+            and all(mine == its for mine, its in zip(self, other, strict=True))
+        )
+
+    def __hash__(self) -> int:
+        return hash((Log, self._length))
+
+    def __repr__(self) -> str:
+        return f"Log({list(self)!r})"
+
+
+def as_openai(message: Message) -> dict[str, Any]:
+    """Give a message in the form of the OpenAI chat API, which chat templates read too."""
+    out: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning is not None:
+        out["reasoning"] = message.reasoning
+    if message.tool_calls:
+        out["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        out["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        out["name"] = message.name
+    return out

@@ -1,0 +1,57 @@
+"""What the runner needs from outside, as Protocols. Adapters implement them; ``flowrun.testing`` holds fakes."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from flowrun.events import AskModel, CallFunction, Event, Notice
+from flowrun.messages import Reply
+from flowrun.spec import JSON
+
+
+class ModelBackend(Protocol):
+    """Runs one model for many conversations at once."""
+
+    async def start(self) -> None:
+        """Load what is needed.
+
+        Raises:
+            BackendError: a package, the model or a setting is missing or wrong; nothing is left running.
+        """
+
+    async def reply(self, request: AskModel) -> Reply:
+        """Ask for one reply. Cancelling the awaiting task frees what the request holds.
+
+        Raises:
+            ModelError: named as in ``errors.FAILURES``.
+        """
+
+    async def stop(self) -> None:
+        """End what was started; no process or connection is left. May be called twice, and without a start."""
+
+
+class Functions(Protocol):
+    """Calls the Python functions of tools and call states."""
+
+    async def call(self, effect: CallFunction) -> JSON:
+        """Call a function under its timeout and give its value as JSON.
+
+        Raises:
+            ToolError: it failed, took too long, or gave what is no JSON value.
+        """
+
+
+class Journal(Protocol):
+    """Where events go, and where they come from after a crash."""
+
+    async def append(self, run: str, event: Event) -> None:
+        """Write an event down; when this returns, it is kept."""
+
+    def events(self, run: str) -> AsyncIterator[Event]:
+        """Read a run's events, oldest first."""
+
+
+class Observer(Protocol):
+    """Watches runs and changes nothing."""
+
+    def notify(self, notice: Notice) -> None:
+        """Learn of what just happened. Must not raise and must not block."""

@@ -1,0 +1,232 @@
+"""What a spec says, as frozen data. Nothing here reads files, renders templates or decides anything.
+
+The field names are the spec language's own; ``schemas/flow.v1.schema.json`` describes each of them, and a test
+keeps the two property sets equal. Templates are kept as their unevaluated text until ``graph.compile_graph``.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+JSON = Any
+"""A JSON value: None, bool, int, float, str, list or a mapping with text keys."""
+
+Template = Any
+"""A JSON value in which any text may be a Jinja2 template."""
+
+MAIN = "main"
+"""The name of the thread that a state uses unless it says otherwise."""
+
+DEFAULT_MODEL = "default"
+"""The name under which ``model:`` is kept beside those of ``models:``."""
+
+
+class Seconds(float):
+    """A duration. Specs write it as a number of seconds, or as a number and a unit: 500ms, 10s, 5m, 2h, 1d."""
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all parts of a spec."""
+
+
+class Model(_Part, frozen=True, kw_only=True):
+    """A model and how to run it. ``engine`` and ``sampling`` use vLLM's names."""
+
+    backend: Literal["vllm", "openai", "scripted"] = "vllm"
+    name: str
+    revision: str | None = None
+    engine: Mapping[str, JSON] = {}
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: Mapping[str, JSON] = {}
+    sampling: Mapping[str, JSON] = {}
+    base_url: str | None = None
+    api_key: str | None = None
+    headers: Mapping[str, str] = {}
+    timeout: Seconds | None = None
+
+
+class Tool(_Part, frozen=True, kw_only=True):
+    """A tool that the model may call. ``entrypoint`` is ``module.path:function``."""
+
+    entrypoint: str
+    description: str | None = None
+    parameters: Mapping[str, JSON] | None = None
+    timeout: Seconds = Seconds(60)
+    idempotent: bool = False
+    strict: bool = False
+
+
+class CallTemplate(_Part, frozen=True, kw_only=True):
+    """A tool call in a written message (a few-shot example); arguments may hold templates."""
+
+    name: str
+    arguments: Mapping[str, Template] = {}
+    id: str | None = None
+
+
+class MessageTemplate(_Part, frozen=True, kw_only=True):
+    """A message to be rendered. A tool message without ``tool_call_id`` answers the oldest call still open."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | None = None
+    tool_calls: tuple[CallTemplate, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+class Route(_Part, frozen=True, kw_only=True):
+    """A way on from a state. Without ``when`` it always matches."""
+
+    when: str | None = None
+    to: str
+
+
+class Retry(_Part, frozen=True, kw_only=True):
+    """How often and how fast a state is tried again. ``max_attempts`` counts the first attempt."""
+
+    max_attempts: int = 3
+    errors: tuple[str, ...] = ()
+    delay: Seconds = Seconds(1)
+    backoff: float = 2.0
+    max_delay: Seconds = Seconds(60)
+    jitter: float = 0.1
+
+
+class Catch(_Part, frozen=True, kw_only=True):
+    """Where a state's failures go. No ``errors`` means all of them; ``tool.*`` a family."""
+
+    errors: tuple[str, ...] = ()
+    to: str
+
+
+class Limits(_Part, frozen=True, kw_only=True):
+    """What bounds a run. Rounds are replies asked of a model, steps are states entered; sub-flows count too."""
+
+    max_rounds: int = 32
+    max_steps: int = 1000
+    timeout: Seconds | None = None
+
+
+class ResponseFormat(_Part, frozen=True, kw_only=True):
+    """A reply's form: any JSON object, or the JSON that ``schema`` describes."""
+
+    type: Literal["json_object", "json_schema"] = "json_schema"
+    schema: Mapping[str, JSON] | None = None
+    strict: bool = True
+
+
+class _State(_Part, frozen=True, kw_only=True, tag_field="type"):
+    """What every state may have. ``next`` is kept as a last route without ``when``."""
+
+    set: Mapping[str, Template] = {}
+    routes: tuple[Route, ...] = ()
+    retry: Retry | None = None
+    timeout: Seconds | None = None
+    catch: tuple[Catch, ...] = ()
+    description: str | None = None
+
+
+class Chat(_State, frozen=True, kw_only=True, tag="chat"):
+    """Ask the model for one reply on a thread. ``tools`` None offers every tool of the spec."""
+
+    thread: str = MAIN
+    messages: tuple[MessageTemplate, ...] = ()
+    model: str = DEFAULT_MODEL
+    tools: tuple[str, ...] | None = None
+    tool_choice: str = "auto"
+    sampling: Mapping[str, JSON] = {}
+    response_format: ResponseFormat | None = None
+
+
+class Tools(_State, frozen=True, kw_only=True, tag="tools"):
+    """Run the tool calls of the thread's last reply, in parallel, and append their results."""
+
+    thread: str = MAIN
+    on_error: Literal["return", "raise"] = "return"
+
+
+class Call(_State, frozen=True, kw_only=True, tag="call"):
+    """Call a Python function without the model."""
+
+    entrypoint: str
+    arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
+    idempotent: bool = False
+
+
+class Branch(_State, frozen=True, kw_only=True, tag="route"):
+    """Decide where to go, and nothing else."""
+
+
+class Flow(_State, frozen=True, kw_only=True, tag="flow"):
+    """Run a sub-flow: a spec's file, or ``#name`` for one under ``flows:``."""
+
+    flow: str
+    arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
+
+
+class Map(_State, frozen=True, kw_only=True, tag="map"):
+    """Run a sub-flow for each item of a list; the outputs keep the items' order."""
+
+    flow: str
+    for_each: str
+    item: str = msgspec.field(default="item", name="as")
+    arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
+    max_concurrency: int | None = None
+    on_item_error: Literal["fail", "collect", "skip"] = "fail"
+
+
+class ParallelBranch(_Part, frozen=True, kw_only=True):
+    """One branch of a parallel state."""
+
+    flow: str
+    arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
+
+
+class Parallel(_State, frozen=True, kw_only=True, tag="parallel"):
+    """Run several sub-flows at once; the output is a mapping of the branches' outputs."""
+
+    branches: Mapping[str, ParallelBranch]
+
+
+class Wait(_State, frozen=True, kw_only=True, tag="wait"):
+    """Pause until a person or a program answers; the answer must match ``schema``."""
+
+    prompt: str
+    schema: Mapping[str, JSON] = {}
+
+
+class End(_Part, frozen=True, kw_only=True, tag_field="type", tag="end"):
+    """End the run."""
+
+    status: Literal["succeeded", "failed"] = "succeeded"
+    output: Template = None
+    description: str | None = None
+
+
+Working = Chat | Tools | Call | Branch | Flow | Map | Parallel | Wait
+State = Working | End
+
+
+class Spec(_Part, frozen=True, kw_only=True):
+    """A whole flow, its profile merged in.
+
+    ``models`` holds ``model:`` as ``default``, ``threads`` holds ``messages:`` as ``main``.
+    """
+
+    flowrun: Literal["v1"]
+    name: str
+    version: str
+    description: str | None = None
+    inputs: Mapping[str, Mapping[str, JSON]] = {}
+    models: Mapping[str, Model] = {}
+    sampling: Mapping[str, JSON] = {}
+    tools: Mapping[str, Tool] = {}
+    threads: Mapping[str, tuple[MessageTemplate, ...]] = {}
+    vars: Mapping[str, Template] = {}
+    start: str
+    states: Mapping[str, State]
+    flows: Mapping[str, "Spec"] = {}
+    limits: Limits = Limits()

@@ -36,7 +36,7 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
 
 class Issue(msgspec.Struct, frozen=True, kw_only=True):
-    """Something wrong with a spec. ``code`` never changes its meaning (``flowrun.issues.CODES`` lists them)."""
+    """Something wrong with a spec. ``code`` never changes its meaning (``CODES`` lists them)."""
 
     code: str
     place: Place
@@ -44,6 +44,47 @@ class Issue(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     remedy: str = ""
     severity: Literal["error", "warning"] = "error"
+
+
+CODES: Final[dict[str, str]] = {
+    "FR101": "The file is not valid YAML.",
+    "FR102": "A tab stands where YAML allows spaces only, such as in the indentation.",
+    "FR103": "A text that YAML would read as something else is not quoted.",
+    "FR104": "A template is not quoted, so YAML reads its braces as a mapping.",
+    "FR105": "A line's indentation does not fit the lines above it.",
+    "FR106": "A key is not followed by a colon and a space.",
+    "FR107": "A quote or bracket is not closed or closes nothing, or brackets hold what is no list or mapping.",
+    "FR108": "A double-quoted text holds a backslash escape that YAML does not have.",
+    "FR109": "The file is not UTF-8.",
+    "FR110": "The file begins with a byte order mark.",
+    "FR111": "The file holds a control character or an invisible line break.",
+    "FR112": "The file is empty.",
+    "FR113": "The file holds more than one YAML document.",
+    "FR114": "The file's top level is not a mapping.",
+    "FR115": "A mapping has the same key twice.",
+    "FR116": "A mapping's key is not a text.",
+    "FR117": "A merge key '<<' is used; YAML 1.2 has none.",
+    "FR118": "A value has an explicit tag; specs hold plain JSON values only.",
+    "FR119": "A number is infinite, not a number, or does not fit into 64 bits.",
+    "FR120": "An alias names an anchor that is not defined above it.",
+    "FR121": "An alias stands inside of the very value that it names.",
+    "FR122": "The file holds too many values once its aliases are expanded.",
+    "FR123": "The file is nested too deeply.",
+    "FR124": "The file is too large.",
+    "FR130": "An environment variable is not set and has no default.",
+    "FR131": "A reference to an environment variable is malformed.",
+    "FR201": "A property does not exist at this place.",
+    "FR202": "A required property is missing.",
+    "FR203": "A value has the wrong type.",
+    "FR204": "A value is not one of those allowed.",
+    "FR205": "A text does not have the form that it must have.",
+    "FR206": "A number is too small or too large.",
+    "FR207": "A text, list or mapping has too few or too many elements, or the same one twice.",
+    "FR208": "Properties that exclude each other are given together, or none of those of which one is needed.",
+    "FR209": "A name holds characters that names may not have, or is too long.",
+    "FR210": "A value does not match the schema in a way that has no code of its own.",
+}
+"""Every code that an issue can have, with its meaning. FR1xx YAML, FR2xx schema."""
 
 
 FAILURES: Final[dict[str, str]] = {
@@ -64,7 +105,8 @@ FAILURES: Final[dict[str, str]] = {
     "wait.timeout": "nobody answered a wait state in time",
     "limit.rounds": "the run reached limits.max_rounds",
     "limit.steps": "the run reached limits.max_steps",
-    "limit.timeout": "the run reached limits.timeout, or a state its timeout",
+    "limit.timeout": "the run reached limits.timeout",
+    "state.timeout": "a state took longer than its timeout",
     "run.cancelled": "the run was cancelled from outside",
 }
 """Every name that a run's error can have, with what it means."""

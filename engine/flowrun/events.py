@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from flowrun.errors import Failure
-from flowrun.messages import Log, Message, Reply
+from flowrun.messages import Log, Message, Reply, Usage
 from flowrun.spec import JSON, ResponseFormat
 
 
@@ -22,10 +22,15 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=T
 
 
 class Started(_Data, frozen=True, kw_only=True):
-    """The run begins. ``inputs`` are whole: defaults filled in, checked against the spec."""
+    """The run begins. ``inputs`` are whole: the spec's defaults are filled in.
+
+    A child run's limits are what its parent has left of its own, unless its own are lower.
+    """
 
     run: str
     inputs: Mapping[str, JSON]
+    max_rounds: int | None = None
+    max_steps: int | None = None
 
 
 class Replied(_Data, frozen=True, kw_only=True):
@@ -52,11 +57,14 @@ class Failed(_Data, frozen=True, kw_only=True):
 
 
 class ChildEnded(_Data, frozen=True, kw_only=True):
-    """A ``StartChild`` came to its end."""
+    """A ``StartChild`` came to its end, having asked for ``rounds`` replies and entered ``steps`` states."""
 
     step: int
     index: int = 0
     outcome: "Outcome"
+    rounds: int = 0
+    steps: int = 0
+    usage: Usage = Usage()
 
 
 class Answered(_Data, frozen=True, kw_only=True):
@@ -83,6 +91,9 @@ class Cancelled(_Data, frozen=True, kw_only=True):
 
     reason: str = ""
 
+
+Answer = Replied | Returned | Failed | ChildEnded | Answered | Slept
+"""Events that answer an effect of the step that they name."""
 
 Event = Started | Replied | Returned | Failed | ChildEnded | Answered | Slept | TimedOut | Cancelled
 
@@ -133,12 +144,15 @@ class CallFunction(_Data, frozen=True, kw_only=True):
 
 
 class StartChild(_Data, frozen=True, kw_only=True):
-    """Run a sub-flow to its end."""
+    """Run a sub-flow to its end, within what is left of the parent's limits."""
 
     step: int
     index: int = 0
+    state: str
     flow: str
     inputs: Mapping[str, JSON]
+    max_rounds: int
+    max_steps: int
 
 
 class AskPerson(_Data, frozen=True, kw_only=True):
@@ -146,16 +160,17 @@ class AskPerson(_Data, frozen=True, kw_only=True):
 
     step: int
     state: str
+    run: str
     prompt: str
     schema: Mapping[str, JSON]
-    timeout: float | None = None
 
 
 class Sleep(_Data, frozen=True, kw_only=True):
-    """Wait before the next attempt."""
+    """Wait before the next attempt: ``seconds``, and up to the share ``jitter`` of it more, as chance has it."""
 
     step: int
     seconds: float
+    jitter: float = 0.0
 
 
 class Outcome(_Data, frozen=True, kw_only=True):

@@ -81,6 +81,11 @@ class Log(Sequence[T_co], Generic[T_co]):
         longer._length = len(longer._items)
         return longer
 
+    @property
+    def last(self) -> T_co | None:
+        """The newest item, if there is any."""
+        return self._items[self._length - 1] if self._length else None
+
     def __len__(self) -> int:
         return self._length
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from flowrun.events import AskModel, CallFunction, Event, Notice
+from flowrun.events import AskModel, AskPerson, CallFunction, Event, Notice
 from flowrun.messages import Reply
 from flowrun.spec import JSON
 
@@ -38,6 +38,13 @@ class Functions(Protocol):
         Raises:
             ToolError: it failed, took too long, or gave what is no JSON value.
         """
+
+
+class People(Protocol):
+    """Whoever answers wait states while a run is under way."""
+
+    async def answer(self, effect: AskPerson) -> JSON:
+        """Give an answer that matches the effect's schema, however long it takes."""
 
 
 class Journal(Protocol):

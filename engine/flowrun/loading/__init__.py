@@ -1,1 +1,20 @@
 """From a file to a frozen ``Spec``: YAML with the place of every node, profiles, ``${VAR}``, the JSON Schema."""
+
+from flowrun.loading.document import Document, issue_at, place_of, redact
+from flowrun.loading.entrypoints import EntrypointError, load_entrypoint
+from flowrun.loading.load import Loaded, load_spec, parse_text
+from flowrun.loading.signatures import check_signature, derive_parameters
+
+__all__ = [
+    "Document",
+    "EntrypointError",
+    "Loaded",
+    "check_signature",
+    "derive_parameters",
+    "issue_at",
+    "load_entrypoint",
+    "load_spec",
+    "parse_text",
+    "place_of",
+    "redact",
+]

@@ -1,0 +1,177 @@
+"""The OpenAI chat API's wire form: a request becomes a body, a body becomes a reply. Pure: no I/O, no SDK.
+
+Servers differ in the small things (the name of the reasoning, whether a call's arguments are text, what a finish reason
+is called); here is the one place that knows how.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from flowrun.errors import ModelError
+from flowrun.events import AskModel, ToolDeclaration
+from flowrun.messages import Reply, ToolCall, Usage, as_openai
+from flowrun.spec import JSON, ResponseFormat
+
+OUR_FIELDS: Final = frozenset(
+    {"model", "messages", "tools", "tool_choice", "response_format", "stream", "stream_options"}
+)
+"""What a state says in its own words, so that ``sampling`` must not."""
+
+WIRE_NAMES: Final[Mapping[str, str]] = {"extra_args": "vllm_xargs"}
+"""Sampling parameters that vLLM's server calls differently than vLLM's ``SamplingParams``."""
+
+FINISHED: Final = frozenset({None, "stop", "tool_calls", "function_call"})
+"""Finish reasons that all mean: the model ended its reply by itself."""
+
+
+class BrokenReply(ValueError):
+    """A server's answer is no chat completion. The message says what is wrong with it."""
+
+
+def request_body(request: AskModel, *, model: str, template_kwargs: Mapping[str, JSON]) -> dict[str, Any]:
+    """Give the body of ``POST /chat/completions``.
+
+    Raises:
+        ModelError: ``model.request_refused``, for sampling parameters that no state may set.
+    """
+    body: dict[str, Any] = {
+        **_sampling(request.sampling),
+        "model": model,
+        "messages": [as_openai(message) for message in request.messages],
+    }
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tool_choice"] = _tool_choice(request.tool_choice)
+    if request.response_format is not None:
+        body["response_format"] = _response_format(request.response_format)
+    if template_kwargs:
+        body["chat_template_kwargs"] = dict(template_kwargs)
+    return body
+
+
+def _sampling(sampling: Mapping[str, JSON]) -> dict[str, JSON]:
+    if taken := sorted(OUR_FIELDS & sampling.keys()):
+        raise ModelError("model.request_refused", f"sampling must not set {', '.join(taken)}: the state itself does")
+    if sampling.get("n") not in (None, 1):
+        raise ModelError("model.request_refused", "sampling sets n, but a state takes one reply; leave it out")
+    body = {WIRE_NAMES.get(name, name): value for name, value in sampling.items() if name != "n" and value is not None}
+    count = body.get("logprobs")
+    if isinstance(count, int) and not isinstance(count, bool):  # vLLM's parameter counts, the chat API's switches
+        body |= {"logprobs": True, "top_logprobs": count}
+    return body
+
+
+def _tool(tool: ToolDeclaration) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function | {"strict": True} if tool.strict else function}
+
+
+def _tool_choice(choice: str) -> str | dict[str, Any]:
+    if choice in ("auto", "required", "none"):
+        return choice
+    return {"type": "function", "function": {"name": choice}}
+
+
+def _response_format(form: ResponseFormat) -> dict[str, Any]:
+    if form.type == "json_object":
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": form.schema, "strict": form.strict}}
+
+
+# --- what comes back: only the fields that are used, and null wherever some server writes null ------------------------
+
+
+class _Function(msgspec.Struct):
+    name: str
+    arguments: str | dict[str, Any] | None = None
+
+
+class _Call(msgspec.Struct):
+    function: _Function
+    id: str | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+
+
+class _Completion(msgspec.Struct):
+    choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
+    usage: _Usage | None = None
+
+
+_COMPLETIONS: Final = msgspec.json.Decoder(_Completion)
+
+
+def parse_reply(body: bytes) -> Reply:
+    """Read the body of a chat completion.
+
+    Raises:
+        BrokenReply: it is none.
+    """
+    try:
+        completion = _COMPLETIONS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise BrokenReply(str(exc)) from exc
+    choice = completion.choices[0]
+    message = choice.message
+    calls = _calls(message.tool_calls or ())
+    return Reply(
+        content=message.content if message.content is not None else message.refusal,
+        reasoning=message.reasoning if message.reasoning is not None else message.reasoning_content,
+        tool_calls=calls,
+        finish_reason=_finish_reason(choice.finish_reason, has_calls=bool(calls)),
+        usage=_usage(completion.usage),
+    )
+
+
+def _calls(calls: Sequence[_Call]) -> tuple[ToolCall, ...]:
+    return tuple(
+        ToolCall(id=call.id or "", name=call.function.name, arguments=_arguments(call.function.arguments))
+        for call in calls
+    )
+
+
+def _arguments(arguments: str | dict[str, Any] | None) -> str:
+    if isinstance(arguments, dict):
+        return msgspec.json.encode(arguments).decode()
+    return arguments or ""
+
+
+def _finish_reason(reason: str | None, *, has_calls: bool) -> str:
+    """Say the same in all servers' cases; a reason that is not known is kept."""
+    if reason is None or reason in FINISHED:
+        return "tool_calls" if has_calls else "stop"
+    return reason
+
+
+def _usage(usage: _Usage | None) -> Usage:
+    if usage is None:
+        return Usage()
+    details = usage.prompt_tokens_details
+    return Usage(
+        prompt_tokens=usage.prompt_tokens or 0,
+        completion_tokens=usage.completion_tokens or 0,
+        cached_tokens=(details.cached_tokens if details else None) or 0,
+    )

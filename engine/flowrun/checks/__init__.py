@@ -1,0 +1,32 @@
+"""Static checks of a spec that the schema admits. They never raise, never stop at the first, never evaluate its text.
+
+One module a family of checks; each is a generator of issues over a ``Subject``.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from flowrun.checks.graph import check_graph
+from flowrun.checks.references import check_references
+from flowrun.checks.schemas import check_schemas
+from flowrun.checks.subject import Subject
+from flowrun.checks.templates import check_templates
+from flowrun.checks.tools import check_tools
+from flowrun.errors import Issue
+
+_CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
+    check_references,
+    check_graph,
+    check_templates,
+    check_schemas,
+    check_tools,
+)
+
+
+def check_spec(subject: Subject) -> list[Issue]:
+    """Give every issue of a spec, sorted by place."""
+    issues = [issue for check in _CHECKS for issue in check(subject)]
+    return sorted(set(issues), key=lambda issue: (issue.place, issue.code, issue.message))
+
+
+__all__ = ["Subject", "check_spec"]

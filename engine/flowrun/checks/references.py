@@ -1,0 +1,79 @@
+"""FR7xx: a name in a spec leads to something that is there."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+
+from flowrun.checks.subject import Subject, did_you_mean
+from flowrun.errors import Issue, Path
+from flowrun.graph import edges
+from flowrun.spec import MAIN, Chat, Flow, Map, Parallel, Tools
+
+
+def check_references(subject: Subject) -> Iterator[Issue]:
+    """Find names of states, tools, threads, models, flows and files that lead nowhere."""
+    yield from _states(subject)
+    yield from _chats(subject)
+    yield from _flows(subject)
+    yield from _files(subject)
+
+
+def _known(
+    subject: Subject, code: str, path: Path, kind: str, name: str, known: Mapping[str, object]
+) -> Iterator[Issue]:
+    if name not in known:
+        yield subject.issue(code, path, f"there is no {kind} {name!r}", did_you_mean(name, known))
+
+
+def _states(subject: Subject) -> Iterator[Issue]:
+    spec = subject.spec
+    yield from _known(subject, "FR701", ("start",), "state", spec.start, spec.states)
+    for edge in edges(spec):
+        yield from _known(subject, "FR701", edge.path, "state", edge.target, spec.states)
+
+
+def _chats(subject: Subject) -> Iterator[Issue]:
+    spec = subject.spec
+    threads = {MAIN: (), **spec.threads}
+    for name, state in spec.states.items():
+        path = ("states", name)
+        if isinstance(state, Chat | Tools):
+            yield from _known(subject, "FR703", (*path, "thread"), "thread", state.thread, threads)
+        if not isinstance(state, Chat):
+            continue
+        yield from _known(subject, "FR704", (*path, "model"), "model", state.model, spec.models)
+        for index, tool in enumerate(state.tools or ()):
+            yield from _known(subject, "FR702", (*path, "tools", index), "tool", tool, spec.tools)
+        if state.tool_choice not in ("auto", "required", "none"):
+            offered = spec.tools if state.tools is None else dict.fromkeys(state.tools)
+            where = (*path, "tool_choice")
+            yield from _known(subject, "FR702", where, "tool offered by this state", state.tool_choice, offered)
+
+
+def _flows(subject: Subject) -> Iterator[Issue]:
+    for name, state in subject.spec.states.items():
+        path: Path = ("states", name)
+        match state:
+            case Flow() | Map():
+                yield from _flow(subject, (*path, "flow"), state.flow)
+            case Parallel():
+                for branch, part in state.branches.items():
+                    yield from _flow(subject, (*path, "branches", branch, "flow"), part.flow)
+
+
+def _flow(subject: Subject, path: Path, flow: str) -> Iterator[Issue]:
+    if flow.startswith("#"):
+        yield from _known(subject, "FR705", path, "flow", flow[1:], subject.spec.flows)
+    else:
+        yield from _file(subject, path, flow)
+
+
+def _files(subject: Subject) -> Iterator[Issue]:
+    for name, model in subject.spec.models.items():
+        template = model.chat_template
+        if template is not None and "\n" not in template and "{" not in template:
+            yield from _file(subject, ("models", name, "chat_template"), template)
+
+
+def _file(subject: Subject, path: Path, name: str) -> Iterator[Issue]:
+    if not (FilePath(subject.loaded.document.file).parent / name).is_file():
+        yield subject.issue("FR706", path, f"there is no file {name!r}", "give its path relative to this spec's file")

@@ -1,0 +1,39 @@
+"""What a check looks at, and how it says what it found."""
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+
+from flowrun.errors import FlowrunError, Issue, Path
+from flowrun.loading import Loaded, issue_at
+from flowrun.spec import Spec
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """A loaded spec; with ``functions``, the Python functions of its entrypoints, or why one could not be loaded.
+
+    ``functions`` is None where nothing may be imported (``--no-import``).
+    """
+
+    loaded: Loaded
+    functions: Mapping[str, Callable[..., Any] | FlowrunError] | None = None
+
+    @property
+    def spec(self) -> Spec:
+        """The spec."""
+        return self.loaded.spec
+
+    def issue(self, code: str, path: Path, message: str, remedy: str = "", *, key: bool = False) -> Issue:
+        """Make an issue at a path of the spec; ``key`` points at the key rather than the value."""
+        return issue_at(self.loaded.document, code, path, message, remedy, key=key)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Give a remedy: the nearest of the known names, else all of them."""
+    names = sorted(known)
+    near = get_close_matches(word, names, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"there are: {', '.join(names)}" if names else "there are none"

@@ -1,0 +1,30 @@
+"""FR5xx: entrypoints lead to Python functions, and a tool's declared parameters are those that its function takes."""
+
+from collections.abc import Iterator
+
+from flowrun.checks.subject import Subject
+from flowrun.errors import Issue
+from flowrun.loading import EntrypointError, check_signature
+from flowrun.spec import Call
+
+
+def check_tools(subject: Subject) -> Iterator[Issue]:
+    """Find entrypoints that lead nowhere, and tools that their function would refuse. Needs the functions imported."""
+    if subject.functions is None:
+        return
+    for name, tool in subject.spec.tools.items():
+        yield from _entrypoint(subject, ("tools", name, "entrypoint"), tool.entrypoint)
+        function = subject.functions.get(tool.entrypoint)
+        if callable(function) and tool.parameters is not None:
+            for message, remedy in check_signature(function, tool.parameters):
+                yield subject.issue("FR503", ("tools", name, "parameters"), message, remedy, key=True)
+    for name, state in subject.spec.states.items():
+        if isinstance(state, Call):
+            yield from _entrypoint(subject, ("states", name, "entrypoint"), state.entrypoint)
+
+
+def _entrypoint(subject: Subject, path: tuple[str, ...], entrypoint: str) -> Iterator[Issue]:
+    assert subject.functions is not None
+    function = subject.functions.get(entrypoint)
+    if isinstance(function, EntrypointError):
+        yield subject.issue("FR501", path, function.message, function.remedy)

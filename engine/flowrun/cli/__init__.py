@@ -1,0 +1,127 @@
+"""The command line's entry: finds the verb, and holds the one catch-all of the program.
+
+Nothing but click is imported here, so that ``flowrun --help`` costs what click costs. A verb is one module of this
+package with a ``command``; the table below names them all.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final, NoReturn
+
+import click
+
+VERBS: Final[dict[str, str]] = {
+    "run": "Run a flow: one conversation. The verb may be left out before a spec's path.",
+    "validate": "Check specs and report every issue; needs no vLLM and no GPU.",
+    "doctor": "Say what this machine can run, and what is missing.",
+}
+
+EXIT_DONE: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_BUG: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+
+class _Verbs(click.Group):
+    """Imports a verb's module when the verb is used; a first word that is a path means ``run``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = import_module(f"flowrun.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and _looks_like_path(args[0]):
+            args = ["run", *args]
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            ctx.fail(f"{args[0]!r} is neither a verb nor the path of a spec ({', '.join(VERBS)}, or FILE.yaml)")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+def _looks_like_path(word: str) -> bool:
+    return word.endswith((".yaml", ".yml")) or "/" in word or "\\" in word
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from flowrun import __version__
+
+        click.echo(f"flowrun {__version__}")
+        ctx.exit()
+
+
+@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]}, subcommand_metavar="VERB|SPEC ...")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version.")
+@click.option("--debug", is_flag=True, help="Show the traceback of any error.")
+@click.pass_context
+def app(ctx: click.Context, debug: bool) -> None:
+    """Git-versioned YAML flows of tool-calling LLMs, at vLLM's speed."""
+    ctx.obj = {"debug": debug}
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 the spec or the run failed, 2 wrong usage, 3 a bug, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        code = app.main(args=arguments, prog_name="flowrun", standalone_mode=False)
+    except BaseException as exc:
+        if debug:
+            _traceback(exc)
+        code = _explain(exc, debug)
+    sys.exit(code if isinstance(code, int) else EXIT_DONE)
+
+
+def _explain(exc: BaseException, debug: bool) -> int:
+    """Tell the user of an error on stderr, and give the exit code that it means."""
+    from flowrun import errors
+
+    match exc:
+        case click.exceptions.Exit():
+            return exc.exit_code
+        case click.ClickException():
+            exc.show()
+            return EXIT_USAGE
+        case errors.SpecError():
+            from flowrun.cli.report import render_text
+
+            click.echo(render_text(exc.issues), err=True)
+            return EXIT_FAILED
+        case errors.UsageError():
+            return _say(exc, EXIT_USAGE)
+        case errors.FlowrunError() if not isinstance(exc, errors.Bug):
+            return _say(exc, EXIT_FAILED)
+        case click.Abort() | KeyboardInterrupt():
+            return _say("interrupted", EXIT_INTERRUPTED)
+        case BrokenPipeError():
+            sys.stderr.close()  # the reader of our output has gone: nobody is left to be told
+            return EXIT_FAILED
+        case SystemExit():
+            return exc.code if isinstance(exc.code, int) else EXIT_FAILED
+        case _:
+            if not debug:
+                _traceback(exc)
+            return _say("this is a bug in flowrun; please report it with the traceback above", EXIT_BUG)
+
+
+def _say(message: Any, code: int) -> int:
+    click.echo(f"flowrun: {message}", err=True)
+    return code
+
+
+def _traceback(exc: BaseException) -> None:
+    import traceback
+
+    traceback.print_exception(exc)

@@ -1,0 +1,113 @@
+"""Puts the adapters in: from a loaded spec to what the runner needs. Only verbs that run something come here."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from flowrun.adapters.functions import PythonFunctions
+from flowrun.checks import Subject, check_spec
+from flowrun.errors import FlowrunError, Issue, SpecError
+from flowrun.events import ToolDeclaration
+from flowrun.graph import Graph, compile_graph
+from flowrun.loading import EntrypointError, Loaded, derive_parameters, load_entrypoint, load_spec, redact
+from flowrun.ports import Functions, ModelBackend
+from flowrun.spec import JSON, Call, Chat, Model, Spec, Tool
+
+Function = Callable[..., JSON]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line says of how to run, beside the spec."""
+
+    verbose: bool = False
+    progress: Callable[[str], None] = lambda message: None
+
+
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """A spec that can run: loaded, checked, compiled, its functions imported."""
+
+    loaded: Loaded
+    graph: Graph
+    functions: Functions
+
+
+def prepare_flow(path: Path, *, profile: str | None, project_dir: Path | None, environ: Mapping[str, str]) -> Flow:
+    """Load, check and compile a spec.
+
+    Raises:
+        SpecError: the spec has errors; all of them.
+        UsageError: the file or the profile is not there.
+    """
+    loaded = load_spec(path, profile=profile, environ=environ)
+    functions = import_functions(loaded.spec, path, project_dir)
+    errors = [issue for issue in check_spec(Subject(loaded=loaded, functions=functions)) if issue.severity == "error"]
+    if errors:
+        raise SpecError(errors)
+    found = {entrypoint: function for entrypoint, function in functions.items() if callable(function)}
+    declarations = {name: declare_tool(name, tool, found[tool.entrypoint]) for name, tool in loaded.spec.tools.items()}
+    graph = compile_graph(loaded.spec, declarations=declarations)
+    return Flow(loaded=loaded, graph=graph, functions=PythonFunctions(found))
+
+
+def check_file(
+    path: Path, *, profile: str | None, project_dir: Path | None, environ: Mapping[str, str], imports: bool
+) -> list[Issue]:
+    """Give every issue of a spec's file; ``imports`` False leaves the Python functions alone."""
+    try:
+        loaded = load_spec(path, profile=profile, environ=environ, require_environment=False)
+    except SpecError as exc:
+        return list(exc.issues)
+    functions = import_functions(loaded.spec, path, project_dir) if imports else None
+    return [*loaded.issues, *check_spec(Subject(loaded=loaded, functions=functions))]
+
+
+def import_functions(spec: Spec, path: Path, project_dir: Path | None) -> dict[str, Function | FlowrunError]:
+    """Import the Python functions of a spec's entrypoints; an error stands in for one that cannot be."""
+    called = (state.entrypoint for state in spec.states.values() if isinstance(state, Call))
+    functions: dict[str, Function | FlowrunError] = {}
+    for entrypoint in dict.fromkeys([*(tool.entrypoint for tool in spec.tools.values()), *called]):
+        try:
+            functions[entrypoint] = load_entrypoint(entrypoint, spec_file=path, project_dir=project_dir)
+        except EntrypointError as exc:
+            functions[entrypoint] = exc
+    return functions
+
+
+def declare_tool(name: str, tool: Tool, function: Function) -> ToolDeclaration:
+    """Give a tool as the model is told of it; what the spec leaves out comes from the function."""
+    description, parameters = tool.description, tool.parameters
+    if description is None or parameters is None:
+        derived_description, derived_parameters = derive_parameters(function)
+        description = derived_description if description is None else description
+        parameters = derived_parameters if parameters is None else parameters
+    return ToolDeclaration(name=name, description=description, parameters=parameters, strict=tool.strict)
+
+
+def backends_of(flow: Flow, settings: Settings) -> dict[str, ModelBackend]:
+    """Make a backend, not yet started, for each model that a chat state uses."""
+    spec = flow.loaded.spec
+    used = {state.model for state in spec.states.values() if isinstance(state, Chat)}
+    folder = Path(flow.loaded.document.file).resolve().parent
+    return {
+        name: make_backend(model, folder, lambda text: redact(text, flow.loaded.document.secrets), settings)
+        for name, model in spec.models.items()
+        if name in used
+    }
+
+
+def make_backend(model: Model, folder: Path, redacted: Callable[[str], str], settings: Settings) -> ModelBackend:
+    """Make the backend that a model asks for; ``folder`` is the spec's."""
+    match model.backend:
+        case "vllm":
+            from flowrun.adapters.vllm import VllmBackend
+
+            return VllmBackend(model, base_dir=folder, verbose=settings.verbose, progress=settings.progress)
+        case "openai":
+            from flowrun.adapters.openai import OpenAIBackend
+
+            return OpenAIBackend(model, redact=redacted)
+        case "scripted":
+            from flowrun.adapters.scripted import ScriptedBackend, load_replies
+
+            return ScriptedBackend(load_replies(folder / model.name))

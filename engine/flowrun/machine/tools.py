@@ -1,0 +1,120 @@
+"""The tools state: checks each call of the last reply, runs the good ones, tells the model of the bad ones."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from flowrun.errors import Failure
+from flowrun.events import CallFunction, Effect, Event, Failed, Returned
+from flowrun.graph import ChatNode, Graph, ToolsNode
+from flowrun.machine.moves import fail, leave
+from flowrun.machine.run import PENDING, Next, Run, Value, replace, take
+from flowrun.machine.strict_json import parse_json, parse_leniently
+from flowrun.messages import Message, ToolCall
+from flowrun.spec import JSON
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def enter_tools(graph: Graph, run: Run, node: ToolsNode) -> Next:
+    """Check every call before any of them runs."""
+    calls = _open_calls(run, node.thread)
+    offered = _offered(graph, run, node.thread)
+    answers: list[Any] = []
+    effects: list[Effect] = []
+    for index, call in enumerate(calls):
+        answer = _check_call(graph, offered, call)
+        if isinstance(answer, Failure):
+            answers.append(answer)
+            continue
+        answers.append(PENDING)
+        effects.append(_call_tool(graph, run, index, call, answer))
+    run = replace(run, awaiting=tuple(answers), left=len(effects))
+    return Next(run, tuple(effects)) if effects else _leave_tools(graph, run, node)
+
+
+def _open_calls(run: Run, thread: str) -> tuple[ToolCall, ...]:
+    last = run.threads[thread].last
+    return () if last is None else last.tool_calls
+
+
+def _check_call(graph: Graph, offered: tuple[str, ...], call: ToolCall) -> dict[str, JSON] | Failure:
+    """Give a call's arguments, or the failure that the model is told of instead of a result."""
+    tool = graph.tools.get(call.name)
+    if tool is None or call.name not in offered:
+        known = ", ".join(offered) or "none"
+        return Failure(name="tool.unknown", message=f"there is no tool {call.name[:80]!r}; there are: {known}")
+    try:
+        arguments = parse_json(call.arguments) if call.arguments.strip() else {}
+    except ValueError as exc:
+        return Failure(name="tool.invalid_arguments", message=f"the arguments are no JSON: {exc}")
+    if not isinstance(arguments, dict):
+        return Failure(name="tool.invalid_arguments", message="the arguments must be a JSON object")
+    if (wrong := tool.validate(arguments)) is not None:
+        return Failure(name="tool.invalid_arguments", message=wrong)
+    return arguments
+
+
+def _offered(graph: Graph, run: Run, thread: str) -> tuple[str, ...]:
+    """Give the names of the tools that the thread's last chat state offered; all, if the calls were written by hand."""
+    node = graph.nodes[run.asked[thread]] if thread in run.asked else None
+    return node.offered if isinstance(node, ChatNode) else tuple(graph.tools)
+
+
+def _call_tool(graph: Graph, run: Run, index: int, call: ToolCall, arguments: Mapping[str, JSON]) -> CallFunction:
+    tool = graph.tools[call.name]
+    return CallFunction(
+        step=run.step,
+        index=index,
+        state=run.state,
+        run=run.id,
+        entrypoint=tool.entrypoint,
+        arguments=arguments,
+        timeout=tool.timeout,
+        tool=call.name,
+        call_id=call.id,
+        idempotent=tool.idempotent,
+    )
+
+
+def tools_answered(graph: Graph, run: Run, node: ToolsNode, event: Event) -> Next:
+    """Take one call's value or failure; the state is left when all are there."""
+    if isinstance(event, Returned):
+        taken = take(run, event.index, Value(event.value))
+    elif isinstance(event, Failed):
+        taken = take(run, event.index, event.failure)
+    else:
+        return Next(run)
+    if taken is None:
+        return Next(run)
+    return Next(taken) if taken.left else _leave_tools(graph, taken, node)
+
+
+def _leave_tools(graph: Graph, run: Run, node: ToolsNode) -> Next:
+    """Append the results to the thread in the order of the calls, whatever order they came in."""
+    calls = _open_calls(run, node.thread)
+    for answer in run.awaiting:
+        if node.raises and isinstance(answer, Failure):
+            return fail(graph, run, answer)
+    pairs = list(zip(calls, run.awaiting, strict=True))
+    messages = [
+        Message(role="tool", content=_result_text(answer), tool_call_id=call.id, name=call.name)
+        for call, answer in pairs
+    ]
+    results = [_result_view(call, answer) for call, answer in pairs]
+    threads = {**run.threads, node.thread: run.threads[node.thread].extended(messages)}
+    return leave(graph, replace(run, threads=threads, results=results), results)
+
+
+def _result_text(answer: Value | Failure) -> str:
+    if isinstance(answer, Failure):
+        return f"error: {answer.name}: {answer.message}"
+    value = answer.value
+    return value if isinstance(value, str) else _encode(value)
+
+
+def _result_view(call: ToolCall, answer: Value | Failure) -> dict[str, JSON]:
+    view: dict[str, JSON] = {"id": call.id, "name": call.name, "arguments": parse_leniently(call.arguments)}
+    if isinstance(answer, Failure):
+        return {**view, "value": None, "error": {"name": answer.name, "message": answer.message}}
+    return {**view, "value": answer.value, "error": None}

@@ -1,0 +1,6 @@
+"""``python -m tests.bench``: every benchmark that needs no model."""
+
+from tests.bench import startup, transitions
+
+startup.main()
+transitions.main()

@@ -1,0 +1,64 @@
+"""flowrun: the machine and the runner that ``flowrun run`` uses, with the scripted backend and a real Python tool."""
+
+from functools import cache
+
+import work
+from flowrun.adapters.functions import PythonFunctions
+from flowrun.adapters.scripted import ScriptedBackend
+from flowrun.events import AskModel, ToolDeclaration
+from flowrun.graph import Graph, compile_graph
+from flowrun.loading import parse_text
+from flowrun.messages import Reply, ToolCall
+from flowrun.runner import Runner
+
+SPEC = """\
+flowrun: v1
+name: bench
+version: 1.0.0
+model: {backend: scripted, name: none}
+inputs: {rounds: {type: integer}}
+tools:
+  add:
+    entrypoint: work:add
+    description: Add two integers.
+    parameters:
+      type: object
+      properties: {a: {type: integer}, b: {type: integer}}
+      required: [a, b]
+      additionalProperties: false
+messages:
+  - {role: user, content: hi}
+states:
+  ask:
+    type: chat
+    routes:
+      - {when: reply.tool_calls, to: act}
+      - {to: done}
+  act: {type: tools, next: ask}
+  done: {type: end, output: {answer: "{{ reply.content }}"}}
+limits: {max_rounds: 1000000, max_steps: 1000000, timeout: 10m}
+"""
+
+
+@cache
+def _graph() -> Graph:
+    spec = parse_text(SPEC, "bench.yaml").spec
+    add = ToolDeclaration(name="add", description="Add two integers.", parameters=work.PARAMETERS)
+    return compile_graph(spec, declarations={"add": add})
+
+
+async def converse(rounds: int) -> str:
+    """Hold one conversation and give the answer."""
+
+    async def reply(request: AskModel) -> Reply:
+        if await work.wants_tool(len(request.messages), rounds):
+            call = ToolCall(id="c1", name="add", arguments=work.ARGUMENTS_TEXT)
+            return Reply(tool_calls=(call,), finish_reason="tool_calls")
+        return Reply(content="done")
+
+    backend = ScriptedBackend.from_function(reply)
+    runner = Runner(backends={"default": backend}, functions=PythonFunctions({"work:add": work.add}))
+    run = await runner.run(_graph(), {"rounds": rounds}, run_id="bench")
+    assert run.outcome is not None
+    assert len(run.threads["main"]) == 2 * rounds + 2
+    return str(run.outcome.output["answer"])

@@ -1,0 +1,117 @@
+"""stdout holds the answer and nothing else, whoever writes what and by which way."""
+
+import io
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from textwrap import dedent, indent
+
+import pytest
+from flowrun.cli.streams import answer_stream
+
+PROGRAM = """
+import asyncio, ctypes, os, subprocess, sys, threading, multiprocessing
+from flowrun.cli.streams import answer_stream
+old = sys.stdout
+before()
+with answer_stream() as answers:
+    answers.write("the ")
+    during()
+    answers.write("answer\\n")
+after()
+"""
+
+
+def program(during: str = "pass", *, before: str = "pass", after: str = "pass") -> list[str]:
+    """Give the command of a program with an answer, and what it does around it."""
+    parts = {"before": before, "during": during, "after": after}
+    functions = "".join(f"def {name}():\n{indent(dedent(code), '    ')}\n" for name, code in parts.items())
+    return [sys.executable, "-c", functions + PROGRAM]
+
+
+def run(command: list[str]) -> tuple[int, str, str]:
+    """Run a command: exit code, stdout, stderr."""
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        pytest.param("print('noise')", "noise\n", id="print"),
+        pytest.param("old.write('noise')", "noise", id="an object kept from before"),
+        pytest.param("sys.__stdout__.write('noise')", "noise", id="the original object"),
+        pytest.param("sys.stdout.buffer.write(b'noise')", "noise", id="bytes"),
+        pytest.param("os.write(1, b'noise')", "noise", id="descriptor"),
+        pytest.param("t = threading.Thread(target=print, args=['noise']); t.start(); t.join()", "noise\n", id="thread"),
+        pytest.param("asyncio.run(asyncio.to_thread(print, 'noise'))", "noise\n", id="thread of a loop"),
+        pytest.param("ctypes.CDLL(None).puts(b'noise')", "noise\n", id="C, which holds it back"),
+        pytest.param("ctypes.CDLL(None).system(b'echo noise')", "noise\n", id="C's child"),
+        pytest.param("subprocess.run(['echo', 'noise'])", "noise\n", id="child"),
+        pytest.param("os.fork() or (print('noise', flush=True), os._exit(0)); os.wait()", "noise\n", id="fork"),
+    ],
+)
+def test_whatever_else_is_written_goes_to_stderr(code: str, shown: str) -> None:
+    assert run(program(code)) == (0, "the answer\n", shown)
+
+
+def test_children_cannot_even_reach_the_real_stdout() -> None:
+    count = (
+        "subprocess.run(['sh', '-c', 'for fd in 3 4 5 6 7 8 9; do echo noise >&$fd; done'], stderr=subprocess.DEVNULL)"
+    )
+    assert run(program(count)) == (0, "the answer\n", "")
+
+
+def test_all_is_as_before_afterwards() -> None:
+    before = "print('before'); ctypes.CDLL(None).puts(b'C before')"
+    after = """
+        assert sys.stdout is old
+        print('after')
+        sys.stdout.flush()
+        subprocess.run(['echo', 'child after'])
+    """
+    assert run(program("print('noise')", before=before, after=after)) == (
+        0,
+        "before\nC before\nthe answer\nafter\nchild after\n",
+        "noise\n",
+    )
+
+
+def test_an_error_in_between_leaves_all_as_it_was() -> None:
+    original = sys.stdout
+    with pytest.raises(ZeroDivisionError), answer_stream():
+        raise ZeroDivisionError
+    assert sys.stdout is original
+
+
+def test_the_answer_may_be_any_text() -> None:
+    assert run(program("answers.write('Zoë \\N{snowman} ')")) == (0, "the Zoë \N{SNOWMAN} answer\n", "")
+
+
+@pytest.mark.parametrize(
+    ("redirections", "stdout", "stderr"),
+    [(">&-", "", "noise\n"), ("2>&-", "the answer\n", ""), (">&- 2>&-", "", "")],
+)
+def test_closed_streams_are_no_accident(redirections: str, stdout: str, stderr: str) -> None:
+    closing = ["sh", "-c", f'exec "$@" {redirections}', "sh"]
+    assert run(closing + program("print('noise')")) == (0, stdout, stderr)
+
+
+def test_a_reader_that_has_gone_is_told_of() -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(program("sys.stdin.read()"), stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, said = process.communicate()
+    assert process.returncode == 1
+    assert said.splitlines()[-1] == "BrokenPipeError: [Errno 32] Broken pipe"
+    assert "Exception ignored" not in said
+
+
+def test_an_object_in_the_place_of_stdout_gets_the_answer() -> None:
+    with redirect_stdout(io.StringIO()) as shown, redirect_stderr(io.StringIO()) as noise:
+        with answer_stream() as answers:
+            print("noise")
+            answers.write("the answer\n")
+        print("after")
+    assert (shown.getvalue(), noise.getvalue()) == ("the answer\nafter\n", "noise\n")

@@ -1,0 +1,218 @@
+"""The runner: effects performed, deadlines kept, events journalled before what follows from them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from flowrun.adapters.functions import PythonFunctions
+from flowrun.adapters.scripted import ScriptedBackend, ScriptedCall, ScriptedReply
+from flowrun.errors import Failure
+from flowrun.events import Event, Notice, Outcome, Replied, Returned, Started
+from flowrun.graph import Graph
+from flowrun.machine import Run, fold
+from flowrun.ports import Journal, Observer
+from flowrun.runner import Runner
+from tests.flows import ADD, AGENT, graph_of
+
+QUESTION = {"question": "2 + 3?"}
+
+
+def add_call(a: int, b: int) -> ScriptedCall:
+    return ScriptedCall(name="add", arguments={"a": a, "b": b})
+
+
+def run_flow(
+    graph: Graph,
+    replies: list[ScriptedReply],
+    functions: Mapping[str, Callable[..., Any]],
+    *,
+    inputs: Mapping[str, Any] = QUESTION,
+    journal: Journal | None = None,
+    observers: tuple[Observer, ...] = (),
+    sleep: Callable[[float], Any] = asyncio.sleep,
+) -> Run:
+    runner = Runner(
+        backends={"default": ScriptedBackend(replies)},
+        functions=PythonFunctions(functions),
+        journal=journal,
+        observers=observers,
+        sleep=sleep,
+        chance=lambda: 0.5,
+    )
+    return asyncio.run(runner.run(graph, inputs, run_id="r1")).run
+
+
+class Kept:
+    """A journal in memory that knows what had been asked of the world when an event was kept."""
+
+    def __init__(self) -> None:
+        self.kept: list[Event] = []
+
+    async def append(self, run: str, event: Event) -> None:
+        await asyncio.sleep(0)
+        self.kept.append(event)
+
+    async def events(self, run: str) -> AsyncIterator[Event]:
+        for event in self.kept:
+            yield event
+
+
+async def add(a: int, b: int) -> int:
+    return a + b
+
+
+def add_in_thread(a: int, b: int) -> int:
+    return a + b
+
+
+@pytest.mark.parametrize("function", [pytest.param(add, id="async"), pytest.param(add_in_thread, id="in a thread")])
+def test_an_agent(function: Callable[..., Any]) -> None:
+    graph = graph_of(ADD, AGENT)
+    replies = [ScriptedReply(tool_calls=(add_call(2, 3), add_call(4, 5))), ScriptedReply(content="5 and 9")]
+    journal = Kept()
+    run = run_flow(graph, replies, {"tools.numbers:add": function}, journal=journal)
+    assert run.outcome == Outcome(status="succeeded", output={"answer": "5 and 9"})
+    assert [message.content for message in run.threads["main"]] == ["2 + 3?", None, "5", "9", "5 and 9"]
+    assert [type(event) for event in journal.kept] == [Started, Replied, Returned, Returned, Replied]
+    assert fold(graph, journal.kept).run == run
+
+
+def test_an_event_is_kept_before_what_follows_from_it() -> None:
+    journal = Kept()
+    seen: list[int] = []
+
+    async def noting(a: int, b: int) -> int:
+        seen.append(len(journal.kept))
+        return a + b
+
+    replies = [ScriptedReply(tool_calls=(add_call(2, 3),)), ScriptedReply(content="5")]
+    run_flow(graph_of(ADD, AGENT), replies, {"tools.numbers:add": noting}, journal=journal)
+    assert seen == [2]
+
+
+def test_observers_are_told_of_everything() -> None:
+    class Watching:
+        def __init__(self) -> None:
+            self.notices: list[Notice] = []
+
+        def notify(self, notice: Notice) -> None:
+            self.notices.append(notice)
+
+    watching = Watching()
+    replies = [ScriptedReply(tool_calls=(add_call(2, 3),)), ScriptedReply(content="5")]
+    run_flow(graph_of(ADD, AGENT), replies, {"tools.numbers:add": add}, observers=(watching,))
+    told = [(n.state, type(n.event).__name__, [type(e).__name__ for e in n.effects]) for n in watching.notices]
+    assert told == [
+        ("ask", "Started", ["AskModel"]),
+        ("act", "Replied", ["CallFunction"]),
+        ("ask", "Returned", ["AskModel"]),
+        ("done", "Replied", ["Outcome"]),
+    ]
+
+
+def test_calls_run_at_the_same_time() -> None:
+    together: list[int] = []
+    both = asyncio.Event()
+
+    async def meet(a: int, b: int) -> int:
+        together.append(a)
+        if len(together) == 2:
+            both.set()
+        await both.wait()
+        return a + b
+
+    replies = [ScriptedReply(tool_calls=(add_call(1, 1), add_call(2, 2))), ScriptedReply(content="done")]
+    run = run_flow(graph_of(ADD, AGENT), replies, {"tools.numbers:add": meet})
+    assert run.status == "succeeded"
+    assert sorted(together) == [1, 2]
+
+
+async def hang(**arguments: Any) -> None:
+    await asyncio.sleep(3600)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param(
+            ("limits: {max_rounds: 3", "limits: {timeout: 50ms"),
+            Failure(name="limit.timeout", message="the run took longer than limits.timeout, 0.05 s", state="act"),
+            id="the run's",
+        ),
+        pytest.param(
+            ("{type: tools,", "{type: tools, timeout: 50ms,"),
+            Failure(name="state.timeout", message="state 'act' took longer than its timeout, 0.05 s", state="act"),
+            id="the state's",
+        ),
+    ],
+)
+def test_deadlines(change: tuple[str, str], expected: Failure) -> None:
+    graph = graph_of(ADD, AGENT.replace(*change))
+    replies = [ScriptedReply(tool_calls=(add_call(2, 3), add_call(2, 3)))]
+    run = run_flow(graph, replies, {"tools.numbers:add": hang})
+    assert run.outcome == Outcome(status="failed", error=expected)
+
+
+def test_a_tools_own_timeout_goes_back_to_the_model() -> None:
+    graph = graph_of(ADD.replace("timeout: 5s", "timeout: 20ms"), AGENT)
+    replies = [ScriptedReply(tool_calls=(add_call(2, 3),)), ScriptedReply(content="sorry")]
+    run = run_flow(graph, replies, {"tools.numbers:add": hang})
+    assert run.threads["main"][2].content == "error: tool.timeout: add took longer than 0.02 s"
+    assert run.status == "succeeded"
+
+
+def test_a_state_is_tried_again() -> None:
+    flow = AGENT.replace("type: chat\n", "type: chat\n    retry: {max_attempts: 3, delay: 2s, jitter: 1}\n")
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    unavailable = ScriptedReply(error="backend.unavailable")
+    replies = [unavailable, unavailable, ScriptedReply(content="5")]
+    run = run_flow(graph_of(ADD, flow), replies, {"tools.numbers:add": add}, sleep=sleep)
+    assert run.status == "succeeded"
+    assert slept == [3.0, 6.0]
+    assert list(run.path) == ["ask", "done"]
+
+
+def test_defaults_stand_in_for_inputs_left_out() -> None:
+    flow = AGENT.replace("{question: {type: string}}", "{question: {type: string, default: who}}")
+    run = run_flow(graph_of(ADD, flow), [ScriptedReply(content="me")], {"tools.numbers:add": add}, inputs={})
+    assert run.threads["main"][0].content == "who"
+
+
+def test_cancelling_ends_what_is_in_flight() -> None:
+    ended: list[str] = []
+
+    async def long(a: int, b: int) -> int:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(f"{a} + {b}")
+        return a + b
+
+    async def main() -> None:
+        replies = [ScriptedReply(tool_calls=(add_call(1, 1), add_call(2, 2)))]
+        functions = PythonFunctions({"tools.numbers:add": long})
+        runner = Runner(backends={"default": ScriptedBackend(replies)}, functions=functions)
+        task = asyncio.create_task(runner.run(graph_of(ADD, AGENT), QUESTION, run_id="r"))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.02)
+
+    asyncio.run(main())
+    assert sorted(ended) == ["1 + 1", "2 + 2"]
+
+
+def test_what_is_no_failure_of_a_run_is_raised() -> None:
+    def broken(request: Any) -> Any:
+        raise ZeroDivisionError
+
+    runner = Runner(backends={"default": ScriptedBackend.from_function(broken)}, functions=PythonFunctions({}))
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(runner.run(graph_of(ADD, AGENT), QUESTION, run_id="r"))

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-
 from flowrun.templates import (
     Names,
     TemplateError,

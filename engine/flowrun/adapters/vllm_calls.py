@@ -5,7 +5,10 @@ a broken call for an answer, or lose one of two.
 """
 
 import re
+from collections.abc import Collection
 from typing import Any, Final
+
+import msgspec
 
 from flowrun.messages import ToolCall
 
@@ -13,6 +16,7 @@ _MARKER_NAME: Final = re.compile(
     r"_*((tools?|tool_calls?|tool_section|tc)_(start|begin|open)(_token|_tag)?|tool_calls|bot_(token|string))",
     re.IGNORECASE,
 )
+_DISTINCT: Final = re.compile(r"[<\[].*\W", re.DOTALL)
 _EXCERPT: Final = 200  # characters
 
 
@@ -22,36 +26,56 @@ def read_call(call: Any, text: str) -> ToolCall:
     return ToolCall(id=call.id if written else "", name=call.name, arguments=call.arguments)
 
 
-def unread_call(tool_parser: Any, request: Any, spoken: str, *, read: int, name: str) -> str | None:
+def forced_calls(text: str) -> tuple[ToolCall, ...]:
+    """Read a reply that was forced into vLLM's own JSON list of calls; empty if it is none.
+
+    So does vLLM force families for which it has no grammar; of these, Mistral's parser does not know that form.
+    """
+    try:
+        calls = msgspec.json.decode(text, type=list[_Forced])
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return ()
+    return tuple(
+        ToolCall(id="", name=call.name, arguments=bytes(call.arguments or call.parameters or b"{}").decode())
+        for call in calls
+    )
+
+
+class _Forced(msgspec.Struct):
+    name: str
+    arguments: msgspec.Raw | None = None
+    parameters: msgspec.Raw | None = None
+
+
+def unread_call(spoken: str, *, markers: Collection[str], choice: str, read: int, parser: str) -> str | None:
     """Say which call in ``spoken``, a reply without its reasoning, was not ``read``; None if all were.
 
-    ``name`` is the parser's. Begun calls are counted by the family's marker; a few families have none.
+    ``choice`` is the tool choice, ``parser`` the parser's name. A call is begun by one of the family's ``markers``; a
+    few families have none.
     """
-    if not request.tools or request.tool_choice in (None, "none"):
+    if choice == "none":
         return None
-    marker = max(call_markers(tool_parser, request), key=spoken.count, default="")
+    marker = max(markers, key=spoken.count, default="")
     begun = spoken.count(marker) if marker else 0
     if begun > read:
         excerpt = spoken[spoken.index(marker) :][:_EXCERPT]
-        return f"the {name} parser could read {read} of {begun} tool calls in {excerpt!r}"
-    if request.tool_choice != "auto" and not read:
-        choice = request.tool_choice
-        wish = choice if isinstance(choice, str) else choice.function.name
-        return f"tool_choice is {wish}, but the {name} parser found no call in {spoken[:_EXCERPT]!r}"
+        return f"the {parser} parser could read {read} of {begun} tool calls in {excerpt!r}"
+    if choice != "auto" and not read:
+        return f"tool_choice is {choice}, but the {parser} parser found no call in {spoken[:_EXCERPT]!r}"
     return None
 
 
-def call_markers(tool_parser: Any, request: Any) -> set[str]:
+def call_markers(tool_parser: Any, request: Any) -> frozenset[str]:
     """Give the texts with which a family's calls begin, wherever its parser keeps them.
 
-    Those that end like a word are left out (phi-4's ``functools``): an answer may hold them.
+    What an answer or an argument may hold as well is left out: words (phi-4's ``functools``) and plain JSON.
     """
     engine = getattr(tool_parser, "_parser_engine", None)
     terminals = getattr(getattr(engine, "parser_engine_config", None), "terminals", {})
     found = [getattr(tool_parser, name, None) for name in dir(tool_parser) if _MARKER_NAME.fullmatch(name)]
     found += [text for name, text in terminals.items() if _MARKER_NAME.fullmatch(name)]
     texts = {text for one in found for text in (one if isinstance(one, tuple) else (one,)) if isinstance(text, str)}
-    return {text for text in texts | _triggers(tool_parser, request) if text and not text[-1].isalnum()}
+    return frozenset(text for text in texts | _triggers(tool_parser, request) if _DISTINCT.fullmatch(text))
 
 
 def _triggers(tool_parser: Any, request: Any) -> set[str]:

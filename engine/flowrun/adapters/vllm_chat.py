@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from flowrun.adapters.chat_api import request_body
-from flowrun.adapters.vllm_calls import read_call, unread_call
+from flowrun.adapters.vllm_calls import call_markers, forced_calls, read_call, unread_call
 from flowrun.adapters.vllm_names import faults_of_sampling, tool_call_parsers
 from flowrun.errors import BackendError, ModelError
 from flowrun.events import AskModel
@@ -33,6 +33,7 @@ class Rendered:
     generate: Mapping[str, Any]
     request: Any
     parser: Any
+    choice: str
 
 
 class VllmChat:
@@ -51,6 +52,7 @@ class VllmChat:
         self._model = model
         self._config = config.model_config
         self._renderer = renderer_from_config(config)
+        self._markers: frozenset[str] | None = None
         self._defaults = dict(self._config.get_diff_sampling_param())
         parsers = {"tool_parser": model.tool_call_parser, "reasoning_parser": model.reasoning_parser}
         try:
@@ -63,16 +65,22 @@ class VllmChat:
             )
         except (TypeError, ValueError) as exc:
             raise BackendError(f"the parsers do not fit the model {model.name!r}: {exc.__cause__ or exc}") from exc
-        self._online = OnlineRenderer(
-            self._config,
-            self._renderer,
-            request_logger=None,
-            chat_template=template,
-            chat_template_content_format="auto",
-            enable_auto_tools=True,
-            default_chat_template_kwargs=dict(model.chat_template_kwargs),
-            **parsers,
-        )
+        # A call that is forced keeps to its tool's schema in every family: vLLM's way of forcing depends on the family,
+        # and where it has a grammar for it, that leaves the arguments of a tool that is not ``strict`` free.
+        self._renderers = {
+            forced: OnlineRenderer(
+                self._config,
+                self._renderer,
+                request_logger=None,
+                chat_template=template,
+                chat_template_content_format="auto",
+                enable_auto_tools=True,
+                tool_strict_level="parameter" if forced else "auto",
+                default_chat_template_kwargs=dict(model.chat_template_kwargs),
+                **parsers,
+            )
+            for forced in (False, True)
+        }
         self._check_template(template)
 
     @property
@@ -92,7 +100,8 @@ class VllmChat:
         try:
             self._renderer.render_chat([[{"role": "user", "content": "Hello"}]], ChatParams(chat_template=template))
         except TemplateSyntaxError as exc:
-            raise BackendError(f"model.chat_template, line {exc.lineno}: {exc.message}") from exc
+            whose = "model.chat_template" if template else f"the chat template of {self._model.name!r}"
+            raise BackendError(f"{whose}, line {exc.lineno}: {exc.message}") from exc
         except ChatTemplateResolutionError as exc:
             raise BackendError(
                 f"the model {self._model.name!r} comes without a chat template: set model.chat_template to a file"
@@ -108,7 +117,9 @@ class VllmChat:
         # The reply's length is bounded below, by the room that there is. Without this one, vLLM reads ``max_tokens``,
         # which warns of being deprecated.
         request = ChatCompletionRequest(**chat_request(ask), max_completion_tokens=1)
-        template_kwargs = self._online.effective_chat_template_kwargs(request)
+        choice = ask.tool_choice if ask.tools else "none"
+        renderer = self._renderers[choice not in ("auto", "none")]
+        template_kwargs = renderer.effective_chat_template_kwargs(request)
         parser = None
         if self._parser_class is not None:
             parser = self._parser_class(
@@ -117,7 +128,7 @@ class VllmChat:
                 chat_template_kwargs=template_kwargs,
                 model_config=self._config,
             )
-        rendered = await self._online.render_chat(request)
+        rendered = await renderer.render_chat(request)
         if not isinstance(rendered, tuple):  # an ErrorResponse
             raise ModelError("model.request_refused", rendered.error.message)
         (prompt,) = rendered[1]
@@ -133,6 +144,7 @@ class VllmChat:
             },
             request=request,
             parser=parser,
+            choice=choice,
         )
 
     def prompt_text(self, rendered: Rendered) -> str:
@@ -197,21 +209,32 @@ class VllmChat:
             why = f"the {self._parser_name} parser failed ({type(exc).__name__}: {exc}) on {text[:_EXCERPT]!r}"
             return msgspec.structs.replace(whole, invalid_call=why)
         calls = tuple(read_call(call, text) for call in found or ())
+        spoken = text[text.index(reasoning) + len(reasoning) :] if reasoning and reasoning in text else text
+        if not calls and rendered.choice not in ("auto", "none"):
+            calls = forced_calls(spoken)
+            content = None if calls else content
         blank = content is None or not content.strip()
-        unread = None
-        if rendered.parser.tool_parser is not None:
-            spoken = text[text.index(reasoning) + len(reasoning) :] if reasoning and reasoning in text else text
-            unread = unread_call(
-                rendered.parser.tool_parser, rendered.request, spoken, read=len(calls), name=self._parser_name
-            )
         return msgspec.structs.replace(
             whole,
             content=None if calls and blank else content,
             reasoning=reasoning,
             tool_calls=calls,
             finish_reason="tool_calls" if calls and finish_reason == "stop" else finish_reason,
-            invalid_call=unread,
+            invalid_call=unread_call(
+                spoken,
+                markers=self._markers_of(rendered),
+                choice=rendered.choice,
+                read=len(calls),
+                parser=self._parser_name,
+            ),
         )
+
+    def _markers_of(self, rendered: Rendered) -> frozenset[str]:
+        if rendered.choice == "none" or rendered.parser.tool_parser is None:
+            return frozenset()
+        if self._markers is None:
+            self._markers = call_markers(rendered.parser.tool_parser, rendered.request)
+        return self._markers
 
     @property
     def _parser_name(self) -> str:

@@ -206,7 +206,7 @@ class Start:
             return AsyncEngineArgs(**{**defaults, **wanted, **own}).create_engine_config()
         except Exception as exc:
             raise BackendError(
-                f"vLLM refuses the model {model.name!r} or its engine arguments: {explain(exc)}"
+                f"vLLM refuses {model.name!r} or its engine arguments: {explain(exc)}"
             ) from exc
 
     def _launch(self, config: Any) -> Engine:

@@ -7,14 +7,13 @@ import msgspec
 
 from flowrun.adapters.functions import PythonFunctions
 from flowrun.checks import Subject, check_spec
-from flowrun.errors import FlowrunError, Issue, SpecError
+from flowrun.cli.checking import Function, import_functions
+from flowrun.errors import SpecError
 from flowrun.events import ToolDeclaration
 from flowrun.graph import Graph, compile_graph
-from flowrun.loading import EntrypointError, Loaded, derive_parameters, load_entrypoint, load_spec, redact
+from flowrun.loading import Loaded, derive_parameters, load_spec, redact
 from flowrun.ports import Functions, ModelBackend
-from flowrun.spec import JSON, Call, Chat, Model, Spec, Tool
-
-Function = Callable[..., JSON]
+from flowrun.spec import Chat, Model, Tool
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,30 +47,6 @@ def prepare_flow(path: Path, *, profile: str | None, project_dir: Path | None, e
     declarations = {name: declare_tool(name, tool, found[tool.entrypoint]) for name, tool in loaded.spec.tools.items()}
     graph = compile_graph(loaded.spec, declarations=declarations)
     return Flow(loaded=loaded, graph=graph, functions=PythonFunctions(found))
-
-
-def check_file(
-    path: Path, *, profile: str | None, project_dir: Path | None, environ: Mapping[str, str], imports: bool
-) -> list[Issue]:
-    """Give every issue of a spec's file; ``imports`` False leaves the Python functions alone."""
-    try:
-        loaded = load_spec(path, profile=profile, environ=environ, require_environment=False)
-    except SpecError as exc:
-        return list(exc.issues)
-    functions = import_functions(loaded.spec, path, project_dir) if imports else None
-    return [*loaded.issues, *check_spec(Subject(loaded=loaded, functions=functions))]
-
-
-def import_functions(spec: Spec, path: Path, project_dir: Path | None) -> dict[str, Function | FlowrunError]:
-    """Import the Python functions of a spec's entrypoints; an error stands in for one that cannot be."""
-    called = (state.entrypoint for state in spec.states.values() if isinstance(state, Call))
-    functions: dict[str, Function | FlowrunError] = {}
-    for entrypoint in dict.fromkeys([*(tool.entrypoint for tool in spec.tools.values()), *called]):
-        try:
-            functions[entrypoint] = load_entrypoint(entrypoint, spec_file=path, project_dir=project_dir)
-        except EntrypointError as exc:
-            functions[entrypoint] = exc
-    return functions
 
 
 def declare_tool(name: str, tool: Tool, function: Function) -> ToolDeclaration:

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from flowrun.cli.assembly import check_file
+from flowrun.cli.checking import check_file
 from flowrun.cli.report import render_json, render_text
 from flowrun.errors import Issue, UsageError
 

@@ -93,6 +93,7 @@ class Composer:
 
     def compose(self) -> yaml.MarkedYAMLError | None:
         """Compose the text; give the syntax error at which the parser gave up, if there is one."""
+        event: Any = None
         try:
             for event in self._events:
                 if handler := _HANDLERS.get(type(event)):
@@ -102,6 +103,10 @@ class Composer:
         except yaml.MarkedYAMLError as error:
             self.value = None
             return error
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
+            # PyYAML's parser in Python lets some of Python's own errors through: chr() of a number too large.
+            self.value = None
+            return yaml.MarkedYAMLError(problem=str(error), problem_mark=event.end_mark if event else None)
         except _Stop:
             self._meaningless = True
         self._check_root()
@@ -363,6 +368,8 @@ def _kind_of_plain(key: str) -> str | None:
         value = read_scalar(key)
     except NotJSON:
         return "a number"
+    if value is None:
+        return "null" if key else "empty"
     return None if isinstance(value, str) else _kind(value)
 
 

@@ -19,6 +19,11 @@ from flowrun.spec import JSON
 
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _INSIDE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_NO_TEXT: Final = frozenset(
+    {"backend", "timeout", "max_rounds", "max_steps", "max_concurrency", "idempotent", "strict"}
+)
+"""Keys of models, and of whatever else a profile may change, whose value cannot be just any text."""
+
 _MODELS: Final = frozenset({"model", "models"})
 
 
@@ -28,7 +33,8 @@ def substitute(
     """Replace the references of a document, whose profile is merged in already.
 
     ``from_profile`` holds the paths of the values that the profile gave. A variable that is not set and has no default
-    is an issue if it is ``required``; else its reference stays as it is written.
+    is an issue if it is ``required``; else its reference stays as it is written, or, where no text may stand, its key
+    goes.
     """
     return _Substitution(document, environ, from_profile, required).document()
 
@@ -60,10 +66,11 @@ class _Substitution:
     def _walk(self, value: JSON, path: Path, *, in_model: bool) -> JSON:
         if isinstance(value, dict):
             in_model = in_model or _is_model(path)
-            return {
+            items = {
                 key: item if (*path, key) == ("profiles",) else self._walk(item, (*path, key), in_model=in_model)
                 for key, item in value.items()
             }
+            return {key: item for key, item in items.items() if item is not msgspec.UNSET}
         if isinstance(value, list):
             return [self._walk(item, (*path, index), in_model=in_model) for index, item in enumerate(value)]
         if isinstance(value, str) and "${" in value and (in_model or path in self._from_profile):
@@ -71,6 +78,8 @@ class _Substitution:
         return value
 
     def _substituted(self, written: str, path: Path) -> JSON:
+        if not self._required and path[-1] in _NO_TEXT and self._is_unset(written):
+            return msgspec.UNSET
         known = len(self._issues)
         text = _REFERENCE.sub(lambda reference: self._resolve(reference, path), written)
         if len(self._issues) > known:
@@ -80,6 +89,10 @@ class _Substitution:
         if path in self._document.bare and (whole := _REFERENCE.fullmatch(written)) and whole[1] is not None:
             return self._read_again(text, path, written)
         return text
+
+    def _is_unset(self, written: str) -> bool:
+        inside = _INSIDE.fullmatch(written[2:-1])
+        return inside is not None and inside[2] is None and inside[1] not in self._environ
 
     def _resolve(self, reference: re.Match[str], path: Path) -> str:
         """Give the text that takes a reference's place."""

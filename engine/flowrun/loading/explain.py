@@ -13,9 +13,9 @@ from typing import Any, Final
 import msgspec
 from jsonschema import Draft202012Validator
 
-from flowrun.errors import Issue, Path
+from flowrun.errors import Issue, Path, Place, dotted
 from flowrun.loading.document import Document, issue_at
-from flowrun.loading.remedies import add_property, like_example, meant_by, type_remedy
+from flowrun.loading.remedies import add_property, like_example, meant_by, type_remedy, valid_name
 from flowrun.loading.suggestions import closest
 from flowrun.loading.wording import listed, name_of, show, with_article
 from flowrun.spec import JSON
@@ -77,7 +77,11 @@ def explain_mismatch(document: Document, schema: dict[str, JSON]) -> list[Issue]
         for mistake in mistakes
         if not any((mistake.owner, name) in corrected for name in mistake.missing)
     ]
-    return list({(issue.code, issue.place, issue.message): issue for issue in issues}.values())
+    unique: dict[tuple[str, Place, str], Issue] = {}
+    # A mistake in a profile is found where it was merged to as well; the longer path is the one that was written.
+    for issue in sorted(issues, key=lambda issue: (-len(issue.path), dotted(issue.path))):
+        unique.setdefault((issue.code, issue.place, issue.message), issue)
+    return list(unique.values())
 
 
 def _explain_all(errors: Iterable[Any], document: Document, root: dict[str, JSON]) -> Iterator[Mistake]:
@@ -105,7 +109,7 @@ def _wrong_name(mismatch: Mismatch) -> Iterator[Mistake]:
         path=(*mismatch.path, name),
         key=True,
         message=f"{show(name).removeprefix('the text ')} is not {with_article(mismatch.schema.get('title', 'name'))}",
-        remedy=like_example(mismatch.schema),
+        remedy=valid_name(name, mismatch.schema),
     )
 
 

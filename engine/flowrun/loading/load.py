@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path as FilePath
+from typing import Final
 
 import msgspec
 
@@ -13,6 +14,9 @@ from flowrun.loading.profiles import merge_profile
 from flowrun.loading.schema import check_schema
 from flowrun.loading.yaml_source import read_document, read_yaml
 from flowrun.spec import Spec
+
+_ABOUT_THE_FILE: Final = frozenset({"FR110", "FR111"})
+"""After any other issue of the YAML, what the schema says of the same place only follows from it."""
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +80,8 @@ def _load(document: Document, *, profile: str | None, environ: Mapping[str, str]
         raise SpecError(document.issues)
     document, from_profile = merge_profile(document, profile)
     document = substitute(document, environ, from_profile=from_profile, required=require_environment)
-    issues = (*document.issues, *check_schema(document))
+    told = {issue.place for issue in document.issues if issue.code not in _ABOUT_THE_FILE}
+    issues = [*document.issues, *(issue for issue in check_schema(document) if issue.place not in told)]
     if any(issue.severity == "error" for issue in issues):
         raise SpecError(issues)
     return Loaded(

@@ -23,7 +23,6 @@ UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 """How many seconds each unit of a duration has."""
 
 _COUNTS: Final = frozenset({"max_rounds", "max_steps", "max_attempts", "max_concurrency"})
-_NO_TEXT: Final = frozenset({"backend", "timeout"})
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _WHERE: Final = re.compile(r" - at `\$(.*)`$")
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
@@ -65,8 +64,6 @@ def _flow(value: dict[str, JSON], *, name: str, version: str) -> dict[str, JSON]
     for shorthand, (key, entry) in SHORTHANDS.items():
         if shorthand in value:
             fields[key] = {**fields.get(key, {}), entry: value[shorthand]}
-    if "models" in fields:
-        fields["models"] = {key: _model(model) for key, model in fields["models"].items()}
     if "limits" in value:
         fields["limits"] = _whole(value["limits"])
     states = value.get("states", DEFAULT_STATES)
@@ -78,15 +75,6 @@ def _flow(value: dict[str, JSON], *, name: str, version: str) -> dict[str, JSON]
         "start": value.get("start", next(iter(states))),
         "states": {key: _state(state) for key, state in states.items()},
         "flows": {key: _flow(flow, name=key, version=version) for key, flow in value.get("flows", {}).items()},
-    }
-
-
-def _model(model: dict[str, JSON]) -> dict[str, JSON]:
-    """Give the fields of a model, without those that are no text and whose variable is not known here."""
-    return {
-        key: value
-        for key, value in model.items()
-        if not (key in _NO_TEXT and isinstance(value, str) and value.startswith("${"))
     }
 
 

@@ -17,7 +17,7 @@ _OLD_BOOLEANS: Final = {"yes": "true", "on": "true", "y": "true", "no": "false",
 def type_remedy(value: JSON, types: list[str], schema: dict[str, JSON]) -> str:
     """Say how a value of the wrong type becomes one of the right ``types``."""
     if isinstance(value, str):
-        if types in (["array"], ["array", "null"]):
+        if "array" in types and "examples" not in schema:
             return f"write [{inline(value)}]"
         if "boolean" in types and value.lower() in _OLD_BOOLEANS:
             return f"write {_OLD_BOOLEANS[value.lower()]}; YAML 1.2 has no other words for it"
@@ -34,6 +34,15 @@ def like_example(schema: dict[str, JSON]) -> str:
     """Show the first example of a subschema."""
     examples = schema.get("examples")
     return f"write it like {inline(examples[0])}" if examples else "see 'flowrun schema' for what may stand here"
+
+
+def valid_name(name: str, schema: dict[str, JSON]) -> str:
+    """Make a valid name of one that is not."""
+    if len(name) > schema["maxLength"]:
+        return f"shorten it to {schema['maxLength']} characters"
+    similar = re.sub(r"[^A-Za-z0-9]+", "_", name)
+    candidates = [candidate for candidate in (similar, f"_{similar}") if re.fullmatch(schema["pattern"], candidate)]
+    return f"write {candidates[0]}" if candidates and candidates[0].strip("_") else like_example(schema)
 
 
 def add_property(name: str, schema: JSON, root: dict[str, JSON]) -> str:

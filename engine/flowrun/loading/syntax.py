@@ -76,7 +76,7 @@ def _tab(trouble: Trouble) -> Finding | None:
     if trouble.line[:column].strip():
         return trouble.finding("FR102", trouble.at, "there is a tab between two values", "put a space in its place")
     others = sum(1 for line in trouble.lines[row + 1 :] if re.match(r" *\t\s*\S", line))
-    also = f", and so are {others} more below" if others else ""
+    also = f", and so {'are' if others > 1 else 'is'} {others} more below" if others else ""
     return trouble.finding(
         "FR102", trouble.at, f"the line is indented with a tab{also}", "indent with spaces only; YAML allows no tabs"
     )
@@ -225,7 +225,7 @@ def _open_quote(trouble: Trouble) -> Finding | None:
 
 
 def _escape(trouble: Trouble) -> Finding | None:
-    if "escape" not in trouble.problem:
+    if "escape" not in trouble.problem and "hex" not in trouble.problem:
         return None
     if "unknown escape character" not in trouble.problem:
         message = "the escape does not stand for a character"
@@ -248,7 +248,8 @@ def _after_end(trouble: Trouble) -> Finding | None:
     before = trouble.masked[:column].rstrip()
     if "while parsing a block" not in trouble.context or not trouble.char or not before.endswith(tuple(_ENDS)):
         return None
-    return trouble.finding("FR103", trouble.at, *_ENDS[before[-1]], end_of_value(trouble.line, column))
+    end = end_of_value(trouble.line, column)
+    return trouble.finding("FR103", trouble.at, *_ENDS[before[-1]], end, filler=" ")
 
 
 def _open_bracket(trouble: Trouble) -> Finding | None:

@@ -13,10 +13,11 @@ _QUOTED: Final = re.compile(r"""(?:(?<=[\s,\[{])|^)(?:"(?:[^"\\]|\\.)*"|'(?:[^']
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """An issue, and the span of characters without which the text could be read on; None if that is not known."""
+    """An issue, and the span of characters that ``filler`` has to replace for the text to be readable further on."""
 
     issue: Issue
     blank: tuple[int, int] | None = None
+    filler: str = "x"
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,17 +45,26 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
         return mask_quoted(self.line)
 
     def finding(
-        self, code: str, at: tuple[int, int], message: str, remedy: str, blank_to: int | None = None
+        self,
+        code: str,
+        at: tuple[int, int],
+        message: str,
+        remedy: str,
+        blank_to: int | None = None,
+        *,
+        filler: str = "x",
     ) -> Finding:
         """Make a finding; ``blank_to`` is the column on the same line up to which the text is wrong."""
         start = self.starts[at[0]]
         return Finding(
             issue=Issue(code=code, place=Place(self.file, at[0] + 1, at[1] + 1), message=message, remedy=remedy),
             blank=None if blank_to is None else (start + at[1], start + blank_to),
+            filler=filler,
         )
 
 
 def read_trouble(error: yaml.MarkedYAMLError, text: str, file: str) -> Trouble:
+    """Look up the lines that a parser's error is about."""
     spans = [match.span() for match in _LINE.finditer(text)]
     lines = [text[start:end].rstrip("\r\n") for start, end in spans]
     mark = error.problem_mark or error.context_mark

@@ -7,7 +7,7 @@ from typing import Final
 from flowrun.errors import Path, dotted
 from flowrun.spec import JSON
 
-_NEEDS_NO_QUOTES: Final = re.compile(r"[A-Za-z0-9_/](?:[^:#\n]|:(?! )|(?<! )#)*")
+_NEEDS_NO_QUOTES: Final = re.compile(r"[A-Za-z0-9_/](?:[^:#\n{}\[\],]|:(?! )|(?<! )#)*")
 
 
 def name_of(path: Path) -> str:

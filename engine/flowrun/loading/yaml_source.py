@@ -56,4 +56,4 @@ def _compose_around_errors(text: str, file: str) -> tuple[Composer, list[Issue]]
         if finding.blank is None or len(issues) > MAX_REPAIRS:
             return composer, issues
         start, end = finding.blank
-        text = text[:start] + "x" * (end - start) + text[end:]
+        text = text[:start] + finding.filler * (end - start) + text[end:]

@@ -150,7 +150,7 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         raise RuntimeError("install openai[aiohttp]")
 
     if request.param == "httpx":
-        monkeypatch.setattr(openai, "DefaultAioHttpClient", missing)
+        monkeypatch.setattr(openai, "DefaultAioHttpClient", missing, raising=False)
 
 
 def started_and(backend: OpenAIBackend, *actions: Callable[[OpenAIBackend], Coroutine[Any, Any, T]]) -> list[T]:

@@ -1,6 +1,7 @@
 """The machine: rows of a flow, the events fed to it, and what must come of them."""
 
 from collections.abc import Sequence
+
 import pytest
 from flowrun.errors import Failure
 from flowrun.events import (

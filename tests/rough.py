@@ -1,0 +1,39 @@
+"""Functions that a flow should survive, and some that it may enjoy."""
+
+import os
+import sys
+import time
+
+
+def prints(text: str) -> str:
+    """Print everywhere that one can."""
+    print(text)
+    sys.stdout.write(text)
+    os.write(1, text.encode())
+    return "printed"
+
+
+def hangs() -> None:
+    """Never come back."""
+    while True:
+        time.sleep(3600)
+
+
+def raises() -> None:
+    """Raise."""
+    raise ValueError("no such city")
+
+
+def leaves() -> None:
+    """Exit the program."""
+    sys.exit("bye")
+
+
+def odd() -> bytes:
+    """Return what is no JSON."""
+    return b"\xff"
+
+
+async def double(number: int) -> dict[str, int]:
+    """Double a number."""
+    return {"doubled": number * 2}

@@ -1,0 +1,176 @@
+"""The command line as its users meet it: whole processes, their streams and exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from flowrun import __version__
+
+ROOT = Path(__file__).parents[3]
+CASES = ROOT / "tests" / "cases" / "runs"
+
+
+def flowrun(*words: str, cwd: Path = ROOT, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flowrun", *words],
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", **environ},
+        timeout=60,
+        check=False,
+    )
+
+
+def test_version() -> None:
+    done = flowrun("--version")
+    assert (done.returncode, done.stdout) == (0, f"flowrun {__version__}\n")
+
+
+def test_stdout_holds_the_answer_only() -> None:
+    done = flowrun(str(CASES / "rough_tools" / "spec.yaml"))
+    assert (done.returncode, done.stdout) == (0, "I am still here.\n")
+    assert done.stderr.count("NOT THE ANSWER") >= 3
+
+
+def test_the_whole_result() -> None:
+    spec = "tests/cases/runs/call_and_route/spec.yaml"
+    done = flowrun("run", spec, "-i", "number=5", "--json", "--quiet")
+    result = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert result.pop("run")
+    expected = json.loads((CASES / "call_and_route" / "expected.json").read_text())
+    assert result == {key: value for key, value in expected.items() if key != "run"}
+
+
+def test_inputs_from_a_file_and_from_words() -> None:
+    spec = "tests/cases/runs/call_and_route/spec.yaml"
+    assert json.loads(flowrun(spec, "--inputs", "-", stdin='{"number": 20}').stdout) == {"number": 40, "tries": 1}
+    done = flowrun(spec, "--inputs", "-", "-i", "number=40", stdin='{"number": 20}')
+    assert json.loads(done.stdout) == {"number": 80, "tries": 1}
+
+
+def test_a_failed_run() -> None:
+    done = flowrun("tests/cases/runs/truncated/spec.yaml", "--quiet")
+    assert done.returncode == 1
+    assert done.stdout.startswith("model.truncated: ")
+    assert "flow.failed in state gave_up" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(["nothing.yaml"], "there is no file nothing.yaml", id="no file"),
+        pytest.param(["nonsense"], "'nonsense' is neither a verb nor the path of a spec", id="no verb"),
+        pytest.param(["validate", "no/where"], "'no/where' does not exist", id="no path"),
+        pytest.param(["validate", "engine"], "no spec in engine", id="no spec"),
+        pytest.param(["specs/weather.yaml", "-i", "city=x"], "has no input 'city'; it has: question", id="no input"),
+        pytest.param(["specs/weather.yaml", "-i", "question"], "write it as NAME=VALUE", id="no value"),
+        pytest.param(
+            ["tests/cases/runs/call_and_route/spec.yaml", "-i", "number=five"], "is no JSON", id="not of its type"
+        ),
+        pytest.param(["tests/cases/runs/call_and_route/spec.yaml"], '"number" is a required property', id="left out"),
+        pytest.param(["specs/weather.yaml", "--profile", "nope"], "nope", id="no profile"),
+        pytest.param(["specs/weather.yaml", "--frobnicate"], "No such option", id="no option"),
+    ],
+)
+def test_wrong_usage(words: list[str], said: str) -> None:
+    done = flowrun(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_spec_with_issues_does_not_run(tmp_path: Path) -> None:
+    spec = tmp_path / "bad.yaml"
+    spec.write_text("flowrun: v1\nname: bad\nversion: 1.0.0\nstates:\n  a: {type: route, next: b}\n")
+    done = flowrun("bad.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "bad.yaml:5:26  FR701  states.a.next" in done.stderr
+
+
+def test_validate_as_json(tmp_path: Path) -> None:
+    spec = tmp_path / "bad.yaml"
+    spec.write_text(
+        "flowrun: v1\nname: bad\nversion: 1.0.0\nstates:\n  a: {type: route, next: ed}\n  end: {type: end}\n"
+    )
+    done = flowrun("validate", "--format", "json", ".", cwd=tmp_path)
+    assert done.returncode == 1
+    assert [(i["code"], i["file"], i["line"], i["column"], i["path"]) for i in json.loads(done.stdout)] == [
+        ("FR302", "bad.yaml", 5, 3, "states.a"),
+        ("FR701", "bad.yaml", 5, 26, "states.a.next"),
+        ("FR301", "bad.yaml", 6, 3, "states.end"),
+    ]
+    assert "1 spec checked: 3 errors, 0 warnings" in done.stderr
+
+
+def test_a_secret_shows_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "flowrun: v1\nname: s\nversion: 1.0.0\n"
+        "model: {backend: openai, name: m, base_url: http://127.0.0.1:9/v1, api_key: '${KEY}'}\n"
+        "messages: [{role: user, content: hi}]\n"
+    )
+    done = flowrun("s.yaml", "--json", cwd=tmp_path, KEY="sk-very-secret-1234")
+    assert done.returncode == 1
+    assert "http://127.0.0.1:9/v1" in done.stderr
+    assert "sk-very-secret" not in done.stdout + done.stderr
+
+
+def test_an_interrupt_ends_it_cleanly(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "flowrun: v1\nname: s\nversion: 1.0.0\nmodel: {backend: scripted, name: r.yaml}\n"
+        "inputs: {who: {type: string, default: me}}\n"
+        "messages: [{role: user, content: hi}]\n"
+    )
+    (tmp_path / "r.yaml").write_text("replies:\n  - {content: late, delay: 1h}\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowrun", "s.yaml"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    while "input" not in (line := process.stderr.readline()) and line:
+        pass  # the run has begun once its first line is there; an empty line is the end of the stream
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert err.strip().endswith("flowrun: interrupted")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["validate", "specs/weather.yaml"], ["doctor"]], ids=lambda w: w[0])
+def test_no_verb_that_runs_no_model_imports_what_only_models_need(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom flowrun.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as exc:\n    assert not exc.code, exc.code\n"
+        "heavy = {'torch', 'vllm', 'openai', 'transformers', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_imports_only_click() -> None:
+    code = (
+        "import sys\nfrom flowrun.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "extra = {name.split('.')[0] for name in sys.modules} & "
+        "{'yaml', 'jinja2', 'networkx', 'jsonschema', 'jsonschema_rs', 'msgspec', 'rich', 'asyncio'}\n"
+        "assert not extra, extra\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_doctor_as_json() -> None:
+    findings = json.loads(flowrun("doctor", "--json").stdout)
+    assert {"python", "flowrun", "vllm", "gpu", "processor", "memory", "cache"} <= {f["subject"] for f in findings}

@@ -1,0 +1,58 @@
+"""The case files: each spec under ``valid`` loads, each under ``invalid`` gives the issues written beside it.
+
+A folder dropped in is a test. ``profile.txt`` in it names the profile to merge. To write ``expected.txt`` anew, run
+pytest with ``FLOWRUN_WRITE_EXPECTED=1`` in the environment, and read the difference.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+from flowrun.cli.report import render_text
+from flowrun.errors import CODES, Issue, SpecError
+from flowrun.loading import load_spec
+
+CASES = Path(__file__).parent.parent / "cases"
+VALID = sorted((CASES / "valid").glob("*.yaml"))
+INVALID = sorted(path.parent for path in (CASES / "invalid").glob("*/spec.yaml"))
+
+
+def issues_of(case: Path) -> list[Issue]:
+    """Load a case's spec without any environment, and name its file as if the case were the current folder."""
+    named = case / "profile.txt"
+    profile = named.read_text().strip() if named.exists() else None
+    with pytest.raises(SpecError) as caught:
+        load_spec(case / "spec.yaml", profile=profile)
+    return [
+        msgspec.structs.replace(issue, place=msgspec.structs.replace(issue.place, file="spec.yaml"))
+        for issue in caught.value.issues
+    ]
+
+
+@pytest.mark.parametrize("spec", VALID, ids=lambda path: path.stem)
+def test_a_valid_spec_loads_without_issues(spec: Path) -> None:
+    assert load_spec(spec).issues == ()
+
+
+@pytest.mark.parametrize("spec", VALID, ids=lambda path: path.stem)
+def test_a_valid_spec_loads_with_each_of_its_profiles(spec: Path) -> None:
+    for profile in load_spec(spec).document.value.get("profiles", {}):
+        environ = {"FLOWRUN_TEST_KEY": "a secret key"}
+        assert load_spec(spec, profile=profile, environ=environ).issues == (), profile
+
+
+@pytest.mark.parametrize("case", INVALID, ids=lambda path: path.name)
+def test_an_invalid_spec_has_the_expected_issues(case: Path) -> None:
+    expected = case / "expected.txt"
+    rendered = render_text(issues_of(case)) + "\n"
+    if os.environ.get("FLOWRUN_WRITE_EXPECTED"):
+        expected.write_text(rendered, encoding="utf-8")
+    assert rendered == expected.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("case", INVALID, ids=lambda path: path.name)
+def test_every_issue_says_what_and_what_to_do_and_has_a_known_code(case: Path) -> None:
+    assert [
+        issue for issue in issues_of(case) if not issue.message or not issue.remedy or issue.code not in CODES
+    ] == []

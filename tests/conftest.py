@@ -5,9 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
 from flowrun.adapters.vllm import VllmBackend
 from flowrun.spec import Model
-
 from tests.tiny_mistral import write_tiny_mistral
 from tests.unit.adapters.contract import Live, started
 

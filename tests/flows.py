@@ -2,11 +2,12 @@
 
 from textwrap import dedent
 
+from msgspec import structs
+
 from flowrun.events import ToolDeclaration
 from flowrun.graph import Graph, compile_graph
 from flowrun.loading import parse_text
 from flowrun.spec import Spec
-from msgspec import structs
 
 HEADER = """\
 flowrun: v1

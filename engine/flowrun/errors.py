@@ -83,8 +83,28 @@ CODES: Final[dict[str, str]] = {
     "FR208": "Properties that exclude each other are given together, or none of those of which one is needed.",
     "FR209": "A name holds characters that names may not have, or is too long.",
     "FR210": "A value does not match the schema in a way that has no code of its own.",
+    "FR301": "No route leads from the start to a state.",
+    "FR302": "From a state no end can be reached.",
+    "FR303": "A route stands behind one that always matches.",
+    "FR401": "A template or expression is not valid Jinja2.",
+    "FR402": "A template reads a name that does not exist.",
+    "FR403": "An expression has the braces of a template.",
+    "FR404": "A template reads a member that its name cannot have.",
+    "FR501": "An entrypoint leads to no Python function.",
+    "FR503": "A tool's parameters are not those that its Python function takes.",
+    "FR505": "A JSON Schema is not valid.",
+    "FR506": "An input's default does not match the input's own schema.",
+    "FR701": "A state is named that does not exist.",
+    "FR702": "A tool is named that does not exist, or that the state does not offer.",
+    "FR703": "A thread is named that does not exist.",
+    "FR704": "A model is named that does not exist.",
+    "FR705": "A sub-flow is named that does not exist.",
+    "FR706": "A file is named that does not exist.",
 }
-"""Every code that an issue can have, with its meaning. FR1xx YAML, FR2xx schema."""
+"""Every code that an issue can have, with its meaning.
+
+FR1xx YAML, FR2xx schema, FR3xx graph, FR4xx templates, FR5xx tools and schemas, FR6xx models, FR7xx references.
+"""
 
 
 FAILURES: Final[dict[str, str]] = {

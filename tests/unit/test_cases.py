@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from flowrun.cli.report import render_text
 from flowrun.errors import CODES, Issue, SpecError
 from flowrun.loading import load_spec

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from flowrun.cli.assembly import Settings, backends_of, prepare_flow
 from flowrun.cli.result import result_of
 from flowrun.runner import Result, Runner

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
+
 from flowrun.adapters.functions import PythonFunctions
 from flowrun.adapters.scripted import ScriptedBackend, ScriptedCall, ScriptedReply
 from flowrun.errors import Failure
@@ -13,7 +14,6 @@ from flowrun.graph import Graph
 from flowrun.machine import Run, fold
 from flowrun.ports import Journal, Observer
 from flowrun.runner import Runner
-
 from tests.flows import ADD, AGENT, graph_of
 
 QUESTION = {"question": "2 + 3?"}

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from flowrun.templates import (
     Names,
     TemplateError,

@@ -205,9 +205,7 @@ class Start:
         try:
             return AsyncEngineArgs(**{**defaults, **wanted, **own}).create_engine_config()
         except Exception as exc:
-            raise BackendError(
-                f"vLLM refuses {model.name!r} or its engine arguments: {explain(exc)}"
-            ) from exc
+            raise BackendError(f"vLLM refuses {model.name!r} or its engine arguments: {explain(exc)}") from exc
 
     def _launch(self, config: Any) -> Engine:
         from vllm import AsyncLLMEngine

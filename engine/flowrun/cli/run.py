@@ -10,7 +10,7 @@ from typing import TextIO
 
 import click
 
-from flowrun.cli.assembly import Flow, Settings, backends_of, prepare_flow
+from flowrun.cli.assembly import Flow, Settings, backends_of, calm_collector, prepare_flow
 from flowrun.cli.console import Console
 from flowrun.cli.people import TerminalPeople, somebody_is_there
 from flowrun.cli.result import answer_of, result_of
@@ -59,6 +59,7 @@ def command(
 
 async def _converse(flow: Flow, inputs: Mapping[str, JSON], settings: Settings, console: Console) -> Result:
     backends = backends_of(flow, settings)
+    calm_collector()
     try:
         for backend in backends.values():
             await backend.start()

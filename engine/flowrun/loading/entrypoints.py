@@ -98,7 +98,7 @@ def _refuse_other_project(first: str, root: FilePath) -> None:
         where = getattr(known, "__file__", None) or "Python itself"
         raise EntrypointError(
             f"another module '{first}' is loaded already, from {where}",
-            f"rename {root / first}, or run the flows of different projects in processes of their own",
+            f"rename '{first}' in {root}, or run the flows of different projects in processes of their own",
         )
 
 

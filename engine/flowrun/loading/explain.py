@@ -8,6 +8,7 @@ first branch is the one that is usually meant. ``title`` is the noun for what a 
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -17,8 +18,11 @@ from flowrun.errors import Issue, Path, Place, dotted
 from flowrun.loading.document import Document, issue_at
 from flowrun.loading.remedies import add_property, like_example, meant_by, type_remedy, valid_name
 from flowrun.loading.suggestions import closest
-from flowrun.loading.wording import listed, name_of, show, with_article
+from flowrun.loading.wording import listed, name_of, shorten, show, with_article
 from flowrun.spec import JSON
+
+MAX_EXPLAINED: Final = 500
+"""Nobody reads more at once, and the remedy of each costs a search for similar names."""
 
 
 class Mistake(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,12 +69,12 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explain_mismatch(document: Document, schema: dict[str, JSON]) -> list[Issue]:
-    """Tell every mistake that the ``jsonschema`` package finds."""
+    """Tell the mistakes that the ``jsonschema`` package finds, ``MAX_EXPLAINED`` at most."""
+    errors = Draft202012Validator(schema).iter_errors(document.value)
     try:
-        errors = list(Draft202012Validator(schema).iter_errors(document.value))
+        mistakes = list(islice(_explain_all(errors, document, schema), MAX_EXPLAINED))
     except RecursionError:
         return []
-    mistakes = list(_explain_all(errors, document, schema))
     corrected = {(mistake.owner, mistake.meant) for mistake in mistakes if mistake.meant}
     issues = [
         issue_at(document, mistake.code, mistake.path, mistake.message, mistake.remedy, key=mistake.key)
@@ -124,7 +128,7 @@ def _unknown_property(mismatch: Mismatch) -> Iterator[Mistake]:
             code="FR201",
             path=(*mismatch.path, name),
             key=True,
-            message=f"'{name}' is not a property of {with_article(schema.get('title', 'mapping'))}",
+            message=f"'{shorten(name, 60)}' is not a property of {with_article(schema.get('title', 'mapping'))}",
             remedy=meant_by(name, free, schema, mismatch.root),
             owner=mismatch.path,
             meant=closest(name, free),

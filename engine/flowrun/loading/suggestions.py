@@ -1,10 +1,16 @@
 """What somebody probably meant who wrote a name that does not exist."""
 
 from collections.abc import Iterable
+from typing import Final
+
+LONGEST_COMPARED: Final = 100
+"""Names of more characters are like nothing; comparing costs the square of the length."""
 
 
 def closest(name: str, names: Iterable[str]) -> str:
     """Give the most similar of ``names``, or an empty text if none is similar."""
+    if len(name) > LONGEST_COMPARED:
+        return ""
     from difflib import get_close_matches
 
     known = {known.casefold(): known for known in names}

@@ -56,13 +56,11 @@ def explain_syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Finding
 
 def unquoted_template(place: Place, template: str) -> Issue:
     """Refuse a template that YAML takes for a mapping."""
-    shown = template if len(template) <= 60 else f"{template[:57]}..."
-    quoted = f'"{shown}"' if '"' not in shown else "'" + shown.replace("'", "''") + "'"
     return Issue(
         code="FR104",
         place=place,
         message="the template is not quoted, so YAML reads its braces as a mapping",
-        remedy=f"write {quoted}",
+        remedy=f"write {quote(template)}",
     )
 
 

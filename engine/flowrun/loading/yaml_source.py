@@ -9,7 +9,10 @@ from flowrun.loading.encoding import MAX_BYTES, clean_text, decode_source, too_l
 from flowrun.loading.syntax import explain_syntax
 
 MAX_REPAIRS: Final = 20
-"""A file is read again this often, each time with one more part blanked out that could not be read."""
+"""A file is read again this often, each time with one more part blanked out that could not be read.
+
+A long file is read again less often: never more than ``MAX_BYTES`` characters in all.
+"""
 
 
 def read_document(raw: bytes, file: str) -> Document:
@@ -44,6 +47,7 @@ def _read(text: str, file: str, issues: list[Issue]) -> Document:
 def _compose_around_errors(text: str, file: str) -> tuple[Composer, list[Issue]]:
     """Compose a text; where the parser gives up at something that can be blanked out, blank it and begin again."""
     issues: list[Issue] = []
+    repairs = min(MAX_REPAIRS, MAX_BYTES // max(len(text), 1))
     while True:
         composer = Composer(text, file)
         error = composer.compose()
@@ -53,7 +57,7 @@ def _compose_around_errors(text: str, file: str) -> tuple[Composer, list[Issue]]
         if any(issue.place.line == finding.issue.place.line for issue in issues):
             return composer, issues  # the rest of a line that was wrong already says nothing new
         issues.append(finding.issue)
-        if finding.blank is None or len(issues) > MAX_REPAIRS:
+        if finding.blank is None or len(issues) > repairs:
             return composer, issues
         start, end = finding.blank
         text = text[:start] + finding.filler * (end - start) + text[end:]

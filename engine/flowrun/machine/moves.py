@@ -27,7 +27,7 @@ def leave(graph: Graph, run: Run, output: JSON) -> Next:
     scope = None
     for way in node.ways:
         if way.holds is None or way.holds(scope := scope or scope_of(run)):
-            return Next(replace(run, status="running"), (), way.to)
+            return Next(run, (), way.to)
     raise StateFailure("route.unmatched", f"no route of state {run.state!r} matched: give it a last route without when")
 
 

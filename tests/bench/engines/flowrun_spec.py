@@ -3,8 +3,10 @@
 from functools import cache
 
 import work
+
 from flowrun.adapters.functions import PythonFunctions
 from flowrun.adapters.scripted import ScriptedBackend
+from flowrun.cli.assembly import calm_collector
 from flowrun.events import AskModel, ToolDeclaration
 from flowrun.graph import Graph, compile_graph
 from flowrun.loading import parse_text
@@ -42,6 +44,7 @@ limits: {max_rounds: 1000000, max_steps: 1000000, timeout: 10m}
 
 @cache
 def _graph() -> Graph:
+    calm_collector()  # as the command does before it runs a flow
     spec = parse_text(SPEC, "bench.yaml").spec
     add = ToolDeclaration(name="add", description="Add two integers.", parameters=work.PARAMETERS)
     return compile_graph(spec, declarations={"add": add})
@@ -56,9 +59,9 @@ async def converse(rounds: int) -> str:
             return Reply(tool_calls=(call,), finish_reason="tool_calls")
         return Reply(content="done")
 
-    backend = ScriptedBackend.from_function(reply)
+    backend = ScriptedBackend.from_function(reply, record=False)
     runner = Runner(backends={"default": backend}, functions=PythonFunctions({"work:add": work.add}))
-    run = await runner.run(_graph(), {"rounds": rounds}, run_id="bench")
+    run = (await runner.run(_graph(), {"rounds": rounds}, run_id="bench")).run
     assert run.outcome is not None
     assert len(run.threads["main"]) == 2 * rounds + 2
     return str(run.outcome.output["answer"])

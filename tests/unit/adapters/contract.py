@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import jsonschema
 import msgspec
 import pytest
+
 from flowrun.errors import ModelError
 from flowrun.events import AskModel, ToolDeclaration
 from flowrun.messages import Log, Message, Reply, ToolCall, Usage

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import msgspec
 import pytest
+
 from flowrun.adapters.functions import MAX_MESSAGE, PythonFunctions
 from flowrun.errors import Bug, ToolError
 from flowrun.events import CallFunction

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import msgspec
 import pydantic
 import pytest
-from flowrun.adapters.json_values import MAX_DEPTH, NotJSON, copy_json, to_json
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flowrun.adapters.json_values import MAX_DEPTH, NotJSON, copy_json, to_json
 
 JSON_VALUES = st.recursive(
     st.none()

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import openai
 import pytest
+
 from flowrun.adapters.openai import MEANINGS, OpenAIBackend
 from flowrun.errors import BackendError, Bug, ModelError
 from flowrun.events import AskModel, ToolDeclaration
 from flowrun.messages import Message, Reply, ToolCall, Usage
 from flowrun.ports import ModelBackend
 from flowrun.spec import JSON, Model, ResponseFormat, Seconds
-
 from tests.unit.adapters.contract import (
     CALL,
     CITY,

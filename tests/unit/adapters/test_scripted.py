@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from flowrun.adapters.scripted import ScriptedBackend, ScriptedCall, ScriptedReply, ScriptExhausted, load_replies
 from flowrun.errors import BackendError, FlowrunError, ModelError, RunError
 from flowrun.events import AskModel
 from flowrun.messages import Message, Reply, ToolCall
 from flowrun.ports import ModelBackend
-
 from tests.unit.adapters.contract import CALL, Live, ModelBackendContract, ask, obliging, started
 
 

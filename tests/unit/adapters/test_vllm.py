@@ -16,6 +16,7 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
+
 from flowrun.adapters.vllm import VllmBackend, load_template
 from flowrun.adapters.vllm_engine import INSTALL
 from flowrun.errors import BackendError, ModelError
@@ -23,7 +24,6 @@ from flowrun.events import AskModel, ToolDeclaration
 from flowrun.messages import Message, Reply, ToolCall
 from flowrun.ports import ModelBackend
 from flowrun.spec import Model, ResponseFormat
-
 from tests.conftest import SMALL_MODEL, SPECS
 from tests.unit.adapters.contract import LOOKED_UP, QUESTION, WEATHER, Live, ModelBackendContract, ask, started
 
@@ -310,13 +310,14 @@ def test_tools_need_a_parser(tiny_mistral: Model) -> None:
 # --- Mistral's own formats ----------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def mistral(tiny_mistral: Model) -> Iterator[Live]:
+    with started(VllmBackend(tiny_mistral, base_dir=SPECS)) as live:
+        yield live
+
+
 @pytest.mark.vllm
 class TestMistral:
-    @pytest.fixture(scope="class")
-    def mistral(self, tiny_mistral: Model) -> Iterator[Live]:
-        with started(VllmBackend(tiny_mistral, base_dir=SPECS)) as live:
-            yield live
-
     def test_replies_with_tools_in_the_prompt(self, mistral: Live) -> None:
         assert isinstance(mistral.backend, VllmBackend)
         asked = ask(LOOKED_UP, tools=(WEATHER,), sampling={"max_tokens": 3})

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from flowrun.adapters.vllm import VllmBackend
 from flowrun.errors import ModelError
 from flowrun.spec import Model
-
 from tests.unit.adapters.contract import ask
 
 ENDLESS = {"max_tokens": 400, "ignore_eos": True}

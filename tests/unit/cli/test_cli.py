@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from flowrun import __version__
 
 ROOT = Path(__file__).parents[3]

@@ -7,6 +7,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from textwrap import dedent, indent
 
 import pytest
+
 from flowrun.cli.streams import answer_stream
 
 PROGRAM = """

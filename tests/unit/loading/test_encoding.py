@@ -1,6 +1,7 @@
 """Bytes become text, or issues that say which line is wrong."""
 
 import pytest
+
 from flowrun.errors import Place
 from flowrun.loading.encoding import MAX_BYTES, MAX_LISTED, clean_text, decode_source
 

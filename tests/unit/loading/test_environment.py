@@ -1,9 +1,9 @@
 """References to the environment are replaced in models and in the chosen profile; their values are shown nowhere."""
 
 import pytest
+
 from flowrun.loading import parse_text
 from flowrun.spec import Limits, Seconds
-
 from tests.unit.loading.specs import spec_text, told
 
 

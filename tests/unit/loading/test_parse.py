@@ -1,11 +1,11 @@
 """Plain data becomes a ``Spec``: shorthands are written out, durations are seconds, defaults are filled in."""
 
 import pytest
+
 from flowrun.errors import SpecError
 from flowrun.loading import parse_text
 from flowrun.loading.parse import parse_duration
 from flowrun.spec import Branch, Chat, End, Limits, MessageTemplate, Model, Retry, Route, Seconds, Spec, Tools
-
 from tests.unit.loading.specs import spec_text, told
 
 

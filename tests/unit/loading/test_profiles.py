@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
+
 from flowrun.errors import Place, UsageError
 from flowrun.loading import parse_text, place_of
 from flowrun.loading.profiles import merge_profile
 from flowrun.loading.yaml_source import read_yaml
-
 from tests.unit.loading.specs import spec_text, told
 
 

@@ -1,6 +1,7 @@
 """Unquoted words mean what YAML 1.2's core schema says."""
 
 import pytest
+
 from flowrun.loading.scalars import NotJSON, read_scalar
 
 

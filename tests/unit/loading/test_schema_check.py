@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+
 from flowrun.errors import Bug, Issue, Place
 from flowrun.loading import explain, schema
 from flowrun.loading.environment import substitute
 from flowrun.loading.schema import FLOW_SCHEMA, check_schema, find_schema, read_schema
 from flowrun.loading.yaml_source import read_yaml
-
 from tests.unit.loading.specs import spec_text
 
 

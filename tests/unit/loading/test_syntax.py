@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from flowrun.loading import composer
 from flowrun.loading.yaml_source import MAX_REPAIRS, read_yaml
 

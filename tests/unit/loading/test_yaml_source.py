@@ -4,6 +4,7 @@ import math
 
 import pytest
 import yaml
+
 from flowrun.errors import Issue, Place
 from flowrun.loading import composer
 from flowrun.loading.composer import MAX_DEPTH, MAX_NODES

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
+
 from flowrun.errors import Failure
 from flowrun.events import Answered, AskPerson, ChildEnded, Event, Outcome, StartChild, Started, TimedOut
 from flowrun.machine import advance, fold
 from flowrun.messages import Usage
-
 from tests.flows import graph_of
 
 CHILD = """\

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+
 from flowrun.errors import Failure
 from flowrun.events import (
     AskModel,
@@ -21,7 +22,6 @@ from flowrun.events import (
 )
 from flowrun.machine import Run, advance, fold
 from flowrun.messages import Message, Reply, ToolCall, Usage
-
 from tests.flows import ADD, AGENT, graph_of
 
 START = Started(run="r1", inputs={"question": "2 + 3?"})

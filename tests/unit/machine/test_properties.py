@@ -1,5 +1,8 @@
 """What holds for any sequence of events whatever."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from flowrun.errors import FAILURES, Failure
 from flowrun.events import (
     Answered,
@@ -16,9 +19,6 @@ from flowrun.events import (
 )
 from flowrun.machine import Run, advance, fold
 from flowrun.messages import Reply, ToolCall
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.flows import ADD, AGENT, graph_of
 
 GRAPH = graph_of(

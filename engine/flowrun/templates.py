@@ -65,7 +65,7 @@ def names_in_expression(text: str) -> Names:
     if _PATH.fullmatch(text.strip()) and text.strip() not in _WORDS:
         root, *keys = text.strip().split(".")
         return Names(frozenset({root}), frozenset({(root, keys[0])} if keys else ()))
-    return _names(_parse("{{ (" + text + ") }}", shown=text))
+    return _names(text, _parse("{{ (" + text + ") }}", shown=text))
 
 
 def names_in_template(text: str) -> Names:
@@ -74,16 +74,16 @@ def names_in_template(text: str) -> Names:
     Raises:
         TemplateError: it is no template.
     """
-    return _names(_parse(text)) if has_template(text) else Names(frozenset(), frozenset())
+    return _names(text, _parse(text)) if has_template(text) else Names(frozenset(), frozenset())
 
 
-def _names(tree: "nodes.Template") -> Names:
+def _names(text: str, tree: "nodes.Template") -> Names:
     from jinja2 import nodes
     from jinja2.meta import TrackingCodeGenerator
 
     tracker = TrackingCodeGenerator(environment())
     tracker.optimizer = None  # what meta.find_undeclared_variables leaves on: it would evaluate constant filters
-    _guarded("", lambda: tracker.visit(tree))
+    _guarded(text, lambda: tracker.visit(tree))
     roots = tracker.undeclared_identifiers - set(environment().globals)
     reads: list[tuple[nodes.Expr, object]] = [(node.node, node.attr) for node in tree.find_all(nodes.Getattr)]
     reads += [(node.node, getattr(node.arg, "value", None)) for node in tree.find_all(nodes.Getitem)]
@@ -204,7 +204,8 @@ def _guarded(shown: str, action: Callable[[], Any]) -> Any:
     except RecursionError as exc:
         raise TemplateError(f"in {_excerpt(shown)}: nested too deeply") from exc
     except Exception as exc:
-        raise TemplateError(f"in {_excerpt(shown)}: {exc}") from exc
+        said = getattr(exc, "message", None) or exc  # the text of Jinja2's own errors adds places of no use here
+        raise TemplateError(f"in {_excerpt(shown)}: {said}") from exc
 
 
 def _excerpt(text: str) -> str:

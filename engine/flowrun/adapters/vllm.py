@@ -135,6 +135,8 @@ class VllmBackend:
         except FlowrunError:
             raise
         except Exception as exc:
+            if chat is not self._chat:
+                raise ModelError("backend.unavailable", "vLLM's engine was stopped") from exc
             raise as_model_error(exc) from exc
 
     async def _generate(self, engine: Engine, rendered: Rendered, request_id: str) -> Any:

@@ -8,8 +8,6 @@ import re
 from collections.abc import Collection
 from typing import Any, Final
 
-import msgspec
-
 from flowrun.messages import ToolCall
 
 _MARKER_NAME: Final = re.compile(
@@ -24,27 +22,6 @@ def read_call(call: Any, text: str) -> ToolCall:
     """Give a parsed call; its id only if the model wrote it (Kimi's), for parsers make others up at random."""
     written = bool(call.id) and not call.id.isdigit() and call.id in text
     return ToolCall(id=call.id if written else "", name=call.name, arguments=call.arguments)
-
-
-def forced_calls(text: str) -> tuple[ToolCall, ...]:
-    """Read a reply that was forced into vLLM's own JSON list of calls; empty if it is none.
-
-    So does vLLM force families for which it has no grammar; of these, Mistral's parser does not know that form.
-    """
-    try:
-        calls = msgspec.json.decode(text, type=list[_Forced])
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return ()
-    return tuple(
-        ToolCall(id="", name=call.name, arguments=bytes(call.arguments or call.parameters or b"{}").decode())
-        for call in calls
-    )
-
-
-class _Forced(msgspec.Struct):
-    name: str
-    arguments: msgspec.Raw | None = None
-    parameters: msgspec.Raw | None = None
 
 
 def unread_call(spoken: str, *, markers: Collection[str], choice: str, read: int, parser: str) -> str | None:

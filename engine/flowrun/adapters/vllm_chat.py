@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from flowrun.adapters.chat_api import request_body
-from flowrun.adapters.vllm_calls import call_markers, forced_calls, read_call, unread_call
+from flowrun.adapters.vllm_calls import call_markers, read_call, unread_call
 from flowrun.adapters.vllm_names import faults_of_sampling, tool_call_parsers
 from flowrun.errors import BackendError, ModelError
 from flowrun.events import AskModel
@@ -210,9 +210,6 @@ class VllmChat:
             return msgspec.structs.replace(whole, invalid_call=why)
         calls = tuple(read_call(call, text) for call in found or ())
         spoken = text[text.index(reasoning) + len(reasoning) :] if reasoning and reasoning in text else text
-        if not calls and rendered.choice not in ("auto", "none"):
-            calls = forced_calls(spoken)
-            content = None if calls else content
         blank = content is None or not content.strip()
         return msgspec.structs.replace(
             whole,

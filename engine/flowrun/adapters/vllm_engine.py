@@ -41,7 +41,6 @@ _IMPORTS: Final = (
 """In pieces, for between two of them a start can be given up."""
 _QUIET: Final = {
     "VLLM_LOGGING_LEVEL": "CRITICAL",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TQDM_DISABLE": "1",
 }
@@ -51,6 +50,7 @@ _CPU_DEFAULTS: Final = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # 1 adds a worker process: three processes, slower, a longer start
     "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB; vLLM's own default takes a large part of the machine
 }
+_CACHE_HINT: Final = " On CPUs the cache has 2 GiB unless model.engine.kv_cache_memory_bytes says otherwise."
 _KILLED: Final = re.compile(r"'EngineCore\w*': -(\d+)")
 
 _one_start = threading.Lock()  # a start changes the process's environment for a while
@@ -147,6 +147,10 @@ class Start:
         try:
             with vllm_process.environment(settings, _DEFAULTS), vllm_process.silence(verbose=self._verbose):
                 return self._run()
+        except (BackendError, GivenUp):
+            raise
+        except Exception as exc:
+            raise BackendError(f"vLLM cannot run {self._model.name!r}: {explain(exc)}") from exc
         finally:
             _one_start.release()
 
@@ -168,9 +172,9 @@ class Start:
                 os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = method or "fork"
             self._go_on()
             chat = VllmChat(self._model, config, self._template)
-            self._go_on()
-            self._progress("loading the weights")
             try:
+                self._go_on()
+                self._progress("loading the weights")
                 return self._launch(config), chat
             except BaseException:
                 chat.close()
@@ -191,6 +195,10 @@ class Start:
                     f"vLLM cannot be imported ({why}): flowrun needs vLLM 0.32 or newer, and builds of torch, "
                     "torchvision and torchaudio that belong together"
                 ) from exc
+        if not self._verbose:
+            from huggingface_hub.utils.tqdm import disable_progress_bars
+
+            disable_progress_bars()
 
     def _configure(self, defaults: dict[str, Any]) -> Any:
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -223,7 +231,9 @@ class Start:
             if log:
                 log.close()
             self._go_on()
-            raise BackendError(f"vLLM's engine did not start: {cause_of(exc, output)}") from exc
+            why = cause_of(exc, output)
+            hint = _CACHE_HINT if "cache" in why and "VLLM_CPU_KVCACHE_SPACE" in os.environ else ""
+            raise BackendError(f"vLLM's engine did not start: {why}{hint}") from exc
         if log:
             log.take_name()
         return Engine(engine, self._processes(), log)

@@ -139,10 +139,12 @@ def environment(settings: Mapping[str, str], defaults: Mapping[str, str]) -> Ite
 @contextlib.contextmanager
 def silence(*, verbose: bool) -> Iterator[None]:
     """Keep Python's warnings and the libraries' loggers quiet for a while, unless ``verbose``."""
-    loggers = [] if verbose else [logging.getLogger(name) for name in _TALKATIVE]
+    if verbose:
+        yield
+        return
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("default" if verbose else "ignore")
+    with warnings.catch_warnings(action="ignore"):
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
-from flowrun.checks.subject import Subject, did_you_mean
+from flowrun.checks.subject import Subject
 from flowrun.errors import Issue, Path
 from flowrun.graph import edges
+from flowrun.loading.suggestions import suggest
 from flowrun.spec import MAIN, Chat, Flow, Map, Parallel, Tools
 
 
@@ -21,7 +22,7 @@ def _known(
     subject: Subject, code: str, path: Path, kind: str, name: str, known: Mapping[str, object]
 ) -> Iterator[Issue]:
     if name not in known:
-        yield subject.issue(code, path, f"there is no {kind} {name!r}", did_you_mean(name, known))
+        yield subject.issue(code, path, f"there is no {kind} {name!r}", suggest(name, known, f"{kind}s"))
 
 
 def _states(subject: Subject) -> Iterator[Issue]:
@@ -46,7 +47,7 @@ def _chats(subject: Subject) -> Iterator[Issue]:
         if state.tool_choice not in ("auto", "required", "none"):
             offered = spec.tools if state.tools is None else dict.fromkeys(state.tools)
             where = (*path, "tool_choice")
-            yield from _known(subject, "FR702", where, "tool offered by this state", state.tool_choice, offered)
+            yield from _known(subject, "FR702", where, "tool", state.tool_choice, offered)
 
 
 def _flows(subject: Subject) -> Iterator[Issue]:

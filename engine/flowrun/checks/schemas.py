@@ -37,7 +37,9 @@ def _schema(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterato
     try:
         jsonschema_rs.Draft202012Validator(plain)
     except (ValueError, jsonschema_rs.ReferencingError) as exc:
-        yield subject.issue("FR505", path, f"no usable JSON Schema: {exc}", "references must stay inside the schema")
+        said = str(exc).partition("\n")[0]  # what follows shows the schema to itself
+        remedy = "a reference must lead to a part of this schema, and a pattern must be a regular expression"
+        yield subject.issue("FR505", path, f"no usable JSON Schema: {said}", remedy)
 
 
 def _explain(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterator[Issue]:

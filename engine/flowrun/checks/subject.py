@@ -1,7 +1,6 @@
 """What a check looks at, and how it says what it found."""
 
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -28,12 +27,3 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     def issue(self, code: str, path: Path, message: str, remedy: str = "", *, key: bool = False) -> Issue:
         """Make an issue at a path of the spec; ``key`` points at the key rather than the value."""
         return issue_at(self.loaded.document, code, path, message, remedy, key=key)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Give a remedy: the nearest of the known names, else all of them."""
-    names = sorted(known)
-    near = get_close_matches(word, names, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"there are: {', '.join(names)}" if names else "there are none"

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
-from flowrun.checks.subject import Subject, did_you_mean
+from flowrun.checks.subject import Subject
 from flowrun.errors import Issue, Path
+from flowrun.loading.suggestions import suggest
 from flowrun.spec import (
     Call,
     Chat,
@@ -51,14 +52,14 @@ def check_templates(subject: Subject) -> Iterator[Issue]:
 
 def _unknown(subject: Subject, text: _Text, names: Names, members: Mapping[str, Iterable[str]]) -> Iterator[Issue]:
     for name in sorted(names.roots - _NAMES - text.extra):
-        remedy = did_you_mean(name, _NAMES | text.extra)
+        remedy = suggest(name, _NAMES | text.extra, "names")
         if name in subject.spec.inputs:
             remedy = f"did you mean inputs.{name}?"
         yield subject.issue("FR402", text.path, f"the name {name!r} is not defined in {text.text!r}", remedy)
     for root, member in sorted(names.members):
         if root in members and member not in members[root]:
             message = f"{root}.{member} is not defined in {text.text!r}"
-            yield subject.issue("FR404", text.path, message, did_you_mean(member, members[root]))
+            yield subject.issue("FR404", text.path, message, suggest(member, members[root], f"members of {root}"))
 
 
 def _members(spec: Spec) -> Mapping[str, Iterable[str]]:

@@ -12,11 +12,20 @@ Function = Callable[..., JSON]
 
 
 def check_file(
-    path: Path, *, profile: str | None, project_dir: Path | None, environ: Mapping[str, str], imports: bool
+    path: Path,
+    *,
+    profile: str | None,
+    project_dir: Path | None,
+    environ: Mapping[str, str],
+    imports: bool,
+    require_environment: bool = False,
 ) -> list[Issue]:
-    """Give every issue of a spec's file; ``imports`` False leaves the Python functions alone."""
+    """Give every issue of a spec's file; ``imports`` False leaves the Python functions alone.
+
+    Environment variables need not be set: a machine that only checks specs has no keys.
+    """
     try:
-        loaded = load_spec(path, profile=profile, environ=environ, require_environment=False)
+        loaded = load_spec(path, profile=profile, environ=environ, require_environment=require_environment)
     except SpecError as exc:
         return list(exc.issues)
     functions = import_functions(loaded.spec, path, project_dir) if imports else None

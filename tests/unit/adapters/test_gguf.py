@@ -65,13 +65,15 @@ def test_two_may_convert_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_a_failed_conversion_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path) -> None:
     converter(monkeypatch, tmp_path, 'mkdir "$5"; echo "ValueError: unknown architecture" >&2; exit 3')
-    with pytest.raises(BackendError, match=r"cannot convert .*/model.gguf for vLLM: ValueError: unknown architecture$"):
+    with pytest.raises(
+        BackendError, match=r"cannot convert .*/model\.gguf for vLLM: ValueError: unknown architecture$"
+    ):
         asyncio.run(convert_gguf(source, cache_dir=tmp_path / "cache", progress=lambda note: None))
     assert os.listdir(tmp_path / "cache") == []
 
 
 def test_says_that_the_cache_cannot_be_written(tmp_path: Path, source: Path) -> None:
-    with pytest.raises(BackendError, match="cannot keep the converted model in .*/model.gguf: "):
+    with pytest.raises(BackendError, match=r"cannot keep the converted model in .*/model\.gguf: "):
         asyncio.run(convert_gguf(source, cache_dir=source, progress=lambda note: None))
 
 

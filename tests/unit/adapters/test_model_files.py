@@ -1,6 +1,7 @@
 """A model's name leads to a package's file, a path or a repository, or the error says where it was looked for."""
 
 import asyncio
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def test_finds_a_packages_file_without_importing_it(package: Path, tmp_path: Pat
         ),
         pytest.param(
             "package:some_model/wights.gguf",
-            "model not found: the package 'some_model' has no wights.gguf; in {site}/some_model there are sub/, weights.gguf",
+            "model not found: the package 'some_model' has no wights.gguf; "
+            "in {site}/some_model there are sub/, weights.gguf",
             id="no file",
         ),
         pytest.param(
@@ -136,6 +138,8 @@ class TestHub:
     @pytest.fixture(autouse=True)
     def hub(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         hub = pytest.importorskip("huggingface_hub")
+        for part in ("constants", "errors"):
+            importlib.import_module(f"huggingface_hub.{part}")
         monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
         monkeypatch.delenv("VLLM_USE_MODELSCOPE", raising=False)

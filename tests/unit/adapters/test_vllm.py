@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -237,7 +239,11 @@ def start_error(model: Model) -> str:
 
     with pytest.raises(BackendError) as caught:
         asyncio.run(start())
-    return str(caught.value)
+    message = str(caught.value)
+    with warnings.catch_warnings(action="ignore"):  # vLLM leaves its sockets to the garbage collector, which says so
+        del caught
+        gc.collect()
+    return message
 
 
 def changed(**settings: Any) -> Model:
@@ -287,9 +293,9 @@ def test_a_start_says_what_is_wrong(settings: Mapping[str, Any], message: str) -
 @pytest.mark.vllm
 def test_a_start_gives_the_engines_own_reason(tiny_mistral: Model) -> None:
     greedy = msgspec.structs.replace(tiny_mistral, engine={**tiny_mistral.engine, "kv_cache_memory_bytes": 1000})
-    assert start_error(greedy).startswith(
-        "vLLM's engine did not start: ValueError: No available memory for the cache blocks."
-    )
+    error = start_error(greedy)
+    assert error.startswith("vLLM's engine did not start: ValueError: No available memory for the cache blocks.")
+    assert "2 GiB" not in error
 
 
 def test_a_start_says_how_to_install_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +354,7 @@ class TestMistral:
                 id="broken",
             ),
             pytest.param(
-                '[{"name": "get_weather", "parameters": {"city": "Dallas"}}]', "required", (DALLAS,), None, id="forced"
+                '[{"name": "get_weather", "arguments": {"city": "Dallas"}}]', "required", (DALLAS,), None, id="forced"
             ),
             pytest.param(
                 "Hello",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flowrun.adapters.vllm_calls import call_markers, forced_calls, read_call, unread_call
+from flowrun.adapters.vllm_calls import call_markers, read_call, unread_call
 from flowrun.messages import ToolCall
 
 
@@ -53,28 +53,6 @@ def test_a_family_without_markers_is_taken_at_its_parsers_word() -> None:
     assert unread_call("[f(", markers=(), choice="auto", read=0, parser="pythonic") is None
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        pytest.param(
-            ' [{"name": "f", "arguments": {"a": 1.0}}, {"name": "g", "parameters": {}}, {"name": "h"}]',
-            (
-                ToolCall(id="", name="f", arguments='{"a": 1.0}'),
-                ToolCall(id="", name="g", arguments="{}"),
-                ToolCall(id="", name="h", arguments="{}"),
-            ),
-            id="as the model wrote them",
-        ),
-        pytest.param("Hello", (), id="no JSON"),
-        pytest.param('{"name": "f"}', (), id="no list"),
-        pytest.param('[{"arguments": {}}]', (), id="no name"),
-        pytest.param("\ud800", (), id="no text that JSON may hold"),
-    ],
-)
-def test_reads_forced_calls(text: str, expected: tuple[ToolCall, ...]) -> None:
-    assert forced_calls(text) == expected
-
-
 @pytest.mark.vllm
 @pytest.mark.usefixtures("needs_vllm")
 @pytest.mark.parametrize(
@@ -87,7 +65,7 @@ def test_reads_forced_calls(text: str, expected: tuple[ToolCall, ...]) -> None:
         pytest.param("hunyuan_a13b", {"<tool_calls>"}, id="hunyuan_a13b"),
         pytest.param("kimi_k2", {"<|tool_calls_section_begin|>", "<|tool_call_begin|>"}, id="kimi_k2"),
         pytest.param("phi4_mini_json", set(), id="phi4_mini_json"),
-        pytest.param("qwen3_coder", {"<tool_call>"}, id="qwen3_coder"),
+        pytest.param("qwen3_coder", {"<tool_call>", "<tool_call>\n<function="}, id="qwen3_coder"),
         pytest.param("step3", {"<｜tool_calls_begin｜>", "<｜tool_call_begin｜>"}, id="step3"),
     ],
 )

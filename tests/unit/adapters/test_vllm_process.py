@@ -34,15 +34,15 @@ fork = multiprocessing.get_context("fork")
 log = vllm_process.Log()
 bystander = fork.Process(target=other)
 with vllm_process.settled_forks(log.name):
-    child = fork.Process(target=engine, name="EngineCore")
+    child = fork.Process(target=engine, name="EngineCore", daemon=True)
     child.start()
 bystander.start()
 bystander.join()
 while log.read().count("\\n") < 2:
     time.sleep(0.05)
 log.take_name()
-groups = os.getpgid(child.pid) == child.pid, os.getpgid(bystander.pid or 0) == os.getpgid(0)
-print(json.dumps({"engine": child.pid, "log": log.read(), "named": os.path.exists(log.name), "leads": groups[0]}), flush=True)
+seen = {"log": log.read(), "named": os.path.exists(log.name), "leads": os.getpgid(child.pid) == child.pid}
+print(json.dumps({"engine": child.pid, **seen}), flush=True)
 {end}
 """
 

@@ -100,6 +100,7 @@ CODES: Final[dict[str, str]] = {
     "FR704": "A model is named that does not exist.",
     "FR705": "A sub-flow is named that does not exist.",
     "FR706": "A file is named that does not exist.",
+    "FR707": "A sub-flow runs itself.",
 }
 """Every code that an issue can have, with its meaning.
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from flowrun.cli.checking import check_file
 from flowrun.cli.report import render_text
 from flowrun.errors import CODES, Issue
 from flowrun.loading import load_spec
+from flowrun.prepare import check_file
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "cases"

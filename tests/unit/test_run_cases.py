@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flowrun.cli.assembly import Settings, backends_of, prepare_flow
+from flowrun.cli.assembly import Settings, backends_of
 from flowrun.cli.result import result_of
+from flowrun.prepare import prepare_flow
 from flowrun.runner import Result, Runner
 
 ROOT = Path(__file__).parents[2]

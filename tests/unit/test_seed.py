@@ -11,9 +11,9 @@ import pytest
 
 from flowrun.adapters.model_files import find_model
 from flowrun.adapters.vllm import VllmBackend
-from flowrun.cli.assembly import Flow, prepare_flow
 from flowrun.machine import Run
 from flowrun.messages import as_openai
+from flowrun.prepare import Flow, prepare_flow
 from flowrun.runner import Runner
 from tests.conftest import SMALL_MODEL, SPECS
 from tests.unit.adapters.contract import Live

@@ -1,20 +1,15 @@
-"""Puts the adapters in: from a loaded spec to what the runner needs. Only verbs that run something come here."""
+"""Puts the adapters in: from a flow that can run to its backends. Only verbs that run something come here."""
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from flowrun.adapters.functions import PythonFunctions
-from flowrun.checks import Subject, check_spec
-from flowrun.cli.checking import Function, import_functions
-from flowrun.errors import SpecError
-from flowrun.events import ToolDeclaration
-from flowrun.graph import Graph, compile_graph
-from flowrun.loading import Loaded, derive_parameters, load_spec, redact
-from flowrun.ports import Functions, ModelBackend
-from flowrun.spec import Chat, Model, Tool
+from flowrun.loading import redact
+from flowrun.ports import ModelBackend
+from flowrun.prepare import Flow
+from flowrun.spec import Model
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,51 +19,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     progress: Callable[[str], None] = lambda message: None
 
 
-class Flow(msgspec.Struct, frozen=True, kw_only=True):
-    """A spec that can run: loaded, checked, compiled, its functions imported."""
-
-    loaded: Loaded
-    graph: Graph
-    functions: Functions
-
-
-def prepare_flow(path: Path, *, profile: str | None, project_dir: Path | None, environ: Mapping[str, str]) -> Flow:
-    """Load, check and compile a spec.
-
-    Raises:
-        SpecError: the spec has errors; all of them.
-        UsageError: the file or the profile is not there.
-    """
-    loaded = load_spec(path, profile=profile, environ=environ)
-    functions = import_functions(loaded.spec, path, project_dir)
-    errors = [issue for issue in check_spec(Subject(loaded=loaded, functions=functions)) if issue.severity == "error"]
-    if errors:
-        raise SpecError(errors)
-    found = {entrypoint: function for entrypoint, function in functions.items() if callable(function)}
-    declarations = {name: declare_tool(name, tool, found[tool.entrypoint]) for name, tool in loaded.spec.tools.items()}
-    graph = compile_graph(loaded.spec, declarations=declarations)
-    return Flow(loaded=loaded, graph=graph, functions=PythonFunctions(found))
-
-
-def declare_tool(name: str, tool: Tool, function: Function) -> ToolDeclaration:
-    """Give a tool as the model is told of it; what the spec leaves out comes from the function."""
-    description, parameters = tool.description, tool.parameters
-    if description is None or parameters is None:
-        derived_description, derived_parameters = derive_parameters(function)
-        description = derived_description if description is None else description
-        parameters = derived_parameters if parameters is None else parameters
-    return ToolDeclaration(name=name, description=description, parameters=parameters, strict=tool.strict)
-
-
 def backends_of(flow: Flow, settings: Settings) -> dict[str, ModelBackend]:
-    """Make a backend, not yet started, for each model that a chat state uses."""
-    spec = flow.loaded.spec
-    used = {state.model for state in spec.states.values() if isinstance(state, Chat)}
-    folder = Path(flow.loaded.document.file).resolve().parent
+    """Make a backend, not yet started, for each model that some chat state asks."""
+    secrets = flow.secrets
     return {
-        name: make_backend(model, folder, lambda text: redact(text, flow.loaded.document.secrets), settings)
-        for name, model in spec.models.items()
-        if name in used
+        name: make_backend(bound.model, bound.folder, lambda text: redact(text, secrets), settings)
+        for name, bound in flow.models.items()
     }
 
 

@@ -10,12 +10,13 @@ from typing import TextIO
 
 import click
 
-from flowrun.cli.assembly import Flow, Settings, backends_of, calm_collector, prepare_flow
+from flowrun.cli.assembly import Settings, backends_of, calm_collector
 from flowrun.cli.console import Console
 from flowrun.cli.people import TerminalPeople, somebody_is_there
 from flowrun.cli.result import answer_of, result_of
 from flowrun.cli.streams import answer_stream
 from flowrun.errors import UsageError
+from flowrun.prepare import Flow, prepare_flow
 from flowrun.runner import Result, Runner, with_defaults
 from flowrun.spec import JSON, Spec
 
@@ -47,7 +48,7 @@ def command(
         inputs = {**read_inputs_file(file), **parse_inputs(flow.loaded.spec, given)}
         if (wrong := flow.graph.inputs(with_defaults(flow.loaded.spec, inputs))) is not None:
             raise UsageError(f"the inputs do not match what {spec} declares: {wrong}")
-        with Console(quiet=quiet, secrets=flow.loaded.document.secrets) as console:
+        with Console(quiet=quiet, secrets=flow.secrets) as console:
             settings = Settings(verbose=verbose, progress=console.progress)
             result = asyncio.run(_converse(flow, inputs, settings, console))
         text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if whole else answer_of(result)

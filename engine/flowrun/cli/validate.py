@@ -8,9 +8,9 @@ from typing import Final
 
 import click
 
-from flowrun.cli.checking import check_file
 from flowrun.cli.report import render_json, render_text
 from flowrun.errors import Issue, UsageError
+from flowrun.prepare import check_file
 
 _FORMATS: Final[Mapping[str, Callable[[Sequence[Issue]], str]]] = {"text": render_text, "json": render_json}
 _IS_SPEC: Final = re.compile(rb"^[\"']?flowrun[\"']?\s*:", re.MULTILINE)

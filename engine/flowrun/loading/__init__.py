@@ -2,17 +2,20 @@
 
 from flowrun.loading.document import Document, issue_at, place_of, redact
 from flowrun.loading.entrypoints import EntrypointError, load_entrypoint
+from flowrun.loading.flows import FlowTree, load_flows
 from flowrun.loading.load import Loaded, load_spec, parse_text
 from flowrun.loading.signatures import check_signature, derive_parameters
 
 __all__ = [
     "Document",
     "EntrypointError",
+    "FlowTree",
     "Loaded",
     "check_signature",
     "derive_parameters",
     "issue_at",
     "load_entrypoint",
+    "load_flows",
     "load_spec",
     "parse_text",
     "place_of",

@@ -15,7 +15,7 @@ from flowrun.adapters.gguf_convert import mend_digits
 from flowrun.adapters.model_files import find_model
 from flowrun.errors import BackendError
 from tests.conftest import SMALL_MODEL, SPECS
-from tests.unit.adapters.test_vllm import wait_for_end
+from tests.processes import wait_for_end
 
 CONTENT = b"GGUF and so on"
 NAME = f"{hashlib.sha256(CONTENT).hexdigest()[:32]}-{CONVERTER}"

@@ -1,17 +1,9 @@
-"""The real engine: what it is asked it does, what it cannot do it names, and nothing of it is left behind."""
+"""The real engine: what it is asked it does, and what it cannot do it names."""
 
 import asyncio
-import contextlib
-import gc
-import importlib.util
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-import warnings
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +12,6 @@ import msgspec
 import pytest
 
 from flowrun.adapters.vllm import VllmBackend, load_template
-from flowrun.adapters.vllm_engine import INSTALL
 from flowrun.errors import BackendError, ModelError
 from flowrun.events import AskModel, ToolDeclaration
 from flowrun.messages import Message, Reply, ToolCall
@@ -29,7 +20,6 @@ from flowrun.spec import Model, ResponseFormat
 from tests.conftest import SMALL_MODEL, SPECS
 from tests.unit.adapters.contract import LOOKED_UP, QUESTION, WEATHER, Live, ModelBackendContract, ask, started
 
-ROOT = Path(__file__).parents[3]
 FORECAST = ToolDeclaration(
     name="get_current_weather",
     description="Get the current weather in a given location",
@@ -224,85 +214,6 @@ def test_a_prompt_that_just_fits_leaves_no_room(small_model: Live) -> None:
     assert caught.value.name == "model.context_overflow"
 
 
-# --- starts that fail ---------------------------------------------------------------------------------------------
-
-
-def start_error(model: Model) -> str:
-    """Give the error of a start that must fail, and see that no engine is left."""
-    backend = VllmBackend(model, base_dir=SPECS)
-
-    async def start() -> None:
-        try:
-            await backend.start()
-        finally:
-            await backend.stop()
-
-    with pytest.raises(BackendError) as caught:
-        asyncio.run(start())
-    message = str(caught.value)
-    with warnings.catch_warnings(action="ignore"):  # vLLM leaves its sockets to the garbage collector, which says so
-        del caught
-        gc.collect()
-    return message
-
-
-def changed(**settings: Any) -> Model:
-    return msgspec.structs.replace(SMALL_MODEL, **settings)
-
-
-@pytest.mark.vllm
-@pytest.mark.usefixtures("needs_vllm")
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        pytest.param(
-            {
-                "engine": {"dtyp": "float32", "revision": "main"},
-                "sampling": {"temprature": 1},
-                "tool_call_parser": "hermez",
-            },
-            "vLLM has no engine argument 'dtyp'; did you mean 'dtype'?\n"
-            "model.engine.revision has a place of its own: model.revision\n"
-            "vLLM has no sampling parameter 'temprature'; did you mean 'temperature'?\n"
-            "vLLM has no tool_call_parser 'hermez'; did you mean 'hermes'?",
-            id="all names at once",
-        ),
-        pytest.param(
-            {"engine": {"max_model_len": -5}},
-            f"vLLM refuses {SMALL_MODEL.name!r} or its engine arguments: "
-            "max_model_len: Input should be greater than or equal to -1",
-            id="a value",
-        ),
-        pytest.param(
-            {"tool_call_parser": "mistral"},
-            f"the parsers do not fit the model {SMALL_MODEL.name!r}: "
-            "Mistral parser could not locate the tool call token in the tokenizer!",
-            id="another family's parser",
-        ),
-        pytest.param(
-            {"chat_template": "{% if messages %}\n{{ messages"},
-            "model.chat_template, line 2: unexpected end of template, expected 'end of print statement'.",
-            id="template",
-        ),
-    ],
-)
-def test_a_start_says_what_is_wrong(settings: Mapping[str, Any], message: str) -> None:
-    assert start_error(changed(**settings)) == message
-
-
-@pytest.mark.vllm
-def test_a_start_gives_the_engines_own_reason(tiny_mistral: Model) -> None:
-    greedy = msgspec.structs.replace(tiny_mistral, engine={**tiny_mistral.engine, "kv_cache_memory_bytes": 1000})
-    error = start_error(greedy)
-    assert error.startswith("vLLM's engine did not start: ValueError: No available memory for the cache blocks.")
-    assert "2 GiB" not in error
-
-
-def test_a_start_says_how_to_install_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert start_error(SMALL_MODEL) == INSTALL
-
-
 @pytest.mark.vllm
 def test_tools_need_a_parser(tiny_mistral: Model) -> None:
     with started(VllmBackend(msgspec.structs.replace(tiny_mistral, tool_call_parser=None), base_dir=SPECS)) as live:
@@ -311,128 +222,6 @@ def test_tools_need_a_parser(tiny_mistral: Model) -> None:
         assert isinstance(live.reply(ask(tools=(WEATHER,), tool_choice="none", sampling={"max_tokens": 2})), Reply)
     assert caught.value.name == "model.request_refused"
     assert "set model.tool_call_parser to the family's, one of apertus, cohere_command3, " in caught.value.message
-
-
-# --- Mistral's own formats ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def mistral(tiny_mistral: Model) -> Iterator[Live]:
-    with started(VllmBackend(tiny_mistral, base_dir=SPECS)) as live:
-        yield live
-
-
-@pytest.mark.vllm
-class TestMistral:
-    def test_replies_with_tools_in_the_prompt(self, mistral: Live) -> None:
-        assert isinstance(mistral.backend, VllmBackend)
-        asked = ask(LOOKED_UP, tools=(WEATHER,), sampling={"max_tokens": 3})
-        prompt = mistral.run(mistral.backend.rendered_prompt(asked)).replace("▁", " ")
-        assert prompt.startswith('<s>[AVAILABLE_TOOLS] [{"type": "function", "function": {"name": "get_weather"')
-        assert prompt.endswith(
-            '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Dallas"}, "id": "call00001"}]</s>'
-            '[TOOL_RESULTS] {"content": "85 F", "call_id": "call00001"}[/TOOL_RESULTS]'
-        )
-        assert mistral.reply(asked).usage.completion_tokens == 3
-
-    @pytest.mark.parametrize(
-        ("text", "choice", "calls", "invalid"),
-        [
-            pytest.param(
-                '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Dallas"}}]',
-                "auto",
-                (DALLAS,),
-                None,
-                id="one",
-            ),
-            pytest.param(
-                '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": ',
-                "auto",
-                (),
-                "the mistral parser could read 0 of 1 tool calls in "
-                """'[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": '""",
-                id="broken",
-            ),
-            pytest.param(
-                '[{"name": "get_weather", "arguments": {"city": "Dallas"}}]', "required", (DALLAS,), None, id="forced"
-            ),
-            pytest.param(
-                "Hello",
-                "get_weather",
-                (),
-                "tool_choice is get_weather, but the mistral parser found no call in 'Hello'",
-                id="forced in vain",
-            ),
-        ],
-    )
-    def test_reads_calls(
-        self, mistral: Live, text: str, choice: str, calls: tuple[ToolCall, ...], invalid: str | None
-    ) -> None:
-        assert isinstance(mistral.backend, VllmBackend)
-        reply = mistral.run(mistral.backend.read_text(ask(tools=(WEATHER,), tool_choice=choice), text))
-        assert (reply.tool_calls, reply.invalid_call) == (calls, invalid)
-
-
-# --- the engine's process -----------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def program(mode: str, model: Model) -> Iterator[subprocess.Popen[str]]:
-    """Run ``vllm_life`` in a process group of its own."""
-    command = [sys.executable, "-m", "tests.unit.adapters.vllm_life", mode, msgspec.json.encode(model).decode()]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, text=True, **streams) as running:  # type: ignore[call-overload]
-        try:
-            yield running
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(running.pid, signal.SIGKILL)
-
-
-def alive(pid: int) -> bool:
-    """Tell whether a process still runs; one that waits to be reaped does not."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-def wait_for_end(pid: int, *, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return not alive(pid)
-
-
-@pytest.mark.vllm
-def test_nothing_is_left_of_an_engine_that_dies_is_given_up_or_interrupted(tiny_mistral: Model) -> None:
-    with program("life", tiny_mistral) as running:
-        assert running.stdout is not None
-        told = [json.loads(running.stdout.readline()) for _ in range(4)]
-        engine = told[-1]["running"]
-        os.killpg(running.pid, signal.SIGINT)  # as a terminal does at Ctrl-C
-        rest, complaints = running.communicate(timeout=60)
-    died = "backend.unavailable: vLLM's engine died: its process was killed by SIGKILL, most often for lack of memory"
-    assert told[:-1] == [
-        {"in flight": died, "afterwards": died},
-        {
-            "after stop": [],
-            "later": "backend.unavailable: vLLM's engine is not running: it was not started, or was stopped",
-        },
-        {"given up while": "loading the weights", "left": []},
-    ]
-    assert (rest, complaints, running.returncode) == ('{"interrupted": true, "left": []}\n', "", 130)
-    assert not alive(engine)
-
-
-@pytest.mark.vllm
-def test_an_engine_ends_with_a_parent_that_is_killed(tiny_mistral: Model) -> None:
-    with program("wait", tiny_mistral) as running:
-        assert running.stdout is not None
-        engine = json.loads(running.stdout.readline())["running"]
-        assert alive(engine)
-        running.kill()
-        running.communicate()
-    assert wait_for_end(engine, seconds=10)
 
 
 # --- without the engine -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 
 from flowrun.adapters import vllm_process
 from flowrun.adapters.vllm_process import ORDERS, Log, environment, silence
-from tests.unit.adapters.test_vllm import alive, wait_for_end
+from tests.processes import alive, wait_for_end
 
 PARENT = """
 import json, logging, multiprocessing, os, signal, sys, time

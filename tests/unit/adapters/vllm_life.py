@@ -1,4 +1,4 @@
-"""A program for ``test_vllm``: lives through what happens to engines, and tells of it on stdout in lines of JSON."""
+"""A program for ``test_vllm_engine``: lives through what happens to engines, and tells of it in lines of JSON."""
 
 import asyncio
 import json

@@ -1,0 +1,184 @@
+"""From a spec's file to what can run: loaded, checked, compiled, its functions imported. Nothing runs here.
+
+What only running needs is imported when a flow is prepared, so that checking many specs does not pay for it.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from flowrun.checks import Subject, check_spec
+from flowrun.errors import FlowrunError, Issue, SpecError
+from flowrun.errors import Path as ErrorPath
+from flowrun.events import ToolDeclaration
+from flowrun.graph import Graph, compile_graph
+from flowrun.loading import (
+    EntrypointError,
+    FlowTree,
+    Loaded,
+    derive_parameters,
+    load_entrypoint,
+    load_flows,
+    load_spec,
+)
+from flowrun.ports import Functions
+from flowrun.spec import JSON, Call, Chat, Model, Tool
+
+Function = Callable[..., JSON]
+
+
+class BoundModel(msgspec.Struct, frozen=True):
+    """A model, and the folder from which its paths count."""
+
+    model: Model
+    folder: Path
+
+
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """A spec that can run: loaded with its sub-flows, checked, compiled, its functions imported.
+
+    ``models`` are those that some chat state asks, by the names of the backends that shall run them. ``secrets``
+    are the values from the environment, with what to show in their place.
+    """
+
+    loaded: Loaded
+    graph: Graph
+    functions: Functions
+    models: Mapping[str, BoundModel]
+    secrets: Mapping[str, str] = {}
+
+
+def check_file(
+    path: Path,
+    *,
+    profile: str | None,
+    project_dir: Path | None,
+    environ: Mapping[str, str],
+    imports: bool,
+    require_environment: bool = False,
+) -> list[Issue]:
+    """Give every issue of a spec's file and its sub-flows; ``imports`` False leaves the Python functions alone.
+
+    Environment variables need not be set: a machine that only checks specs has no keys.
+    """
+    try:
+        loaded = load_spec(path, profile=profile, environ=environ, require_environment=require_environment)
+    except SpecError as exc:
+        return list(exc.issues)
+    try:
+        tree = load_flows(loaded, profile=profile, environ=environ, require_environment=require_environment)
+    except SpecError as exc:
+        return [
+            *loaded.issues,
+            *exc.issues,
+            *_check(FlowTree(loaded=loaded, model_dir=path.parent), project_dir, imports),
+        ]
+    return [*loaded.issues, *_check(tree, project_dir, imports)]
+
+
+def _check(tree: FlowTree, project_dir: Path | None, imports: bool) -> list[Issue]:
+    issues: dict[Issue, None] = {}
+    for flow in tree.walk():
+        subject = Subject(
+            loaded=flow.loaded,
+            functions=import_functions(flow.loaded, project_dir) if imports else None,
+            flows={reference: child.loaded.spec for reference, child in flow.flows.items()},
+            base=flow.base,
+        )
+        issues |= dict.fromkeys(check_spec(subject))
+    return list(issues)
+
+
+def import_functions(loaded: Loaded, project_dir: Path | None) -> dict[str, Function | FlowrunError]:
+    """Import the Python functions of a spec's entrypoints; an error stands in for one that cannot be."""
+    spec, path = loaded.spec, Path(loaded.document.file)
+    called = (state.entrypoint for state in spec.states.values() if isinstance(state, Call))
+    functions: dict[str, Function | FlowrunError] = {}
+    for entrypoint in dict.fromkeys([*(tool.entrypoint for tool in spec.tools.values()), *called]):
+        try:
+            functions[entrypoint] = load_entrypoint(entrypoint, spec_file=path, project_dir=project_dir)
+        except EntrypointError as exc:
+            functions[entrypoint] = exc
+    return functions
+
+
+def prepare_flow(path: Path, *, profile: str | None, project_dir: Path | None, environ: Mapping[str, str]) -> Flow:
+    """Load, check and compile a spec and its sub-flows.
+
+    Raises:
+        SpecError: the specs have errors; all of them.
+        UsageError: the file or the profile is not there.
+    """
+    loaded = load_spec(path, profile=profile, environ=environ)
+    tree = load_flows(loaded, profile=profile, environ=environ)
+    errors = [issue for issue in _check(tree, project_dir, imports=True) if issue.severity == "error"]
+    if errors:
+        raise SpecError(errors)
+    from flowrun.adapters.functions import PythonFunctions
+
+    compiler = _Compiler(project_dir)
+    graph = compiler.compile(tree)
+    return Flow(
+        loaded=loaded,
+        graph=graph,
+        functions=PythonFunctions(compiler.functions),
+        models=compiler.models,
+        secrets=_secrets(tree),
+    )
+
+
+def _secrets(tree: FlowTree) -> dict[str, str]:
+    return {secret: name for flow in tree.walk() for secret, name in flow.loaded.document.secrets.items()}
+
+
+class _Compiler:
+    """One pass over a tree of checked flows: each is compiled once, and one backend serves all equal models."""
+
+    def __init__(self, project_dir: Path | None) -> None:
+        self.functions: dict[str, Function] = {}
+        self.models: dict[str, BoundModel] = {}
+        self._project_dir = project_dir
+        self._graphs: dict[tuple[str, ErrorPath], Graph] = {}
+
+    def compile(self, tree: FlowTree) -> Graph:
+        key = (tree.loaded.document.file, tree.base)
+        if key not in self._graphs:
+            self._graphs[key] = self._compile(tree)
+        return self._graphs[key]
+
+    def _compile(self, tree: FlowTree) -> Graph:
+        spec = tree.loaded.spec
+        imported = import_functions(tree.loaded, self._project_dir)
+        found = {entrypoint: function for entrypoint, function in imported.items() if callable(function)}
+        self.functions |= found
+        used = {state.model for state in spec.states.values() if isinstance(state, Chat)}
+        backends = {name: self._backend(tree, name, model) for name, model in spec.models.items() if name in used}
+        return compile_graph(
+            spec,
+            declarations={name: declare_tool(name, tool, found[tool.entrypoint]) for name, tool in spec.tools.items()},
+            flows={reference: self.compile(child) for reference, child in tree.flows.items()},
+            backends=backends,
+        )
+
+    def _backend(self, tree: FlowTree, name: str, model: Model) -> str:
+        """Give the name of the backend for a model: its own, made different where another model has that already."""
+        bound = BoundModel(model, tree.model_dir)
+        for known, other in self.models.items():
+            if other == bound:
+                return known
+        backend = name
+        while backend in self.models:
+            backend = f"{tree.loaded.spec.name}.{backend}"
+        self.models[backend] = bound
+        return backend
+
+
+def declare_tool(name: str, tool: Tool, function: Function) -> ToolDeclaration:
+    """Give a tool as the model is told of it; what the spec leaves out comes from the function."""
+    description, parameters = tool.description, tool.parameters
+    if description is None or parameters is None:
+        derived_description, derived_parameters = derive_parameters(function)
+        description = derived_description if description is None else description
+        parameters = derived_parameters if parameters is None else parameters
+    return ToolDeclaration(name=name, description=description, parameters=parameters, strict=tool.strict)

@@ -1,0 +1,19 @@
+"""Whether a process still runs; one that only waits to be reaped does not."""
+
+import contextlib
+import time
+from pathlib import Path
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process still runs; one that waits to be reaped does not."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def wait_for_end(pid: int, *, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not alive(pid)

@@ -25,7 +25,6 @@ _GIVEN_BACK = (
     "LD_PRELOAD",
     "VLLM_WORKER_MULTIPROC_METHOD",
 )  # vLLM sets them; the tools' subprocesses need not see them
-_TALKATIVE = ("torch", "transformers", "huggingface_hub")
 _PULSE = 0.5  # seconds between two looks at the parent
 
 _awaited: tuple[int, int, str] | None = None  # the thread that is about to fork, our pid, the log
@@ -138,20 +137,17 @@ def environment(settings: Mapping[str, str], defaults: Mapping[str, str]) -> Ite
 
 @contextlib.contextmanager
 def silence(*, verbose: bool) -> Iterator[None]:
-    """Keep Python's warnings and the libraries' loggers quiet for a while, unless ``verbose``."""
+    """Keep Python's warnings and all loggers' warnings quiet for a while, unless ``verbose``."""
     if verbose:
         yield
         return
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(action="ignore"):
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # a level of their own would not do: torch sets its loggers' while it is imported
+    try:
+        with warnings.catch_warnings(action="ignore"):
             yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    finally:
+        logging.disable(disabled)
 
 
 def engine_processes() -> list[multiprocessing.process.BaseProcess]:

@@ -85,15 +85,24 @@ CODES: Final[dict[str, str]] = {
     "FR210": "A value does not match the schema in a way that has no code of its own.",
     "FR301": "No route leads from the start to a state.",
     "FR302": "From a state no end can be reached.",
-    "FR303": "A route stands behind one that always matches.",
+    "FR303": "A route can never match.",
+    "FR304": "A loop is bounded by limits.max_steps alone.",
+    "FR305": "A state may have no route that matches.",
     "FR401": "A template or expression is not valid Jinja2.",
     "FR402": "A template reads a name that does not exist.",
     "FR403": "An expression has the braces of a template.",
     "FR404": "A template reads a member that its name cannot have.",
+    "FR405": "A template reads what is not set on every path that leads to it.",
     "FR501": "An entrypoint leads to no Python function.",
     "FR503": "A tool's parameters are not those that its Python function takes.",
     "FR505": "A JSON Schema is not valid.",
     "FR506": "An input's default does not match the input's own schema.",
+    "FR507": "A JSON Schema uses what no decoder's grammar can enforce.",
+    "FR601": "A sampling parameter does not exist.",
+    "FR602": "A sampling parameter has a value that it cannot have, or is not the spec's to set.",
+    "FR603": "An engine argument does not exist, or has a place of its own in the spec.",
+    "FR604": "A parser of tool calls or of reasoning does not exist.",
+    "FR605": "Tools are offered to a model of which it is not known how it calls them.",
     "FR701": "A state is named that does not exist.",
     "FR702": "A tool is named that does not exist, or that the state does not offer.",
     "FR703": "A thread is named that does not exist.",
@@ -101,6 +110,7 @@ CODES: Final[dict[str, str]] = {
     "FR705": "A sub-flow is named that does not exist.",
     "FR706": "A file is named that does not exist.",
     "FR707": "A sub-flow runs itself.",
+    "FR708": "A sub-flow is given inputs that it does not take, or not those that it needs.",
 }
 """Every code that an issue can have, with its meaning.
 
@@ -182,6 +192,10 @@ class ModelError(RunError):
 
 class BackendError(FlowrunError):
     """A backend cannot start: a package, a model or a setting is missing or wrong. The message says what to do."""
+
+
+class NobodyAnswers(FlowrunError):
+    """Nobody is there to answer a wait state: what ``ports.People`` raises. The run waits; nothing has failed."""
 
 
 class StoreError(FlowrunError):

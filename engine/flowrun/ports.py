@@ -44,7 +44,11 @@ class People(Protocol):
     """Whoever answers wait states while a run is under way."""
 
     async def answer(self, effect: AskPerson) -> JSON:
-        """Give an answer that matches the effect's schema, however long it takes."""
+        """Give an answer that matches the effect's schema, however long it takes.
+
+        Raises:
+            NobodyAnswers: there is nobody; the run waits.
+        """
 
 
 class Journal(Protocol):

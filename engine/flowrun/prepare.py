@@ -38,11 +38,12 @@ class BoundModel(msgspec.Struct, frozen=True):
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
     """A spec that can run: loaded with its sub-flows, checked, compiled, its functions imported.
 
-    ``models`` are those that some chat state asks, by the names of the backends that shall run them. ``secrets``
-    are the values from the environment, with what to show in their place.
+    ``tree`` has the files and places of all of them. ``models`` are those that some chat state asks, by the names of
+    the backends that shall run them. ``secrets`` are the values from the environment, with what to show in their place.
     """
 
     loaded: Loaded
+    tree: FlowTree
     graph: Graph
     functions: Functions
     models: Mapping[str, BoundModel]
@@ -103,15 +104,24 @@ def import_functions(loaded: Loaded, project_dir: Path | None) -> dict[str, Func
     return functions
 
 
-def prepare_flow(path: Path, *, profile: str | None, project_dir: Path | None, environ: Mapping[str, str]) -> Flow:
+def prepare_flow(
+    path: Path,
+    *,
+    profile: str | None,
+    project_dir: Path | None,
+    environ: Mapping[str, str],
+    require_environment: bool = True,
+) -> Flow:
     """Load, check and compile a spec and its sub-flows.
+
+    Without ``require_environment`` variables need not be set: spec tests ask no model, so they need no keys.
 
     Raises:
         SpecError: the specs have errors; all of them.
         UsageError: the file or the profile is not there.
     """
-    loaded = load_spec(path, profile=profile, environ=environ)
-    tree = load_flows(loaded, profile=profile, environ=environ)
+    loaded = load_spec(path, profile=profile, environ=environ, require_environment=require_environment)
+    tree = load_flows(loaded, profile=profile, environ=environ, require_environment=require_environment)
     errors = [issue for issue in _check(tree, project_dir, imports=True) if issue.severity == "error"]
     if errors:
         raise SpecError(errors)
@@ -121,6 +131,7 @@ def prepare_flow(path: Path, *, profile: str | None, project_dir: Path | None, e
     graph = compiler.compile(tree)
     return Flow(
         loaded=loaded,
+        tree=tree,
         graph=graph,
         functions=PythonFunctions(compiler.functions),
         models=compiler.models,

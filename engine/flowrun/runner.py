@@ -5,7 +5,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, assert_never
 
-from flowrun.errors import Bug, RunError
+from flowrun.errors import Bug, NobodyAnswers, RunError
 from flowrun.events import (
     Answered,
     AskModel,
@@ -86,6 +86,7 @@ class _Drive:
         self._graph = graph
         self._effects: tuple[Effect, ...] = ()
         self._flying: set[asyncio.Task[None]] = set()
+        self._in_flight = 0
         self._landed: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
         self._begun = asyncio.get_running_loop().time()
 
@@ -133,7 +134,7 @@ class _Drive:
             step = self.run.step
             await self._feed(event)
             if self.run.step != step:
-                if self._flying or self.waiting:
+                if self._in_flight or self.waiting:
                     self._ground()
                 if deadline_step or nodes[self.run.state].timeout is not None:
                     return False
@@ -154,19 +155,20 @@ class _Drive:
     async def _next_event(self) -> Event | None:
         """Perform what is to be performed, and give the first event; None if all that is left waits for people."""
         effects, self._effects = self._effects, ()
-        if len(effects) == 1 and not self._flying:
+        if len(effects) == 1 and not self._in_flight:
             return await self._perform(effects[0])
         for effect in effects:
             task = asyncio.create_task(self._fly(effect, self._landed))
             self._flying.add(task)
             task.add_done_callback(self._flying.discard)
-        while self._flying or not self._landed.empty():
+        self._in_flight += len(effects)
+        while self._in_flight:
             landed = await self._landed.get()
+            self._in_flight -= 1
             if isinstance(landed, Exception):
                 raise landed
             if landed is not None:
                 return landed
-            await asyncio.sleep(0)  # the task that found nobody to answer is done a moment after it has said so
         return None
 
     async def _fly(self, effect: Effect, landed: "asyncio.Queue[Event | Exception | None]") -> None:
@@ -179,6 +181,7 @@ class _Drive:
         """Give up what the state that was left had in flight, or waiting: its events are not awaited any more."""
         self._cancel_flights()
         self._landed = asyncio.Queue()
+        self._in_flight = 0
         self.waiting.clear()
 
     def _cancel_flights(self) -> None:
@@ -200,14 +203,20 @@ class _Drive:
             case StartChild():
                 return await self._start_child(effect)
             case AskPerson():
-                if runner.people is None:
-                    self.waiting.append(effect)
-                    return None
-                return Answered(step=effect.step, value=await runner.people.answer(effect))
+                return await self._ask_person(effect)
             case Outcome():
                 raise Bug("a run that has ended goes on")
             case _:
                 assert_never(effect)
+
+    async def _ask_person(self, effect: AskPerson) -> Event | None:
+        try:
+            if self._runner.people is None:
+                raise NobodyAnswers
+            return Answered(step=effect.step, value=await self._runner.people.answer(effect))
+        except NobodyAnswers:
+            self.waiting.append(effect)
+            return None
 
     async def _start_child(self, effect: StartChild) -> Event | None:
         graph = self._graph.flows[effect.flow]

@@ -1,6 +1,7 @@
 """``python -m tests.bench``: every benchmark that needs no model."""
 
-from tests.bench import startup, transitions
+from tests.bench import startup, transitions, validation
 
 startup.main()
+validation.main()
 transitions.main()

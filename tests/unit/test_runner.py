@@ -9,7 +9,7 @@ import pytest
 from flowrun.adapters.functions import PythonFunctions
 from flowrun.adapters.scripted import ScriptedBackend, ScriptedCall, ScriptedReply
 from flowrun.errors import Failure
-from flowrun.events import Event, Notice, Outcome, Replied, Returned, Started
+from flowrun.events import AskPerson, Event, Notice, Outcome, Replied, Returned, Started
 from flowrun.graph import Graph
 from flowrun.machine import Run, fold
 from flowrun.ports import Journal, Observer
@@ -216,3 +216,43 @@ def test_what_is_no_failure_of_a_run_is_raised() -> None:
     runner = Runner(backends={"default": ScriptedBackend.from_function(broken)}, functions=PythonFunctions({}))
     with pytest.raises(ZeroDivisionError):
         asyncio.run(runner.run(graph_of(ADD, AGENT), QUESTION, run_id="r"))
+
+
+ASKING = """\
+flows:
+  ask:
+    states:
+      s: {type: wait, prompt: "Well?", schema: {type: boolean}, next: e}
+      e: {type: end, output: "{{ outputs.s }}"}
+  work:
+    states: {s: {type: call, entrypoint: "tools.work:done", next: e}, e: {type: end, output: "{{ outputs.s }}"}}
+states:
+  both: {type: parallel, branches: {person: {flow: "#ask"}, program: {flow: "#work"}}, next: end}
+  end: {type: end, output: "{{ outputs.both }}"}
+"""
+
+
+async def done() -> str:
+    return "done"
+
+
+class Saying:
+    """Answers every question alike."""
+
+    async def answer(self, effect: AskPerson) -> Any:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("people", "outcome", "asked"),
+    [
+        pytest.param(Saying(), Outcome(status="succeeded", output={"person": True, "program": "done"}), [], id="some"),
+        pytest.param(None, None, [("r.1.0", "s", "Well?")], id="nobody"),
+    ],
+)
+def test_people(people: Saying | None, outcome: Outcome | None, asked: list[tuple[str, str, str]]) -> None:
+    functions = PythonFunctions({"tools.work:done": done})
+    runner = Runner(backends={}, functions=functions, people=people)
+    result = asyncio.run(runner.run(graph_of(ASKING), {}, run_id="r"))
+    assert result.run.outcome == outcome
+    assert [(ask.run, ask.state, ask.prompt) for ask in result.waiting] == asked

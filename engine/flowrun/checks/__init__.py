@@ -6,8 +6,14 @@ One module a family of checks; each is a generator of issues over a ``Subject``.
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from flowrun.checks.assignment import check_assignment
+from flowrun.checks.flows import check_flows
+from flowrun.checks.grammar import check_grammar
 from flowrun.checks.graph import check_graph
+from flowrun.checks.loops import check_loops
+from flowrun.checks.models import check_models
 from flowrun.checks.references import check_references
+from flowrun.checks.routes import check_routes
 from flowrun.checks.schemas import check_schemas
 from flowrun.checks.subject import Subject
 from flowrun.checks.templates import check_templates
@@ -17,9 +23,15 @@ from flowrun.errors import Issue
 _CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_references,
     check_graph,
+    check_routes,
+    check_loops,
     check_templates,
+    check_assignment,
+    check_flows,
     check_schemas,
+    check_grammar,
     check_tools,
+    check_models,
 )
 
 

@@ -7,7 +7,7 @@ from flowrun.checks.subject import Subject
 from flowrun.errors import Issue, Path
 from flowrun.graph import edges
 from flowrun.loading.suggestions import suggest
-from flowrun.spec import MAIN, Chat, Flow, Map, Parallel, Tools
+from flowrun.spec import DEFAULT_MODEL, MAIN, Chat, Flow, Map, Parallel, Tools
 
 
 def check_references(subject: Subject) -> Iterator[Issue]:
@@ -41,13 +41,23 @@ def _chats(subject: Subject) -> Iterator[Issue]:
             yield from _known(subject, "FR703", (*path, "thread"), "thread", state.thread, threads)
         if not isinstance(state, Chat):
             continue
-        yield from _known(subject, "FR704", (*path, "model"), "model", state.model, spec.models)
+        yield from _model(subject, (*path, "model"), state.model)
         for index, tool in enumerate(state.tools or ()):
             yield from _known(subject, "FR702", (*path, "tools", index), "tool", tool, spec.tools)
         if state.tool_choice not in ("auto", "required", "none"):
             offered = spec.tools if state.tools is None else dict.fromkeys(state.tools)
             where = (*path, "tool_choice")
             yield from _known(subject, "FR702", where, "tool", state.tool_choice, offered)
+
+
+def _model(subject: Subject, path: Path, name: str) -> Iterator[Issue]:
+    """A flow without any model takes those of the flow that runs it."""
+    if name == DEFAULT_MODEL and not subject.spec.models:
+        message = "the flow has no model of its own, so it runs only as a sub-flow of one that has"
+        remedy = "give it a model, if it shall run by itself"
+        yield subject.issue("FR704", ("states",), message, remedy, key=True, severity="warning")
+    else:
+        yield from _known(subject, "FR704", path, "model", name, subject.spec.models)
 
 
 def _flows(subject: Subject) -> Iterator[Issue]:
@@ -70,7 +80,7 @@ def _flow(subject: Subject, path: Path, flow: str) -> Iterator[Issue]:
 
 def _files(subject: Subject) -> Iterator[Issue]:
     for name, model in subject.spec.models.items():
-        template = model.chat_template
+        template = model.chat_template if subject.has(("models", name)) else None
         if template is not None and "\n" not in template and "{" not in template:
             yield from _file(subject, ("models", name, "chat_template"), template)
 

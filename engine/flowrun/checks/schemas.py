@@ -18,7 +18,7 @@ def check_schemas(subject: Subject) -> Iterator[Issue]:
         yield from _schema(subject, ("inputs", name), schema)
         yield from _default(subject, name)
     for name, tool in spec.tools.items():
-        if tool.parameters is not None:
+        if tool.parameters is not None and subject.has(("tools", name)):
             yield from _schema(subject, ("tools", name, "parameters"), tool.parameters)
     for name, state in spec.states.items():
         if isinstance(state, Chat) and state.response_format is not None and state.response_format.schema is not None:

@@ -1,16 +1,19 @@
 """What a check looks at, and how it says what it found."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import msgspec
 
+from flowrun.checks.ways import Ways, ways_of
 from flowrun.errors import FlowrunError, Issue, Path
 from flowrun.loading import Loaded, issue_at
+from flowrun.loading.document import written_path
 from flowrun.spec import Spec
 
 
-class Subject(msgspec.Struct, frozen=True, kw_only=True):
+class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A loaded spec; with ``functions``, the Python functions of its entrypoints, or why one could not be loaded.
 
     ``functions`` is None where nothing may be imported (``--no-import``). ``flows`` are the specs of its sub-flows by
@@ -27,6 +30,25 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         """The spec."""
         return self.loaded.spec
 
-    def issue(self, code: str, path: Path, message: str, remedy: str = "", *, key: bool = False) -> Issue:
+    @cached_property
+    def ways(self) -> Ways:
+        """The states as a graph."""
+        return ways_of(self.spec)
+
+    def has(self, path: Path) -> bool:
+        """Tell whether the file says something at a path; a flow may have it from the one that runs it."""
+        return written_path(self.loaded.document, (*self.base, *path)) in self.loaded.document.places
+
+    def issue(
+        self,
+        code: str,
+        path: Path,
+        message: str,
+        remedy: str = "",
+        *,
+        key: bool = False,
+        severity: Literal["error", "warning"] = "error",
+    ) -> Issue:
         """Make an issue at a path of the spec; ``key`` points at the key rather than the value."""
-        return issue_at(self.loaded.document, code, (*self.base, *path), message, remedy, key=key)
+        issue = issue_at(self.loaded.document, code, (*self.base, *path), message, remedy, key=key)
+        return issue if severity == "error" else msgspec.structs.replace(issue, severity=severity)

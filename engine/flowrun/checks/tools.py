@@ -13,6 +13,8 @@ def check_tools(subject: Subject) -> Iterator[Issue]:
     if subject.functions is None:
         return
     for name, tool in subject.spec.tools.items():
+        if not subject.has(("tools", name)):
+            continue
         yield from _entrypoint(subject, ("tools", name, "entrypoint"), tool.entrypoint)
         function = subject.functions.get(tool.entrypoint)
         if callable(function) and tool.parameters is not None:

@@ -14,6 +14,10 @@ import click
 VERBS: Final[dict[str, str]] = {
     "run": "Run a flow: one conversation. The verb may be left out before a spec's path.",
     "validate": "Check specs and report every issue; needs no vLLM and no GPU.",
+    "test": "Run the tests of specs against scripted or recorded replies, without a model.",
+    "graph": "Draw the state graph of a spec as mermaid, dot, svg or text.",
+    "diff": "Say what changed between two versions of specs, and whether their version numbers say so.",
+    "schema": "Print the JSON Schema, the reference made from it, or the codes of issues.",
     "doctor": "Say what this machine can run, and what is missing.",
 }
 

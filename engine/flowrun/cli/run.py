@@ -19,6 +19,7 @@ from flowrun.errors import UsageError
 from flowrun.prepare import Flow, prepare_flow
 from flowrun.runner import Result, Runner, with_defaults
 from flowrun.spec import JSON, Spec
+from flowrun.testing.cassettes import RecordingBackend, begin_cassette
 
 
 @click.command()
@@ -27,6 +28,12 @@ from flowrun.spec import JSON, Spec
 @click.option("--inputs", "file", type=click.File("r"), metavar="FILE", help="Inputs from a JSON file; - is stdin.")
 @click.option("--profile", envvar="FLOWRUN_PROFILE", help="Merge this profile of the spec over it.")
 @click.option("--json", "whole", is_flag=True, help="Print the whole result as JSON rather than the answer.")
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Keep what the model says, for tests.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
 @click.option(
@@ -38,6 +45,7 @@ def command(
     file: TextIO | None,
     profile: str | None,
     whole: bool,
+    record: Path | None,
     quiet: bool,
     verbose: bool,
     project_dir: Path | None,
@@ -50,7 +58,7 @@ def command(
             raise UsageError(f"the inputs do not match what {spec} declares: {wrong}")
         with Console(quiet=quiet, secrets=flow.secrets) as console:
             settings = Settings(verbose=verbose, progress=console.progress)
-            result = asyncio.run(_converse(flow, inputs, settings, console))
+            result = asyncio.run(_converse(flow, inputs, settings, console, record))
         text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if whole else answer_of(result)
         if text is not None:
             answers.write(text + "\n")
@@ -58,8 +66,13 @@ def command(
     return 0 if result.run.status == "succeeded" else 1
 
 
-async def _converse(flow: Flow, inputs: Mapping[str, JSON], settings: Settings, console: Console) -> Result:
+async def _converse(
+    flow: Flow, inputs: Mapping[str, JSON], settings: Settings, console: Console, record: Path | None
+) -> Result:
     backends = backends_of(flow, settings)
+    if record is not None:
+        begin_cassette(record)
+        backends = {name: RecordingBackend(backend, record) for name, backend in backends.items()}
     calm_collector()
     try:
         for backend in backends.values():

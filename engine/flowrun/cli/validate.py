@@ -1,24 +1,25 @@
 """``flowrun validate``: every issue of every spec, in one go."""
 
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import click
 
-from flowrun.cli.report import render_json, render_text
+from flowrun import __version__
+from flowrun.cli.report import colours_wanted, render_github, render_json, render_sarif, render_with_source
+from flowrun.cli.specs import find_specs
 from flowrun.errors import Issue, UsageError
 from flowrun.prepare import check_file
 
-_FORMATS: Final[Mapping[str, Callable[[Sequence[Issue]], str]]] = {"text": render_text, "json": render_json}
-_IS_SPEC: Final = re.compile(rb"^[\"']?flowrun[\"']?\s*:", re.MULTILINE)
+_FORMATS: Final = ("text", "json", "sarif", "github")
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH...")
-@click.option("--format", "form", type=click.Choice(list(_FORMATS)), default="text", help="The report's form.")
+@click.option("--format", "form", type=click.Choice(_FORMATS), default="text", help="The report's form.")
 @click.option("--profile", envvar="FLOWRUN_PROFILE", help="Check the specs with this profile merged in.")
 @click.option("--no-import", is_flag=True, help="Do not import the Python functions of the specs.")
 @click.option(
@@ -29,33 +30,42 @@ def command(paths: tuple[Path, ...], form: str, profile: str | None, no_import: 
 
     A folder stands for the specs below it: the YAML files with a top-level key ``flowrun``. Exits with 1 if there are
     errors.
+
+    sarif is for code scanning, github for annotations in a GitHub Actions log.
     """
-    files = list(dict.fromkeys(_files(paths)))
+    files = list(dict.fromkeys(file for path in paths for file in find_specs(path)))
     if not files:
         raise UsageError(f"no spec in {', '.join(map(str, paths))}: a spec is a YAML file with a key 'flowrun'")
-    issues: list[Issue] = []
+    found: dict[Issue, None] = {}  # a sub-flow's issues are found with each flow that runs it
     for file in files:
-        issues += check_file(file, profile=profile, project_dir=project_dir, environ=os.environ, imports=not no_import)
-    report = _FORMATS[form](issues)
-    if report:
+        found |= dict.fromkeys(
+            check_file(file, profile=profile, project_dir=project_dir, environ=os.environ, imports=not no_import)
+        )
+    issues = list(found)
+    if report := _report(issues, form):
         click.echo(report)
     click.echo(_summary(issues, len(files)), err=True)
     return 1 if any(issue.severity == "error" for issue in issues) else 0
 
 
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if _is_spec(file, path))
-        else:
-            yield path
+def _report(issues: Sequence[Issue], form: str) -> str:
+    match form:
+        case "text":
+            return render_with_source(issues, _source, coloured=colours_wanted(sys.stdout, environ=os.environ))
+        case "json":
+            return render_json(issues)
+        case "sarif":
+            return render_sarif(issues, version=__version__, folder=Path.cwd())
+        case _:
+            return render_github(issues)
 
 
-def _is_spec(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    if hidden or file.suffix not in (".yaml", ".yml") or not file.is_file():
-        return False
-    return _IS_SPEC.search(file.read_bytes()) is not None
+def _source(file: str) -> str:
+    """Read a file again, for the lines that issues are about."""
+    try:
+        return Path(file).read_bytes().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _summary(issues: Sequence[Issue], files: int) -> str:

@@ -220,6 +220,8 @@ def _one_of(mismatch: Mismatch) -> Iterator[Mistake]:
         first = [child for child in mismatch.error.context if child.relative_schema_path[0] == 0]
         yield from _explain_all(first or [], mismatch.document, mismatch.root)
         return
+    if not isinstance(mismatch.error.instance, dict):
+        return  # the wrong type is a mistake of its own
     choices = [name for branch in branches for name in branch["required"]]
     present = [name for name in choices if name in mismatch.error.instance]
     title = with_article(mismatch.schema.get("title", "mapping"))

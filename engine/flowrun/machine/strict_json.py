@@ -11,7 +11,8 @@ _MAX_DEPTH: Final = 64
 
 
 def parse_json(text: str) -> JSON:
-    """Parse JSON strictly (RFC 8259): no NaN, no key twice, no nesting beyond ``_MAX_DEPTH``.
+    """Parse JSON strictly (RFC 8259): no NaN, no key twice, no half characters, no nesting
+    beyond ``_MAX_DEPTH``.
 
     Raises:
         ValueError: it is not that, with the reason.
@@ -22,7 +23,17 @@ def parse_json(text: str) -> JSON:
         raise ValueError("it is nested too deeply") from exc
     if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper_than(value, _MAX_DEPTH):
         raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
+    if "\\u" in text or not text.isascii():
+        _check_characters(value)
     return value
+
+
+def _check_characters(value: JSON) -> None:
+    """Refuse half of a surrogate pair: Python keeps it as a character, and nothing else takes it for one."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"it holds {exc.object[exc.start]!a}, which is half of a character") from exc
 
 
 def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:

@@ -1,0 +1,195 @@
+"""Two versions of a flow, part by part. What the table below does not name is internal."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Any, Final
+
+import msgspec
+
+from flowrun.changes.change import Change, Impact
+from flowrun.changes.outputs import compare_outputs
+from flowrun.changes.schemas import compare_schemas
+from flowrun.errors import Path
+from flowrun.spec import DEFAULT_MODEL, JSON, MAIN, End, Spec, State, Wait
+
+
+def compare_flows(old: Spec, new: Spec) -> Iterator[Change]:
+    """Give every change of a flow in the order of its parts."""
+    for name in ("name", "description"):
+        yield from _differences(getattr(old, name), getattr(new, name), (name,))
+    yield from _inputs(old, new)
+    before, after = _plain(old), _plain(new)
+    for part in ("model", "models", "sampling", "tools", "messages", "threads", "vars", "start"):
+        yield from _differences(before.get(part), after.get(part), (part,))
+    yield from _states(old, new, before["states"], after["states"])
+    yield from _flows(old, new)
+    yield from _differences(before["limits"], after["limits"], ("limits",))
+
+
+def _plain(spec: Spec) -> dict[str, Any]:
+    """Give a spec as its author writes it: with ``model``, ``messages`` and ``next``."""
+    plain: dict[str, Any] = msgspec.to_builtins(spec, enc_hook=float)
+    plain["model"] = plain["models"].pop(DEFAULT_MODEL, None)
+    plain["messages"] = plain["threads"].pop(MAIN, None)
+    for state in plain["states"].values():
+        routes = state.get("routes", [])
+        if len(routes) == 1 and routes[0]["when"] is None:
+            del state["routes"]
+            state["next"] = routes[0]["to"]
+    return plain
+
+
+# --- what a flow takes --------------------------------------------------------------------------------------------
+
+
+def _inputs(old: Spec, new: Spec) -> Iterator[Change]:
+    for name in {**old.inputs, **new.inputs}:
+        path: Path = ("inputs", name)
+        if name not in new.inputs:
+            yield Change(impact="breaking", path=path, what="input removed", old=old.inputs[name])
+        elif name not in old.inputs:
+            yield _added_input(path, new.inputs[name])
+        else:
+            yield from _default(path, old.inputs[name], new.inputs[name])
+            yield from compare_schemas(_without_default(old.inputs[name]), _without_default(new.inputs[name]), path)
+
+
+def _added_input(path: Path, schema: Mapping[str, JSON]) -> Change:
+    if "default" in schema:
+        return Change(impact="compatible", path=path, what="input with a default added", new=schema)
+    return Change(impact="breaking", path=path, what="required input added", new=schema)
+
+
+def _without_default(schema: Mapping[str, JSON]) -> dict[str, JSON]:
+    return {key: value for key, value in schema.items() if key != "default"}
+
+
+def _default(path: Path, old: Mapping[str, JSON], new: Mapping[str, JSON]) -> Iterator[Change]:
+    before, after = old.get("default", msgspec.UNSET), new.get("default", msgspec.UNSET)
+    if _same(before, after):
+        return
+    impact: Impact = "compatible"
+    what = "default changed"
+    if after is msgspec.UNSET:
+        impact, what = "breaking", "default removed, so the input is required now"
+    elif before is msgspec.UNSET:
+        what = "default added, so the input may be left out now"
+    yield Change(impact=impact, path=(*path, "default"), what=what, old=before, new=after)
+
+
+# --- states -------------------------------------------------------------------------------------------------------
+
+
+def _states(old: Spec, new: Spec, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+    for name in {**old.states, **new.states}:
+        path: Path = ("states", name)
+        was, now = old.states.get(name), new.states.get(name)
+        if was is None and now is not None:
+            yield _added_state(path, now)
+        elif was is not None and now is None:
+            yield _removed_state(path, was)
+        elif was is not None and now is not None:
+            if type(was) is type(now):
+                yield from _state(path, _type(was), before[name], after[name])
+            else:
+                yield _other_type(path, was, now)
+
+
+def _added_state(path: Path, state: State) -> Change:
+    if isinstance(state, Wait):
+        return Change(impact="breaking", path=path, what="wait state added: runs now pause for an answer")
+    kind = "end" if isinstance(state, End) else f"{_type(state)} state"
+    return Change(impact="compatible", path=path, what=f"{kind} added")
+
+
+def _removed_state(path: Path, state: State) -> Change:
+    if isinstance(state, End):
+        return Change(impact="breaking", path=path, what="end removed")
+    if isinstance(state, Wait):
+        return Change(impact="breaking", path=path, what="wait state removed: nobody is asked any more")
+    return Change(impact="internal", path=path, what=f"{_type(state)} state removed")
+
+
+def _other_type(path: Path, was: State, now: State) -> Change:
+    outside = isinstance(was, End | Wait) or isinstance(now, Wait)
+    impact: Impact = "breaking" if outside else "compatible" if isinstance(now, End) else "internal"
+    return Change(impact=impact, path=(*path, "type"), what="type changed", old=_type(was), new=_type(now))
+
+
+def _state(path: Path, kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+    for field in {**before, **after}:
+        compare = _CONTRACT.get((kind, field), _differences)
+        yield from compare(before.get(field), after.get(field), (*path, field))
+
+
+def _status(old: JSON, new: JSON, path: Path) -> Iterator[Change]:
+    if old != new:
+        yield Change(impact="breaking", path=path, what="status changed", old=old, new=new)
+
+
+_CONTRACT: Final[Mapping[tuple[str, str], Callable[[Any, Any, Path], Iterator[Change]]]] = {
+    ("end", "status"): _status,
+    ("end", "output"): compare_outputs,
+    ("wait", "schema"): compare_schemas,
+}
+"""The properties of states that are part of a flow's contract, and how each is compared."""
+
+
+def _type(state: State) -> str:
+    tag = state.__struct_config__.tag
+    assert isinstance(tag, str)
+    return tag
+
+
+# --- everything else ----------------------------------------------------------------------------------------------
+
+
+def _flows(old: Spec, new: Spec) -> Iterator[Change]:
+    """Compare the local flows: only this file can run them, so whatever changes in them is internal."""
+    for name in {**old.flows, **new.flows}:
+        path = ("flows", name)
+        if name not in new.flows:
+            yield Change(impact="internal", path=path, what="local flow removed")
+        elif name not in old.flows:
+            yield Change(impact="internal", path=path, what="local flow added")
+        else:
+            for change in compare_flows(old.flows[name], new.flows[name]):
+                if change.path != ("name",):
+                    yield change.below(path).inside()
+
+
+def _differences(old: JSON, new: JSON, path: Path) -> Iterator[Change]:
+    """Give the innermost differences of two JSON values, all internal. None stands for what is not there."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in {**old, **new}:
+            yield from _differences(old.get(key), new.get(key), (*path, key))
+    elif isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        yield from _list_differences(old, new, path)
+    elif not _same(old, new):
+        what = "added" if old is None else "removed" if new is None else "changed"
+        yield Change(
+            impact="internal",
+            path=path,
+            what=what,
+            old=msgspec.UNSET if old is None else old,
+            new=msgspec.UNSET if new is None else new,
+        )
+
+
+def _list_differences(old: Sequence[JSON], new: Sequence[JSON], path: Path) -> Iterator[Change]:
+    """Tell what came in, what went and what changed in a list, rather than that all behind the first change moved."""
+    before, after = ([json.dumps(item, sort_keys=True) for item in items] for items in (old, new))
+    for _, start, end, other_start, other_end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        pairs = min(end - start, other_end - other_start)
+        for offset in range(pairs):
+            yield from _differences(old[start + offset], new[other_start + offset], (*path, other_start + offset))
+        for index in range(start + pairs, end):
+            yield Change(impact="internal", path=(*path, index), what="removed", old=old[index])
+        for index in range(other_start + pairs, other_end):
+            yield Change(impact="internal", path=(*path, index), what="added", new=new[index])
+
+
+def _same(old: JSON, new: JSON) -> bool:
+    """Tell whether two values are equal to JSON, to which 0 and 0.0 are the same, and 0 and false are not."""
+    return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)

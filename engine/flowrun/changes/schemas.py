@@ -1,0 +1,263 @@
+"""Two JSON Schemas (2020-12) of something that a flow takes: does the new one still take all that the old one took?
+
+Each keyword is compared by itself. One that cannot be compared counts as narrower when it changes: better to ask for a
+version too many than to break somebody.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from flowrun.changes.change import Change, Impact
+from flowrun.errors import Path
+from flowrun.spec import JSON
+
+Schema = Mapping[str, JSON] | bool
+
+_TYPES: Final = frozenset({"string", "integer", "number", "boolean", "object", "array", "null"})
+_NOTES: Final = ("default", "title", "description", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
+_LOWER: Final = ("minLength", "minItems", "minProperties", "minContains")
+_UPPER: Final = ("maxLength", "maxItems", "maxProperties", "maxContains")
+_SAME_OR_NARROWER: Final = ("pattern", "format", "uniqueItems", "contentEncoding", "contentMediaType")
+_NESTED: Final = ("items", "additionalProperties", "unevaluatedProperties", "unevaluatedItems", "propertyNames")
+_LISTS: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
+_COMPARED_ELSEWHERE: Final = ("type", "enum", "const", "required", "properties", "multipleOf", "$defs")
+_RANGES: Final = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+_KNOWN: Final = frozenset(
+    (*_NOTES, *_LOWER, *_UPPER, *_SAME_OR_NARROWER, *_NESTED, *_LISTS, *_COMPARED_ELSEWHERE, *_RANGES)
+)
+
+
+def compare_schemas(old: Schema, new: Schema, path: Path) -> Iterator[Change]:
+    """Give the changes of a schema: narrower is breaking, wider is compatible, notes are internal."""
+    if old != new or json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):
+        yield from _Comparison(old, new).compare(old, new, path)
+
+
+class _Comparison:
+    """One comparison; the two whole schemas are kept for their ``$ref``."""
+
+    def __init__(self, old: Schema, new: Schema) -> None:
+        self._old = old
+        self._new = new
+        self._seen: set[tuple[str, str]] = set()
+
+    def compare(self, old: Schema, new: Schema, path: Path) -> Iterator[Change]:
+        if old is False or new is False:
+            if old is not new:
+                yield _change("breaking" if new is False else "compatible", path, "changed", old, new)
+            return
+        if self._told_of(old, new):
+            return
+        before, after = _resolved(old, self._old), _resolved(new, self._new)
+        for compare in (_types, _values, _ranges, _bounds, _marks, _multiple, _notes, _others):
+            yield from compare(before, after, path)
+        yield from self._objects(before, after, path)
+        for keyword in _NESTED:
+            if keyword in before or keyword in after:
+                yield from self.compare(before.get(keyword, True), after.get(keyword, True), (*path, keyword))
+        for keyword in _LISTS:
+            yield from self._list(before.get(keyword), after.get(keyword), (*path, keyword))
+
+    def _told_of(self, old: Schema, new: Schema) -> bool:
+        """Tell whether this pair was compared already; only through ``$ref`` can one contain itself."""
+        references = [schema.get("$ref") if isinstance(schema, Mapping) else None for schema in (old, new)]
+        if references == [None, None]:
+            return False
+        pair = (str(references[0] or _canonical(old)), str(references[1] or _canonical(new)))
+        known = pair in self._seen
+        self._seen.add(pair)
+        return known
+
+    def _objects(self, old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
+        required, demanded = set(old.get("required", ())), set(new.get("required", ()))
+        for name in sorted(demanded - required):
+            yield _change("breaking", (*path, "required"), f"{name!r} is required now")
+        for name in sorted(required - demanded):
+            yield _change("compatible", (*path, "required"), f"{name!r} may be left out now")
+        known, kept = old.get("properties", {}), new.get("properties", {})
+        for name in {**known, **kept}:
+            at = (*path, "properties", name)
+            if name in known and name in kept:
+                yield from self.compare(known[name], kept[name], at)
+            elif name in kept:
+                yield _change("compatible", at, "property added", new=kept[name])
+            else:
+                impact: Impact = "breaking" if new.get("additionalProperties") is False else "compatible"
+                yield _change(impact, at, "property removed", known[name])
+
+    def _list(self, old: Sequence[Schema] | None, new: Sequence[Schema] | None, path: Path) -> Iterator[Change]:
+        if old is not None and new is not None and len(old) == len(new):
+            for index, (before, after) in enumerate(zip(old, new, strict=True)):
+                if before != after:
+                    yield from self.compare(before, after, (*path, index))
+        elif old != new:
+            yield _change(_impact_of_list(str(path[-1]), old, new), path, "changed", _or_unset(old), _or_unset(new))
+
+
+def _impact_of_list(keyword: str, old: Sequence[Schema] | None, new: Sequence[Schema] | None) -> Impact:
+    """Tell whether a list of schemas that grew or shrank takes all that it took."""
+    if new is None:
+        return "compatible"
+    if old is None:
+        return "breaking"
+    before, after = set(map(_canonical, old)), set(map(_canonical, new))
+    wider = before <= after if keyword == "anyOf" else after <= before if keyword == "allOf" else False
+    return "compatible" if wider else "breaking"
+
+
+def _resolved(schema: Schema, root: Schema) -> Mapping[str, Any]:
+    """Put what a ``$ref`` into the same schema leads to in its place; one that leads elsewhere is left as it is."""
+    seen: set[str] = set()
+    current: Mapping[str, Any] = {} if isinstance(schema, bool) else schema
+    while isinstance(reference := current.get("$ref"), str) and reference not in seen:
+        seen.add(reference)
+        target = _at(root, reference)
+        if target is None:
+            return current
+        current = {**target, **{key: value for key, value in current.items() if key != "$ref"}}
+    return current
+
+
+def _at(root: JSON, reference: str) -> Mapping[str, Any] | None:
+    if reference != "#" and not reference.startswith("#/"):
+        return None
+    for part in reference.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if not isinstance(root, Mapping) or key not in root:
+            return None
+        root = root[key]
+    return root if isinstance(root, Mapping) else None
+
+
+# --- keywords -----------------------------------------------------------------------------------------------------
+
+
+def _types(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
+    was, now = _allowed_types(old), _allowed_types(new)
+    if was != now:
+        impact: Impact = "breaking" if was - now else "compatible"
+        what = "type narrowed" if now < was else "type widened" if was < now else "type changed"
+        yield _change(impact, (*path, "type"), what, _or_unset(old.get("type")), _or_unset(new.get("type")))
+
+
+def _allowed_types(schema: Mapping[str, Any]) -> frozenset[str]:
+    """Give the JSON types that a schema takes; to JSON Schema every integer is a number too."""
+    written = schema.get("type", _TYPES)
+    allowed = {written} if isinstance(written, str) else set(written)
+    if "number" in allowed:
+        allowed.add("integer")
+    values = _allowed_values(schema)
+    return frozenset(allowed if values is None else allowed & {_type_of(json.loads(value)) for value in values})
+
+
+def _type_of(value: JSON) -> str:
+    names: dict[type, str] = {
+        bool: "boolean",
+        int: "integer",
+        float: "number",
+        str: "string",
+        list: "array",
+        dict: "object",
+    }
+    return names.get(type(value), "null")
+
+
+def _values(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
+    was, now = _allowed_values(old), _allowed_values(new)
+    if was == now or (now is not None and was is not None and set(was) == set(now)):
+        return
+    narrower = now is not None and (was is None or bool(set(was) - set(now)))
+    what = "allowed values narrowed" if narrower else "allowed values widened"
+    shown = [msgspec.UNSET if values is None else [json.loads(value) for value in values] for values in (was, now)]
+    yield _change("breaking" if narrower else "compatible", (*path, "enum"), what, *shown)
+
+
+def _allowed_values(schema: Mapping[str, Any]) -> tuple[str, ...] | None:
+    if "const" in schema:
+        return (_canonical(schema["const"]),)
+    return tuple(map(_canonical, schema["enum"])) if "enum" in schema else None
+
+
+def _ranges(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
+    """Compare the ranges of numbers; ``exclusiveMinimum`` 0 is a little tighter than ``minimum`` 0."""
+    for side, sign in (("minimum", 1), ("maximum", -1)):
+        was, now = _limit(old, side, sign), _limit(new, side, sign)
+        if was != now:
+            narrower = now > was
+            before, after = (_shown_limit(schema, side) for schema in (old, new))
+            what = f"{side} {'tighter' if narrower else 'looser'}"
+            yield _change("breaking" if narrower else "compatible", (*path, side), what, before, after)
+
+
+def _limit(schema: Mapping[str, Any], side: str, sign: int) -> tuple[float, bool]:
+    open_ended = (float("-inf"), False)
+    exclusive = f"exclusive{side.capitalize()}"
+    inclusive_limit = (sign * schema[side], False) if side in schema else open_ended
+    return max(inclusive_limit, (sign * schema[exclusive], True) if exclusive in schema else open_ended)
+
+
+def _shown_limit(schema: Mapping[str, Any], side: str) -> JSON:
+    exclusive = f"exclusive{side.capitalize()}"
+    found = {key: schema[key] for key in (side, exclusive) if key in schema}
+    return found.get(side, msgspec.UNSET) if exclusive not in found else found
+
+
+def _bounds(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
+    for keywords, sign, open_end in ((_LOWER, 1, 0.0), (_UPPER, -1, float("inf"))):
+        for keyword in keywords:
+            was, now = old.get(keyword, open_end), new.get(keyword, open_end)
+            if was != now:
+                narrower = sign * now > sign * was
+                what = f"{keyword} {'tighter' if narrower else 'looser'}"
+                shown = (_or_unset(schema.get(keyword)) for schema in (old, new))
+                yield _change("breaking" if narrower else "compatible", (*path, keyword), what, *shown)
+
+
+def _marks(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
+    for keyword in _SAME_OR_NARROWER:
+        was, now = old.get(keyword) or None, new.get(keyword) or None
+        if was != now:
+            impact: Impact = "compatible" if now is None else "breaking"
+            what = "removed" if now is None else "added" if was is None else "changed"
+            yield _change(impact, (*path, keyword), f"{keyword} {what}", _or_unset(was), _or_unset(now))
+
+
+def _multiple(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
+    was, now = old.get("multipleOf"), new.get("multipleOf")
+    if was != now:
+        wider = now is None or (was is not None and was % now == 0)
+        impact: Impact = "compatible" if wider else "breaking"
+        yield _change(impact, (*path, "multipleOf"), "multipleOf changed", _or_unset(was), _or_unset(now))
+
+
+def _notes(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
+    for keyword in _NOTES:
+        if old.get(keyword) != new.get(keyword):
+            shown = (_or_unset(schema.get(keyword)) for schema in (old, new))
+            yield _change("internal", (*path, keyword), f"{keyword} changed", *shown)
+
+
+def _others(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
+    """Compare the keywords that nothing else compares: whatever changes in them may refuse what was taken."""
+    for keyword in {**old, **new}:
+        if keyword in _KNOWN or keyword in ("$schema", "$id", "$anchor"):
+            continue
+        was, now = old.get(keyword), new.get(keyword)
+        if was != now:
+            impact: Impact = "compatible" if now is None else "breaking"
+            yield _change(impact, (*path, keyword), f"{keyword} changed", _or_unset(was), _or_unset(now))
+
+
+def _canonical(value: JSON) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _or_unset(value: JSON) -> JSON:
+    return msgspec.UNSET if value is None else value
+
+
+def _change(impact: Impact, path: Path, what: str, old: JSON = msgspec.UNSET, new: JSON = msgspec.UNSET) -> Change:
+    return Change(impact=impact, path=path, what=what, old=old, new=new)

@@ -1,0 +1,62 @@
+"""FR708: a sub-flow is given the inputs that it needs, those that it has, and none of the wrong type."""
+
+from collections.abc import Iterator, Mapping
+
+from flowrun.checks.subject import Subject
+from flowrun.errors import Issue, Path
+from flowrun.graph import compile_schema
+from flowrun.loading.suggestions import suggest
+from flowrun.spec import Flow, Map, Parallel, Spec, Template
+from flowrun.templates import has_template
+
+
+def check_flows(subject: Subject) -> Iterator[Issue]:
+    """Compare what states give to their sub-flows with what these declare."""
+    for name, state in subject.spec.states.items():
+        path: Path = ("states", name)
+        match state:
+            case Flow():
+                yield from _inputs(subject, path, state.flow, state.arguments)
+            case Map():
+                yield from _inputs(
+                    subject, path, state.flow, state.arguments or {state.item: f"{{{{ {state.item} }}}}"}
+                )
+            case Parallel():
+                for branch, part in state.branches.items():
+                    yield from _inputs(subject, (*path, "branches", branch), part.flow, part.arguments)
+
+
+def _inputs(subject: Subject, path: Path, reference: str, given: Mapping[str, Template]) -> Iterator[Issue]:
+    flow = subject.flows.get(reference)
+    if flow is None:
+        return
+    where = (*path, "with") if subject.has((*path, "with")) else path
+    for name, schema in flow.inputs.items():
+        if name not in given and "default" not in schema:
+            remedy = f"add '{name}' to with, or give the input a default"
+            yield subject.issue(
+                "FR708", where, f"the sub-flow {reference!r} needs the input {name!r}", remedy, key=True
+            )
+    for name, value in given.items():
+        at = (*path, "with", name)
+        if name not in flow.inputs:
+            remedy = suggest(name, flow.inputs, f"inputs of {reference}")
+            yield subject.issue("FR708", at, f"the sub-flow {reference!r} has no input {name!r}", remedy, key=True)
+        elif _is_constant(value) and (wrong := _mismatch(flow, name, value)):
+            message = f"the input {name!r} of the sub-flow {reference!r} does not match: {wrong}"
+            yield subject.issue("FR708", at, message, "change the value or the input's schema")
+
+
+def _is_constant(value: Template) -> bool:
+    if isinstance(value, str):
+        return not has_template(value)
+    if isinstance(value, Mapping):
+        return all(map(_is_constant, value.values()))
+    return all(map(_is_constant, value)) if isinstance(value, list) else True
+
+
+def _mismatch(flow: Spec, name: str, value: Template) -> str | None:
+    try:
+        return compile_schema(flow.inputs[name])(value)
+    except Exception:
+        return None  # the schema itself is wrong, and another check says so

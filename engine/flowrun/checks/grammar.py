@@ -1,0 +1,114 @@
+"""FR507: a JSON Schema that replies are forced into uses only what a decoder's grammar can enforce.
+
+The rules are those of vLLM's own test for xgrammar (``has_xgrammar_unsupported_json_features``), each with its name.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from flowrun.checks.subject import Subject
+from flowrun.errors import Issue, Path
+from flowrun.spec import JSON, Chat, Spec
+
+FORMATS: Final = frozenset(
+    {
+        *("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "json-pointer"),
+        *("relative-json-pointer", "time", "uri", "uri-reference", "uri-template", "uuid"),
+    }
+)
+"""The formats of texts that xgrammar can enforce."""
+
+_REMEDY: Final = (
+    "leave it out of the schema and check the value in a route or a function; vLLM may refuse it, or decode slower"
+)
+
+
+def check_grammar(subject: Subject) -> Iterator[Issue]:
+    """Find what no grammar enforces, in the schemas of replies and of calls that are forced."""
+    spec = subject.spec
+    for name, state in spec.states.items():
+        if isinstance(state, Chat) and state.response_format is not None and state.response_format.schema is not None:
+            yield from _schema(subject, ("states", name, "response_format", "schema"), state.response_format.schema)
+    forced = _forced(spec)
+    for name, tool in spec.tools.items():
+        if tool.parameters is not None and (tool.strict or name in forced) and subject.has(("tools", name)):
+            yield from _schema(subject, ("tools", name, "parameters"), tool.parameters)
+
+
+def _forced(spec: Spec) -> set[str]:
+    """Give the tools of which some chat state forces a call."""
+    forced: set[str] = set()
+    for state in spec.states.values():
+        if isinstance(state, Chat) and state.tool_choice == "required":
+            forced |= set(spec.tools if state.tools is None else state.tools)
+        elif isinstance(state, Chat):
+            forced.add(state.tool_choice)
+    return forced
+
+
+def _schema(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterator[Issue]:
+    for where, what in unenforced(schema, path):
+        message = f"no grammar of vLLM's xgrammar can enforce {what}"
+        yield subject.issue("FR507", where, message, _REMEDY, severity="warning")
+
+
+def unenforced(schema: JSON, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Give what a schema has that xgrammar cannot enforce, each with its path."""
+    if not isinstance(schema, Mapping):
+        return
+    for key, what in _features(schema):
+        yield (*path, key), what
+    for key, value in schema.items():
+        if isinstance(value, Mapping):
+            yield from unenforced(value, (*path, key))
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from unenforced(item, (*path, key, index))
+
+
+def _features(schema: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:
+    """Give the keys of one schema, not of those inside, that cannot be enforced."""
+    declared = schema.get("type")
+    kinds = {kind for kind in (declared if isinstance(declared, list) else [declared]) if isinstance(kind, str)}
+    if kinds & {"integer", "number"} and "multipleOf" in schema:
+        yield "multipleOf", "'multipleOf'"
+    if "array" in kinds:
+        for key in ("uniqueItems", "contains", "minContains", "maxContains"):
+            if key in schema:
+                yield key, f"{key!r}"
+    if "string" in kinds:
+        yield from _text_features(schema)
+    if "object" in kinds:
+        yield from _object_features(schema)
+    if isinstance(schema.get("allOf"), list) and len(schema["allOf"]) > 1:
+        yield "allOf", "'allOf' of more than one schema"
+
+
+def _text_features(schema: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:
+    if "format" in schema and schema["format"] not in FORMATS:
+        yield "format", f"the format {schema['format']!r}"
+    if bounds := _bounded_pattern(schema):
+        yield bounds
+
+
+def _object_features(schema: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:
+    names, patterns = schema.get("propertyNames"), schema.get("patternProperties")
+    if names is not None:
+        if isinstance(names, Mapping) and _bounded_pattern(names):
+            yield "propertyNames", "'propertyNames' with a pattern or format and a length"
+        beside = [key for key in ("patternProperties", "properties") if key in schema]
+        if schema.get("unevaluatedProperties", True) is not True:
+            beside.append("unevaluatedProperties")
+        if beside:
+            yield "propertyNames", f"'propertyNames' beside {' and '.join(map(repr, beside))}"
+    if isinstance(patterns, Mapping):
+        if "properties" in schema:
+            yield "patternProperties", "'patternProperties' beside 'properties'"
+        elif len(patterns) > 1:
+            yield "patternProperties", "more than one pattern in 'patternProperties'"
+
+
+def _bounded_pattern(schema: Mapping[str, JSON]) -> tuple[str, str] | None:
+    form = next((key for key in ("pattern", "format") if key in schema), None)
+    bound = next((key for key in ("minLength", "maxLength") if key in schema), None)
+    return (bound, f"{bound!r} beside {form!r}") if form and bound else None

@@ -1,0 +1,173 @@
+"""FR6xx: settings of models go by vLLM's names and stay in its ranges, checked without vLLM.
+
+A server may take more than vLLM knows, so for it a name that is not known is only doubtful.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from flowrun.checks.subject import Subject
+from flowrun.checks.vllm_names import ENGINE, REASONING_PARSERS, SAMPLING, TOOL_CALL_PARSERS
+from flowrun.errors import Issue, Path
+from flowrun.loading.suggestions import did_you_mean, suggest
+from flowrun.loading.wording import listed, show
+from flowrun.spec import JSON, Chat, Model, Spec
+
+OWN_PLACES: Final = {
+    "model": "model.name",
+    "revision": "model.revision",
+    "reasoning_parser": "model.reasoning_parser",
+}
+"""Engine arguments that have a place of their own in a spec."""
+
+FIXED: Final = frozenset({"n", "detokenize", "output_kind", "stream_interval", "skip_clone"})
+"""Sampling parameters that flowrun sets itself: a reply is one whole text."""
+
+OPENAI_ONLY: Final = frozenset(
+    {
+        *(
+            "audio",
+            "frequency_penalty",
+            "function_call",
+            "functions",
+            "logit_bias",
+            "logprobs",
+            "max_completion_tokens",
+        ),
+        *("max_tokens", "metadata", "modalities", "parallel_tool_calls", "prediction", "presence_penalty"),
+        *("prompt_cache_key", "reasoning_effort", "safety_identifier", "seed", "service_tier", "stop", "store"),
+        *("temperature", "top_logprobs", "top_p", "user", "verbosity", "web_search_options"),
+    }
+)
+"""Parameters of OpenAI's chat API."""
+
+
+class Range(NamedTuple):
+    """The values that a parameter may have; ``above`` is a bound that itself is not one of them."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+
+    def admits(self, value: float) -> bool:
+        """Tell whether a value is in the range."""
+        return (
+            (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+        )
+
+    def __str__(self) -> str:
+        bounds = [("at least", self.least), ("above", self.above), ("at most", self.most)]
+        return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+
+
+RANGES: Final[Mapping[str, Range]] = {
+    "temperature": Range(least=0, most=2),
+    "top_p": Range(above=0, most=1),
+    "top_k": Range(least=-1),
+    "min_p": Range(least=0, most=1),
+    "presence_penalty": Range(least=-2, most=2),
+    "frequency_penalty": Range(least=-2, most=2),
+    "repetition_penalty": Range(above=0),
+    "max_tokens": Range(least=1),
+    "min_tokens": Range(least=0),
+    "logprobs": Range(least=-1),
+    "prompt_logprobs": Range(least=-1),
+}
+"""What vLLM's ``SamplingParams`` verifies."""
+
+_KINDS: Final[Mapping[type, str]] = {
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    list: "array",
+    dict: "object",
+    type(None): "null",
+}
+
+
+def check_models(subject: Subject) -> Iterator[Issue]:
+    """Find settings that the models' backends do not take."""
+    spec = subject.spec
+    for name, model in spec.models.items():
+        if not subject.has(("models", name)):
+            continue
+        yield from _sampling(subject, ("models", name, "sampling"), model.sampling, [model])
+        if model.backend == "vllm":
+            yield from _engine(subject, ("models", name, "engine"), model.engine)
+            yield from _parser(subject, ("models", name, "tool_call_parser"), model.tool_call_parser, TOOL_CALL_PARSERS)
+            yield from _parser(subject, ("models", name, "reasoning_parser"), model.reasoning_parser, REASONING_PARSERS)
+    if subject.has(("sampling",)):
+        yield from _sampling(subject, ("sampling",), spec.sampling, list(spec.models.values()))
+    for name, state in spec.states.items():
+        if isinstance(state, Chat):
+            yield from _chat(subject, name, state, spec)
+
+
+def _chat(subject: Subject, name: str, state: Chat, spec: Spec) -> Iterator[Issue]:
+    model = spec.models.get(state.model)
+    yield from _sampling(subject, ("states", name, "sampling"), state.sampling, [model] if model else [])
+    offered = spec.tools if state.tools is None else state.tools
+    if model is None or model.backend != "vllm" or not offered or state.tool_choice == "none":
+        return
+    if model.tool_call_parser is None:
+        message = f"state {name!r} offers tools, but nothing says how the model {state.model!r} calls them"
+        remedy = (
+            "set the model's tool_call_parser to that of its family, such as hermes or mistral; or tool_choice: none"
+        )
+        yield subject.issue("FR605", ("states", name), message, remedy, key=True)
+
+
+def _engine(subject: Subject, path: Path, arguments: Mapping[str, JSON]) -> Iterator[Issue]:
+    for name in arguments:
+        if name in OWN_PLACES:
+            remedy = f"write it as {OWN_PLACES[name]}"
+            yield subject.issue("FR603", (*path, name), f"{name!r} has a place of its own", remedy, key=True)
+        elif name not in ENGINE:
+            remedy = _meant(name, ENGINE, "engine arguments")
+            yield subject.issue("FR603", (*path, name), f"vLLM has no engine argument {name!r}", remedy, key=True)
+
+
+def _parser(subject: Subject, path: Path, name: str | None, known: frozenset[str]) -> Iterator[Issue]:
+    if name and name not in known and "${" not in name:
+        kind = str(path[-1])
+        yield subject.issue("FR604", path, f"vLLM has no {kind} {name!r}", suggest(name, known, f"{kind}s"))
+
+
+def _sampling(subject: Subject, path: Path, given: Mapping[str, JSON], models: list[Model]) -> Iterator[Issue]:
+    """Check sampling parameters against all models that take them; only vLLM is known well enough to be sure."""
+    strict = any(model.backend == "vllm" for model in models)
+    known = SAMPLING.keys() if strict else SAMPLING.keys() | OPENAI_ONLY
+    nowhere = "" if strict else ", nor has OpenAI's chat API"
+    for name, value in given.items():
+        at = (*path, name)
+        if name in FIXED and (strict or (name == "n" and value not in (None, 1))):
+            remedy = "leave it out: a reply is one whole text"
+            yield subject.issue("FR602", at, f"flowrun sets the sampling parameter {name!r} itself", remedy, key=True)
+        elif name not in known:
+            message = f"vLLM has no sampling parameter {name!r}{nowhere}"
+            remedy = _meant(name, known, "sampling parameters")
+            yield subject.issue("FR601", at, message, remedy, key=True, severity="error" if strict else "warning")
+        elif strict and not (isinstance(value, str) and "${" in value) and (wrong := _wrong(name, value)):
+            message = f"the sampling parameter {name!r} must be {wrong}, and is {show(value)}"
+            yield subject.issue("FR602", at, message, "change the value, or leave it out for vLLM's default")
+
+
+def _wrong(name: str, value: JSON) -> str:
+    """Say what a parameter must be, if its value is something else; null is the same as leaving it out."""
+    kinds, kind = SAMPLING[name], _KINDS[type(value)]
+    if kind == "null":
+        return ""
+    if (kind == "number" and value.is_integer()) or (kind == "integer" and "number" in kinds):
+        kind = "integer" if "integer" in kinds else "number"
+    if kind not in kinds:
+        return "of type " + listed([known for known in kinds if known != "null"], "or", quote="")
+    in_range = name not in RANGES or not isinstance(value, (int, float)) or RANGES[name].admits(value)
+    return "" if in_range else str(RANGES[name])
+
+
+def _meant(name: str, known: Collection[str], kind: str) -> str:
+    """Give what was probably meant, without a list of hundreds."""
+    return did_you_mean(name, known) or f"see vLLM's own list of its {kind}, or delete it"

@@ -1,0 +1,233 @@
+"""``flowrun diff``: what changed between two versions of a spec, and whether the version number says so."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+
+from flowrun.changes import Change, Impact, Side, Verdict, classify_sides, judge
+from flowrun.cli.git import Repository
+from flowrun.cli.report import colours_wanted, render_text
+from flowrun.cli.specs import find_specs, is_spec
+from flowrun.errors import Issue, SpecError, UsageError, dotted
+from flowrun.loading import Loaded, parse_text
+
+_COLOURS: Final[dict[Impact, str]] = {"breaking": "red", "compatible": "green", "internal": "blue"}
+_LONGEST: Final = 60
+_WIDEST_PATH: Final = 40
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A spec's file before and after. Without a verdict, ``note`` says why; ``issues`` are those of the new version."""
+
+    file: str
+    changes: Sequence[Change] = ()
+    verdict: Verdict | None = None
+    note: str = ""
+    issues: Sequence[Issue] = ()
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Tell whether the spec was compared and found to be the same."""
+        return self.verdict is not None and not self.changes
+
+    @property
+    def passes(self) -> bool:
+        """Tell whether the version number is as it has to be."""
+        return not self.issues and (self.verdict is None or self.verdict.raised_enough)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="OLD NEW | --git BASE PATH...")
+@click.option("--git", "base", metavar="BASE", help="Compare with the files of this commit, branch or tag.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="The report's form.")
+def command(paths: tuple[Path, ...], base: str | None, form: str) -> int:
+    """Tell what changed in specs, and whether their versions were raised to match.
+
+    A breaking change (an input removed or narrowed, an output's key gone, an end removed) needs a new major number, or
+    minor one while the version is 0.x; a compatible change a new minor number; an internal one (prompt, sampling,
+    model) a new patch number. Exits with 1 if a version was not raised enough. Without PATH, --git looks at the specs
+    below the current folder.
+    """
+    if base is not None:
+        comparisons = list(_compare_with_commit(base, paths or (Path(),)))
+    elif len(paths) == 2:
+        comparisons = [_compare(_read(paths[0]), str(paths[0]), _read(paths[1]), str(paths[1]))]
+    else:
+        raise UsageError("name two files, OLD and NEW, or --git BASE and the specs to compare with that commit")
+    render = _render_json if form == "json" else _render_text
+    if report := render(comparisons):
+        click.echo(report)
+    click.echo(_summary(comparisons), err=True)
+    return 0 if all(comparison.passes for comparison in comparisons) else 1
+
+
+# --- comparing ----------------------------------------------------------------------------------------------------
+
+
+def _compare_with_commit(base: str, paths: Sequence[Path]) -> Iterator[Comparison]:
+    """Compare the specs at paths with those that a commit has there, those that only one of the two has included."""
+    repository = Repository.around(paths[0])
+    commit = repository.commit(base)
+    now = {repository.path_of(file): file for path in paths if path.exists() for file in find_specs(path)}
+    before = {name: repository.show(commit, name) for path in paths for name in repository.yaml_files(commit, path)}
+    old = {name: content for name, content in before.items() if is_spec(content) or name in now}
+    if missing := [path for path in paths if not path.exists() and repository.path_of(path) not in old]:
+        raise UsageError(f"there is no {missing[0]}, neither here nor at {base}")
+    for name in sorted({*now, *old}):
+        shown = repository.shown(name)
+        if name not in now:
+            yield Comparison(file=shown, note=f"deleted since {base}: whoever runs it has to change")
+        elif name not in old:
+            yield _only_new(_read(now[name]), shown, f"new since {base}")
+        else:
+            yield _compare(_decoded(old[name]), f"{base}:{shown}", _read(now[name]), shown)
+
+
+def _only_new(text: str, file: str, note: str) -> Comparison:
+    try:
+        version = _side(text, file).spec.version
+    except SpecError as exc:
+        return Comparison(file=file, note=note, issues=exc.issues)
+    return Comparison(file=file, note=f"{note}, at version {version}")
+
+
+def _compare(old: str, old_file: str, new: str, new_file: str) -> Comparison:
+    try:
+        after = _side(new, new_file)
+    except SpecError as exc:
+        return Comparison(file=new_file, note="is not valid, so it was not compared", issues=exc.issues)
+    try:
+        before = _side(old, old_file)
+    except SpecError as exc:
+        first = exc.issues[0]
+        return Comparison(
+            file=new_file, note=f"{old_file} was no valid spec ({first.message}): nothing to compare with"
+        )
+    changes = classify_sides(before, after)
+    return Comparison(file=new_file, changes=changes, verdict=judge(before.spec.version, after.spec.version, changes))
+
+
+def _side(text: str, file: str) -> Side:
+    """Load one version. The environment is left out, so that a spec is compared the same on every machine."""
+    plain = parse_text(text, file, require_environment=False)
+    profiles = plain.document.value.get("profiles", {})
+    return _one(
+        plain, {name: _one(parse_text(text, file, profile=name, require_environment=False)) for name in profiles}
+    )
+
+
+def _one(loaded: Loaded, profiles: dict[str, Side] | None = None) -> Side:
+    """Give one version with one profile merged in, or with none."""
+    return Side(spec=loaded.spec, written=loaded.document.variables, profiles=profiles or {})
+
+
+def _read(path: Path) -> str:
+    try:
+        return _decoded(path.read_bytes())
+    except FileNotFoundError as exc:
+        raise UsageError(f"there is no file {path}") from exc
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+def _decoded(content: bytes) -> str:
+    return content.decode("utf-8", errors="replace")
+
+
+# --- showing ------------------------------------------------------------------------------------------------------
+
+
+def _render_text(comparisons: Sequence[Comparison]) -> str:
+    """Write the comparisons that say something, a paragraph each; unchanged specs are only counted."""
+    coloured = colours_wanted(sys.stdout, environ=os.environ)
+    told = [comparison for comparison in comparisons if not comparison.is_unchanged or not comparison.passes]
+    blocks = [_render(comparison, coloured) for comparison in told]
+    return "\n".join(f"{block}\n" if "\n" in block else block for block in blocks).rstrip("\n")
+
+
+def _summary(comparisons: Sequence[Comparison]) -> str:
+    unchanged = sum(comparison.is_unchanged for comparison in comparisons)
+    failing = sum(not comparison.passes for comparison in comparisons)
+    told = f"{len(comparisons)} spec{'s' if len(comparisons) != 1 else ''} compared: {unchanged} unchanged"
+    return f"{told}, {failing} with issues or too low a version" if failing else told
+
+
+def _render(comparison: Comparison, coloured: bool) -> str:
+    def styled(text: str, **style: Any) -> str:
+        return click.style(text, **style) if coloured else text
+
+    lines = [styled(comparison.file, bold=True) + (f"  {comparison.note}" if comparison.note else "")]
+    paths = [dotted(change.path) for change in comparison.changes]
+    width = min(max(map(len, paths), default=0), _WIDEST_PATH)
+    for change, path in zip(comparison.changes, paths, strict=True):
+        impact = styled(f"{change.impact:10}", fg=_COLOURS[change.impact])
+        lines.append(f"  {impact}  {path:{width}}  {change.what}{_values(change)}")
+    if comparison.verdict is not None:
+        passed = comparison.verdict.raised_enough
+        lines.append(f"  {styled(comparison.verdict.sentence, fg='green' if passed else 'red', bold=not passed)}")
+    if comparison.issues:
+        lines.append(render_text(comparison.issues))
+    return "\n".join(lines)
+
+
+def _values(change: Change) -> str:
+    old, new = change.old, change.new
+    if isinstance(old, str) and isinstance(new, str):
+        old, new = _around_difference(old, new)
+    shown = [_shown(value) for value in (old, new)]
+    match shown:
+        case ["", ""]:
+            return ""
+        case ["", after]:
+            return f": {after}"
+        case [before, ""]:
+            return f": {before}"
+        case [before, after]:
+            return f": {before} -> {after}"
+    return ""
+
+
+def _around_difference(old: str, new: str) -> tuple[str, str]:
+    """Cut what two long texts begin with alike, so that where they differ is shown."""
+    alike = next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    cut = max(alike - 20, 0) if max(len(old), len(new)) > _LONGEST else 0
+    return (f"…{old[cut:]}", f"…{new[cut:]}") if cut else (old, new)
+
+
+def _shown(value: Any) -> str:
+    if value is msgspec.UNSET:
+        return ""
+    text = json.dumps(value, ensure_ascii=False)
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _render_json(comparisons: Sequence[Comparison]) -> str:
+    listed = [
+        {
+            "file": comparison.file,
+            "passes": comparison.passes,
+            "note": comparison.note,
+            "verdict": _verdict_as_json(comparison.verdict),
+            "changes": [_change_as_json(change) for change in comparison.changes],
+            "issues": [{**msgspec.to_builtins(issue), "path": dotted(issue.path)} for issue in comparison.issues],
+        }
+        for comparison in comparisons
+    ]
+    return msgspec.json.format(msgspec.json.encode(listed)).decode()
+
+
+def _verdict_as_json(verdict: Verdict | None) -> dict[str, Any] | None:
+    return None if verdict is None else {**msgspec.to_builtins(verdict), "sentence": verdict.sentence}
+
+
+def _change_as_json(change: Change) -> dict[str, Any]:
+    data: dict[str, Any] = {"impact": change.impact, "path": dotted(change.path), "what": change.what}
+    values = {"old": change.old, "new": change.new}
+    return data | {name: value for name, value in values.items() if value is not msgspec.UNSET}

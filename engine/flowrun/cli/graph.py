@@ -1,0 +1,40 @@
+"""``flowrun graph``: a spec's state graph, for documents, reviews and terminals."""
+
+import os
+from pathlib import Path
+
+import click
+
+from flowrun.drawing import DRAWERS, draw
+from flowrun.errors import UsageError
+from flowrun.loading import load_spec
+from flowrun.loading.suggestions import suggest
+
+
+@click.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(list(DRAWERS)), default="text", help="How it is drawn.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+@click.option("--flow", metavar="NAME", help="Draw this local flow of the spec.")
+@click.option("--profile", envvar="FLOWRUN_PROFILE", help="Merge this profile of the spec over it.")
+def command(spec: Path, form: str, output: Path | None, flow: str | None, profile: str | None) -> int:
+    """Draw the states of a flow and the ways between them.
+
+    mermaid is what GitHub and GitLab show in Markdown, dot is for Graphviz, svg is a picture that needs nothing else,
+    text is for the terminal.
+    """
+    drawn = load_spec(spec, profile=profile, environ=os.environ, require_environment=False).spec
+    if flow is not None:
+        name = flow.removeprefix("#")
+        if name not in drawn.flows:
+            raise UsageError(f"{spec} has no local flow {name!r}; {suggest(name, drawn.flows, 'flows')}")
+        drawn = drawn.flows[name]
+    picture = draw(drawn, form)
+    if output is None:
+        click.echo(picture, nl=False)
+        return 0
+    try:
+        output.write_text(picture, encoding="utf-8")
+    except OSError as exc:
+        raise UsageError(f"{output} cannot be written: {exc.strerror}") from exc
+    return 0

@@ -1,0 +1,81 @@
+"""``flowrun schema``: the language as JSON Schema and as a manual, and what issues and errors mean."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import click
+
+from flowrun.errors import CODES, FAILURES
+from flowrun.loading.schema import FLOW_SCHEMA, find_schema, read_schema
+
+_TEST_SCHEMA: Final = "test.v1.schema.json"
+
+_FAMILIES: Final = {
+    "FR1": "YAML",
+    "FR2": "schema",
+    "FR3": "graph",
+    "FR4": "templates and expressions",
+    "FR5": "tools, entrypoints and JSON Schemas",
+    "FR6": "models, sampling and engine arguments",
+    "FR7": "references and versions",
+}
+
+_PREFACE: Final = """\
+<!-- Made of schemas/{name} by `{command}`. Change the schema, then make it anew. -->
+
+Editors that know JSON Schema complete and check a file that begins with
+`# yaml-language-server: $schema=<path>/schemas/{name}`."""
+
+
+@click.command()
+@click.option("--test", "of_tests", is_flag=True, help="The schema of *.test.yaml files rather than of specs.")
+@click.option("--doc", "form", flag_value="doc", help="Print the reference as Markdown.")
+@click.option("--codes", "form", flag_value="codes", help="Print the codes of issues and what they mean.")
+@click.option("--errors", "form", flag_value="errors", help="Print the names of a run's errors and what they mean.")
+def command(of_tests: bool, form: str | None) -> int:
+    """Print the JSON Schema of specs: what may stand where, for editors and other programs."""
+    schema = _TEST_SCHEMA if of_tests else FLOW_SCHEMA
+    click.echo(_PRINTED[form](schema), nl=False)
+    return 0
+
+
+def write_schema(schema: str) -> str:
+    """Give a schema's file as it is."""
+    return find_schema(schema).read_text(encoding="utf-8")
+
+
+def write_reference(schema: str) -> str:
+    """Give the Markdown reference of a schema; that of specs ends with the names of a run's errors."""
+    from flowrun.cli.reference import render_reference
+
+    if schema == _TEST_SCHEMA:
+        preface = _PREFACE.format(name=schema, command="flowrun schema --test --doc")
+        return render_reference(read_schema(schema), heading="Reference of spec tests", preface=preface)
+    preface = _PREFACE.format(name=schema, command="flowrun schema --doc > specs/REFERENCE.md")
+    text = render_reference(read_schema(schema), heading="Reference of the spec language", preface=preface)
+    rows = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in FAILURES.items())
+    return f"{text}\n## Errors of a run\n\nWhat `retry` and `catch` name.\n\n| error | meaning |\n|---|---|\n{rows}\n"
+
+
+def write_codes(schema: str) -> str:
+    """Give every code of an issue with its meaning, by families."""
+    lines: list[str] = []
+    for family, subject in _FAMILIES.items():
+        codes = {code: meaning for code, meaning in sorted(CODES.items()) if code.startswith(family)}
+        if codes:
+            lines += ["", f"{family}xx  {subject}", *(f"  {code}  {meaning}" for code, meaning in codes.items())]
+    return "\n".join([*lines[1:], "", "Every issue says where it is and what to do about it.", ""])
+
+
+def write_errors(schema: str) -> str:
+    """Give every name of a run's error with its meaning."""
+    width = max(map(len, FAILURES))
+    return "".join(f"{name:{width}}  {meaning}\n" for name, meaning in FAILURES.items())
+
+
+_PRINTED: Final[Mapping[str | None, Callable[[str], str]]] = {
+    None: write_schema,
+    "doc": write_reference,
+    "codes": write_codes,
+    "errors": write_errors,
+}

@@ -1,0 +1,103 @@
+"""``flowrun test``: every test of every ``*.test.yaml`` file, without a model."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from flowrun.errors import Place, SpecError, UsageError
+from flowrun.testing.coverage import render_coverage
+from flowrun.testing.junit import render_junit
+from flowrun.testing.load import find_suites, load_suite
+from flowrun.testing.readers import vllm_reader_here
+from flowrun.testing.session import Session
+from flowrun.testing.suite import SUFFIX
+from flowrun.testing.verdict import Verdict, explain_error, render_verdict, summary
+
+_MARKS = {"passed": ".", "failed": "F", "skipped": "s"}
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH...")
+@click.option("-k", "text", default="", metavar="TEXT", help="Run only tests with this in their file's name or theirs.")
+@click.option("-v", "--verbose", is_flag=True, help="Name every test.")
+@click.option("--coverage", is_flag=True, help="Say which states and ways of the specs no test took.")
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write JUnit XML there.")
+@click.option(
+    "--project-dir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Where entrypoints start."
+)
+def command(
+    paths: tuple[Path, ...], text: str, verbose: bool, coverage: bool, junit: Path | None, project_dir: Path | None
+) -> int:
+    """Run the tests of specs against scripted or recorded replies.
+
+    A folder stands for the files below it whose names end in .test.yaml, a spec for the one beside it. Exits with 1 if
+    a test failed, with 2 if there was none.
+    """
+    files = find_suites(paths)
+    if not files:
+        raise UsageError(f"no tests in {', '.join(map(str, paths))}: they are in files whose names end in {SUFFIX}")
+    verdicts: list[Verdict] = []
+    with Session(project_dir=project_dir, environ=os.environ, open_reader=vllm_reader_here()) as session:
+        for file in files:
+            verdicts += _run_file(session, file, text, verbose)
+        covered = list(session.coverage.flows())
+    if not verdicts:
+        raise UsageError(f"-k {text}: no test and no test file is called so")
+    if junit is not None:
+        _write(junit, render_junit(verdicts))
+    for part in _report(verdicts):
+        click.echo(f"\n{part}")
+    if coverage:
+        click.echo(f"\n{render_coverage(covered)}")
+    click.echo(f"\n{summary(verdicts)}")
+    return 1 if any(verdict.status == "failed" for verdict in verdicts) else 0
+
+
+def _run_file(session: Session, file: Path, text: str, verbose: bool) -> list[Verdict]:
+    """Run a file's tests, and show their progress."""
+    try:
+        suite = load_suite(file)
+    except SpecError as exc:
+        click.echo(f"{file} E")
+        return [_unreadable(file, exc)]
+    cases = [case for case in suite.cases if text.casefold() in f"{file} {case.name}".casefold()]
+    if not cases:
+        return []
+    click.echo(file if verbose else f"{file} ", nl=verbose)
+    verdicts = []
+    for case in cases:
+        verdict = session.run(suite, case)
+        verdicts.append(verdict)
+        click.echo(f"  {verdict.status:<8} {case.name}" if verbose else _MARKS[verdict.status], nl=verbose)
+    if not verbose:
+        click.echo()
+    return verdicts
+
+
+def _unreadable(file: Path, exc: SpecError) -> Verdict:
+    """Give a file with mistakes as a test that failed."""
+    return Verdict(
+        file=str(file),
+        name="the test file has mistakes",
+        place=Place(str(file), 1, 1),
+        status="failed",
+        problems=tuple(explain_error(exc)),
+    )
+
+
+def _report(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Tell of each test that failed or was skipped."""
+    for verdict in verdicts:
+        if verdict.status == "failed":
+            yield f"FAILED {render_verdict(verdict)}"
+        elif verdict.status == "skipped":
+            yield f"SKIPPED {verdict.place}  {verdict.name}\n  {verdict.reason}"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise UsageError(f"--junit {path}: the file cannot be written: {exc.strerror}") from exc

@@ -1,0 +1,27 @@
+"""A flow's state graph as text that other programs, and people, read. Pure: nothing is read, written or printed."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from flowrun.drawing.dot import draw_dot
+from flowrun.drawing.listing import draw_text
+from flowrun.drawing.mermaid import draw_mermaid
+from flowrun.drawing.picture import Picture, picture_of
+from flowrun.drawing.svg import draw_svg
+from flowrun.spec import Spec
+
+DRAWERS: Final[Mapping[str, Callable[[Picture], str]]] = {
+    "mermaid": draw_mermaid,
+    "dot": draw_dot,
+    "svg": draw_svg,
+    "text": draw_text,
+}
+"""Every form that a graph can be drawn in."""
+
+
+def draw(spec: Spec, form: str) -> str:
+    """Draw a flow's graph in one of the forms that ``DRAWERS`` names."""
+    return DRAWERS[form](picture_of(spec))
+
+
+__all__ = ["DRAWERS", "draw"]

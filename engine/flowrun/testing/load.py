@@ -1,0 +1,225 @@
+"""From a test file to a ``Suite``, or every mistake in it at once, each with its place."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from flowrun.adapters.scripted import ScriptedReply
+from flowrun.checks.reads import reads_of_expression
+from flowrun.errors import Issue, SpecError, UsageError
+from flowrun.errors import Path as DocumentPath
+from flowrun.graph import Graph
+from flowrun.loading import Document, issue_at
+from flowrun.loading.parse import parse_duration
+from flowrun.loading.schema import check_schema
+from flowrun.loading.suggestions import suggest
+from flowrun.loading.yaml_source import read_document
+from flowrun.spec import JSON, Call, Seconds, Wait
+from flowrun.templates import Scope, TemplateError, compile_condition, has_template
+from flowrun.testing.suite import SUFFIX, Case, Expectation, GivenAnswer, RawReply, Said, Stub, Suite
+
+TEST_SCHEMA: Final = "test.v1.schema.json"
+REQUEST: Final = ("messages", "state", "flow", "tools")
+"""What ``request`` has in a reply's ``when``."""
+
+_ABOUT_SPECS: Final = frozenset({"FR112", "FR114"})
+"""The issues of files that are empty or no mapping; their remedies are for specs."""
+
+
+def find_suites(paths: Iterable[Path]) -> list[Path]:
+    """Give the test files that paths stand for, each once: a folder for those below it, a spec for the one beside it.
+
+    Hidden folders are left out.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            below = sorted(path.rglob(f"*{SUFFIX}"))
+            found |= dict.fromkeys(file for file in below if not _hidden(file.relative_to(path)))
+        elif (file := path if path.name.endswith(SUFFIX) else path.with_suffix(SUFFIX)).is_file():
+            found[file] = None
+    return list(found)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def load_suite(path: Path) -> Suite:
+    """Load a test file.
+
+    Raises:
+        UsageError: the file cannot be read.
+        SpecError: everything that is wrong with it.
+    """
+    try:
+        document = read_document(path.read_bytes(), str(path))
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
+    issues = list(map(_about_tests, document.issues))
+    if document.value is not None:
+        told = {issue.place for issue in issues}
+        issues += [issue for issue in check_schema(document, TEST_SCHEMA) if issue.place not in told]
+    if any(issue.severity == "error" for issue in issues):
+        raise SpecError(issues)
+    suite = _parse(path, document)
+    if wrong := [*_check_files(suite), *_check_tests(suite)]:
+        raise SpecError(wrong)
+    return suite
+
+
+def _about_tests(issue: Issue) -> Issue:
+    if issue.code not in _ABOUT_SPECS:
+        return issue
+    return msgspec.structs.replace(issue, remedy="begin it with 'flow: weather.yaml', or what your spec is called")
+
+
+# --- parsing ------------------------------------------------------------------------------------------------------
+
+
+def _parse(path: Path, document: Document) -> Suite:
+    folder = path.parent
+    tests: list[dict[str, JSON]] = document.value["tests"]
+    cases = tuple(_parse_case(test, ("tests", index), folder) for index, test in enumerate(tests))
+    return Suite(path=path, document=document, flow=folder / document.value["flow"], cases=cases)
+
+
+def _parse_case(test: dict[str, JSON], at: DocumentPath, folder: Path) -> Case:
+    cassette = test.get("cassette")
+    return Case(
+        name=test["name"],
+        at=at,
+        profile=test.get("profile"),
+        inputs=test.get("inputs", {}),
+        replies=tuple(map(_parse_reply, test.get("replies", ()))),
+        cassette=None if cassette is None else folder / cassette,
+        stubs={name: _parse_stubs(written) for name, written in test.get("tools", {}).items()},
+        answers=_convert(test.get("answers", []), tuple[GivenAnswer, ...]),
+        expect=_convert(test.get("expect", {}), Expectation),
+    )
+
+
+def _parse_stubs(written: JSON) -> tuple[Stub, ...]:
+    stubs: tuple[Stub, ...] = _convert(written if isinstance(written, list) else [written], tuple[Stub, ...])
+    return stubs
+
+
+def _parse_reply(written: dict[str, JSON]) -> Said:
+    fields = {key: value for key, value in written.items() if key != "when"}
+    if "delay" in fields:
+        fields["delay"] = float(parse_duration(fields["delay"]))
+    reply: ScriptedReply = _convert(fields, RawReply if "text" in fields else ScriptedReply)
+    return Said(reply=reply, holds=_compile_when(written.get("when")))
+
+
+def _compile_when(when: str | None) -> Callable[[Scope], bool] | None:
+    """Compile a ``when``; None also for one that is wrong, of which the checks tell."""
+    try:
+        return None if when is None else compile_condition(when)
+    except TemplateError:
+        return None
+
+
+def _convert(value: JSON, kind: Any) -> Any:
+    return msgspec.convert(value, kind, dec_hook=_decode_duration)
+
+
+def _decode_duration(kind: type, value: Any) -> Any:
+    if kind is Seconds:
+        return parse_duration(value)
+    raise NotImplementedError(kind)
+
+
+# --- checks of the file alone -------------------------------------------------------------------------------------
+
+
+def _check_files(suite: Suite) -> Iterator[Issue]:
+    document = suite.document
+    if not suite.flow.is_file():
+        message = f"there is no file {document.value['flow']!r}"
+        yield issue_at(document, "FR706", ("flow",), message, "give the spec's path relative to this file")
+    for case in suite.cases:
+        if case.cassette is not None and not case.cassette.is_file():
+            name = case.cassette.relative_to(suite.path.parent)
+            remedy = f"record it: flowrun {suite.flow} --record {case.cassette}"
+            yield issue_at(document, "FR706", (*case.at, "cassette"), f"there is no file '{name}'", remedy)
+
+
+def _check_tests(suite: Suite) -> Iterator[Issue]:
+    document = suite.document
+    names: dict[str, int] = {}
+    for number, (case, test) in enumerate(zip(suite.cases, document.value["tests"], strict=True), 1):
+        first = names.setdefault(case.name, number)
+        if first != number:
+            message = f"test {first} is called {case.name!r} too"
+            yield issue_at(document, "FR207", (*case.at, "name"), message, "give each test a name of its own")
+        for index, reply in enumerate(test.get("replies", ())):
+            at = (*case.at, "replies", index)
+            if "message" in reply and "error" not in reply:
+                message = "'message' is what an error says, and this reply is none"
+                yield issue_at(document, "FR208", (*at, "message"), message, "write 'content', or add 'error'")
+            if "when" in reply:
+                yield from _check_when(document, (*at, "when"), reply["when"])
+
+
+def _check_when(document: Document, at: DocumentPath, when: str) -> Iterator[Issue]:
+    if has_template(when):
+        remedy = "write the expression without braces"
+        yield issue_at(document, "FR403", at, "'when' is an expression, and has the braces of a template", remedy)
+        return
+    try:
+        reads = reads_of_expression(when)
+        compile_condition(when)
+    except TemplateError as exc:
+        yield issue_at(document, "FR401", at, str(exc), "write an expression such as request.state == 'ask'")
+        return
+    for root in sorted(reads.roots - {"request"}):
+        yield issue_at(document, "FR402", at, f"there is no name {root!r}", "the only name is: request")
+    members = {str(path[1]) for path in reads.paths if path[0] == "request" and len(path) > 1}
+    for member in sorted(members.difference(REQUEST)):
+        remedy = suggest(member, REQUEST, "members")
+        yield issue_at(document, "FR404", at, f"'request' has no member {member!r}", remedy)
+
+
+# --- checks against the flow --------------------------------------------------------------------------------------
+
+
+def check_case(suite: Suite, case: Case, graph: Graph) -> list[Issue]:
+    """Find names of tools and states in a test that its flow and the sub-flows do not have."""
+    family = list(_family(graph))
+    states = [(name, state) for flow in family for name, state in flow.spec.states.items()]
+    tools = {name for flow in family for name in flow.tools}
+    entrypoints = {state.entrypoint for _, state in states if isinstance(state, Call)}
+    waits = {name for name, state in states if isinstance(state, Wait)}
+    stubs = [((*case.at, "tools", name), name) for name in case.stubs]
+    answers = [((*case.at, "answers", index, "state"), one.state) for index, one in enumerate(case.answers)]
+    path = [((*case.at, "expect", "path", index), name) for index, name in enumerate(case.expect.path or ())]
+    return [
+        *_unknown(suite, "FR702", stubs, tools | entrypoints, "tool or called function", key=True),
+        *_unknown(suite, "FR701", answers, waits, "wait state"),
+        *_unknown(suite, "FR701", path, set(graph.spec.states), "state"),
+    ]
+
+
+def _unknown(
+    suite: Suite,
+    code: str,
+    names: Iterable[tuple[DocumentPath, str]],
+    known: Collection[str],
+    kind: str,
+    *,
+    key: bool = False,
+) -> Iterator[Issue]:
+    for at, name in names:
+        if name not in known:
+            remedy = suggest(name, known, f"{kind.replace(' or', 's or')}s")
+            yield issue_at(suite.document, code, at, f"the flow has no {kind} {name!r}", remedy, key=key)
+
+
+def _family(graph: Graph) -> Iterator[Graph]:
+    """Give a graph and those of its sub-flows; none runs itself, so there is an end."""
+    yield graph
+    for child in graph.flows.values():
+        yield from _family(child)

@@ -1,0 +1,100 @@
+"""The pytest plugin: ``pytest specs/`` collects ``*.test.yaml`` files, and each test in them is one of pytest's.
+
+pytest loads it in every run of every project where flowrun is installed, so flowrun itself is imported only once there
+is a test file.
+"""
+
+from collections.abc import Iterable
+from os import PathLike, environ
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from flowrun.testing.session import Session
+    from flowrun.testing.suite import Case, Suite
+
+_SUFFIX = ".test.yaml"
+_SESSION: "pytest.StashKey[Session]" = pytest.StashKey()
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> "SpecFile | None":
+    """Take test files."""
+    if not file_path.name.endswith(_SUFFIX):
+        return None
+    return SpecFile.from_parent(parent, path=file_path)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Give back what the tests started."""
+    session = config.stash.get(_SESSION, None)
+    if session is not None:
+        session.close()
+
+
+def _session(config: pytest.Config) -> "Session":
+    if _SESSION not in config.stash:
+        from flowrun.testing.readers import vllm_reader_here
+        from flowrun.testing.session import Session
+
+        config.stash[_SESSION] = Session(environ=environ, open_reader=vllm_reader_here())
+    return config.stash[_SESSION]
+
+
+class SpecFile(pytest.File):
+    """A test file."""
+
+    def collect(self) -> Iterable["SpecItem"]:
+        """Give its tests."""
+        from flowrun.errors import FlowrunError
+        from flowrun.testing.load import load_suite
+        from flowrun.testing.verdict import explain_error, render_problem
+
+        try:
+            suite = load_suite(_shortest(self.path, self.config.invocation_params.dir))
+        except FlowrunError as exc:
+            lines = [line for problem in explain_error(exc) for line in render_problem(problem)]
+            raise self.CollectError("\n".join(lines)) from exc
+        for case in suite.cases:
+            yield SpecItem.from_parent(self, name=case.name, suite=suite, case=case)
+
+
+def _shortest(path: Path, folder: Path) -> Path:
+    """Give a path as the user would write it."""
+    return path.relative_to(folder) if path.is_relative_to(folder) and Path.cwd() == folder else path
+
+
+class SpecItem(pytest.Item):
+    """A test of a test file."""
+
+    def __init__(self, *, suite: "Suite", case: "Case", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._suite = suite
+        self._case = case
+
+    def runtest(self) -> None:
+        """Run it."""
+        verdict = _session(self.config).run(self._suite, self._case)
+        if verdict.status == "skipped":
+            pytest.skip(verdict.reason)
+        if verdict.status == "failed":
+            from flowrun.testing.verdict import render_verdict
+
+            raise SpecTestFailed(render_verdict(verdict))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *args: Any, **kwargs: Any) -> Any:
+        """Show the report of a failed test; a traceback of flowrun's own would say nothing."""
+        if isinstance(excinfo.value, SpecTestFailed):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, *args, **kwargs)
+
+    def reportinfo(self) -> tuple[PathLike[str], int, str]:
+        """Say where it is."""
+        from flowrun.loading import place_of
+
+        return self.path, place_of(self._suite.document, self._case.at).line - 1, self.name
+
+
+class SpecTestFailed(Exception):
+    """A spec test failed; the message is its report."""

@@ -1,0 +1,76 @@
+"""Checking many specs in one call: specs a second after start-up, and what reading their YAML alone would allow."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+from tempfile import TemporaryDirectory
+
+import yaml
+
+from flowrun.prepare import check_file
+
+_ROOT = Path(__file__).parents[2]
+_SPECS = 1000
+_PASSES = 3
+_AIM = 300
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"\nChecking {_SPECS} specs, specs a second on one core (most and median of {_PASSES} interleaved passes)\n")
+    print(f"{'':38} {'most':>6} {'median':>7}    aim")
+    with TemporaryDirectory() as folder:
+        files = write_specs(Path(folder), _SPECS)
+        ways: dict[str, Callable[[Path], object]] = {
+            "flowrun validate, tools imported": lambda file: _check(file, imports=True),
+            "flowrun validate --no-import": lambda file: _check(file, imports=False),
+            "yaml.load with libyaml, nothing checked": lambda file: yaml.load(file.read_bytes(), yaml.CSafeLoader),
+        }
+        rates: dict[str, list[float]] = {label: [] for label in ways}
+        for way in ways.values():
+            way(files[0])  # what is imported and compiled once is start-up
+        for _ in range(_PASSES):
+            for label, way in ways.items():
+                rates[label].append(_rate(way, files))
+    for label, found in rates.items():
+        found.sort()
+        aim = f"{_AIM:6}" if label.startswith("flowrun") else ""
+        print(f"{label:38} {found[-1]:6.0f} {found[len(found) // 2]:7.0f} {aim}")
+
+
+def write_specs(folder: Path, count: int) -> list[Path]:
+    """Write copies of the weather spec under other names, without its few-shot examples, beside its tools."""
+    copytree(_ROOT / "tools", folder / "tools", ignore=ignore_patterns("__pycache__"))
+    copytree(_ROOT / "specs" / "templates", folder / "templates")
+    before, messages, behind = _parts((_ROOT / "specs" / "weather.yaml").read_text(encoding="utf-8"))
+    question = messages.rstrip().splitlines()[-1]
+    files = []
+    for number in range(count):
+        text = f"{before}messages:\n{question}\n\n{behind}".replace("name: weather", f"name: weather_{number}", 1)
+        files.append(folder / f"weather_{number}.yaml")
+        files[-1].write_text(text, encoding="utf-8")
+    return files
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """Split a spec around its messages."""
+    before, _, rest = text.partition("\nmessages:\n")
+    messages, _, behind = rest.partition("\nstates:\n")
+    return f"{before}\n", messages, f"states:\n{behind}"
+
+
+def _check(file: Path, *, imports: bool) -> None:
+    issues = check_file(file, profile=None, project_dir=None, environ={}, imports=imports)
+    assert not issues, issues
+
+
+def _rate(way: Callable[[Path], object], files: list[Path]) -> float:
+    begun = time.perf_counter()
+    for file in files:
+        way(file)
+    return len(files) / (time.perf_counter() - begun)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Virtual time: order is kept, nothing waits, and real work gets the time that it takes."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+from flowrun.testing.clock import VirtualLoop
+
+T = TypeVar("T")
+
+
+def run(loop: VirtualLoop, work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
+
+
+def test_a_year_passes_at_once_and_in_order() -> None:
+    seen: list[str] = []
+
+    async def sleep(name: str, days: float) -> None:
+        await asyncio.sleep(days * 86_400)
+        seen.append(name)
+
+    async def all_of_them() -> float:
+        begun = asyncio.get_running_loop().time()
+        await asyncio.gather(sleep("year", 365), sleep("day", 1), sleep("week", 7))
+        return asyncio.get_running_loop().time() - begun
+
+    begun = time.monotonic()
+    assert run(VirtualLoop(), all_of_them()) == pytest.approx(365 * 86_400, abs=5)
+    assert seen == ["day", "week", "year"]
+    assert time.monotonic() - begun < 5
+
+
+def test_a_timeout_ends_a_sleep_that_is_longer() -> None:
+    async def sleep_too_long() -> str:
+        try:
+            async with asyncio.timeout(60):
+                await asyncio.sleep(61)
+        except TimeoutError:
+            return "too long"
+        return "in time"
+
+    assert run(VirtualLoop(), sleep_too_long()) == "too long"
+
+
+def test_real_work_is_waited_for_under_its_own_timeout() -> None:
+    loop = VirtualLoop()
+    release = threading.Event()
+
+    async def work() -> str:
+        with loop.real_time():
+            done = asyncio.get_running_loop().run_in_executor(None, release.wait, 30)
+            asyncio.get_running_loop().call_later(0.01, release.set)
+            async with asyncio.timeout(30):
+                return "done" if await done else "given up"
+
+    assert run(loop, work()) == "done"
+    assert not loop.at_work

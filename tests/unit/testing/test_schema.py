@@ -1,0 +1,80 @@
+"""The schema of test files: it says what the code reads, and every property of it is described."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from jsonschema import Draft202012Validator
+
+from flowrun.adapters.scripted import ScriptedCall
+from flowrun.errors import FAILURES
+from flowrun.loading.schema import find_schema
+from flowrun.testing.load import REQUEST, TEST_SCHEMA
+from flowrun.testing.suite import Expectation, ExpectedCall, GivenAnswer, RawReply, Stub
+
+SCHEMA: dict[str, Any] = json.loads(find_schema(TEST_SCHEMA).read_text())
+DEFS = SCHEMA["$defs"]
+
+
+def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(schema, dict):
+        yield path, schema
+        for key, value in schema.items():
+            yield from subschemas(value, f"{path}/{key}")
+    elif isinstance(schema, list):
+        for index, value in enumerate(schema):
+            yield from subschemas(value, f"{path}/{index}")
+
+
+def test_it_is_a_valid_schema() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("properties", "kind"),
+    [
+        pytest.param(DEFS["reply"]["properties"], RawReply, id="reply"),
+        pytest.param(DEFS["reply"]["properties"]["tool_calls"]["items"]["properties"], ScriptedCall, id="call"),
+        pytest.param(DEFS["stub"]["properties"], Stub, id="stub"),
+        pytest.param(DEFS["answer"]["properties"], GivenAnswer, id="answer"),
+        pytest.param(DEFS["expectation"]["properties"], Expectation, id="expectation"),
+        pytest.param(DEFS["expectation"]["properties"]["calls"]["items"]["properties"], ExpectedCall, id="made-call"),
+    ],
+)
+def test_its_properties_are_the_fields_that_are_read(properties: dict[str, Any], kind: Any) -> None:
+    assert set(properties) == {field.encode_name for field in msgspec.structs.fields(kind)}
+
+
+def test_its_names_of_errors_are_the_failures() -> None:
+    assert DEFS["error_name"]["enum"] == list(FAILURES)
+
+
+def test_it_says_what_a_when_may_read() -> None:
+    described = DEFS["reply"]["properties"]["when"]["description"]
+    assert [name for name in REQUEST if f"request.{name}" not in described] == []
+
+
+def test_every_property_is_described() -> None:
+    properties = [
+        (f"{path}/{name}", schema)
+        for path, parent in subschemas(SCHEMA)
+        for name, schema in parent.get("properties", {}).items()
+    ]
+    assert [path for path, schema in properties if "description" not in _resolved(schema)] == []
+
+
+def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    referred = DEFS[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else {}
+    return {**referred, **schema}
+
+
+def test_examples_match_what_they_are_examples_of() -> None:
+    wrong = [
+        path
+        for path, schema in subschemas(SCHEMA)
+        for example in schema.get("examples", ())
+        if not Draft202012Validator({**schema, "$defs": DEFS}).is_valid(example)
+    ]
+    assert wrong == []

@@ -28,6 +28,10 @@ from flowrun.spec import JSON, Call, Chat, Model, Tool
 Function = Callable[..., JSON]
 
 
+_ONLY_A_SUB_FLOW = "FR704"
+"""As a warning, it says that a flow has no model of its own: it may be checked alone, and cannot be run alone."""
+
+
 class BoundModel(msgspec.Struct, frozen=True):
     """A model, and the folder from which its paths count."""
 
@@ -122,7 +126,12 @@ def prepare_flow(
     """
     loaded = load_spec(path, profile=profile, environ=environ, require_environment=require_environment)
     tree = load_flows(loaded, profile=profile, environ=environ, require_environment=require_environment)
-    errors = [issue for issue in _check(tree, project_dir, imports=True) if issue.severity == "error"]
+    issues = _check(tree, project_dir, imports=True)
+    errors = [
+        msgspec.structs.replace(issue, severity="error")
+        for issue in issues
+        if issue.severity == "error" or issue.code == _ONLY_A_SUB_FLOW
+    ]
     if errors:
         raise SpecError(errors)
     from flowrun.adapters.functions import PythonFunctions

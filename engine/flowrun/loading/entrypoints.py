@@ -162,7 +162,9 @@ def _function(module: ModuleType, name: str) -> Callable[..., Any]:
     for part in name.split("."):
         if not hasattr(found, part):
             functions = [
-                known for known in vars(found) if callable(getattr(found, known)) and not known.startswith("_")
+                known
+                for known, value in vars(found).items()
+                if callable(value) and not known.startswith("_") and getattr(value, "__module__", "") == module.__name__
             ]
             raise EntrypointError(f"{owner} has no function '{part}'", _other_function(owner, part, functions))
         found = getattr(found, part)

@@ -75,7 +75,7 @@ class _Loader:
         chain = (*above, here)
         flows: dict[str, FlowTree] = {}
         issues: list[Issue] = []
-        for path, reference in references(loaded.spec):
+        for path, reference in (*references(loaded.spec), *_declared_here(loaded, base)):
             if reference in flows:
                 continue
             try:
@@ -141,6 +141,13 @@ def inherit(parent: Spec, child: Spec) -> Spec:
         sampling={**parent.sampling, **child.sampling},
         flows={**parent.flows, **child.flows},
     )
+
+
+def _declared_here(loaded: Loaded, base: Path) -> Iterator[tuple[Path, str]]:
+    """Give a reference to each local flow that this flow declares, so that one that nothing runs is checked too."""
+    for name in loaded.spec.flows:
+        if (*base, "flows", name) in loaded.document.places:
+            yield ("flows", name), f"#{name}"
 
 
 def _folder(loaded: Loaded) -> FilePath:

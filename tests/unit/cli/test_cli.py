@@ -175,3 +175,10 @@ def test_help_imports_only_click() -> None:
 def test_doctor_as_json() -> None:
     findings = json.loads(flowrun("doctor", "--json").stdout)
     assert {"python", "flowrun", "vllm", "gpu", "processor", "memory", "cache"} <= {f["subject"] for f in findings}
+
+
+def test_a_flow_without_a_model_does_not_run_alone(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("flowrun: v1\nname: s\nversion: 1.0.0\nmessages: [{role: user, content: hi}]\n")
+    done = flowrun("s.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "FR704  states\n  the flow has no model of its own" in done.stderr

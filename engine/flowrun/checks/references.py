@@ -7,7 +7,7 @@ from flowrun.checks.subject import Subject
 from flowrun.errors import Issue, Path
 from flowrun.graph import edges
 from flowrun.loading.suggestions import suggest
-from flowrun.spec import DEFAULT_MODEL, MAIN, Chat, Flow, Map, Parallel, Tools
+from flowrun.spec import MAIN, Chat, Flow, Map, Parallel, Tools
 
 
 def check_references(subject: Subject) -> Iterator[Issue]:
@@ -52,7 +52,7 @@ def _chats(subject: Subject) -> Iterator[Issue]:
 
 def _model(subject: Subject, path: Path, name: str) -> Iterator[Issue]:
     """A flow without any model takes those of the flow that runs it."""
-    if name == DEFAULT_MODEL and not subject.spec.models:
+    if not subject.spec.models:
         message = "the flow has no model of its own, so it runs only as a sub-flow of one that has"
         remedy = "give it a model, if it shall run by itself"
         yield subject.issue("FR704", ("states",), message, remedy, key=True, severity="warning")

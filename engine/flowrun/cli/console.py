@@ -97,8 +97,10 @@ class Console:
                 value = event.value if isinstance(event.value, str) else json.dumps(event.value, ensure_ascii=False)
                 self._line("magenta", "result", f"{name}: {_shorten(value)}  ({seconds:.1f} s)")
             case Failed():
+                call = self._called.get((self._child, event.step, event.index))
                 self._took(event.step, event.index)
-                self._line("red", "failed", f"{event.failure.name}: {event.failure.message}")
+                name = f"{call.tool or call.entrypoint}: " if call is not None else ""
+                self._line("red", "failed", f"{name}{event.failure.name}: {event.failure.message}")
             case Started():
                 for name, value in event.inputs.items():
                     self._line("dim", "input", f"{name}: {_shorten(str(value))}")

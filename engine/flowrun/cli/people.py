@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import click
 
 from flowrun.adapters.threads import DaemonThreads
+from flowrun.errors import NobodyAnswers
 from flowrun.events import AskPerson
 from flowrun.graph import compile_schema
 from flowrun.spec import JSON
@@ -26,21 +27,32 @@ class TerminalPeople:
         self._one_at_a_time = asyncio.Lock()
 
     async def answer(self, effect: AskPerson) -> JSON:
-        """Ask until the answer matches."""
+        """Ask until the answer matches.
+
+        Raises:
+            NobodyAnswers: the terminal was closed, or its input ended (Ctrl-D).
+        """
         async with self._one_at_a_time:
-            return await self._threads.run(lambda: _ask(effect), timeout=None)
+            answers = await self._threads.run(lambda: _ask(effect), timeout=None)
+        if not answers:
+            raise NobodyAnswers
+        return answers[0]
 
 
-def _ask(effect: AskPerson) -> JSON:
-    validate = compile_schema(effect.schema)
-    click.echo(f"\n{effect.prompt}", err=True)
-    while True:
-        text = click.prompt(_what(effect.schema), err=True, prompt_suffix=" > ")
-        value = read_answer(text, effect.schema)
-        wrong = validate(value)
-        if wrong is None:
-            return value
-        click.echo(f"that does not match: {wrong}", err=True)
+def _ask(effect: AskPerson) -> tuple[JSON] | tuple[()]:
+    """Ask; give the answer, or nothing if the input has ended. Never raises, for nobody would hear of it."""
+    try:
+        validate = compile_schema(effect.schema)
+        click.echo(f"\n{effect.prompt}", err=True)
+        while True:
+            text = click.prompt(_what(effect.schema), err=True, prompt_suffix=" > ")
+            value = read_answer(text, effect.schema)
+            wrong = validate(value)
+            if wrong is None:
+                return (value,)
+            click.echo(f"that does not match: {wrong}", err=True)
+    except (click.Abort, EOFError, OSError, ValueError):
+        return ()
 
 
 def read_answer(text: str, schema: Mapping[str, JSON]) -> JSON:

@@ -11,6 +11,7 @@ import click
 from flowrun import __version__
 from flowrun.cli.report import colours_wanted, render_github, render_json, render_sarif, render_with_source
 from flowrun.cli.specs import find_specs
+from flowrun.cli.streams import answer_stream
 from flowrun.errors import Issue, UsageError
 from flowrun.prepare import check_file
 
@@ -37,10 +38,11 @@ def command(paths: tuple[Path, ...], form: str, profile: str | None, no_import: 
     if not files:
         raise UsageError(f"no spec in {', '.join(map(str, paths))}: a spec is a YAML file with a key 'flowrun'")
     found: dict[Issue, None] = {}  # a sub-flow's issues are found with each flow that runs it
-    for file in files:
-        found |= dict.fromkeys(
-            check_file(file, profile=profile, project_dir=project_dir, environ=os.environ, imports=not no_import)
-        )
+    with answer_stream():  # what a tool's module prints while it is imported is no part of the report
+        for file in files:
+            found |= dict.fromkeys(
+                check_file(file, profile=profile, project_dir=project_dir, environ=os.environ, imports=not no_import)
+            )
     issues = list(found)
     if report := _report(issues, form):
         click.echo(report)

@@ -182,3 +182,15 @@ def test_a_flow_without_a_model_does_not_run_alone(tmp_path: Path) -> None:
     done = flowrun("s.yaml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert "FR704  states\n  the flow has no model of its own" in done.stderr
+
+
+def test_what_a_module_prints_is_no_part_of_a_report(tmp_path: Path) -> None:
+    (tmp_path / "chatty").mkdir()
+    (tmp_path / "chatty" / "__init__.py").write_text("print('NOISE')\ndef greet() -> str:\n    return 'hi'\n")
+    (tmp_path / "s.yaml").write_text(
+        "flowrun: v1\nname: s\nversion: 1.0.0\n"
+        "states:\n  a: {type: call, entrypoint: 'chatty:greet', next: e}\n  e: {type: end}\n"
+    )
+    done = flowrun("validate", "--format", "json", "s.yaml", cwd=tmp_path)
+    assert (done.returncode, json.loads(done.stdout)) == (0, [])
+    assert "NOISE" in done.stderr

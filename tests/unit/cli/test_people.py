@@ -7,7 +7,8 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,30 @@ def test_reading_an_answer(text: str, schema: Mapping[str, Any], value: Any) -> 
 
 
 def test_asking_on_a_terminal_until_the_answer_matches() -> None:
+    with _terminal() as (ours, process):
+        asked = _until(ours, " > ")
+        assert "Pay 500 back to customer 3 for order 45?" in asked
+        os.write(ours, b'{"ok": "perhaps"}\n')
+        assert "that does not match" in _until(ours, " > ")
+        os.write(ours, b'{"ok": true}\n')
+        _until(ours, "succeeded")
+        out, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0
+        assert json.loads(out) == {"paid": 500, "entry": 1}
+
+
+def test_who_ends_the_input_has_not_answered() -> None:
+    with _terminal() as (ours, process):
+        _until(ours, " > ")
+        os.write(ours, b"\x04")
+        _until(ours, "nobody was there to answer")
+        out, _ = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, out) == (1, "")
+
+
+@contextmanager
+def _terminal() -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """Run the refund on a terminal of our own; give its other side and the process."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "flowrun", "specs/refund.yaml", "-i", "amount=500"],
@@ -48,19 +73,11 @@ def test_asking_on_a_terminal_until_the_answer_matches() -> None:
     )
     os.close(theirs)
     try:
-        asked = _until(ours, " > ")
-        assert "Pay 500 back to customer 3 for order 45?" in asked
-        os.write(ours, b'{"ok": "perhaps"}\n')
-        assert "that does not match" in _until(ours, " > ")
-        os.write(ours, b'{"ok": true}\n')
-        _until(ours, "succeeded")
-        out, _ = process.communicate(timeout=PATIENCE)
+        yield ours, process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
         os.close(ours)
-    assert process.returncode == 0
-    assert json.loads(out) == {"paid": 500, "entry": 1}
 
 
 def _until(terminal: int, sign: str) -> str:

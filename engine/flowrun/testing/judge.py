@@ -102,4 +102,4 @@ def diff_lines(left: Sequence[str], right: Sequence[str], *, context: int = 3) -
 
 
 def _lines(value: JSON) -> list[str]:
-    return json.dumps(value, ensure_ascii=False, indent=2).splitlines()
+    return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True).splitlines()

@@ -1,4 +1,4 @@
-"""A spec compiled: flat tables for the machine, a networkx graph for analysis. Compiling evaluates nothing.
+"""A spec compiled: flat tables for the machine, its ways for analysis. Compiling evaluates nothing.
 
 Templates become functions, names become references, schemas become validators; a reference that leads nowhere raises
 ``KeyError`` here, so the checks come first.
@@ -6,7 +6,7 @@ Templates become functions, names become references, schemas become validators; 
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 import msgspec
 
@@ -36,9 +36,6 @@ from flowrun.spec import (
     Working,
 )
 from flowrun.templates import Evaluator, Scope, compile_condition, compile_expression, compile_text, compile_value
-
-if TYPE_CHECKING:
-    import networkx
 
 Validator = Callable[[JSON], str | None]
 """Checks a value against a JSON Schema; gives what is wrong in one sentence, or None."""
@@ -377,15 +374,3 @@ def _state_edges(name: str, state: Working) -> Iterator[Edge]:
     for index, catch in enumerate(state.catch):
         path = ("states", name, "catch", index, "to")
         yield Edge(source=name, target=catch.to, kind="catch", label=", ".join(catch.errors) or "any error", path=path)
-
-
-def to_networkx(spec: Spec) -> "networkx.MultiDiGraph[str]":
-    """Give the states as a graph, each way with its ``Edge`` as ``edge``; those that lead nowhere are left out."""
-    import networkx
-
-    graph: networkx.MultiDiGraph[str] = networkx.MultiDiGraph()
-    graph.add_nodes_from(spec.states)
-    for edge in edges(spec):
-        if edge.target in spec.states:
-            graph.add_edge(edge.source, edge.target, edge=edge)
-    return graph

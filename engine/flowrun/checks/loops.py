@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from flowrun.checks.subject import Subject
 from flowrun.checks.texts import Text, texts_of
-from flowrun.checks.ways import Slot, gains
+from flowrun.checks.ways import Slot, cycles, gains
 from flowrun.errors import Issue
 from flowrun.graph import Edge
 from flowrun.spec import Chat, Flow, Map, Parallel, Spec, State, Wait
@@ -20,7 +20,7 @@ def check_loops(subject: Subject) -> Iterator[Issue]:
     quiet = {name for name, state in spec.states.items() if name in ways.facts and not _asks(subject, state)}
     inner = {name: [edge for edge in ways.outgoing[name] if edge.target in quiet] for name in quiet}
     conditions = [text for text in texts_of(spec) if text.moment == "left"]
-    for loop in _loops(spec, inner):
+    for loop in cycles(inner):
         leaving = [edge for name in loop for edge in ways.outgoing[name] if edge.target not in loop]
         if leaving and not _ends_by_itself(spec, loop, ways.outgoing, leaving, conditions):
             first = next(name for name in spec.states if name in loop)
@@ -47,27 +47,6 @@ def _flow_asks(flow: Spec | None) -> bool:
     if flow is None:
         return True
     return any(isinstance(state, (Chat, Wait, Flow, Map, Parallel)) for state in flow.states.values())
-
-
-def _loops(spec: Spec, inner: Mapping[str, list[Edge]]) -> list[set[str]]:
-    """Give the strongly connected parts that hold a cycle, by what reaches what: specs are small."""
-    after = {name: _after(inner, name) for name in inner}
-    loops: list[set[str]] = []
-    for name in spec.states:
-        if name in inner and name in after[name] and not any(name in loop for loop in loops):
-            loops.append({name} | {other for other in after[name] if name in after[other]})
-    return loops
-
-
-def _after(inner: Mapping[str, list[Edge]], name: str) -> set[str]:
-    found: set[str] = set()
-    waiting = [name]
-    while waiting:
-        for edge in inner[waiting.pop()]:
-            if edge.target not in found:
-                found.add(edge.target)
-                waiting.append(edge.target)
-    return found
 
 
 def _ends_by_itself(

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from flowrun.checks.subject import Subject
 from flowrun.checks.vllm_names import ENGINE, REASONING_PARSERS, SAMPLING, TOOL_CALL_PARSERS
 from flowrun.errors import Issue, Path
+from flowrun.loading.signatures import JSON_TYPES
 from flowrun.loading.suggestions import did_you_mean, suggest
 from flowrun.loading.wording import listed, show
 from flowrun.spec import JSON, Chat, Model, Spec
@@ -76,16 +77,6 @@ RANGES: Final[Mapping[str, Range]] = {
     "prompt_logprobs": Range(least=-1),
 }
 """What vLLM's ``SamplingParams`` verifies."""
-
-_KINDS: Final[Mapping[type, str]] = {
-    str: "string",
-    bool: "boolean",
-    int: "integer",
-    float: "number",
-    list: "array",
-    dict: "object",
-    type(None): "null",
-}
 
 
 def check_models(subject: Subject) -> Iterator[Issue]:
@@ -157,7 +148,7 @@ def _sampling(subject: Subject, path: Path, given: Mapping[str, JSON], models: l
 
 def _wrong(name: str, value: JSON) -> str:
     """Say what a parameter must be, if its value is something else; null is the same as leaving it out."""
-    kinds, kind = SAMPLING[name], _KINDS[type(value)]
+    kinds, kind = SAMPLING[name], JSON_TYPES[type(value)]
     if kind == "null":
         return ""
     if (kind == "number" and value.is_integer()) or (kind == "integer" and "number" in kinds):

@@ -1,4 +1,4 @@
-"""The states as a graph, and what a run has set by the time that it enters each of them. Plain loops: it must be fast.
+"""The states as a graph, and what a run has set by the time that it enters each of them.
 
 A forward data flow over the graph, to its fixed point. What must be set at a merge is what every way there has set;
 who may have given the last reply is who may have on any way. A way out of a failed state (``catch``) has the error and
@@ -6,13 +6,16 @@ nothing of what the state would have set.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from flowrun.graph import Edge, edges
 from flowrun.spec import Chat, End, Spec, Tools, Working
+
+if TYPE_CHECKING:
+    import networkx
 
 Slot = tuple[str, ...]
 """What may be set or not: ``("reply",)``, ``("vars", "draft")``, ``("outputs", "ask")``."""
@@ -100,28 +103,41 @@ def own_gains(name: str, state: Working) -> frozenset[Slot]:
     return frozenset(own)
 
 
-def reached(outgoing: Mapping[str, list[Edge]], starts: Any) -> set[str]:
+def reached(outgoing: Mapping[str, list[Edge]], starts: Iterable[str]) -> set[str]:
     """Give the states that some way leads to from those given, and these themselves."""
-    found = set(starts)
-    waiting = list(found)
-    while waiting:
-        for edge in outgoing[waiting.pop()]:
-            if edge.target not in found:
-                found.add(edge.target)
-                waiting.append(edge.target)
-    return found
+    import networkx
+
+    graph = _graph(outgoing)
+    return {name for start in starts for name in (start, *networkx.descendants(graph, start))}
 
 
-def reaching(incoming: Mapping[str, list[Edge]], ends: Any) -> set[str]:
+def reaching(incoming: Mapping[str, list[Edge]], ends: Iterable[str]) -> set[str]:
     """Give the states from which some way leads to those given, and these themselves."""
-    found = set(ends)
-    waiting = list(found)
-    while waiting:
-        for edge in incoming[waiting.pop()]:
-            if edge.source not in found:
-                found.add(edge.source)
-                waiting.append(edge.source)
-    return found
+    import networkx
+
+    graph = _graph(incoming)
+    return {name for end in ends for name in (end, *networkx.ancestors(graph, end))}
+
+
+def cycles(inner: Mapping[str, list[Edge]]) -> list[set[str]]:
+    """Give the strongly connected parts that hold a cycle."""
+    import networkx
+
+    graph = _graph(inner)
+    return [
+        part
+        for part in networkx.strongly_connected_components(graph)
+        if len(part) > 1 or any(graph.has_edge(name, name) for name in part)
+    ]
+
+
+def _graph(ways: Mapping[str, list[Edge]]) -> "networkx.DiGraph[str]":
+    import networkx
+
+    graph: networkx.DiGraph[str] = networkx.DiGraph()
+    graph.add_nodes_from(ways)
+    graph.add_edges_from((edge.source, edge.target) for edges in ways.values() for edge in edges)
+    return graph
 
 
 def spell(path: list[Edge]) -> Iterator[str]:

@@ -122,14 +122,11 @@ class _Loader:
         return self._files[key]
 
     def _load(self, path: FilePath) -> Loaded:
-        plain = load_spec(path, environ=self._environ, require_environment=False)
-        profiles = plain.document.value.get("profiles", {})
-        return load_spec(
-            path,
-            profile=self._profile if self._profile in profiles else None,
-            environ=self._environ,
-            require_environment=self._require_environment,
-        )
+        profile = self._profile
+        if profile is not None:
+            plain = load_spec(path, environ=self._environ, require_environment=False)
+            profile = profile if profile in plain.document.value.get("profiles", {}) else None
+        return load_spec(path, profile=profile, environ=self._environ, require_environment=self._require_environment)
 
 
 def inherit(parent: Spec, child: Spec) -> Spec:

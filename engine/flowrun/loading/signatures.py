@@ -202,7 +202,7 @@ def _with_type(schema: dict[str, JSON]) -> dict[str, JSON]:
     values = schema.get("enum")
     if "type" in schema or not isinstance(values, list) or len(kinds := {type(value) for value in values}) != 1:
         return schema
-    return {"type": _JSON_TYPES[kinds.pop()], **schema}
+    return {"type": JSON_TYPES[kinds.pop()], **schema}
 
 
 def _contradiction(name: str, declared: JSON, takes: dict[str, JSON]) -> str:
@@ -232,7 +232,7 @@ def _kinds(schema: JSON) -> set[str] | None:
     if not isinstance(schema, dict):
         return None
     if (values := _values(schema)) is not None:
-        return {_JSON_TYPES[type(value)] for value in values}
+        return {JSON_TYPES[type(value)] for value in values}
     if "type" in schema:
         return {schema["type"]} if isinstance(schema["type"], str) else set(schema["type"])
     branches: list[JSON] = schema["anyOf"] if "anyOf" in schema else schema.get("oneOf", [])
@@ -244,7 +244,7 @@ def _kinds(schema: JSON) -> set[str] | None:
     return kinds or None
 
 
-_JSON_TYPES: Final[dict[type, str]] = {
+JSON_TYPES: Final[dict[type, str]] = {
     str: "string",
     bool: "boolean",
     int: "integer",

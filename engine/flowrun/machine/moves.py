@@ -19,11 +19,8 @@ def leave(graph: Graph, run: Run, output: JSON) -> Next:
     node = graph.nodes[run.state]
     assert not isinstance(node, EndNode)
     run = replace(run, outputs={**run.outputs, run.state: output}, awaiting=())
-    if node.assignments:
-        variables = dict(run.vars)
-        for name, evaluate in node.assignments:
-            variables[name] = evaluate(scope_of(run))
-            run = replace(run, vars=dict(variables))
+    for name, evaluate in node.assignments:
+        run = replace(run, vars={**run.vars, name: evaluate(scope_of(run))})
     scope = None
     for way in node.ways:
         if way.holds is None or way.holds(scope := scope or scope_of(run)):

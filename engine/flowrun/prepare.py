@@ -14,6 +14,7 @@ from flowrun.errors import Path as ErrorPath
 from flowrun.events import ToolDeclaration
 from flowrun.graph import Graph, compile_graph
 from flowrun.loading import (
+    ON_DISK,
     EntrypointError,
     FlowTree,
     Loaded,
@@ -23,6 +24,7 @@ from flowrun.loading import (
     load_spec,
 )
 from flowrun.ports import Functions
+from flowrun.snapshots import Snapshot, flow_name
 from flowrun.spec import JSON, Call, Chat, Model, Tool
 
 Function = Callable[..., JSON]
@@ -115,17 +117,22 @@ def prepare_flow(
     project_dir: Path | None,
     environ: Mapping[str, str],
     require_environment: bool = True,
+    max_calls: int | None = None,
+    snapshot: Snapshot | None = None,
 ) -> Flow:
     """Load, check and compile a spec and its sub-flows.
 
     Without ``require_environment`` variables need not be set: spec tests ask no model, so they need no keys.
+    ``max_calls`` bounds how many functions run at once. With a ``snapshot`` the files and the tools are as they were
+    when it was taken; ``path`` says only where they lay, and ``profile`` is the snapshot's.
 
     Raises:
         SpecError: the specs have errors; all of them.
         UsageError: the file or the profile is not there.
     """
-    loaded = load_spec(path, profile=profile, environ=environ, require_environment=require_environment)
-    tree = load_flows(loaded, profile=profile, environ=environ, require_environment=require_environment)
+    files = ON_DISK if snapshot is None else snapshot.files_in(path.parent)
+    loaded = load_spec(path, profile=profile, environ=environ, require_environment=require_environment, files=files)
+    tree = load_flows(loaded, profile=profile, environ=environ, require_environment=require_environment, files=files)
     issues = _check(tree, project_dir, imports=True)
     errors = [
         msgspec.structs.replace(issue, severity="error")
@@ -136,13 +143,13 @@ def prepare_flow(
         raise SpecError(errors)
     from flowrun.adapters.functions import PythonFunctions
 
-    compiler = _Compiler(project_dir)
+    compiler = _Compiler(project_dir, path.resolve().parent, {} if snapshot is None else snapshot.tools)
     graph = compiler.compile(tree)
     return Flow(
         loaded=loaded,
         tree=tree,
         graph=graph,
-        functions=PythonFunctions(compiler.functions),
+        functions=PythonFunctions(compiler.functions, max_calls=max_calls),
         models=compiler.models,
         secrets=_secrets(tree),
     )
@@ -155,7 +162,11 @@ def _secrets(tree: FlowTree) -> dict[str, str]:
 class _Compiler:
     """One pass over a tree of checked flows: each is compiled once, and one backend serves all equal models."""
 
-    def __init__(self, project_dir: Path | None) -> None:
+    def __init__(
+        self, project_dir: Path | None, folder: Path, declared: Mapping[str, Mapping[str, ToolDeclaration]]
+    ) -> None:
+        self._folder = folder
+        self._declared = declared
         self.functions: dict[str, Function] = {}
         self.models: dict[str, BoundModel] = {}
         self._project_dir = project_dir
@@ -174,9 +185,13 @@ class _Compiler:
         self.functions |= found
         used = {state.model for state in spec.states.values() if isinstance(state, Chat)}
         backends = {name: self._backend(tree, name, model) for name, model in spec.models.items() if name in used}
+        declared = self._declared.get(flow_name(tree, self._folder), {})
         return compile_graph(
             spec,
-            declarations={name: declare_tool(name, tool, found[tool.entrypoint]) for name, tool in spec.tools.items()},
+            declarations={
+                name: declared[name] if name in declared else declare_tool(name, tool, found[tool.entrypoint])
+                for name, tool in spec.tools.items()
+            },
             flows={reference: self.compile(child) for reference, child in tree.flows.items()},
             backends=backends,
         )

@@ -3,13 +3,17 @@
 from flowrun.loading.document import Document, issue_at, place_of, redact
 from flowrun.loading.entrypoints import EntrypointError, load_entrypoint
 from flowrun.loading.flows import FlowTree, load_flows
-from flowrun.loading.load import Loaded, load_spec, parse_text
+from flowrun.loading.load import ON_DISK, Files, KeptFiles, Loaded, load_spec, parse_text
 from flowrun.loading.signatures import check_signature, derive_parameters
+from flowrun.loading.yaml_source import read_yaml
 
 __all__ = [
+    "ON_DISK",
     "Document",
     "EntrypointError",
+    "Files",
     "FlowTree",
+    "KeptFiles",
     "Loaded",
     "check_signature",
     "derive_parameters",
@@ -19,5 +23,6 @@ __all__ = [
     "load_spec",
     "parse_text",
     "place_of",
+    "read_yaml",
     "redact",
 ]

@@ -7,7 +7,7 @@ import msgspec
 
 from flowrun.errors import Issue, Path, SpecError
 from flowrun.loading.document import issue_at
-from flowrun.loading.load import Loaded, load_spec
+from flowrun.loading.load import ON_DISK, Files, Loaded, load_spec
 from flowrun.spec import Flow, Map, Parallel, Spec
 
 
@@ -36,7 +36,12 @@ class FlowTree(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_flows(
-    loaded: Loaded, *, profile: str | None = None, environ: Mapping[str, str] = {}, require_environment: bool = True
+    loaded: Loaded,
+    *,
+    profile: str | None = None,
+    environ: Mapping[str, str] = {},
+    require_environment: bool = True,
+    files: Files = ON_DISK,
 ) -> FlowTree:
     """Load the sub-flows of a spec, and theirs. What a reference leads to nowhere is left out: the checks tell of it.
 
@@ -45,7 +50,7 @@ def load_flows(
     Raises:
         SpecError: everything that is wrong with the files of sub-flows, and sub-flows that run themselves.
     """
-    return _Loader(profile, environ, require_environment).tree(loaded, (), _folder(loaded), ())
+    return _Loader(profile, environ, require_environment, files).tree(loaded, (), _folder(loaded), ())
 
 
 def references(spec: Spec) -> Iterator[tuple[Path, str]]:
@@ -62,10 +67,11 @@ def references(spec: Spec) -> Iterator[tuple[Path, str]]:
 class _Loader:
     """One pass over a tree of flows. A flow is known by its file and, if it is a local one, its name."""
 
-    def __init__(self, profile: str | None, environ: Mapping[str, str], require_environment: bool) -> None:
+    def __init__(self, profile: str | None, environ: Mapping[str, str], require_environment: bool, disk: Files) -> None:
         self._profile = profile
         self._environ = environ
         self._require_environment = require_environment
+        self._disk = disk
         self._files: dict[FilePath, Loaded] = {}
 
     def tree(
@@ -108,7 +114,7 @@ class _Loader:
             found = msgspec.structs.replace(loaded, spec=inherit(loaded.spec, own))
             return found, _declared(loaded, base, name), bool(own.models)
         path = FilePath(loaded.document.file).parent / reference
-        if not path.is_file():
+        if not self._disk.has(path):
             return None
         file = self._file(path)
         models = file.spec.models or loaded.spec.models
@@ -124,9 +130,15 @@ class _Loader:
     def _load(self, path: FilePath) -> Loaded:
         profile = self._profile
         if profile is not None:
-            plain = load_spec(path, environ=self._environ, require_environment=False)
+            plain = load_spec(path, environ=self._environ, require_environment=False, files=self._disk)
             profile = profile if profile in plain.document.value.get("profiles", {}) else None
-        return load_spec(path, profile=profile, environ=self._environ, require_environment=self._require_environment)
+        return load_spec(
+            path,
+            profile=profile,
+            environ=self._environ,
+            require_environment=self._require_environment,
+            files=self._disk,
+        )
 
 
 def inherit(parent: Spec, child: Spec) -> Spec:

@@ -31,12 +31,57 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     issues: tuple[Issue, ...] = ()
 
 
+class Files:
+    """Where specs are read from: the disk."""
+
+    def has(self, path: FilePath) -> bool:
+        """Tell whether a file is there."""
+        return path.is_file()
+
+    def read(self, path: FilePath) -> bytes:
+        """Give a file's bytes.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise UsageError(f"there is no file {path}") from error
+        except IsADirectoryError as error:
+            raise UsageError(f"{path} is a directory; name a spec in it") from error
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read: {error}") from error
+
+
+class KeptFiles(Files):
+    """Files as they were once, by their resolved paths; nothing else is there."""
+
+    def __init__(self, contents: Mapping[FilePath, bytes]) -> None:
+        self._contents = contents
+
+    def has(self, path: FilePath) -> bool:
+        """Tell whether a file was there."""
+        return path.resolve() in self._contents
+
+    def read(self, path: FilePath) -> bytes:
+        """Give a file's bytes as they were. See ``Files.read``."""
+        try:
+            return self._contents[path.resolve()]
+        except KeyError:
+            raise UsageError(f"there was no file {path}") from None
+
+
+ON_DISK: Final = Files()
+
+
 def load_spec(
     path: FilePath,
     *,
     profile: str | None = None,
     environ: Mapping[str, str] = {},
     require_environment: bool = True,
+    files: Files = ON_DISK,
 ) -> Loaded:
     """Load the spec at ``path``, with a profile merged over it and ``${VAR}`` taken from ``environ``.
 
@@ -47,7 +92,7 @@ def load_spec(
         UsageError: the file cannot be read, or has no such profile.
         SpecError: everything that is wrong with the file.
     """
-    document = read_document(_read_file(path), str(path))
+    document = read_document(files.read(path), str(path))
     return _load(document, profile=profile, environ=environ, require_environment=require_environment)
 
 
@@ -62,17 +107,6 @@ def parse_text(
     """Load a spec from a text as ``load_spec`` does from a file; ``file`` is the name in its issues."""
     document = read_yaml(text, file)
     return _load(document, profile=profile, environ=environ, require_environment=require_environment)
-
-
-def _read_file(path: FilePath) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}") from error
-    except IsADirectoryError as error:
-        raise UsageError(f"{path} is a directory; name a spec in it") from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
 
 
 def _load(document: Document, *, profile: str | None, environ: Mapping[str, str], require_environment: bool) -> Loaded:

@@ -18,8 +18,24 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     arguments: str
 
 
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply as its model wrote it: ``ids`` are its tokens, the last one ended it, each in 32 bits, little-endian.
+
+    ``end`` counts the tokens of its prompt and its own, ``digest`` is the CRC-32 of all these: what a later prompt
+    begins with if it extends them. ``vocabulary`` tells those of other models: a thread may have several.
+    """
+
+    vocabulary: int
+    ids: bytes
+    end: int
+    digest: int
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One message of a thread. ``tool_call_id`` and ``name`` are set in tool messages only."""
+    """One message of a thread. ``tool_call_id`` and ``name`` are set in tool messages only.
+
+    ``tokens`` is for backends that put prompts into tokens themselves; nothing else shows it.
+    """
 
     role: Role
     content: str | None = None
@@ -27,20 +43,27 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    tokens: Tokens | None = None
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens read and written. ``cached_tokens`` of the prompt's came from the prefix cache."""
+    """Tokens read and written. ``cached_tokens`` of the prompt's came from the prefix cache.
+
+    ``rerendered`` counts the rounds whose prompt does not begin with the very tokens that the model read and wrote in
+    the thread's round before, where the backend knows these.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    rerendered: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
+            rerendered=self.rerendered + other.rerendered,
         )
 
 
@@ -48,7 +71,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a model answered, already parsed by its family's parsers.
 
     A call whose ``id`` is empty gets one from the machine. ``invalid_call`` says what is wrong with a call that the
-    parser could not read. ``text`` is the model's raw text where the backend knows it.
+    parser could not read. ``text`` is the model's raw text and ``tokens`` its tokens, where the backend knows them.
     """
 
     content: str | None = None
@@ -58,6 +81,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage = Usage()
     invalid_call: str | None = None
     text: str | None = None
+    tokens: Tokens | None = None
 
 
 class Log(Sequence[T_co], Generic[T_co]):

@@ -108,6 +108,11 @@ class OpenAIBackend:
         self._name = model.name
         self._client: openai.AsyncOpenAI | None = None
 
+    @property
+    def concurrency(self) -> int | None:
+        """None: the server decides, and does not say."""
+        return None
+
     async def start(self) -> None:
         """Check that the server answers and that it has the model.
 

@@ -48,6 +48,11 @@ class VllmBackend:
         self._engine: Engine | None = None
         self._chat: VllmChat | None = None
 
+    @property
+    def concurrency(self) -> int | None:
+        """So many sequences are in one step of the engine; None while it is not running."""
+        return None if self._chat is None else self._chat.concurrency
+
     async def start(self) -> None:
         """Find the model, and start vLLM's engine on it. See ``ports.ModelBackend.start``."""
         if self._engine is not None:
@@ -93,6 +98,7 @@ class VllmBackend:
                 prompt_tokens=len(output.prompt_token_ids),
                 completion_tokens=len(completion.token_ids),
                 cached_tokens=output.num_cached_tokens or 0,
+                rerendered=int(rendered.rerendered),
             ),
         )
 

@@ -12,6 +12,7 @@ import msgspec
 
 from flowrun.adapters.chat_api import request_body
 from flowrun.adapters.vllm_calls import call_markers, read_call, unread_call
+from flowrun.adapters.vllm_history import History, extends, written
 from flowrun.adapters.vllm_names import faults_of_sampling, tool_call_parsers
 from flowrun.errors import BackendError, ModelError
 from flowrun.events import AskModel
@@ -25,7 +26,10 @@ _EXCERPT = 200  # characters
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """A request as the engine takes it, and what is needed to read the reply. vLLM's own objects."""
+    """A request as the engine takes it, and what is needed to read the reply. vLLM's own objects.
+
+    ``rerendered`` says that the prompt does not begin with what the model read and wrote in the round before.
+    """
 
     prompt: Any
     token_ids: Sequence[int]
@@ -34,6 +38,7 @@ class Rendered:
     request: Any
     parser: Any
     choice: str
+    rerendered: bool
 
 
 class VllmChat:
@@ -51,7 +56,9 @@ class VllmChat:
 
         self._model = model
         self._config = config.model_config
+        self.concurrency: int = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         self._renderer = renderer_from_config(config)
+        self._history = History(self._renderer, ends=self._ends_of_turns(), max_model_len=self._config.max_model_len)
         self._markers: frozenset[str] | None = None
         self._defaults = dict(self._config.get_diff_sampling_param())
         parsers = {"tool_parser": model.tool_call_parser, "reasoning_parser": model.reasoning_parser}
@@ -89,6 +96,12 @@ class VllmChat:
         from vllm.utils.mistral import is_mistral_tokenizer
 
         return not is_mistral_tokenizer(self._renderer.tokenizer)
+
+    def _ends_of_turns(self) -> list[int]:
+        """Give the tokens at which the engine ends a reply."""
+        ends = self._config.try_get_generation_config().get("eos_token_id")
+        several = ends if isinstance(ends, list) else [ends]
+        return sorted({one for one in (*several, self._renderer.get_eos_token_id()) if one is not None})
 
     def _check_template(self, template: str | None) -> None:
         from jinja2 import TemplateSyntaxError
@@ -128,7 +141,8 @@ class VllmChat:
                 chat_template_kwargs=template_kwargs,
                 model_config=self._config,
             )
-        rendered = await renderer.render_chat(request)
+        with self._history.of(ask):
+            rendered = await renderer.render_chat(request)
         if not isinstance(rendered, tuple):  # an ErrorResponse
             raise ModelError("model.request_refused", rendered.error.message)
         (prompt,) = rendered[1]
@@ -145,6 +159,7 @@ class VllmChat:
             request=request,
             parser=parser,
             choice=choice,
+            rerendered=not extends(token_ids, ask.messages, vocabulary=self._history.vocabulary),
         )
 
     def prompt_text(self, rendered: Rendered) -> str:
@@ -197,7 +212,10 @@ class VllmChat:
         usage: Usage | None = None,
     ) -> Reply:
         """Read a model's raw text as a reply; ``token_ids`` are the text's, which some families' parsers need."""
-        whole = Reply(content=text, text=text, finish_reason=finish_reason, usage=usage or Usage())
+        tokens = None
+        if token_ids and finish_reason == "stop":
+            tokens = written(token_ids, after=rendered.token_ids, vocabulary=self._history.vocabulary)
+        whole = Reply(content=text, text=text, finish_reason=finish_reason, usage=usage or Usage(), tokens=tokens)
         if rendered.parser is None:
             return whole
         rendered.parser.set_prompt_token_ids(rendered.token_ids)

@@ -28,7 +28,8 @@ def _closed(**properties: Schema) -> Schema:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-_USAGE: Final = _closed(prompt_tokens={"type": "integer"}, completion_tokens={"type": "integer"}, cached_tokens={})
+_COUNT: Final = {"type": "integer"}
+_USAGE: Final = _closed(prompt_tokens=_COUNT, completion_tokens=_COUNT, cached_tokens={}, rerendered=_COUNT)
 _CALL: Final = _closed(id={"type": "string"}, name={"type": "string"}, arguments=_ANY)
 _ERROR: Final = _closed(name={"type": "string"}, message={"type": "string"}, state={"type": "string"})
 _RESULTS: Final = {

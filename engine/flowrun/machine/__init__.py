@@ -12,6 +12,7 @@ from flowrun.errors import Failure
 from flowrun.events import (
     Answer,
     Answered,
+    Began,
     Cancelled,
     ChildEnded,
     Event,
@@ -83,8 +84,9 @@ def _start(graph: Graph, event: Started) -> Step:
     if (wrong := graph.inputs(event.inputs)) is not None:
         return finish(run, "failed", None, Failure(name="input.invalid", message=wrong))
     try:
-        scope = scope_of(run)
-        run = replace(run, vars={name: evaluate(scope) for name, evaluate in graph.variables})
+        if graph.variables:
+            scope = scope_of(run)
+            run = replace(run, vars={name: evaluate(scope) for name, evaluate in graph.variables})
         scope = scope_of(run)
         for thread, templates in graph.threads.items():
             run = with_messages(run, thread, templates, scope)
@@ -93,19 +95,19 @@ def _start(graph: Graph, event: Started) -> Step:
     return _go(graph, run, graph.start)
 
 
-def _go(graph: Graph, run: Run, target: str | None) -> Step:
+def _go(graph: Graph, run: Run, target: str) -> Step:
     """Enter states until one awaits an event or the run ends. Bounded by ``limits.max_steps``."""
-    while target is not None:
+    while True:
         if run.step + run.child_steps >= run.max_steps:
             return finish(run, "failed", None, _limit_steps(run))
         run = replace(run, state=target, step=run.step + 1, attempt=1, awaiting=(), path=run.path.extended((target,)))
         node = graph.nodes[target]
         if isinstance(node, EndNode):
             return _end(graph, run, node)
-        run, effects, target = attempt(graph, run, _ENTERED[type(node)], node)
-        if target is None:
-            return Step(run, effects)
-    raise AssertionError("a state was entered without a target")
+        entered = attempt(graph, run, _ENTERED[type(node)], node)
+        if entered.target is None:
+            return Step(entered.run, entered.effects)
+        run, target = entered.run, entered.target
 
 
 def _answered(graph: Graph, run: Run, event: Answer) -> Step:
@@ -120,8 +122,11 @@ def _answered(graph: Graph, run: Run, event: Answer) -> Step:
 
 
 def _settle(graph: Graph, run: Run, handler: Callable[..., Next], *subject: Any) -> Step:
-    run, effects, target = attempt(graph, run, handler, *subject)
-    return Step(run, effects) if target is None else _go(graph, run, target)
+    return _take(graph, attempt(graph, run, handler, *subject))
+
+
+def _take(graph: Graph, after: Next) -> Step:
+    return Step(after.run, after.effects) if after.target is None else _go(graph, after.run, after.target)
 
 
 def _end(graph: Graph, run: Run, node: EndNode) -> Step:
@@ -145,7 +150,7 @@ def _cancelled(graph: Graph, run: Run, event: Cancelled) -> Step:
     return finish(run, "cancelled", None, Failure(name="run.cancelled", message=event.reason, state=run.state))
 
 
-def _started_again(graph: Graph, run: Run, event: Started) -> Step:
+def _unmoved(graph: Graph, run: Run, event: Started | Began) -> Step:
     return Step(run, ())
 
 
@@ -158,15 +163,15 @@ def _timed_out(graph: Graph, run: Run, event: TimedOut) -> Step:
         return Step(run, ())
     message = f"state {run.state!r} took longer than its timeout, {timeout:g} s"
     name = "wait.timeout" if run.status == "waiting" else "state.timeout"
-    run, effects, target = fail(graph, run, Failure(name=name, message=message))
-    return Step(run, effects) if target is None else _go(graph, run, target)
+    return _take(graph, fail(graph, run, Failure(name=name, message=message)))
 
 
 _HAPPENED: Final[Mapping[type[Event], Callable[..., Step]]] = {
     **dict.fromkeys((Replied, Returned, Failed, ChildEnded, Answered, Slept), _answered),
     TimedOut: _timed_out,
     Cancelled: _cancelled,
-    Started: _started_again,
+    Started: _unmoved,
+    Began: _unmoved,
 }
 _ENTERED: Final[Mapping[type[Node], Callable[..., Next]]] = {
     ChatNode: enter_chat,

@@ -1,5 +1,8 @@
 """The chat state: asks for a reply, and takes none for an answer that was cut off or cannot be read."""
 
+from collections.abc import Mapping
+from functools import cache
+
 from flowrun.events import AskModel, Event, Failed, Replied
 from flowrun.graph import ChatNode, Graph
 from flowrun.machine.moves import attempt, fail, leave
@@ -19,7 +22,10 @@ def enter_chat(graph: Graph, run: Run, node: ChatNode) -> Next:
 def ask(graph: Graph, run: Run, node: ChatNode) -> Next:
     if run.rounds >= run.max_rounds:
         raise StateFailure("limit.rounds", f"the run asked the model {run.rounds} times, which is limits.max_rounds")
-    run = replace(run, rounds=run.rounds + 1, awaiting=(PENDING,), asked={**run.asked, node.thread: node.name})
+    asked = run.asked
+    if asked.get(node.thread) != node.name:
+        asked = {**asked, node.thread: node.name} if asked else _first_asked(node.thread, node.name)
+    run = replace(run, rounds=run.rounds + 1, awaiting=(PENDING,), asked=asked)
     ask = AskModel(
         step=run.step,
         state=node.name,
@@ -33,6 +39,12 @@ def ask(graph: Graph, run: Run, node: ChatNode) -> Next:
         response_format=node.response_format,
     )
     return Next(run, (ask,))
+
+
+@cache
+def _first_asked(thread: str, state: str) -> Mapping[str, str]:
+    """Give what most runs' ``asked`` ever is, one object for all of them."""
+    return {thread: state}
 
 
 def chat_answered(graph: Graph, run: Run, node: ChatNode, event: Event) -> Next:
@@ -50,12 +62,13 @@ def chat_answered(graph: Graph, run: Run, node: ChatNode, event: Event) -> Next:
 def _leave_chat(graph: Graph, run: Run, node: ChatNode, reply: Reply) -> Next:
     _check_whole(reply)
     calls = tuple(identified(call, number) for number, call in enumerate(reply.tool_calls, run.call_count + 1))
-    message = Message(role="assistant", content=reply.content, reasoning=reply.reasoning, tool_calls=calls)
+    message = Message(
+        role="assistant", content=reply.content, reasoning=reply.reasoning, tool_calls=calls, tokens=reply.tokens
+    )
     parsed = _parsed(node, reply) if node.validate is not None and not calls else None
     view = _reply_view(message, reply, parsed)
     threads = {**run.threads, node.thread: run.threads[node.thread].extended((message,))}
-    run = replace(run, threads=threads, call_count=run.call_count + len(calls), reply=view)
-    return leave(graph, run, view)
+    return leave(graph, run, view, threads=threads, call_count=run.call_count + len(calls), reply=view)
 
 
 def _check_whole(reply: Reply) -> None:
@@ -98,5 +111,6 @@ def _reply_view(message: Message, reply: Reply, parsed: JSON) -> dict[str, JSON]
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,
             "cached_tokens": usage.cached_tokens,
+            "rerendered": usage.rerendered,
         },
     }

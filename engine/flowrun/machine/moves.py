@@ -14,11 +14,14 @@ UNCAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "run.cancelled", "i
 """Failures of the run as a whole: no state's catch takes them."""
 
 
-def leave(graph: Graph, run: Run, output: JSON) -> Next:
-    """Finish the state that the run is in: keep its output, set its variables, take the first way that matches."""
+def leave(graph: Graph, run: Run, output: JSON, **changes: Any) -> Next:
+    """Finish the state that the run is in: keep its output, set its variables, take the first way that matches.
+
+    ``changes`` are fields of the run that the state leaves otherwise than it found them.
+    """
     node = graph.nodes[run.state]
     assert not isinstance(node, EndNode)
-    run = replace(run, outputs={**run.outputs, run.state: output}, awaiting=())
+    run = replace(run, outputs={**run.outputs, run.state: output}, awaiting=(), **changes)
     for name, evaluate in node.assignments:
         run = replace(run, vars={**run.vars, name: evaluate(scope_of(run))})
     scope = None

@@ -18,7 +18,15 @@ ASLEEP: Final = ("asleep",)
 """What ``Run.awaiting`` is between two attempts."""
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+_NOTHING: Final[dict[str, Any]] = {}
+
+
+def _nothing() -> dict[str, Any]:
+    """Give the one empty mapping that all runs begin with: what is put into a run's mappings makes new ones."""
+    return _NOTHING
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One run of a flow, as the fold of its events so far.
 
     ``step`` counts the states entered. ``awaiting`` has a place for each effect of this step that an event may answer,
@@ -34,10 +42,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 0
     attempt: int = 1
     call_count: int = 0
-    threads: Mapping[str, Log[Message]] = {}
-    asked: Mapping[str, str] = {}
-    vars: Mapping[str, JSON] = {}
-    outputs: Mapping[str, JSON] = {}
+    threads: Mapping[str, Log[Message]] = msgspec.field(default_factory=_nothing)
+    asked: Mapping[str, str] = msgspec.field(default_factory=_nothing)
+    vars: Mapping[str, JSON] = msgspec.field(default_factory=_nothing)
+    outputs: Mapping[str, JSON] = msgspec.field(default_factory=_nothing)
     reply: Mapping[str, JSON] | None = None
     results: JSON = None
     error: Failure | None = None
@@ -71,7 +79,7 @@ class StateFailure(Exception):
         super().__init__(message)
 
 
-class Next(NamedTuple):
+class Next(msgspec.Struct, frozen=True, gc=False):
     """What entering or leaving a state gives: effects to wait for, or the next state to enter at once."""
 
     run: Run
@@ -79,7 +87,7 @@ class Next(NamedTuple):
     target: str | None = None
 
 
-class Value(NamedTuple):
+class Value(msgspec.Struct, frozen=True, gc=False):
     """A value that a function returned, told apart from a failure and from an effect still pending."""
 
     value: JSON

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from flowrun.errors import Failure
 from flowrun.events import CallFunction, Effect, Event, Failed, Returned
@@ -14,6 +14,8 @@ from flowrun.messages import Message, ToolCall
 from flowrun.spec import JSON
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+_PLAIN: Final = frozenset({int, float})
+"""Numbers are written as Python shows them, and a JSON value's numbers are finite: no encoder is needed."""
 
 
 def enter_tools(graph: Graph, run: Run, node: ToolsNode) -> Next:
@@ -103,18 +105,23 @@ def _leave_tools(graph: Graph, run: Run, node: ToolsNode) -> Next:
     ]
     results = [_result_view(call, answer) for call, answer in pairs]
     threads = {**run.threads, node.thread: run.threads[node.thread].extended(messages)}
-    return leave(graph, replace(run, threads=threads, results=results), results)
+    return leave(graph, run, results, threads=threads, results=results)
 
 
 def _result_text(answer: Value | Failure) -> str:
     if isinstance(answer, Failure):
         return f"error: {answer.name}: {answer.message}"
     value = answer.value
-    return value if isinstance(value, str) else _encode(value)
+    if isinstance(value, str):
+        return value
+    return repr(value) if type(value) in _PLAIN else _encode(value)
 
 
 def _result_view(call: ToolCall, answer: Value | Failure) -> dict[str, JSON]:
-    view: dict[str, JSON] = {"id": call.id, "name": call.name, "arguments": parse_leniently(call.arguments)}
+    value, error = None, None
     if isinstance(answer, Failure):
-        return {**view, "value": None, "error": {"name": answer.name, "message": answer.message}}
-    return {**view, "value": answer.value, "error": None}
+        error = {"name": answer.name, "message": answer.message}
+    else:
+        value = answer.value
+    arguments = parse_leniently(call.arguments)
+    return {"id": call.id, "name": call.name, "arguments": arguments, "value": value, "error": error}

@@ -16,4 +16,4 @@ def wait_answered(graph: Graph, run: Run, node: WaitNode, event: Event) -> Next:
     """Take an answer that matches; who passes one on checks it first, so one that does not is as if never given."""
     if not isinstance(event, Answered) or run.awaiting != (PENDING,) or node.validate(event.value) is not None:
         return Next(run)
-    return leave(graph, replace(run, status="running"), event.value)
+    return leave(graph, run, event.value, status="running")

@@ -15,7 +15,7 @@ import msgspec
 
 from flowrun.errors import Failure, FlowrunError, ModelError, StoreError, UsageError
 from flowrun.events import AskModel
-from flowrun.messages import Message, Reply, ToolCall, as_openai
+from flowrun.messages import Log, Message, Reply, ToolCall, as_openai
 from flowrun.ports import ModelBackend
 from flowrun.spec import JSON
 from flowrun.testing.judge import diff_lines
@@ -79,6 +79,12 @@ def key_of(request: Request, prompt: str | None = None) -> str:
     return hashlib.sha256(json.dumps(read, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def without_tokens(ask: AskModel) -> AskModel:
+    """Give a request with the replies as text: a cassette keeps no tokens, so prompts are told apart without them."""
+    messages = (msgspec.structs.replace(message, tokens=None) for message in ask.messages)
+    return msgspec.structs.replace(ask, messages=Log(messages))
+
+
 # --- recording ----------------------------------------------------------------------------------------------------
 
 
@@ -101,6 +107,11 @@ class RecordingBackend:
         self._backend = backend
         self._path = path
 
+    @property
+    def concurrency(self) -> int | None:
+        """The backend's."""
+        return self._backend.concurrency
+
     async def start(self) -> None:
         """Start the backend."""
         await self._backend.start()
@@ -116,14 +127,14 @@ class RecordingBackend:
         except ModelError as exc:
             await self._record(request, error=exc.failure())
             raise
-        await self._record(request, reply=reply)
+        await self._record(request, reply=msgspec.structs.replace(reply, tokens=None))
         return reply
 
     async def _record(self, ask: AskModel, *, reply: Reply | None = None, error: Failure | None = None) -> None:
         request = request_of(ask)
         prompt = None
         if error is None and isinstance(self._backend, Renders):
-            prompt = await self._backend.rendered_prompt(ask)
+            prompt = await self._backend.rendered_prompt(without_tokens(ask))
         line = Recorded(
             key=key_of(request),
             prompt_key=None if prompt is None else key_of(request, prompt),
@@ -159,6 +170,11 @@ class CassetteBackend:
     def unused(self) -> list[int]:
         """The numbers of the lines that nobody asked for yet, from 1."""
         return [index + 1 for index in self._left]
+
+    @property
+    def concurrency(self) -> int | None:
+        """None: there is no limit."""
+        return None
 
     async def start(self) -> None:
         """Do nothing: the cassette is loaded."""

@@ -179,6 +179,9 @@ class ModelBackendContract:
             live.reply(ask(sampling={"temperature": -1.0}))
         assert caught.value.name == "model.request_refused"
 
+    def test_says_how_many_it_works_on_at_once(self, live: Live) -> None:
+        assert live.backend.concurrency is None or live.backend.concurrency > 0
+
     def test_may_be_stopped_without_a_start_and_twice(self, fresh: ModelBackend) -> None:
         async def stop_twice() -> None:
             await fresh.stop()

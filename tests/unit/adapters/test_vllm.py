@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from flowrun.adapters.vllm import VllmBackend, load_template
+from flowrun.adapters.vllm_reader import VllmReader
 from flowrun.errors import BackendError, ModelError
 from flowrun.events import AskModel, ToolDeclaration
 from flowrun.messages import Message, Reply, ToolCall
@@ -90,6 +91,12 @@ class TestReply:
             finish_reason="tool_calls",
             usage=first.usage,
             text=f'<tool_call>\n{{"name": "get_current_weather", "arguments": {arguments}}}\n</tool_call>',
+            tokens=first.tokens,
+        )
+        assert first.tokens is not None
+        assert (len(first.tokens.ids), first.tokens.end) == (
+            4 * first.usage.completion_tokens,
+            first.usage.prompt_tokens + first.usage.completion_tokens,
         )
         assert second.tool_calls == first.tool_calls
         assert second.usage.cached_tokens > 800
@@ -224,6 +231,21 @@ def test_tools_need_a_parser(tiny_mistral: Model) -> None:
     assert "set model.tool_call_parser to the family's, one of apertus, cohere_command3, " in caught.value.message
 
 
+@pytest.mark.vllm
+def test_works_on_as_many_requests_as_the_engine_has_sequences(needs_vllm: None) -> None:
+    model = msgspec.structs.replace(SMALL_MODEL, engine={**SMALL_MODEL.engine, "max_num_seqs": 8})
+
+    async def concurrency() -> int:
+        reader = VllmReader(model, base_dir=SPECS)
+        await reader.start()
+        assert reader._chat is not None
+        found = reader._chat.concurrency
+        await reader.stop()
+        return found
+
+    assert asyncio.run(concurrency()) == 8
+
+
 # --- without the engine -------------------------------------------------------------------------------------------
 
 
@@ -231,6 +253,10 @@ def test_importing_the_adapter_is_cheap() -> None:
     heavy = "{'vllm', 'torch', 'transformers', 'huggingface_hub'}"
     code = f"import sys, flowrun.adapters.vllm; print({heavy} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_has_no_concurrency_before_the_start() -> None:
+    assert VllmBackend(SMALL_MODEL, base_dir=SPECS).concurrency is None
 
 
 def test_replies_need_a_start() -> None:

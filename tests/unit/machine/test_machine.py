@@ -21,7 +21,7 @@ from flowrun.events import (
     TimedOut,
 )
 from flowrun.machine import Run, advance, fold
-from flowrun.messages import Message, Reply, ToolCall, Usage
+from flowrun.messages import Message, Reply, Tokens, ToolCall, Usage
 from tests.flows import ADD, AGENT, graph_of
 
 START = Started(run="r1", inputs={"question": "2 + 3?"})
@@ -77,16 +77,18 @@ def test_a_conversation_with_one_call() -> None:
 
     run, effects = advance(graph, run, Returned(step=2, value=5))
     assert [type(effect) for effect in effects] == [AskModel]
-    answer = Reply(content="It is 5.", usage=Usage(prompt_tokens=9, completion_tokens=4))
+    tokens = Tokens(vocabulary=1, ids=b"\5\0\0\0", end=13, digest=7)
+    usage = Usage(prompt_tokens=9, completion_tokens=4, rerendered=1)
+    answer = Reply(content="It is 5.", usage=usage, tokens=tokens)
     run, effects = advance(graph, run, Replied(step=3, reply=answer))
     assert effects == (Outcome(status="succeeded", output={"answer": "It is 5."}),)
     assert list(run.path) == ["ask", "act", "ask", "done"]
-    assert run.usage == Usage(prompt_tokens=9, completion_tokens=4)
+    assert run.usage == usage
     assert list(run.threads["main"]) == [
         user,
         Message(role="assistant", tool_calls=(call,)),
         Message(role="tool", content="5", tool_call_id="call00001", name="add"),
-        Message(role="assistant", content="It is 5."),
+        Message(role="assistant", content="It is 5.", tokens=tokens),
     ]
 
 

@@ -5,12 +5,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from flowrun.adapters.scripted import ScriptedBackend, ScriptedReply
 from flowrun.errors import BackendError, UsageError
 from flowrun.events import AskModel
-from flowrun.messages import Reply, Usage
+from flowrun.messages import Reply, Tokens, Usage
 from flowrun.prepare import BoundModel, prepare_flow
 from flowrun.runner import Runner
 from flowrun.testing.cassettes import RecordingBackend, begin_cassette, load_cassette
@@ -35,7 +36,8 @@ class Rendering(ScriptedBackend):
     """A backend that renders prompts itself, as vLLM's does."""
 
     async def rendered_prompt(self, request: AskModel) -> str:
-        return f"{len(request.messages)} messages"
+        own = sum(message.tokens is not None for message in request.messages)
+        return f"{len(request.messages)} messages" + (f", {own} as the model wrote them" if own else "")
 
 
 class FakeReader:
@@ -111,10 +113,27 @@ def test_a_line_is_a_reply_with_its_request(file: Path) -> None:
             "sampling": {"temperature": 0.0},
             "response_format": None,
         },
-        "reply": {"content": "It is wet.", "usage": {"prompt_tokens": 0, "completion_tokens": 3, "cached_tokens": 0}}
-        | {"text": "It is wet.</s>"},
+        "reply": {
+            "content": "It is wet.",
+            "usage": {"prompt_tokens": 0, "completion_tokens": 3, "cached_tokens": 0, "rerendered": 0},
+            "text": "It is wet.</s>",
+        },
     }
     assert json.loads(second)["request"]["state"] == "ask_again"
+
+
+def test_a_recording_works_on_as_many_requests_as_its_backend(tmp_path: Path) -> None:
+    class Narrow(ScriptedBackend):
+        concurrency = 3
+
+    assert RecordingBackend(Narrow(()), tmp_path / "talk.jsonl").concurrency == 3
+
+
+def test_tokens_are_not_recorded_and_no_prompt_is_known_by_them(file: Path) -> None:
+    tokens = Tokens(vocabulary=1, ids=b"\1\0\0\0", end=9, digest=7)
+    said = [msgspec.structs.replace(reply, tokens=tokens) for reply in SAID]
+    with_tokens = record(file.parent, Rendering(said)).read_bytes()
+    assert with_tokens == record(file.parent, Rendering(SAID)).read_bytes()
 
 
 def test_a_failure_is_recorded_and_replayed(file: Path) -> None:

@@ -33,6 +33,13 @@ class Started(_Data, frozen=True, kw_only=True):
     max_steps: int | None = None
 
 
+class Began(_Data, frozen=True, kw_only=True):
+    """A ``CallFunction`` is about to be made. It changes no run: after a crash it says which calls are in doubt."""
+
+    step: int
+    index: int = 0
+
+
 class Replied(_Data, frozen=True, kw_only=True):
     """The model answered an ``AskModel``."""
 
@@ -95,7 +102,7 @@ class Cancelled(_Data, frozen=True, kw_only=True):
 Answer = Replied | Returned | Failed | ChildEnded | Answered | Slept
 """Events that answer an effect of the step that they name."""
 
-Event = Started | Replied | Returned | Failed | ChildEnded | Answered | Slept | TimedOut | Cancelled
+Event = Started | Began | Replied | Returned | Failed | ChildEnded | Answered | Slept | TimedOut | Cancelled
 
 
 # --- effects ------------------------------------------------------------------------------------------------------
@@ -192,3 +199,14 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     event: Event
     effects: tuple[Effect, ...]
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as a journal keeps it: its place in the run, when it was written down (seconds since the epoch), and
+    the state that the run was in after it.
+    """
+
+    seq: int
+    at: float
+    state: str
+    event: Event

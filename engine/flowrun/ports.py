@@ -1,15 +1,19 @@
 """What the runner needs from outside, as Protocols. Adapters implement them; ``flowrun.testing`` holds fakes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from typing import Protocol
 
-from flowrun.events import AskModel, AskPerson, CallFunction, Event, Notice
+from flowrun.events import AskModel, AskPerson, CallFunction, Event, Notice, Recorded
 from flowrun.messages import Reply
 from flowrun.spec import JSON
 
 
 class ModelBackend(Protocol):
     """Runs one model for many conversations at once."""
+
+    @property
+    def concurrency(self) -> int | None:
+        """So many requests it works on at once, further ones wait; None: no limit of its own. Valid after the start."""
 
     async def start(self) -> None:
         """Load what is needed.
@@ -54,11 +58,23 @@ class People(Protocol):
 class Journal(Protocol):
     """Where events go, and where they come from after a crash."""
 
-    async def append(self, run: str, event: Event) -> None:
-        """Write an event down; when this returns, it is kept."""
+    def begin(self, run: str, *, flow: str, parent: str | None) -> None:
+        """Say what a run is, before its first event: the flow's name, and the run that it is a child of."""
 
-    def events(self, run: str) -> AsyncIterator[Event]:
-        """Read a run's events, oldest first."""
+    async def append(self, run: str, event: Event, *, seq: int, state: str, status: str) -> None:
+        """Write a run's event down; when this returns, it is kept. ``seq`` counts a run's events from 0 without gaps.
+
+        ``state`` and ``status`` are the run's after the event.
+
+        Raises:
+            StoreError: it is not kept; nothing that follows from it may be done.
+        """
+
+    async def mark(self, run: str, status: str) -> None:
+        """Note what a run has come to without an event: it is waiting, or needs attention."""
+
+    async def events(self, run: str) -> Sequence[Recorded]:
+        """Give a run's events, oldest first; none if there is no such run."""
 
 
 class Observer(Protocol):

@@ -1,7 +1,8 @@
 """``python -m tests.bench``: every benchmark that needs no model."""
 
-from tests.bench import startup, transitions, validation
+from tests.bench import memory, startup, transitions, validation
 
 startup.main()
 validation.main()
 transitions.main()
+memory.main()

@@ -1,12 +1,17 @@
-"""Engine overhead a state transition: flowrun beside a loop written by hand and LangGraph, which has its own venv."""
+"""Engine overhead a state transition: flowrun beside a loop written by hand, Apache Burr and LangGraph.
+
+The peers have venvs of their own, with the versions named here.
+"""
 
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 _ENGINES = Path(__file__).parent / "engines"
-_PEERS = Path(__file__).parents[2] / ".venv" / "bench-langgraph"
-_LANGGRAPH = "langgraph==1.2.22"
+_VENVS = Path(__file__).parents[2] / ".venv"
+_PEERS = {"burr_agent": "apache-burr==0.43.0", "langgraph_agent": "langgraph==1.2.22"}
+_COLUMNS = {"floor": "floor", "flowrun_spec": "flowrun", "burr_agent": "Burr", "langgraph_agent": "LangGraph"}
 _ROUNDS = (1, 10, 100, 400)
 _LIVE = 1000
 _PASSES = 3
@@ -15,21 +20,28 @@ _SECONDS = 1.0
 
 def main() -> None:
     """Print the table."""
-    pythons = {
-        "floor": Path(sys.executable),
-        "flowrun_spec": Path(sys.executable),
-        "langgraph_agent": _langgraph_python(),
-    }
+    pythons = {engine: _python(engine) for engine in _COLUMNS}
     cases = [(f"1 run, {rounds} rounds", rounds, 1) for rounds in _ROUNDS] + [(f"{_LIVE} runs, 10 rounds", 10, _LIVE)]
+    measured = {label: _least(pythons, rounds, live) for label, rounds, live in cases}
     print(f"\nEngine overhead, microseconds a transition (least of {_PASSES} interleaved passes)\n")
-    print(f"{'':20} {'floor':>8} {'flowrun':>8} {'LangGraph':>10}   flowrun/floor  LangGraph/flowrun")
-    for label, rounds, live in cases:
-        best = dict.fromkeys(pythons, float("inf"))
-        for _ in range(_PASSES):
-            for engine, python in pythons.items():
-                best[engine] = min(best[engine], _measure(python, engine, rounds, live))
-        floor, ours, theirs = best.values()
-        print(f"{label:20} {floor:8.1f} {ours:8.1f} {theirs:10.0f}   {ours / floor:13.1f}  {theirs / ours:17.1f}")
+    print(f"{'':20}{_row(_COLUMNS.values())}{'flowrun/floor':>15}{'Burr/flowrun':>14}{'LangGraph/flowrun':>19}")
+    for label, figures in measured.items():
+        floor, ours, burr, langgraph = figures
+        ratios = f"{ours / floor:15.1f}{burr / ours:14.1f}{langgraph / ours:19.1f}"
+        print(f"{label:20}{_row(f'{each:.1f}' for each in figures)}{ratios}")
+    print(f"\nTransitions a second\n\n{'':20}{_row(_COLUMNS.values())}")
+    for label, figures in measured.items():
+        print(f"{label:20}{_row(f'{1e6 / each:,.0f}' for each in figures)}")
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "".join(f"{cell:>11}" for cell in cells)
+
+
+def _least(pythons: Mapping[str, Path], rounds: int, live: int) -> tuple[float, ...]:
+    """Measure every engine, in turns; give the least of each."""
+    passes = [[_measure(python, each, rounds, live) for each, python in pythons.items()] for _ in range(_PASSES)]
+    return tuple(map(min, zip(*passes, strict=True)))
 
 
 def _measure(python: Path, engine: str, rounds: int, live: int) -> float:
@@ -37,10 +49,14 @@ def _measure(python: Path, engine: str, rounds: int, live: int) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def _langgraph_python() -> Path:
-    python = _PEERS / "bin" / "python"
-    if not (_PEERS / "installed").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(_PEERS)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", _LANGGRAPH], check=True)
-        (_PEERS / "installed").touch()
+def _python(engine: str) -> Path:
+    """Give the Python that an engine runs in; a peer's is made if it is not there."""
+    if engine not in _PEERS:
+        return Path(sys.executable)
+    venv = _VENVS / f"bench-{engine.removesuffix('_agent')}"
+    python = venv / "bin" / "python"
+    if not (venv / "installed").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", _PEERS[engine]], check=True)
+        (venv / "installed").touch()
     return python

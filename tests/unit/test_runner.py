@@ -1,7 +1,8 @@
 """The runner: effects performed, deadlines kept, events journalled before what follows from them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ import pytest
 from flowrun.adapters.functions import PythonFunctions
 from flowrun.adapters.scripted import ScriptedBackend, ScriptedCall, ScriptedReply
 from flowrun.errors import Failure
-from flowrun.events import AskPerson, Event, Notice, Outcome, Replied, Returned, Started
+from flowrun.events import AskPerson, Began, Event, Notice, Outcome, Replied, Returned, Started
 from flowrun.graph import Graph
 from flowrun.machine import Run, fold
+from flowrun.messages import Reply, ToolCall
 from flowrun.ports import Journal, Observer
 from flowrun.runner import Runner
+from flowrun.testing.journal import MemoryJournal
 from tests.flows import ADD, AGENT, graph_of
 
 QUESTION = {"question": "2 + 3?"}
@@ -44,21 +47,6 @@ def run_flow(
     return asyncio.run(runner.run(graph, inputs, run_id="r1")).run
 
 
-class Kept:
-    """A journal in memory that knows what had been asked of the world when an event was kept."""
-
-    def __init__(self) -> None:
-        self.kept: list[Event] = []
-
-    async def append(self, run: str, event: Event) -> None:
-        await asyncio.sleep(0)
-        self.kept.append(event)
-
-    async def events(self, run: str) -> AsyncIterator[Event]:
-        for event in self.kept:
-            yield event
-
-
 async def add(a: int, b: int) -> int:
     return a + b
 
@@ -71,25 +59,26 @@ def add_in_thread(a: int, b: int) -> int:
 def test_an_agent(function: Callable[..., Any]) -> None:
     graph = graph_of(ADD, AGENT)
     replies = [ScriptedReply(tool_calls=(add_call(2, 3), add_call(4, 5))), ScriptedReply(content="5 and 9")]
-    journal = Kept()
+    journal = MemoryJournal()
     run = run_flow(graph, replies, {"tools.numbers:add": function}, journal=journal)
     assert run.outcome == Outcome(status="succeeded", output={"answer": "5 and 9"})
     assert [message.content for message in run.threads["main"]] == ["2 + 3?", None, "5", "9", "5 and 9"]
-    assert [type(event) for event in journal.kept] == [Started, Replied, Returned, Returned, Replied]
-    assert fold(graph, journal.kept).run == run
+    events = journal.all_events("r1")
+    assert Counter(map(type, events)) == Counter([Started, Replied, Began, Returned, Began, Returned, Replied])
+    assert fold(graph, events).run == run
 
 
 def test_an_event_is_kept_before_what_follows_from_it() -> None:
-    journal = Kept()
-    seen: list[int] = []
+    journal = MemoryJournal()
+    seen: list[type] = []
 
     async def noting(a: int, b: int) -> int:
-        seen.append(len(journal.kept))
+        seen.extend(map(type, journal.all_events("r1")))
         return a + b
 
     replies = [ScriptedReply(tool_calls=(add_call(2, 3),)), ScriptedReply(content="5")]
     run_flow(graph_of(ADD, AGENT), replies, {"tools.numbers:add": noting}, journal=journal)
-    assert seen == [2]
+    assert seen == [Started, Replied, Began]
 
 
 def test_observers_are_told_of_everything() -> None:
@@ -153,6 +142,38 @@ def test_deadlines(change: tuple[str, str], expected: Failure) -> None:
     replies = [ScriptedReply(tool_calls=(add_call(2, 3), add_call(2, 3)))]
     run = run_flow(graph, replies, {"tools.numbers:add": hang})
     assert run.outcome == Outcome(status="failed", error=expected)
+
+
+def test_a_deadline_that_passes_as_the_last_event_of_its_state_is_kept_is_no_failure() -> None:
+    class Slow(MemoryJournal):
+        async def append(self, run: str, event: Event, *, seq: int, state: str, status: str) -> None:
+            await super().append(run, event, seq=seq, state=state, status=status)
+            if isinstance(event, Returned):
+                await asyncio.sleep(0.1)
+
+    graph = graph_of(ADD, AGENT.replace("{type: tools,", "{type: tools, timeout: 50ms,"))
+    replies = [ScriptedReply(tool_calls=(add_call(2, 3),)), ScriptedReply(content="5")]
+    run = run_flow(graph, replies, {"tools.numbers:add": add}, journal=Slow())
+    assert run.outcome == Outcome(status="succeeded", output={"answer": "5"})
+
+
+def test_effects_that_never_wait_keep_the_loop_from_nothing() -> None:
+    graph = graph_of(ADD, AGENT.replace("max_rounds: 3, max_steps: 20", "max_rounds: 50000, max_steps: 100000"))
+    heard: list[str] = []
+
+    async def go() -> None:
+        endless = ScriptedBackend.from_function(lambda request: Reply(tool_calls=(call,)), record=False)
+        runner = Runner(backends={"default": endless}, functions=PythonFunctions({"tools.numbers:add": add}))
+        running = asyncio.create_task(runner.run(graph, QUESTION, run_id="r"))
+        asyncio.get_running_loop().call_later(0.01, running.cancel)
+        try:
+            await running
+        except asyncio.CancelledError:
+            heard.append("cancelled")
+
+    call = ToolCall(id="", name="add", arguments='{"a": 1, "b": 2}')
+    asyncio.run(go())
+    assert heard == ["cancelled"]
 
 
 def test_a_tools_own_timeout_goes_back_to_the_model() -> None:

@@ -2,19 +2,19 @@
 
 It may raise what it likes, exit, hang, swallow its cancellation, change its arguments or give back what is no JSON:
 the call ends as a ``ToolError`` or is over when its time is up, and every other call goes on. ``async def`` functions
-run in a task of their own, ``def`` functions in a daemon thread.
+run in a task that is not the run's (``carriers``), ``def`` functions in a daemon thread.
 """
 
 import asyncio
 import inspect
-import types
-from collections.abc import Callable, Coroutine, Generator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from flowrun.adapters.json_values import NotJSON, copy_json, to_json
-from flowrun.adapters.threads import DaemonThreads
+from flowrun.adapters.carriers import WAITS, Carrier
+from flowrun.adapters.json_values import copy_json
+from flowrun.adapters.outcomes import outcome_of
+from flowrun.adapters.threads import DaemonThreads, Slots
 from flowrun.errors import Bug, ToolError
 from flowrun.events import CallFunction
 from flowrun.spec import JSON
@@ -24,9 +24,6 @@ MAX_THREADS: Final = 64
 
 GRACE_SECONDS: Final = 5.0
 """So long an ``async def`` function may clean up after its cancellation; then it is closed by force."""
-
-MAX_MESSAGE: Final = 4000
-"""A failure's message is cut to so many characters: the model reads it, and the journal keeps it."""
 
 
 class _Bound(NamedTuple):
@@ -40,7 +37,9 @@ class PythonFunctions:
     """The port ``Functions`` over functions of this process, keyed by their entrypoints.
 
     Args:
-        max_threads: so many ``def`` functions run at once; those that timed out do not count.
+        max_calls: so many calls are under way at once, of any kind; None bounds nothing. A call that waits for its
+            turn, here or for a thread, spends none of its timeout, and one that timed out does not count.
+        max_threads: so many ``def`` functions run at once.
         grace: seconds that a cancelled ``async def`` function has for its cleaning up.
     """
 
@@ -48,15 +47,24 @@ class PythonFunctions:
         self,
         functions: Mapping[str, Callable[..., Any]],
         *,
+        max_calls: int | None = None,
         max_threads: int = MAX_THREADS,
         grace: float = GRACE_SECONDS,
     ) -> None:
         self._bound = {name: _Bound(function, _is_async(function)) for name, function in functions.items()}
+        self._slots = None if max_calls is None else Slots(max_calls)
         self._threads = DaemonThreads(max_threads)
+        self._carrier: Carrier | None = None
         self._grace = grace
 
     async def call(self, effect: CallFunction) -> JSON:
         """Call a function under its timeout and give its value as JSON; see ``ports.Functions``."""
+        if self._slots is None:
+            return await self._call(effect)
+        async with self._slots.here():
+            return await self._call(effect)
+
+    async def _call(self, effect: CallFunction) -> JSON:
         bound = self._bound.get(effect.entrypoint)
         if bound is None:
             raise Bug(f"no function is bound to {effect.entrypoint}")
@@ -75,95 +83,35 @@ class PythonFunctions:
         self, function: Callable[..., Any], arguments: dict[str, JSON], timeout: float | None
     ) -> "JSON | ToolError":
         try:
-            return await self._threads.run(partial(_outcome, function, arguments), timeout=timeout)
+            return await self._threads.run(partial(outcome_of, function, arguments), timeout=timeout)
         except RuntimeError as exc:
             raise ToolError("tool.failed", f"the system gives no thread to run it in: {exc}") from exc
 
     async def _in_task(
         self, function: Callable[..., Any], arguments: dict[str, JSON], timeout: float | None
     ) -> "JSON | ToolError":
-        reins = _Reins()
-        task = asyncio.get_running_loop().create_task(_async_outcome(function, arguments, reins))
+        carrier, self._carrier = self._carrier, None  # a function may itself call another in its first step
+        if carrier is None or not carrier.is_free():
+            carrier = Carrier(asyncio.get_running_loop())
+        first = carrier.start(function, arguments)
+        if first is not WAITS:
+            self._carrier = carrier
+            return first
+        task = carrier.task
         try:
-            await asyncio.sleep(0)  # a function that never waits is done by now, and needs no timer
-            if not task.done():
-                await asyncio.wait((task,), timeout=timeout)
+            await asyncio.wait((task,), timeout=timeout)
         finally:
             if not task.done():
-                self._abandon(task, reins)
+                self._abandon(carrier)
         if not task.done():
             raise TimeoutError
-        return task.result()
+        return carrier.outcome
 
-    def _abandon(self, task: "asyncio.Task[Any]", reins: "_Reins") -> None:
-        task.cancel()
-        timer = asyncio.get_running_loop().call_later(self._grace, reins.force, task)
-        task.add_done_callback(lambda _: timer.cancel())
-
-
-class _Reins:
-    """What is left in hand of a function that nobody waits for any more."""
-
-    __slots__ = ("forced",)
-
-    def __init__(self) -> None:
-        self.forced = False
-
-    def force(self, task: "asyncio.Task[Any]") -> None:
-        """End a task whose function did not heed its cancellation."""
-        self.forced = True
-        task.cancel()
+    def _abandon(self, carrier: Carrier) -> None:
+        carrier.task.cancel()
+        timer = carrier.task.get_loop().call_later(self._grace, carrier.force)
+        carrier.task.add_done_callback(lambda _: timer.cancel())
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-
-
-def _outcome(function: Callable[..., Any], arguments: dict[str, JSON]) -> "JSON | ToolError":
-    """Call a function; never raises. A ``ToolError`` is no JSON value, so the two cannot be mixed up."""
-    try:
-        return to_json(function(**arguments))
-    except BaseException as exc:
-        return _failure(exc)
-
-
-async def _async_outcome(function: Callable[..., Any], arguments: dict[str, JSON], reins: _Reins) -> "JSON | ToolError":
-    try:
-        return to_json(await _reined(function(**arguments), reins))
-    except BaseException as exc:  # an exit or interrupt that a task lets through would end the event loop
-        return _failure(exc)
-
-
-@types.coroutine
-def _reined(function: Coroutine[Any, Any, Any], reins: _Reins) -> Generator[Any, Any, Any]:
-    """Await a function's coroutine; but once it is to be forced, close it rather than ask again."""
-    step, sent = function.send, None
-    while True:
-        try:
-            awaited = step(sent)
-        except StopIteration as stop:
-            return stop.value
-        try:
-            step, sent = function.send, (yield awaited)
-        except BaseException as exc:
-            if reins.forced or isinstance(exc, GeneratorExit):
-                with suppress(RuntimeError):  # it does not even heed this: let go of it
-                    function.close()
-                raise
-            step, sent = function.throw, exc
-
-
-def _failure(exc: BaseException) -> ToolError:
-    said = f"returned {exc}" if isinstance(exc, NotJSON) else f"{type(exc).__name__}: {_message_of(exc)}"
-    error = ToolError("tool.failed", said.removesuffix(": "))
-    error.__cause__ = exc
-    return error
-
-
-def _message_of(exc: BaseException) -> str:
-    try:
-        text = str(exc)
-    except BaseException:
-        return "its message cannot be shown"
-    text = text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} ..."
-    return text.encode(errors="replace").decode()

@@ -22,15 +22,29 @@ _Report = Callable[[], None]
 _Job = Callable[[], _Report]
 
 
+class Slots:
+    """So many at once, in one event loop after another."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._slots = asyncio.Semaphore(limit)
+
+    def here(self) -> asyncio.Semaphore:
+        """Give the slots of the running event loop: asyncio's semaphores belong to the first one that they wait in."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._slots = loop, asyncio.Semaphore(self._limit)
+        return self._slots
+
+
 class DaemonThreads:
     """Runs blocking actions for one event loop at a time, at most ``limit`` of them at once."""
 
     def __init__(self, limit: int, *, idle_seconds: float = IDLE_SECONDS) -> None:
-        self._limit = limit
+        self._slots = Slots(limit)
         self._idle_seconds = idle_seconds
         self._idle: deque[_Worker] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._slots = asyncio.Semaphore(limit)
 
     async def run(self, action: Callable[[], T], *, timeout: float | None) -> T:
         """Run an action that never raises, in a copy of the caller's context.
@@ -42,9 +56,7 @@ class DaemonThreads:
             RuntimeError: the system gives no more threads.
         """
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._slots = loop, asyncio.Semaphore(self._limit)
-        async with self._slots:
+        async with self._slots.here():
             done: asyncio.Future[T] = loop.create_future()
             self._hand_out(_job(action, done, loop))
             await asyncio.wait((done,), timeout=timeout)

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 import msgspec
 import pytest
 
-from flowrun.adapters.functions import MAX_MESSAGE, PythonFunctions
+from flowrun.adapters.functions import PythonFunctions
+from flowrun.adapters.outcomes import MAX_MESSAGE
 from flowrun.errors import Bug, ToolError
 from flowrun.events import CallFunction
 from flowrun.spec import JSON
@@ -380,6 +381,77 @@ def test_so_many_functions_run_at_once_and_no_more() -> None:
 
     asyncio.run(go())
     assert most == 3
+
+
+class Turns:
+    """Functions, def and async, that hold until they are told to go on, and note how many are at it."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.most = 0
+        self.lock = threading.Lock()
+        self.told = threading.Event()
+        self.entered = threading.Semaphore(0)
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        self.entered.release()
+
+    def __exit__(self, *exc: object) -> None:
+        with self.lock:
+            self.running -= 1
+
+    def blocking(self) -> None:
+        with self:
+            assert self.told.wait(10)
+
+    async def waiting(self) -> None:
+        with self:
+            await asyncio.to_thread(self.told.wait, 10)
+
+
+def test_so_many_calls_are_under_way_and_no_more_whatever_their_kind() -> None:
+    turns = Turns()
+
+    async def go() -> list[JSON]:
+        functions = PythonFunctions({"m:f": turns.blocking, "m:g": turns.waiting}, max_calls=3)
+        kinds = [msgspec.structs.replace(effect(timeout=None), entrypoint=name) for name in ("m:f", "m:g") * 4]
+        calls = asyncio.gather(*map(functions.call, kinds))
+        for _ in range(3):
+            assert await asyncio.to_thread(turns.entered.acquire, timeout=10)
+        turns.told.set()
+        return await calls
+
+    assert asyncio.run(go()) == [None] * 8
+    assert turns.most == 3
+
+
+@pytest.mark.parametrize("way", ["blocking", "waiting"])
+def test_waiting_for_a_turn_takes_none_of_a_calls_time(way: str) -> None:
+    turns = Turns()
+
+    async def go() -> list[JSON]:
+        functions = PythonFunctions({"m:f": getattr(turns, way), "m:g": greet_at_once}, max_calls=1)
+        first = asyncio.create_task(functions.call(effect(timeout=None)))
+        assert await asyncio.to_thread(turns.entered.acquire, timeout=10)
+        hurried = msgspec.structs.replace(effect(arguments={"name": "Ada"}, timeout=0.001), entrypoint="m:g")
+        second = asyncio.create_task(functions.call(hurried))
+        await asyncio.wait((second,), timeout=0.05)
+        turns.told.set()
+        return [await first, await second]
+
+    assert asyncio.run(go()) == [None, "Hello Ada."]
+
+
+def test_a_call_that_took_too_long_gives_its_turn_to_the_next(hanging: Hanging) -> None:
+    async def go() -> list[str]:
+        functions = PythonFunctions({"m:f": hanging.stone_deaf}, max_calls=1, grace=0.0)
+        hung = await asyncio.gather(*(functions.call(effect(timeout=0.02)) for _ in range(3)), return_exceptions=True)
+        return [str(each) for each in hung]
+
+    assert asyncio.run(go()) == ["tool.timeout: m:f took longer than 0.02 s"] * 3
 
 
 def test_waiting_for_a_thread_takes_none_of_a_calls_time() -> None:

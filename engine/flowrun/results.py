@@ -1,4 +1,4 @@
-"""A run that has ended, as the command line shows it."""
+"""A run that has ended, or waits, as JSON data: what ``--json`` prints and a batch writes."""
 
 import json
 from typing import Any
@@ -23,23 +23,31 @@ def answer_of(result: Result) -> str | None:
 
 def result_of(result: Result) -> dict[str, Any]:
     """Give the whole result as JSON data; ``threads`` and ``waiting`` only where there are any."""
+    return {"run": result.run.id, **outcome_of(result), **messages_of(result), **waiting_of(result)}
+
+
+def outcome_of(result: Result) -> dict[str, Any]:
+    """Give how a run ended, and what it took."""
     run = result.run
     outcome = run.outcome
-    data: dict[str, Any] = {
-        "run": run.id,
+    return {
         "status": "waiting" if outcome is None else outcome.status,
         "output": None if outcome is None else outcome.output,
         "error": None if outcome is None or outcome.error is None else msgspec.to_builtins(outcome.error),
         "path": list(run.path),
         "rounds": run.rounds,
         "usage": msgspec.to_builtins(run.usage),
-        "messages": [as_openai(message) for message in run.threads.get(MAIN, ())],
     }
-    others = {name: [as_openai(message) for message in log] for name, log in run.threads.items() if name != MAIN}
-    if others:
-        data["threads"] = others
-    if result.waiting:
-        data["waiting"] = [
-            {"run": ask.run, "state": ask.state, "prompt": ask.prompt, "schema": ask.schema} for ask in result.waiting
-        ]
-    return data
+
+
+def messages_of(result: Result) -> dict[str, Any]:
+    """Give what was said, in the form of the OpenAI chat API; other threads than the main one only if there are any."""
+    threads = {name: [as_openai(message) for message in log] for name, log in result.run.threads.items()}
+    main = threads.pop(MAIN, [])
+    return {"messages": main, "threads": threads} if threads else {"messages": main}
+
+
+def waiting_of(result: Result) -> dict[str, Any]:
+    """Give what a run waits for an answer to, if it does."""
+    asks = [{"run": ask.run, "state": ask.state, "prompt": ask.prompt, "schema": ask.schema} for ask in result.waiting]
+    return {"waiting": asks} if asks else {}

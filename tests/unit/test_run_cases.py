@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flowrun.cli.assembly import Settings, backends_of
-from flowrun.cli.result import result_of
 from flowrun.prepare import prepare_flow
+from flowrun.results import result_of
 from flowrun.runner import Result, Runner
 
 ROOT = Path(__file__).parents[2]

@@ -15,8 +15,9 @@ from flowrun.loading.document import Document, place_of
 from flowrun.loading.parse import parse_duration
 from flowrun.loading.suggestions import suggest
 from flowrun.loading.yaml_source import read_document
-from flowrun.messages import Message, Reply, ToolCall
+from flowrun.messages import Message, Reply, ToolCall, as_openai
 from flowrun.spec import JSON
+from flowrun.templates import compile_condition
 
 Condition = Callable[[AskModel], bool]
 """Whether a scripted reply answers a request."""
@@ -44,8 +45,9 @@ class ScriptedCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One thing that the model will say, or the failure that it will end in.
 
-    ``when`` says which requests it answers, all if None; ``delay`` is the seconds until it comes. ``error`` is one of
-    ``errors.FAILURES``, ``message`` what the error says. ``finish_reason`` None is what the content and calls imply.
+    ``when`` says which requests it answers, all if None: one of them, or any number with ``repeat``. ``delay`` is the
+    seconds until it comes. ``error`` is one of ``errors.FAILURES``, ``message`` what the error says. ``finish_reason``
+    None is what the content and calls imply.
 
     Raises:
         ValueError: ``error`` is no failure's name.
@@ -58,6 +60,7 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     message: str | None = None
     when: Condition | None = None
     delay: float = 0.0
+    repeat: bool = False
 
     def __post_init__(self) -> None:
         if self.error is not None and self.error not in FAILURES:
@@ -101,6 +104,7 @@ class ScriptedBackend:
         self.requests: list[AskModel] = []
         self._left = deque(replies)
         self._given = len(self._left)
+        self._repeated: set[int] = set()
         self._record = record
         self._sleep = sleep
 
@@ -114,7 +118,12 @@ class ScriptedBackend:
     @property
     def unused(self) -> tuple[ScriptedReply | Reply, ...]:
         """What nobody has asked for yet, in order."""
-        return tuple(self._left)
+        return tuple(reply for reply in self._left if id(reply) not in self._repeated)
+
+    @property
+    def concurrency(self) -> int | None:
+        """None: there is no limit."""
+        return None
 
     async def start(self) -> None:
         """Do nothing: there is nothing to load."""
@@ -141,7 +150,10 @@ class ScriptedBackend:
     def _take(self, request: AskModel) -> ScriptedReply | Reply:
         for index, scripted in enumerate(self._left):
             if isinstance(scripted, Reply) or scripted.when is None or scripted.when(request):
-                del self._left[index]
+                if isinstance(scripted, ScriptedReply) and scripted.repeat:
+                    self._repeated.add(id(scripted))
+                else:
+                    del self._left[index]
                 return scripted
         raise ScriptExhausted(self._explain(request))
 
@@ -177,11 +189,27 @@ def _last_message(request: AskModel) -> str:
     return f"the last message is {last.role}: {said if len(said) <= MAX_SHOWN else said[:MAX_SHOWN] + ' ...'!r}"
 
 
-def load_replies(path: Path, *, compile_when: Callable[[str], Condition] | None = None) -> list[ScriptedReply]:
-    """Read replies from a YAML or JSON file: a list under ``replies``, in the form that spec tests have.
+def view_of(request: AskModel) -> dict[str, JSON]:
+    """Give a request as a ``when`` sees it."""
+    return {
+        "messages": [as_openai(message) for message in request.messages],
+        "state": request.state,
+        "tools": [tool.name for tool in request.tools],
+    }
 
-    Args:
-        compile_when: makes the condition of a reply's ``when``; without it no reply may have one.
+
+def compile_when(text: str) -> Condition:
+    """Compile a reply's ``when``, a bare expression over ``request``.
+
+    Raises:
+        TemplateError: it is no valid expression.
+    """
+    holds = compile_condition(text)
+    return lambda request: holds({"request": view_of(request)})
+
+
+def load_replies(path: Path) -> list[ScriptedReply]:
+    """Read replies from a YAML or JSON file: a list under ``replies``, in the form that spec tests have.
 
     Raises:
         BackendError: the file cannot be read, or some of its replies are wrong; all of them are named.
@@ -191,7 +219,7 @@ def load_replies(path: Path, *, compile_when: Callable[[str], Condition] | None 
     wrong: list[str] = []
     for index, raw in enumerate(written):
         try:
-            replies.append(_read_reply(raw, compile_when))
+            replies.append(_read_reply(raw))
         except (ValueError, TypeError, FlowrunError) as exc:
             wrong.append(f"{place_of(document, ('replies', index))}: reply {index + 1}: {exc}")
     if wrong:
@@ -215,7 +243,7 @@ def _read_list(path: Path) -> tuple[Document, list[JSON]]:
             raise BackendError(f"{path}: must be a mapping with one key, `replies`, that holds a list")
 
 
-def _read_reply(raw: JSON, compile_when: Callable[[str], Condition] | None) -> ScriptedReply:
+def _read_reply(raw: JSON) -> ScriptedReply:
     """Read one reply.
 
     Raises:
@@ -227,11 +255,9 @@ def _read_reply(raw: JSON, compile_when: Callable[[str], Condition] | None) -> S
         raise ValueError("`text` needs a model family's parser, which a script has not; give content and tool_calls")
     fields = dict(raw)
     condition = fields.pop("when", None)
-    if condition is not None and compile_when is None:
-        raise ValueError("`when` is for spec tests; the replies of a scripted model are taken in order")
     if "delay" in fields:
         fields["delay"] = float(parse_duration(fields["delay"]))
     reply = msgspec.convert(fields, ScriptedReply)
-    if condition is None or compile_when is None:
+    if condition is None:
         return reply
     return msgspec.structs.replace(reply, when=compile_when(condition))

@@ -13,6 +13,7 @@ import click
 
 VERBS: Final[dict[str, str]] = {
     "run": "Run a flow: one conversation. The verb may be left out before a spec's path.",
+    "batch": "Run a flow for each row of a file, thousands at once; safe to interrupt and to begin again.",
     "validate": "Check specs and report every issue; needs no vLLM and no GPU.",
     "test": "Run the tests of specs against scripted or recorded replies, without a model.",
     "graph": "Draw the state graph of a spec as mermaid, dot, svg or text.",

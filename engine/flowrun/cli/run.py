@@ -13,10 +13,10 @@ import click
 from flowrun.cli.assembly import Settings, backends_of, calm_collector
 from flowrun.cli.console import Console
 from flowrun.cli.people import TerminalPeople, somebody_is_there
-from flowrun.cli.result import answer_of, result_of
 from flowrun.cli.streams import answer_stream
 from flowrun.errors import UsageError
 from flowrun.prepare import Flow, prepare_flow
+from flowrun.results import answer_of, result_of
 from flowrun.runner import Result, Runner, with_defaults
 from flowrun.spec import JSON, Spec
 from flowrun.testing.cassettes import RecordingBackend, begin_cassette

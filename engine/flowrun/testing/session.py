@@ -11,12 +11,12 @@ from typing import Final
 
 import msgspec
 
-from flowrun.adapters.scripted import ScriptedReply
+from flowrun.adapters.scripted import ScriptedReply, view_of
 from flowrun.errors import Bug, FlowrunError, SpecError, UsageError
 from flowrun.events import AskModel
 from flowrun.loading import place_of, redact
 from flowrun.loading.wording import shorten
-from flowrun.messages import Reply, as_openai
+from flowrun.messages import Reply
 from flowrun.ports import ModelBackend
 from flowrun.prepare import BoundModel, Flow, prepare_flow
 from flowrun.runner import Runner
@@ -228,12 +228,7 @@ def _bound(said: Said, trace: Trace) -> ScriptedReply:
 
 def _view(request: AskModel, trace: Trace) -> dict[str, JSON]:
     """Give a request as a ``when`` sees it."""
-    return {
-        "messages": [as_openai(message) for message in request.messages],
-        "state": request.state,
-        "flow": trace.graphs[request.run].spec.name,
-        "tools": [tool.name for tool in request.tools],
-    }
+    return {**view_of(request), "flow": trace.graphs[request.run].spec.name}
 
 
 def _shown(reply: ScriptedReply) -> str:

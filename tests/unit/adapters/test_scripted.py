@@ -181,10 +181,16 @@ def test_loads_replies_from_a_file(tmp_path: Path) -> None:
     assert load_replies(tmp_path / "replies.yaml") == WRITTEN
 
 
-def test_a_condition_is_compiled_by_whom_it_is_given_to(tmp_path: Path) -> None:
-    (tmp_path / "replies.yaml").write_text("replies: [{content: a, when: b}, {content: c, when: ask}]")
-    replies = load_replies(tmp_path / "replies.yaml", compile_when=lambda text: lambda request: request.state == text)
-    assert reply_to(ScriptedBackend(replies), ask()) == [Reply(content="c")]
+def test_replies_with_conditions_and_without_end(tmp_path: Path) -> None:
+    (tmp_path / "replies.yaml").write_text(
+        "replies:\n"
+        "- {content: a, when: request.state == 'other'}\n"
+        "- {content: c, when: request.messages | length == 1, repeat: true}\n"
+    )
+    backend = ScriptedBackend(load_replies(tmp_path / "replies.yaml"))
+    assert reply_to(backend, ask()) == [Reply(content="c")]
+    assert reply_to(backend, ask()) == [Reply(content="c")]
+    assert [reply.content for reply in backend.unused if isinstance(reply, ScriptedReply)] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -217,8 +223,8 @@ def test_a_condition_is_compiled_by_whom_it_is_given_to(tmp_path: Path) -> None:
             id="no duration",
         ),
         pytest.param(
-            "replies:\n- {content: a, when: b}",
-            "{file}:2:3: reply 1: `when` is for spec tests; the replies of a scripted model are taken in order",
+            "replies:\n- {content: a, when: 'b ='}",
+            "{file}:2:3: reply 1: in 'b =': expected token ')', got '='",
             id="when",
         ),
         pytest.param(

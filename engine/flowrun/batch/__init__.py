@@ -1,0 +1,30 @@
+"""Many runs on the same models: rows in, one result line each out, safe to interrupt and to begin again."""
+
+from flowrun.batch.batch import Batch, BatchStopped, Options, run_here
+from flowrun.batch.layouts import SHARD_ROWS, Folder, Layout, OneFile
+from flowrun.batch.merge import Format, check_format, merge_parts
+from flowrun.batch.meter import Meter
+from flowrun.batch.results import Fingerprint, OnChange, Results, count_outcomes
+from flowrun.batch.rows import Row, RowFile, Survey
+
+__all__ = [
+    "SHARD_ROWS",
+    "Batch",
+    "BatchStopped",
+    "Fingerprint",
+    "Folder",
+    "Format",
+    "Layout",
+    "Meter",
+    "OnChange",
+    "OneFile",
+    "Options",
+    "Results",
+    "Row",
+    "RowFile",
+    "Survey",
+    "check_format",
+    "count_outcomes",
+    "merge_parts",
+    "run_here",
+]

@@ -1,0 +1,165 @@
+"""A batch: each row is a run, each run's result a line, and nothing that goes wrong in one of them touches another."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from flowrun.batch.loop import Loop, Room
+from flowrun.batch.results import SUCCEEDED, Results
+from flowrun.batch.rows import Row
+from flowrun.errors import Bug, Failure, FlowrunError
+from flowrun.graph import Graph
+from flowrun.messages import Usage
+from flowrun.results import messages_of, outcome_of, waiting_of
+from flowrun.runner import Result, Runner
+
+UNAVAILABLE_ROWS: Final = 16
+"""So many rows in a row that end because the backend is unavailable end the batch: the next would end so too."""
+
+SYNC_SECONDS: Final = 1.0
+"""How often results are brought to the disk; a power cut takes no more than that, and those rows are run again."""
+
+_log = logging.getLogger(__name__)
+
+RunRow = Callable[[Row], Awaitable[dict[str, Any]]]
+"""Runs a row and gives its result as JSON data, without the row's own members. Does not raise for what a run can do."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to run a batch.
+
+    ``max_live`` None is derived from the backends' limits, once they are started. ``fail_after`` ends the batch once so
+    many rows failed; ``messages`` puts them into the results.
+    """
+
+    max_live: int | None = None
+    fail_after: int | None = None
+    messages: bool = False
+
+
+class BatchStopped(FlowrunError):
+    """The batch ended before its last row. What was finished is kept; the message says why and how to go on."""
+
+
+class Batch:
+    """A batch under way. ``done`` and ``failed`` count the rows of this session."""
+
+    def __init__(self, run_row: RunRow, results: Results, room: Room, options: Options) -> None:
+        self.done = 0
+        self.failed = 0
+        self._run_row = run_row
+        self._results = results
+        self._options = options
+        self._unavailable: list[dict[str, Any]] = []
+        self._stopped: str | None = None
+        self._loop = Loop(self._run, room, max_live=options.max_live or room.max_live)
+
+    @property
+    def live(self) -> int:
+        """Give how many runs are live."""
+        return self._loop.live
+
+    async def run(self, rows: Iterable[Row]) -> None:
+        """Run rows and write their results.
+
+        Raises:
+            BatchStopped: it ended early, by ``fail_after`` or because a backend is gone.
+            FlowrunError: the results cannot be written, or a backend cannot go on.
+        """
+        syncing = asyncio.create_task(self._sync())
+        try:
+            await self._loop.run(rows)
+            self._settle_unavailable()
+        finally:
+            syncing.cancel()
+            await asyncio.gather(syncing, return_exceptions=True)
+        if self._stopped is not None:
+            raise BatchStopped(self._stopped)
+
+    async def _run(self, row: Row) -> None:
+        if row.wrong is not None:
+            result = failed_result(Failure(name="input.invalid", message=row.wrong))
+        else:
+            result = await self._run_row(row)
+        self._take({"id": row.id, "row": row.number, **result})
+
+    def _take(self, result: dict[str, Any]) -> None:
+        """Keep a result; but while a backend is unavailable, wait and see whether it stays so."""
+        if self._stopped is not None:
+            return
+        error = result["error"]
+        if error is None or error["name"] != "backend.unavailable":
+            self._settle_unavailable()
+            self._write(result)
+            return
+        self._unavailable.append(result)
+        if len(self._unavailable) == UNAVAILABLE_ROWS:
+            self._stop(
+                f"{UNAVAILABLE_ROWS} rows in a row ended in backend.unavailable: {error['message']}; they are not "
+                "kept: once the backend is there again, run the same command again"
+            )
+
+    def _settle_unavailable(self) -> None:
+        if self._stopped is None:
+            for result in self._unavailable:
+                self._write(result)
+        self._unavailable.clear()
+
+    def _write(self, result: dict[str, Any]) -> None:
+        self._results.write(result)
+        self.done += 1
+        self.failed += result["status"] != SUCCEEDED
+        limit = self._options.fail_after
+        if limit is not None and self.failed >= limit and self._stopped is None:
+            self._stop(f"{self.failed} rows failed, which is --fail-after; run the same command again to go on")
+
+    def _stop(self, why: str) -> None:
+        self._stopped = why
+        self._loop.stop()
+
+    async def _sync(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC_SECONDS)
+            await asyncio.to_thread(self._results.sync)
+
+
+def run_here(runner: Runner, graph: Graph, *, messages: bool) -> RunRow:
+    """Give what runs a row in this process."""
+
+    async def run_row(row: Row) -> dict[str, Any]:
+        try:
+            result = await runner.run(graph, row.inputs, run_id=str(row.number))
+        except FlowrunError as exc:
+            if not isinstance(exc, Bug):
+                raise
+            return _bug(row, exc)
+        except Exception as exc:
+            return _bug(row, exc)
+        return result_data(result, messages=messages)
+
+    return run_row
+
+
+def result_data(result: Result, *, messages: bool) -> dict[str, Any]:
+    """Give a run's result as the line of its row has it."""
+    return {**outcome_of(result), **waiting_of(result), **(messages_of(result) if messages else {})}
+
+
+def _bug(row: Row, exc: Exception) -> dict[str, Any]:
+    _log.error("row %s: a bug in flowrun; please report it", row.number, exc_info=exc)
+    return failed_result(Failure(name="flowrun.bug", message=f"{type(exc).__name__}: {exc}"))
+
+
+def failed_result(failure: Failure) -> dict[str, Any]:
+    """Give the result of a row that no run ended for."""
+    return {
+        "status": "failed",
+        "output": None,
+        "error": msgspec.to_builtins(failure),
+        "path": [],
+        "rounds": 0,
+        "usage": msgspec.to_builtins(Usage()),
+    }

@@ -1,0 +1,329 @@
+"""A batch's results on disk: one line of JSON a row, written as the row ends, never twice, never half.
+
+They lie in one file or in many (``layouts``). Beside them lies what they belong to, locked while a batch writes. A
+batch that is begun again finds the rows that are done, and mends what a crash left. Results of rows that are tried anew
+are kept beside, until they take the place of the old ones: if that is interrupted, it is done again from its start.
+"""
+
+import fcntl
+import os
+import threading
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from flowrun.batch.layouts import Layout
+from flowrun.errors import StoreError, UsageError
+
+OnChange = Literal["refuse", "restart", "continue"]
+"""What to do with results that belong to another spec or input."""
+
+SUCCEEDED: Final = "succeeded"
+
+
+class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
+    """What results belong to: digests of the spec, as ``snapshots`` has it, and of the input's bytes."""
+
+    spec: str
+    input: str
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """What of a result line says where it belongs."""
+
+    row: int
+    status: str
+    error: "_Error | None" = None
+
+    @property
+    def outcome(self) -> str:
+        """Give the error's name, or the status where there is none."""
+        return self.error.name if self.error is not None else self.status
+
+
+class _Error(msgspec.Struct, frozen=True):
+    name: str
+
+
+class Marks:
+    """A set of row numbers, a bit each."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def add(self, number: int) -> None:
+        """Put a number in."""
+        place, bit = divmod(number, 8)
+        if place >= len(self._bits):
+            self._bits.extend(bytes(place + 1 - len(self._bits)))
+        self._bits[place] |= 1 << bit
+
+    def __contains__(self, number: int) -> bool:
+        place, bit = divmod(number, 8)
+        return place < len(self._bits) and bool(self._bits[place] >> bit & 1)
+
+
+class Results:
+    """The results of one batch; this process alone writes to them.
+
+    ``finished`` are the rows whose results are there, ``failed`` those of them that did not succeed, ``outcomes``
+    counts them by error name, or by status where there is none. ``mended`` counts the broken lines that were dropped.
+    """
+
+    def __init__(self, layout: Layout, fingerprint: Fingerprint, *, on_change: OnChange = "refuse") -> None:
+        """Open or create the results.
+
+        Raises:
+            UsageError: they belong to something else, or another process writes to them.
+            StoreError: they cannot be read or written.
+        """
+        self.path = layout.path
+        self.finished = Marks()
+        self.failed = Marks()
+        self.outcomes: Counter[str] = Counter()
+        self.mended = 0
+        self._layout = layout
+        self._retrying = False
+        self._unsynced = False
+        self._syncing = threading.Lock()
+        self._full: list[int] = []  # files that get no more lines, and are not yet synced
+        self._index = self._held = 0  # the part that is written to, and the lines in it
+        with _told(self.path):
+            layout.beside.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(layout.beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._take_lock()
+            with _told(self.path):
+                self._settle(fingerprint, on_change)
+                self._merge_retried()
+                self._read()
+                self._file = self._open(layout.part(self._index))
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    # --- what the results belong to
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise UsageError(f"another process is writing to {self.path}") from exc
+
+    def _settle(self, fingerprint: Fingerprint, on_change: OnChange) -> None:
+        there = bool(self._layout.parts())
+        if there and on_change == "restart":
+            self._layout.put_aside()
+            self._layout.retried.unlink(missing_ok=True)
+        elif there and on_change == "refuse":
+            self._check(fingerprint)
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, msgspec.json.encode(fingerprint) + b"\n", 0)
+        os.fsync(self._lock)
+
+    def _check(self, fingerprint: Fingerprint) -> None:
+        ways = (
+            "--continue keeps its results and runs only the rows that have none; --restart puts them aside, as "
+            f"{self._layout.aside.name}, and runs every row; or choose another -o"
+        )
+        try:
+            known = msgspec.json.decode(os.pread(self._lock, 4096, 0), type=Fingerprint)
+        except ValueError:
+            raise UsageError(f"{self.path} is there, and nothing says what it belongs to: {ways}") from None
+        changed = [name for name in ("spec", "input") if getattr(known, name) != getattr(fingerprint, name)]
+        if changed:
+            what = " and the ".join(changed)
+            raise UsageError(f"the {what} changed since {self.path} was begun: {ways}")
+
+    # --- reading
+
+    def _read(self) -> None:
+        """Learn which rows are finished, and drop what a crash left half-written."""
+        for index, part in enumerate(self._layout.parts()):
+            self._index, self._held = index, 0
+            broken: set[int] = set()
+            for at, raw in _raw_lines(part):
+                line = _parse(raw)
+                if line is None or line.row in self.finished:
+                    broken.add(at)
+                else:
+                    self._note(line)
+            self.mended += len(broken)
+            if len(broken) == 1 and _ends_within_a_line(part):
+                os.truncate(part, broken.pop())
+            elif broken:
+                self._rewrite(part, broken)
+
+    def _note(self, line: _Line) -> None:
+        self._held += 1
+        self.finished.add(line.row)
+        self.outcomes[line.outcome] += 1
+        if line.status != SUCCEEDED:
+            self.failed.add(line.row)
+
+    def _rewrite(self, part: Path, dropped: Container[int], *, added: Path | None = None) -> None:
+        """Write the lines that are not dropped, then those of another file, and put the whole in the place of the old.
+
+        A line is dropped by where it begins.
+        """
+        fresh = part.with_name(f"{part.name}.new")
+        with fresh.open("wb") as file:
+            for at, raw in _raw_lines(part):
+                if at not in dropped:
+                    file.write(raw)
+            for raw, _ in _lines(added) if added is not None else ():
+                file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, part)
+        _sync_folder(part)
+
+    # --- writing
+
+    def _open(self, path: Path) -> int:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        _sync_folder(path)
+        return descriptor
+
+    def retry(self) -> None:
+        """Write from now on what takes the place of older results of the same rows, once the file is closed."""
+        with _told(self.path):
+            retried = self._open(self._layout.retried)
+        os.close(self._file)
+        self._file, self._retrying = retried, True
+
+    def write(self, result: Mapping[str, Any]) -> str:
+        """Write a row's result, which a crash of this process cannot take back any more; give its outcome.
+
+        Raises:
+            StoreError: it cannot be written; what was written before it is kept.
+        """
+        raw = msgspec.json.encode(result) + b"\n"
+        line = _parse(raw)
+        if line is None:
+            raise StoreError(f"{self.path}: a result without row and status")
+        with _told(self.path):
+            self._turn_over()
+            before = os.fstat(self._file).st_size
+            try:
+                written = os.write(self._file, raw)
+                while written < len(raw):
+                    written += os.write(self._file, raw[written:])
+            except OSError:
+                os.ftruncate(self._file, before)
+                raise
+        self._held += 1
+        self._unsynced = True
+        self.finished.add(line.row)
+        return line.outcome
+
+    def _turn_over(self) -> None:
+        """Go on with a new part if this one is full."""
+        if self._retrying or self._layout.rows is None or self._held < self._layout.rows:
+            return
+        fresh = self._open(self._layout.part(self._index + 1))
+        self._full.append(self._file)
+        self._file, self._index, self._held = fresh, self._index + 1, 0
+
+    def sync(self) -> None:
+        """Bring to the disk what was written, so that a power cut cannot take it back. Blocks; any thread may call."""
+        with self._syncing, _told(self.path):
+            if self._unsynced:
+                self._unsynced = False
+                while self._full:
+                    full = self._full.pop()
+                    os.fsync(full)
+                    os.close(full)
+                os.fsync(self._file)
+
+    def close(self) -> None:
+        """Sync, put retried results in their places, and let the next process write."""
+        try:
+            self.sync()
+            os.close(self._file)
+            with _told(self.path):
+                self._merge_retried()
+        finally:
+            os.close(self._lock)
+
+    def _merge_retried(self) -> None:
+        retried = self._layout.retried
+        if not retried.exists():
+            return
+        anew = Marks()
+        for _, line in _lines(retried):
+            anew.add(line.row)
+        parts = self._layout.parts() or [self._layout.part(0)]
+        for part in parts:
+            last = part == parts[-1]
+            old = {at for at, raw in _raw_lines(part) if (line := _parse(raw)) is None or line.row in anew}
+            if old or last:
+                self._rewrite(part, old, added=retried if last else None)
+        retried.unlink()
+
+
+def count_outcomes(layout: Layout) -> Counter[str]:
+    """Count the rows of closed results by error name, or by status where there is none."""
+    return Counter(line.outcome for part in layout.parts() for _, line in _lines(part))
+
+
+class _told:
+    """Says of an error of the operating system which results it is about, and that none is lost."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, exc: BaseException | None, traceback: Any) -> None:
+        if isinstance(exc, OSError):
+            raise StoreError(
+                f"{self._path}: {exc.strerror or exc}; the results written before are kept: mend this, then run the "
+                "same command again"
+            ) from exc
+
+
+def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Give where each line of a file begins, and the line; none if there is no file."""
+    if not path.exists():
+        return
+    at = 0
+    with path.open("rb") as file:
+        for raw in file:
+            yield at, raw
+            at += len(raw)
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, _Line]]:
+    """Give the whole lines of a file of results."""
+    for _, raw in _raw_lines(path):
+        if (line := _parse(raw)) is not None:
+            yield raw, line
+
+
+def _parse(raw: bytes) -> _Line | None:
+    if not raw.endswith(b"\n"):
+        return None
+    try:
+        return msgspec.json.decode(raw, type=_Line)
+    except ValueError:
+        return None
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
+def _sync_folder(path: Path) -> None:
+    """Bring to the disk that a file is there."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,179 @@
+"""The rows of a batch, read as they are needed: a line of JSON, a record of CSV or a row of Parquet is a run's inputs.
+
+A row that cannot be read is a row too: it says what is wrong with it, and stops no other.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import msgspec
+
+from flowrun.adapters.json_values import NotJSON, to_json
+from flowrun.errors import UsageError
+from flowrun.spec import JSON, Spec
+
+ID: Final = "id"
+"""The member that names a row. It is an input as well only if the flow has an input of that name."""
+
+_CHUNK: Final = 1 << 20  # bytes
+_CSV: Final = {".csv": ",", ".tsv": "\t"}
+_LINES: Final = frozenset({".jsonl", ".ndjson"})
+_PARQUET: Final = ".parquet"
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One run's inputs. ``number`` counts from 1: the line in a file of lines, else the record.
+
+    ``wrong`` says why the inputs could not be read.
+    """
+
+    number: int
+    id: str | int
+    inputs: Mapping[str, JSON] = {}
+    wrong: str | None = None
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """How many rows a file has, and the digest of its bytes."""
+
+    count: int
+    digest: str
+
+
+class RowFile:
+    """A file of rows, in the format that its name says."""
+
+    def __init__(self, path: Path, spec: Spec) -> None:
+        """Look at the file's name, and at the names of its columns if it has any.
+
+        Raises:
+            UsageError: it is not there, or of no known format, or has columns that the flow does not take.
+        """
+        self.path = path
+        self._spec = spec
+        self._suffix = path.suffix.lower()
+        if self._suffix not in {*_LINES, *_CSV, _PARQUET}:
+            raise UsageError(f"{path}: rows are read from .jsonl, .ndjson, .csv, .tsv or .parquet; rename it")
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}")
+        if self._suffix not in _LINES:
+            self._check_columns()
+
+    def survey(self) -> Survey:
+        """Read the file once, for its digest and the number of its rows."""
+        with self.path.open("rb") as file:
+            if self._suffix in _LINES:
+                digest = hashlib.blake2b(digest_size=16)
+                count = 0
+                for line in file:
+                    digest.update(line)
+                    count += not line.isspace()
+                return Survey(count, digest.hexdigest())
+            whole = _digest(file)
+        if self._suffix == _PARQUET:
+            return Survey(_parquet(self.path).metadata.num_rows, whole)
+        return Survey(sum(1 for _ in self._records()) - 1, whole)
+
+    def __iter__(self) -> Iterator[Row]:
+        """Give the rows in their order; no more of the file is held than is being read."""
+        if self._suffix in _LINES:
+            return self._lines()
+        return self._parquet_rows() if self._suffix == _PARQUET else self._csv_rows()
+
+    # --- lines of JSON
+
+    def _lines(self) -> Iterator[Row]:
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.isspace():
+                    yield self._line(number, line)
+
+    def _line(self, number: int, line: bytes) -> Row:
+        try:
+            value = msgspec.json.decode(line)
+        except (ValueError, RecursionError) as exc:
+            return Row(number=number, id=number, wrong=f"line {number} is no JSON: {exc}")
+        if not isinstance(value, dict):
+            return Row(number=number, id=number, wrong=f"line {number} must be a JSON object, input names to values")
+        return self._row(number, value)
+
+    def _row(self, number: int, values: dict[str, JSON]) -> Row:
+        named = values.get(ID, number)
+        if ID in values and ID not in self._spec.inputs:
+            del values[ID]
+        if not isinstance(named, (str, int)) or isinstance(named, bool):
+            return Row(number=number, id=number, wrong=f"row {number}: id must be a text or a whole number")
+        return Row(number=number, id=named, inputs=values)
+
+    # --- tables
+
+    def _check_columns(self) -> None:
+        columns = _parquet(self.path).schema_arrow.names if self._suffix == _PARQUET else next(self._records(), [])
+        known = {*self._spec.inputs, ID}
+        if unknown := [column for column in columns if column not in known]:
+            inputs = ", ".join(self._spec.inputs) or "none"
+            raise UsageError(f"{self.path}: the flow has no input {', '.join(unknown)}; it has: {inputs}")
+
+    def _records(self) -> Iterator[list[str]]:
+        with self.path.open(encoding="utf-8-sig", newline="") as file:
+            try:
+                yield from csv.reader(file, delimiter=_CSV[self._suffix], strict=True)
+            except (csv.Error, UnicodeDecodeError) as exc:
+                raise UsageError(f"{self.path} cannot be read as CSV in UTF-8: {exc}") from exc
+
+    def _csv_rows(self) -> Iterator[Row]:
+        records = self._records()
+        columns = next(records, [])
+        for number, record in enumerate(records, 1):
+            if len(record) != len(columns):
+                wrong = f"record {number} has {len(record)} cells, and the table has {len(columns)} columns"
+                yield Row(number=number, id=number, wrong=wrong)
+                continue
+            # An empty cell is a value that is not given: CSV has no other way to say so.
+            cells = {column: cell for column, cell in zip(columns, record, strict=True) if cell}
+            yield self._row(number, {column: self._cell(column, cell) for column, cell in cells.items()})
+
+    def _cell(self, column: str, cell: str) -> JSON:
+        """Read a cell: text where the input may be text, else JSON if it is any."""
+        kinds = self._spec.inputs.get(column, {}).get("type", "string")
+        if "string" in (kinds if isinstance(kinds, list) else [kinds]):
+            return cell
+        try:
+            return json.loads(cell)
+        except ValueError:
+            return cell  # the input's own schema says what is wrong with it
+
+    def _parquet_rows(self) -> Iterator[Row]:
+        number = 0
+        for batch in _parquet(self.path).iter_batches(batch_size=1024):
+            for record in batch.to_pylist():
+                number += 1
+                try:
+                    values = {column: to_json(value) for column, value in record.items() if value is not None}
+                except NotJSON as exc:
+                    yield Row(number=number, id=number, wrong=f"row {number} holds {exc}")
+                    continue
+                yield self._row(number, values)
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _parquet(path: Path) -> Any:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as exc:
+        raise UsageError(f'{path}: Parquet needs pyarrow: pip install "flowrun[parquet]"') from exc
+    try:
+        return ParquetFile(path)
+    except (ArrowException, OSError) as exc:
+        raise UsageError(f"{path} cannot be read as Parquet: {exc}") from exc

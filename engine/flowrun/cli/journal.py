@@ -1,0 +1,44 @@
+"""``flowrun journal``: what keeps the file of durable runs small."""
+
+import time
+from pathlib import Path
+
+import click
+
+from flowrun.cli.journals import journal_option
+from flowrun.errors import UsageError
+from flowrun.loading.parse import parse_duration
+
+
+@click.group()
+def command() -> None:
+    """Look after the journal, the file that durable runs are kept in."""
+
+
+@command.command()
+@click.option("--older-than", required=True, metavar="AGE", help="Runs that ended so long ago: 30d, 12h, 90m.")
+@journal_option
+def prune(older_than: str, journal: Path) -> int:
+    """Delete old runs that have ended, and what only they needed. Those that wait or were interrupted stay."""
+    from flowrun.adapters.journal import Database
+    from flowrun.adapters.journal import prune as prune_runs
+
+    try:
+        age = float(parse_duration(older_than))
+    except ValueError as exc:
+        raise UsageError(f"--older-than {older_than}: {exc}") from exc
+    count = prune_runs(Database(journal, create=False), older_than=age, now=time.time())
+    click.echo(f"{count} runs deleted; `flowrun journal vacuum` makes the file smaller", err=True)
+    return 0
+
+
+@command.command()
+@journal_option
+def vacuum(journal: Path) -> int:
+    """Give the space of deleted runs back to the file system."""
+    from flowrun.adapters.journal import Database
+    from flowrun.adapters.journal import vacuum as vacuum_file
+
+    sizes = vacuum_file(Database(journal, create=False), now=time.time)
+    click.echo(f"{sizes.before:,} bytes before, {sizes.after:,} after", err=True)
+    return 0

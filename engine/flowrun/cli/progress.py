@@ -1,0 +1,117 @@
+"""How a batch goes, on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from flowrun.batch import Batch, Meter
+from flowrun.loading import redact
+
+_LINE_SECONDS: Final = 10.0
+_BAR_SECONDS: Final = 0.2
+_WINDOW_SECONDS: Final = 15.0
+
+
+class _Sample(NamedTuple):
+    at: float
+    done: int
+    rounds: int
+    tokens: int
+
+
+class BatchView:
+    """Shows a batch while it runs, and how it ended."""
+
+    def __init__(self, *, quiet: bool, secrets: Mapping[str, str]) -> None:
+        self._rich = RichConsole(stderr=True, highlight=False)
+        self._quiet = quiet
+        self._secrets = secrets
+        self._bar: Progress | None = None
+        self._samples: deque[_Sample] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def say(self, message: str) -> None:
+        """Show a line: a stage of the models' loading, or what the user should know."""
+        if not self._quiet:
+            self._rich.print(redact(message, self._secrets), style="dim", soft_wrap=True, markup=False)
+
+    async def watch(self, batch: Batch, meter: Meter, *, total: int) -> None:
+        """Show how a batch goes until cancelled. ``total`` is the number of rows of this session."""
+        if self._quiet:
+            return
+        if not self._rich.is_terminal:
+            while True:
+                await asyncio.sleep(_LINE_SECONDS)
+                self._rich.print(f"{batch.done}/{total} done, {self._figures(batch, meter, total)}", soft_wrap=True)
+        self._bar = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=self._rich,
+            transient=True,
+            expand=True,
+        )
+        task = self._bar.add_task("rows", total=total, figures="")
+        self._bar.start()
+        while True:
+            self._bar.update(task, completed=batch.done, figures=self._figures(batch, meter, total))
+            await asyncio.sleep(_BAR_SECONDS)
+
+    def _figures(self, batch: Batch, meter: Meter, total: int) -> str:
+        now, usage = time.monotonic(), meter.usage
+        self._samples.append(_Sample(now, batch.done, meter.rounds, usage.completion_tokens))
+        while len(self._samples) > 2 and self._samples[0].at < now - _WINDOW_SECONDS:
+            self._samples.popleft()
+        first, last = self._samples[0], self._samples[-1]
+        seconds = last.at - first.at
+        parts = [f"{batch.live} live", f"{batch.failed} failed"]
+        if seconds > 0:
+            parts.append(f"{(last.rounds - first.rounds) / seconds:.1f} rounds/s")
+            parts.append(f"{(last.tokens - first.tokens) / seconds:,.0f} tokens/s")
+        if usage.prompt_tokens:
+            parts.append(f"{usage.cached_tokens / usage.prompt_tokens:.0%} cached")
+        if seconds > 0 and last.done > first.done:
+            left = (total - last.done) * seconds / (last.done - first.done)
+            parts.append(f"{spell_seconds(left)} left")
+        return ", ".join(parts)
+
+    def conclude(self, outcomes: Mapping[str, int], *, skipped: int, missing: int, figures: str) -> None:
+        """Show how many rows ended in which way; failures by their names."""
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(justify="right")
+        table.add_column()
+        for name, count in sorted(outcomes.items(), key=lambda item: (item[0] != "succeeded", -item[1], item[0])):
+            style = "green" if name == "succeeded" else "red"
+            table.add_row(f"{count:,}", name, style=style)
+        if skipped:
+            table.add_row(f"{skipped:,}", "of them finished before, and skipped", style="dim")
+        if missing:
+            table.add_row(f"{missing:,}", "not finished: run the same command again", style="yellow")
+        self._rich.print(table)
+        if not self._quiet:
+            self._rich.print(figures, style="dim", soft_wrap=True)
+
+
+def spell_seconds(seconds: float) -> str:
+    """Write a time as people read it: 42 s, 3 min, 2 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

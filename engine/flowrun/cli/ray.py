@@ -1,0 +1,98 @@
+"""``flowrun batch --ray``: the same batch on replicas that Ray places on the hosts of a cluster."""
+
+import asyncio
+import os
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from flowrun.batch import Folder, Format, check_format, merge_parts
+from flowrun.batch.layouts import SHARD_ROWS
+from flowrun.batch.pool import Pool
+from flowrun.batch.ray_cluster import Host, cluster, make_replicas, needs_of
+from flowrun.cli.assembly import Settings, backends_of, calm_collector
+from flowrun.cli.batches import Job, Origin
+from flowrun.errors import UsageError
+from flowrun.ports import ModelBackend
+from flowrun.prepare import Flow, prepare_flow
+
+
+class Rays(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line says of Ray."""
+
+    address: str
+    replicas: int | None
+    folder: Folder
+    format: Format
+
+
+def read_options(
+    output: Path, *, address: str | None, replicas: int | None, shard_rows: int | None, kind: Format | None
+) -> Rays | None:
+    """Read the options that belong to Ray; None if the batch is not to run on it.
+
+    Raises:
+        UsageError: they do not go together, or a package is missing.
+    """
+    if address is None:
+        given = {"--replicas": replicas, "--shard-rows": shard_rows, "--format": kind}
+        if alone := [option for option, value in given.items() if value is not None]:
+            raise UsageError(f"{', '.join(alone)}: only with --ray")
+        if output.is_dir():
+            raise UsageError(f"-o {output}: is a folder; only a batch with --ray writes into one")
+        return None
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"-o {output}: is a file; a batch with --ray writes into a folder")
+    check_format(kind or "jsonl")
+    return Rays(
+        address=address, replicas=replicas, folder=Folder(output, shard_rows or SHARD_ROWS), format=kind or "jsonl"
+    )
+
+
+def run_on_ray(job: Job, rays: Rays) -> None:
+    """Run a batch on the replicas of a cluster."""
+    job.view.say("starting Ray here" if rays.address == "local" else f"connecting to Ray at {rays.address}")
+    with cluster(rays.address, verbose=job.settings.verbose) as hosts:
+        asyncio.run(_run(job, rays, hosts))
+
+
+async def _run(job: Job, rays: Rays, hosts: list[Host]) -> None:
+    needs = needs_of(job.flow)
+    count = rays.replicas or needs.count(hosts)
+    resources = needs.resources(hosts, count)
+    each = f"{resources['num_cpus']} CPU" + (f" and {needs.gpus} GPU" if resources["num_gpus"] else "")
+    job.view.say(f"asking Ray for {count} replicas of {each} each; hosts there: {len(hosts)}")
+    replicas = make_replicas(
+        partial(load, job.origin),
+        count=count,
+        resources=resources,
+        messages=job.options.messages,
+        max_live=job.options.max_live,
+    )
+    pool = Pool(replicas, job.session.meter, job.view.say)
+    try:
+        await pool.start()
+        here = msgspec.structs.replace(job.options, max_live=None)  # the replicas see to it, each for itself
+        await msgspec.structs.replace(job, options=here).drive(pool.run_row, pool)
+    finally:
+        await pool.stop()
+
+
+def load(origin: Origin) -> tuple[Flow, dict[str, ModelBackend]]:
+    """Prepare the flow on a replica's host: the spec as it was for the batch, functions and variables of this host."""
+    flow = prepare_flow(
+        origin.path,
+        profile=origin.profile,
+        project_dir=origin.project_dir,
+        environ=os.environ,
+        max_calls=origin.max_tools,
+        snapshot=origin.snapshot,
+    )
+    calm_collector()
+    return flow, backends_of(flow, Settings())
+
+
+def merge(job: Job, rays: Rays) -> None:
+    """Bring all results into one file."""
+    job.view.say(f"all results, in the rows' order: {merge_parts(rays.folder, rays.format)}")

@@ -1,0 +1,97 @@
+"""``flowrun runs``: the durable runs, the newest first."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flowrun.cli.journals import journal_option
+from flowrun.cli.streams import answer_stream
+
+SHOWN: Final = 50
+_STYLES: Final = {
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "dim",
+    "running": "cyan",
+    "waiting": "yellow",
+    "needs_attention": "yellow",
+    "interrupted": "yellow",
+}
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+@click.command()
+@click.option("--status", type=click.Choice(list(_STYLES)), help="Only runs of this status.")
+@click.option("--flow", help="Only runs of the flow of this name.")
+@click.option("--batch", help="Only the runs of this batch.")
+@click.option("--children", is_flag=True, help="The runs of sub-flows too.")
+@click.option("--limit", type=click.IntRange(1), default=SHOWN, show_default=True, help="At most so many.")
+@click.option("--all", "whole", is_flag=True, help="However many there are.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
+@journal_option
+def command(
+    status: str | None,
+    flow: str | None,
+    batch: str | None,
+    children: bool,
+    limit: int,
+    whole: bool,
+    as_json: bool,
+    journal: Path,
+) -> int:
+    """List the runs of a journal: id, flow, state, status and age.
+
+    A run is interrupted if it should go on and its process is gone; `flowrun resume` takes it up.
+    """
+    from flowrun.adapters.journal import Database, History
+
+    with answer_stream() as answers:
+        if not journal.exists():
+            click.echo(f"no durable run was kept in {journal} yet: flowrun SPEC --durable keeps one", err=True)
+            return 0
+        history = History(Database(journal, create=False), now=time.time)
+        found = history.runs(
+            status=status, flow=flow, batch=batch, children=children, limit=None if whole else limit + 1
+        )
+        if as_json:
+            for row in found if whole else list(found)[:limit]:
+                answers.write(json.dumps(described(row), ensure_ascii=False) + "\n")
+            return 0
+        rows = list(found)
+        shown = rows if whole else rows[:limit]
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("run", "flow", "state", "status", "age"):
+            table.add_column(name, no_wrap=name in ("run", "status", "age"), justify="right" if name == "age" else "left")
+        for row in shown:
+            told = status_of(row)
+            age = spell_age(time.time() - row.created)
+            table.add_row(row.id, row.flow, row.state, Text(told, style=_STYLES[told]), age)
+        Console(file=answers, highlight=False).print(table)
+        if len(rows) > len(shown):
+            click.echo(f"the newest {len(shown)} are shown; --all shows the others too", err=True)
+    return 0
+
+
+def status_of(row: Any) -> str:
+    """Give a run's status, as lists and filters have it."""
+    return "interrupted" if row.interrupted else str(row.status)
+
+
+def described(row: Any) -> dict[str, Any]:
+    """Give a run's row as JSON data."""
+    return {**msgspec.to_builtins(row), "status": status_of(row)}
+
+
+def spell_age(seconds: float) -> str:
+    """Write how long ago something was, in its largest unit."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return "now"

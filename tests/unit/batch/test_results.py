@@ -1,0 +1,161 @@
+"""What is on the disk after crashes of every kind, and what a batch that is begun again makes of it."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowrun.batch import Fingerprint, OneFile, Results, count_outcomes
+from flowrun.errors import StoreError, UsageError
+
+PRINT = Fingerprint(spec="s", input="i")
+
+
+def result(row: int, status: str = "succeeded", **more: Any) -> dict[str, Any]:
+    error = None if status == "succeeded" else {"name": "tool.failed", "message": "no"}
+    return {"id": row, "row": row, "status": status, "output": row * 2, "error": error, **more}
+
+
+def write(path: Path, *results: dict[str, Any]) -> None:
+    file = Results(OneFile(path), PRINT)
+    for one in results:
+        file.write(one)
+    file.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def finished(path: Path, rows: range = range(1, 10)) -> list[int]:
+    file = Results(OneFile(path), PRINT)
+    found = [row for row in rows if row in file.finished]
+    file.close()
+    return found
+
+
+def test_what_was_written_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "out.jsonl"
+    write(path, result(1), result(3, "failed"))
+    write(path, result(2))
+    assert read(path) == [result(1), result(3, "failed"), result(2)]
+    assert finished(path) == [1, 2, 3]
+    assert count_outcomes(OneFile(path)) == Counter({"succeeded": 2, "tool.failed": 1})
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [
+        pytest.param(b'{"id": 9, "ro', id="within a line"),
+        pytest.param(json.dumps(result(9)).encode(), id="before the line's end"),
+        pytest.param(b"\0\0\0\0", id="zeros"),
+        pytest.param(b"\0\0\n\xff\n{}\n", id="several lines"),
+        pytest.param(json.dumps(result(1)).encode() + b"\n", id="a row that is there already"),
+    ],
+)
+def test_what_a_crash_left_half_written_is_dropped(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "out.jsonl"
+    write(path, result(1), result(2))
+    with path.open("ab") as file:
+        file.write(torn)
+    assert finished(path) == [1, 2]
+    assert read(path) == [result(1), result(2)]
+
+
+def test_a_broken_line_among_others_costs_only_itself(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    write(path, result(1), result(2), result(3))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"\0" * 20 + b"\n" + lines[2])
+    file = Results(OneFile(path), PRINT)
+    assert file.mended == 1
+    file.close()
+    assert read(path) == [result(1), result(3)]
+
+
+def test_one_process_writes(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    file = Results(OneFile(path), PRINT)
+    with pytest.raises(UsageError, match="another process is writing"):
+        Results(OneFile(path), PRINT)
+    file.close()
+    Results(OneFile(path), PRINT).close()
+
+
+@pytest.mark.parametrize(
+    ("now", "what"),
+    [
+        pytest.param(Fingerprint(spec="t", input="i"), "the spec changed since", id="spec"),
+        pytest.param(Fingerprint(spec="s", input="j"), "the input changed since", id="input"),
+        pytest.param(Fingerprint(spec="t", input="j"), "the spec and the input changed since", id="both"),
+    ],
+)
+def test_results_of_something_else_are_not_added_to(tmp_path: Path, now: Fingerprint, what: str) -> None:
+    path = tmp_path / "out.jsonl"
+    write(path, result(1))
+    with pytest.raises(UsageError, match=f"{what}.*--continue.*--restart"):
+        Results(OneFile(path), now)
+    assert read(path) == [result(1)]
+
+    file = Results(OneFile(path), now, on_change="continue")
+    assert 1 in file.finished
+    file.close()
+    Results(OneFile(path), now).close()  # they belong to what is now
+
+    file = Results(OneFile(path), PRINT, on_change="restart")
+    assert 1 not in file.finished
+    file.close()
+    assert (read(path), read(tmp_path / "out.jsonl.old")) == ([], [result(1)])
+
+
+def test_a_file_of_somebody_else_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("precious\n")
+    with pytest.raises(UsageError, match="nothing says what it belongs to"):
+        Results(OneFile(path), PRINT)
+    assert path.read_text() == "precious\n"
+
+
+def test_retried_results_take_the_place_of_the_old_ones(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    write(path, result(1), result(2, "failed"), result(3, "failed"))
+    file = Results(OneFile(path), PRINT)
+    file.retry()
+    assert [row for row in range(5) if row in file.failed] == [2, 3]
+    file.write(result(3))
+    assert read(path) == [result(1), result(2, "failed"), result(3, "failed")]
+    file.close()
+    assert read(path) == [result(1), result(2, "failed"), result(3)]
+    assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "out.jsonl.batch"]
+
+
+def test_a_crash_while_retrying_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    write(path, result(1), result(2, "failed"), result(3, "failed"))
+    (tmp_path / "out.jsonl.retried").write_text(json.dumps(result(2)) + '\n{"id": 3, "row"')
+    file = Results(OneFile(path), PRINT)
+    assert [row for row in range(5) if row in file.failed] == [3]
+    file.close()
+    assert read(path) == [result(1), result(3, "failed"), result(2)]
+
+
+def test_a_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "out.jsonl"
+    file = Results(OneFile(path), PRINT)
+    file.write(result(1))
+    real = os.write
+
+    def half(descriptor: int, data: bytes) -> int:
+        if len(data) > 10:
+            return real(descriptor, data[:10])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, data: half(descriptor, data[:20]))
+        with pytest.raises(StoreError, match="No space left on device; the results written before are kept"):
+            file.write(result(2))
+    file.close()
+    assert read(path) == [result(1)]

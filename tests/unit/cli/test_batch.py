@@ -1,0 +1,167 @@
+"""``flowrun batch`` as its users meet it: interrupted, killed, begun again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SPEC = ROOT / "tests" / "cases" / "batch" / "spec.yaml"
+
+
+def command(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "flowrun", "batch", *map(str, words)]
+
+
+def batch(*words: str | Path, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*words),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", **environ},
+        timeout=60,
+        check=False,
+    )
+
+
+def write_rows(path: Path, numbers: range | list[int]) -> None:
+    path.write_text("".join(json.dumps({"number": number}) + "\n" for number in numbers))
+
+
+def results(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def outputs(path: Path) -> dict[int, int]:
+    found = results(path)
+    assert len({result["row"] for result in found}) == len(found)
+    return {result["row"]: result["output"]["doubled"] for result in found}
+
+
+def test_a_batch(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"number": 1, "id": "one"}\n{"number": 13}\nnonsense\n{"number": 4}\n')
+    done = batch(SPEC, "in.jsonl", "-o", "out.jsonl", "--messages", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    figures = json.loads(done.stdout)
+    assert figures.pop("seconds") > 0
+    assert figures == {
+        "rows": 4,
+        "outcomes": {"succeeded": 2, "tool.failed": 1, "input.invalid": 1},
+        "skipped": 0,
+        "rounds": 5,
+        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0, "rerendered": 0},
+    }
+    assert [line.split() for line in done.stderr.splitlines()][:3] == [
+        ["2", "succeeded"],
+        ["1", "input.invalid"],
+        ["1", "tool.failed"],
+    ]
+    first = next(result for result in results(tmp_path / "out.jsonl") if result["row"] == 1)
+    assert (first["id"], first["output"]) == ("one", {"doubled": 2, "note": "none"})
+    assert [message["content"] for message in first["messages"]] == ["Double 1.", "I will.", "It is 2.", "Well done."]
+
+
+def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", range(1, 21))
+    ledger = str(tmp_path / "ledger")
+    first = batch(SPEC, "in.jsonl", "-o", "out.jsonl", cwd=tmp_path, FLOWRUN_TEST_LEDGER=ledger)
+    again = batch(SPEC, "in.jsonl", "-o", "out.jsonl", cwd=tmp_path, FLOWRUN_TEST_LEDGER=ledger)
+    assert (first.returncode, again.returncode) == (1, 1)
+    assert "20  of them finished before, and skipped" in again.stderr
+    assert len((tmp_path / "ledger").read_text().split()) == 20
+
+    retried = batch(SPEC, "in.jsonl", "-o", "out.jsonl", "--retry-failed", cwd=tmp_path, FLOWRUN_TEST_LEDGER=ledger)
+    assert "19  of them finished before, and skipped" in retried.stderr
+    assert (tmp_path / "ledger").read_text().split()[20:] == ["13"]
+    assert len(results(tmp_path / "out.jsonl")) == 20
+
+
+def test_a_changed_spec_or_input_is_noticed(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", range(1, 5))
+    for name in ("spec.yaml", "replies.yaml", "functions.py"):
+        (tmp_path / name).write_text((SPEC.parent / name).read_text())
+    assert batch("spec.yaml", "in.jsonl", "-o", "out.jsonl", cwd=tmp_path).returncode == 0
+
+    spec = (tmp_path / "spec.yaml").read_text()
+    (tmp_path / "spec.yaml").write_text(spec + "# a comment changes nothing\n")
+    assert batch("spec.yaml", "in.jsonl", "-o", "out.jsonl", cwd=tmp_path).returncode == 0
+
+    (tmp_path / "spec.yaml").write_text(spec.replace("It is", "That is"))
+    write_rows(tmp_path / "in.jsonl", range(1, 7))
+    refused = batch("spec.yaml", "in.jsonl", "-o", "out.jsonl", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "the spec and the input changed since out.jsonl was begun" in refused.stderr
+
+    went_on = batch("spec.yaml", "in.jsonl", "-o", "out.jsonl", "--continue", cwd=tmp_path)
+    assert (went_on.returncode, len(results(tmp_path / "out.jsonl"))) == (0, 6)
+    assert "4  of them finished before, and skipped" in went_on.stderr
+
+    anew = batch("spec.yaml", "in.jsonl", "-o", "out.jsonl", "--restart", cwd=tmp_path)
+    assert (anew.returncode, len(results(tmp_path / "out.jsonl"))) == (0, 6)
+    assert "skipped" not in anew.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+def test_interrupted_and_begun_again(tmp_path: Path, how: signal.Signals) -> None:
+    numbers = [*range(1, 11), *([1300] * 40)]
+    write_rows(tmp_path / "in.jsonl", numbers)
+    words = (SPEC, "in.jsonl", "-o", "out.jsonl", "--max-live", "5")
+    out = tmp_path / "out.jsonl"
+    kills = 0
+    while True:
+        before = out.read_bytes().count(b"\n") if out.exists() else 0
+        running = subprocess.Popen(command(*words), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        while running.poll() is None and (not out.exists() or out.read_bytes().count(b"\n") < before + 12):
+            time.sleep(0.01)
+        running.send_signal(how)
+        _, said = running.communicate(timeout=60)
+        if running.returncode == 0:
+            break
+        kills += 1
+        assert running.returncode == (130 if how is signal.SIGINT else -9)
+        assert how is signal.SIGKILL or "not finished: run the same command again" in said
+        with out.open("ab") as file:
+            file.write(b'{"id": 1, "row": 1, "sta')  # what a power cut would leave
+    assert kills >= 2
+    assert outputs(out) == {row: number * 2 for row, number in enumerate(numbers, 1)}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(["no.jsonl", "-o", "o.jsonl"], "there is no file no.jsonl", id="no input"),
+        pytest.param(["in.jsonl", "-o", "o.jsonl", "--restart", "--continue"], "--restart runs every row", id="both"),
+        pytest.param(["in.jsonl"], "Missing option '-o'", id="no output"),
+    ],
+)
+def test_wrong_usage(tmp_path: Path, words: list[str], said: str) -> None:
+    write_rows(tmp_path / "in.jsonl", [1])
+    done = batch(SPEC, *words, cwd=tmp_path)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def test_two_batches_do_not_share_an_output(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", [3000])
+    words = (SPEC, "in.jsonl", "-o", "out.jsonl")
+    running = subprocess.Popen(command(*words), cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while running.poll() is None and not (tmp_path / "out.jsonl").exists():
+        time.sleep(0.01)
+    second = batch(*words, cwd=tmp_path)
+    running.kill()
+    running.wait()
+    assert (second.returncode, second.stderr) == (2, "flowrun: another process is writing to out.jsonl\n")
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", range(14, 40))
+    done = batch(SPEC, "in.jsonl", "-o", "out.jsonl", cwd=tmp_path)
+    assert Counter(done.stderr)["\x1b"] == 0
+    assert done.stderr.splitlines()[0].split() == ["26", "succeeded"]

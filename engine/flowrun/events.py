@@ -136,7 +136,10 @@ class AskModel(_Data, frozen=True, kw_only=True):
 
 
 class CallFunction(_Data, frozen=True, kw_only=True):
-    """Call a Python function: a tool that the model chose (``tool`` is its name) or a call state's (None)."""
+    """Call a Python function: a tool that the model chose (``tool`` is its name) or a call state's (None).
+
+    ``attempt`` counts the state's attempts from 1.
+    """
 
     step: int
     index: int = 0
@@ -148,6 +151,12 @@ class CallFunction(_Data, frozen=True, kw_only=True):
     tool: str | None = None
     call_id: str | None = None
     idempotent: bool = False
+    attempt: int = 1
+
+    @property
+    def key(self) -> str:
+        """The idempotency key: the same on each attempt, for each of which the run enters one step more."""
+        return f"{self.run}/{self.step - self.attempt + 1}/{self.index}"
 
 
 class StartChild(_Data, frozen=True, kw_only=True):

@@ -141,7 +141,7 @@ def prepare_flow(
     ]
     if errors:
         raise SpecError(errors)
-    from flowrun.adapters.functions import PythonFunctions
+    from flowrun.adapters.functions import MAX_THREADS, PythonFunctions
 
     compiler = _Compiler(project_dir, path.resolve().parent, {} if snapshot is None else snapshot.tools)
     graph = compiler.compile(tree)
@@ -149,7 +149,9 @@ def prepare_flow(
         loaded=loaded,
         tree=tree,
         graph=graph,
-        functions=PythonFunctions(compiler.functions, max_calls=max_calls),
+        functions=PythonFunctions(
+            compiler.functions, max_calls=max_calls, max_threads=max(MAX_THREADS, max_calls or 0)
+        ),
         models=compiler.models,
         secrets=_secrets(tree),
     )

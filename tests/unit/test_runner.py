@@ -9,6 +9,7 @@ import pytest
 
 from flowrun.adapters.functions import PythonFunctions
 from flowrun.adapters.scripted import ScriptedBackend, ScriptedCall, ScriptedReply
+from flowrun.calling import Call, current_call
 from flowrun.errors import Failure
 from flowrun.events import AskPerson, Began, Event, Notice, Outcome, Replied, Returned, Started
 from flowrun.graph import Graph
@@ -277,3 +278,22 @@ def test_people(people: Saying | None, outcome: Outcome | None, asked: list[tupl
     result = asyncio.run(runner.run(graph_of(ASKING), {}, run_id="r"))
     assert result.run.outcome == outcome
     assert [(ask.run, ask.state, ask.prompt) for ask in result.waiting] == asked
+
+
+def test_a_function_knows_which_call_it_is() -> None:
+    calls: list[Call] = []
+
+    async def note(a: int, b: int) -> int:
+        calls.append(current_call())
+        if len(calls) == 1:
+            raise ValueError("try again")
+        return await asyncio.to_thread(lambda: calls.append(current_call()) or a + b)
+
+    flow = AGENT.replace("{type: tools,", "{type: tools, on_error: raise, retry: {max_attempts: 2, delay: 0},")
+    replies = [ScriptedReply(tool_calls=(add_call(2, 3),)), ScriptedReply(content="5")]
+    run = run_flow(graph_of(ADD, flow), replies, {"tools.numbers:add": note})
+    assert run.status == "succeeded"
+    first = Call(run="r1", state="act", tool="add", attempt=1, key="r1/2/0")
+    assert calls == [first, *[Call(run="r1", state="act", tool="add", attempt=2, key="r1/2/0")] * 2]
+    with pytest.raises(LookupError, match="no tool of a flow"):
+        current_call()

@@ -15,6 +15,7 @@ from flowrun.adapters.carriers import WAITS, Carrier
 from flowrun.adapters.json_values import copy_json
 from flowrun.adapters.outcomes import outcome_of
 from flowrun.adapters.threads import DaemonThreads, Slots
+from flowrun.calling import CURRENT
 from flowrun.errors import Bug, ToolError
 from flowrun.events import CallFunction
 from flowrun.spec import JSON
@@ -69,6 +70,7 @@ class PythonFunctions:
         if bound is None:
             raise Bug(f"no function is bound to {effect.entrypoint}")
         arguments = {name: copy_json(value) for name, value in effect.arguments.items()}
+        CURRENT.set(effect)  # in the caller's context, of which the function gets a copy
         perform = self._in_task if bound.is_async else self._in_thread
         try:
             outcome = await perform(bound.function, arguments, effect.timeout)

@@ -15,6 +15,7 @@ def enter_call(graph: Graph, run: Run, node: CallNode) -> Next:
         entrypoint=node.entrypoint,
         arguments=node.arguments(scope_of(run)),
         idempotent=node.idempotent,
+        attempt=run.attempt,
     )
     return Next(replace(run, awaiting=(PENDING,)), (call,))
 

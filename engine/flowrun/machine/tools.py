@@ -76,6 +76,7 @@ def _call_tool(graph: Graph, run: Run, index: int, call: ToolCall, arguments: Ma
         tool=call.name,
         call_id=call.id,
         idempotent=tool.idempotent,
+        attempt=run.attempt,
     )
 
 

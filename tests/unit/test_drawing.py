@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from flowrun.drawing import DRAWERS, draw
 from flowrun.drawing.layers import make_layers
 from flowrun.drawing.layout import Size, lay_out
-from flowrun.drawing.picture import Arrow, Box, Picture, picture_of, shorten
+from flowrun.drawing.picture import Arrow, Box, Mark, Picture, picture_of, shorten
+from flowrun.drawing.shapes import PATH_STYLE
+from flowrun.drawing.svg import draw_svg
 from flowrun.drawing.widths import code_width, text_width
 from flowrun.loading import load_spec
 from flowrun.spec import Spec
@@ -295,6 +298,70 @@ def test_no_two_boxes_or_labels_overlap(name: str, every_state: Spec) -> None:
     width, height = float(root.get("width", 0)), float(root.get("height", 0))
     assert [pair for pair in combinations(boxes, 2) if overlap(*pair)] == []
     assert [box for box in boxes if box[0] < -24 or box[1] < -24 or box[2] > width or box[3] > height] == []
+
+
+# --- a run's path -------------------------------------------------------------------------------------------------
+
+
+def walked_agent(**marks: Mark) -> Picture:
+    """Give the agent's picture with a run on it that came to ``act`` twice, and ends there."""
+    picture = picture_of(spec_of(AGENT))
+    visits, taken = {"ask": 2, "act": 2}, {"act": 2}
+    return structs.replace(
+        picture,
+        boxes=tuple(
+            structs.replace(box, visits=visits.get(box.name, 0), mark=marks.get(box.name), link=f"#{box.name}")
+            for box in picture.boxes
+        ),
+        arrows=tuple(structs.replace(arrow, taken=taken.get(arrow.target, 0)) for arrow in picture.arrows),
+    )
+
+
+def test_svg_shows_what_a_run_visited_and_what_it_did_not() -> None:
+    root = ElementTree.fromstring(draw_svg(walked_agent(act="broken")))
+    classes = {
+        group.findtext(f"{SVG}title"): group.get("class") for group in root.iter(f"{SVG}g") if group.get("class")
+    }
+    assert {title: kind for title, kind in classes.items() if title} == {
+        "ask: chat": "node chat",
+        "act: tools": "node tools broken",
+        "done: end · succeeded": "node succeeded unseen",
+        "start → ask": "way taken",
+        "ask → act when reply.tool_calls": "label taken",
+        "ask → done (else)": "label unseen",
+        "act → ask": "way unseen",
+    }
+    counts = [group.findtext(f"{SVG}text") for group in root.iter(f"{SVG}g") if group.get("class") == "count"]
+    assert counts == ["×2", "! ×2"]
+    labels = [
+        group.findtext(f"{SVG}text") for group in root.iter(f"{SVG}g") if (group.get("class") or "")[:5] == "label"
+    ]
+    assert labels == ["1: reply.tool_calls ×2", "2: else"]
+    assert [link.get("href") for link in root.iter(f"{SVG}a")] == ["#ask", "#act", "#done"]
+
+
+def test_svg_as_a_part_of_a_page_has_no_style_of_its_own() -> None:
+    picture = walked_agent(ask="paused")
+    root = ElementTree.fromstring(draw_svg(picture, part="flow-1"))
+    assert (root.get("role"), root.get("aria-labelledby")) == ("group", "flow-1-title flow-1-description")
+    assert {element.get("id") for element in root.iter() if element.get("id")} == {"flow-1-title", "flow-1-description"}
+    assert root.findall(f"{SVG}style") == []
+    assert PATH_STYLE in (ElementTree.fromstring(draw_svg(picture)).findtext(f"{SVG}style") or "")
+
+
+def test_svg_without_a_run_is_as_it_always_was(every_state: Spec) -> None:
+    picture = picture_of(every_state)
+    drawn = draw_svg(picture)
+    assert "unseen" not in drawn
+    assert "taken" not in drawn
+    assert "<a " not in drawn
+
+
+def test_links_of_states_stay_attributes() -> None:
+    picture = structs.replace(picture_of(spec_of(AGENT)), boxes=(Box(name='a"b', kind="chat", link='#"><x y="'),))
+    picture = structs.replace(picture, start='a"b', arrows=())
+    (link,) = ElementTree.fromstring(draw_svg(picture)).iter(f"{SVG}a")
+    assert dict(link.attrib) == {"href": '#"><x y="', "data-state": 'a"b'}
 
 
 # --- layout -------------------------------------------------------------------------------------------------------

@@ -25,16 +25,26 @@ from flowrun.spec import (
 Kind = Literal["chat", "tools", "call", "route", "flow", "map", "parallel", "wait", "succeeded", "failed", "missing"]
 """How a box looks: a state's type, an end's status, or a state that is named and does not exist."""
 
+Mark = Literal["broken", "paused"]
+"""What a run may have come to in a state: it failed there, or waits there for somebody."""
+
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True):
-    """A state. ``detail`` says in a few words what it works with, such as the sub-flow that it runs."""
+    """A state. ``detail`` says in a few words what it works with, such as the sub-flow that it runs.
+
+    In the picture of a run, ``visits`` counts how often it was entered, ``mark`` says what came of it, and ``link`` is
+    where to read more.
+    """
 
     name: str
     kind: Kind
     detail: str = ""
     description: str = ""
+    visits: int | None = None
+    mark: Mark | None = None
+    link: str = ""
 
     @property
     def caption(self) -> str:
@@ -46,13 +56,17 @@ _TITLES: Final[dict[Kind, str]] = {"succeeded": "end · succeeded", "failed": "e
 
 
 class Arrow(msgspec.Struct, frozen=True, kw_only=True):
-    """A way on. ``number`` counts the routes of a state that has several; ``caught`` marks a way of errors."""
+    """A way on. ``number`` counts the routes of a state that has several; ``caught`` marks a way of errors.
+
+    In the picture of a run, ``taken`` counts how often it was taken.
+    """
 
     source: str
     target: str
     label: str = ""
     number: int | None = None
     caught: bool = False
+    taken: int | None = None
 
     @property
     def text(self) -> str:

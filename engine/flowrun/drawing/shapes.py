@@ -53,6 +53,36 @@ STYLE: Final = "\n".join(
 """The style sheet of every drawing."""
 
 
+def _path_rules(*, paper: str, ink: str, caught: str, paused: str) -> str:
+    return "\n".join(
+        [
+            f".taken .line {{ stroke: {ink}; }}",
+            f".taken .head {{ fill: {ink}; }}",
+            f".taken.caught .line {{ stroke: {caught}; }}",
+            f".taken.caught .head {{ fill: {caught}; }}",
+            f".count rect {{ fill: {ink}; }} .count text {{ fill: {paper}; }}",
+            f".broken .halo {{ stroke: {caught}; }} .broken .count rect {{ fill: {caught}; }}",
+            f".paused .halo {{ stroke: {paused}; }} .paused .count rect {{ fill: {paused}; }}",
+        ]
+    )
+
+
+PATH_STYLE: Final = "\n".join(
+    [
+        ".unseen { opacity: 0.45; } .label.unseen { opacity: 1; } .label.unseen text { opacity: 0.5; }",
+        ".taken .line { stroke-width: 2.75; }",
+        ".count text { font-size: 11px; font-weight: 700; }",
+        ".halo { fill: none; stroke-width: 2; stroke-dasharray: 3 3; }",
+        "a:focus-visible .shape, a:hover .shape { stroke-width: 3; }",
+        _path_rules(paper="#ffffff", ink=INK, caught=CAUGHT, paused=LIGHT["wait"][1]),
+        "@media (prefers-color-scheme: dark) {",
+        _path_rules(paper="#0d1117", ink="#e6edf3", caught="#ff8580", paused=DARK["wait"][1]),
+        "}",
+    ]
+)
+"""What a drawing with a run's path on it has besides."""
+
+
 def outline(kind: Kind, width: float, height: float) -> str:
     """Give the outline of a box of that size around the origin."""
     return _OUTLINES[kind](width / 2, height / 2)

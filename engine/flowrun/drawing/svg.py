@@ -1,4 +1,4 @@
-"""A self-contained SVG: no scripts, no fonts, no links; light and dark as the reader's system has it."""
+"""A self-contained SVG: no scripts, no fonts, nothing to load; light and dark as the reader's system has it."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 from flowrun.drawing.layout import Course, Layout, Point, Size, lay_out
 from flowrun.drawing.picture import Arrow, Box, Picture, shorten
-from flowrun.drawing.shapes import CODE_SIZE, DETAIL_SIZE, NAME_SIZE, STYLE, outline
+from flowrun.drawing.shapes import CODE_SIZE, DETAIL_SIZE, NAME_SIZE, PATH_STYLE, STYLE, outline
 from flowrun.drawing.widths import code_width, text_width
 
 _MARGIN: Final = 24.0
@@ -22,8 +22,12 @@ _BEGIN: Final = ""
 """The start mark's name in the layout, which no state can have."""
 
 
-def draw_svg(picture: Picture) -> str:
-    """Draw a picture as SVG: boxes from top to bottom, links that lead back upwards beside them."""
+def draw_svg(picture: Picture, *, part: str | None = None) -> str:
+    """Draw a picture as SVG: boxes from top to bottom, links that lead back upwards beside them.
+
+    As a part of a page it has no paper, and no styles of its own: the page has ``STYLE`` and ``PATH_STYLE``, and each
+    of its drawings another ``part``, with which the ids begin.
+    """
     first = sorted(picture.boxes, key=lambda box: box.name != picture.start)
     arrows = [arrow for arrow in picture.arrows if arrow.source != arrow.target]
     loops = {box.name: [a for a in picture.arrows if a.source == a.target == box.name] for box in first}
@@ -33,13 +37,13 @@ def draw_svg(picture: Picture) -> str:
     layout = lay_out(nodes, links, labels)
     return "\n".join(
         [
-            *_head(picture, layout),
+            *_head(picture, layout, part),
             *(_line(arrow, layout.courses[index]) for index, arrow in enumerate(arrows, 1)),
-            _line(Arrow(source=_BEGIN, target=picture.start), layout.courses[0]),
+            _line(_first_arrow(picture), layout.courses[0]),
             _start_mark(layout.nodes[_BEGIN]),
             *(_node(box, nodes[box.name], layout.nodes[box.name]) for box in first),
             *(part for box in first for part in _loops(loops[box.name], nodes[box.name], layout.nodes[box.name])),
-            *(_label(arrow, layout.courses[index].label) for index, arrow in enumerate(arrows, 1) if arrow.text),
+            *(_label(arrow, layout.courses[index].label) for index, arrow in enumerate(arrows, 1) if _words(arrow)),
             "</g>",
             "</svg>",
             "",
@@ -47,17 +51,26 @@ def draw_svg(picture: Picture) -> str:
     )
 
 
-def _head(picture: Picture, layout: Layout) -> Iterator[str]:
+def _head(picture: Picture, layout: Layout, part: str | None) -> Iterator[str]:
     width, height = ceil(layout.width + 2 * _MARGIN), ceil(layout.height + 2 * _MARGIN)
+    title, description = (f"{part}-title", f"{part}-description") if part else ("title", "description")
+    role = "group" if any(box.link for box in picture.boxes) else "img"
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        'role="img" aria-labelledby="title description">'
+        f'role="{role}" aria-labelledby="{title} {description}">'
     )
-    yield f'<title id="title">{_text(picture.title)}</title>'
-    yield f'<desc id="description">{_text(picture.description or _summary(picture))}</desc>'
-    yield f"<style>\n{STYLE}\n</style>"
-    yield f'<rect class="paper" width="{width}" height="{height}"/>'
+    yield f'<title id="{title}">{_text(picture.title)}</title>'
+    yield f'<desc id="{description}">{_text(picture.description or _summary(picture))}</desc>'
+    if part is None:
+        walked = any(box.visits is not None for box in picture.boxes)
+        yield f"<style>\n{STYLE}\n{PATH_STYLE}\n</style>" if walked else f"<style>\n{STYLE}\n</style>"
+        yield f'<rect class="paper" width="{width}" height="{height}"/>'
     yield f'<g transform="translate({_number(_MARGIN)} {_number(_MARGIN)})">'
+
+
+def _first_arrow(picture: Picture) -> Arrow:
+    visits = next(box.visits for box in picture.boxes if box.name == picture.start)
+    return Arrow(source=_BEGIN, target=picture.start, taken=None if visits is None else min(visits, 1))
 
 
 def _summary(picture: Picture) -> str:
@@ -82,11 +95,37 @@ def _node(box: Box, size: Size, middle: Point) -> str:
     x, y = middle
     told = f"{box.name}: {box.caption}" + (f"\n{box.description}" if box.description else "")
     aside, down = (-3, 3) if box.kind == "map" else (0, 0)  # the front one of its stack is not in the middle
-    return (
-        f'<g class="node {box.kind}" transform="translate({_number(x)} {_number(y)})"><title>{_text(told)}</title>'
+    drawn = (
+        f'<g class="{_class(box)}" transform="translate({_number(x)} {_number(y)})"><title>{_text(told)}</title>'
         f"{outline(box.kind, size.width, size.height)}"
         f'<text class="name" x="{aside}" y="{down - 4}">{_text(box.name)}</text>'
-        f'<text class="detail" x="{aside}" y="{down + 14}">{_text(shorten(box.caption, _LONGEST_DETAIL))}</text></g>'
+        f'<text class="detail" x="{aside}" y="{down + 14}">{_text(shorten(box.caption, _LONGEST_DETAIL))}</text>'
+        f"{_visits(box, size)}</g>"
+    )
+    return f'<a href="{_attribute(box.link)}" data-state="{_attribute(box.name)}">{drawn}</a>' if box.link else drawn
+
+
+def _class(box: Box) -> str:
+    unseen = "unseen" if box.visits == 0 else None
+    return " ".join(filter(None, ("node", box.kind, unseen, box.mark)))
+
+
+def _visits(box: Box, size: Size) -> str:
+    """Draw how often a state was entered, where that says something, at its upper right corner; and its halo."""
+    told = {"broken": "!", "paused": "?"}.get(box.mark or "", "")
+    count = f"{told} ×{box.visits}".strip() if (box.visits or 0) > 1 else told
+    if not count:
+        return ""
+    width, height = size.width + 12, size.height + 12
+    halo = f'<rect class="halo" x="{_number(-width / 2)}" y="{_number(-height / 2)}" ' + (
+        f'width="{_number(width)}" height="{_number(height)}" rx="14"/>'
+    )
+    room = text_width(count, 11, bold=True) + 12
+    x, y = size.width / 2 - 4, -size.height / 2
+    return (
+        f"{halo if box.mark else ''}"
+        f'<g class="count" transform="translate({_number(x)} {_number(y)})"><rect x="{_number(-room / 2)}" y="-9" '
+        f'width="{_number(room)}" height="18" rx="9"/><text y="4">{_text(count)}</text></g>'
     )
 
 
@@ -121,13 +160,23 @@ def _loops(loops: Sequence[Arrow], size: Size, middle: Point) -> Iterator[str]:
         end = (x + 6, y + 7)
         path = f"M{_pair((x, y - 7))} C{_pair((x + _LOOP, y - 12))} {_pair((x + _LOOP, y + 10))} {_pair(end)}"
         yield _stroke(arrow, path, _head_of(arrow, (x, y + 7), (-1, 0)))
-        if arrow.text:
+        if _words(arrow):
             yield _label(arrow, (x + _LOOP + _label_size(arrow).width / 2, y))
 
 
 def _stroke(arrow: Arrow, path: str, head: str) -> str:
-    kind = "way caught" if arrow.caught else "way"
-    return f'<g class="{kind}"><title>{_text(_told(arrow))}</title><path class="line" d="{path}"/>{head}</g>'
+    return f'<g class="way{_look(arrow)}"><title>{_text(_told(arrow))}</title><path class="line" d="{path}"/>{head}</g>'
+
+
+def _look(arrow: Arrow) -> str:
+    walked = "" if arrow.taken is None else " taken" if arrow.taken else " unseen"
+    return " caught" * arrow.caught + walked
+
+
+def _words(arrow: Arrow) -> str:
+    """Give what stands at a link: its label, and how often it was taken, if more than once."""
+    text = shorten(arrow.text, _LONGEST_LABEL)
+    return f"{text} ×{arrow.taken}".strip() if (arrow.taken or 0) > 1 else text
 
 
 def _head_of(arrow: Arrow, tip: Point, towards: tuple[int, int]) -> str:
@@ -143,19 +192,19 @@ def _told(arrow: Arrow) -> str:
 
 
 def _label_size(arrow: Arrow) -> Size:
-    if not arrow.text:
+    if not (words := _words(arrow)):
         return Size(0, 0)
-    return Size(code_width(shorten(arrow.text, _LONGEST_LABEL), CODE_SIZE) + 12, _LABEL_HEIGHT)
+    return Size(code_width(words, CODE_SIZE) + 12, _LABEL_HEIGHT)
 
 
 def _label(arrow: Arrow, middle: Point) -> str:
     size, (x, y) = _label_size(arrow), middle
-    kind = "label caught" if arrow.caught else "label"
     return (
-        f'<g class="{kind}" transform="translate({_number(x)} {_number(y)})"><title>{_text(_told(arrow))}</title>'
+        f'<g class="label{_look(arrow)}" transform="translate({_number(x)} {_number(y)})">'
+        f"<title>{_text(_told(arrow))}</title>"
         f'<rect x="{_number(-size.width / 2)}" y="{_number(-size.height / 2)}" width="{_number(size.width)}" '
         f'height="{_number(size.height)}" rx="5"/>'
-        f'<text y="4">{_text(shorten(arrow.text, _LONGEST_LABEL))}</text></g>'
+        f'<text y="4">{_text(_words(arrow))}</text></g>'
     )
 
 
@@ -165,6 +214,10 @@ def _label(arrow: Arrow, middle: Point) -> str:
 def _text(text: str) -> str:
     """Escape a text, and leave out the control characters that XML does not have."""
     return escape("".join(c for c in text if c in "\t\n" or (c >= " " and c not in "\x7f\ufffe\uffff")))
+
+
+def _attribute(text: str) -> str:
+    return _text(text).replace('"', "&quot;")
 
 
 def _pair(point: Point) -> str:

@@ -71,5 +71,5 @@ def parse_leniently(arguments: str) -> JSON:
     """Parse JSON for templates to look at; what is none stays the text that it is."""
     try:
         return msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no JSON, or half of a surrogate pair, which no encoder takes
         return arguments

@@ -355,3 +355,12 @@ def test_examples_in_messages_get_ids_and_answers() -> None:
         ("call00001", "add", []),
         ("call00002", "add", []),
     ]
+
+
+def test_half_a_surrogate_pair_in_a_call_is_the_models_mistake() -> None:
+    graph = graph_of(ADD, AGENT)
+    call = ToolCall(id="", name="add", arguments='{"a": 1, "b": "\ud800"}')
+    run = fold(
+        graph, [Started(run="r", inputs={"question": "?"}), Replied(step=1, reply=Reply(tool_calls=(call,)))]
+    ).run
+    assert str(run.threads["main"][-1].content).startswith("error: tool.invalid_arguments: ")

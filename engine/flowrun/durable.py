@@ -6,18 +6,20 @@ What a run began with is kept with it, so that it goes on with the same spec wha
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from flowrun.adapters.journal import LeaseLost, SqliteJournal
 from flowrun.errors import FlowrunError, NobodyAnswers, UsageError
-from flowrun.events import Answered, AskPerson, Cancelled, Event
+from flowrun.events import Answered, AskPerson, CallFunction, Cancelled, Event, Recorded, StartChild
 from flowrun.graph import Graph
+from flowrun.machine import Run
+from flowrun.machine.recovery import recover
 from flowrun.ports import People
 from flowrun.prepare import Flow, prepare_flow
-from flowrun.runner import Result, Runner
+from flowrun.runner import Result, Runner, child_id
 from flowrun.snapshots import Snapshot, take_snapshot
 from flowrun.spec import JSON
 
@@ -35,7 +37,9 @@ class KeptFlow(msgspec.Struct, frozen=True, kw_only=True):
         place = msgspec.json.encode((self.path, self.project_dir, self.snapshot.digest))
         return hashlib.sha256(place).hexdigest()
 
-    def prepare(self, environ: Mapping[str, str], *, max_calls: int | None = None) -> Flow:
+    def prepare(
+        self, environ: Mapping[str, str], *, require_environment: bool = True, max_calls: int | None = None
+    ) -> Flow:
         """Prepare the flow as it was.
 
         Raises:
@@ -46,6 +50,7 @@ class KeptFlow(msgspec.Struct, frozen=True, kw_only=True):
             profile=self.snapshot.profile,
             project_dir=None if self.project_dir is None else Path(self.project_dir),
             environ=environ,
+            require_environment=require_environment,
             max_calls=max_calls,
             snapshot=self.snapshot,
         )
@@ -77,6 +82,27 @@ def keep_flow(flow: Flow, path: Path, *, profile: str | None, project_dir: Path 
         project_dir=None if project_dir is None else str(project_dir.resolve()),
         snapshot=take_snapshot(flow.tree, flow.graph, profile=profile),
     )
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run stands, with its children: what it waits for, and the calls of it that are in doubt."""
+
+    run: Run
+    waits: tuple[AskPerson, ...] = ()
+    doubts: tuple[CallFunction, ...] = ()
+
+
+def standing_of(graph: Graph, run_id: str, events_of: Callable[[str], Sequence[Recorded]]) -> Standing:
+    """Find where a run stands from what the journal holds of it and its children."""
+    run, effects, doubts = recover(graph, (one.event for one in events_of(run_id)))
+    waits = [effect for effect in effects if isinstance(effect, AskPerson)]
+    doubtful = list(doubts)
+    for effect in effects:
+        if isinstance(effect, StartChild):
+            child = standing_of(graph.flows[effect.flow], child_id(run_id, effect), events_of)
+            waits += child.waits
+            doubtful += child.doubts
+    return Standing(run=run, waits=tuple(waits), doubts=tuple(doubtful))
 
 
 class Mailbox:
@@ -162,4 +188,4 @@ class DurableRuns:
         return result
 
 
-__all__ = ["DurableRuns", "KeptFlow", "LeaseLost", "Mailbox", "keep_flow"]
+__all__ = ["DurableRuns", "KeptFlow", "LeaseLost", "Mailbox", "Standing", "keep_flow", "standing_of"]

@@ -30,8 +30,9 @@ def outcome_of(result: Result) -> dict[str, Any]:
     """Give how a run ended, and what it took."""
     run = result.run
     outcome = run.outcome
+    open_status = "needs_attention" if result.doubtful else "waiting"
     return {
-        "status": "waiting" if outcome is None else outcome.status,
+        "status": open_status if outcome is None else outcome.status,
         "output": None if outcome is None else outcome.output,
         "error": None if outcome is None or outcome.error is None else msgspec.to_builtins(outcome.error),
         "path": list(run.path),
@@ -48,6 +49,16 @@ def messages_of(result: Result) -> dict[str, Any]:
 
 
 def waiting_of(result: Result) -> dict[str, Any]:
-    """Give what a run waits for an answer to, if it does."""
+    """Give what a run waits for an answer to, and its calls in doubt, if there are any."""
     asks = [{"run": ask.run, "state": ask.state, "prompt": ask.prompt, "schema": ask.schema} for ask in result.waiting]
-    return {"waiting": asks} if asks else {}
+    calls = [
+        {
+            "run": call.run,
+            "state": call.state,
+            "call": call.key,
+            "entrypoint": call.entrypoint,
+            "arguments": call.arguments,
+        }
+        for call in result.doubtful
+    ]
+    return {**({"waiting": asks} if asks else {}), **({"doubtful": calls} if calls else {})}

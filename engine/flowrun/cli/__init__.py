@@ -16,6 +16,13 @@ VERBS: Final[dict[str, str]] = {
     "batch": "Run a flow for each row of a file, thousands at once; safe to interrupt and to begin again.",
     "validate": "Check specs and report every issue; needs no vLLM and no GPU.",
     "test": "Run the tests of specs against scripted or recorded replies, without a model.",
+    "runs": "List the durable runs.",
+    "show": "Show what happened in a durable run, as text, JSON or one HTML page.",
+    "resume": "Go on with durable runs after a crash.",
+    "answer": "Answer a durable run that waits.",
+    "cancel": "End a durable run.",
+    "replay": "Feed a run's events to today's spec, and show where it would go another way.",
+    "journal": "Keep the file of durable runs small.",
     "graph": "Draw the state graph of a spec as mermaid, dot, svg or text.",
     "diff": "Say what changed between two versions of specs, and whether their version numbers say so.",
     "schema": "Print the JSON Schema, the reference made from it, or the codes of issues.",
@@ -26,6 +33,7 @@ EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_BUG: Final = 3
+EXIT_WAITING: Final = 4
 EXIT_INTERRUPTED: Final = 130
 
 
@@ -77,7 +85,10 @@ def app(ctx: click.Context, debug: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 the spec or the run failed, 2 wrong usage, 3 a bug, 130 interrupted."""
+    """Run the command line and exit.
+
+    0 done, 1 the spec or the run failed, 2 wrong usage, 3 a bug, 4 the run waits for people, 130 interrupted.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     try:

@@ -2,14 +2,15 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from rich.console import Console as RichConsole
 from rich.status import Status
 from rich.text import Text
 
+from flowrun.cli import EXIT_DONE, EXIT_FAILED, EXIT_WAITING
 from flowrun.events import (
     AskModel,
     AskPerson,
@@ -24,6 +25,7 @@ from flowrun.events import (
     Started,
 )
 from flowrun.loading import redact
+from flowrun.results import answer_of, result_of
 from flowrun.runner import Result
 
 _WIDTH = 100
@@ -64,15 +66,26 @@ class Console:
         for effect in notice.effects:
             self._begin(effect)
 
-    def conclude(self, result: Result) -> None:
-        """Say how the run ended, or what it waits for."""
+    def conclude(self, result: Result, ways: Sequence[str] = ()) -> None:
+        """Say how the run ended, or what it waits for; ``ways`` are the commands by which it can go on."""
+        self._loaded()
+        self._idle()
         run, usage, self._child = result.run, result.run.usage, ""
         tokens = f"{run.rounds} rounds, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
         if run.outcome is None:
             self._rich.quiet = False
             for ask in result.waiting:
                 self._line("yellow", "waiting", f"state {ask.state} asks: {ask.prompt}")
-            self._line("yellow", "waiting", "nobody was there to answer: run it again on a terminal")
+            for call in result.doubtful:
+                what = (
+                    f"{call.tool or call.entrypoint}({_shorten(json.dumps(dict(call.arguments), ensure_ascii=False))})"
+                )
+                self._line("yellow", "in doubt", f"{what} was begun, and nobody knows whether it was done")
+            for way in ways:
+                self._line("yellow", "go on by", way)
+            if not ways:
+                lost = "nobody was there to answer, and the run is lost: run it on a terminal, or with --durable"
+                self._line("yellow", "waiting", lost)
         elif (error := run.outcome.error) is None:
             self._line("green", run.outcome.status, f"{' > '.join(run.path)}  ({tokens})")
         else:
@@ -153,6 +166,17 @@ class Console:
             line.append(f"[{self._child}] ", style="dim")
         line.append(redact(text, self._secrets), style="default")
         self._rich.print(line, soft_wrap=True)
+
+
+def conclude(result: Result, *, answers: TextIO, console: Console, whole: bool, ways: Sequence[str] = ()) -> int:
+    """Write the answer of a run, or with ``whole`` all of its result as JSON, and how it ended; give the exit code."""
+    text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if whole else answer_of(result)
+    if text is not None:
+        answers.write(text + "\n")
+    console.conclude(result, ways)
+    if result.run.outcome is None:
+        return EXIT_WAITING
+    return EXIT_DONE if result.run.status == "succeeded" else EXIT_FAILED
 
 
 def _shorten(text: str) -> str:

@@ -11,12 +11,14 @@ from typing import TextIO
 import click
 
 from flowrun.cli.assembly import Settings, backends_of, calm_collector
-from flowrun.cli.console import Console
+from flowrun.cli.console import Console, conclude
+from flowrun.cli.driving import driving, warn_of_network, ways_on
+from flowrun.cli.journals import journal_option
 from flowrun.cli.people import TerminalPeople, somebody_is_there
 from flowrun.cli.streams import answer_stream
+from flowrun.durable import KeptFlow, keep_flow
 from flowrun.errors import UsageError
 from flowrun.prepare import Flow, prepare_flow
-from flowrun.results import answer_of, result_of
 from flowrun.runner import Result, Runner, with_defaults
 from flowrun.spec import JSON, Spec
 from flowrun.testing.cassettes import RecordingBackend, begin_cassette
@@ -34,6 +36,8 @@ from flowrun.testing.cassettes import RecordingBackend, begin_cassette
     metavar="FILE",
     help="Keep what the model says, for tests.",
 )
+@click.option("--durable", is_flag=True, help="Write the run down as it goes, so that it outlives a crash.")
+@journal_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
 @click.option(
@@ -46,11 +50,15 @@ def command(
     profile: str | None,
     whole: bool,
     record: Path | None,
+    durable: bool,
+    journal: Path,
     quiet: bool,
     verbose: bool,
     project_dir: Path | None,
 ) -> int:
-    """Run a flow and print its answer. Exits with 1 if the run failed."""
+    """Run a flow and print its answer. Exits with 1 if the run failed, with 4 if it waits for an answer."""
+    if durable and record is not None:
+        raise UsageError("--record is for runs that are not --durable: a durable run has its events in the journal")
     with answer_stream() as answers:
         flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ)
         inputs = {**read_inputs_file(file), **parse_inputs(flow.loaded.spec, given)}
@@ -58,12 +66,24 @@ def command(
             raise UsageError(f"the inputs do not match what {spec} declares: {wrong}")
         with Console(quiet=quiet, secrets=flow.secrets) as console:
             settings = Settings(verbose=verbose, progress=console.progress)
-            result = asyncio.run(_converse(flow, inputs, settings, console, record))
-        text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if whole else answer_of(result)
-        if text is not None:
-            answers.write(text + "\n")
-        console.conclude(result)
-    return 0 if result.run.status == "succeeded" else 1
+            if not durable:
+                result = asyncio.run(_converse(flow, inputs, settings, console, record))
+                return conclude(result, answers=answers, console=console, whole=whole)
+            warn_of_network(journal)
+            kept = keep_flow(flow, spec, profile=profile, project_dir=project_dir)
+            result = asyncio.run(_converse_durably(flow, kept, inputs, settings, console, journal))
+            ways = ways_on(result.run.id, result, journal)
+            return conclude(result, answers=answers, console=console, whole=whole, ways=ways)
+
+
+async def _converse_durably(
+    flow: Flow, kept: KeptFlow, inputs: Mapping[str, JSON], settings: Settings, console: Console, journal: Path
+) -> Result:
+    run_id = secrets.token_hex(6)
+    people = TerminalPeople() if somebody_is_there() else None
+    async with driving(flow, kept, journal, settings=settings, people=people, observers=[console]) as (runs, _, _):
+        console.progress(f"run {run_id} is kept in {journal}")
+        return await runs.start(inputs, run_id)
 
 
 async def _converse(

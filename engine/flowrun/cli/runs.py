@@ -68,7 +68,9 @@ def command(
         shown = rows if whole else rows[:limit]
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("run", "flow", "state", "status", "age"):
-            table.add_column(name, no_wrap=name in ("run", "status", "age"), justify="right" if name == "age" else "left")
+            table.add_column(
+                name, no_wrap=name in ("run", "status", "age"), justify="right" if name == "age" else "left"
+            )
         for row in shown:
             told = status_of(row)
             age = spell_age(time.time() - row.created)

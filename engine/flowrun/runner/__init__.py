@@ -9,7 +9,7 @@ from typing import Any
 from flowrun.events import Cancelled, Event, Started
 from flowrun.graph import Graph
 from flowrun.ports import Functions, Journal, ModelBackend, Observer, People
-from flowrun.runner.drive import Drive, with_defaults
+from flowrun.runner.drive import Drive, child_id, with_defaults
 from flowrun.runner.results import Again, Decide, Done, Result
 from flowrun.spec import JSON
 
@@ -72,4 +72,4 @@ class Runner:
         return drive is not None
 
 
-__all__ = ["Again", "Decide", "Done", "Result", "Runner", "with_defaults"]
+__all__ = ["Again", "Decide", "Done", "Result", "Runner", "child_id", "with_defaults"]

@@ -280,7 +280,7 @@ class Drive:
     async def _start_child(self, effect: StartChild) -> Event | None:
         graph = self._graph.flows[effect.flow]
         child = Drive(self._runner, graph, self.run.id)
-        name = f"{self.run.id}.{effect.step}.{effect.index}"
+        name = child_id(self.run.id, effect)
         journal = self._runner.journal
         if journal is not None and effect.step == self._recovered and await journal.events(name):
             run, waiting, doubtful = await child.take_up(name, None)
@@ -320,6 +320,11 @@ async def _call_function(functions: Functions, effect: CallFunction) -> Event:
     except RunError as exc:
         return Failed(step=effect.step, index=effect.index, failure=exc.failure())
     return Returned(step=effect.step, index=effect.index, value=value)
+
+
+def child_id(run: str, effect: StartChild) -> str:
+    """Name the child run that an effect starts, after its place in its parent."""
+    return f"{run}.{effect.step}.{effect.index}"
 
 
 def with_defaults(spec: Spec, inputs: Mapping[str, JSON]) -> dict[str, JSON]:

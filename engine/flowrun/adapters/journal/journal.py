@@ -149,7 +149,7 @@ class SqliteJournal:
     # --- what other processes do --------------------------------------------------------------------------------------
 
     async def take(self, runs: Iterable[str]) -> tuple[Held, ...]:
-        """Take runs, with their children, to drive them on; give those that a living process holds, and leave them to it.
+        """Take runs, with their children, to drive them on; give those that a living process holds, and keeps.
 
         Raises:
             UsageError: a run is not in the journal.

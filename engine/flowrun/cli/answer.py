@@ -1,0 +1,116 @@
+"""``flowrun answer``: somebody answers a durable run that waits, and it goes on."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import click
+
+from flowrun.adapters.journal import SqliteJournal
+from flowrun.cli.assembly import Settings
+from flowrun.cli.console import Console, conclude
+from flowrun.cli.driving import driving, history_of, kept_flow_of, top_of, ways_on
+from flowrun.cli.journals import journal_option
+from flowrun.cli.people import TerminalPeople, somebody_is_there
+from flowrun.cli.resume import tell_of_changes
+from flowrun.cli.streams import answer_stream
+from flowrun.durable import Standing, standing_of
+from flowrun.errors import NobodyAnswers, UsageError
+from flowrun.events import Answered, AskPerson
+from flowrun.graph import compile_schema
+from flowrun.runner import Result
+from flowrun.spec import JSON
+
+
+@click.command()
+@click.argument("run")
+@click.option("--value", metavar="JSON", help="The answer; left out, it is asked for on the terminal.")
+@click.option("--state", help="Which state is answered, if several wait.")
+@click.option("--later", is_flag=True, help="Only keep the answer; `flowrun resume` goes on with the run.")
+@click.option("--json", "whole", is_flag=True, help="Print the whole result as JSON rather than the answer.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
+@journal_option
+def command(
+    run: str, value: str | None, state: str | None, later: bool, whole: bool, quiet: bool, verbose: bool, journal: Path
+) -> int:
+    """Answer a run that waits, and go on with it here, unless another process drives it.
+
+    RUN is its id, the beginning of it, or that of the child that waits. Exits as `flowrun run` does.
+    """
+    history = history_of(journal)
+    named, row = history.run(run), top_of(history, run)
+    kept = kept_flow_of(history, row)
+    flow = kept.prepare(os.environ, require_environment=False)
+    ask = find_wait(standing_of(flow.graph, row.id, history.events), named.id, state)
+    event = Answered(step=ask.step, value=asyncio.run(_ask(ask)) if value is None else read_value(value, ask))
+    with answer_stream() as answers, Console(quiet=quiet, secrets=flow.secrets) as console:
+
+        async def go_on() -> Result:
+            settings = Settings(verbose=verbose, progress=console.progress)
+            people = TerminalPeople() if somebody_is_there() else None
+            whole_flow = kept.prepare(os.environ)
+            async with driving(whole_flow, kept, journal, settings=settings, people=people, observers=[console]) as (
+                runs,
+                kept_in,
+                mailbox,
+            ):
+                await kept_in.post(ask.run, event)
+                mailbox.receive(ask.run, event)
+                return await runs.go_on(row.id)
+
+        async def leave() -> None:
+            async with SqliteJournal(journal, secrets=flow.secrets) as kept_in:
+                await kept_in.post(ask.run, event)
+
+        if later or row.holder is not None:
+            asyncio.run(leave())
+            who = "the process that drives the run" if row.holder is not None else f"`flowrun resume {row.id}`"
+            click.echo(f"the answer is kept for {who}", err=True)
+            return 0
+        tell_of_changes(kept)
+        result = asyncio.run(go_on())
+        ways = ways_on(row.id, result, journal)
+        return conclude(result, answers=answers, console=console, whole=whole, ways=ways)
+
+
+def find_wait(standing: Standing, run: str, state: str | None) -> AskPerson:
+    """Give the one wait that is meant.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    family = [ask for ask in standing.waits if ask.run == run or ask.run.startswith(f"{run}.")]
+    waits = [ask for ask in family if state in (None, ask.state)]
+    if len(waits) == 1:
+        return waits[0]
+    if not waits:
+        what = f"waits in {', '.join(ask.state for ask in family)}" if family else f"is {standing.run.status}"
+        raise UsageError(f"run {run} does not wait for this answer: it {what}")
+    several = "; ".join(f"{ask.run} in state {ask.state}: {ask.prompt}" for ask in waits)
+    raise UsageError(f"several answers are waited for, name one by its run or by --state: {several}")
+
+
+def read_value(text: str, ask: AskPerson) -> JSON:
+    """Read an answer.
+
+    Raises:
+        UsageError: it is no JSON, or not what the state asks for.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as exc:
+        raise UsageError(f"--value {text}: no JSON: {exc}; a text needs its quotes: '\"yes\"'") from exc
+    if (wrong := compile_schema(ask.schema)(value)) is not None:
+        raise UsageError(f"--value {text}: not what state {ask.state} asks for: {wrong}")
+    return value
+
+
+async def _ask(ask: AskPerson) -> JSON:
+    if not somebody_is_there():
+        raise UsageError("give the answer by --value, or run this on a terminal")
+    try:
+        return await TerminalPeople().answer(ask)
+    except NobodyAnswers:
+        raise UsageError("no answer was given") from None

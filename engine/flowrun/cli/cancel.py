@@ -1,0 +1,43 @@
+"""``flowrun cancel``: a durable run ends, whoever drives it."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+
+from flowrun.adapters.journal import SqliteJournal
+from flowrun.cli.driving import history_of, kept_flow_of, top_of
+from flowrun.cli.journals import journal_option
+from flowrun.durable import DurableRuns, Mailbox
+from flowrun.errors import UsageError
+from flowrun.events import Cancelled
+from flowrun.runner import Runner
+
+
+@click.command()
+@click.argument("run")
+@click.option("--reason", default="", help="Why; kept with the run.")
+@journal_option
+def command(run: str, reason: str, journal: Path) -> int:
+    """Cancel a run: its status is then `cancelled`, and nothing goes on with it."""
+    history = history_of(journal)
+    row = top_of(history, run)
+    if row.ended is not None:
+        raise UsageError(f"run {row.id} has ended: {row.status}")
+    kept = kept_flow_of(history, row)
+    flow = kept.prepare(os.environ, require_environment=False)
+    event = Cancelled(reason=reason)
+
+    async def cancel() -> str:
+        mailbox = Mailbox()
+        async with SqliteJournal(journal, secrets=flow.secrets, on_post=mailbox.receive) as kept_in:
+            if row.holder is not None:
+                await kept_in.post(row.id, event)
+                return f"process {row.holder.pid} on {row.holder.host} is told to end run {row.id}"
+            runner = Runner(backends={}, functions=flow.functions, people=mailbox, journal=kept_in)
+            result = await DurableRuns(runner, flow.graph, kept_in, mailbox).go_on(row.id, then=event)
+            return f"run {row.id} is {result.run.status}"
+
+    click.echo(asyncio.run(cancel()), err=True)
+    return 0

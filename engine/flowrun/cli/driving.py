@@ -1,0 +1,135 @@
+"""Driving durable runs from the command line: their models started, their journal open, and what to tell of them."""
+
+import asyncio
+import json
+import os
+import shlex
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+import msgspec
+
+from flowrun.adapters.journal import Database, History, RunRow, SqliteJournal, network_file_system
+from flowrun.cli.assembly import Settings, backends_of, calm_collector
+from flowrun.cli.journals import VARIABLE, default_journal
+from flowrun.durable import DurableRuns, KeptFlow, Mailbox
+from flowrun.events import AskPerson, CallFunction
+from flowrun.ports import ModelBackend, Observer, People
+from flowrun.prepare import Flow
+from flowrun.runner import Decide, Result, Runner
+
+
+@asynccontextmanager
+async def driving(
+    flow: Flow,
+    kept: KeptFlow,
+    journal: Path,
+    *,
+    settings: Settings,
+    people: People | None = None,
+    observers: Sequence[Observer] = (),
+    decide: Decide | None = None,
+    batch: str | None = None,
+    around: Callable[[Mapping[str, ModelBackend]], dict[str, ModelBackend]] = dict,
+) -> AsyncIterator[tuple[DurableRuns, SqliteJournal, Mailbox]]:
+    """Start a flow's models and open the journal, and end both.
+
+    Args:
+        around: puts something around the backends, before they are started.
+    """
+    backends = around(backends_of(flow, settings))
+    mailbox = Mailbox(people)
+    calm_collector()
+    async with SqliteJournal(journal, secrets=flow.secrets, on_post=mailbox.receive, batch=batch) as kept_in:
+        kept_in.keep_spec(kept.digest, msgspec.json.encode(kept).decode())
+        try:
+            await asyncio.gather(*(backend.start() for backend in backends.values()))
+            runner = Runner(
+                backends=backends,
+                functions=flow.functions,
+                people=mailbox,
+                journal=kept_in,
+                observers=observers,
+                decide=decide,
+            )
+            yield DurableRuns(runner, flow.graph, kept_in, mailbox), kept_in, mailbox
+        finally:
+            for backend in backends.values():
+                await backend.stop()
+
+
+def warn_of_network(journal: Path) -> None:
+    """Say that a journal should not lie where it does."""
+    if kind := network_file_system(journal):
+        click.echo(f"flowrun: {journal} lies on a network file system ({kind}), where SQLite can be damaged", err=True)
+
+
+def history_of(journal: Path) -> History:
+    """Open a journal for reading.
+
+    Raises:
+        StoreError: it is not there, or cannot be read.
+    """
+    import time
+
+    return History(Database(journal, create=False), now=time.time)
+
+
+def kept_flow_of(history: History, row: RunRow) -> KeptFlow:
+    """Give the flow that a run began with."""
+    return msgspec.json.decode(history.spec(row.spec), type=KeptFlow)
+
+
+def top_of(history: History, prefix: str) -> RunRow:
+    """Give the run that is named, or the one that it is a child of, at the top."""
+    row = history.run(prefix)
+    while row.parent is not None:
+        row = history.run(row.parent)
+    return row
+
+
+def descendants_of(history: History, run: str) -> list[str]:
+    """Give the ids of a run's children, and of theirs."""
+    found = [row.id for row in history.runs(parent=run)]
+    return [*found, *(below for child in found for below in descendants_of(history, child))]
+
+
+def ways_on(run: str, result: Result, journal: Path) -> list[str]:
+    """Say how a run that is not over can go on: the commands, word by word."""
+    where = [] if journal == default_journal(os.environ) or VARIABLE in os.environ else ["--journal", str(journal)]
+    lines = [shlex.join(["flowrun", "answer", ask.run, "--value", _example(ask), *where]) for ask in result.waiting]
+    for call in result.doubtful:
+        lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--assume-done", *where]))
+        lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--run-again", *where]))
+    return lines
+
+
+def describe_call(call: CallFunction) -> str:
+    """Name a call with its arguments, for one who must say what became of it."""
+    arguments = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in call.arguments.items())
+    return f"{call.tool or call.entrypoint}({arguments}), key {call.key}"
+
+
+def _example(ask: AskPerson) -> str:
+    """Make up an answer that matches a schema, as far as its required members show it."""
+    return json.dumps(_example_of(ask.schema), ensure_ascii=False)
+
+
+def _example_of(schema: Mapping[str, object]) -> object:
+    match schema:
+        case {"enum": [first, *_]}:
+            return first
+        case {"const": value}:
+            return value
+        case {"type": "object", "properties": dict() as properties}:
+            required = schema.get("required")
+            names = required if isinstance(required, list) and required else list(properties)
+            return {name: _example_of(properties.get(name, {})) for name in names}
+        case _:
+            kinds = schema.get("type", "string")
+            return _EXAMPLES.get(str(kinds[0] if isinstance(kinds, list) else kinds), "...")
+
+
+_EXAMPLES: Mapping[str, object] = {"boolean": True, "integer": 1, "number": 1, "array": [], "object": {}, "null": None}

@@ -1,0 +1,163 @@
+"""``flowrun resume``: durable runs go on where they stood."""
+
+import asyncio
+import json
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from flowrun.adapters.journal import RunRow
+from flowrun.cli.assembly import Settings
+from flowrun.cli.console import Console, conclude
+from flowrun.cli.driving import driving, history_of, kept_flow_of, top_of, ways_on
+from flowrun.cli.journals import journal_option
+from flowrun.cli.people import TerminalPeople, somebody_is_there
+from flowrun.cli.streams import answer_stream
+from flowrun.durable import KeptFlow
+from flowrun.errors import FlowrunError, UsageError
+from flowrun.events import CallFunction
+from flowrun.runner import Again, Decide, Done, Result
+
+MAX_LIVE: Final = 256
+"""So many runs are taken up at once."""
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--all", "every", is_flag=True, help="Every run that was interrupted, or waits.")
+@click.option("--assume-done", is_flag=True, help="Take the calls in doubt for made; --value is what they gave.")
+@click.option("--value", metavar="JSON", help="With --assume-done: what the call gave; else null.")
+@click.option("--run-again", is_flag=True, help="Make the calls in doubt again.")
+@click.option("--call", "key", metavar="KEY", help="With one of these: only the call with this key.")
+@click.option("--json", "whole", is_flag=True, help="Print the whole result as JSON rather than the answer.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
+@journal_option
+def command(
+    run: str | None,
+    every: bool,
+    assume_done: bool,
+    value: str | None,
+    run_again: bool,
+    key: str | None,
+    whole: bool,
+    quiet: bool,
+    verbose: bool,
+    journal: Path,
+) -> int:
+    """Go on with a durable run, or with --all of them, with the specs that they began with.
+
+    What was written down is not done again. Exits with 0 if the run succeeded, 1 if it failed, 4 if it waits, or needs
+    somebody to say what became of a call: --assume-done or --run-again.
+    """
+    if (run is None) != every:
+        raise UsageError("name a run, or say --all")
+    decide = read_decision(assume_done=assume_done, value=value, run_again=run_again, key=key)
+    history = history_of(journal)
+    with answer_stream() as answers:
+        if run is None:
+            rows = [*history.runs(status="interrupted"), *history.runs(status="waiting")]
+            if decide is not None:
+                rows += history.runs(status="needs_attention")
+            return _resume_all(rows, {row.spec: kept_flow_of(history, row) for row in rows}, journal, decide, verbose)
+        row = top_of(history, run)
+        kept = kept_flow_of(history, row)
+        tell_of_changes(kept)
+        flow = kept.prepare(os.environ)
+        with Console(quiet=quiet, secrets=flow.secrets) as console:
+
+            async def go_on() -> Result:
+                settings = Settings(verbose=verbose, progress=console.progress)
+                people = TerminalPeople() if somebody_is_there() else None
+                async with driving(
+                    flow, kept, journal, settings=settings, people=people, observers=[console], decide=decide
+                ) as (runs, _, _):
+                    return await runs.go_on(row.id)
+
+            result = asyncio.run(go_on())
+            ways = ways_on(row.id, result, journal)
+            return conclude(result, answers=answers, console=console, whole=whole, ways=ways)
+
+
+def read_decision(*, assume_done: bool, value: str | None, run_again: bool, key: str | None) -> Decide | None:
+    """Read what somebody says of the calls in doubt.
+
+    Raises:
+        UsageError: it contradicts itself.
+    """
+    if assume_done and run_again:
+        raise UsageError("a call was either made (--assume-done) or is to be made again (--run-again)")
+    if not assume_done and (value is not None or (key is not None and not run_again)):
+        raise UsageError("--value and --call go with --assume-done, --call with --run-again too")
+    if not assume_done and not run_again:
+        return None
+    try:
+        given = None if value is None else json.loads(value)
+    except ValueError as exc:
+        raise UsageError(f"--value {value}: no JSON: {exc}") from exc
+
+    def decide(call: CallFunction) -> Done | Again | None:
+        if key is not None and call.key != key:
+            return None
+        return Done(given) if assume_done else Again()
+
+    return decide
+
+
+def tell_of_changes(kept: KeptFlow) -> None:
+    """Say that a run goes on with another spec than there is now, if it does."""
+    if what := kept.what_changed(os.environ):
+        click.echo(f"flowrun: {what}; the run goes on with the spec that it began with", err=True)
+
+
+def _resume_all(
+    rows: Sequence[RunRow], flows: dict[str, KeptFlow], journal: Path, decide: Decide | None, verbose: bool
+) -> int:
+    """Go on with many runs, spec by spec; tell of each in a line."""
+    groups: defaultdict[str, list[RunRow]] = defaultdict(list)
+    for row in rows:
+        groups[row.spec].append(row)
+    if not groups:
+        click.echo("no run was interrupted or waits", err=True)
+    code = 0
+    for digest, group in groups.items():
+        try:
+            tell_of_changes(flows[digest])
+            results = asyncio.run(_resume_group(group, flows[digest], journal, decide, verbose))
+        except FlowrunError as exc:
+            click.echo(f"flowrun: {flows[digest].path}: {exc}", err=True)
+            code = 1
+            continue
+        for row, result in zip(group, results, strict=True):
+            click.echo(f"{row.id}  {row.flow}  {_told(result)}", err=True)
+            failed = isinstance(result, FlowrunError) or result.run.status not in ("succeeded", "waiting", "running")
+            code = 1 if failed else code
+    return code
+
+
+def _told(result: Result | FlowrunError) -> str:
+    if isinstance(result, FlowrunError):
+        return str(result)
+    return "needs attention" if result.doubtful else "waiting" if result.waiting else result.run.status
+
+
+async def _resume_group(
+    group: Sequence[RunRow], kept: KeptFlow, journal: Path, decide: Decide | None, verbose: bool
+) -> list[Result | FlowrunError]:
+    places = asyncio.Semaphore(MAX_LIVE)
+    flow = kept.prepare(os.environ)
+    settings = Settings(verbose=verbose)
+    async with driving(flow, kept, journal, settings=settings, decide=decide) as (runs, _, _):
+
+        async def go_on(row: RunRow) -> Result | FlowrunError:
+            async with places:
+                try:
+                    return await runs.go_on(row.id)
+                except UsageError as exc:  # another process drives it
+                    return exc
+
+        return await asyncio.gather(*map(go_on, group))

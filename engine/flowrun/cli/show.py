@@ -1,0 +1,51 @@
+"""``flowrun show``: what happened in a durable run."""
+
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import msgspec
+
+from flowrun.cli.driving import descendants_of, history_of, kept_flow_of, top_of
+from flowrun.cli.journals import journal_option
+from flowrun.cli.report import colours_wanted
+from flowrun.cli.streams import answer_stream
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write one self-contained page with the drawn graph.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@click.option("--full", is_flag=True, help="Cut no text short.")
+@journal_option
+def command(run: str, html: Path | None, as_json: bool, full: bool, journal: Path) -> int:
+    """Show a run: its path on the graph, messages, calls, timings, usage, and what it waits for.
+
+    RUN is its id or the beginning of it.
+    """
+    from flowrun.story import render_html, render_text, story_of
+
+    history = history_of(journal)
+    row = top_of(history, run)
+    flow = kept_flow_of(history, row).prepare(os.environ, require_environment=False)
+    histories = {name: history.events(name) for name in descendants_of(history, row.id)}
+    story = story_of(flow.graph, history.events(row.id), histories, live=row.holder is not None)
+    zone = datetime.now().astimezone().tzinfo or UTC
+    with answer_stream() as answers:
+        if html is not None:
+            html.write_text(render_html(flow.graph, story, zone=zone), encoding="utf-8")
+            click.echo(f"{html} shows run {row.id}", err=True)
+        if as_json:
+            answers.write(msgspec.json.format(msgspec.json.encode(story)).decode() + "\n")
+        elif html is None:
+            coloured = colours_wanted(answers, environ=os.environ)
+            width = shutil.get_terminal_size((100, 24)).columns
+            answers.write(render_text(story, coloured=coloured, width=width, whole=full, zone=zone))
+    return 0

@@ -1,0 +1,234 @@
+"""Durable runs as their users meet them: kept, listed, answered, resumed after a kill, cancelled, looked at."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+REFUND = ROOT / "specs" / "refund.yaml"
+SPEC = ROOT / "tests" / "cases" / "batch" / "spec.yaml"
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """Give the place of a journal that is not there yet."""
+    return tmp_path / "state" / "journal.sqlite"
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "flowrun", *map(str, words)]
+
+
+def flowrun(*words: object, journal: Path, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*words),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", "FLOWRUN_JOURNAL": str(journal), **environ},
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def listed(journal: Path, *words: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in flowrun("runs", "--json", *words, journal=journal).stdout.splitlines()]
+
+
+def waiting_refund(journal: Path) -> str:
+    done = flowrun(REFUND, "--durable", "-i", "amount=500", journal=journal)
+    assert (done.returncode, done.stdout) == (4, "")
+    (row,) = listed(journal)
+    assert f"flowrun answer {row['id']} --value '{{\"ok\": true}}'" in done.stderr
+    return str(row["id"])
+
+
+def test_a_run_waits_is_answered_and_shown(journal: Path, tmp_path: Path) -> None:
+    run = waiting_refund(journal)
+    table = flowrun("runs", journal=journal).stdout.splitlines()
+    assert [line.split()[:4] for line in table] == [
+        ["run", "flow", "state", "status"],
+        [run, "refund", "approve", "waiting"],
+    ]
+    wrong = flowrun("answer", run, "--value", '{"okay": true}', journal=journal)
+    assert (wrong.returncode, "not what state approve asks for" in wrong.stderr) == (2, True)
+    unasked = flowrun("answer", run, journal=journal)
+    assert (unasked.returncode, "give the answer by --value" in unasked.stderr) == (2, True)
+
+    done = flowrun("answer", run[:8], "--value", '{"ok": true}', "-q", journal=journal)
+    assert (done.returncode, json.loads(done.stdout)["paid"], done.stderr) == (0, 500, "")
+    assert [row["status"] for row in listed(journal)] == ["succeeded"]
+    late = flowrun("answer", run, "--value", '{"ok": true}', journal=journal)
+    assert (late.returncode, f"run {run} does not wait for this answer: it is succeeded" in late.stderr) == (2, True)
+
+    page = tmp_path / "run.html"
+    shown = flowrun("show", run, "--html", page, journal=journal)
+    assert (shown.returncode, page.read_text().lower().startswith("<!doctype html>")) == (0, True)
+    text = flowrun("show", run, journal=journal).stdout
+    assert [line.split()[1] for line in text.splitlines() if re.match(r" +\d  ", line)] == [
+        "look_up",
+        "approve",
+        "pay",
+        "paid",
+    ]
+    assert json.loads(flowrun("show", run, "--json", journal=journal).stdout)["run"] == run
+
+
+def test_an_answer_for_later(journal: Path) -> None:
+    run = waiting_refund(journal)
+    kept = flowrun("answer", run, "--value", '{"ok": false, "note": "no"}', "--later", journal=journal)
+    assert (kept.returncode, f"the answer is kept for `flowrun resume {run}`" in kept.stderr) == (0, True)
+    assert [row["status"] for row in listed(journal)] == ["waiting"]
+    done = flowrun("resume", "--all", journal=journal)
+    assert (done.returncode, done.stderr) == (0, f"{run}  refund  succeeded\n")
+
+
+def test_a_cancelled_run_is_over(journal: Path) -> None:
+    run = waiting_refund(journal)
+    assert flowrun("cancel", run, "--reason", "a mistake", journal=journal).stderr == f"run {run} is cancelled\n"
+    assert [row["status"] for row in listed(journal)] == ["cancelled"]
+    again = flowrun("cancel", run, journal=journal)
+    assert (again.returncode, f"run {run} has ended: cancelled" in again.stderr) == (2, True)
+    assert flowrun("runs", "--status", "waiting", journal=journal).stdout.split() == [
+        "run",
+        "flow",
+        "state",
+        "status",
+        "age",
+    ]
+
+
+def start_and_kill(journal: Path, tmp_path: Path, *, idempotent: bool) -> tuple[Path, str]:
+    """Begin a run whose function takes long, and kill its process while it does."""
+    for name in ("spec.yaml", "replies.yaml", "functions.py"):
+        text = (SPEC.parent / name).read_text()
+        if idempotent:
+            text = text.replace("type: call,", "type: call, idempotent: true,")
+        (tmp_path / name).write_text(text)
+    ledger = tmp_path / "ledger"
+    running = subprocess.Popen(
+        command("spec.yaml", "--durable", "-i", "number=61000", "--journal", journal),
+        cwd=tmp_path,
+        env={**os.environ, "FLOWRUN_TEST_LEDGER": str(ledger)},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    while running.poll() is None and not ledger.exists():
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    (row,) = listed(journal)
+    assert (row["status"], row["state"], row["holder"]) == ("interrupted", "act", None)
+    (tmp_path / "functions.py").write_text((SPEC.parent / "functions.py").read_text().replace("> 1000", "> 100_000"))
+    return ledger, row["id"]
+
+
+def test_a_killed_run_needs_somebody_to_say_what_became_of_its_call(journal: Path, tmp_path: Path) -> None:
+    ledger, run = start_and_kill(journal, tmp_path, idempotent=False)
+    words = {"journal": journal, "cwd": tmp_path, "FLOWRUN_TEST_LEDGER": str(ledger)}
+    stopped = flowrun("resume", run, **words)  # type: ignore[arg-type]
+    assert stopped.returncode == 4
+    assert "was begun, and nobody knows whether it was done" in stopped.stderr
+    assert f"flowrun resume {run} --call {run}/2/0 --run-again" in stopped.stderr
+    assert [row["status"] for row in listed(journal)] == ["needs_attention"]
+    done = flowrun("resume", run, "--assume-done", "--value", "122000", **words)  # type: ignore[arg-type]
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"doubled": 122000, "note": "none"})
+    assert ledger.read_text() == "61000\n"
+
+
+def test_a_killed_run_whose_call_may_be_repeated_just_goes_on(journal: Path, tmp_path: Path) -> None:
+    ledger, run = start_and_kill(journal, tmp_path, idempotent=True)
+    done = flowrun("resume", "--all", journal=journal, cwd=tmp_path, FLOWRUN_TEST_LEDGER=str(ledger))
+    assert (done.returncode, done.stderr) == (0, f"{run}  doubler  succeeded\n")
+    assert ledger.read_text() == "61000\n61000\n"
+
+
+def test_a_run_goes_on_with_the_spec_that_it_began_with(journal: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "wait.yaml"
+    text = (
+        "flowrun: v1\nname: ask\nversion: 1.0.0\nstates:\n"
+        "  ask: {type: wait, prompt: Well?, schema: {type: integer}, next: done}\n"
+        "  done: {type: end, output: '{{ outputs.ask + 1 }}'}\n"
+    )
+    spec.write_text(text)
+    flowrun(spec, "--durable", journal=journal)
+    (row,) = listed(journal)
+    same = flowrun("replay", row["id"], journal=journal)
+    assert (same.returncode, same.stdout) == (0, "today's spec does the same, to the last recorded event\n")
+
+    spec.write_text(text.replace("+ 1", "+ 2").replace("Well?", "How many?"))
+    other = flowrun("replay", row["id"], journal=journal)
+    assert (other.returncode, "How many?" in other.stdout) == (1, True)
+    done = flowrun("answer", row["id"], "--value", "1", journal=journal)
+    assert (done.returncode, done.stdout) == (0, "2\n")
+    assert "has changed since; the run goes on with the spec that it began with" in done.stderr
+
+
+def test_two_processes_do_not_drive_one_run(journal: Path, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    running = subprocess.Popen(
+        command(SPEC, "--durable", "-i", "number=61000", "--journal", journal),
+        env={**os.environ, "FLOWRUN_TEST_LEDGER": str(ledger)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while running.poll() is None and not ledger.exists():
+        time.sleep(0.01)
+    (row,) = listed(journal)
+    assert (row["status"], row["holder"]["pid"]) == ("running", running.pid)
+    refused = flowrun("resume", row["id"], journal=journal)
+    assert (refused.returncode, f"is being driven by process {running.pid}" in refused.stderr) == (2, True)
+    told = flowrun("cancel", row["id"], "--reason", "too slow", journal=journal)
+    assert (told.returncode, "is told to end run" in told.stderr) == (0, True)
+    _, said = running.communicate(timeout=30)
+    assert (running.returncode, "run.cancelled in state act: too slow" in said) == (1, True)
+    assert [row["status"] for row in listed(journal)] == ["cancelled"]
+
+
+def test_no_journal_yet(journal: Path) -> None:
+    empty = flowrun("runs", journal=journal)
+    assert (empty.returncode, empty.stdout, "no durable run was kept" in empty.stderr) == (0, "", True)
+    for words in (["show", "x"], ["resume", "x"], ["answer", "x"], ["journal", "prune", "--older-than", "1d"]):
+        done = flowrun(*words, journal=journal)
+        assert (done.returncode, "is not there: no run has been kept in it" in done.stderr) == (1, True), words
+    assert not journal.exists()
+
+
+def test_the_journal_is_kept_small(journal: Path) -> None:
+    flowrun(REFUND, "--durable", "-i", "amount=60", journal=journal)
+    run = waiting_refund_too(journal)
+    pruned = flowrun("journal", "prune", "--older-than", "0s", journal=journal)
+    assert (pruned.returncode, pruned.stderr.startswith("1 runs deleted")) == (0, True)
+    assert [row["id"] for row in listed(journal)] == [run]
+    assert "bytes before" in flowrun("journal", "vacuum", journal=journal).stderr
+    assert flowrun("journal", "prune", "--older-than", "soon", journal=journal).returncode == 2
+
+
+def waiting_refund_too(journal: Path) -> str:
+    flowrun(REFUND, "--durable", "-i", "amount=500", journal=journal)
+    return next(str(row["id"]) for row in listed(journal) if row["status"] == "waiting")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(["resume"], "name a run, or say --all", id="neither"),
+        pytest.param(["resume", "x", "--all"], "name a run, or say --all", id="both"),
+        pytest.param(["resume", "x", "--assume-done", "--run-again"], "either made", id="made and not made"),
+        pytest.param(["resume", "x", "--value", "1"], "go with --assume-done", id="a value of nothing"),
+        pytest.param(["resume", "x", "--assume-done", "--value", "{"], "no JSON", id="no JSON"),
+    ],
+)
+def test_wrong_usage(journal: Path, words: list[str], said: str) -> None:
+    done = flowrun(*words, journal=journal)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr

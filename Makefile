@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench bench-batch clean
 
 run: $(STAMP)
 	$(BIN)/flowrun specs/weather.yaml
@@ -19,6 +19,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
+
+bench-batch: $(STAMP)
+	$(BIN)/python -m tests.bench.batch
 
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

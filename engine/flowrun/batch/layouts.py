@@ -117,6 +117,11 @@ class Folder(msgspec.Struct, frozen=True):
         """Name the file with all results in the rows' order; ``kind`` is its suffix."""
         return self.path / f"results.{kind}"
 
+    def drop_merged(self) -> None:
+        """Remove the files that hold all results: some are about to change."""
+        for merged in self.path.glob("results.*"):
+            merged.unlink()
+
     def put_aside(self) -> None:
         """See ``Layout.put_aside``."""
         shutil.rmtree(self.aside, ignore_errors=True)

@@ -25,11 +25,8 @@ DEATHS_OF_A_ROW: Final = 3
 LONE_DEATHS: Final = 2
 """From so many deaths on, a row is run in a quarter of the company that it had at the last one."""
 
-DEATHS_AT_START: Final = 3
-"""A replica that died so many times in a row before it was ready is given up."""
-
-DEATHS_IN_VAIN: Final = 12
-"""So is one that died so many times in a row without one result in between."""
+DEATHS_OF_A_REPLICA: Final = 3
+"""A replica that died so many times in a row without having had a row is given up."""
 
 _AHEAD: Final = 16  # rows that wait here at least, so that a replica need not wait for them to be read
 _PATIENCE: Final = 60.0  # seconds between two words on that nothing happens
@@ -102,7 +99,6 @@ class _Place:
         self.number = number
         self.replica = replica
         self.news = asyncio.Event()
-        self.in_vain = 0  # deaths since the last result
         self.begin()
 
     def begin(self) -> None:
@@ -192,23 +188,21 @@ class Pool:
 
     async def _keep(self, place: _Place) -> None:
         """Start a replica, give it rows, and start it again whenever it is lost."""
-        at_start = 0
+        without_rows = 0
         while True:
             place.begin()
             try:
                 where = await place.replica.start()
-                at_start = 0
                 self._say(f"replica {place.number} of {len(self._replicas)} is ready: {where}")
                 self._first.set()
                 await self._work(place)
             except BackendError as exc:
                 return self._give_up(place, exc)
             except ReplicaLost as exc:
-                at_start += not place.fed
-                place.in_vain += 1
+                without_rows = 0 if place.fed else without_rows + 1
                 self._take_back(place, str(exc))
-                if at_start == DEATHS_AT_START or place.in_vain == DEATHS_IN_VAIN:
-                    return self._give_up(place, BackendError(f"it died {place.in_vain} times in a row: {exc}"))
+                if without_rows == DEATHS_OF_A_REPLICA:
+                    return self._give_up(place, BackendError(f"it died {without_rows} times in a row: {exc}"))
                 await asyncio.sleep(_PAUSE)
 
     async def _work(self, place: _Place) -> None:
@@ -257,7 +251,6 @@ class Pool:
             answer = await place.replica.collect()
             for number, result in answer.results:
                 if (case := place.out.pop(number, None)) is not None and not case.result.done():
-                    place.in_vain = 0
                     case.result.set_result(result)
             self._meter.rounds += answer.rounds
             self._meter.usage += answer.usage
@@ -279,7 +272,6 @@ class Pool:
         for case in cases:
             case.deaths += 1
             if case.deaths >= DEATHS_OF_A_ROW and len(cases) == 1:
-                place.in_vain = 0
                 case.result.set_result(failed_result(_blame(case.deaths, why)))
                 continue
             if case.deaths >= LONE_DEATHS:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from typing import Any, Final
 
@@ -110,7 +110,7 @@ def cluster(address: str, *, verbose: bool) -> Iterator[list[Host]]:
         stack.callback(ray.shutdown)
         yield [
             Host(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-            for node in ray.nodes()  # type: ignore[no-untyped-call]
+            for node in ray.nodes()
             if node["Alive"]
         ]
 
@@ -121,6 +121,7 @@ class RayReplica:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
         self._session = 0
+        self._started = False
 
     async def start(self) -> str:
         """See ``pool.Replica.start``."""
@@ -128,6 +129,7 @@ class RayReplica:
         started = await _asked(self._actor.start.remote(self._session))
         if started.error is not None:
             raise BackendError(started.error)
+        self._started = True
         return str(started.where)
 
     async def feed(self, rows: Sequence[Row]) -> None:
@@ -144,8 +146,9 @@ class RayReplica:
         """See ``pool.Replica.stop``."""
         import ray
 
-        with suppress(ReplicaLost, TimeoutError):
-            await asyncio.wait_for(_asked(self._actor.stop.remote()), _END_SECONDS)
+        if self._started:  # else Ray may have no place for it yet, and would not answer
+            with suppress(ReplicaLost, TimeoutError):
+                await asyncio.wait_for(_asked(self._actor.stop.remote()), _END_SECONDS)
         ray.kill(self._actor)
 
 
@@ -155,12 +158,10 @@ def make_replicas(
     """Ask Ray for actors; they are begun as soon as there is place for them."""
     import ray
 
-    actors: Callable[..., Any] = ray.remote(HostedReplica)
+    actors: Any = ray.remote(HostedReplica)
     options = {**resources, "max_restarts": -1, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
     return [
-        RayReplica(
-            actors.options(**options).remote(load, version=__version__, messages=messages, max_live=max_live)  # type: ignore[attr-defined]
-        )
+        RayReplica(actors.options(**options).remote(load, version=__version__, messages=messages, max_live=max_live))
         for _ in range(count)
     ]
 

@@ -52,9 +52,14 @@ class HostedReplica:
         self._messages = messages
         self._max_live = max_live
         self._session: _Session | None = None
+        self._one_start = asyncio.Lock()  # the pool may ask again while it cannot hear that a start goes on
 
     async def start(self, number: int) -> Started:
         """End the session that is, if any, and begin one; ``number`` names it from now on."""
+        async with self._one_start:
+            return await self._start(number)
+
+    async def _start(self, number: int) -> Started:
         await self.stop()
         if self._version != __version__:
             return Started(

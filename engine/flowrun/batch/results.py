@@ -9,13 +9,14 @@ import fcntl
 import os
 import threading
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
 from flowrun.batch.layouts import Layout
+from flowrun.batch.lines import Line, ends_within_a_line, lines, parse_line, raw_lines
 from flowrun.errors import StoreError, UsageError
 
 OnChange = Literal["refuse", "restart", "continue"]
@@ -29,23 +30,6 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
 
     spec: str
     input: str
-
-
-class _Line(msgspec.Struct, frozen=True):
-    """What of a result line says where it belongs."""
-
-    row: int
-    status: str
-    error: "_Error | None" = None
-
-    @property
-    def outcome(self) -> str:
-        """Give the error's name, or the status where there is none."""
-        return self.error.name if self.error is not None else self.status
-
-
-class _Error(msgspec.Struct, frozen=True):
-    name: str
 
 
 class Marks:
@@ -145,19 +129,19 @@ class Results:
         for index, part in enumerate(self._layout.parts()):
             self._index, self._held = index, 0
             broken: set[int] = set()
-            for at, raw in _raw_lines(part):
-                line = _parse(raw)
+            for at, raw in raw_lines(part):
+                line = parse_line(raw)
                 if line is None or line.row in self.finished:
                     broken.add(at)
                 else:
                     self._note(line)
             self.mended += len(broken)
-            if len(broken) == 1 and _ends_within_a_line(part):
+            if len(broken) == 1 and ends_within_a_line(part):
                 os.truncate(part, broken.pop())
             elif broken:
                 self._rewrite(part, broken)
 
-    def _note(self, line: _Line) -> None:
+    def _note(self, line: Line) -> None:
         self._held += 1
         self.finished.add(line.row)
         self.outcomes[line.outcome] += 1
@@ -171,10 +155,10 @@ class Results:
         """
         fresh = part.with_name(f"{part.name}.new")
         with fresh.open("wb") as file:
-            for at, raw in _raw_lines(part):
+            for at, raw in raw_lines(part):
                 if at not in dropped:
                     file.write(raw)
-            for raw, _ in _lines(added) if added is not None else ():
+            for raw, _ in lines(added) if added is not None else ():
                 file.write(raw)
             file.flush()
             os.fsync(file.fileno())
@@ -202,7 +186,7 @@ class Results:
             StoreError: it cannot be written; what was written before it is kept.
         """
         raw = msgspec.json.encode(result) + b"\n"
-        line = _parse(raw)
+        line = parse_line(raw)
         if line is None:
             raise StoreError(f"{self.path}: a result without row and status")
         with _told(self.path):
@@ -254,12 +238,12 @@ class Results:
         if not retried.exists():
             return
         anew = Marks()
-        for _, line in _lines(retried):
-            anew.add(line.row)
+        for _, again in lines(retried):
+            anew.add(again.row)
         parts = self._layout.parts() or [self._layout.part(0)]
         for part in parts:
             last = part == parts[-1]
-            old = {at for at, raw in _raw_lines(part) if (line := _parse(raw)) is None or line.row in anew}
+            old = {at for at, raw in raw_lines(part) if (line := parse_line(raw)) is None or line.row in anew}
             if old or last:
                 self._rewrite(part, old, added=retried if last else None)
         retried.unlink()
@@ -267,7 +251,7 @@ class Results:
 
 def count_outcomes(layout: Layout) -> Counter[str]:
     """Count the rows of closed results by error name, or by status where there is none."""
-    return Counter(line.outcome for part in layout.parts() for _, line in _lines(part))
+    return Counter(line.outcome for part in layout.parts() for _, line in lines(part))
 
 
 class _told:
@@ -285,39 +269,6 @@ class _told:
                 f"{self._path}: {exc.strerror or exc}; the results written before are kept: mend this, then run the "
                 "same command again"
             ) from exc
-
-
-def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Give where each line of a file begins, and the line; none if there is no file."""
-    if not path.exists():
-        return
-    at = 0
-    with path.open("rb") as file:
-        for raw in file:
-            yield at, raw
-            at += len(raw)
-
-
-def _lines(path: Path) -> Iterator[tuple[bytes, _Line]]:
-    """Give the whole lines of a file of results."""
-    for _, raw in _raw_lines(path):
-        if (line := _parse(raw)) is not None:
-            yield raw, line
-
-
-def _parse(raw: bytes) -> _Line | None:
-    if not raw.endswith(b"\n"):
-        return None
-    try:
-        return msgspec.json.decode(raw, type=_Line)
-    except ValueError:
-        return None
-
-
-def _ends_within_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
 
 
 def _sync_folder(path: Path) -> None:

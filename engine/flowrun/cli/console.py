@@ -57,6 +57,12 @@ class Console:
         self._loading = (message, time.monotonic())
         self._busy(message)
 
+    def note(self, label: str, text: str) -> None:
+        """Show something that is good to know."""
+        self._loaded()
+        self._idle()
+        self._line("dim", label, text)
+
     def notify(self, notice: Notice) -> None:
         """Show what came back, then what is asked for."""
         self._loaded()

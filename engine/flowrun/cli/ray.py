@@ -52,6 +52,7 @@ def read_options(
 
 def run_on_ray(job: Job, rays: Rays) -> None:
     """Run a batch on the replicas of a cluster."""
+    rays.folder.drop_merged()
     job.view.say("starting Ray here" if rays.address == "local" else f"connecting to Ray at {rays.address}")
     with cluster(rays.address, verbose=job.settings.verbose) as hosts:
         asyncio.run(_run(job, rays, hosts))
@@ -64,7 +65,7 @@ async def _run(job: Job, rays: Rays, hosts: list[Host]) -> None:
     each = f"{resources['num_cpus']} CPU" + (f" and {needs.gpus} GPU" if resources["num_gpus"] else "")
     job.view.say(f"asking Ray for {count} replicas of {each} each; hosts there: {len(hosts)}")
     replicas = make_replicas(
-        partial(load, job.origin),
+        partial(load, job.origin, verbose=job.settings.verbose),
         count=count,
         resources=resources,
         messages=job.options.messages,
@@ -79,7 +80,7 @@ async def _run(job: Job, rays: Rays, hosts: list[Host]) -> None:
         await pool.stop()
 
 
-def load(origin: Origin) -> tuple[Flow, dict[str, ModelBackend]]:
+def load(origin: Origin, *, verbose: bool) -> tuple[Flow, dict[str, ModelBackend]]:
     """Prepare the flow on a replica's host: the spec as it was for the batch, functions and variables of this host."""
     flow = prepare_flow(
         origin.path,
@@ -90,7 +91,7 @@ def load(origin: Origin) -> tuple[Flow, dict[str, ModelBackend]]:
         snapshot=origin.snapshot,
     )
     calm_collector()
-    return flow, backends_of(flow, Settings())
+    return flow, backends_of(flow, Settings(verbose=verbose))
 
 
 def merge(job: Job, rays: Rays) -> None:

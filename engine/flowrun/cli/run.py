@@ -82,7 +82,7 @@ async def _converse_durably(
     run_id = secrets.token_hex(6)
     people = TerminalPeople() if somebody_is_there() else None
     async with driving(flow, kept, journal, settings=settings, people=people, observers=[console]) as (runs, _, _):
-        console.progress(f"run {run_id} is kept in {journal}")
+        console.note("run", f"{run_id}, kept in {journal}")
         return await runs.start(inputs, run_id)
 
 

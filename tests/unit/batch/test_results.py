@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowrun.batch import Fingerprint, OneFile, Results, count_outcomes
+from flowrun.batch import Fingerprint, Folder, OneFile, Results, count_outcomes
 from flowrun.errors import StoreError, UsageError
 
 PRINT = Fingerprint(spec="s", input="i")
@@ -159,3 +159,67 @@ def test_a_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.
             file.write(result(2))
     file.close()
     assert read(path) == [result(1)]
+
+
+# --- results in the parts of a folder
+
+
+def parts(folder: Folder) -> list[list[int]]:
+    return [[one["row"] for one in read(part)] for part in folder.parts()]
+
+
+def test_a_part_has_so_many_rows(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "out", 2)
+    for batch in ([1, 2, 3], [4, 5]):
+        file = Results(folder, PRINT)
+        for row in batch:
+            file.write(result(row))
+        file.close()
+    assert parts(folder) == [[1, 2], [3, 4], [5]]
+    assert [part.name for part in folder.parts()] == ["part-00000.jsonl", "part-00001.jsonl", "part-00002.jsonl"]
+    assert count_outcomes(folder) == Counter({"succeeded": 5})
+
+
+def test_every_part_is_mended(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "out", 2)
+    file = Results(folder, PRINT)
+    for row in range(1, 6):
+        file.write(result(row))
+    file.close()
+    first, second, last = folder.parts()
+    first.write_bytes(first.read_bytes().splitlines(keepends=True)[0] + b"\0\0\n")
+    with second.open("ab") as torn:
+        torn.write(json.dumps(result(5)).encode() + b"\n")  # a row of the next part too: the first one counts
+    with last.open("ab") as torn:
+        torn.write(b'{"row": 9')
+    file = Results(folder, PRINT)
+    assert file.mended == 3
+    assert [row for row in range(10) if row in file.finished] == [1, 3, 4, 5]
+    file.close()
+    assert parts(folder) == [[1], [3, 4, 5], []]
+
+
+def test_retried_results_replace_those_of_all_parts(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "out", 2)
+    file = Results(folder, PRINT)
+    for row in range(1, 6):
+        file.write(result(row, "failed" if row % 2 else "succeeded"))
+    file.close()
+    file = Results(folder, PRINT)
+    file.retry()
+    for row in (3, 1):
+        file.write(result(row))
+    file.close()
+    assert parts(folder) == [[2], [4], [5, 3, 1]]
+    assert count_outcomes(folder) == Counter({"succeeded": 4, "tool.failed": 1})
+
+
+def test_a_folder_is_put_aside_whole(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "out", 2)
+    for row in (1, 2):
+        file = Results(folder, PRINT, on_change="restart")
+        file.write(result(row))
+        file.close()
+        folder.merged("jsonl").write_text("merged\n")
+    assert parts(folder) == [[2]]
+    assert sorted(os.listdir(folder.aside)) == ["part-00000.jsonl", "results.jsonl"]

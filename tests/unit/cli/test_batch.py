@@ -1,43 +1,15 @@
 """``flowrun batch`` as its users meet it: interrupted, killed, begun again."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-SPEC = ROOT / "tests" / "cases" / "batch" / "spec.yaml"
-
-
-def command(*words: str | Path) -> list[str]:
-    return [sys.executable, "-m", "flowrun", "batch", *map(str, words)]
-
-
-def batch(*words: str | Path, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*words),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200", **environ},
-        timeout=60,
-        check=False,
-    )
-
-
-def write_rows(path: Path, numbers: range | list[int]) -> None:
-    path.write_text("".join(json.dumps({"number": number}) + "\n" for number in numbers))
-
-
-def results(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+from tests.batches import SPEC, batch, command, results, write_rows
 
 
 def outputs(path: Path) -> dict[int, int]:

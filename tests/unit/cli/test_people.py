@@ -55,7 +55,7 @@ def test_who_ends_the_input_has_not_answered() -> None:
         os.write(ours, b"\x04")
         _until(ours, "nobody was there to answer")
         out, _ = process.communicate(timeout=PATIENCE)
-        assert (process.returncode, out) == (1, "")
+        assert (process.returncode, out) == (4, "")
 
 
 @contextmanager

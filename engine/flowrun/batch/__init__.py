@@ -1,6 +1,6 @@
 """Many runs on the same models: rows in, one result line each out, safe to interrupt and to begin again."""
 
-from flowrun.batch.batch import Batch, BatchStopped, Options, run_here
+from flowrun.batch.batch import Batch, BatchStopped, Options, run_by, run_here, run_name
 from flowrun.batch.layouts import SHARD_ROWS, Folder, Layout, OneFile
 from flowrun.batch.merge import Format, check_format, merge_parts
 from flowrun.batch.meter import Meter
@@ -26,5 +26,7 @@ __all__ = [
     "check_format",
     "count_outcomes",
     "merge_parts",
+    "run_by",
     "run_here",
+    "run_name",
 ]

@@ -22,6 +22,9 @@ UNAVAILABLE_ROWS: Final = 16
 SYNC_SECONDS: Final = 1.0
 """How often results are brought to the disk; a power cut takes no more than that, and those rows are run again."""
 
+OPEN: Final = frozenset({"waiting", "needs_attention"})
+"""Statuses of runs that are not over."""
+
 _log = logging.getLogger(__name__)
 
 RunRow = Callable[[Row], Awaitable[dict[str, Any]]]
@@ -32,12 +35,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How to run a batch.
 
     ``max_live`` None is derived from the backends' limits, once they are started. ``fail_after`` ends the batch once so
-    many rows failed; ``messages`` puts them into the results.
+    many rows failed; ``messages`` puts them into the results. The runs of a ``durable`` batch that wait get no results
+    yet, since they can go on.
     """
 
     max_live: int | None = None
     fail_after: int | None = None
     messages: bool = False
+    durable: bool = False
 
 
 class BatchStopped(FlowrunError):
@@ -45,11 +50,12 @@ class BatchStopped(FlowrunError):
 
 
 class Batch:
-    """A batch under way. ``done`` and ``failed`` count the rows of this session."""
+    """A batch under way. ``done`` and ``failed`` count this session's rows, ``open`` those that wait for people."""
 
     def __init__(self, run_row: RunRow, results: Results, room: Room, options: Options) -> None:
         self.done = 0
         self.failed = 0
+        self.open = 0
         self._run_row = run_row
         self._results = results
         self._options = options
@@ -109,6 +115,9 @@ class Batch:
         self._unavailable.clear()
 
     def _write(self, result: dict[str, Any]) -> None:
+        if self._options.durable and result["status"] in OPEN:
+            self.open += 1  # it is in the journal, and has no result yet
+            return
         self._results.write(result)
         self.done += 1
         self.failed += result["status"] != SUCCEEDED
@@ -126,12 +135,17 @@ class Batch:
             await asyncio.to_thread(self._results.sync)
 
 
-def run_here(runner: Runner, graph: Graph, *, messages: bool) -> RunRow:
-    """Give what runs a row in this process."""
+def run_here(runner: Runner, graph: Graph, *, messages: bool, batch: str = "") -> RunRow:
+    """Give what runs a row in this process; the runs are named after their batch, so that no other has their names."""
+    return run_by(lambda row: runner.run(graph, row.inputs, run_id=run_name(batch, row)), messages=messages)
+
+
+def run_by(drive: Callable[[Row], Awaitable[Result]], *, messages: bool) -> RunRow:
+    """Give what runs a row by ``drive``, and takes a bug for the row's failure."""
 
     async def run_row(row: Row) -> dict[str, Any]:
         try:
-            result = await runner.run(graph, row.inputs, run_id=str(row.number))
+            result = await drive(row)
         except FlowrunError as exc:
             if not isinstance(exc, Bug):
                 raise
@@ -141,6 +155,11 @@ def run_here(runner: Runner, graph: Graph, *, messages: bool) -> RunRow:
         return result_data(result, messages=messages)
 
     return run_row
+
+
+def run_name(batch: str, row: Row) -> str:
+    """Name a row's run."""
+    return f"{batch}-{row.number}" if batch else str(row.number)
 
 
 def result_data(result: Result, *, messages: bool) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from flowrun.batch.layouts import Folder
+from flowrun.batch.lines import raw_lines
 from flowrun.errors import StoreError, UsageError
 
 Format = Literal["jsonl", "parquet"]
@@ -39,12 +40,11 @@ class _Index:
         self._places = array("Q")  # by row: 0 for none, else one more than where its line begins
         at = 0
         for part in parts:
-            with part.open("rb") as file:
-                for raw in file:
-                    head = msgspec.json.decode(raw, type=_Head)
-                    self.ids_are_numbers &= isinstance(head.id, int)
-                    self._note(head.row, at)
-                    at += len(raw)
+            for place, raw in raw_lines(part):
+                head = msgspec.json.decode(raw, type=_Head)
+                self.ids_are_numbers &= isinstance(head.id, int)
+                self._note(head.row, at + place)
+            at += part.stat().st_size
 
     def _note(self, row: int, at: int) -> None:
         if row >= len(self._places):

@@ -7,6 +7,7 @@ are kept beside, until they take the place of the old ones: if that is interrupt
 
 import fcntl
 import os
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Container, Mapping
@@ -26,10 +27,14 @@ SUCCEEDED: Final = "succeeded"
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """What results belong to: digests of the spec, as ``snapshots`` has it, and of the input's bytes."""
+    """What results belong to: digests of the spec, as ``snapshots`` has it, and of the input's bytes.
+
+    ``batch`` is the name that their runs have in common, given when the results are begun.
+    """
 
     spec: str
     input: str
+    batch: str = ""
 
 
 class Marks:
@@ -55,6 +60,7 @@ class Results:
 
     ``finished`` are the rows whose results are there, ``failed`` those of them that did not succeed, ``outcomes``
     counts them by error name, or by status where there is none. ``mended`` counts the broken lines that were dropped.
+    ``batch`` is the name that the runs have in common.
     """
 
     def __init__(self, layout: Layout, fingerprint: Fingerprint, *, on_change: OnChange = "refuse") -> None:
@@ -69,6 +75,7 @@ class Results:
         self.failed = Marks()
         self.outcomes: Counter[str] = Counter()
         self.mended = 0
+        self.batch = ""
         self._layout = layout
         self._retrying = False
         self._unsynced = False
@@ -104,8 +111,12 @@ class Results:
             self._layout.retried.unlink(missing_ok=True)
         elif there and on_change == "refuse":
             self._check(fingerprint)
+        known = self._known()
+        self.batch = known.batch if there and known is not None and on_change != "restart" else ""
+        self.batch = self.batch or secrets.token_hex(4)
+        kept = msgspec.structs.replace(fingerprint, batch=self.batch)
         os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, msgspec.json.encode(fingerprint) + b"\n", 0)
+        os.pwrite(self._lock, msgspec.json.encode(kept) + b"\n", 0)
         os.fsync(self._lock)
 
     def _check(self, fingerprint: Fingerprint) -> None:
@@ -113,14 +124,19 @@ class Results:
             "--continue keeps its results and runs only the rows that have none; --restart puts them aside, as "
             f"{self._layout.aside.name}, and runs every row; or choose another -o"
         )
-        try:
-            known = msgspec.json.decode(os.pread(self._lock, 4096, 0), type=Fingerprint)
-        except ValueError:
-            raise UsageError(f"{self.path} is there, and nothing says what it belongs to: {ways}") from None
+        known = self._known()
+        if known is None:
+            raise UsageError(f"{self.path} is there, and nothing says what it belongs to: {ways}")
         changed = [name for name in ("spec", "input") if getattr(known, name) != getattr(fingerprint, name)]
         if changed:
             what = " and the ".join(changed)
             raise UsageError(f"the {what} changed since {self.path} was begun: {ways}")
+
+    def _known(self) -> Fingerprint | None:
+        try:
+            return msgspec.json.decode(os.pread(self._lock, 4096, 0), type=Fingerprint)
+        except ValueError:
+            return None
 
     # --- reading
 

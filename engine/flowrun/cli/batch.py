@@ -23,7 +23,18 @@ from flowrun.batch import (
 )
 from flowrun.cli import ray
 from flowrun.cli.assembly import Settings
-from flowrun.cli.batches import Job, Origin, Session, count_rows_to_run, rows_to_run, run_in_process
+from flowrun.cli.batches import (
+    Job,
+    Origin,
+    Session,
+    count_rows_to_run,
+    rows_to_run,
+    run_durably,
+    run_in_process,
+    runs_begun,
+)
+from flowrun.cli.driving import warn_of_network
+from flowrun.cli.journals import journal_option
 from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
 from flowrun.errors import UsageError
@@ -53,6 +64,8 @@ MAX_TOOLS: Final = 256
 @click.option("--continue", "go_on", is_flag=True, help="Keep earlier results although the spec or input changed.")
 @click.option("--retry-failed", is_flag=True, help="Run only the rows whose results say that they failed.")
 @click.option("--fail-after", type=click.IntRange(1), help="Stop early once so many rows have failed.")
+@click.option("--durable", is_flag=True, help="Write each run down as it goes, so that it outlives a crash.")
+@journal_option
 @click.option("--ray", "address", metavar="ADDRESS", help="Run on a Ray cluster; 'local' starts a Ray here.")
 @click.option("--replicas", type=click.IntRange(1), help="With --ray: so many; else as many as there is place for.")
 @click.option("--shard-rows", type=click.IntRange(1), help="With --ray: rows in one part of the results [100000].")
@@ -75,6 +88,8 @@ def command(
     go_on: bool,
     retry_failed: bool,
     fail_after: int | None,
+    durable: bool,
+    journal: Path,
     address: str | None,
     replicas: int | None,
     shard_rows: int | None,
@@ -93,6 +108,8 @@ def command(
     with answer_stream() as answers:
         if restart and (go_on or retry_failed):
             raise UsageError("--restart runs every row anew: it goes with neither --continue nor --retry-failed")
+        if durable and address is not None:
+            raise UsageError("--durable and --ray do not go together: finished rows are kept either way")
         rays = ray.read_options(output, address=address, replicas=replicas, shard_rows=shard_rows, kind=kind)
         flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ, max_calls=max_tools)
         file = RowFile(rows, flow.loaded.spec)
@@ -118,14 +135,14 @@ def command(
                 rows=rows_to_run(file, results, retry_failed=retry_failed),
                 total=total,
                 results=results,
-                options=Options(max_live=max_live, fail_after=fail_after, messages=messages),
+                options=Options(max_live=max_live, fail_after=fail_after, messages=messages, durable=durable),
                 settings=Settings(verbose=verbose, progress=view.say),
                 view=view,
                 session=session,
             )
             try:
                 if total > 0:
-                    _run(job, rays)
+                    _run(job, rays, journal if durable else None)
             except KeyboardInterrupt:
                 session.interrupted = True
             except BatchStopped as exc:
@@ -135,6 +152,8 @@ def command(
             outcomes = count_outcomes(layout)
             missing = max(0, survey.count - outcomes.total())
             view.conclude(outcomes, skipped=skipped, missing=missing, figures=session.spell())
+            if session.open:
+                view.say(f"{session.open} wait for people: flowrun runs --batch {results.batch}", important=True)
             if rays is not None and not missing:
                 ray.merge(job, rays)
         if as_json:
@@ -147,8 +166,11 @@ def command(
     return 0 if outcomes["succeeded"] == survey.count else 1
 
 
-def _run(job: Job, rays: ray.Rays | None) -> None:
-    if rays is None:
-        asyncio.run(run_in_process(job))
-    else:
+def _run(job: Job, rays: ray.Rays | None, journal: Path | None) -> None:
+    if rays is not None:
         ray.run_on_ray(job, rays)
+    elif journal is not None:
+        warn_of_network(journal)
+        asyncio.run(run_durably(job, journal, runs_begun(journal, job)))
+    else:
+        asyncio.run(run_in_process(job))

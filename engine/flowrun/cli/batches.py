@@ -1,21 +1,26 @@
 """One batch of the command line, from its rows to its closing figures, wherever its runs are run."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from flowrun.batch import Batch, Meter, Options, Results, Row, RowFile, run_here
+from flowrun.adapters.journal import ENDED
+from flowrun.batch import Batch, Meter, Options, Results, Row, RowFile, run_by, run_here, run_name
 from flowrun.batch.batch import RunRow
 from flowrun.batch.loop import Room
 from flowrun.cli.assembly import Settings, backends_of, calm_collector
+from flowrun.cli.driving import driving, history_of
 from flowrun.cli.progress import BatchView, spell_seconds
+from flowrun.durable import keep_flow
+from flowrun.errors import UsageError
 from flowrun.prepare import Flow
-from flowrun.runner import Runner
+from flowrun.runner import Result, Runner
 from flowrun.snapshots import Snapshot
 
 
@@ -36,6 +41,7 @@ class Session(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     stopped: str | None = None
     interrupted: bool = False
+    open: int = 0
 
     def figures(self) -> dict[str, Any]:
         """Give what it took, as JSON data."""
@@ -78,6 +84,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         try:
             await batch.run(self.rows)
         finally:
+            self.session.open = batch.open
             self.session.seconds = time.monotonic() - begun
             watching.cancel()
             with suppress(asyncio.CancelledError):
@@ -108,7 +115,43 @@ async def run_in_process(job: Job) -> None:
         for backend in backends.values():
             await backend.start()
         runner = Runner(backends=backends, functions=job.flow.functions)
-        await job.drive(run_here(runner, job.flow.graph, messages=job.options.messages), meter)
+        run_row = run_here(runner, job.flow.graph, messages=job.options.messages, batch=job.results.batch)
+        await job.drive(run_row, meter)
     finally:
         for backend in backends.values():
             await backend.stop()
+
+
+def runs_begun(journal: Path, job: Job) -> dict[str, str]:
+    """Give the statuses of the runs that earlier sessions of a batch began, by their ids."""
+    if not journal.exists():
+        return {}
+    return {row.id: row.status for row in history_of(journal).runs(batch=job.results.batch)}
+
+
+async def run_durably(job: Job, journal: Path, begun: Mapping[str, str]) -> None:
+    """Run a batch in this process, each run written down as it goes; those begun before are taken up."""
+    origin, meter, batch = job.origin, job.session.meter, job.results.batch
+    kept = keep_flow(job.flow, origin.path, profile=origin.profile, project_dir=origin.project_dir)
+    async with driving(job.flow, kept, journal, settings=job.settings, batch=batch, around=meter.around) as (
+        runs,
+        kept_in,
+        _,
+    ):
+        if held := await kept_in.take([run for run, status in begun.items() if status not in ENDED]):
+            who = held[0].holder
+            raise UsageError(f"process {who.pid} on {who.host} drives run {held[0].run} of this batch: end it first")
+
+        async def drive(row: Row) -> Result:
+            run = run_name(batch, row)
+            for attempt in itertools.count(2):
+                if row.number not in job.results.failed or begun.get(run) not in _TRIED_ANEW:
+                    break
+                run = f"{run_name(batch, row)}-{attempt}"
+            return await (runs.go_on(run) if run in begun else runs.start(row.inputs, run))
+
+        await job.drive(run_by(drive, messages=job.options.messages), meter)
+
+
+_TRIED_ANEW: Final = frozenset({"failed", "cancelled"})
+"""A run that ended so is not taken up when its row is tried anew: another one is begun."""

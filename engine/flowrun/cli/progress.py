@@ -46,9 +46,9 @@ class BatchView:
             self._bar.stop()
             self._bar = None
 
-    def say(self, message: str) -> None:
+    def say(self, message: str, *, important: bool = False) -> None:
         """Show a line: a stage of the models' loading, or what the user should know."""
-        if not self._quiet:
+        if important or not self._quiet:
             self._rich.print(redact(message, self._secrets), style="dim", soft_wrap=True, markup=False)
 
     async def watch(self, batch: Batch, meter: Meter, *, total: int) -> None:

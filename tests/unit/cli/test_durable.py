@@ -232,3 +232,72 @@ def waiting_refund_too(journal: Path) -> str:
 def test_wrong_usage(journal: Path, words: list[str], said: str) -> None:
     done = flowrun(*words, journal=journal)
     assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def batch(folder: Path, journal: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    whole = ("batch", "spec.yaml", "in.jsonl", "-o", "out.jsonl", "--durable", *words)
+    return flowrun(*whole, journal=journal, cwd=folder, **environ)
+
+
+def results(folder: Path) -> dict[int, Any]:
+    lines = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert len({line["row"] for line in lines}) == len(lines)
+    return {line["row"]: line["output"] or line["error"]["name"] for line in lines}
+
+
+def test_a_killed_batch_goes_on_within_its_runs(journal: Path, tmp_path: Path) -> None:
+    for name in ("spec.yaml", "replies.yaml", "functions.py"):
+        (tmp_path / name).write_text((SPEC.parent / name).read_text())
+    numbers = [*range(1, 6), *([61000] * 5), *range(6, 14)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"number": number}) + "\n" for number in numbers))
+    ledger = tmp_path / "ledger"
+    running = subprocess.Popen(
+        command("batch", "spec.yaml", "in.jsonl", "-o", "out.jsonl", "--durable", "--journal", journal),
+        cwd=tmp_path,
+        env={**os.environ, "FLOWRUN_TEST_LEDGER": str(ledger)},
+        stderr=subprocess.DEVNULL,
+    )
+    while running.poll() is None and (not ledger.exists() or len(ledger.read_text().split()) < len(numbers)):
+        time.sleep(0.01)
+    while len(results(tmp_path)) < 13:
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    (tmp_path / "functions.py").write_text((SPEC.parent / "functions.py").read_text().replace("> 1000", "> 100_000"))
+
+    again = batch(tmp_path, journal, FLOWRUN_TEST_LEDGER=str(ledger))
+    assert (again.returncode, "5 wait for people: flowrun runs --batch" in again.stderr) == (1, True)
+    assert len(ledger.read_text().split()) == len(numbers)
+    rows = listed(journal, "--status", "needs_attention")
+    assert len(rows) == 5
+    for row in rows[:2]:
+        resumed = flowrun("resume", row["id"], "--run-again", "-q", journal=journal, cwd=tmp_path)
+        assert (resumed.returncode, json.loads(resumed.stdout)["doubled"]) == (0, 122000)
+    everyone = flowrun("resume", "--all", "--assume-done", "--value", "7", journal=journal, cwd=tmp_path)
+    assert everyone.returncode == 0
+    last = batch(tmp_path, journal)
+    assert "wait for people" not in last.stderr
+    outputs = results(tmp_path)
+    assert [outputs[row] for row in (1, 18)] == [{"doubled": 2, "note": "none"}, "tool.failed"]
+    assert sorted(outputs[row]["doubled"] for row in range(6, 11)) == [7, 7, 7, 122000, 122000]
+    assert len(outputs) == len(numbers)
+
+    retried = batch(tmp_path, journal, "--retry-failed", FLOWRUN_TEST_LEDGER=str(ledger))
+    assert (retried.returncode, ledger.read_text().split()[-1]) == (1, "13")
+    assert len(results(tmp_path)) == len(numbers)
+    assert {row["id"].partition("-")[2] for row in listed(journal, "--status", "failed")} == {"18", "18-2"}
+
+
+def test_the_runs_of_a_batch_that_wait_get_their_results_later(journal: Path, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        "flowrun: v1\nname: ask\nversion: 1.0.0\ninputs: {n: {type: integer}}\nstates:\n"
+        "  ask: {type: wait, prompt: Well?, schema: {type: integer}, next: done}\n"
+        "  done: {type: end, output: '{{ inputs.n + outputs.ask }}'}\n"
+    )
+    (tmp_path / "in.jsonl").write_text('{"n": 1}\n{"n": 2}\n')
+    first = batch(tmp_path, journal)
+    assert (first.returncode, "2 wait for people" in first.stderr, results(tmp_path)) == (1, True, {})
+    run = next(row["id"] for row in listed(journal) if row["id"].endswith("-2"))
+    assert flowrun("answer", run, "--value", "40", journal=journal).stdout == "42\n"
+    second = batch(tmp_path, journal)
+    assert (second.returncode, "1 wait for people" in second.stderr, results(tmp_path)) == (1, True, {2: 42})

@@ -51,12 +51,16 @@ class Session(msgspec.Struct, kw_only=True):
     def spell(self) -> str:
         """Write what it took as people read it."""
         usage, rounds, seconds = self.meter.usage, self.meter.rounds, self.seconds
-        rate = (
-            f", {rounds / seconds:.1f} rounds/s, {usage.completion_tokens / seconds:,.0f} tokens/s" if seconds else ""
-        )
-        cached = f" ({usage.cached_tokens / usage.prompt_tokens:.0%} cached)" if usage.prompt_tokens else ""
-        tokens = f"{usage.prompt_tokens:,}{cached} + {usage.completion_tokens:,} tokens"
-        return f"{spell_seconds(seconds)}: {rounds:,} rounds, {tokens}{rate}"
+        parts = [f"{rounds:,} rounds"]
+        if usage.prompt_tokens:
+            cached = f"{usage.cached_tokens / usage.prompt_tokens:.0%} cached"
+            parts.append(f"{usage.prompt_tokens:,} ({cached}) + {usage.completion_tokens:,} tokens")
+        if usage.rerendered:
+            parts.append(f"{usage.rerendered:,} prompts rendered anew")
+        if seconds:
+            parts.append(f"{rounds / seconds:.1f} rounds/s")
+            parts += [f"{usage.completion_tokens / seconds:,.0f} tokens/s"] if usage.completion_tokens else []
+        return f"{spell_seconds(seconds)}: {', '.join(parts)}"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

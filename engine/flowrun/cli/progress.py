@@ -70,9 +70,12 @@ class BatchView:
         )
         task = self._bar.add_task("rows", total=total, figures="")
         self._bar.start()
-        while True:
-            self._bar.update(task, completed=batch.done, figures=self._figures(batch, meter, total))
-            await asyncio.sleep(_BAR_SECONDS)
+        try:
+            while True:
+                self._bar.update(task, completed=batch.done, figures=self._figures(batch, meter, total))
+                await asyncio.sleep(_BAR_SECONDS)
+        finally:
+            self._bar.stop()
 
     def _figures(self, batch: Batch, meter: Meter, total: int) -> str:
         now, usage = time.monotonic(), meter.usage
@@ -84,7 +87,7 @@ class BatchView:
         parts = [f"{batch.live} live", f"{batch.failed} failed"]
         if seconds > 0:
             parts.append(f"{(last.rounds - first.rounds) / seconds:.1f} rounds/s")
-            parts.append(f"{(last.tokens - first.tokens) / seconds:,.0f} tokens/s")
+            parts += [f"{(last.tokens - first.tokens) / seconds:,.0f} tokens/s"] if last.tokens else []
         if usage.prompt_tokens:
             parts.append(f"{usage.cached_tokens / usage.prompt_tokens:.0%} cached")
         if seconds > 0 and last.done > first.done:
@@ -110,7 +113,9 @@ class BatchView:
 
 
 def spell_seconds(seconds: float) -> str:
-    """Write a time as people read it: 42 s, 3 min, 2 h 5 min."""
+    """Write a time as people read it: 4.2 s, 42 s, 3 min, 2 h 5 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -118,8 +118,9 @@ class SqliteJournal:
             await self._write(Entry(run, MARK, self._now(), "", "", status))
 
     async def _write(self, entry: Entry) -> None:
-        if self._thread.failed is not None or self._closed is not None:
-            raise _again(self._thread.failed or StoreError(f"the journal {self._database.path} is closed"))
+        if self._thread.failed is not None:
+            raise _again(self._thread.failed)
+        self._refuse_if_closed()
         group = self._group
         if group is None:
             group = self._group = Group(self._loop)
@@ -196,16 +197,20 @@ class SqliteJournal:
 
         This is read here and now, some microseconds an event: a thread would wait for a busy loop at each of them.
         """
+        self._refuse_if_closed()
         return self._history.events(run)
 
     async def _ask(self, action: Callable[[], T]) -> T:
         """Have something done by the journal's thread, after all that was appended before."""
-        if self._closed is not None:
-            raise StoreError(f"the journal {self._database.path} is closed")
+        self._refuse_if_closed()
         self._submit()
         done: asyncio.Future[T] = self._loop.create_future()
         self._thread.submit(Call(action, done))
         return await done
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed is not None:
+            raise StoreError(f"the journal {self._database.path} is closed")
 
     def _tick(self) -> None:
         """Beat when it is time, and tell what has come in; in the journal's thread."""

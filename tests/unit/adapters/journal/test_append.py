@@ -99,6 +99,8 @@ async def test_closing_writes_what_was_appended(path: Path) -> None:
         await end(journal, "r")
     with pytest.raises(StoreError, match="is closed"):
         await journal.release("r")
+    with pytest.raises(StoreError, match="is closed"):
+        await journal.events("r")
     assert not path.with_name("journal.db-wal").exists()
 
 

@@ -1,6 +1,7 @@
 """Runs rows, each at its own pace: one task a row, as many live as keep the models busy, no round waits for another."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
@@ -48,20 +49,25 @@ class Loop:
     async def run(self, rows: Iterable[Row]) -> None:
         """Run every row. A row is begun while there is room and fewer than ``max_live`` are live.
 
+        Once all that are left may be live they begin at once: a row that begins last would have the models to itself.
+
         Raises:
             FlowrunError: what ``run_row`` raised; the rows that were live are given up.
         """
         self._room.on_room = self._wake.set
         waiting = iter(rows)
+        ahead: deque[Row] = deque()
         more = True
         try:
-            while (more or self._tasks) and not self._stopping:
-                while more and len(self._tasks) < self._max_live and self._room.has_room and not self._stopping:
+            while (more or ahead or self._tasks) and not self._stopping:
+                while more and len(self._tasks) + len(ahead) < self._max_live:
                     row = next(waiting, None)
                     more = row is not None
                     if row is not None:
-                        self._begin(row)
-                        await asyncio.sleep(0)  # its first request counts before another row is begun
+                        ahead.append(row)
+                while ahead and self._may_begin(last=not more) and not self._stopping:
+                    self._begin(ahead.popleft())
+                    await asyncio.sleep(0)  # its first request counts before another row is begun
                 if self._tasks and not self._stopping:
                     self._wake.clear()
                     await self._wake.wait()
@@ -69,6 +75,9 @@ class Loop:
             await self._give_up()
         if self._failure is not None:
             raise self._failure
+
+    def _may_begin(self, *, last: bool) -> bool:
+        return len(self._tasks) < self._max_live and (last or self._room.has_room)
 
     def _begin(self, row: Row) -> None:
         task = asyncio.get_running_loop().create_task(self._guarded(row))

@@ -7,15 +7,15 @@ import asyncio
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from typing import Any, Final
 
 import msgspec
 
-from flowrun import __version__
 from flowrun.batch.pool import Answer, ReplicaLost
-from flowrun.batch.replica import HostedReplica, Load
+from flowrun.batch.replica import HostedReplica, Load, Terms
 from flowrun.batch.rows import Row
 from flowrun.errors import BackendError, Bug, UsageError
 from flowrun.prepare import Flow
@@ -31,6 +31,7 @@ _SETTINGS: Final = {
 }
 _OBJECTS: Final = 256 << 20  # bytes of shared memory for a Ray of our own: rows and results are small
 _END_SECONDS: Final = 15.0
+_KNOCK_SECONDS: Final = 10.0
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -103,6 +104,7 @@ def cluster(address: str, *, verbose: bool) -> Iterator[list[Host]]:
     with ExitStack() as stack:
         if not verbose:
             stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        _knock(address)
         try:
             ray.init(address, **quiet, **(here if address == LOCAL else {}))
         except (ConnectionError, ValueError, RuntimeError) as exc:
@@ -113,6 +115,20 @@ def cluster(address: str, *, verbose: bool) -> Iterator[list[Host]]:
             for node in ray.nodes()
             if node["Alive"]
         ]
+
+
+def _knock(address: str) -> None:
+    """Find out in seconds that nobody is at an address; Ray itself takes minutes.
+
+    Raises:
+        UsageError: nobody is there.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+        except OSError as exc:
+            raise UsageError(f"--ray {address}: nothing answers there: {exc.strerror or exc}") from exc
 
 
 class RayReplica:
@@ -152,18 +168,13 @@ class RayReplica:
         ray.kill(self._actor)
 
 
-def make_replicas(
-    load: Load, *, count: int, resources: dict[str, Any], messages: bool, max_live: int | None
-) -> list[RayReplica]:
+def make_replicas(load: Load, terms: Terms, *, count: int, resources: dict[str, Any]) -> list[RayReplica]:
     """Ask Ray for actors; they are begun as soon as there is place for them."""
     import ray
 
     actors: Any = ray.remote(HostedReplica)
     options = {**resources, "max_restarts": -1, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
-    return [
-        RayReplica(actors.options(**options).remote(load, version=__version__, messages=messages, max_live=max_live))
-        for _ in range(count)
-    ]
+    return [RayReplica(actors.options(**options).remote(load, terms)) for _ in range(count)]
 
 
 async def _asked(reference: Any) -> Any:

@@ -35,6 +35,15 @@ Load = Callable[[], tuple[Flow, dict[str, ModelBackend]]]
 """Prepares the flow and makes its backends, on the replica's host."""
 
 
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How a batch wants its rows run: by which flowrun, under which name, and its options."""
+
+    version: str = __version__
+    batch: str = ""
+    messages: bool = False
+    max_live: int | None = None
+
+
 class Started(msgspec.Struct, frozen=True):
     """How a start went: where the replica is, or why it cannot be."""
 
@@ -45,12 +54,9 @@ class Started(msgspec.Struct, frozen=True):
 class HostedReplica:
     """What runs in a replica's process."""
 
-    def __init__(self, load: Load, *, version: str, messages: bool, max_live: int | None) -> None:
-        """Keep what is needed. ``version`` is the batch's flowrun, ``messages`` and ``max_live`` are its options."""
+    def __init__(self, load: Load, terms: Terms) -> None:
         self._load = load
-        self._version = version
-        self._messages = messages
-        self._max_live = max_live
+        self._terms = terms
         self._session: _Session | None = None
         self._one_start = asyncio.Lock()  # the pool may ask again while it cannot hear that a start goes on
 
@@ -61,20 +67,19 @@ class HostedReplica:
 
     async def _start(self, number: int) -> Started:
         await self.stop()
-        if self._version != __version__:
-            return Started(
-                error=f"flowrun is {__version__} on {socket.gethostname()}, and {self._version} in the batch"
-            )
+        terms, host = self._terms, socket.gethostname()
+        if terms.version != __version__:
+            return Started(error=f"flowrun is {__version__} on {host}, and {terms.version} in the batch")
         secrets: Mapping[str, str] = {}
         try:
             flow, backends = self._load()
             secrets = flow.secrets
-            session = _Session(number, backends, in_process=_in_process(flow), max_live=self._max_live)
-            await session.start(flow, messages=self._messages)
+            session = _Session(number, backends, in_process=_in_process(flow), max_live=terms.max_live)
+            await session.start(flow, terms)
         except FlowrunError as exc:
-            return Started(error=redact(f"{socket.gethostname()}: {_spell(exc)}", secrets))
+            return Started(error=redact(f"{host}: {_spell(exc)}", secrets))
         self._session = session
-        return Started(where=f"process {os.getpid()} on {socket.gethostname()}")
+        return Started(where=f"process {os.getpid()} on {host}")
 
     async def feed(self, number: int, rows: Sequence[Row]) -> bool:
         """Begin rows; False if the session is not on any more."""
@@ -120,7 +125,7 @@ class _Session:
         self._lost: str | None = None
         self._error: str | None = None
 
-    async def start(self, flow: Flow, *, messages: bool) -> None:
+    async def start(self, flow: Flow, terms: Terms) -> None:
         """Start the backends; those that were started are ended if one cannot be."""
         try:
             for backend in self._backends.values():
@@ -129,9 +134,8 @@ class _Session:
             await self.stop()
             raise
         self._meter.on_room = self._news.set
-        self._run_row = run_here(
-            Runner(backends=self._backends, functions=flow.functions), flow.graph, messages=messages
-        )
+        runner = Runner(backends=self._backends, functions=flow.functions)
+        self._run_row = run_here(runner, flow.graph, messages=terms.messages, batch=terms.batch)
         self._news.set()  # that there is room
 
     def begin(self, row: Row) -> None:

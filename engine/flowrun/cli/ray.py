@@ -11,6 +11,7 @@ from flowrun.batch import Folder, Format, check_format, merge_parts
 from flowrun.batch.layouts import SHARD_ROWS
 from flowrun.batch.pool import Pool
 from flowrun.batch.ray_cluster import Host, cluster, make_replicas, needs_of
+from flowrun.batch.replica import Terms
 from flowrun.cli.assembly import Settings, backends_of, calm_collector
 from flowrun.cli.batches import Job, Origin
 from flowrun.errors import UsageError
@@ -66,10 +67,9 @@ async def _run(job: Job, rays: Rays, hosts: list[Host]) -> None:
     job.view.say(f"asking Ray for {count} replicas of {each} each; hosts there: {len(hosts)}")
     replicas = make_replicas(
         partial(load, job.origin, verbose=job.settings.verbose),
+        Terms(batch=job.results.batch, messages=job.options.messages, max_live=job.options.max_live),
         count=count,
         resources=resources,
-        messages=job.options.messages,
-        max_live=job.options.max_live,
     )
     pool = Pool(replicas, job.session.meter, job.view.say)
     try:

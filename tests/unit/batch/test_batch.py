@@ -86,9 +86,17 @@ def test_a_backend_is_asked_a_little_more_than_it_works_on_at_once(tmp_path: Pat
             await asyncio.sleep(0)
         return await echo(request)
 
-    backend = Narrow(16, slowly)
-    run(backend, rows(200), tmp_path / "out.jsonl")
-    assert backend.most == 18
+    gate = Narrow(16, slowly)
+    asked: list[int] = []
+
+    def counted() -> Iterator[Row]:
+        for row in rows(1000):
+            asked.append(gate.most)
+            yield row
+
+    run(gate, counted(), tmp_path / "out.jsonl")
+    assert max(asked[:800]) == 18
+    assert gate.most > 18  # the last ones begin together: one that began last would have the model to itself
 
 
 def test_rows_are_read_as_they_are_needed(tmp_path: Path) -> None:

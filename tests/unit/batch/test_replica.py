@@ -7,11 +7,10 @@ from typing import Any
 
 import msgspec
 
-from flowrun import __version__
 from flowrun.adapters.scripted import ScriptedBackend
 from flowrun.batch import Row
 from flowrun.batch.pool import Answer
-from flowrun.batch.replica import HostedReplica, Started
+from flowrun.batch.replica import HostedReplica, Started, Terms
 from flowrun.errors import ModelError
 from flowrun.events import AskModel
 from flowrun.messages import Reply
@@ -54,8 +53,7 @@ def flow_of(backend: str) -> Flow:
 
 
 def replica(backend: ModelBackend, *, kind: str = "scripted", **options: Any) -> HostedReplica:
-    given = {"version": __version__, "messages": False, "max_live": None, **options}
-    return HostedReplica(lambda: (flow_of(kind), {"default": backend}), **given)
+    return HostedReplica(lambda: (flow_of(kind), {"default": backend}), Terms(**options))
 
 
 def rows(*numbers: int) -> list[Row]:
@@ -134,7 +132,7 @@ def test_what_is_missing_on_its_host_is_told(tmp_path: Path) -> None:
     def load() -> tuple[Flow, dict[str, ModelBackend]]:
         return prepare_flow(spec, profile=None, project_dir=None, environ={}), {}
 
-    hosted = HostedReplica(load, version=__version__, messages=False, max_live=None)
+    hosted = HostedReplica(load, Terms())
     started = asyncio.run(hosted.start(1))
     assert isinstance(started, Started)
     assert "spec.yaml:4:" in (started.error or "")

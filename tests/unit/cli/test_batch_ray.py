@@ -127,8 +127,12 @@ def test_the_batch_is_killed_and_begun_again(tmp_path: Path) -> None:
 @needs_ray
 def test_no_cluster_there(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", [1])
-    done = batch(SPEC, "in.jsonl", "-o", "out", "--ray", "auto", cwd=tmp_path)
-    assert (done.returncode, done.stderr.splitlines()[1].partition(":")[0]) == (2, "flowrun"), done.stderr
+    done = batch(SPEC, "in.jsonl", "-o", "out", "--ray", "127.0.0.1:1", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "connecting to Ray at 127.0.0.1:1",
+        "flowrun: --ray 127.0.0.1:1: nothing answers there: Connection refused",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ def test_a_changed_spec_or_input_is_noticed(tmp_path: Path) -> None:
     assert "skipped" not in anew.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
 def test_interrupted_and_begun_again(tmp_path: Path, how: signal.Signals) -> None:
     numbers = [*range(1, 11), *([1300] * 40)]

@@ -18,6 +18,7 @@ from tests.processes import wait_for_end
 
 SMALL = SPEC.with_name("small.yaml")
 
+pytestmark = pytest.mark.slow
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 
 

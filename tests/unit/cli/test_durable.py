@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 REFUND = ROOT / "specs" / "refund.yaml"
 SPEC = ROOT / "tests" / "cases" / "batch" / "spec.yaml"

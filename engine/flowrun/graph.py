@@ -11,20 +11,18 @@ from typing import Any, assert_never
 import msgspec
 
 from flowrun.events import ToolDeclaration
-from flowrun.messages import Role
+from flowrun.rendering import CompiledMessage, Opening, compile_message, compile_openings
 from flowrun.spec import (
     JSON,
     MAIN,
     Branch,
     Call,
-    CallTemplate,
     Catch,
     Chat,
     End,
     Flow,
     Limits,
     Map,
-    MessageTemplate,
     Parallel,
     ResponseFormat,
     Retry,
@@ -63,7 +61,7 @@ class ChatNode(_Node, frozen=True, kw_only=True):
     """A chat state: ``render`` gives its own messages, ``validate`` checks a reply's JSON."""
 
     thread: str
-    render: tuple["CompiledMessage", ...]
+    render: tuple[CompiledMessage, ...]
     model: str
     tools: tuple[ToolDeclaration, ...]
     offered: tuple[str, ...]
@@ -146,16 +144,6 @@ class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
     validate: Validator
 
 
-class CompiledMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message template; ``calls`` are (id or None, name, arguments)."""
-
-    role: Role
-    content: Callable[[Scope], str] | None
-    calls: tuple[tuple[str | None, str, Evaluator], ...] = ()
-    tool_call_id: str | None = None
-    name: str | None = None
-
-
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
     """A whole spec, compiled. ``flows`` are its sub-flows by the texts that refer to them."""
 
@@ -164,7 +152,7 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
     flows: Mapping[str, "Graph"]
     nodes: Mapping[str, Node]
     tools: Mapping[str, CompiledTool]
-    threads: Mapping[str, tuple[CompiledMessage, ...]]
+    threads: Mapping[str, Opening]
     variables: tuple[tuple[str, Evaluator], ...]
     inputs: Validator
     limits: Limits
@@ -193,7 +181,7 @@ def compile_graph(
         flows=flows,
         nodes={name: _compile_state(name, state, spec, declarations, backends) for name, state in spec.states.items()},
         tools={name: _compile_tool(tool, declarations[name]) for name, tool in spec.tools.items()},
-        threads={name: tuple(map(_compile_message, messages)) for name, messages in _threads(spec).items()},
+        threads=compile_openings({MAIN: (), **spec.threads}),
         variables=_assignments(spec.vars),
         inputs=compile_schema(inputs_schema(spec)),
         limits=spec.limits,
@@ -231,10 +219,6 @@ def compile_schema(schema: Mapping[str, JSON]) -> Validator:
 def _explain(error: Any) -> str:
     where = ".".join(str(part) for part in error.instance_path)
     return f"{where}: {error.message}" if where else str(error.message)
-
-
-def _threads(spec: Spec) -> Mapping[str, tuple[MessageTemplate, ...]]:
-    return {MAIN: (), **spec.threads}
 
 
 def _compile_state(
@@ -306,7 +290,7 @@ def _compile_chat(
     form = state.response_format
     return ChatNode(
         thread=state.thread,
-        render=tuple(map(_compile_message, state.messages)),
+        render=tuple(map(compile_message, state.messages)),
         model=backends.get(state.model, state.model),
         tools=tuple(declarations[tool] for tool in offered),
         offered=offered,
@@ -330,20 +314,6 @@ def _compile_tool(tool: Tool, declaration: ToolDeclaration) -> CompiledTool:
 
 def _assignments(templates: Mapping[str, Any]) -> tuple[tuple[str, Evaluator], ...]:
     return tuple((name, compile_value(template)) for name, template in templates.items())
-
-
-def _compile_message(message: MessageTemplate) -> CompiledMessage:
-    return CompiledMessage(
-        role=message.role,
-        content=None if message.content is None else compile_text(message.content),
-        calls=tuple(map(_compile_call, message.tool_calls)),
-        tool_call_id=message.tool_call_id,
-        name=message.name,
-    )
-
-
-def _compile_call(call: CallTemplate) -> tuple[str | None, str, Evaluator]:
-    return call.id, call.name, compile_value(call.arguments)
 
 
 # --- for analysis -------------------------------------------------------------------------------------------------

@@ -8,13 +8,15 @@ between replies is tokenized. The prompt depends on the request alone; whatever 
 import asyncio
 import contextlib
 import copy
+import functools
 import re
 import sys
+import threading
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from flowrun.events import AskModel
 from flowrun.messages import Message, Tokens
@@ -23,12 +25,13 @@ if TYPE_CHECKING:
     Ids: TypeAlias = array[int]
 else:
     Ids = array  # it takes no index before Python 3.12
+T = TypeVar("T")
 Whole: TypeAlias = str | Ids
 """A rendered prompt: a text, or tokens where the tokenizer gives no text (Mistral's)."""
 
 _HEADS: Final = 64 * 2**20  # bytes for the last prompts of threads, whose next round extends them
 _PIECES: Final = 16 * 2**20  # bytes for texts that many prompts share, in tokens
-_LONG: Final = 8_000  # characters; to put more into tokens holds the event loop up for too long
+_LONG: Final = 8_000  # characters; to render more holds the event loop up for too long
 _WORD: Final = re.compile(r"[A-Za-z0-9]+")
 _SAMPLE: Final = ("A first text ", "\n of two words\n", " and\n\na last one")
 
@@ -59,23 +62,46 @@ def extends(ids: Sequence[int], messages: Sequence[Message], *, vocabulary: int)
     return last is None or zlib.crc32(_bytes(_array(ids[: last.end]))) == last.digest
 
 
+class Kept(Generic[T]):
+    """The things used last, of so many bytes together; from any thread."""
+
+    def __init__(self, limit: int, size: Callable[[T], int]) -> None:
+        from cachetools import LRUCache
+
+        self._things: Any = LRUCache(limit, getsizeof=size)
+        self._lock = threading.Lock()
+
+    def get(self, key: object) -> T | None:
+        """Give what was kept, if it still is."""
+        with self._lock:
+            found: T | None = self._things.get(key)
+        return found
+
+    def keep(self, key: object, thing: T) -> None:
+        """Keep something, unless it is larger than everything may be."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._things[key] = thing
+
+
 class History:
     """Stands in a renderer of vLLM's between its rendering of messages and its tokenizing."""
 
     def __init__(self, renderer: Any, *, ends: Sequence[int], max_model_len: int) -> None:
-        """Take the place of the renderer's ``render_messages_async``; ``ends`` are the tokens that end a reply."""
-        from cachetools import LRUCache
-
+        """Take the place of two of the renderer's methods; ``ends`` are the tokens that end a reply."""
         self._tokenizer = renderer.tokenizer
         self.vocabulary = _fingerprint(self._tokenizer.get_vocab())
-        self._render = renderer.render_messages_async
+        self._render = renderer.render_messages
+        self._render_chat = renderer.render_chat
         self._ends = dict(zip(ends, self._tokenizer.convert_ids_to_tokens(list(ends)), strict=True))
         self._end = re.compile("|".join(re.escape(text) for text in self._ends.values()) or r"(?!)")
         self._longest = max_model_len * self._tokenizer.max_chars_per_token
-        self._heads: Any = LRUCache(_HEADS, getsizeof=lambda head: 4 * len(head.whole) + 4 * len(head.ids))
-        self._pieces: Any = LRUCache(_PIECES, getsizeof=lambda ids: 8 * len(ids))
+        self._heads = Kept[Head](_HEADS, lambda head: 4 * len(head.whole) + 4 * len(head.ids))
+        self._pieces = Kept[Ids](_PIECES, lambda ids: 8 * len(ids))
+        self._quick: Any = None
         self._divides = self._ends_divide()
-        renderer.render_messages_async = self._render_messages
+        self._quick = self._rust_alone()
+        renderer.render_messages = self._render_messages
+        renderer.render_chat_async = self._render_chat_async
 
     @contextlib.contextmanager
     def of(self, ask: AskModel) -> Iterator[None]:
@@ -86,18 +112,29 @@ class History:
         finally:
             _asked.reset(token)
 
-    async def _render_messages(self, messages: list[Any], params: Any) -> tuple[Any, Any]:
+    async def _render_chat_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Render here what is short, and in a thread what is long.
+
+        vLLM's own puts every template into a thread and makes tasks for each step: on busy processors that costs more
+        than the rendering itself.
+        """
+        ask = _asked.get()
+        if ask is None or _is_long(ask.messages):
+            return await asyncio.to_thread(functools.partial(self._render_chat, *args, **kwargs))
+        return self._render_chat(*args, **kwargs)
+
+    def _render_messages(self, messages: list[Any], params: Any) -> tuple[Any, Any]:
         ask = _asked.get()
         if ask is None:
-            conversation, prompt = await self._render(messages, params)
+            conversation, prompt = self._render(messages, params)
             return conversation, prompt
-        head = await self._head(ask, messages, params)  # first, for rendering changes the messages
-        conversation, prompt = await self._render(messages, params)
+        head = self._head(ask, messages, params)  # first, for rendering changes the messages
+        conversation, prompt = self._render(messages, params)
         whole = self._whole(prompt)
         if whole is None:
             return conversation, prompt
-        ids = await self._tokens(whole, head, ask.messages)
-        _keep(self._heads, (ask.run, ask.thread), Head(_read_with(ask), tuple(ask.messages), whole, ids))
+        ids = self._tokens(whole, head, ask.messages)
+        self._heads.keep((ask.run, ask.thread), Head(_read_with(ask), tuple(ask.messages), whole, ids))
         own = head is not None or isinstance(whole, array)
         return conversation, {"prompt_token_ids": ids.tolist()} | ({} if own else {"prompt": whole})
 
@@ -109,44 +146,44 @@ class History:
             return str(prompt["prompt"])
         return None
 
-    async def _head(self, ask: AskModel, messages: list[Any], params: Any) -> Head | None:
+    def _head(self, ask: AskModel, messages: list[Any], params: Any) -> Head | None:
         """Give the prompt of the round in which the thread's last reply was written."""
         kept = [message.tokens for message in ask.messages]
         spoken = [number for number, one in enumerate(kept) if one is not None and one.vocabulary == self.vocabulary]
         if not spoken:
             return None
         asked, before = _read_with(ask), tuple(ask.messages[: spoken[-1]])
-        head: Head | None = self._heads.get((ask.run, ask.thread))
+        head = self._heads.get((ask.run, ask.thread))
         if head is not None and head.asked == asked and head.messages == before:
             return head
         head = None
         for index in spoken:
-            _, prompt = await self._render(copy.deepcopy(messages[:index]), params)
+            _, prompt = self._render(copy.deepcopy(messages[:index]), params)
             whole = self._whole(prompt)
             if whole is None:
                 return None
-            head = Head(asked, before[:index], whole, await self._tokens(whole, head, ask.messages))
+            head = Head(asked, before[:index], whole, self._tokens(whole, head, ask.messages))
         return head
 
-    async def _tokens(self, whole: Whole, head: Head | None, messages: Sequence[Message]) -> Ids:
+    def _tokens(self, whole: Whole, head: Head | None, messages: Sequence[Message]) -> Ids:
         """Put a rendered prompt into tokens, which extend those of ``head`` and of its reply if that is possible."""
         start = len(head.whole) if head is not None else 0
         if head is None or whole[:start] != head.whole:  # the template writes the earlier messages in another way now
-            return await self._ids_of(whole)
+            return self._ids_of(whole)
         reply, *following = messages[len(head.messages) :][:2]
         own = _array(reply.tokens.ids) if reply.tokens else _array()
         end = self._next_end(whole, start)
         if end is not None and own and own[-1] in self._ends:
             rest = whole[end:]
             if self._same(reply, self._text(whole[start:end]), own) and _in(self._text(rest), following):
-                return head.ids + own + (await self._ids_of(rest))[1:]
+                return head.ids + own + self._ids_of(rest)[1:]
         if isinstance(whole, array):
             return head.ids + whole[start:]
         # This reply is rendered, but those before it stay: all is kept up to the last place where text may be divided.
         assert isinstance(head.whole, str)
         *_, text_end = 0, *(found.start() for found in self._end.finditer(head.whole))
         ids_end = next((index for index in reversed(range(len(head.ids))) if head.ids[index] in self._ends), 0)
-        return head.ids[:ids_end] + await self._ids_of(whole[text_end:])
+        return head.ids[:ids_end] + self._ids_of(whole[text_end:])
 
     def _next_end(self, whole: Whole, start: int) -> int | None:
         """Find where the reply that begins at ``start`` ends."""
@@ -174,23 +211,17 @@ class History:
             return whole
         return str(self._tokenizer.decode(whole.tolist(), skip_special_tokens=True))
 
-    async def _ids_of(self, whole: Whole) -> Ids:
+    def _ids_of(self, whole: Whole) -> Ids:
         """Put a text into tokens piece by piece, for most pieces are in many prompts."""
         if isinstance(whole, array):
             return whole
-        pieces = self._divided(whole)
-        ids = {piece: self._pieces.get(piece) for piece in pieces}
-        new = [piece for piece, known in ids.items() if known is None]
-        if sum(map(len, new)) > _LONG:
-            found = await asyncio.to_thread(lambda: list(map(self._tokenize, new)))
-        else:
-            found = list(map(self._tokenize, new))
-        for piece, tokens in zip(new, found, strict=True):
-            ids[piece] = tokens
-            _keep(self._pieces, piece, tokens)
         joined = _array()
-        for number, piece in enumerate(pieces):
-            joined += ids[piece][1:] if number else ids[piece]
+        for number, piece in enumerate(self._divided(whole)):
+            ids = self._pieces.get(piece)
+            if ids is None:
+                ids = self._tokenize(piece)
+                self._pieces.keep(piece, ids)
+            joined += ids[1:] if number else ids
         return joined
 
     def _divided(self, text: str) -> list[str]:
@@ -200,7 +231,25 @@ class History:
         return [text[start:stop] for start, stop in zip(starts, stops, strict=True)]
 
     def _tokenize(self, text: str) -> Ids:
+        if self._quick is not None and len(text) <= _LONG:  # it keeps other threads waiting meanwhile
+            return _array(self._quick.encode(text, add_special_tokens=False).ids)
         return _array(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _rust_alone(self) -> Any:
+        """Give the tokenizer behind that of transformers, if it alone gives the same.
+
+        transformers has even a single text tokenized by a pool of threads: many times the work of a short text.
+        """
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        backend.no_truncation()
+        backend.no_padding()
+        texts = [*_SAMPLE, *(f"{end}{end} é\u200d漢 {end}\n" for end in self._ends.values()), *_SAMPLE[::-1]]
+        for text in ("".join(texts), *texts):
+            if _array(backend.encode(text, add_special_tokens=False).ids) != self._tokenize(text):
+                return None
+        return backend
 
     def _ends_divide(self) -> bool:
         """Tell whether this tokenizer gives a text's tokens when it is given the pieces."""
@@ -230,9 +279,9 @@ def _in(text: str, messages: Sequence[Message]) -> bool:
     return all(word in text for word in words)
 
 
-def _keep(cache: Any, key: object, value: object) -> None:
-    with contextlib.suppress(ValueError):  # it is larger than the whole cache
-        cache[key] = value
+def _is_long(messages: Sequence[Message]) -> bool:
+    said = sum(len(message.content or "") + len(message.reasoning or "") for message in messages)
+    return said + sum(len(call.arguments) for message in messages for call in message.tool_calls) > _LONG
 
 
 def _array(ids: Sequence[int] | bytes = ()) -> Ids:

@@ -48,7 +48,7 @@ from flowrun.machine.children import (
 )
 from flowrun.machine.moves import attempt, fail
 from flowrun.machine.run import ASLEEP, Next, Run, Step, finish, replace, scope_of
-from flowrun.machine.threads import with_messages
+from flowrun.machine.threads import with_threads
 from flowrun.machine.tools import enter_tools, tools_answered
 from flowrun.machine.waits import enter_wait, wait_answered
 from flowrun.templates import TemplateError
@@ -87,9 +87,7 @@ def _start(graph: Graph, event: Started) -> Step:
         if graph.variables:
             scope = scope_of(run)
             run = replace(run, vars={name: evaluate(scope) for name, evaluate in graph.variables})
-        scope = scope_of(run)
-        for thread, templates in graph.threads.items():
-            run = with_messages(run, thread, templates, scope)
+        run = with_threads(run, graph.threads, scope_of(run))
     except TemplateError as exc:
         return finish(run, "failed", None, Failure(name="template.failed", message=str(exc)))
     return _go(graph, run, graph.start)

@@ -8,8 +8,9 @@ from flowrun.graph import ChatNode, Graph
 from flowrun.machine.moves import attempt, fail, leave
 from flowrun.machine.run import PENDING, Next, Run, StateFailure, replace, scope_of
 from flowrun.machine.strict_json import parse_json, parse_leniently
-from flowrun.machine.threads import identified, with_messages
+from flowrun.machine.threads import with_messages
 from flowrun.messages import Message, Reply
+from flowrun.rendering import identified
 from flowrun.spec import JSON
 
 

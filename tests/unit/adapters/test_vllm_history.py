@@ -1,8 +1,8 @@
 """A prompt extends what the model read and wrote, token for token; where a template prevents it, that is told."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -18,6 +18,8 @@ from flowrun.messages import Message, Reply, Tokens, ToolCall, Usage
 from flowrun.spec import Model
 from tests.conftest import SMALL_MODEL, SPECS
 from tests.unit.adapters.contract import QUESTION, TIME, WEATHER, Live, ask
+
+T = TypeVar("T")
 
 END = "<|im_end|>"
 CALL_TEXT = '<tool_call>\n{"name":"get_weather","arguments":{"city":"Dallas"}}\n</tool_call>'
@@ -47,8 +49,11 @@ class Talk:
         assert self._reader._chat is not None
         return self._reader._chat
 
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
     def render(self, asked: AskModel) -> Rendered:
-        return self._runner.run(self.chat.render(asked))
+        return self.run(self.chat.render(asked))
 
     def forgetful(self) -> "Talk":
         """Give one that rendered nothing yet, as after a crash."""
@@ -167,6 +172,24 @@ def test_whatever_was_said_is_extended_or_told_to_be_rerendered(talk: Talk, spok
         whole = [*before.token_ids, *talk.drifted(text)]
         assert after.rerendered == (after.token_ids[: len(whole)] != whole)
         assert not after.rerendered
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(
+    ("words", "waits"), [pytest.param(10, False, id="short"), pytest.param(1_000, True, id="long")]
+)
+def test_a_short_thread_is_rendered_at_once_and_a_long_one_beside_the_event_loop(
+    talk: Talk, words: int, waits: bool
+) -> None:
+    asked = ask([user(f"{words} " + "a few words " * words)])
+
+    async def render() -> tuple[bool, Rendered]:
+        task = asyncio.ensure_future(talk.chat.render(asked))
+        await asyncio.sleep(0)  # its first step is done then, and nothing that came from another thread
+        return not task.done(), await task
+
+    waited, rendered = talk.run(render())
+    assert (waited, rendered.token_ids) == (waits, talk.ids(talk.chat.prompt_text(rendered)))
 
 
 # --- what cannot be extended --------------------------------------------------------------------------------------

@@ -357,6 +357,65 @@ def test_examples_in_messages_get_ids_and_answers() -> None:
     ]
 
 
+EXAMPLES = """\
+threads:
+  main:
+    - {role: assistant, tool_calls: [{name: add, arguments: {a: 1, b: 2}}, {name: add, arguments: {a: 3, b: 4}}]}
+    - {role: tool, content: "3"}
+    - {role: user, content: "{{ inputs.question }}"}
+    - {role: tool, content: "7"}
+    - {role: assistant, tool_calls: [{name: add, arguments: {a: 5, b: "{{ inputs.question | length }}"}}]}
+  other:
+    - {role: assistant, tool_calls: [{name: add, arguments: {a: 7, b: 8}}]}
+    - {role: tool, content: "15"}
+inputs: {question: {type: string}}
+states:
+  ask:
+    type: chat
+    messages:
+      - {role: assistant, tool_calls: [{name: add, arguments: {a: 9, b: 10}}]}
+      - {role: tool, content: "19"}
+    next: done
+  done: {type: end}
+"""
+
+
+def test_calls_are_counted_through_messages_that_are_the_same_in_every_run_and_others() -> None:
+    def asks(number: int, a: int, b: int) -> ToolCall:
+        return ToolCall(id=f"call{number:05d}", name="add", arguments=f'{{"a": {a}, "b": {b}}}')
+
+    def tells(number: int, content: str) -> Message:
+        return Message(role="tool", content=content, tool_call_id=f"call{number:05d}", name="add")
+
+    run = fold(graph_of(ADD, EXAMPLES), [START]).run
+    assert run.call_count == 5
+    assert {thread: list(log) for thread, log in run.threads.items()} == {
+        "main": [
+            Message(role="assistant", tool_calls=(asks(1, 1, 2), asks(2, 3, 4))),
+            tells(1, "3"),
+            Message(role="user", content="2 + 3?"),
+            tells(2, "7"),
+            Message(role="assistant", tool_calls=(asks(3, 5, 6),)),
+            Message(role="assistant", tool_calls=(asks(5, 9, 10),)),
+            tells(5, "19"),
+        ],
+        "other": [Message(role="assistant", tool_calls=(asks(4, 7, 8),)), tells(4, "15")],
+    }
+
+
+def test_runs_share_the_first_messages_that_are_the_same_in_all_of_them() -> None:
+    graph = graph_of(ADD, EXAMPLES)
+    one, other = (
+        fold(graph, [Started(run=name, inputs={"question": name}), Replied(step=1, reply=Reply(content=name))]).run
+        for name in ("one", "other")
+    )
+    told = [message.content for message in other.threads["main"]]
+    assert told == [None, "3", "other", "7", None, None, "19", "other"]
+    shared = [a is b for a, b in zip(one.threads["main"], other.threads["main"], strict=True)]
+    assert shared == [True, True, False, False, False, False, False, False]
+    assert one.threads["other"][0] is other.threads["other"][0]
+
+
 def test_half_a_surrogate_pair_in_a_call_is_the_models_mistake() -> None:
     graph = graph_of(ADD, AGENT)
     call = ToolCall(id="", name="add", arguments='{"a": 1, "b": "\ud800"}')

@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: run test check bench bench-batch clean
+.PHONY: run test torture check bench bench-batch clean
 
 run: $(STAMP)
 	$(BIN)/flowrun specs/weather.yaml
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+# As in the tests, but 1,000 kills; each time with another seed, which it tells.
+torture: $(STAMP)
+	FLOWRUN_TORTURE_KILLS=1000 FLOWRUN_TORTURE_SEED=$${FLOWRUN_TORTURE_SEED:-$$(date +%s)} $(BIN)/pytest tests/torture -v -rP -o timeout=3600
 
 check: $(STAMP)
 	$(BIN)/ruff check .

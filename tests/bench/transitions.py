@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from tests.bench.peers import python_for
+
 _ENGINES = Path(__file__).parent / "engines"
-_VENVS = Path(__file__).parents[2] / ".venv"
 _PEERS = {"burr_agent": "apache-burr==0.43.0", "langgraph_agent": "langgraph==1.2.22"}
 _COLUMNS = {"floor": "floor", "flowrun_spec": "flowrun", "burr_agent": "Burr", "langgraph_agent": "LangGraph"}
 _ROUNDS = (1, 10, 100, 400)
@@ -51,12 +52,5 @@ def _measure(python: Path, engine: str, rounds: int, live: int) -> float:
 
 def _python(engine: str) -> Path:
     """Give the Python that an engine runs in; a peer's is made if it is not there."""
-    if engine not in _PEERS:
-        return Path(sys.executable)
-    venv = _VENVS / f"bench-{engine.removesuffix('_agent')}"
-    python = venv / "bin" / "python"
-    if not (venv / "installed").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", _PEERS[engine]], check=True)
-        (venv / "installed").touch()
-    return python
+    package = _PEERS.get(engine)
+    return python_for(engine.removesuffix("_agent"), package) if package else Path(sys.executable)

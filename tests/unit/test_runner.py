@@ -287,7 +287,12 @@ def test_a_function_knows_which_call_it_is() -> None:
         calls.append(current_call())
         if len(calls) == 1:
             raise ValueError("try again")
-        return await asyncio.to_thread(lambda: calls.append(current_call()) or a + b)
+
+        def add() -> int:
+            calls.append(current_call())
+            return a + b
+
+        return await asyncio.to_thread(add)
 
     flow = AGENT.replace("{type: tools,", "{type: tools, on_error: raise, retry: {max_attempts: 2, delay: 0},")
     replies = [ScriptedReply(tool_calls=(add_call(2, 3),)), ScriptedReply(content="5")]

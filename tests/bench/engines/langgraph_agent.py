@@ -24,15 +24,19 @@ async def _ask(state: State) -> dict[str, Any]:
     return {"messages": [AIMessage("done")]}
 
 
-@cache
-def _app() -> Any:
+def _graph() -> Any:
     graph = StateGraph(State)
     graph.add_node("ask", _ask)
     graph.add_node("tools", ToolNode([tool(work.add)]))
     graph.add_conditional_edges("ask", tools_condition)
     graph.add_edge(START, "ask")
     graph.add_edge("tools", "ask")
-    return graph.compile()
+    return graph
+
+
+@cache
+def _app() -> Any:
+    return _graph().compile()
 
 
 async def converse(rounds: int) -> str:

@@ -23,6 +23,9 @@ Synchronous = Literal["full", "normal"]
 BUSY_SECONDS: Final = 60.0
 """How long to wait for another process to finish its transaction."""
 
+_PAUSE: Final = 0.01
+"""Seconds between two attempts where SQLite itself does not wait."""
+
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs"})
 
 _REMEDIES: Final = {
@@ -97,9 +100,21 @@ class Database:
                 f"{len(migrations)}: upgrade flowrun, or name another file with --journal"
             )
         if self.value("PRAGMA journal_mode") != "wal":
-            self.value("PRAGMA journal_mode = WAL")
+            self._turn_to_wal()
         if version < len(migrations):
             self._migrate(migrations)
+
+    def _turn_to_wal(self) -> None:
+        """Turn a new file to WAL; SQLite does not wait here, as it does elsewhere, while another process does so."""
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            time.sleep(_PAUSE)
 
     def _migrate(self, migrations: Sequence[Migration]) -> None:
         with self.transaction():

@@ -14,7 +14,7 @@ from typing import Any, Final, Self, TypeVar
 
 from flowrun.adapters.journal.bodies import Bodies
 from flowrun.adapters.journal.database import Database, Synchronous
-from flowrun.adapters.journal.group_commit import ALL, Call, Group, GroupCommit, Written
+from flowrun.adapters.journal.group_commit import ALL, Call, Group, GroupCommit, Kept, Written
 from flowrun.adapters.journal.history import History
 from flowrun.adapters.journal.leases import Leases
 from flowrun.adapters.journal.ledger import MARK, Entry, Ledger
@@ -27,6 +27,9 @@ T = TypeVar("T")
 
 POLL_SECONDS: Final = 0.5
 """How often the inbox is looked at. It costs a few microseconds while no other process writes."""
+
+_POSTED: Final = (Answered, Cancelled)
+"""What may have come through the inbox."""
 
 OnPost = Callable[[str, Event], None]
 """Is told, in the loop, of each event that another process left for a run that this one holds."""
@@ -109,26 +112,26 @@ class SqliteJournal:
             LeaseLost: another process drives the run; nothing that follows from the event may be done.
             StoreError: the journal cannot be written any more, by any run.
         """
-        await self._write(self._entry(run, event, seq, state, status))
+        written = await self._joined(self._entry(run, event, seq, state, status))
+        if written is not ALL:
+            _check(run, written)
 
     async def mark(self, run: str, status: str) -> None:
         """Note what a run has come to without an event: it is waiting, or needs attention. See ``append``."""
         if self._statuses.get(run) != status:
             self._statuses[run] = status
-            await self._write(Entry(run, MARK, self._now(), "", "", status))
+            _check(run, await self._joined(Entry(run, MARK, self._now(), "", "", status)))
 
-    async def _write(self, entry: Entry) -> None:
-        if self._thread.failed is not None:
-            raise _again(self._thread.failed)
-        self._refuse_if_closed()
+    def _joined(self, entry: Entry) -> Kept:
+        """Put an entry into the group that gathers, and give what will tell what became of that."""
         group = self._group
         if group is None:
+            self._refuse_if_halted()
+            self._refuse_if_closed()
             group = self._group = Group(self._loop)
             self._loop.call_soon(self._submit)
         group.entries.append(entry)
-        written = await group.written
-        if written is not ALL:
-            _check(entry.run, written)
+        return group.written
 
     def _entry(self, run: str, event: Event, seq: int, state: str, status: str) -> Entry:
         body = self._bodies.encode(event)
@@ -140,7 +143,7 @@ class SqliteJournal:
             changed = self._statuses[run] = status
             if status in ENDED:
                 del self._statuses[run]
-        return Entry(run, seq, self._now(), state, body, changed, new, isinstance(event, Answered | Cancelled))
+        return Entry(run, seq, self._now(), state, body, changed, new, isinstance(event, _POSTED))
 
     def _submit(self) -> None:
         if self._group is not None:
@@ -207,6 +210,10 @@ class SqliteJournal:
         done: asyncio.Future[T] = self._loop.create_future()
         self._thread.submit(Call(action, done))
         return await done
+
+    def _refuse_if_halted(self) -> None:
+        if self._thread.failed is not None:
+            raise _again(self._thread.failed)
 
     def _refuse_if_closed(self) -> None:
         if self._closed is not None:

@@ -133,6 +133,25 @@ def test_processes_that_make_it_at_once_agree(path: Path, child: Child) -> None:
     assert [process.communicate()[0] for process in children] == ["opened\n"] * 4
 
 
+def test_a_new_file_that_another_process_is_making_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite itself does not wait when a file is turned to WAL, however long its timeout."""
+    path.touch()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        other.execute("ROLLBACK")
+
+    monkeypatch.setattr("flowrun.adapters.journal.database.time.sleep", pause)
+    database = Database(path)
+    assert len(pauses) == 1
+    assert database.value("PRAGMA journal_mode") == "wal"
+    database.close()
+    other.close()
+
+
 @pytest.mark.anyio
 async def test_a_damaged_file_is_told(path: Path) -> None:
     async with SqliteJournal(path) as journal:

@@ -270,7 +270,7 @@ async def test_many_runs_of_a_dead_process_are_taken_at_once(path: Path) -> None
 
 
 async def test_children_are_taken_and_released_with_their_run(path: Path) -> None:
-    async with SqliteJournal(path, on_post=NEVER) as journal:
+    async with SqliteJournal(path, pause=NEVER) as journal:
         for run, parent in (("a", None), ("a.1.0", "a"), ("ab", None)):
             journal.begin(run, flow="f", parent=parent, spec="s")
             await journal.append(run, started(run), seq=0, state="s", status="waiting")

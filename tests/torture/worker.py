@@ -1,0 +1,202 @@
+"""A process that bears lives, and each life drives the runs of one journal on until it ends or is killed.
+
+``python -m tests.torture.worker`` reads orders, a line each. It forks a life for each, so that a life costs no start of
+Python, kills it when the order says so, and answers with a line on how it ended.
+"""
+
+import asyncio
+import os
+import random
+import resource
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from flowrun.adapters.journal import ENDED, Database, History, LeaseLost, SqliteJournal
+from flowrun.errors import StoreError
+from flowrun.events import CallFunction
+from flowrun.graph import Graph
+from flowrun.runner import Again, Done, Result, Runner
+from tests.torture.world import RUNS, Fuse, Ledger, World, graph
+
+CHUNK: Final = 25
+"""So many runs are taken at once, so that two processes get some each."""
+
+FINISHED: Final = 0
+HALTED: Final = 3
+"""How a life ends that the journal failed."""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a life is to do, and how it is disturbed.
+
+    It is killed after ``kill_after`` seconds, or where it passes the ``die_at``th point of its work. No file can become
+    larger than the largest by ``more_bytes``, or the journal by ``more_pages``. Of the calls in doubt, the share
+    ``shrug`` is left in doubt. It begins when the pipe ``gate``, if it has one, is opened and closed.
+    """
+
+    folder: str
+    life: int
+    seed: int
+    all_idempotent: bool = False
+    kill_after: float | None = None
+    die_at: int | None = None
+    more_bytes: int | None = None
+    more_pages: int | None = None
+    shrug: float = 0.0
+    gate: str | None = None
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """How a life ended: its exit status, negative for a signal; and the errors that ended its runs, each once."""
+
+    status: int
+    errors: tuple[str, ...] = ()
+
+
+class MinedJournal(SqliteJournal):
+    """A journal that burns a fuse around each append, and around each commit."""
+
+    def __init__(self, path: Path, *, fuse: Fuse, more_pages: int | None) -> None:
+        super().__init__(path)
+        self._fuse = fuse
+        write = self._thread._write
+        if more_pages is not None:
+            pages = self._database.value("PRAGMA page_count")
+            self._database.rows(f"PRAGMA max_page_count = {pages + more_pages}")
+
+        def mined(entries: Sequence[Any]) -> Any:
+            fuse.burn()
+            lost = write(entries)
+            fuse.burn()
+            return lost
+
+        self._thread._write = mined
+
+    async def append(self, run: str, *event: Any, **more: Any) -> None:
+        """Append an event; the process may die before and after."""
+        self._fuse.burn()
+        await super().append(run, *event, **more)
+        self._fuse.burn()
+
+
+class Life:
+    """Drives all runs that it can have."""
+
+    def __init__(self, order: Order) -> None:
+        self._chance = random.Random(order.seed)
+        self._order = order
+        self._ledger = Ledger(Path(order.folder) / "ledger", life=order.life)
+        self.errors: set[str] = set()
+
+    async def live(self) -> int:
+        """Begin the runs that are not there, take up the others, and give an exit status."""
+        order = self._order
+        fuse = Fuse(order.die_at)
+        flow = graph(all_idempotent=order.all_idempotent)
+        path = Path(order.folder) / "journal.db"
+        async with MinedJournal(path, fuse=fuse, more_pages=order.more_pages) as journal:
+            if order.gate is not None:
+                await asyncio.to_thread(Path(order.gate).read_bytes)
+            runner = World(self._ledger, fuse=fuse, pauses=self._chance).runner(journal, decide=self._decide)
+            driven: list[asyncio.Task[None]] = []
+            for chunk in self._chunks():
+                with self._told_errors():
+                    driven += await self._drive(runner, flow, journal, path, chunk)
+            await asyncio.gather(*driven)
+        return HALTED if self.errors else FINISHED
+
+    @contextmanager
+    def _told_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except LeaseLost:
+            pass  # the other process was quicker
+        except StoreError as exc:
+            self.errors.add(str(exc))
+
+    def _chunks(self) -> list[list[str]]:
+        runs = list(RUNS)
+        self._chance.shuffle(runs)
+        return [runs[start : start + CHUNK] for start in range(0, len(runs), CHUNK)]
+
+    async def _drive(
+        self, runner: Runner, flow: Graph, journal: SqliteJournal, path: Path, runs: Sequence[str]
+    ) -> list[asyncio.Task[None]]:
+        """Begin to drive those of the runs that this process may have."""
+        statuses = {row.id: row.status for row in _rows(path)}
+        open_ones = [run for run in runs if run in statuses and statuses[run] not in ENDED]
+        others = {held.run for held in await journal.take(open_ones)}
+        taken = [runner.resume(flow, run) for run in open_ones if run not in others]
+        new = [runner.run(flow, {"n": RUNS[run]}, run_id=run) for run in runs if run not in statuses]
+        return [asyncio.create_task(self._guarded(one)) for one in (*taken, *new)]
+
+    async def _guarded(self, run: Coroutine[Any, Any, Result]) -> None:
+        with self._told_errors():
+            await run
+
+    def _decide(self, call: CallFunction) -> Done | Again | None:
+        return None if self._chance.random() < self._order.shrug else self._ledger.decide(call)
+
+
+def _rows(path: Path) -> list[Any]:
+    database = Database(path)
+    try:
+        return list(History(database, now=lambda: 0.0).runs())
+    finally:
+        database.close()
+
+
+def main() -> None:
+    """Obey orders until there are no more."""
+    for all_idempotent in (False, True):
+        graph(all_idempotent=all_idempotent)  # compiled once, not in each life
+    for line in sys.stdin.buffer:
+        print(msgspec.json.encode(_bear(msgspec.json.decode(line, type=Order))).decode(), flush=True)
+
+
+def _bear(order: Order) -> End:
+    """Fork a life, kill it if it outlives its time, and see how it ends."""
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(told)
+        _live(order, tell)
+    os.close(tell)
+    if order.kill_after is not None:
+        handle = os.pidfd_open(pid)
+        if not select.select([handle], [], [], order.kill_after)[0]:
+            os.kill(pid, signal.SIGKILL)
+        os.close(handle)
+    with open(told, "rb") as errors:
+        said = errors.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return End(status=status, errors=tuple(msgspec.json.decode(said)) if said else ())
+
+
+def _live(order: Order, tell: int) -> None:
+    """Be the life, and never return."""
+    status = 1
+    try:
+        if order.more_bytes is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            size = max(file.stat().st_size for file in Path(order.folder).iterdir()) + order.more_bytes
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        life = Life(order)
+        status = asyncio.run(life.live())
+        os.write(tell, msgspec.json.encode(sorted(life.errors)))
+    except BaseException:  # told by the status, too
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

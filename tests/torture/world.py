@@ -1,0 +1,244 @@
+"""What the tortured runs act on: a model and tools that write down, in a file that no crash takes back, what they do.
+
+The flow has a map of child runs, calls side by side and in threads, an idempotent tool and others, and a retry. What it
+gives follows from its inputs alone, so that a run which was disturbed can be compared with one that was not.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from flowrun.adapters.functions import PythonFunctions
+from flowrun.adapters.scripted import ScriptedBackend
+from flowrun.calling import current_call
+from flowrun.errors import ToolError
+from flowrun.events import AskModel, CallFunction
+from flowrun.graph import Graph
+from flowrun.messages import Message, Reply, ToolCall
+from flowrun.ports import Journal
+from flowrun.runner import Again, Decide, Done, Runner
+from tests.flows import graph_of
+
+COUNT: Final = 200
+RUNS: Final = {f"run{number:03}": number for number in range(COUNT)}
+"""The runs, and the input of each."""
+
+_PARAMETERS = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+_FLOW = """
+tools: TOOLS
+inputs: {n: {type: integer}}
+messages: [{role: user, content: "{{ inputs.n }}"}]
+flows:
+  part:
+    inputs: {n: {type: integer}}
+    tools: TOOLS
+    messages: [{role: user, content: "{{ inputs.n }}"}]
+    states:
+      look: {type: chat, routes: [{when: reply.tool_calls, to: act}, {to: e}]}
+      act: {type: tools, next: look}
+      e: {type: end, output: "{{ reply.content }}"}
+states:
+  ask: {type: chat, routes: [{when: reply.tool_calls, to: act}, {to: many}]}
+  act: {type: tools, next: ask}
+  many: {type: map, flow: "#part", for_each: "[inputs.n + 1000, inputs.n + 2000]", as: n, next: settle}
+  settle:
+    type: call
+    entrypoint: "tools.world:settle"
+    with: {n: "{{ inputs.n }}"}
+    retry: {max_attempts: 3, delay: 1ms, jitter: 0}
+    next: done
+  done: {type: end, output: {said: "{{ reply.content }}", parts: "{{ outputs.many }}", settled: "{{ outputs.settle }}"}}
+"""
+_CALLS = ((("pay", 0), ("note", 1)), (("stamp", 2), ("pay", 3)))
+"""The tools that the model calls in a run's first rounds, each with what is added to the run's number."""
+
+
+@cache
+def graph(*, all_idempotent: bool = False) -> Graph:
+    """Give the flow; ``note`` is idempotent, or all tools are."""
+    always = {"pay": all_idempotent, "stamp": all_idempotent, "note": True}
+    tools = {
+        name: {"entrypoint": f"tools.world:{name}", "description": name, "parameters": _PARAMETERS, "idempotent": yes}
+        for name, yes in always.items()
+    }
+    flow = _FLOW.replace("    retry:", "    idempotent: true\n    retry:") if all_idempotent else _FLOW
+    return graph_of(flow.replace("TOOLS", msgspec.json.encode(tools).decode()))
+
+
+class Line(msgspec.Struct, frozen=True, array_like=True):
+    """Something that was done, in one life of one process.
+
+    A round (``ask``) is named by its run and step, a call (``begin`` before its work, ``end`` after it) by the run, its
+    idempotency key and its attempt. ``done`` and ``again`` are what was decided of a call in doubt.
+    """
+
+    life: int
+    pid: int
+    what: Literal["ask", "begin", "end", "done", "again"]
+    run: str
+    step: int
+    key: str
+    attempt: int
+    tool: str
+    value: int | None = None
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Give the run, step and index of a round or a call, as its events name it."""
+        return self.run, self.step, int(self.key.rpartition("/")[2] or 0)
+
+
+class Ledger:
+    """A file of lines, each written in one piece behind all others."""
+
+    def __init__(self, path: Path, *, life: int) -> None:
+        self._life = life
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._read = 0
+        self._ends: dict[tuple[str, int], int] = {}
+
+    def asked(self, request: AskModel) -> None:
+        """Write that the model is asked."""
+        self._write("ask", request.run, request.step)
+
+    def write(self, what: Literal["begin", "end"], call: CallFunction | Any, value: int | None = None) -> None:
+        """Write that a call begins or ends; ``call`` is as the called function knows it."""
+        step = int(call.key.split("/")[1]) + call.attempt - 1
+        self._write(what, call.run, step, call.key, call.attempt, call.tool or "settle", value)
+
+    def decide(self, call: CallFunction) -> Done | Again:
+        """Say what became of a call in doubt, as a person would who can look it up: here."""
+        for line in self._news():
+            if line.what == "end" and line.value is not None:
+                self._ends[line.key, line.attempt] = line.value
+        value = self._ends.get((call.key, call.attempt))
+        what: Literal["done", "again"] = "again" if value is None else "done"
+        self._write(what, call.run, call.step, call.key, call.attempt, call.tool or "settle", value)
+        return Again() if value is None else Done(value)
+
+    def _write(
+        self, what: Any, run: str, step: int, key: str = "", attempt: int = 1, tool: str = "", value: int | None = None
+    ) -> None:
+        line = Line(self._life, os.getpid(), what, run, step, key, attempt, tool, value)
+        os.write(self._file, msgspec.json.encode(line) + b"\n")
+
+    def _news(self) -> Iterator[Line]:
+        data = os.pread(self._file, os.fstat(self._file).st_size - self._read, self._read)
+        self._read += len(data)
+        return map(msgspec.json.Decoder(Line).decode, data.splitlines())
+
+
+def read_ledger(path: Path) -> list[Line]:
+    """Give what was done so far, in order."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [msgspec.json.decode(line, type=Line) for line in lines]
+
+
+class Fuse:
+    """Kills this process at the ``left``th point of its work that it passes; never if that is None."""
+
+    def __init__(self, left: int | None) -> None:
+        self._left = left
+
+    def burn(self) -> None:
+        """Pass a point."""
+        if self._left is not None:
+            self._left -= 1
+            if self._left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class World:
+    """The model and the tools, over a ledger."""
+
+    def __init__(self, ledger: Ledger | None, *, fuse: Fuse | None = None, pauses: random.Random | None = None) -> None:
+        self._ledger = ledger
+        self._fuse = fuse or Fuse(None)
+        self._pauses = pauses
+
+    def runner(self, journal: Journal | None, *, decide: Decide | None = None) -> Runner:
+        """Give a runner that runs flows in this world."""
+        tools = {"pay": self.pay, "note": self.note, "stamp": self.stamp, "settle": self.settle}
+        return Runner(
+            backends={"default": ScriptedBackend.from_function(self.reply, record=False)},
+            functions=PythonFunctions({f"tools.world:{name}": tool for name, tool in tools.items()}),
+            journal=journal,
+            decide=decide,
+        )
+
+    async def pay(self, n: int) -> int:
+        return await self._work(lambda: 3 * n + 1)
+
+    async def note(self, n: int) -> int:
+        return await self._work(lambda: 5 * n + 2)
+
+    async def settle(self, n: int) -> int:
+        """Fail for some at first, so that the state is tried again."""
+        return await self._work(partial(_settled, n, current_call().attempt))
+
+    def stamp(self, n: int) -> int:
+        """Work in a thread."""
+        value = 7 * n + 3
+        self._begin()
+        time.sleep(self._pause())
+        self._end(value)
+        return value
+
+    async def _work(self, work: Callable[[], int]) -> int:
+        self._begin()
+        await asyncio.sleep(self._pause())
+        value = work()
+        self._end(value)
+        return value
+
+    def _begin(self) -> None:
+        if self._ledger is not None:
+            self._ledger.write("begin", current_call())
+        self._fuse.burn()
+
+    def _end(self, value: int) -> None:
+        if self._ledger is not None:
+            self._ledger.write("end", current_call(), value)
+        self._fuse.burn()
+
+    def _pause(self) -> float:
+        return self._pauses.random() * 0.003 if self._pauses is not None else 0.0
+
+    def reply(self, request: AskModel) -> Reply:
+        """Call tools in the first rounds, then give the sum of what they gave."""
+        if self._ledger is not None:
+            self._ledger.asked(request)
+        self._fuse.burn()
+        number = int(_texts(request, "user")[0])
+        rounds = sum(1 for message in request.messages if message.role == "assistant")
+        calls = _CALLS if number < 1000 else ((("pay", 0),),)
+        if rounds < len(calls):
+            return Reply(tool_calls=tuple(_call(name, number + more) for name, more in calls[rounds]))
+        return Reply(content=str(sum(map(int, _texts(request, "tool")))))
+
+
+def _settled(n: int, attempt: int) -> int:
+    if n % 3 == 0 and attempt == 1:
+        raise ToolError("tool.failed", "not yet")
+    return 11 * n + attempt
+
+
+def _texts(request: AskModel, role: str) -> list[str]:
+    return [_text(message) for message in request.messages if message.role == role]
+
+
+def _text(message: Message) -> str:
+    assert message.content is not None
+    return message.content
+
+
+def _call(name: str, n: int) -> ToolCall:
+    return ToolCall(id="", name=name, arguments=msgspec.json.encode({"n": n}).decode())

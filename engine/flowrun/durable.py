@@ -37,10 +37,8 @@ class KeptFlow(msgspec.Struct, frozen=True, kw_only=True):
         place = msgspec.json.encode((self.path, self.project_dir, self.snapshot.digest))
         return hashlib.sha256(place).hexdigest()
 
-    def prepare(
-        self, environ: Mapping[str, str], *, require_environment: bool = True, max_calls: int | None = None
-    ) -> Flow:
-        """Prepare the flow as it was.
+    def prepare(self, environ: Mapping[str, str], *, require_environment: bool = True, imports: bool = True) -> Flow:
+        """Prepare the flow as it was; without ``imports`` to be looked at, not to be run.
 
         Raises:
             SpecError: it cannot run any more, such as with the functions that there are today.
@@ -51,8 +49,8 @@ class KeptFlow(msgspec.Struct, frozen=True, kw_only=True):
             project_dir=None if self.project_dir is None else Path(self.project_dir),
             environ=environ,
             require_environment=require_environment,
-            max_calls=max_calls,
             snapshot=self.snapshot,
+            imports=imports,
         )
 
     def prepare_as_it_is_now(self, environ: Mapping[str, str]) -> Flow:
@@ -135,10 +133,14 @@ class Mailbox:
 
     async def next_for(self, run: str) -> Cancelled | None:
         """Wait until something has come in for a run or a child of it; give its cancellation, if it is one."""
-        while not (events := [event for name in self._family(run) for event in self._events[name]]):
+        while not any(self._events[name] for name in self._family(run)):
             self._news.clear()
             await self._news.wait()
-        return next((event for event in events if isinstance(event, Cancelled)), None)
+        return self.cancellation_of(run)
+
+    def cancellation_of(self, run: str) -> Cancelled | None:
+        """Give the cancellation of a run, if one has come in."""
+        return next((event for event in self._events.get(run, ()) if isinstance(event, Cancelled)), None)
 
     def forget(self, run: str) -> None:
         """Drop what had come in for a run and its children."""
@@ -173,6 +175,7 @@ class DurableRuns:
         if held := await self._journal.take([run_id]):
             holder = held[0].holder
             raise UsageError(f"run {run_id} is being driven by process {holder.pid} on {holder.host}")
+        then = then or self._mailbox.cancellation_of(run_id)
         return await self._settle(run_id, await self._runner.resume(self._graph, run_id, then=then))
 
     async def _settle(self, run_id: str, result: Result) -> Result:

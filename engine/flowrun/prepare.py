@@ -119,12 +119,14 @@ def prepare_flow(
     require_environment: bool = True,
     max_calls: int | None = None,
     snapshot: Snapshot | None = None,
+    imports: bool = True,
 ) -> Flow:
     """Load, check and compile a spec and its sub-flows.
 
     Without ``require_environment`` variables need not be set: spec tests ask no model, so they need no keys.
     ``max_calls`` bounds how many functions run at once. With a ``snapshot`` the files and the tools are as they were
-    when it was taken; ``path`` says only where they lay, and ``profile`` is the snapshot's.
+    when it was taken; ``path`` says only where they lay, and ``profile`` is the snapshot's. Then, without ``imports``,
+    no function is imported, and none can be called: a run can be looked at where its code is gone.
 
     Raises:
         SpecError: the specs have errors; all of them.
@@ -133,7 +135,7 @@ def prepare_flow(
     files = ON_DISK if snapshot is None else snapshot.files_in(path.parent)
     loaded = load_spec(path, profile=profile, environ=environ, require_environment=require_environment, files=files)
     tree = load_flows(loaded, profile=profile, environ=environ, require_environment=require_environment, files=files)
-    issues = _check(tree, project_dir, imports=True)
+    issues = _check(tree, project_dir, imports=True) if imports else []
     errors = [
         msgspec.structs.replace(issue, severity="error")
         for issue in issues
@@ -143,7 +145,8 @@ def prepare_flow(
         raise SpecError(errors)
     from flowrun.adapters.functions import MAX_THREADS, PythonFunctions
 
-    compiler = _Compiler(project_dir, path.resolve().parent, {} if snapshot is None else snapshot.tools)
+    declared = {} if snapshot is None else snapshot.tools
+    compiler = _Compiler(project_dir, path.resolve().parent, declared, imports=imports)
     graph = compiler.compile(tree)
     return Flow(
         loaded=loaded,
@@ -165,8 +168,14 @@ class _Compiler:
     """One pass over a tree of checked flows: each is compiled once, and one backend serves all equal models."""
 
     def __init__(
-        self, project_dir: Path | None, folder: Path, declared: Mapping[str, Mapping[str, ToolDeclaration]]
+        self,
+        project_dir: Path | None,
+        folder: Path,
+        declared: Mapping[str, Mapping[str, ToolDeclaration]],
+        *,
+        imports: bool,
     ) -> None:
+        self._imports = imports
         self._folder = folder
         self._declared = declared
         self.functions: dict[str, Function] = {}
@@ -182,7 +191,7 @@ class _Compiler:
 
     def _compile(self, tree: FlowTree) -> Graph:
         spec = tree.loaded.spec
-        imported = import_functions(tree.loaded, self._project_dir)
+        imported = import_functions(tree.loaded, self._project_dir) if self._imports else {}
         found = {entrypoint: function for entrypoint, function in imported.items() if callable(function)}
         self.functions |= found
         used = {state.model for state in spec.states.values() if isinstance(state, Chat)}

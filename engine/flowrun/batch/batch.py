@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -55,7 +57,7 @@ class Batch:
     def __init__(self, run_row: RunRow, results: Results, room: Room, options: Options) -> None:
         self.done = 0
         self.failed = 0
-        self.open = 0
+        self.open: Counter[str] = Counter()
         self._run_row = run_row
         self._results = results
         self._options = options
@@ -81,7 +83,8 @@ class Batch:
             self._settle_unavailable()
         finally:
             syncing.cancel()
-            await asyncio.gather(syncing, return_exceptions=True)
+            with suppress(asyncio.CancelledError):
+                await syncing  # raises what made it end before
         if self._stopped is not None:
             raise BatchStopped(self._stopped)
 
@@ -116,7 +119,7 @@ class Batch:
 
     def _write(self, result: dict[str, Any]) -> None:
         if self._options.durable and result["status"] in OPEN:
-            self.open += 1  # it is in the journal, and has no result yet
+            self.open[result["status"]] += 1  # it is in the journal, and has no result yet
             return
         self._results.write(result)
         self.done += 1

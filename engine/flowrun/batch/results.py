@@ -29,12 +29,14 @@ SUCCEEDED: Final = "succeeded"
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     """What results belong to: digests of the spec, as ``snapshots`` has it, and of the input's bytes.
 
-    ``batch`` is the name that their runs have in common, given when the results are begun.
+    ``batch`` is the name that their runs have in common, given when the results are begun; ``journal`` the file that a
+    durable batch writes to.
     """
 
     spec: str
     input: str
     batch: str = ""
+    journal: str | None = None
 
 
 class Marks:
@@ -111,6 +113,8 @@ class Results:
             self._layout.retried.unlink(missing_ok=True)
         elif there and on_change == "refuse":
             self._check(fingerprint)
+        elif there and self._known() is None and not self._holds_results():
+            raise UsageError(f"{self.path} holds no results of a batch: choose another -o")
         known = self._known()
         self.batch = known.batch if there and known is not None and on_change != "restart" else ""
         self.batch = self.batch or secrets.token_hex(4)
@@ -121,16 +125,27 @@ class Results:
 
     def _check(self, fingerprint: Fingerprint) -> None:
         ways = (
-            "--continue keeps its results and runs only the rows that have none; --restart puts them aside, as "
+            "--continue keeps its results, by the numbers of the rows, and runs only those that have none; "
+            "--restart puts them aside, as "
             f"{self._layout.aside.name}, and runs every row; or choose another -o"
         )
         known = self._known()
         if known is None:
             raise UsageError(f"{self.path} is there, and nothing says what it belongs to: {ways}")
+        if known.journal != fingerprint.journal:
+            how = f"with --durable --journal {known.journal}" if known.journal else "without --durable"
+            raise UsageError(f"{self.path} was begun {how}: begin it so again, or calls may be made twice; {ways}")
         changed = [name for name in ("spec", "input") if getattr(known, name) != getattr(fingerprint, name)]
         if changed:
             what = " and the ".join(changed)
             raise UsageError(f"the {what} changed since {self.path} was begun: {ways}")
+
+    def _holds_results(self) -> bool:
+        """Tell whether what is there is empty or has a result at least, so that it is nobody's notes."""
+        parts = self._layout.parts()
+        return all(part.stat().st_size == 0 for part in parts) or any(
+            parse_line(raw) is not None for part in parts for _, raw in raw_lines(part)
+        )
 
     def _known(self) -> Fingerprint | None:
         try:
@@ -233,11 +248,14 @@ class Results:
         with self._syncing, _told(self.path):
             if self._unsynced:
                 self._unsynced = False
-                while self._full:
-                    full = self._full.pop()
-                    os.fsync(full)
-                    os.close(full)
-                os.fsync(self._file)
+                try:
+                    while self._full:
+                        os.fsync(self._full[-1])
+                        os.close(self._full.pop())
+                    os.fsync(self._file)
+                except OSError:
+                    self._unsynced = True
+                    raise
 
     def close(self) -> None:
         """Sync, put retried results in their places, and let the next process write."""

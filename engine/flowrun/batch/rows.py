@@ -3,6 +3,7 @@
 A row that cannot be read is a row too: it says what is wrong with it, and stops no other.
 """
 
+import codecs
 import csv
 import hashlib
 import json
@@ -76,7 +77,7 @@ class RowFile:
             whole = _digest(file)
         if self._suffix == _PARQUET:
             return Survey(_parquet(self.path).metadata.num_rows, whole)
-        return Survey(sum(1 for _ in self._records()) - 1, whole)
+        return Survey(max(0, sum(1 for _ in self._records()) - 1), whole)
 
     def __iter__(self) -> Iterator[Row]:
         """Give the rows in their order; no more of the file is held than is being read."""
@@ -94,7 +95,7 @@ class RowFile:
 
     def _line(self, number: int, line: bytes) -> Row:
         try:
-            value = msgspec.json.decode(line)
+            value = msgspec.json.decode(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
         except (ValueError, RecursionError) as exc:
             return Row(number=number, id=number, wrong=f"line {number} is no JSON: {exc}")
         if not isinstance(value, dict):
@@ -114,6 +115,8 @@ class RowFile:
     def _check_columns(self) -> None:
         columns = _parquet(self.path).schema_arrow.names if self._suffix == _PARQUET else next(self._records(), [])
         known = {*self._spec.inputs, ID}
+        if len(set(columns)) < len(columns):
+            raise UsageError(f"{self.path}: two columns have the same name: {', '.join(columns)}")
         if unknown := [column for column in columns if column not in known]:
             inputs = ", ".join(self._spec.inputs) or "none"
             raise UsageError(f"{self.path}: the flow has no input {', '.join(unknown)}; it has: {inputs}")
@@ -121,7 +124,7 @@ class RowFile:
     def _records(self) -> Iterator[list[str]]:
         with self.path.open(encoding="utf-8-sig", newline="") as file:
             try:
-                yield from csv.reader(file, delimiter=_CSV[self._suffix], strict=True)
+                yield from filter(None, csv.reader(file, delimiter=_CSV[self._suffix], strict=True))
             except (csv.Error, UnicodeDecodeError) as exc:
                 raise UsageError(f"{self.path} cannot be read as CSV in UTF-8: {exc}") from exc
 

@@ -42,7 +42,7 @@ def command(
     history = history_of(journal)
     named, row = history.run(run), top_of(history, run)
     kept = kept_flow_of(history, row)
-    flow = kept.prepare(os.environ, require_environment=False)
+    flow = kept.prepare(os.environ, require_environment=False, imports=False)
     ask = find_wait(standing_of(flow.graph, row.id, history.events), named.id, state)
     event = Answered(step=ask.step, value=asyncio.run(_ask(ask)) if value is None else read_value(value, ask))
     with answer_stream() as answers, Console(quiet=quiet, secrets=flow.secrets) as console:

@@ -24,6 +24,7 @@ from flowrun.batch import (
 from flowrun.cli import ray
 from flowrun.cli.assembly import Settings
 from flowrun.cli.batches import (
+    Begun,
     Job,
     Origin,
     Session,
@@ -31,7 +32,7 @@ from flowrun.cli.batches import (
     rows_to_run,
     run_durably,
     run_in_process,
-    runs_begun,
+    states_that_wait,
 )
 from flowrun.cli.driving import warn_of_network
 from flowrun.cli.journals import journal_option
@@ -115,9 +116,18 @@ def command(
         file = RowFile(rows, flow.loaded.spec)
         survey = file.survey()
         snapshot = take_snapshot(flow.tree, flow.graph, profile=profile)
+        if output.exists() and any(output.samefile(given) for given in (spec, rows)):
+            raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
+        if not survey.count:
+            raise UsageError(f"{rows} has no rows")
+        if not durable and (waits := states_that_wait(flow)):
+            click.echo(f"flowrun: {waits} waits for people, whom a batch can only hear with --durable", err=True)
         layout: OneFile | Folder = OneFile(output) if rays is None else rays.folder
         on_change: OnChange = "restart" if restart else "continue" if go_on else "refuse"
-        results = Results(layout, Fingerprint(spec=snapshot.digest, input=survey.digest), on_change=on_change)
+        fingerprint = Fingerprint(
+            spec=snapshot.digest, input=survey.digest, journal=str(journal.resolve()) if durable else None
+        )
+        results = Results(layout, fingerprint, on_change=on_change)
         total, skipped = count_rows_to_run(results.outcomes, survey.count, retry_failed=retry_failed)
         session = Session(meter=Meter())
         with BatchView(quiet=quiet, secrets=flow.secrets) as view:
@@ -150,10 +160,12 @@ def command(
             finally:
                 results.close()
             outcomes = count_outcomes(layout)
-            missing = max(0, survey.count - outcomes.total())
+            missing = max(0, survey.count - outcomes.total() - sum(session.open.values()))
             view.conclude(outcomes, skipped=skipped, missing=missing, figures=session.spell())
-            if session.open:
-                view.say(f"{session.open} wait for people: flowrun runs --batch {results.batch}", important=True)
+            for status, count in session.open.items():
+                what = "wait for people" if status == "waiting" else "have a call in doubt"
+                which = f"flowrun runs --batch {results.batch} --status {status}"
+                view.say(f"{count} {what}, and get their results once they are over: {which}", important=True)
             if rays is not None and not missing:
                 ray.merge(job, rays)
         if as_json:
@@ -171,6 +183,6 @@ def _run(job: Job, rays: ray.Rays | None, journal: Path | None) -> None:
         ray.run_on_ray(job, rays)
     elif journal is not None:
         warn_of_network(journal)
-        asyncio.run(run_durably(job, journal, runs_begun(journal, job)))
+        asyncio.run(run_durably(job, journal, Begun(journal, job.results.batch)))
     else:
         asyncio.run(run_in_process(job))

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from flowrun.adapters.journal import ENDED
+from flowrun.adapters.journal import RunRow as KeptRun
 from flowrun.batch import Batch, Meter, Options, Results, Row, RowFile, run_by, run_here, run_name
 from flowrun.batch.batch import RunRow
 from flowrun.batch.loop import Room
@@ -19,9 +20,11 @@ from flowrun.cli.driving import driving, history_of
 from flowrun.cli.progress import BatchView, spell_seconds
 from flowrun.durable import keep_flow
 from flowrun.errors import UsageError
+from flowrun.events import Started
 from flowrun.prepare import Flow
-from flowrun.runner import Result, Runner
+from flowrun.runner import Result, Runner, with_defaults
 from flowrun.snapshots import Snapshot
+from flowrun.spec import JSON, Wait
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +44,7 @@ class Session(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     stopped: str | None = None
     interrupted: bool = False
-    open: int = 0
+    open: Mapping[str, int] = {}
 
     def figures(self) -> dict[str, Any]:
         """Give what it took, as JSON data."""
@@ -88,11 +91,22 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         try:
             await batch.run(self.rows)
         finally:
-            self.session.open = batch.open
+            self.session.open = dict(batch.open)
             self.session.seconds = time.monotonic() - begun
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
+
+
+def states_that_wait(flow: Flow) -> str:
+    """Name the wait states of a flow and its sub-flows, in words; empty if there are none."""
+    found = [
+        f"state {name} of {tree.loaded.spec.name}"
+        for tree in flow.tree.walk()
+        for name, state in tree.loaded.spec.states.items()
+        if isinstance(state, Wait)
+    ]
+    return ", ".join(found)
 
 
 def rows_to_run(file: RowFile, results: Results, *, retry_failed: bool) -> Iterator[Row]:
@@ -126,15 +140,35 @@ async def run_in_process(job: Job) -> None:
             await backend.stop()
 
 
-def runs_begun(journal: Path, job: Job) -> dict[str, str]:
-    """Give the statuses of the runs that earlier sessions of a batch began, by their ids."""
-    if not journal.exists():
-        return {}
-    return {row.id: row.status for row in history_of(journal).runs(batch=job.results.batch)}
+class Begun:
+    """The runs that earlier sessions of a durable batch began, by their ids."""
+
+    def __init__(self, journal: Path, batch: str) -> None:
+        self._history = history_of(journal) if journal.exists() else None
+        found = self._history.runs(batch=batch) if self._history is not None else ()
+        self.rows: dict[str, KeptRun] = {row.id: row for row in found}
+
+    @property
+    def open(self) -> list[KeptRun]:
+        """Give those that are not over."""
+        return [row for row in self.rows.values() if row.status not in ENDED]
+
+    def is_of(self, run: str, inputs: Mapping[str, JSON]) -> bool:
+        """Tell whether a run was begun with these inputs: the rows may have changed since."""
+        assert self._history is not None
+        match self._history.events(run):
+            case [first, *_] if isinstance(first.event, Started):
+                return dict(first.event.inputs) == dict(inputs)
+            case _:
+                return False
 
 
-async def run_durably(job: Job, journal: Path, begun: Mapping[str, str]) -> None:
-    """Run a batch in this process, each run written down as it goes; those begun before are taken up."""
+async def run_durably(job: Job, journal: Path, begun: Begun) -> None:
+    """Run a batch in this process, each run written down as it goes; those begun before are taken up.
+
+    Raises:
+        UsageError: runs of the batch are driven by another process, or began with another spec and are not over.
+    """
     origin, meter, batch = job.origin, job.session.meter, job.results.batch
     kept = keep_flow(job.flow, origin.path, profile=origin.profile, project_dir=origin.project_dir)
     async with driving(job.flow, kept, journal, settings=job.settings, batch=batch, around=meter.around) as (
@@ -142,19 +176,37 @@ async def run_durably(job: Job, journal: Path, begun: Mapping[str, str]) -> None
         kept_in,
         _,
     ):
-        if held := await kept_in.take([run for run, status in begun.items() if status not in ENDED]):
+        if stale := [row.id for row in begun.open if row.spec != kept.digest]:
+            raise UsageError(
+                f"{len(stale)} runs of this batch, such as {stale[0]}, began with another spec: `flowrun resume --all` "
+                "ends them with theirs, `flowrun cancel` gives them up"
+            )
+        if held := await kept_in.take([row.id for row in begun.open]):
             who = held[0].holder
             raise UsageError(f"process {who.pid} on {who.host} drives run {held[0].run} of this batch: end it first")
 
         async def drive(row: Row) -> Result:
-            run = run_name(batch, row)
-            for attempt in itertools.count(2):
-                if row.number not in job.results.failed or begun.get(run) not in _TRIED_ANEW:
-                    break
-                run = f"{run_name(batch, row)}-{attempt}"
-            return await (runs.go_on(run) if run in begun else runs.start(row.inputs, run))
+            name = run_name(batch, row)
+            for run in itertools.chain([name], (f"{name}-{attempt}" for attempt in itertools.count(2))):
+                if run not in begun.rows:
+                    return await runs.start(row.inputs, run)
+                status = begun.rows[run].status
+                if row.number in job.results.failed and status in _TRIED_ANEW:
+                    continue
+                if not begun.is_of(run, with_defaults(job.flow.loaded.spec, row.inputs)):
+                    continue
+                result = await runs.go_on(run)
+                if status not in _TRIED_ANEW or not _was_unavailable(result):
+                    return result
+            raise AssertionError("names do not end")
 
         await job.drive(run_by(drive, messages=job.options.messages), meter)
+
+
+def _was_unavailable(result: Result) -> bool:
+    """Tell whether a run ended because of the backend; its row has no result then, and is to be run again."""
+    error = result.run.outcome.error if result.run.outcome is not None else None
+    return error is not None and error.name == "backend.unavailable"
 
 
 _TRIED_ANEW: Final = frozenset({"failed", "cancelled"})

@@ -26,7 +26,7 @@ def command(run: str, reason: str, journal: Path) -> int:
     if row.ended is not None:
         raise UsageError(f"run {row.id} has ended: {row.status}")
     kept = kept_flow_of(history, row)
-    flow = kept.prepare(os.environ, require_environment=False)
+    flow = kept.prepare(os.environ, require_environment=False, imports=False)
     event = Cancelled(reason=reason)
 
     async def cancel() -> str:

@@ -83,9 +83,8 @@ class Console:
             for ask in result.waiting:
                 self._line("yellow", "waiting", f"state {ask.state} asks: {ask.prompt}")
             for call in result.doubtful:
-                what = (
-                    f"{call.tool or call.entrypoint}({_shorten(json.dumps(dict(call.arguments), ensure_ascii=False))})"
-                )
+                arguments = self._shorten(json.dumps(dict(call.arguments), ensure_ascii=False))
+                what = f"{call.tool or call.entrypoint}({arguments})"
                 self._line("yellow", "in doubt", f"{what} was begun, and nobody knows whether it was done")
             for way in ways:
                 self._line("yellow", "go on by", way)
@@ -103,18 +102,18 @@ class Console:
         match event:
             case Replied():
                 seconds = self._took(event.step, 0)
-                calls = ", ".join(f"{call.name}({_shorten(call.arguments)})" for call in event.reply.tool_calls)
+                calls = ", ".join(f"{call.name}({self._shorten(call.arguments)})" for call in event.reply.tool_calls)
                 usage = event.reply.usage
                 figures = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens, {seconds:.1f} s"
-                self._line("cyan", "reply", f"{calls or _shorten(event.reply.content or '')}  ({figures})")
+                self._line("cyan", "reply", f"{calls or self._shorten(event.reply.content or '')}  ({figures})")
             case Returned():
                 call, seconds = (
                     self._called.get((self._child, event.step, event.index)),
                     self._took(event.step, event.index),
                 )
-                name = call.tool or call.entrypoint if call is not None else ""
+                name = f"{call.tool or call.entrypoint}: " if call is not None else ""
                 value = event.value if isinstance(event.value, str) else json.dumps(event.value, ensure_ascii=False)
-                self._line("magenta", "result", f"{name}: {_shorten(value)}  ({seconds:.1f} s)")
+                self._line("magenta", "result", f"{name}{self._shorten(value)}  ({seconds:.1f} s)")
             case Failed():
                 call = self._called.get((self._child, event.step, event.index))
                 self._took(event.step, event.index)
@@ -122,7 +121,7 @@ class Console:
                 self._line("red", "failed", f"{name}{event.failure.name}: {event.failure.message}")
             case Started():
                 for name, value in event.inputs.items():
-                    self._line("dim", "input", f"{name}: {_shorten(str(value))}")
+                    self._line("dim", "input", f"{name}: {self._shorten(str(value))}")
             case _:
                 pass
 
@@ -144,7 +143,8 @@ class Console:
 
     def _took(self, step: int, index: int) -> float:
         self._called.pop((self._child, step, index), None)
-        return time.monotonic() - self._since.pop((self._child, step, index), time.monotonic())
+        begun = self._since.pop((self._child, step, index), None)
+        return 0.0 if begun is None else time.monotonic() - begun
 
     def _loaded(self) -> None:
         if self._loading is not None:
@@ -165,6 +165,10 @@ class Console:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+    def _shorten(self, text: str) -> str:
+        """Give a text as one line of limited length; what is cut must not leave half of a secret."""
+        return _shorten(redact(text, self._secrets))
 
     def _line(self, style: str, label: str, text: str) -> None:
         line = Text(f"{label:>9}  ", style=style)

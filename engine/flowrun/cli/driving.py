@@ -1,6 +1,5 @@
 """Driving durable runs from the command line: their models started, their journal open, and what to tell of them."""
 
-import asyncio
 import json
 import os
 import shlex
@@ -15,6 +14,7 @@ from flowrun.adapters.journal import Database, History, RunRow, SqliteJournal, n
 from flowrun.cli.assembly import Settings, backends_of, calm_collector
 from flowrun.cli.journals import VARIABLE, default_journal
 from flowrun.durable import DurableRuns, KeptFlow, Mailbox
+from flowrun.errors import StoreError
 from flowrun.events import AskPerson, CallFunction
 from flowrun.ports import ModelBackend, Observer, People
 from flowrun.prepare import Flow
@@ -45,7 +45,8 @@ async def driving(
     async with SqliteJournal(journal, secrets=flow.secrets, on_post=mailbox.receive, batch=batch) as kept_in:
         kept_in.keep_spec(kept.digest, msgspec.json.encode(kept).decode())
         try:
-            await asyncio.gather(*(backend.start() for backend in backends.values()))
+            for backend in backends.values():  # in turn: engines that start at once misjudge the free memory
+                await backend.start()
             runner = Runner(
                 backends=backends,
                 functions=flow.functions,
@@ -79,7 +80,10 @@ def history_of(journal: Path) -> History:
 
 def kept_flow_of(history: History, row: RunRow) -> KeptFlow:
     """Give the flow that a run began with."""
-    return msgspec.json.decode(history.spec(row.spec), type=KeptFlow)
+    try:
+        return msgspec.json.decode(history.spec(row.spec), type=KeptFlow)
+    except msgspec.MsgspecError as exc:
+        raise StoreError(f"the flow of run {row.id} cannot be read: {exc}; was it written by a newer flowrun?") from exc
 
 
 def top_of(history: History, prefix: str) -> RunRow:

@@ -10,7 +10,8 @@ from typing import Final
 
 import click
 
-from flowrun.adapters.journal import RunRow
+from flowrun.adapters.journal import History, RunRow
+from flowrun.cli import EXIT_WAITING
 from flowrun.cli.assembly import Settings
 from flowrun.cli.console import Console, conclude
 from flowrun.cli.driving import driving, history_of, kept_flow_of, top_of, ways_on
@@ -61,11 +62,16 @@ def command(
     with answer_stream() as answers:
         if run is None:
             rows = [*history.runs(status="interrupted"), *history.runs(status="waiting")]
-            if decide is not None:
-                rows += history.runs(status="needs_attention")
-            return _resume_all(rows, {row.spec: kept_flow_of(history, row) for row in rows}, journal, decide, verbose)
+            doubtful = list(history.runs(status="needs_attention"))
+            code = _resume_all(history, [*rows, *doubtful] if decide else rows, journal, decide, verbose)
+            if doubtful and decide is None:
+                told = f"{len(doubtful)} runs have a call in doubt, such as {doubtful[0].id}"
+                click.echo(f"{told}: say --assume-done or --run-again, for one run or for --all", err=True)
+            return code or (EXIT_WAITING if doubtful and decide is None else 0)
         row = top_of(history, run)
         kept = kept_flow_of(history, row)
+        if row.ended is not None:
+            raise UsageError(f"run {row.id} has ended: {row.status}; `flowrun show {row.id}` shows it")
         tell_of_changes(kept)
         flow = kept.prepare(os.environ)
         with Console(quiet=quiet, secrets=flow.secrets) as console:
@@ -114,9 +120,7 @@ def tell_of_changes(kept: KeptFlow) -> None:
         click.echo(f"flowrun: {what}; the run goes on with the spec that it began with", err=True)
 
 
-def _resume_all(
-    rows: Sequence[RunRow], flows: dict[str, KeptFlow], journal: Path, decide: Decide | None, verbose: bool
-) -> int:
+def _resume_all(history: History, rows: Sequence[RunRow], journal: Path, decide: Decide | None, verbose: bool) -> int:
     """Go on with many runs, spec by spec; tell of each in a line."""
     groups: defaultdict[str, list[RunRow]] = defaultdict(list)
     for row in rows:
@@ -124,19 +128,24 @@ def _resume_all(
     if not groups:
         click.echo("no run was interrupted or waits", err=True)
     code = 0
-    for digest, group in groups.items():
+    for group in groups.values():
         try:
-            tell_of_changes(flows[digest])
-            results = asyncio.run(_resume_group(group, flows[digest], journal, decide, verbose))
+            kept = kept_flow_of(history, group[0])
+            tell_of_changes(kept)
+            results = asyncio.run(_resume_group(group, kept, journal, decide, verbose))
         except FlowrunError as exc:
-            click.echo(f"flowrun: {flows[digest].path}: {exc}", err=True)
+            click.echo(f"flowrun: {len(group)} runs of {group[0].flow}: {exc}", err=True)
             code = 1
             continue
         for row, result in zip(group, results, strict=True):
             click.echo(f"{row.id}  {row.flow}  {_told(result)}", err=True)
             failed = isinstance(result, FlowrunError) or result.run.status not in ("succeeded", "waiting", "running")
-            code = 1 if failed else code
+            code = 1 if failed else code or (EXIT_WAITING if _is_open(result) else 0)
     return code
+
+
+def _is_open(result: Result | FlowrunError) -> bool:
+    return not isinstance(result, FlowrunError) and result.run.outcome is None
 
 
 def _told(result: Result | FlowrunError) -> str:
@@ -157,7 +166,7 @@ async def _resume_group(
             async with places:
                 try:
                     return await runs.go_on(row.id)
-                except UsageError as exc:  # another process drives it
+                except FlowrunError as exc:  # another process drives it, or it cannot be read
                     return exc
 
         return await asyncio.gather(*map(go_on, group))

@@ -60,6 +60,8 @@ def command(
         found = history.runs(
             status=status, flow=flow, batch=batch, children=children, limit=None if whole else limit + 1
         )
+        if status == "running":
+            found = (row for row in found if not row.interrupted)
         if as_json:
             for row in found if whole else list(found)[:limit]:
                 answers.write(json.dumps(described(row), ensure_ascii=False) + "\n")

@@ -12,6 +12,7 @@ from flowrun.cli.driving import descendants_of, history_of, kept_flow_of, top_of
 from flowrun.cli.journals import journal_option
 from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
+from flowrun.errors import UsageError
 
 
 @click.command()
@@ -34,13 +35,16 @@ def command(run: str, html: Path | None, as_json: bool, full: bool, journal: Pat
 
     history = history_of(journal)
     row = top_of(history, run)
-    flow = kept_flow_of(history, row).prepare(os.environ, require_environment=False)
+    flow = kept_flow_of(history, row).prepare(os.environ, require_environment=False, imports=False)
     histories = {name: history.events(name) for name in descendants_of(history, row.id)}
     story = story_of(flow.graph, history.events(row.id), histories, live=row.holder is not None)
     zone = datetime.now().astimezone().tzinfo or UTC
     with answer_stream() as answers:
         if html is not None:
-            html.write_text(render_html(flow.graph, story, zone=zone), encoding="utf-8")
+            try:
+                html.write_text(render_html(flow.graph, story, zone=zone), encoding="utf-8")
+            except OSError as exc:
+                raise UsageError(f"--html {html}: {exc.strerror}") from exc
             click.echo(f"{html} shows run {row.id}", err=True)
         if as_json:
             answers.write(msgspec.json.format(msgspec.json.encode(story)).decode() + "\n")

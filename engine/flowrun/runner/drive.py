@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, assert_never
 
 from flowrun.errors import Bug, NobodyAnswers, RunError
@@ -11,6 +12,7 @@ from flowrun.events import (
     AskPerson,
     Began,
     CallFunction,
+    Cancelled,
     ChildEnded,
     Effect,
     Event,
@@ -28,9 +30,10 @@ from flowrun.events import (
 from flowrun.graph import Graph
 from flowrun.machine import Run, advance
 from flowrun.machine.recovery import recover
+from flowrun.machine.run import ASLEEP
 from flowrun.ports import Functions, Journal, ModelBackend
 from flowrun.runner.flights import Flights
-from flowrun.runner.results import Again, Done, Result
+from flowrun.runner.results import Done, Result
 from flowrun.spec import JSON, Spec
 
 if TYPE_CHECKING:
@@ -92,27 +95,27 @@ class Drive:
         return await self.go(then)
 
     async def _settle_doubts(self, effects: tuple[Effect, ...], doubtful: tuple[CallFunction, ...]) -> None:
-        """Learn what became of the calls in doubt; if that is not known of all, nothing is done in the run."""
+        """Learn what became of the calls in doubt: what was done is kept; the rest is done once it is known of all."""
         decide = self._runner.decide or (lambda call: None)
         verdicts = [(call, decide(call)) for call in doubtful]
-        self.doubtful = tuple(call for call, verdict in verdicts if verdict is None)
-        if self.doubtful:
-            return
-        self._effects = (*effects, *(call for call, verdict in verdicts if isinstance(verdict, Again)))
+        step = self.run.step
         for call, verdict in verdicts:
             if isinstance(verdict, Done):
-                others, step = self._effects, self.run.step
                 await self._feed(Returned(step=call.step, index=call.index, value=verdict.value))
-                if self.run.step == step:
-                    self._effects = (*others, *self._effects)
+        left = tuple(call for call, verdict in verdicts if not isinstance(verdict, Done))
+        if any(verdict is None for _, verdict in verdicts):
+            self._effects, self.doubtful = (), left
+        elif self.run.step == step:
+            self._effects = (*effects, *left)
 
     def interrupt(self, event: Event) -> None:
         """Have an event from outside happen now, rather than when what is under way is done; not if it is too late."""
-        if advance(self._graph, self.run, event).run is self.run:
+        if isinstance(self._interruption, Cancelled) or advance(self._graph, self.run, event).run is self.run:
             return
         self._interruption = event
         if self._scope is not None:
-            self._scope.reschedule(asyncio.get_running_loop().time())
+            with suppress(RuntimeError):  # it was left, or its time is up: what comes next looks for interruptions
+                self._scope.reschedule(asyncio.get_running_loop().time())
 
     async def go(self, first: Event | None) -> Result:
         """Perform effects and feed their events until the run has ended or only waits for people."""
@@ -160,6 +163,8 @@ class Drive:
         """Give up what is under way, because time is up or something came from outside; tell whether the run ended."""
         self._ground()
         event, self._interruption = self._interruption, None
+        if self.run.outcome is not None:
+            return True  # time was up as the last event was kept
         if event is not None:
             await self._feed(event)
         elif deadline_step in (0, self.run.step):  # else the state was left, and the time was up as the event was kept
@@ -172,7 +177,7 @@ class Drive:
             return None, 0
         whole, timeout = self._graph.limits.timeout, self._graph.nodes[self.run.state].timeout
         ends = None if whole is None else self._begun + whole
-        if timeout is not None:
+        if timeout is not None and self.run.awaiting != ASLEEP:
             waited = self._waited if self.run.step == self._recovered else 0.0
             state_ends = asyncio.get_running_loop().time() + timeout - waited
             if ends is None or state_ends < ends:
@@ -190,7 +195,7 @@ class Drive:
                 return True
             step = self.run.step
             await self._feed(event)
-            if self.run.step != step:
+            if self.run.step != step or isinstance(event, Slept):
                 if self._flights is not None or self.waiting or self.doubtful:
                     self._ground()
                 if deadline_step or nodes[self.run.state].timeout is not None:
@@ -202,13 +207,18 @@ class Drive:
         self.run, self._effects = advance(self._graph, self.run, event)
         runner = self._runner
         if runner.journal is not None:
-            await self._keep(runner.journal, event)
-        if runner.observers:
-            run = self.run
-            notice = Notice(run=run.id, state=run.state, step=run.step, event=event, effects=self._effects)
-            for observer in runner.observers:
-                observer.notify(notice)
+            try:
+                await self._keep(runner.journal, event)
+            except asyncio.CancelledError:  # it is kept nevertheless
+                self._tell(event)
+                raise
+        self._tell(event)
         self._fed += 1
+
+    def _tell(self, event: Event) -> None:
+        run = self.run
+        for observer in self._runner.observers:
+            observer.notify(Notice(run=run.id, state=run.state, step=run.step, event=event, effects=self._effects))
 
     def _keep(self, journal: Journal, event: Event) -> Awaitable[None]:
         seq, run = self._kept, self.run

@@ -15,7 +15,7 @@ class Flights:
         self.in_flight = 0
         self._perform = perform
         self._tasks: set[asyncio.Task[None]] = set()
-        self._landed: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
+        self._landed: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
 
     def launch(self, effect: Effect) -> None:
         """Begin with an effect."""
@@ -29,7 +29,7 @@ class Flights:
         while self.in_flight:
             landed = await self._landed.get()
             self.in_flight -= 1
-            if isinstance(landed, Exception):
+            if isinstance(landed, BaseException):
                 raise landed
             if landed is not None:
                 return landed
@@ -43,5 +43,5 @@ class Flights:
     async def _fly(self, effect: Effect) -> None:
         try:
             self._landed.put_nowait(await self._perform(effect))
-        except Exception as exc:  # kept for the run's own task, which raises it
+        except (Exception, asyncio.CancelledError) as exc:  # kept for the run's own task, which raises it
             self._landed.put_nowait(exc)

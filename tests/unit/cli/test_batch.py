@@ -121,6 +121,17 @@ def test_wrong_usage(tmp_path: Path, words: list[str], said: str) -> None:
     assert (done.returncode, said in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize("how", ["--continue", "--restart"])
+def test_what_is_no_result_is_not_touched(tmp_path: Path, how: str) -> None:
+    write_rows(tmp_path / "in.jsonl", [1])
+    (tmp_path / "notes.txt").write_text("a\nb\n")
+    itself = batch(SPEC, "in.jsonl", "-o", "in.jsonl", how, cwd=tmp_path)
+    assert (itself.returncode, "is the spec or the rows themselves" in itself.stderr) == (2, True)
+    notes = batch(SPEC, "in.jsonl", "-o", "notes.txt", "--continue", cwd=tmp_path)
+    assert (notes.returncode, "holds no results of a batch" in notes.stderr) == (2, True)
+    assert (tmp_path / "notes.txt").read_text() == "a\nb\n"
+
+
 def test_two_batches_do_not_share_an_output(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", [3000])
     words = (SPEC, "in.jsonl", "-o", "out.jsonl")

@@ -196,6 +196,17 @@ def test_two_processes_do_not_drive_one_run(journal: Path, tmp_path: Path) -> No
     assert [row["status"] for row in listed(journal)] == ["cancelled"]
 
 
+def test_a_run_can_be_looked_at_where_its_code_is_gone(journal: Path, tmp_path: Path) -> None:
+    _, run = start_and_kill(journal, tmp_path, idempotent=False)
+    (tmp_path / "functions.py").unlink()
+    assert "act  call" in flowrun("show", run, journal=journal).stdout
+    assert flowrun("resume", run, journal=journal).returncode == 1
+    assert flowrun("cancel", run, journal=journal).stderr == f"run {run} is cancelled\n"
+    nowhere = flowrun("show", run, "--html", "no/such/folder/run.html", journal=journal)
+    assert (nowhere.returncode, "No such file or directory" in nowhere.stderr) == (2, True)
+    assert flowrun("cancel", "", journal=journal).returncode == 2
+
+
 def test_no_journal_yet(journal: Path) -> None:
     empty = flowrun("runs", journal=journal)
     assert (empty.returncode, empty.stdout, "no durable run was kept" in empty.stderr) == (0, "", True)
@@ -267,7 +278,10 @@ def test_a_killed_batch_goes_on_within_its_runs(journal: Path, tmp_path: Path) -
     (tmp_path / "functions.py").write_text((SPEC.parent / "functions.py").read_text().replace("> 1000", "> 100_000"))
 
     again = batch(tmp_path, journal, FLOWRUN_TEST_LEDGER=str(ledger))
-    assert (again.returncode, "5 wait for people: flowrun runs --batch" in again.stderr) == (1, True)
+    assert (again.returncode, "5 have a call in doubt" in again.stderr) == (1, True)
+    assert "--status needs_attention" in again.stderr
+    undurable = flowrun("batch", "spec.yaml", "in.jsonl", "-o", "out.jsonl", journal=journal, cwd=tmp_path)
+    assert (undurable.returncode, "was begun with --durable --journal" in undurable.stderr) == (2, True)
     assert len(ledger.read_text().split()) == len(numbers)
     rows = listed(journal, "--status", "needs_attention")
     assert len(rows) == 5
@@ -277,7 +291,7 @@ def test_a_killed_batch_goes_on_within_its_runs(journal: Path, tmp_path: Path) -
     everyone = flowrun("resume", "--all", "--assume-done", "--value", "7", journal=journal, cwd=tmp_path)
     assert everyone.returncode == 0
     last = batch(tmp_path, journal)
-    assert "wait for people" not in last.stderr
+    assert "in doubt" not in last.stderr
     outputs = results(tmp_path)
     assert [outputs[row] for row in (1, 18)] == [{"doubled": 2, "note": "none"}, "tool.failed"]
     assert sorted(outputs[row]["doubled"] for row in range(6, 11)) == [7, 7, 7, 122000, 122000]

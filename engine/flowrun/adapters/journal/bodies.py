@@ -69,7 +69,7 @@ class Bodies:
         """Copy a value with its strings redacted. Names of fields and of kinds stay, else nothing could be read."""
         match value:
             case str():
-                return redact(value, self._secrets)
+                return self._redacted_text(value)
             case msgspec.Struct():
                 return self._redacted_struct(value)
             case Mapping():
@@ -78,6 +78,15 @@ class Bodies:
                 return type(value)(map(self._redacted, value))
             case _:
                 return value
+
+    def _redacted_text(self, text: str) -> str:
+        """Redact a text; one that is JSON stays JSON: arguments and replies must be read again."""
+        redacted = redact(text, self._secrets)
+        if redacted == text or not text.lstrip().startswith(("{", "[")):
+            return redacted
+        if not _is_json(text) or _is_json(redacted):
+            return redacted
+        return _ENCODE(self._redacted(msgspec.json.decode(text))).decode()
 
     def _redacted_struct(self, value: msgspec.Struct) -> msgspec.Struct:
         fields = {name: getattr(value, name) for name in value.__struct_fields__}
@@ -90,6 +99,14 @@ class Bodies:
         if changed:  # tokens would spell the secret as well
             changed |= {name: b"" for name, old in fields.items() if isinstance(old, bytes)}
         return msgspec.structs.replace(value, **changed)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except ValueError:
+        return False
+    return True
 
 
 def split(text: str) -> Body:

@@ -27,6 +27,7 @@ _EVENTS: Final = """
         FROM chain JOIN events ON events.no = chain.before)
     SELECT seq, at, state, large, body FROM chain ORDER BY seq
 """
+_BEGINNING: Final = "WHERE {} runs.id >= ? AND runs.id < ? ORDER BY runs.id LIMIT ?"
 _SHOWN: Final = 5
 """So many runs are named to one who gave too short a prefix."""
 
@@ -70,10 +71,13 @@ class History:
         Raises:
             UsageError: there is none, or more than one.
         """
+        if not prefix:
+            raise UsageError("name a run by its id, or the beginning of it")
         rows = self._select("WHERE runs.id = ?", (prefix,))
         if not rows:
             last = prefix + "\U0010ffff"
-            rows = self._select("WHERE runs.id >= ? AND runs.id < ? ORDER BY runs.id LIMIT ?", (prefix, last, _SHOWN))
+            rows = self._select(_BEGINNING.format("runs.parent IS NULL AND"), (prefix, last, _SHOWN))
+            rows = rows or self._select(_BEGINNING.format(""), (prefix, last, _SHOWN))
         match rows:
             case []:
                 raise UsageError(f"there is no run {prefix!r} in {self._database.path}; flowrun runs lists them")

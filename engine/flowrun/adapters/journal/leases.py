@@ -109,8 +109,14 @@ class Leases:
         return taken, others
 
     def release(self, run: str) -> bool:
-        """Let go of a run and its children; False, and they are kept, if something waits for them in the inbox."""
+        """Let go of a run and its children; False, and they are kept, if something waits for them in the inbox.
+
+        Raises:
+            LeaseLost: they are not held by this process.
+        """
         with self._database.transaction():
+            if self._database.value("SELECT holder FROM runs WHERE id = ?", (run,)) != self.id:
+                raise LeaseLost(f"run {run} cannot go on here: another process has gone on with it")
             change = self._database.execute(
                 f"UPDATE runs SET holder = NULL WHERE {_FAMILY.format('id')} AND holder = ?2"  # noqa: S608
                 f" AND NOT EXISTS (SELECT 1 FROM inbox WHERE {_FAMILY.format('inbox.run')})",

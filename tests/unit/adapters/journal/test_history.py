@@ -55,7 +55,7 @@ def test_a_run_is_found_by_the_beginning_of_its_id(history: History) -> None:
         ("x", "there is no run 'x' in {path}; flowrun runs lists them"),
         ("abc12", "there is no run 'abc12' in {path}; flowrun runs lists them"),
         ("ab", "'ab' begins the names of more than one run: abc1, abc3, abd2; write more of the name"),
-        ("", "'' begins the names of more than one run: %_, abc1, abc3, abd2, child; write more of the name"),
+        ("", "name a run by its id, or the beginning of it"),
     ],
 )
 def test_a_run_that_is_not_one_is_told(history: History, written: Path, prefix: str, message: str) -> None:

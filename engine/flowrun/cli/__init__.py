@@ -4,8 +4,10 @@ Nothing but click is imported here, so that ``flowrun --help`` costs what click 
 package with a ``command``; the table below names them all.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final, NoReturn
 
@@ -91,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    with suppress(ValueError):  # not in the main thread
+        # What systemd, Slurm and Kubernetes end a program with: it ends as after Ctrl-C, with its closing words.
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
         code = app.main(args=arguments, prog_name="flowrun", standalone_mode=False)
     except BaseException as exc:

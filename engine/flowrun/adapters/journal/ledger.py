@@ -22,6 +22,12 @@ _ROWS: Final = 200
 MARK: Final = -1
 """The place of an entry that has no event, only a status."""
 
+_OPEN_CHILDREN: Final = """
+    SELECT runs.no, runs.id FROM json_each(?) AS ended
+    JOIN runs ON runs.id > ended.value || '.' AND runs.id < ended.value || '/'
+    WHERE runs.status NOT IN (SELECT value FROM json_each(?))
+"""
+
 FENCED: Final = "another process took this one for dead, because its heartbeat was late, and may drive its runs now"
 
 _LOOK: Final = """
@@ -182,6 +188,7 @@ class Ledger:
                     "UPDATE runs SET status = ?, ended = ?, holder = NULL WHERE no IN (SELECT value FROM json_each(?))",
                     (status, at, numbers),
                 )
+                self._end_children([entry.run for entry in alike], at)
                 self._forget([entry.run for entry in alike])
             else:
                 self._database.execute(
@@ -190,6 +197,21 @@ class Ledger:
         for entry in entries:
             if entry.answer:
                 self._database.execute("DELETE FROM inbox WHERE run = ? AND body = ?", (entry.run, entry.body))
+
+    def _end_children(self, runs: Sequence[str], at: float) -> None:
+        """End what runs that have ended left under way or waiting: nothing goes on with it any more."""
+        found = self._database.rows(_OPEN_CHILDREN, (json_list(runs), json_list(ENDED)))
+        if found:
+            numbers = json_list(no for no, _ in found)
+            self._database.execute(
+                "UPDATE runs SET status = 'cancelled', ended = ?, holder = NULL"
+                " WHERE no IN (SELECT value FROM json_each(?))",
+                (at, numbers),
+            )
+            for _, run in found:
+                self._heads.pop(run, None)
+            names = json_list(run for _, run in found)
+            self._database.execute("DELETE FROM inbox WHERE run IN (SELECT value FROM json_each(?))", (names,))
 
     def _forget(self, runs: Sequence[str]) -> None:
         """Drop what only runs that go on need."""

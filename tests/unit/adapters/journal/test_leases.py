@@ -283,3 +283,14 @@ async def test_children_are_taken_and_released_with_their_run(path: Path) -> Non
         assert [row(path, run).holder is None for run in ("a", "a.1.0", "ab")] == [True, True, False]
         assert await journal.take(["a"]) == ()
         assert [row(path, run).holder is None for run in ("a", "a.1.0")] == [False, False]
+
+
+async def test_children_end_with_their_run(path: Path) -> None:
+    async with SqliteJournal(path, pause=NEVER) as journal:
+        for run, parent in (("a", None), ("a.1.0", "a"), ("a.1.0.2.0", "a.1.0"), ("ab", None)):
+            journal.begin(run, flow="f", parent=parent, spec="s")
+            await journal.append(run, started(run), seq=0, state="s", status="waiting")
+        await journal.post("a.1.0", Answered(step=1, value=True))
+        await journal.append("a", Cancelled(), seq=1, state="s", status="cancelled")
+        assert [row(path, run).status for run in ("a", "a.1.0", "a.1.0.2.0", "ab")] == [*["cancelled"] * 3, "waiting"]
+        assert count(path, "inbox") == 0

@@ -8,10 +8,11 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from flowrun.adapters.journal import LeaseLost, SqliteJournal
+from flowrun.adapters.journal import SqliteJournal
 from flowrun.errors import FlowrunError, NobodyAnswers, UsageError
 from flowrun.events import Answered, AskPerson, CallFunction, Cancelled, Event, Recorded, StartChild
 from flowrun.graph import Graph
@@ -37,31 +38,35 @@ class KeptFlow(msgspec.Struct, frozen=True, kw_only=True):
         place = msgspec.json.encode((self.path, self.project_dir, self.snapshot.digest))
         return hashlib.sha256(place).hexdigest()
 
-    def prepare(self, environ: Mapping[str, str], *, require_environment: bool = True, imports: bool = True) -> Flow:
+    def prepare(
+        self,
+        environ: Mapping[str, str],
+        *,
+        require_environment: bool = True,
+        imports: bool = True,
+        max_calls: int | None = None,
+    ) -> Flow:
         """Prepare the flow as it was; without ``imports`` to be looked at, not to be run.
 
         Raises:
             SpecError: it cannot run any more, such as with the functions that there are today.
         """
-        return prepare_flow(
-            Path(self.path),
-            profile=self.snapshot.profile,
-            project_dir=None if self.project_dir is None else Path(self.project_dir),
-            environ=environ,
+        return self._prepare(
+            environ,
             require_environment=require_environment,
-            snapshot=self.snapshot,
             imports=imports,
+            max_calls=max_calls,
+            snapshot=self.snapshot,
         )
 
     def prepare_as_it_is_now(self, environ: Mapping[str, str]) -> Flow:
         """Prepare the flow from its files as they are now. Raises as ``prepare_flow`` does."""
-        return prepare_flow(
-            Path(self.path),
-            profile=self.snapshot.profile,
-            project_dir=None if self.project_dir is None else Path(self.project_dir),
-            environ=environ,
-            require_environment=False,
-        )
+        return self._prepare(environ, require_environment=False)
+
+    def _prepare(self, environ: Mapping[str, str], **how: Any) -> Flow:
+        project_dir = None if self.project_dir is None else Path(self.project_dir)
+        profile = self.snapshot.profile
+        return prepare_flow(Path(self.path), profile=profile, project_dir=project_dir, environ=environ, **how)
 
     def what_changed(self, environ: Mapping[str, str]) -> str | None:
         """Say what became of the flow's files since, or None if nothing that matters did."""
@@ -191,4 +196,4 @@ class DurableRuns:
         return result
 
 
-__all__ = ["DurableRuns", "KeptFlow", "LeaseLost", "Mailbox", "Standing", "keep_flow", "standing_of"]
+__all__ = ["DurableRuns", "KeptFlow", "Mailbox", "Standing", "keep_flow", "standing_of"]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from flowrun.adapters.wrapped import WrappedBackend
 from flowrun.events import AskModel
 from flowrun.messages import Reply, Usage
 from flowrun.ports import ModelBackend
@@ -55,36 +56,23 @@ class Meter:
         return [(backend, limit) for backend in self._backends if (limit := backend.concurrency) is not None]
 
 
-class MeteredBackend:
+class MeteredBackend(WrappedBackend):
     """A ``ports.ModelBackend`` that counts what another one is asked."""
 
     def __init__(self, backend: ModelBackend, meter: Meter) -> None:
+        super().__init__(backend)
         self.asking = 0
-        self._backend = backend
         self._meter = meter
-
-    @property
-    def concurrency(self) -> int | None:
-        """Give the backend's own. See ``ports.ModelBackend.concurrency``."""
-        return self._backend.concurrency
-
-    async def start(self) -> None:
-        """Start the backend."""
-        await self._backend.start()
 
     async def reply(self, request: AskModel) -> Reply:
         """Ask the backend, and count what it says."""
         meter = self._meter
         self.asking += 1
         try:
-            reply = await self._backend.reply(request)
+            reply = await self.backend.reply(request)
         finally:
             self.asking -= 1
             meter.on_room()
         meter.rounds += 1
         meter.usage += reply.usage
         return reply
-
-    async def stop(self) -> None:
-        """Stop the backend."""
-        await self._backend.stop()

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from flowrun import __version__
+from flowrun.adapters.wrapped import WrappedBackend
 from flowrun.batch.batch import RunRow, run_here
 from flowrun.batch.meter import Meter
 from flowrun.batch.pool import Answer
@@ -195,34 +196,21 @@ class _Session:
             await backend.stop()
 
 
-class _Watched:
+class _Watched(WrappedBackend):
     """A backend in this process. When it is gone, so is the replica: no row's spec can do anything about it."""
 
     def __init__(self, backend: ModelBackend, lose: Callable[[str], None]) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._lose = lose
-
-    @property
-    def concurrency(self) -> int | None:
-        """Give the backend's own. See ``ports.ModelBackend.concurrency``."""
-        return self._backend.concurrency
-
-    async def start(self) -> None:
-        """Start the backend."""
-        await self._backend.start()
 
     async def reply(self, request: AskModel) -> Reply:
         """Ask the backend, and note it if it is gone."""
         try:
-            return await self._backend.reply(request)
+            return await self.backend.reply(request)
         except ModelError as exc:
             if exc.name == "backend.unavailable":
                 self._lose(exc.message)
             raise
-
-    async def stop(self) -> None:
-        """Stop the backend."""
-        await self._backend.stop()
 
 
 def _in_process(flow: Flow) -> frozenset[str]:

@@ -12,7 +12,7 @@ from flowrun.cli.assembly import Settings
 from flowrun.cli.console import Console, conclude
 from flowrun.cli.driving import driving, history_of, kept_flow_of, top_of, ways_on
 from flowrun.cli.journals import journal_option
-from flowrun.cli.people import TerminalPeople, somebody_is_there
+from flowrun.cli.people import TerminalPeople, people_here, somebody_is_there
 from flowrun.cli.resume import tell_of_changes
 from flowrun.cli.streams import answer_stream
 from flowrun.durable import Standing, standing_of
@@ -49,13 +49,11 @@ def command(
 
         async def go_on() -> Result:
             settings = Settings(verbose=verbose, progress=console.progress)
-            people = TerminalPeople() if somebody_is_there() else None
             whole_flow = kept.prepare(os.environ)
-            async with driving(whole_flow, kept, journal, settings=settings, people=people, observers=[console]) as (
-                runs,
-                kept_in,
-                mailbox,
-            ):
+            watching = [console]
+            async with driving(
+                whole_flow, kept, journal, settings=settings, people=people_here(), observers=watching
+            ) as (runs, kept_in, mailbox):
                 await kept_in.post(ask.run, event)
                 mailbox.receive(ask.run, event)
                 return await runs.go_on(row.id)

@@ -1,7 +1,8 @@
 """Puts the adapters in: from a flow that can run to its backends. Only verbs that run something come here."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,19 @@ def backends_of(flow: Flow, settings: Settings) -> dict[str, ModelBackend]:
         name: make_backend(bound.model, bound.folder, lambda text: redact(text, secrets), settings)
         for name, bound in flow.models.items()
     }
+
+
+@asynccontextmanager
+async def started(backends: Mapping[str, ModelBackend]) -> AsyncIterator[None]:
+    """Start backends, in turn, since engines that start at once misjudge the free memory; end them all."""
+    calm_collector()
+    try:
+        for backend in backends.values():
+            await backend.start()
+        yield
+    finally:
+        for backend in backends.values():
+            await backend.stop()
 
 
 def calm_collector() -> None:

@@ -38,9 +38,9 @@ from flowrun.cli.driving import warn_of_network
 from flowrun.cli.journals import journal_option
 from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
+from flowrun.durable import keep_flow
 from flowrun.errors import UsageError
 from flowrun.prepare import prepare_flow
-from flowrun.snapshots import take_snapshot
 
 MAX_TOOLS: Final = 256
 
@@ -115,7 +115,7 @@ def command(
         flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ, max_calls=max_tools)
         file = RowFile(rows, flow.loaded.spec)
         survey = file.survey()
-        snapshot = take_snapshot(flow.tree, flow.graph, profile=profile)
+        kept = keep_flow(flow, spec, profile=profile, project_dir=project_dir)
         if output.exists() and any(output.samefile(given) for given in (spec, rows)):
             raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
         if not survey.count:
@@ -125,7 +125,7 @@ def command(
         layout: OneFile | Folder = OneFile(output) if rays is None else rays.folder
         on_change: OnChange = "restart" if restart else "continue" if go_on else "refuse"
         fingerprint = Fingerprint(
-            spec=snapshot.digest, input=survey.digest, journal=str(journal.resolve()) if durable else None
+            spec=kept.snapshot.digest, input=survey.digest, journal=str(journal.resolve()) if durable else None
         )
         results = Results(layout, fingerprint, on_change=on_change)
         total, skipped = count_rows_to_run(results.outcomes, survey.count, retry_failed=retry_failed)
@@ -135,13 +135,7 @@ def command(
                 view.say(f"{output}: {results.mended} broken lines dropped; their rows are run again")
             job = Job(
                 flow=flow,
-                origin=Origin(
-                    path=spec.resolve(),
-                    profile=profile,
-                    project_dir=project_dir.resolve() if project_dir is not None else None,
-                    max_tools=max_tools,
-                    snapshot=snapshot,
-                ),
+                origin=Origin(kept=kept, max_tools=max_tools),
                 rows=rows_to_run(file, results, retry_failed=retry_failed),
                 total=total,
                 results=results,

@@ -15,26 +15,22 @@ from flowrun.adapters.journal import RunRow as KeptRun
 from flowrun.batch import Batch, Meter, Options, Results, Row, RowFile, run_by, run_here, run_name
 from flowrun.batch.batch import RunRow
 from flowrun.batch.loop import Room
-from flowrun.cli.assembly import Settings, backends_of, calm_collector
+from flowrun.cli.assembly import Settings, backends_of, started
 from flowrun.cli.driving import driving, history_of
 from flowrun.cli.progress import BatchView, spell_seconds
-from flowrun.durable import keep_flow
+from flowrun.durable import KeptFlow
 from flowrun.errors import UsageError
 from flowrun.events import Started
 from flowrun.prepare import Flow
 from flowrun.runner import Result, Runner, with_defaults
-from flowrun.snapshots import Snapshot
 from flowrun.spec import JSON, Wait
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Where a flow comes from: all that is needed to prepare it elsewhere as it was prepared here."""
 
-    path: Path
-    profile: str | None
-    project_dir: Path | None
+    kept: KeptFlow
     max_tools: int
-    snapshot: Snapshot
 
 
 class Session(msgspec.Struct, kw_only=True):
@@ -128,16 +124,10 @@ async def run_in_process(job: Job) -> None:
     """Run a batch in this process."""
     meter = job.session.meter
     backends = meter.around(backends_of(job.flow, job.settings))
-    calm_collector()
-    try:
-        for backend in backends.values():
-            await backend.start()
+    async with started(backends):
         runner = Runner(backends=backends, functions=job.flow.functions)
         run_row = run_here(runner, job.flow.graph, messages=job.options.messages, batch=job.results.batch)
         await job.drive(run_row, meter)
-    finally:
-        for backend in backends.values():
-            await backend.stop()
 
 
 class Begun:
@@ -169,8 +159,7 @@ async def run_durably(job: Job, journal: Path, begun: Begun) -> None:
     Raises:
         UsageError: runs of the batch are driven by another process, or began with another spec and are not over.
     """
-    origin, meter, batch = job.origin, job.session.meter, job.results.batch
-    kept = keep_flow(job.flow, origin.path, profile=origin.profile, project_dir=origin.project_dir)
+    kept, meter, batch = job.origin.kept, job.session.meter, job.results.batch
     async with driving(job.flow, kept, journal, settings=job.settings, batch=batch, around=meter.around) as (
         runs,
         kept_in,

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 import msgspec
 
 from flowrun.adapters.journal import Database, History, RunRow, SqliteJournal, network_file_system
-from flowrun.cli.assembly import Settings, backends_of, calm_collector
+from flowrun.cli.assembly import Settings, backends_of, started
 from flowrun.cli.journals import VARIABLE, default_journal
 from flowrun.durable import DurableRuns, KeptFlow, Mailbox
 from flowrun.errors import StoreError
@@ -41,12 +42,9 @@ async def driving(
     """
     backends = around(backends_of(flow, settings))
     mailbox = Mailbox(people)
-    calm_collector()
     async with SqliteJournal(journal, secrets=flow.secrets, on_post=mailbox.receive, batch=batch) as kept_in:
         kept_in.keep_spec(kept.digest, msgspec.json.encode(kept).decode())
-        try:
-            for backend in backends.values():  # in turn: engines that start at once misjudge the free memory
-                await backend.start()
+        async with started(backends):
             runner = Runner(
                 backends=backends,
                 functions=flow.functions,
@@ -56,9 +54,6 @@ async def driving(
                 decide=decide,
             )
             yield DurableRuns(runner, flow.graph, kept_in, mailbox), kept_in, mailbox
-        finally:
-            for backend in backends.values():
-                await backend.stop()
 
 
 def warn_of_network(journal: Path) -> None:
@@ -73,8 +68,6 @@ def history_of(journal: Path) -> History:
     Raises:
         StoreError: it is not there, or cannot be read.
     """
-    import time
-
     return History(Database(journal, create=False), now=time.time)
 
 

@@ -19,6 +19,11 @@ def somebody_is_there() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
+def people_here() -> "TerminalPeople | None":
+    """Give who can be asked, if somebody is there."""
+    return TerminalPeople() if somebody_is_there() else None
+
+
 class TerminalPeople:
     """The port ``People`` over the terminal: the question goes to stderr, the answer comes from stdin."""
 

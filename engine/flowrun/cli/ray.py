@@ -16,7 +16,7 @@ from flowrun.cli.assembly import Settings, backends_of, calm_collector
 from flowrun.cli.batches import Job, Origin
 from flowrun.errors import UsageError
 from flowrun.ports import ModelBackend
-from flowrun.prepare import Flow, prepare_flow
+from flowrun.prepare import Flow
 
 
 class Rays(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,14 +82,7 @@ async def _run(job: Job, rays: Rays, hosts: list[Host]) -> None:
 
 def load(origin: Origin, *, verbose: bool) -> tuple[Flow, dict[str, ModelBackend]]:
     """Prepare the flow on a replica's host: the spec as it was for the batch, functions and variables of this host."""
-    flow = prepare_flow(
-        origin.path,
-        profile=origin.profile,
-        project_dir=origin.project_dir,
-        environ=os.environ,
-        max_calls=origin.max_tools,
-        snapshot=origin.snapshot,
-    )
+    flow = origin.kept.prepare(os.environ, max_calls=origin.max_tools)
     calm_collector()
     return flow, backends_of(flow, Settings(verbose=verbose))
 

@@ -16,7 +16,7 @@ from flowrun.cli.assembly import Settings
 from flowrun.cli.console import Console, conclude
 from flowrun.cli.driving import driving, history_of, kept_flow_of, top_of, ways_on
 from flowrun.cli.journals import journal_option
-from flowrun.cli.people import TerminalPeople, somebody_is_there
+from flowrun.cli.people import people_here
 from flowrun.cli.streams import answer_stream
 from flowrun.durable import KeptFlow
 from flowrun.errors import FlowrunError, UsageError
@@ -78,9 +78,8 @@ def command(
 
             async def go_on() -> Result:
                 settings = Settings(verbose=verbose, progress=console.progress)
-                people = TerminalPeople() if somebody_is_there() else None
                 async with driving(
-                    flow, kept, journal, settings=settings, people=people, observers=[console], decide=decide
+                    flow, kept, journal, settings=settings, people=people_here(), observers=[console], decide=decide
                 ) as (runs, _, _):
                     return await runs.go_on(row.id)
 

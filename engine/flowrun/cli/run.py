@@ -10,11 +10,11 @@ from typing import TextIO
 
 import click
 
-from flowrun.cli.assembly import Settings, backends_of, calm_collector
+from flowrun.cli.assembly import Settings, backends_of, started
 from flowrun.cli.console import Console, conclude
 from flowrun.cli.driving import driving, warn_of_network, ways_on
 from flowrun.cli.journals import journal_option
-from flowrun.cli.people import TerminalPeople, somebody_is_there
+from flowrun.cli.people import people_here
 from flowrun.cli.streams import answer_stream
 from flowrun.durable import KeptFlow, keep_flow
 from flowrun.errors import UsageError
@@ -80,8 +80,11 @@ async def _converse_durably(
     flow: Flow, kept: KeptFlow, inputs: Mapping[str, JSON], settings: Settings, console: Console, journal: Path
 ) -> Result:
     run_id = secrets.token_hex(6)
-    people = TerminalPeople() if somebody_is_there() else None
-    async with driving(flow, kept, journal, settings=settings, people=people, observers=[console]) as (runs, _, _):
+    async with driving(flow, kept, journal, settings=settings, people=people_here(), observers=[console]) as (
+        runs,
+        _,
+        _,
+    ):
         console.note("run", f"{run_id}, kept in {journal}")
         return await runs.start(inputs, run_id)
 
@@ -93,16 +96,9 @@ async def _converse(
     if record is not None:
         begin_cassette(record)
         backends = {name: RecordingBackend(backend, record) for name, backend in backends.items()}
-    calm_collector()
-    try:
-        for backend in backends.values():
-            await backend.start()
-        people = TerminalPeople() if somebody_is_there() else None
-        runner = Runner(backends=backends, functions=flow.functions, people=people, observers=[console])
+    async with started(backends):
+        runner = Runner(backends=backends, functions=flow.functions, people=people_here(), observers=[console])
         return await runner.run(flow.graph, inputs, run_id=secrets.token_hex(6))
-    finally:
-        for backend in backends.values():
-            await backend.stop()
 
 
 def read_inputs_file(file: TextIO | None) -> Mapping[str, JSON]:

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
+from flowrun.adapters.wrapped import WrappedBackend
 from flowrun.errors import Failure, FlowrunError, ModelError, StoreError, UsageError
 from flowrun.events import AskModel
 from flowrun.messages import Log, Message, Reply, ToolCall, as_openai
@@ -100,30 +101,17 @@ def begin_cassette(path: Path) -> None:
         raise UsageError(f"--record {path}: the file cannot be written: {exc.strerror}") from exc
 
 
-class RecordingBackend:
+class RecordingBackend(WrappedBackend):
     """A ``ports.ModelBackend`` that asks another one and appends each reply to a cassette."""
 
     def __init__(self, backend: ModelBackend, path: Path) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._path = path
-
-    @property
-    def concurrency(self) -> int | None:
-        """The backend's."""
-        return self._backend.concurrency
-
-    async def start(self) -> None:
-        """Start the backend."""
-        await self._backend.start()
-
-    async def stop(self) -> None:
-        """Stop the backend."""
-        await self._backend.stop()
 
     async def reply(self, request: AskModel) -> Reply:
         """Ask the backend, and write down what it gave or raised."""
         try:
-            reply = await self._backend.reply(request)
+            reply = await self.backend.reply(request)
         except ModelError as exc:
             await self._record(request, error=exc.failure())
             raise
@@ -133,8 +121,8 @@ class RecordingBackend:
     async def _record(self, ask: AskModel, *, reply: Reply | None = None, error: Failure | None = None) -> None:
         request = request_of(ask)
         prompt = None
-        if error is None and isinstance(self._backend, Renders):
-            prompt = await self._backend.rendered_prompt(without_tokens(ask))
+        if error is None and isinstance(self.backend, Renders):
+            prompt = await self.backend.rendered_prompt(without_tokens(ask))
         line = Recorded(
             key=key_of(request),
             prompt_key=None if prompt is None else key_of(request, prompt),

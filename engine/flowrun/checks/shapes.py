@@ -6,10 +6,10 @@ A path is called wrong only if no value that matches the schema has it; what the
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from flowrun.checks.reads import Keys
 from flowrun.checks.subject import Subject
-from flowrun.checks.texts import Text
 from flowrun.spec import JSON, Chat, End, Flow, Map, Parallel, ResponseFormat, Spec, State, Tools, Wait
+from flowrun.templates.reads import Keys
+from flowrun.texts import Text
 
 Schema = JSON
 

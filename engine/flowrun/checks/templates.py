@@ -3,14 +3,14 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from flowrun.checks.reads import Keys, Reads
 from flowrun.checks.shapes import Lack, find_lack, shapes_at
 from flowrun.checks.subject import Subject
-from flowrun.checks.texts import Text, texts_of
 from flowrun.errors import Issue, dotted
 from flowrun.loading.suggestions import did_you_mean, suggest
 from flowrun.spec import End, Spec
 from flowrun.templates import TemplateError
+from flowrun.templates.reads import Keys, Reads
+from flowrun.texts import Text, texts_of
 
 _NAMES: Final = frozenset({"inputs", "vars", "reply", "results", "outputs", "error", "run"})
 

@@ -7,7 +7,6 @@ from typing import Any, Final
 import msgspec
 
 from flowrun.adapters.scripted import ScriptedReply
-from flowrun.checks.reads import reads_of_expression
 from flowrun.errors import Issue, SpecError, UsageError
 from flowrun.errors import Path as DocumentPath
 from flowrun.graph import Graph
@@ -18,6 +17,7 @@ from flowrun.loading.suggestions import suggest
 from flowrun.loading.yaml_source import read_document
 from flowrun.spec import JSON, Call, Seconds, Wait
 from flowrun.templates import Scope, TemplateError, compile_condition, has_template
+from flowrun.templates.reads import reads_of_expression
 from flowrun.testing.suite import SUFFIX, Case, Expectation, GivenAnswer, RawReply, Said, Stub, Suite
 
 TEST_SCHEMA: Final = "test.v1.schema.json"

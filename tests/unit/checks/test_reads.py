@@ -6,9 +6,9 @@ import time
 import pytest
 
 from flowrun.checks import Subject, check_spec
-from flowrun.checks.reads import Keys, reads_of_expression, reads_of_template
 from flowrun.loading import parse_text
 from flowrun.templates import TemplateError
+from flowrun.templates.reads import Keys, reads_of_expression, reads_of_template
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from typing import Literal
 
 import msgspec
 
-from flowrun.checks.reads import Reads, reads_of_expression, reads_of_template
 from flowrun.errors import Path
 from flowrun.spec import (
     Call,
@@ -21,6 +20,7 @@ from flowrun.spec import (
     Wait,
 )
 from flowrun.templates import TemplateError
+from flowrun.templates.reads import Reads, reads_of_expression, reads_of_template
 
 Moment = Literal["vars", "threads", "entered", "set", "left"]
 

@@ -37,3 +37,21 @@ def odd() -> bytes:
 async def double(number: int) -> dict[str, int]:
     """Double a number."""
     return {"doubled": number * 2}
+
+
+PAID: list[int] = []
+TRIES: list[int] = []
+
+
+def pay(ticket: int) -> int:
+    """Pay a ticket; give how often that was done."""
+    PAID.append(ticket)
+    return PAID.count(ticket)
+
+
+def flaky() -> str:
+    """Fail twice."""
+    TRIES.append(1)
+    if len(TRIES) < 3:
+        raise ValueError("not yet")
+    return "ok"

@@ -88,6 +88,7 @@ CODES: Final[dict[str, str]] = {
     "FR303": "A route can never match.",
     "FR304": "A loop is bounded by limits.max_steps alone.",
     "FR305": "A state may have no route that matches.",
+    "FR306": "A chat state offers tools, and no state handles the calls of its replies.",
     "FR401": "A template or expression is not valid Jinja2.",
     "FR402": "A template reads a name that does not exist.",
     "FR403": "An expression has the braces of a template.",
@@ -119,9 +120,12 @@ FR1xx YAML, FR2xx schema, FR3xx graph, FR4xx templates, FR5xx tools and schemas,
 
 
 FAILURES: Final[dict[str, str]] = {
-    "model.truncated": "the reply reached max_tokens in the middle of a call or an answer",
-    "model.invalid_call": "the reply holds a tool call that the model family's parser cannot read",
-    "model.invalid_output": "the reply does not match the state's response_format",
+    "model.truncated": "the reply was cut off in the middle of a call or an answer, such as by max_tokens",
+    "model.declined": "the model, or a filter, declined to reply",
+    "model.invalid_call": "the reply holds a tool call that cannot be read, or calls otherwise than tool_choice says",
+    "model.unhandled_call": "the reply holds tool calls that no state handles",
+    "model.invalid_output": "the reply is empty, or does not match the state's response_format",
+    "model.invalid_conversation": "a message leaves tool calls unanswered, or answers none",
     "model.context_overflow": "the prompt does not fit into the model's context window",
     "model.request_refused": "the model's backend refused the request as malformed",
     "backend.unavailable": "the model's backend could not be reached, or died",

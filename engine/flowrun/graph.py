@@ -10,6 +10,7 @@ from typing import Any, assert_never
 
 import msgspec
 
+from flowrun.call_handling import CallHandling, find_call_handling
 from flowrun.events import ToolDeclaration
 from flowrun.rendering import CompiledMessage, Opening, compile_message, compile_openings
 from flowrun.spec import (
@@ -26,6 +27,7 @@ from flowrun.spec import (
     Parallel,
     ResponseFormat,
     Retry,
+    Route,
     Spec,
     State,
     Tool,
@@ -40,16 +42,23 @@ Validator = Callable[[JSON], str | None]
 
 
 class Way(msgspec.Struct, frozen=True):
-    """A compiled route: ``holds`` None always matches."""
+    """A compiled route: ``holds`` None always matches, ``reads_calls`` says that it looks at a reply's tool calls."""
 
     holds: Callable[[Scope], bool] | None
     to: str
+    reads_calls: bool = False
 
 
 class _Node(msgspec.Struct, frozen=True, kw_only=True):
-    """What the machine knows of every state that is not an end."""
+    """What the machine knows of every state that is not an end.
+
+    ``reads_calls`` and ``set_reads_calls`` say that a template that is evaluated when it is entered, or its ``set``,
+    looks at a reply's tool calls.
+    """
 
     name: str
+    reads_calls: bool = False
+    set_reads_calls: bool = False
     assignments: tuple[tuple[str, Evaluator], ...] = ()
     ways: tuple[Way, ...] = ()
     retry: Retry | None = None
@@ -58,7 +67,10 @@ class _Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatNode(_Node, frozen=True, kw_only=True):
-    """A chat state: ``render`` gives its own messages, ``validate`` checks a reply's JSON."""
+    """A chat state: ``render`` gives its own messages, ``validate`` checks a reply's JSON.
+
+    ``handles_calls`` is what ``call_handling`` says of it.
+    """
 
     thread: str
     render: tuple[CompiledMessage, ...]
@@ -69,6 +81,7 @@ class ChatNode(_Node, frozen=True, kw_only=True):
     sampling: Mapping[str, JSON]
     response_format: ResponseFormat | None
     validate: Validator | None
+    handles_calls: bool
 
 
 class ToolsNode(_Node, frozen=True, kw_only=True):
@@ -128,6 +141,7 @@ class EndNode(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     status: str
     output: Evaluator
+    reads_calls: bool = False
     timeout: None = None
 
 
@@ -175,11 +189,15 @@ def compile_graph(
     Raises:
         TemplateError: a template is no valid Jinja2.
     """
+    handling = find_call_handling(spec)
     return Graph(
         spec=spec,
         start=spec.start,
         flows=flows,
-        nodes={name: _compile_state(name, state, spec, declarations, backends) for name, state in spec.states.items()},
+        nodes={
+            name: _compile_state(name, state, spec, declarations, backends, handling)
+            for name, state in spec.states.items()
+        },
         tools={name: _compile_tool(tool, declarations[name]) for name, tool in spec.tools.items()},
         threads=compile_openings({MAIN: (), **spec.threads}),
         variables=_assignments(spec.vars),
@@ -227,20 +245,25 @@ def _compile_state(
     spec: Spec,
     declarations: Mapping[str, ToolDeclaration],
     backends: Mapping[str, str],
+    handling: CallHandling,
 ) -> Node:
     if isinstance(state, End):
-        return EndNode(name=name, status=state.status, output=compile_value(state.output))
+        reads_calls = name in handling.entered
+        return EndNode(name=name, status=state.status, output=compile_value(state.output), reads_calls=reads_calls)
     common: dict[str, Any] = {
         "name": name,
+        "reads_calls": name in handling.entered,
+        "set_reads_calls": name in handling.set,
         "assignments": _assignments(state.set),
-        "ways": tuple(Way(compile_condition(r.when) if r.when is not None else None, r.to) for r in state.routes),
+        "ways": tuple(_compile_route(name, index, route, handling) for index, route in enumerate(state.routes)),
         "retry": state.retry,
         "timeout": state.timeout,
         "catches": state.catch,
     }
     match state:
         case Chat():
-            return _compile_chat(state, spec, declarations, backends, common)
+            handles_calls = name in handling.chats
+            return _compile_chat(state, spec, declarations, backends, {"handles_calls": handles_calls, **common})
         case Tools():
             return ToolsNode(thread=state.thread, raises=state.on_error == "raise", **common)
         case Call():
@@ -264,6 +287,11 @@ def _compile_state(
             return WaitNode(prompt=compile_text(state.prompt), schema=state.schema, validate=validate, **common)
         case _:
             assert_never(state)
+
+
+def _compile_route(state: str, index: int, route: Route, handling: CallHandling) -> Way:
+    holds = None if route.when is None else compile_condition(route.when)
+    return Way(holds, route.to, (state, index) in handling.routes)
 
 
 def _compile_map(state: Map, common: Mapping[str, Any]) -> MapNode:

@@ -1,7 +1,7 @@
 """What is said between people, models and tools. Frozen; a thread only grows at its end."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 import msgspec
 
@@ -71,7 +71,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a model answered, already parsed by its family's parsers.
 
     A call whose ``id`` is empty gets one from the machine. ``invalid_call`` says what is wrong with a call that the
-    parser could not read. ``text`` is the model's raw text and ``tokens`` its tokens, where the backend knows them.
+    parser could not read, ``refusal`` why the model declined. ``text`` is the model's raw text and ``tokens`` its
+    tokens, where the backend knows them.
     """
 
     content: str | None = None
@@ -80,8 +81,27 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     finish_reason: str = "stop"
     usage: Usage = Usage()
     invalid_call: str | None = None
+    refusal: str | None = None
     text: str | None = None
     tokens: Tokens | None = None
+
+
+FINISHED: Final = frozenset(
+    {
+        *("stop", "tool_calls", "function_call"),  # OpenAI, vLLM
+        *("eos", "eos_token", "stop_sequence", "end_turn", "tool_use"),  # TGI, Anthropic
+        *("complete", "completed", "tool_call"),  # Cohere and others
+    }
+)
+"""Finish reasons, in small letters, that all mean: the model ended its reply by itself. All others are failures."""
+
+CUT_OFF: Final = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "repetition"})
+"""Finish reasons of replies that were ended before their end."""
+
+DECLINED: Final = frozenset(
+    {*("content_filter", "refusal", "safety"), *("recitation", "blocklist", "prohibited_content", "spii")}
+)
+"""Finish reasons of replies that the model, or a filter, did not want to give."""
 
 
 class Log(Sequence[T_co], Generic[T_co]):

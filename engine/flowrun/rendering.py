@@ -19,7 +19,7 @@ class CompiledMessage(msgspec.Struct, frozen=True, kw_only=True):
     role: Role
     content: Callable[[Scope], str] | None
     calls: tuple[tuple[str | None, str, Callable[[Scope], str]], ...] = ()
-    tool_call_id: str | None = None
+    tool_call_id: Callable[[Scope], str] | None = None
     name: str | None = None
     fixed: bool = False
 
@@ -41,14 +41,14 @@ class Opening(msgspec.Struct, frozen=True):
 
 def compile_message(message: MessageTemplate) -> CompiledMessage:
     """Compile a message template."""
-    fixed = _is_fixed(message.content) and all(_is_fixed(call.arguments) for call in message.tool_calls)
+    texts = [message.content, message.tool_call_id, *(call.arguments for call in message.tool_calls)]
     return CompiledMessage(
         role=message.role,
         content=None if message.content is None else compile_text(message.content),
         calls=tuple(map(_compile_call, message.tool_calls)),
-        tool_call_id=message.tool_call_id,
+        tool_call_id=None if message.tool_call_id is None else compile_text(message.tool_call_id),
         name=message.name,
-        fixed=fixed,
+        fixed=all(map(_is_fixed, texts)),
     )
 
 
@@ -80,15 +80,17 @@ def render(templates: Iterable[CompiledMessage], scope: Scope, after: Passage) -
 
 
 def _message(template: CompiledMessage, calls: tuple[ToolCall, ...], waiting: list[ToolCall], scope: Scope) -> Message:
+    named = None if template.tool_call_id is None else template.tool_call_id(scope)
     answers = None
-    if template.role == "tool" and waiting:
-        answers = next((call for call in waiting if call.id == template.tool_call_id), waiting[0])
-        waiting.remove(answers)
+    if template.role == "tool":
+        answers = next((call for call in waiting if named in (None, call.id)), None)
+        if answers is not None:
+            waiting.remove(answers)
     return Message(
         role=template.role,
         content=None if template.content is None else template.content(scope),
         tool_calls=calls,
-        tool_call_id=template.tool_call_id or (answers.id if answers else None),
+        tool_call_id=named or (answers.id if answers else None),
         name=template.name or (answers.name if answers else None),
     )
 

@@ -100,6 +100,7 @@ def _below(at: Text, *keys: str | int, **changes: object) -> Text:
 def _messages(at: Text, messages: tuple[MessageTemplate, ...]) -> Iterator[Text]:
     for index, message in enumerate(messages):
         yield from _values(_below(at, index, "content"), message.content)
+        yield from _values(_below(at, index, "tool_call_id"), message.tool_call_id)
         for number, call in enumerate(message.tool_calls):
             yield from _values(_below(at, index, "tool_calls", number, "arguments"), call.arguments)
 

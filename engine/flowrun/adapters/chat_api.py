@@ -11,7 +11,7 @@ import msgspec
 
 from flowrun.errors import ModelError
 from flowrun.events import AskModel, ToolDeclaration
-from flowrun.messages import Reply, ToolCall, Usage, as_openai
+from flowrun.messages import FINISHED, Reply, ToolCall, Usage, as_openai
 from flowrun.spec import JSON, ResponseFormat
 
 OUR_FIELDS: Final = frozenset(
@@ -21,9 +21,6 @@ OUR_FIELDS: Final = frozenset(
 
 WIRE_NAMES: Final[Mapping[str, str]] = {"extra_args": "vllm_xargs"}
 """Sampling parameters that vLLM's server calls differently than vLLM's ``SamplingParams``."""
-
-FINISHED: Final = frozenset({None, "stop", "tool_calls", "function_call"})
-"""Finish reasons that all mean: the model ended its reply by itself."""
 
 
 class BrokenReply(ValueError):
@@ -99,6 +96,7 @@ class _Message(msgspec.Struct):
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -136,17 +134,22 @@ def parse_reply(body: bytes) -> Reply:
         raise BrokenReply(str(exc)) from exc
     choice = completion.choices[0]
     message = choice.message
-    calls = _calls(message.tool_calls or ())
+    calls = _calls(message)
     return Reply(
-        content=message.content if message.content is not None else message.refusal,
+        content=message.content,
         reasoning=message.reasoning if message.reasoning is not None else message.reasoning_content,
         tool_calls=calls,
         finish_reason=_finish_reason(choice.finish_reason, has_calls=bool(calls)),
         usage=_usage(completion.usage),
+        refusal=message.refusal or None,
     )
 
 
-def _calls(calls: Sequence[_Call]) -> tuple[ToolCall, ...]:
+def _calls(message: _Message) -> tuple[ToolCall, ...]:
+    """Give the calls of a message; ``function_call`` is the form that the API had before ``tool_calls``."""
+    calls: Sequence[_Call] = message.tool_calls or ()
+    if not calls and message.function_call is not None:
+        calls = [_Call(message.function_call)]
     return tuple(
         ToolCall(id=call.id or "", name=call.function.name, arguments=_arguments(call.function.arguments))
         for call in calls
@@ -160,8 +163,8 @@ def _arguments(arguments: str | dict[str, Any] | None) -> str:
 
 
 def _finish_reason(reason: str | None, *, has_calls: bool) -> str:
-    """Say the same in all servers' cases; a reason that is not known is kept."""
-    if reason is None or reason in FINISHED:
+    """Say the same in all servers' cases, also where a server does not say; a reason that is not known is kept."""
+    if reason is None or reason.lower() in FINISHED:
         return "tool_calls" if has_calls else "stop"
     return reason
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from flowrun.checks.assignment import check_assignment
+from flowrun.checks.calls import check_calls
 from flowrun.checks.flows import check_flows
 from flowrun.checks.grammar import check_grammar
 from flowrun.checks.graph import check_graph
@@ -25,6 +26,7 @@ _CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_graph,
     check_routes,
     check_loops,
+    check_calls,
     check_templates,
     check_assignment,
     check_flows,

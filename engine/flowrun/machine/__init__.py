@@ -48,7 +48,7 @@ from flowrun.machine.children import (
 )
 from flowrun.machine.moves import attempt, fail
 from flowrun.machine.run import ASLEEP, Next, Run, Step, finish, replace, scope_of
-from flowrun.machine.threads import with_threads
+from flowrun.machine.threads import last_calls, with_threads
 from flowrun.machine.tools import enter_tools, tools_answered
 from flowrun.machine.waits import enter_wait, wait_answered
 from flowrun.templates import TemplateError
@@ -100,6 +100,8 @@ def _go(graph: Graph, run: Run, target: str) -> Step:
             return finish(run, "failed", None, _limit_steps(run))
         run = replace(run, state=target, step=run.step + 1, attempt=1, awaiting=(), path=run.path.extended((target,)))
         node = graph.nodes[target]
+        if run.unread and node.reads_calls:
+            run = replace(run, unread="")
         if isinstance(node, EndNode):
             return _end(graph, run, node)
         entered = attempt(graph, run, _ENTERED[type(node)], node)
@@ -135,7 +137,17 @@ def _end(graph: Graph, run: Run, node: EndNode) -> Step:
     if node.status == "failed":
         message = f"the flow ended in state {node.name!r}, whose status is failed"
         return finish(run, "failed", output, Failure(name="flow.failed", message=message, state=node.name))
+    if run.unread and (dropped := _dropped_calls(graph, run)):
+        message = f"the run would end in state {node.name!r} although no state handled the calls {dropped}"
+        return finish(run, "failed", None, Failure(name="model.unhandled_call", message=message, state=run.unread))
     return finish(run, "succeeded", output, None)
+
+
+def _dropped_calls(graph: Graph, run: Run) -> str:
+    """Name the calls of the reply that nothing looked at, as far as nothing has answered them."""
+    node = graph.nodes[run.unread]
+    assert isinstance(node, ChatNode)
+    return ", ".join(call.name for call in last_calls(run.threads[node.thread]).open)
 
 
 def _limit_steps(run: Run) -> Failure:

@@ -2,12 +2,14 @@
 
 from flowrun.events import CallFunction, Event, Failed, Returned
 from flowrun.graph import BranchNode, CallNode, Graph
-from flowrun.machine.moves import fail, leave
-from flowrun.machine.run import PENDING, Next, Run, replace, scope_of
+from flowrun.machine.moves import attempt, fail, leave
+from flowrun.machine.run import PENDING, Next, Run, Value, replace, scope_of, take
 
 
 def enter_call(graph: Graph, run: Run, node: CallNode) -> Next:
-    """Call a function with the rendered arguments."""
+    """Call a function with the rendered arguments; if it returned in an attempt before, only leave."""
+    if run.kept and run.kept[0] is not PENDING:
+        return _leave_call(graph, replace(run, awaiting=run.kept), node)
     call = CallFunction(
         step=run.step,
         state=node.name,
@@ -17,18 +19,20 @@ def enter_call(graph: Graph, run: Run, node: CallNode) -> Next:
         idempotent=node.idempotent,
         attempt=run.attempt,
     )
-    return Next(replace(run, awaiting=(PENDING,)), (call,))
+    return Next(replace(run, awaiting=(PENDING,), left=1), (call,))
 
 
 def call_answered(graph: Graph, run: Run, node: CallNode, event: Event) -> Next:
     """Take the function's value or failure."""
-    if run.awaiting != (PENDING,):
-        return Next(run)
-    if isinstance(event, Failed) and event.index == 0:
+    if isinstance(event, Failed) and run.awaiting == (PENDING,) and event.index == 0:
         return fail(graph, run, event.failure)
-    if isinstance(event, Returned) and event.index == 0:
-        return leave(graph, run, event.value)
+    if isinstance(event, Returned) and (taken := take(run, event.index, Value(event.value))) is not None:
+        return attempt(graph, taken, _leave_call, node)
     return Next(run)
+
+
+def _leave_call(graph: Graph, run: Run, node: CallNode) -> Next:
+    return leave(graph, run, run.awaiting[0].value)
 
 
 def enter_branch(graph: Graph, run: Run, node: BranchNode) -> Next:

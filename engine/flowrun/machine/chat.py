@@ -6,9 +6,10 @@ from functools import cache
 from flowrun.events import AskModel, Event, Failed, Replied
 from flowrun.graph import ChatNode, Graph
 from flowrun.machine.moves import attempt, fail, leave
+from flowrun.machine.replies import check_reply
 from flowrun.machine.run import PENDING, Next, Run, StateFailure, replace, scope_of
 from flowrun.machine.strict_json import parse_json, parse_leniently
-from flowrun.machine.threads import with_messages
+from flowrun.machine.threads import check_answered, with_messages
 from flowrun.messages import Message, Reply
 from flowrun.rendering import identified
 from flowrun.spec import JSON
@@ -21,6 +22,7 @@ def enter_chat(graph: Graph, run: Run, node: ChatNode) -> Next:
 
 
 def ask(graph: Graph, run: Run, node: ChatNode) -> Next:
+    check_answered(run.threads[node.thread])
     if run.rounds >= run.max_rounds:
         raise StateFailure("limit.rounds", f"the run asked the model {run.rounds} times, which is limits.max_rounds")
     asked = run.asked
@@ -61,7 +63,7 @@ def chat_answered(graph: Graph, run: Run, node: ChatNode, event: Event) -> Next:
 
 
 def _leave_chat(graph: Graph, run: Run, node: ChatNode, reply: Reply) -> Next:
-    _check_whole(reply)
+    check_reply(node, reply)
     calls = tuple(identified(call, number) for number, call in enumerate(reply.tool_calls, run.call_count + 1))
     message = Message(
         role="assistant", content=reply.content, reasoning=reply.reasoning, tool_calls=calls, tokens=reply.tokens
@@ -69,21 +71,15 @@ def _leave_chat(graph: Graph, run: Run, node: ChatNode, reply: Reply) -> Next:
     parsed = _parsed(node, reply) if node.validate is not None and not calls else None
     view = _reply_view(message, reply, parsed)
     threads = {**run.threads, node.thread: run.threads[node.thread].extended((message,))}
-    return leave(graph, run, view, threads=threads, call_count=run.call_count + len(calls), reply=view)
-
-
-def _check_whole(reply: Reply) -> None:
-    """A reply that was cut off or cannot be read is never taken for an answer."""
-    if reply.finish_reason == "length":
-        what = "a tool call" if reply.invalid_call or reply.tool_calls else "an answer"
-        text = reply.text or reply.content or ""
-        raise StateFailure(
-            "model.truncated",
-            f"the reply reached max_tokens after {reply.usage.completion_tokens} tokens, in the middle of {what}; "
-            f"it ends in {text[-80:]!r}: raise sampling.max_tokens or ask for less",
-        )
-    if reply.invalid_call is not None:
-        raise StateFailure("model.invalid_call", reply.invalid_call)
+    return leave(
+        graph,
+        run,
+        view,
+        threads=threads,
+        call_count=run.call_count + len(calls),
+        reply=view,
+        unread=node.name if calls else run.unread,
+    )
 
 
 def _parsed(node: ChatNode, reply: Reply) -> JSON:

@@ -53,7 +53,9 @@ def _output(outcome: Outcome, what: str) -> JSON:
 
 
 def enter_flow(graph: Graph, run: Run, node: FlowNode) -> Next:
-    """Start the one child."""
+    """Start the one child; if it succeeded in an attempt before, only leave."""
+    if run.kept and run.kept[0] is not PENDING:
+        return _leave_flow(graph, replace(run, awaiting=run.kept), node)
     child = _start(run, 0, node.flow, node.arguments(scope_of(run)))
     return Next(replace(run, awaiting=(PENDING,), left=1), (child,))
 
@@ -72,12 +74,16 @@ def _leave_flow(graph: Graph, run: Run, node: FlowNode) -> Next:
 
 
 def enter_parallel(graph: Graph, run: Run, node: ParallelNode) -> Next:
-    """Start every branch."""
+    """Start every branch; in another attempt only those that did not succeed."""
     scope = scope_of(run)
+    awaiting = run.kept or (PENDING,) * len(node.branches)
     children = tuple(
-        _start(run, index, flow, arguments(scope)) for index, (_, flow, arguments) in enumerate(node.branches)
+        _start(run, index, flow, arguments(scope))
+        for index, (_, flow, arguments) in enumerate(node.branches)
+        if awaiting[index] is PENDING
     )
-    return Next(replace(run, awaiting=(PENDING,) * len(children), left=len(children)), children)
+    run = replace(run, awaiting=awaiting, left=len(children))
+    return Next(run, children) if children else _leave_parallel(graph, run, node)
 
 
 def parallel_answered(graph: Graph, run: Run, node: ParallelNode, event: Event) -> Next:
@@ -88,8 +94,10 @@ def parallel_answered(graph: Graph, run: Run, node: ParallelNode, event: Event) 
 
 def _branch_ended(graph: Graph, run: Run, node: ParallelNode, event: ChildEnded) -> Next:
     _output(event.outcome, f"branch {node.branches[event.index][0]!r}")
-    if run.left:
-        return Next(run)
+    return Next(run) if run.left else _leave_parallel(graph, run, node)
+
+
+def _leave_parallel(graph: Graph, run: Run, node: ParallelNode) -> Next:
     outputs = {branch[0]: outcome.output for branch, outcome in zip(node.branches, run.awaiting, strict=True)}
     return leave(graph, run, outputs)
 
@@ -98,14 +106,17 @@ def _branch_ended(graph: Graph, run: Run, node: ParallelNode, event: ChildEnded)
 
 
 def enter_map(graph: Graph, run: Run, node: MapNode) -> Next:
-    """Start as many children as may run at once, each for one item."""
-    items = node.items(scope_of(run))
-    if not isinstance(items, (list, tuple)):
-        raise StateFailure("template.failed", f"for_each gave {items!r}, which is no list")
-    run = replace(run, items=tuple(items), awaiting=(PENDING,) * len(items), left=len(items), started=0)
-    if not items:
+    """Start as many children as may run at once, each for one item; in another attempt not those that succeeded."""
+    if run.kept:
+        run = replace(run, awaiting=run.kept, left=run.kept.count(PENDING), started=0)
+    else:
+        items = node.items(scope_of(run))
+        if not isinstance(items, (list, tuple)):
+            raise StateFailure("template.failed", f"for_each gave {items!r}, which is no list")
+        run = replace(run, items=tuple(items), awaiting=(PENDING,) * len(items), left=len(items), started=0)
+    if not run.left:
         return _leave_map(graph, run, node)
-    return _start_items(run, node, min(len(items), node.max_concurrency or len(items)))
+    return _start_items(run, node, node.max_concurrency or run.left)
 
 
 def map_answered(graph: Graph, run: Run, node: MapNode, event: Event) -> Next:
@@ -121,16 +132,20 @@ def _item_ended(graph: Graph, run: Run, node: MapNode, event: ChildEnded) -> Nex
         _output(event.outcome, f"item {event.index}")
     if not run.left:
         return _leave_map(graph, run, node)
-    return _start_items(run, node, 1) if run.started < len(run.items) else Next(run)
+    return _start_items(run, node, 1)
 
 
 def _start_items(run: Run, node: MapNode, count: int) -> Next:
+    """Start the next ``count`` items that have no outcome yet, as far as there are so many."""
     scope = scope_of(run)
-    children = tuple(
-        _start(run, index, node.flow, node.arguments({**scope, node.item: run.items[index], "index": index}))
-        for index in range(run.started, run.started + count)
-    )
-    return Next(replace(run, started=run.started + count), children)
+    started = run.started
+    children: list[StartChild] = []
+    while len(children) < count and started < len(run.items):
+        if run.awaiting[started] is PENDING:
+            given = node.arguments({**scope, node.item: run.items[started], "index": started})
+            children.append(_start(run, started, node.flow, given))
+        started += 1
+    return Next(replace(run, started=started), tuple(children))
 
 
 def _leave_map(graph: Graph, run: Run, node: MapNode) -> Next:
@@ -141,7 +156,7 @@ def _leave_map(graph: Graph, run: Run, node: MapNode) -> Next:
         outputs = [_collected(outcome) for outcome in outcomes]
     else:
         outputs = [outcome.output for outcome in outcomes if outcome.status == "succeeded"]
-    return leave(graph, replace(run, items=()), outputs)
+    return leave(graph, run, outputs, items=())
 
 
 def _collected(outcome: Outcome) -> dict[str, JSON]:

@@ -5,8 +5,9 @@ from typing import Any, Final
 
 from flowrun.errors import Failure
 from flowrun.events import Sleep
-from flowrun.graph import EndNode, Graph
-from flowrun.machine.run import ASLEEP, Next, Run, StateFailure, finish, replace, scope_of
+from flowrun.graph import EndNode, Graph, ToolsNode
+from flowrun.machine.run import ASLEEP, PENDING, Next, Run, StateFailure, finish, replace, scope_of, succeeded
+from flowrun.machine.threads import with_made
 from flowrun.spec import JSON
 from flowrun.templates import TemplateError
 
@@ -21,13 +22,15 @@ def leave(graph: Graph, run: Run, output: JSON, **changes: Any) -> Next:
     """
     node = graph.nodes[run.state]
     assert not isinstance(node, EndNode)
-    run = replace(run, outputs={**run.outputs, run.state: output}, awaiting=(), **changes)
+    run = replace(run, outputs={**run.outputs, run.state: output}, awaiting=(), kept=(), **changes)
     for name, evaluate in node.assignments:
         run = replace(run, vars={**run.vars, name: evaluate(scope_of(run))})
     scope = None
+    read = node.set_reads_calls
     for way in node.ways:
+        read = read or way.reads_calls
         if way.holds is None or way.holds(scope := scope or scope_of(run)):
-            return Next(run, (), way.to)
+            return Next(replace(run, unread="") if read and run.unread else run, (), way.to)
     raise StateFailure("route.unmatched", f"no route of state {run.state!r} matched: give it a last route without when")
 
 
@@ -36,14 +39,17 @@ def fail(graph: Graph, run: Run, failure: Failure) -> Next:
     failure = Failure(name=failure.name, message=failure.message, state=run.state)
     node = graph.nodes[run.state]
     if not isinstance(node, EndNode) and failure.name not in UNCAUGHT:
+        if isinstance(node, ToolsNode):
+            run = with_made(run, node.thread)
         retry = node.retry
         if retry is not None and run.attempt < retry.max_attempts and matches(failure.name, retry.errors):
             delay = min(retry.delay * retry.backoff ** (run.attempt - 1), retry.max_delay)
-            again = replace(run, step=run.step + 1, attempt=run.attempt + 1, awaiting=ASLEEP)
+            kept = tuple(answer if succeeded(answer) else PENDING for answer in run.awaiting)
+            again = replace(run, step=run.step + 1, attempt=run.attempt + 1, awaiting=ASLEEP, kept=kept)
             return Next(again, (Sleep(step=again.step, seconds=delay, jitter=retry.jitter),))
         for catch in node.catches:
             if matches(failure.name, catch.errors):
-                return Next(replace(run, status="running", error=failure, awaiting=()), (), catch.to)
+                return Next(replace(run, status="running", error=failure, awaiting=(), kept=()), (), catch.to)
     return Next(*finish(run, "failed", None, failure))
 
 

@@ -26,12 +26,26 @@ def _nothing() -> dict[str, Any]:
     return _NOTHING
 
 
+class Made(NamedTuple):
+    """The values of those tool calls of one message that succeeded; ``at`` is the message's place in its thread.
+
+    ``values`` has a place for each of the message's calls: a ``Value``, or ``PENDING`` where there is none.
+    """
+
+    at: int
+    values: tuple[Any, ...]
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One run of a flow, as the fold of its events so far.
 
     ``step`` counts the states entered. ``awaiting`` has a place for each effect of this step that an event may answer,
     and ``left`` counts those still open. ``asked`` says which chat state last spoke on a thread. ``reply`` and
     ``results`` are as templates see them. In a map state, ``items`` are its list and ``started`` counts the children.
+
+    What succeeded in a state that failed is not done again: ``kept`` are the outcomes of its children, for another
+    attempt at it; ``made`` the values of a thread's tool calls, for whichever state takes those calls up next.
+    ``unread`` is the chat state whose tool calls nothing has looked at yet.
     """
 
     id: str = ""
@@ -53,6 +67,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     left: int = 0
     items: tuple[JSON, ...] = ()
     started: int = 0
+    kept: tuple[Any, ...] = ()
+    made: Mapping[str, "Made"] = msgspec.field(default_factory=_nothing)
+    unread: str = ""
     max_rounds: int = 0
     max_steps: int = 0
     child_steps: int = 0
@@ -97,6 +114,11 @@ def finish(run: Run, status: Literal["succeeded", "failed", "cancelled"], output
     """End a run."""
     outcome = Outcome(status=status, output=output, error=error)
     return Step(replace(run, status=status, outcome=outcome, awaiting=()), (outcome,))
+
+
+def succeeded(answer: Any) -> bool:
+    """Tell whether an answer in ``Run.awaiting`` is one that another attempt need not ask for again."""
+    return isinstance(answer, Value) or (isinstance(answer, Outcome) and answer.status == "succeeded")
 
 
 def take(run: Run, index: int, value: Any) -> Run | None:

@@ -1,4 +1,7 @@
-"""The tools state: checks each call of the last reply, runs the good ones, tells the model of the bad ones."""
+"""The tools state: checks each call of the last reply, runs the good ones, tells the model of the bad ones.
+
+A call that succeeded is never made again for the same message: not by a retry, nor by a state that comes back to it.
+"""
 
 import json
 from collections.abc import Mapping
@@ -10,34 +13,36 @@ from flowrun.graph import ChatNode, Graph, ToolsNode
 from flowrun.machine.moves import fail, leave
 from flowrun.machine.run import PENDING, Next, Run, Value, replace, take
 from flowrun.machine.strict_json import parse_json, parse_leniently
+from flowrun.machine.threads import last_calls
 from flowrun.messages import Message, ToolCall
 from flowrun.spec import JSON
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+ANSWERED: Final = ("answered",)
+"""Stands in ``Run.awaiting`` for a call that a message of the thread answers already."""
+
 _PLAIN: Final = frozenset({int, float})
 """Numbers are written as Python shows them, and a JSON value's numbers are finite: no encoder is needed."""
 
 
 def enter_tools(graph: Graph, run: Run, node: ToolsNode) -> Next:
     """Check every call before any of them runs."""
-    calls = _open_calls(run, node.thread)
+    last = last_calls(run.threads[node.thread])
     offered = _offered(graph, run, node.thread)
-    answers: list[Any] = []
+    made = run.made.get(node.thread)
+    answers: list[Any] = list(made.values) if made is not None and made.at == last.at else [PENDING] * len(last.calls)
     effects: list[Effect] = []
-    for index, call in enumerate(calls):
-        answer = _check_call(graph, offered, call)
-        if isinstance(answer, Failure):
-            answers.append(answer)
-            continue
-        answers.append(PENDING)
-        effects.append(_call_tool(graph, run, index, call, answer))
-    run = replace(run, awaiting=tuple(answers), left=len(effects))
+    for index, call in enumerate(last.calls):
+        if index in last.answered:
+            answers[index] = ANSWERED
+        elif answers[index] is PENDING:
+            checked = _check_call(graph, offered, call)
+            if isinstance(checked, Failure):
+                answers[index] = checked
+            else:
+                effects.append(_call_tool(graph, run, index, call, checked))
+    run = replace(run, awaiting=tuple(answers), left=len(effects), unread="")
     return Next(run, tuple(effects)) if effects else _leave_tools(graph, run, node)
-
-
-def _open_calls(run: Run, thread: str) -> tuple[ToolCall, ...]:
-    last = run.threads[thread].last
-    return () if last is None else last.tool_calls
 
 
 def _check_call(graph: Graph, offered: tuple[str, ...], call: ToolCall) -> dict[str, JSON] | Failure:
@@ -95,17 +100,21 @@ def tools_answered(graph: Graph, run: Run, node: ToolsNode, event: Event) -> Nex
 
 def _leave_tools(graph: Graph, run: Run, node: ToolsNode) -> Next:
     """Append the results to the thread in the order of the calls, whatever order they came in."""
-    calls = _open_calls(run, node.thread)
-    for answer in run.awaiting:
-        if node.raises and isinstance(answer, Failure):
-            return fail(graph, run, answer)
-    pairs = list(zip(calls, run.awaiting, strict=True))
+    if node.raises:
+        for answer in run.awaiting:
+            if isinstance(answer, Failure):
+                return fail(graph, run, answer)
+    thread = run.threads[node.thread]
+    calls = last_calls(thread).calls
+    pairs = [(call, answer) for call, answer in zip(calls, run.awaiting, strict=True) if answer is not ANSWERED]
     messages = [
         Message(role="tool", content=_result_text(answer), tool_call_id=call.id, name=call.name)
         for call, answer in pairs
     ]
     results = [_result_view(call, answer) for call, answer in pairs]
-    threads = {**run.threads, node.thread: run.threads[node.thread].extended(messages)}
+    threads = {**run.threads, node.thread: thread.extended(messages)}
+    if node.thread in run.made:
+        run = replace(run, made={thread: made for thread, made in run.made.items() if thread != node.thread})
     return leave(graph, run, results, threads=threads, results=results)
 
 

@@ -36,7 +36,7 @@ def _watched(node: Node, notes: list[Note]) -> Node:
                 notes.append(Note(node.name, index))
             return taken
 
-        return Way(holds, way.to)
+        return msgspec.structs.replace(way, holds=holds)
 
     def watched_set(name: str, evaluate: Evaluator) -> Evaluator:
         def evaluated(scope: Scope) -> JSON:

@@ -92,7 +92,7 @@ def _watched(node: Node, routes: list[tuple[str, int]]) -> Node:
                 routes.append((node.name, index))
             return taken
 
-        return Way(holds, way.to)
+        return msgspec.structs.replace(way, holds=holds)
 
     return msgspec.structs.replace(node, ways=tuple(watched(index, way) for index, way in enumerate(node.ways)))
 

@@ -405,8 +405,16 @@ def called(arguments: Any, id_: str | None = "a1") -> dict[str, JSON]:
         ),
         pytest.param(
             completion({"content": None, "refusal": "I will not."}, "content_filter"),
-            Reply(content="I will not.", finish_reason="content_filter"),
+            Reply(refusal="I will not.", finish_reason="content_filter"),
             id="refusal, and a reason that is kept",
+        ),
+        pytest.param(
+            completion({"content": "4", "refusal": ""}, "STOP"), Reply(content="4"), id="a reason in capitals"
+        ),
+        pytest.param(
+            completion({"content": None, "function_call": {"name": "f", "arguments": "{}"}}, "function_call"),
+            Reply(tool_calls=(ToolCall(id="", name="f", arguments="{}"),), finish_reason="tool_calls"),
+            id="call in the form before tool_calls",
         ),
         pytest.param(
             completion(

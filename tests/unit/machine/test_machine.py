@@ -362,8 +362,7 @@ threads:
   main:
     - {role: assistant, tool_calls: [{name: add, arguments: {a: 1, b: 2}}, {name: add, arguments: {a: 3, b: 4}}]}
     - {role: tool, content: "3"}
-    - {role: user, content: "{{ inputs.question }}"}
-    - {role: tool, content: "7"}
+    - {role: tool, content: "{{ inputs.question }}"}
     - {role: assistant, tool_calls: [{name: add, arguments: {a: 5, b: "{{ inputs.question | length }}"}}]}
   other:
     - {role: assistant, tool_calls: [{name: add, arguments: {a: 7, b: 8}}]}
@@ -373,6 +372,7 @@ states:
   ask:
     type: chat
     messages:
+      - {role: tool, content: "11"}
       - {role: assistant, tool_calls: [{name: add, arguments: {a: 9, b: 10}}]}
       - {role: tool, content: "19"}
     next: done
@@ -393,9 +393,9 @@ def test_calls_are_counted_through_messages_that_are_the_same_in_every_run_and_o
         "main": [
             Message(role="assistant", tool_calls=(asks(1, 1, 2), asks(2, 3, 4))),
             tells(1, "3"),
-            Message(role="user", content="2 + 3?"),
-            tells(2, "7"),
+            tells(2, "2 + 3?"),
             Message(role="assistant", tool_calls=(asks(3, 5, 6),)),
+            tells(3, "11"),
             Message(role="assistant", tool_calls=(asks(5, 9, 10),)),
             tells(5, "19"),
         ],
@@ -410,7 +410,7 @@ def test_runs_share_the_first_messages_that_are_the_same_in_all_of_them() -> Non
         for name in ("one", "other")
     )
     told = [message.content for message in other.threads["main"]]
-    assert told == [None, "3", "other", "7", None, None, "19", "other"]
+    assert told == [None, "3", "other", None, "11", None, "19", "other"]
     shared = [a is b for a, b in zip(one.threads["main"], other.threads["main"], strict=True)]
     assert shared == [True, True, False, False, False, False, False, False]
     assert one.threads["other"][0] is other.threads["other"][0]

@@ -9,6 +9,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from flowrun.unicode import well_formed
+
 Path = tuple[str | int, ...]
 """The way from a document's root to a node: keys of mappings and indexes of lists."""
 
@@ -72,7 +74,7 @@ CODES: Final[dict[str, str]] = {
     "FR123": "The file is nested too deeply.",
     "FR124": "The file is too large.",
     "FR130": "An environment variable is not set and has no default.",
-    "FR131": "A reference to an environment variable is malformed.",
+    "FR131": "A reference to an environment variable is malformed, or the variable's value is no text.",
     "FR201": "A property does not exist at this place.",
     "FR202": "A required property is missing.",
     "FR203": "A value has the wrong type.",
@@ -112,10 +114,13 @@ CODES: Final[dict[str, str]] = {
     "FR706": "A file is named that does not exist.",
     "FR707": "A sub-flow runs itself.",
     "FR708": "A sub-flow is given inputs that it does not take, or not those that it needs.",
+    "FR709": "A file is named that lies outside of the project, or is no spec.",
+    "FR901": "flowrun itself failed on this file.",
 }
 """Every code that an issue can have, with its meaning.
 
-FR1xx YAML, FR2xx schema, FR3xx graph, FR4xx templates, FR5xx tools and schemas, FR6xx models, FR7xx references.
+FR1xx YAML, FR2xx schema, FR3xx graph, FR4xx templates, FR5xx tools and schemas, FR6xx models, FR7xx references, FR9xx
+flowrun itself.
 """
 
 
@@ -148,11 +153,22 @@ FAILURES: Final[dict[str, str]] = {
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A named error of a run. ``state`` is the state in which it happened."""
+    """A named error of a run. ``state`` is the state in which it happened. The message is made valid Unicode."""
 
     name: str
     message: str
     state: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.message.isascii():
+            msgspec.structs.force_setattr(self, "message", well_formed(self.message))
+
+
+def crashed(file: str, exc: Exception) -> Issue:
+    """Return the issue that flowrun itself failed on a file, so that one file costs no other its issues."""
+    said = " ".join(f"{type(exc).__name__}: {exc}".split())
+    remedy = "this is a bug in flowrun: please report it, with this file"
+    return Issue(code="FR901", place=Place(file, 1, 1), message=f"flowrun failed on this file: {said}", remedy=remedy)
 
 
 class FlowrunError(Exception):
@@ -169,6 +185,10 @@ class SpecError(FlowrunError):
 
 class UsageError(FlowrunError):
     """The caller's input is wrong: an argument, an input of the flow, a file that is not there."""
+
+
+class UnreadableFile(UsageError):
+    """A file is not there, or cannot be read."""
 
 
 class RunError(FlowrunError):

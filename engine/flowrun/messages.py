@@ -5,17 +5,28 @@ from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 import msgspec
 
+from flowrun.unicode import escape_halves, well_formed
+
 T_co = TypeVar("T_co", covariant=True)
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's wish to call a tool. ``arguments`` is the raw text that the model wrote, JSON if all is well."""
+    """A model's wish to call a tool. ``arguments`` is the raw text that the model wrote, JSON if all is well.
+
+    Texts are made valid Unicode, as in a ``Reply``.
+    """
 
     id: str
     name: str
     arguments: str
+
+    def __post_init__(self) -> None:
+        if not (self.id.isascii() and self.name.isascii()):
+            _make_well_formed(self, "id", "name")
+        if not self.arguments.isascii():
+            msgspec.structs.force_setattr(self, "arguments", escape_halves(self.arguments))
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +79,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a model answered, already parsed by its family's parsers.
+    """What a model answered, already parsed by its family's parsers. Its texts are made valid Unicode.
 
     A call whose ``id`` is empty gets one from the machine. ``invalid_call`` says what is wrong with a call that the
     parser could not read, ``refusal`` why the model declined. ``text`` is the model's raw text and ``tokens`` its
@@ -84,6 +95,17 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     refusal: str | None = None
     text: str | None = None
     tokens: Tokens | None = None
+
+    def __post_init__(self) -> None:
+        _make_well_formed(self, "content", "reasoning", "finish_reason", "invalid_call", "refusal", "text")
+
+
+def _make_well_formed(struct: msgspec.Struct, *fields: str) -> None:
+    """Put valid Unicode in the place of texts that are none: nothing else takes half of a surrogate pair."""
+    for name in fields:
+        text = getattr(struct, name)
+        if text is not None and not text.isascii() and (fit := well_formed(text)) is not text:
+            msgspec.structs.force_setattr(struct, name, fit)
 
 
 FINISHED: Final = frozenset(

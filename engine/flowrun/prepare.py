@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from flowrun.checks import Subject, check_spec
-from flowrun.errors import FlowrunError, Issue, SpecError
+from flowrun.errors import Bug, FlowrunError, Issue, Place, SpecError, UnreadableFile, crashed
 from flowrun.errors import Path as ErrorPath
 from flowrun.events import ToolDeclaration
 from flowrun.graph import Graph, compile_graph
@@ -19,6 +19,7 @@ from flowrun.loading import (
     FlowTree,
     Loaded,
     derive_parameters,
+    find_project,
     load_entrypoint,
     load_flows,
     load_spec,
@@ -45,7 +46,8 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     """A spec that can run: loaded with its sub-flows, checked, compiled, its functions imported.
 
     ``tree`` has the files and places of all of them. ``models`` are those that some chat state asks, by the names of
-    the backends that shall run them. ``secrets`` are the values from the environment, with what to show in their place.
+    the backends that shall run them; ``project`` is the folder that holds what they include. ``secrets`` are the values
+    from the environment, with what to show in their place.
     """
 
     loaded: Loaded
@@ -53,6 +55,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     graph: Graph
     functions: Functions
     models: Mapping[str, BoundModel]
+    project: Path
     secrets: Mapping[str, str] = {}
 
 
@@ -67,20 +70,51 @@ def check_file(
 ) -> list[Issue]:
     """Give every issue of a spec's file and its sub-flows; ``imports`` False leaves the Python functions alone.
 
-    Environment variables need not be set: a machine that only checks specs has no keys.
+    Environment variables need not be set: a machine that only checks specs has no keys. Whatever goes wrong with this
+    file is an issue of it.
+
+    Raises:
+        UsageError: it has no such profile.
     """
+    try:
+        return _check_file(
+            path, profile, project_dir, environ, imports=imports, require_environment=require_environment
+        )
+    except UnreadableFile as exc:
+        return [
+            Issue(code="FR706", place=Place(str(path), 1, 1), message=str(exc), remedy="see whether it may be read")
+        ]
+    except Exception as exc:
+        if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
+            raise
+        return [crashed(str(path), exc)]
+
+
+def _check_file(
+    path: Path,
+    profile: str | None,
+    project_dir: Path | None,
+    environ: Mapping[str, str],
+    *,
+    imports: bool,
+    require_environment: bool,
+) -> list[Issue]:
     try:
         loaded = load_spec(path, profile=profile, environ=environ, require_environment=require_environment)
     except SpecError as exc:
         return list(exc.issues)
     try:
-        tree = load_flows(loaded, profile=profile, environ=environ, require_environment=require_environment)
+        tree = load_flows(
+            loaded,
+            profile=profile,
+            environ=environ,
+            require_environment=require_environment,
+            project=find_project(path, project_dir),
+        )
     except SpecError as exc:
-        return [
-            *loaded.issues,
-            *exc.issues,
-            *_check(FlowTree(loaded=loaded, model_dir=path.parent), project_dir, imports),
-        ]
+        own = _check(FlowTree(loaded=loaded, model_dir=path.parent), project_dir, imports)
+        issues = [*loaded.issues, *exc.issues, *own]
+        return sorted(issues, key=lambda issue: (issue.place.file != str(path), issue.place, issue.code))
     return [*loaded.issues, *_check(tree, project_dir, imports)]
 
 
@@ -133,8 +167,16 @@ def prepare_flow(
         UsageError: the file or the profile is not there.
     """
     files = ON_DISK if snapshot is None else snapshot.files_in(path.parent)
+    project = find_project(path, project_dir)
     loaded = load_spec(path, profile=profile, environ=environ, require_environment=require_environment, files=files)
-    tree = load_flows(loaded, profile=profile, environ=environ, require_environment=require_environment, files=files)
+    tree = load_flows(
+        loaded,
+        profile=profile,
+        environ=environ,
+        require_environment=require_environment,
+        files=files,
+        project=project if snapshot is None else None,
+    )
     issues = _check(tree, project_dir, imports=True) if imports else []
     errors = [
         msgspec.structs.replace(issue, severity="error")
@@ -156,6 +198,7 @@ def prepare_flow(
             compiler.functions, max_calls=max_calls, max_threads=max(MAX_THREADS, max_calls or 0)
         ),
         models=compiler.models,
+        project=project,
         secrets=_secrets(tree),
     )
 

@@ -4,6 +4,7 @@ Servers differ in the small things (the name of the reasoning, whether a call's 
 is called); here is the one place that knows how.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
@@ -131,7 +132,7 @@ def parse_reply(body: bytes) -> Reply:
     try:
         completion = _COMPLETIONS.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise BrokenReply(str(exc)) from exc
+        completion = _decoded_leniently(body, exc)
     choice = completion.choices[0]
     message = choice.message
     calls = _calls(message)
@@ -143,6 +144,18 @@ def parse_reply(body: bytes) -> Reply:
         usage=_usage(completion.usage),
         refusal=message.refusal or None,
     )
+
+
+def _decoded_leniently(body: bytes, wrong: Exception) -> _Completion:
+    """Read a body that holds half of a surrogate pair, or bytes that are no UTF-8: its texts are mended afterwards.
+
+    Raises:
+        BrokenReply: that was not what is ``wrong`` with it.
+    """
+    try:
+        return msgspec.convert(json.loads(body.decode(errors="replace")), _Completion)
+    except (ValueError, RecursionError):
+        raise BrokenReply(str(wrong)) from wrong
 
 
 def _calls(message: _Message) -> tuple[ToolCall, ...]:
@@ -158,7 +171,7 @@ def _calls(message: _Message) -> tuple[ToolCall, ...]:
 
 def _arguments(arguments: str | dict[str, Any] | None) -> str:
     if isinstance(arguments, dict):
-        return msgspec.json.encode(arguments).decode()
+        return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
     return arguments or ""
 
 

@@ -121,7 +121,11 @@ class Batch:
         if self._options.durable and result["status"] in OPEN:
             self.open[result["status"]] += 1  # it is in the journal, and has no result yet
             return
-        self._results.write(result)
+        try:
+            self._results.write(result)
+        except (TypeError, ValueError) as exc:  # there is something in it that no JSON has: that costs this row only
+            result = {"id": result["id"], "row": result["row"], **_bug(result["row"], exc)}
+            self._results.write(result)
         self.done += 1
         self.failed += result["status"] != SUCCEEDED
         limit = self._options.fail_after
@@ -152,9 +156,9 @@ def run_by(drive: Callable[[Row], Awaitable[Result]], *, messages: bool) -> RunR
         except FlowrunError as exc:
             if not isinstance(exc, Bug):
                 raise
-            return _bug(row, exc)
+            return _bug(row.number, exc)
         except Exception as exc:
-            return _bug(row, exc)
+            return _bug(row.number, exc)
         return result_data(result, messages=messages)
 
     return run_row
@@ -170,8 +174,8 @@ def result_data(result: Result, *, messages: bool) -> dict[str, Any]:
     return {**outcome_of(result), **waiting_of(result), **(messages_of(result) if messages else {})}
 
 
-def _bug(row: Row, exc: Exception) -> dict[str, Any]:
-    _log.error("row %s: a bug in flowrun; please report it", row.number, exc_info=exc)
+def _bug(row: int, exc: Exception) -> dict[str, Any]:
+    _log.error("row %s: a bug in flowrun; please report it", row, exc_info=exc)
     return failed_result(Failure(name="flowrun.bug", message=f"{type(exc).__name__}: {exc}"))
 
 

@@ -6,7 +6,6 @@ A row that cannot be read is a row too: it says what is wrong with it, and stops
 import codecs
 import csv
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -15,6 +14,7 @@ import msgspec
 
 from flowrun.adapters.json_values import NotJSON, to_json
 from flowrun.errors import UsageError
+from flowrun.machine.strict_json import parse_json
 from flowrun.spec import JSON, Spec
 
 ID: Final = "id"
@@ -146,7 +146,7 @@ class RowFile:
         if "string" in (kinds if isinstance(kinds, list) else [kinds]):
             return cell
         try:
-            return json.loads(cell)
+            return parse_json(cell)
         except ValueError:
             return cell  # the input's own schema says what is wrong with it
 

@@ -1,5 +1,6 @@
 """FR505: every JSON Schema that a spec holds is a schema itself."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -9,6 +10,16 @@ from flowrun.graph import compile_schema
 from flowrun.spec import JSON, Chat, Wait
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_DIALECTS: Final = frozenset(
+    {
+        _DIALECT,
+        "https://json-schema.org/draft/2019-09/schema",
+        *(f"http://json-schema.org/draft-0{number}/schema" for number in (4, 6, 7)),
+    }
+)
+_ELSEWHERE: Final = re.compile(r"Resource ('.*') is not present in a registry.*")
+_DATA: Final = frozenset({"enum", "const", "default", "examples"})
+"""Keywords whose values are data, not schemas."""
 
 
 def check_schemas(subject: Subject) -> Iterator[Issue]:
@@ -31,15 +42,34 @@ def _schema(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterato
     import jsonschema_rs
 
     plain = dict(schema)
+    if foreign := list(_foreign_dialects(plain, path)):
+        for where, dialect in foreign:
+            message = f"{dialect!r} names no version of JSON Schema that is known"
+            yield subject.issue("FR505", where, message, f"leave $schema out, or write {_DIALECT}")
+        return
     if not jsonschema_rs.meta.is_valid({"$schema": _DIALECT, **plain}):
         yield from _explain(subject, path, plain)
         return
     try:
-        jsonschema_rs.Draft202012Validator(plain)
-    except (ValueError, jsonschema_rs.ReferencingError) as exc:
-        said = str(exc).partition("\n")[0]  # what follows shows the schema to itself
+        compile_schema(plain)
+    except ValueError as exc:
+        said = _ELSEWHERE.sub(r"it refers to \1, and nothing is fetched", str(exc).partition("\n")[0])
         remedy = "a reference must lead to a part of this schema, and a pattern must be a regular expression"
         yield subject.issue("FR505", path, f"no usable JSON Schema: {said}", remedy)
+
+
+def _foreign_dialects(schema: JSON, path: Path) -> Iterator[tuple[Path, str]]:
+    """Give the values of ``$schema`` in a schema that are not known; the validator would fetch them."""
+    if isinstance(schema, list):
+        for index, item in enumerate(schema):
+            yield from _foreign_dialects(item, (*path, index))
+    elif isinstance(schema, Mapping):
+        for key, value in schema.items():
+            if key == "$schema" and isinstance(value, str):
+                if value.removesuffix("#") not in _DIALECTS:
+                    yield (*path, key), value
+            elif key not in _DATA:
+                yield from _foreign_dialects(value, (*path, key))
 
 
 def _explain(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterator[Issue]:

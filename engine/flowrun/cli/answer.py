@@ -1,7 +1,6 @@
 """``flowrun answer``: somebody answers a durable run that waits, and it goes on."""
 
 import asyncio
-import json
 import os
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from flowrun.durable import Standing, standing_of
 from flowrun.errors import NobodyAnswers, UsageError
 from flowrun.events import Answered, AskPerson
 from flowrun.graph import compile_schema
+from flowrun.machine.strict_json import parse_json
 from flowrun.runner import Result
 from flowrun.spec import JSON
 
@@ -97,10 +97,10 @@ def read_value(text: str, ask: AskPerson) -> JSON:
         UsageError: it is no JSON, or not what the state asks for.
     """
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError as exc:
         raise UsageError(f"--value {text}: no JSON: {exc}; a text needs its quotes: '\"yes\"'") from exc
-    if (wrong := compile_schema(ask.schema)(value)) is not None:
+    if wrong := compile_schema(ask.schema)(value):
         raise UsageError(f"--value {text}: not what state {ask.state} asks for: {wrong}")
     return value
 

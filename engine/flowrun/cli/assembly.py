@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from flowrun.loading import redact
+from flowrun.errors import BackendError
+from flowrun.loading import lies_in, redact
 from flowrun.ports import ModelBackend
 from flowrun.prepare import Flow
 from flowrun.spec import Model
@@ -24,7 +25,7 @@ def backends_of(flow: Flow, settings: Settings) -> dict[str, ModelBackend]:
     """Make a backend, not yet started, for each model that some chat state asks."""
     secrets = flow.secrets
     return {
-        name: make_backend(bound.model, bound.folder, lambda text: redact(text, secrets), settings)
+        name: make_backend(bound.model, bound.folder, flow.project, lambda text: redact(text, secrets), settings)
         for name, bound in flow.models.items()
     }
 
@@ -53,8 +54,14 @@ def calm_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def make_backend(model: Model, folder: Path, redacted: Callable[[str], str], settings: Settings) -> ModelBackend:
-    """Make the backend that a model asks for; ``folder`` is the spec's."""
+def make_backend(
+    model: Model, folder: Path, project: Path, redacted: Callable[[str], str], settings: Settings
+) -> ModelBackend:
+    """Make the backend that a model asks for; ``folder`` is the spec's, and lies in the ``project``.
+
+    Raises:
+        BackendError: scripted replies are not to be read, or wrong.
+    """
     match model.backend:
         case "vllm":
             from flowrun.adapters.vllm import VllmBackend
@@ -67,4 +74,6 @@ def make_backend(model: Model, folder: Path, redacted: Callable[[str], str], set
         case "scripted":
             from flowrun.adapters.scripted import ScriptedBackend, load_replies
 
+            if not lies_in(folder / model.name, project):
+                raise BackendError(f"the scripted replies {model.name} lie outside of the project {project}")
             return ScriptedBackend(load_replies(folder / model.name))

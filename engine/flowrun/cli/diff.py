@@ -14,7 +14,7 @@ from flowrun.changes import Change, Impact, Side, Verdict, classify_sides, judge
 from flowrun.cli.git import Repository
 from flowrun.cli.report import colours_wanted, render_text
 from flowrun.cli.specs import find_specs, is_spec
-from flowrun.errors import Issue, SpecError, UsageError, dotted
+from flowrun.errors import Bug, FlowrunError, Issue, SpecError, UsageError, crashed, dotted
 from flowrun.loading import Loaded, parse_text
 
 _COLOURS: Final[dict[Impact, str]] = {"breaking": "red", "compatible": "green", "internal": "blue"}
@@ -83,10 +83,20 @@ def _compare_with_commit(base: str, paths: Sequence[Path]) -> Iterator[Compariso
         shown = repository.shown(name)
         if name not in now:
             yield Comparison(file=shown, note=f"deleted since {base}: whoever runs it has to change")
-        elif name not in old:
-            yield _only_new(_read(now[name]), shown, f"new since {base}")
         else:
-            yield _compare(_decoded(old[name]), f"{base}:{shown}", _read(now[name]), shown)
+            try:
+                yield _compare_one(old.get(name), now[name], shown, base)
+            except Exception as exc:
+                if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
+                    raise
+                yield Comparison(file=shown, note="was not compared", issues=[crashed(shown, exc)])
+
+
+def _compare_one(old: bytes | None, new: Path, shown: str, base: str) -> Comparison:
+    """Compare a file with what it was at a commit; ``old`` is None if it was not there."""
+    if old is None:
+        return _only_new(_read(new), shown, f"new since {base}")
+    return _compare(_decoded(old), f"{base}:{shown}", _read(new), shown)
 
 
 def _only_new(text: str, file: str, note: str) -> Comparison:

@@ -11,6 +11,7 @@ from flowrun.adapters.threads import DaemonThreads
 from flowrun.errors import NobodyAnswers
 from flowrun.events import AskPerson
 from flowrun.graph import compile_schema
+from flowrun.machine.strict_json import parse_json
 from flowrun.spec import JSON
 
 
@@ -67,7 +68,7 @@ def read_answer(text: str, schema: Mapping[str, JSON]) -> JSON:
     if schema.get("type") == "string":
         return text
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text
 

@@ -1,7 +1,6 @@
 """``flowrun resume``: durable runs go on where they stood."""
 
 import asyncio
-import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from flowrun.cli.streams import answer_stream
 from flowrun.durable import KeptFlow
 from flowrun.errors import FlowrunError, UsageError
 from flowrun.events import CallFunction
+from flowrun.machine.strict_json import parse_json
 from flowrun.runner import Again, Decide, Done, Result
 
 MAX_LIVE: Final = 256
@@ -101,7 +101,7 @@ def read_decision(*, assume_done: bool, value: str | None, run_again: bool, key:
     if not assume_done and not run_again:
         return None
     try:
-        given = None if value is None else json.loads(value)
+        given = None if value is None else parse_json(value)
     except ValueError as exc:
         raise UsageError(f"--value {value}: no JSON: {exc}") from exc
 

@@ -1,7 +1,6 @@
 """``flowrun run``: one conversation. The answer goes to stdout and nothing else does; progress goes to stderr."""
 
 import asyncio
-import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from flowrun.cli.people import people_here
 from flowrun.cli.streams import answer_stream
 from flowrun.durable import KeptFlow, keep_flow
 from flowrun.errors import UsageError
+from flowrun.machine.strict_json import parse_json
 from flowrun.prepare import Flow, prepare_flow
 from flowrun.runner import Result, Runner, with_defaults
 from flowrun.spec import JSON, Spec
@@ -106,7 +106,7 @@ def read_inputs_file(file: TextIO | None) -> Mapping[str, JSON]:
     if file is None:
         return {}
     try:
-        inputs = json.load(file)
+        inputs = parse_json(file.read())
     except ValueError as exc:
         raise UsageError(f"--inputs {file.name}: no JSON: {exc}") from exc
     if not isinstance(inputs, dict):
@@ -133,6 +133,6 @@ def _parse_value(name: str, text: str, schema: Mapping[str, JSON]) -> JSON:
     if "string" in (kinds if isinstance(kinds, list) else [kinds]):
         return text
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError as exc:
         raise UsageError(f"-i {name}={text}: the input is declared as {kinds}, and the value is no JSON") from exc

@@ -18,6 +18,7 @@ _FAMILIES: Final = {
     "FR5": "tools, entrypoints and JSON Schemas",
     "FR6": "models, sampling and engine arguments",
     "FR7": "references and versions",
+    "FR9": "flowrun itself",
 }
 
 _PREFACE: Final = """\

@@ -11,9 +11,17 @@ _IS_SPEC: Final = re.compile(rb"^[\"']?flowrun[\"']?\s*:", re.MULTILINE)
 def find_specs(path: Path) -> Iterator[Path]:
     """Give the specs below a folder, sorted: YAML files with a top-level key ``flowrun``. A file stands for itself."""
     if path.is_dir():
-        yield from sorted(file for file in path.rglob("*") if _may_be_spec(file, path) and is_spec(file.read_bytes()))
+        yield from sorted(file for file in path.rglob("*") if _may_be_spec(file, path) and _is_spec(file))
     else:
         yield path
+
+
+def _is_spec(file: Path) -> bool:
+    """Tell whether a file is a spec; one that cannot be read may be, and whoever reads it says why."""
+    try:
+        return is_spec(file.read_bytes())
+    except OSError:
+        return True
 
 
 def is_spec(content: bytes) -> bool:

@@ -66,7 +66,8 @@ def _is_descriptor(stream: TextIO | None) -> bool:
 def _stream_like(stream: TextIO | None, descriptor: int) -> TextIO:
     if stream is None:
         return open(descriptor, "w", encoding="utf-8")
-    return open(descriptor, "w", encoding=stream.encoding, errors=stream.errors)
+    errors = "backslashreplace" if stream.errors == "strict" else stream.errors  # an encoding may lack characters
+    return open(descriptor, "w", encoding=stream.encoding, errors=errors)
 
 
 def _flush(stream: TextIO | None) -> None:

@@ -9,13 +9,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path as FilePath
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
 from flowrun.errors import FlowrunError
+from flowrun.loading.project import PROJECT_MARKS
 from flowrun.loading.suggestions import closest
-
-PROJECT_MARKS: Final = (".git", "pyproject.toml")
-"""A folder with one of these is the topmost one that a module is looked for in."""
 
 
 class EntrypointError(FlowrunError):

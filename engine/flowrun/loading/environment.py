@@ -16,6 +16,7 @@ from flowrun.errors import Issue, Path
 from flowrun.loading.document import Document, issue_at
 from flowrun.loading.scalars import NotJSON, read_scalar
 from flowrun.spec import JSON
+from flowrun.unicode import fault_of
 
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _INSIDE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -105,6 +106,9 @@ class _Substitution:
             return reference[0]
         name, default = inside.groups()
         value = self._environ.get(name)
+        if value is not None and (wrong := fault_of(value)):
+            self._refuse("FR131", path, f"the environment variable {name} is no text: {wrong}", "set it to valid UTF-8")
+            return reference[0]
         if value is None and default is None:
             if not self._required:
                 return reference[0]

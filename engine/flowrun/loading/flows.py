@@ -1,14 +1,19 @@
 """A flow with its sub-flows: files are loaded as they are, local flows take what they lack from their file."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
+from typing import Final
 
 import msgspec
 
 from flowrun.errors import Issue, Path, SpecError
 from flowrun.loading.document import issue_at
 from flowrun.loading.load import ON_DISK, Files, Loaded, load_spec
+from flowrun.loading.project import lies_in
 from flowrun.spec import Flow, Map, Parallel, Spec
+
+_HAS_KEY: Final = re.compile(rb"(?:^|[{,])\s*[\"']?flowrun[\"']?\s*:", re.MULTILINE)
 
 
 class FlowTree(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,15 +47,22 @@ def load_flows(
     environ: Mapping[str, str] = {},
     require_environment: bool = True,
     files: Files = ON_DISK,
+    project: FilePath | None = None,
 ) -> FlowTree:
-    """Load the sub-flows of a spec, and theirs. What a reference leads to nowhere is left out: the checks tell of it.
+    """Load the sub-flows of a spec, and theirs. A local flow that is not there is left out: the checks tell of it.
 
-    A sub-flow's file is loaded with the same profile where it has one of that name.
+    A sub-flow's file is loaded with the same profile where it has one of that name. It must lie in the ``project``, if
+    one is given, and be a spec: of any other file nothing is read or shown.
 
     Raises:
         SpecError: everything that is wrong with the files of sub-flows, and sub-flows that run themselves.
     """
-    return _Loader(profile, environ, require_environment, files).tree(loaded, (), _folder(loaded), ())
+    return _Loader(profile, environ, require_environment, files, project).tree(loaded, (), _folder(loaded), ())
+
+
+def may_be_spec(content: bytes) -> bool:
+    """Tell whether a file may be meant as a spec: errors show nothing of any other."""
+    return _HAS_KEY.search(content) is not None
 
 
 def references(spec: Spec) -> Iterator[tuple[Path, str]]:
@@ -64,14 +76,31 @@ def references(spec: Spec) -> Iterator[tuple[Path, str]]:
                     yield ("states", name, "branches", branch, "flow"), part.flow
 
 
+class _NoSpec(Exception):
+    """A reference leads to no spec; nothing of what it leads to is told."""
+
+    def __init__(self, code: str, message: str, remedy: str) -> None:
+        self.code = code
+        self.remedy = remedy
+        super().__init__(message)
+
+
 class _Loader:
     """One pass over a tree of flows. A flow is known by its file and, if it is a local one, its name."""
 
-    def __init__(self, profile: str | None, environ: Mapping[str, str], require_environment: bool, disk: Files) -> None:
+    def __init__(
+        self,
+        profile: str | None,
+        environ: Mapping[str, str],
+        require_environment: bool,
+        disk: Files,
+        project: FilePath | None,
+    ) -> None:
         self._profile = profile
         self._environ = environ
         self._require_environment = require_environment
         self._disk = disk
+        self._project = project
         self._files: dict[FilePath, Loaded] = {}
 
     def tree(
@@ -88,6 +117,9 @@ class _Loader:
                 child = self._child(loaded, base, reference)
             except SpecError as exc:
                 issues += exc.issues
+                continue
+            except _NoSpec as exc:
+                issues.append(issue_at(loaded.document, exc.code, (*base, *path), str(exc), exc.remedy))
                 continue
             if child is None:
                 continue
@@ -113,17 +145,26 @@ class _Loader:
             own = loaded.spec.flows[name]
             found = msgspec.structs.replace(loaded, spec=inherit(loaded.spec, own))
             return found, _declared(loaded, base, name), bool(own.models)
-        path = FilePath(loaded.document.file).parent / reference
-        if not self._disk.has(path):
-            return None
-        file = self._file(path)
+        file = self._file(FilePath(loaded.document.file).parent / reference, reference)
         models = file.spec.models or loaded.spec.models
         whole = msgspec.structs.replace(file, spec=msgspec.structs.replace(file.spec, models=models))
         return whole, (), bool(file.spec.models)
 
-    def _file(self, path: FilePath) -> Loaded:
+    def _file(self, path: FilePath, reference: str) -> Loaded:
+        """Load a file, once.
+
+        Raises:
+            _NoSpec: it is not there, not of the project, or no spec.
+        """
         key = path.resolve()
         if key not in self._files:
+            if self._project is not None and not lies_in(path, self._project):
+                remedy = "move it into the project, or name a folder around both with --project-dir"
+                raise _NoSpec("FR709", f"the file {reference!r} lies outside of the project {self._project}", remedy)
+            if not self._disk.has(path):
+                raise _NoSpec("FR706", f"there is no file {reference!r}", "give its path relative to this spec's file")
+            if not may_be_spec(self._disk.read(path)):
+                raise _NoSpec("FR709", f"the file {reference!r} is no spec", "a spec has a top-level key 'flowrun'")
             self._files[key] = self._load(path)
         return self._files[key]
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from flowrun.errors import Issue, SpecError, UsageError
+from flowrun.errors import Issue, SpecError, UnreadableFile
 from flowrun.loading.document import Document
 from flowrun.loading.environment import substitute
 from flowrun.loading.parse import parse_spec
@@ -42,16 +42,16 @@ class Files:
         """Give a file's bytes.
 
         Raises:
-            UsageError: it cannot be read.
+            UnreadableFile: it cannot be read.
         """
         try:
             return path.read_bytes()
         except FileNotFoundError as error:
-            raise UsageError(f"there is no file {path}") from error
+            raise UnreadableFile(f"there is no file {path}") from error
         except IsADirectoryError as error:
-            raise UsageError(f"{path} is a directory; name a spec in it") from error
+            raise UnreadableFile(f"{path} is a directory; name a spec in it") from error
         except (OSError, ValueError) as error:
-            raise UsageError(f"{path} cannot be read: {error}") from error
+            raise UnreadableFile(f"{path} cannot be read: {error}") from error
 
 
 class KeptFiles(Files):
@@ -69,7 +69,7 @@ class KeptFiles(Files):
         try:
             return self._contents[path.resolve()]
         except KeyError:
-            raise UsageError(f"there was no file {path}") from None
+            raise UnreadableFile(f"there was no file {path}") from None
 
 
 ON_DISK: Final = Files()

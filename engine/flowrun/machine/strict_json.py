@@ -1,19 +1,21 @@
 """JSON that a model wrote, taken strictly (RFC 8259): what is ambiguous is refused, never guessed."""
 
 import json
+import math
 from typing import Final
 
 import msgspec
 
 from flowrun.spec import JSON
+from flowrun.unicode import fault_of
 
 _MAX_DEPTH: Final = 64
 _SPACE: Final = " \t\n\r"
 
 
 def parse_json(text: str) -> JSON:
-    """Parse JSON strictly (RFC 8259): no NaN, no key twice, no half characters, no nesting
-    beyond ``_MAX_DEPTH``.
+    """Parse JSON strictly (RFC 8259): no NaN, no infinite number, no key twice, no half characters, no nesting beyond
+    ``_MAX_DEPTH``.
 
     Raises:
         ValueError: it is not that, with the reason.
@@ -21,8 +23,8 @@ def parse_json(text: str) -> JSON:
     value = _decode(text)
     if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper_than(value, _MAX_DEPTH):
         raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
-    if "\\u" in text or not text.isascii():
-        _check_characters(value)
+    if ("\\u" in text or not text.isascii()) and (wrong := fault_of(value)):
+        raise ValueError(wrong)
     return value
 
 
@@ -33,14 +35,6 @@ def _decode(text: str) -> JSON:
         return _DECODER.decode(text) if text[end:].lstrip(_SPACE) else value
     except RecursionError as exc:
         raise ValueError("it is nested too deeply") from exc
-
-
-def _check_characters(value: JSON) -> None:
-    """Refuse half of a surrogate pair: Python keeps it as a character, and nothing else takes it for one."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as exc:
-        raise ValueError(f"it holds {exc.object[exc.start]!a}, which is half of a character") from exc
 
 
 def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
@@ -56,6 +50,13 @@ def _constant(name: str) -> JSON:
     raise ValueError(f"{name} is no JSON number")
 
 
+def _real_number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return number
+
+
 def _deeper_than(value: JSON, levels: int) -> bool:
     if not isinstance(value, (dict, list)):
         return False
@@ -64,7 +65,7 @@ def _deeper_than(value: JSON, levels: int) -> bool:
     return any(_deeper_than(v, levels - 1) for v in (value.values() if isinstance(value, dict) else value))
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_real_number)
 
 
 def parse_leniently(arguments: str) -> JSON:

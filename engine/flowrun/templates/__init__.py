@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowrun.spec import Template
 from flowrun.templates.limits import MAX_LENGTH, TemplateError, begin
-from flowrun.templates.writing import as_native, as_text
+from flowrun.templates.writing import as_native, as_text, as_well_formed
 
 if TYPE_CHECKING:
     from jinja2 import nodes
@@ -155,7 +155,7 @@ def _compiled_text(shown: str, tree: "nodes.Template") -> Callable[[Scope], str]
                 if length > MAX_LENGTH:
                     raise TemplateError(f"the text is too large: {MAX_LENGTH:,} characters are the most")
                 parts.append(part)
-            return "".join(parts)
+            return as_well_formed("".join(parts))
 
         begin()
         text: str = guarded(shown, run)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from flowrun.spec import JSON
 from flowrun.templates.limits import TemplateError, check_length, check_weight, counted
+from flowrun.unicode import fault_of
 
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _LISTED: Final = (Iterator, range, KeysView, ValuesView, Set, list, tuple)
@@ -71,9 +72,23 @@ def as_native(value: Any) -> JSON:
         TemplateError: it is no JSON value, or too large.
     """
     if type(value) in _PLAIN:
-        return value
+        return as_well_formed(value) if type(value) is str else value
     check_weight(value)
-    return value if _is_plain(value) else _made_plain(value)
+    value = value if _is_plain(value) else _made_plain(value)
+    if wrong := fault_of(value):
+        raise TemplateError(f"it gave a value that cannot be written down: {wrong}")
+    return value
+
+
+def as_well_formed(text: str) -> str:
+    """Give a text that a template made.
+
+    Raises:
+        TemplateError: it holds half of a surrogate pair.
+    """
+    if not text.isascii() and (wrong := fault_of(text)):
+        raise TemplateError(f"it gave a text that cannot be written down: {wrong}")
+    return text
 
 
 def _is_plain(value: Any) -> bool:

@@ -10,7 +10,7 @@ from flowrun.adapters.scripted import ScriptedReply
 from flowrun.errors import Issue, SpecError, UsageError
 from flowrun.errors import Path as DocumentPath
 from flowrun.graph import Graph
-from flowrun.loading import Document, issue_at
+from flowrun.loading import Document, issue_at, may_be_spec
 from flowrun.loading.parse import parse_duration
 from flowrun.loading.schema import check_schema
 from flowrun.loading.suggestions import suggest
@@ -140,11 +140,14 @@ def _check_files(suite: Suite) -> Iterator[Issue]:
     if not suite.flow.is_file():
         message = f"there is no file {document.value['flow']!r}"
         yield issue_at(document, "FR706", ("flow",), message, "give the spec's path relative to this file")
-    for case in suite.cases:
+    elif not may_be_spec(suite.flow.read_bytes()):
+        message = f"the file {document.value['flow']!r} is no spec"
+        yield issue_at(document, "FR709", ("flow",), message, "a spec has a top-level key 'flowrun'")
+    for case, test in zip(suite.cases, document.value["tests"], strict=True):
         if case.cassette is not None and not case.cassette.is_file():
-            name = case.cassette.relative_to(suite.path.parent)
             remedy = f"record it: flowrun {suite.flow} --record {case.cassette}"
-            yield issue_at(document, "FR706", (*case.at, "cassette"), f"there is no file '{name}'", remedy)
+            message = f"there is no file {test['cassette']!r}"
+            yield issue_at(document, "FR706", (*case.at, "cassette"), message, remedy)
 
 
 def _check_tests(suite: Suite) -> Iterator[Issue]:

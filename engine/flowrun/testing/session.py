@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -66,9 +67,16 @@ class Session:
         self._readers = Readers(open_reader, self._loop)
 
     def run(self, suite: Suite, case: Case) -> Verdict:
-        """Run one test. Never raises because of what the test or its flow is like."""
+        """Run one test. Never raises because of what the test or its flow is like, nor for a bug that one shows."""
         begun = time.perf_counter()
-        verdict = self._run(suite, case)
+        try:
+            verdict = self._run(suite, case)
+        except Exception as exc:
+            lines = tuple("".join(traceback.format_exception(exc)).splitlines())
+            problem = Problem(
+                what="flowrun failed on this test: this is a bug in flowrun; please report it", lines=lines
+            )
+            verdict = msgspec.structs.replace(_verdict(suite, case), status="failed", problems=(problem,))
         return msgspec.structs.replace(verdict, seconds=time.perf_counter() - begun)
 
     def close(self) -> None:
@@ -86,9 +94,7 @@ class Session:
         self.close()
 
     def _run(self, suite: Suite, case: Case) -> Verdict:
-        verdict = Verdict(
-            file=str(suite.path), name=case.name, place=place_of(suite.document, case.at), status="passed"
-        )
+        verdict = _verdict(suite, case)
         try:
             flow = self._flow(suite.flow, case.profile)
             if issues := check_case(suite, case, flow.graph):
@@ -207,6 +213,10 @@ class _Play:
     async def _read(self, request: AskModel, written: Reply) -> Reply:
         reader = await self._readers.reader_of(self._flow.models[request.model])
         return await reader.read_text(request, written)
+
+
+def _verdict(suite: Suite, case: Case) -> Verdict:
+    return Verdict(file=str(suite.path), name=case.name, place=place_of(suite.document, case.at), status="passed")
 
 
 async def _end_others() -> None:

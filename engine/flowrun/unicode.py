@@ -1,0 +1,76 @@
+"""Text as it comes in and as it goes out: valid Unicode in, and out to people nothing that a terminal would obey. Pure.
+
+Python's texts may hold half of a surrogate pair, which no file, server or terminal takes. Terminals, CI logs and pages
+obey control characters, and bidirectional ones show a text in another order than it has.
+"""
+
+import re
+import unicodedata
+from typing import Any, Final
+
+import msgspec
+
+MARK: Final = "\N{REPLACEMENT CHARACTER}"
+"""Stands for a character that cannot be shown."""
+
+_HALF: Final = re.compile("[\ud800-\udfff]")
+_COMMAND: Final = re.compile(r"^([^\S\n]*)::|##(?=\[|vso|teamcity)", re.MULTILINE)
+"""What GitHub Actions, Azure Pipelines and TeamCity take for a command where a line of a log begins with it."""
+
+
+def well_formed(text: str) -> str:
+    """Return a text as valid Unicode: two halves of a pair are put together, a single one becomes a mark."""
+    if text.isascii() or not _HALF.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def escape_halves(json_text: str) -> str:
+    r"""Return a JSON text as valid Unicode with the same meaning: half of a pair is written as ``\ud83d``."""
+    if json_text.isascii():
+        return json_text
+    return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", json_text)
+
+
+def fault_of(value: Any) -> str | None:
+    """Say why a JSON value cannot be written down: half of a surrogate pair is in it, or a key. None if it can be."""
+    try:
+        msgspec.json.encode(value)
+    except UnicodeEncodeError as exc:
+        return f"it holds {exc.object[exc.start]!a}, which is half of a character"
+    return None
+
+
+def printable(text: str) -> str:
+    """Return a text as terminals and logs may show it: one character for one, but four blanks for a tab.
+
+    Control characters (but line breaks), bidirectional and other invisible ones, and halves of a pair become a mark; so
+    does what a CI system would take for a command.
+    """
+    if not text.isprintable():
+        text = "".join(map(_shown, text))
+    return _COMMAND.sub(_defused, text) if ":" in text or "#" in text else text
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character == "\n" or unicodedata.category(character) == "Zs":
+        return character
+    return "    " if character == "\t" else MARK
+
+
+def _defused(found: re.Match[str]) -> str:
+    return f"{MARK}#" if found[1] is None else f"{found[1]}{MARK}:"
+
+
+def printable_json(text: str) -> str:
+    """Return a JSON text with the same meaning that holds no character which ``printable`` marks."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t\r" or c == " " else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) == "Zs":
+        return character
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

@@ -35,8 +35,10 @@ class KeptFlow(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digest(self) -> str:
         """Give what the journal knows it by."""
-        place = msgspec.json.encode((self.path, self.project_dir, self.snapshot.digest))
-        return hashlib.sha256(place).hexdigest()
+        place: list[object] = [self.path, self.project_dir, self.snapshot.digest]
+        if self.snapshot.variables:
+            place.append(sorted(self.snapshot.variables.items()))
+        return hashlib.sha256(msgspec.json.encode(place)).hexdigest()
 
     def prepare(
         self,
@@ -52,7 +54,7 @@ class KeptFlow(msgspec.Struct, frozen=True, kw_only=True):
             SpecError: it cannot run any more, such as with the functions that there are today.
         """
         return self._prepare(
-            environ,
+            self.snapshot.environment(environ),
             require_environment=require_environment,
             imports=imports,
             max_calls=max_calls,

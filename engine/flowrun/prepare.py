@@ -24,6 +24,7 @@ from flowrun.loading import (
     load_flows,
     load_spec,
 )
+from flowrun.loading.document import MASKED
 from flowrun.ports import Functions
 from flowrun.snapshots import Snapshot, flow_name
 from flowrun.spec import JSON, Call, Chat, Model, Tool
@@ -47,7 +48,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
 
     ``tree`` has the files and places of all of them. ``models`` are those that some chat state asks, by the names of
     the backends that shall run them; ``project`` is the folder that holds what they include. ``secrets`` are the values
-    from the environment, with what to show in their place.
+    of secret variables, each with what every exit shows in its place.
     """
 
     loaded: Loaded
@@ -199,12 +200,8 @@ def prepare_flow(
         ),
         models=compiler.models,
         project=project,
-        secrets=_secrets(tree),
+        secrets={value: f"${{{name}}}" for name, value in tree.variables.secrets.items() if len(value) >= MASKED},
     )
-
-
-def _secrets(tree: FlowTree) -> dict[str, str]:
-    return {secret: name for flow in tree.walk() for secret, name in flow.loaded.document.secrets.items()}
 
 
 class _Compiler:

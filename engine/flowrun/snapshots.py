@@ -1,8 +1,8 @@
 """A flow as it is when a run begins: what a batch or a durable run belongs to, and goes on with.
 
-It holds what decides a run's transitions: the texts of the spec and its sub-flows, and the tools as the models are told
-of them. Variables stay ``${VAR}`` in it, so no secret is kept. The digest is that of a canonical form, which comments,
-other profiles and the folder that the files lie in do not change.
+It holds what decides a run's transitions: the texts of the spec and its sub-flows, the values of their variables, and
+the tools as the models are told of them. No secret is kept: in the texts it is ``${VAR}``. The digest is that of a
+canonical form, which comments, other profiles and the folder that the files lie in do not change.
 """
 
 import hashlib
@@ -19,13 +19,23 @@ from flowrun.spec import JSON
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow's files, by their paths relative to the folder of ``main``, and its tools, by flow and name."""
+    """A flow's files, by their paths relative to the folder of ``main``, and its tools, by flow and name.
+
+    ``variables`` are what the environment gave for those that are neither secret nor a server's address; they count
+    when a run goes on. The ``addresses`` that it gave count only where there are no others by then.
+    """
 
     digest: str
     main: str
     profile: str | None
     files: Mapping[str, str]
     tools: Mapping[str, Mapping[str, ToolDeclaration]]
+    variables: Mapping[str, str] = {}
+    addresses: Mapping[str, str] = {}
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Give the environment in which the flow is prepared as it was; secrets are those of ``environ``."""
+        return {**self.addresses, **environ, **self.variables}
 
     def files_in(self, folder: Path) -> KeptFiles:
         """Give the files as if they lay in and around a folder, where ``main`` would be."""
@@ -55,6 +65,8 @@ def take_snapshot(tree: FlowTree, graph: Graph, *, profile: str | None) -> Snaps
         profile=profile,
         files={name: document.text for name, document in documents.items()},
         tools=tools,
+        variables=tree.variables.values,
+        addresses=tree.variables.addresses,
     )
 
 

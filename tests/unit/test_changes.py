@@ -311,8 +311,8 @@ def side(text: str) -> Side:
     """Load one version as ``flowrun diff`` does."""
     plain = parse_text(text, require_environment=False)
     quick = parse_text(text, profile="quick") if "quick" in plain.document.value.get("profiles", {}) else None
-    profiles = {} if quick is None else {"quick": Side(spec=quick.spec, written=quick.document.variables)}
-    return Side(spec=plain.spec, written=plain.document.variables, profiles=profiles)
+    profiles = {} if quick is None else {"quick": Side(spec=quick.spec, written=quick.document.written)}
+    return Side(spec=plain.spec, written=plain.document.written, profiles=profiles)
 
 
 @pytest.mark.parametrize(

@@ -96,14 +96,14 @@ class OpenAIBackend:
 
     Args:
         model: with ``base_url``; its values are used as they are, nothing is taken from the environment.
-        redact: takes secrets out of a text; those in ``model`` itself are always taken out.
+        mask: takes secrets out of a text; those in ``model`` itself are always taken out.
     """
 
-    def __init__(self, model: Model, *, redact: Callable[[str], str] = str, max_retries: int = MAX_RETRIES) -> None:
+    def __init__(self, model: Model, *, mask: Callable[[str], str] = str, max_retries: int = MAX_RETRIES) -> None:
         self._model = model
         self._max_retries = max_retries
         self._url = _split(model.base_url or "")
-        self._redact = redact
+        self._mask = mask
         self._secrets = sorted(_secrets(model, self._url), key=len, reverse=True)
         self._name = model.name
         self._client: openai.AsyncOpenAI | None = None
@@ -149,7 +149,7 @@ class OpenAIBackend:
             return parse_reply(answer)
         except BrokenReply as exc:
             message = (
-                f"{self._server()} gave an answer that is no chat completion: {exc}; it begins: {_excerpt(answer)}"
+                f"{self._server()} gave an answer that is no chat completion: {exc}; it begins: {self._excerpt(answer)}"
             )
             raise ModelError("backend.unavailable", self._clean(message)) from self._showable(exc)
 
@@ -203,7 +203,7 @@ class OpenAIBackend:
         try:
             return [model.id for model in _MODELS.decode(answer).data]
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            message = f"{self._server()} lists no models at /models: {exc}; its answer begins: {_excerpt(answer)}"
+            message = f"{self._server()} lists no models at /models: {exc}; its answer begins: {self._excerpt(answer)}"
             raise BackendError(self._clean(f"{message}; {_BASE_URL_REMEDY}")) from self._showable(exc)
 
     def _pick(self, served: list[str]) -> str:
@@ -221,11 +221,26 @@ class OpenAIBackend:
 
     def _model_error(self, exc: Exception) -> ModelError:
         name, what, remedy = _meaning(exc)
-        said = _said(exc)
+        said = self._said(exc)
         if name == "model.request_refused" and TOO_LONG.search(f"{said} {getattr(exc, 'code', None)}"):
             name, what, remedy = "model.context_overflow", "says that the prompt does not fit", ""
         message = f"{self._server()} {what}: {said}"
         return ModelError(name, self._clean(f"{message}; {remedy}" if remedy else message))
+
+    def _said(self, exc: Exception) -> str:
+        """Give the server's own words, else those of the error at the bottom."""
+        body, status = getattr(exc, "body", None), getattr(exc, "status_code", None)
+        if isinstance(body, dict):
+            body = next((body[key] for key in ("message", "detail", "error") if body.get(key)), body)
+        *_, bottom = _chain(exc)
+        text = self._excerpt(str(body)) if body else self._excerpt(str(bottom)) or type(bottom).__name__
+        return text if status is None else f"{text} (HTTP {status})"
+
+    def _excerpt(self, text: str | bytes) -> str:
+        """Give the beginning of a text; the secrets go first, for a part of one would not be known any more."""
+        shown = self._clean(text if isinstance(text, str) else text.decode(errors="replace"))
+        shown = " ".join(shown.split())
+        return shown if len(shown) <= MAX_EXCERPT else f"{shown[:MAX_EXCERPT]} ..."
 
     def _server(self) -> str:
         return f"the server {self._shown_url()} (model {self._name!r})"
@@ -238,7 +253,7 @@ class OpenAIBackend:
     def _clean(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return self._redact(text)
+        return self._mask(text)
 
     def _showable(self, exc: Exception) -> Exception | None:
         """Give the error as a cause that a traceback may show, or None if it holds a secret."""
@@ -262,22 +277,6 @@ def _meaning(exc: Exception) -> _Meaning:
     if name == "APITimeoutError" and not (isinstance(bottom, TimeoutError) or "Timeout" in type(bottom).__name__):
         name = "APIConnectionError"  # the SDK over aiohttp calls every lost connection a timeout
     return MEANINGS[name]
-
-
-def _said(exc: Exception) -> str:
-    """Give the server's own words, else those of the error at the bottom."""
-    body, status = getattr(exc, "body", None), getattr(exc, "status_code", None)
-    if isinstance(body, dict):
-        body = next((body[key] for key in ("message", "detail", "error") if body.get(key)), body)
-    *_, bottom = _chain(exc)
-    text = _excerpt(str(body)) if body else _excerpt(str(bottom)) or type(bottom).__name__
-    return text if status is None else f"{text} (HTTP {status})"
-
-
-def _excerpt(text: str | bytes) -> str:
-    shown = text if isinstance(text, str) else text.decode(errors="replace")
-    shown = " ".join(shown[: 2 * MAX_EXCERPT].split())
-    return shown if len(shown) <= MAX_EXCERPT else f"{shown[:MAX_EXCERPT]} ..."
 
 
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:

@@ -21,7 +21,7 @@ from flowrun.batch.pool import Answer
 from flowrun.batch.rows import Row
 from flowrun.errors import FlowrunError, ModelError, SpecError
 from flowrun.events import AskModel
-from flowrun.loading import redact
+from flowrun.loading import mask
 from flowrun.messages import Reply, Usage
 from flowrun.ports import ModelBackend
 from flowrun.prepare import Flow
@@ -78,7 +78,7 @@ class HostedReplica:
             session = _Session(number, backends, in_process=_in_process(flow), max_live=terms.max_live)
             await session.start(flow, terms)
         except FlowrunError as exc:
-            return Started(error=redact(f"{host}: {_spell(exc)}", secrets))
+            return Started(error=mask(f"{host}: {_spell(exc)}", secrets))
         self._session = session
         return Started(where=f"process {os.getpid()} on {host}")
 

@@ -59,7 +59,7 @@ def command(
                 return await runs.go_on(row.id)
 
         async def leave() -> None:
-            async with SqliteJournal(journal, secrets=flow.secrets) as kept_in:
+            async with SqliteJournal(journal) as kept_in:
                 await kept_in.post(ask.run, event)
 
         if later or row.holder is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from flowrun.errors import BackendError
-from flowrun.loading import lies_in, redact
+from flowrun.loading import lies_in, mask
 from flowrun.ports import ModelBackend
 from flowrun.prepare import Flow
 from flowrun.spec import Model
@@ -25,7 +25,7 @@ def backends_of(flow: Flow, settings: Settings) -> dict[str, ModelBackend]:
     """Make a backend, not yet started, for each model that some chat state asks."""
     secrets = flow.secrets
     return {
-        name: make_backend(bound.model, bound.folder, flow.project, lambda text: redact(text, secrets), settings)
+        name: make_backend(bound.model, bound.folder, flow.project, lambda text: mask(text, secrets), settings)
         for name, bound in flow.models.items()
     }
 
@@ -55,7 +55,7 @@ def calm_collector() -> None:
 
 
 def make_backend(
-    model: Model, folder: Path, project: Path, redacted: Callable[[str], str], settings: Settings
+    model: Model, folder: Path, project: Path, masked: Callable[[str], str], settings: Settings
 ) -> ModelBackend:
     """Make the backend that a model asks for; ``folder`` is the spec's, and lies in the ``project``.
 
@@ -70,7 +70,7 @@ def make_backend(
         case "openai":
             from flowrun.adapters.openai import OpenAIBackend
 
-            return OpenAIBackend(model, redact=redacted)
+            return OpenAIBackend(model, mask=masked)
         case "scripted":
             from flowrun.adapters.scripted import ScriptedBackend, load_replies
 

@@ -31,7 +31,7 @@ def command(run: str, reason: str, journal: Path) -> int:
 
     async def cancel() -> str:
         mailbox = Mailbox()
-        async with SqliteJournal(journal, secrets=flow.secrets, on_post=mailbox.receive) as kept_in:
+        async with SqliteJournal(journal, on_post=mailbox.receive) as kept_in:
             if row.holder is not None:
                 await kept_in.post(row.id, event)
                 return f"process {row.holder.pid} on {row.holder.host} is told to end run {row.id}"

@@ -24,7 +24,7 @@ from flowrun.events import (
     Sleep,
     Started,
 )
-from flowrun.loading import redact
+from flowrun.loading import mask
 from flowrun.results import answer_of, result_of
 from flowrun.runner import Result
 
@@ -166,15 +166,19 @@ class Console:
             self._status.stop()
             self._status = None
 
+    def masked(self, text: str) -> str:
+        """Give a text without secrets."""
+        return mask(text, self._secrets)
+
     def _shorten(self, text: str) -> str:
         """Give a text as one line of limited length; what is cut must not leave half of a secret."""
-        return _shorten(redact(text, self._secrets))
+        return _shorten(self.masked(text))
 
     def _line(self, style: str, label: str, text: str) -> None:
         line = Text(f"{label:>9}  ", style=style)
         if self._child:
             line.append(f"[{self._child}] ", style="dim")
-        line.append(redact(text, self._secrets), style="default")
+        line.append(self.masked(text), style="default")
         self._rich.print(line, soft_wrap=True)
 
 
@@ -182,7 +186,7 @@ def conclude(result: Result, *, answers: TextIO, console: Console, whole: bool, 
     """Write the answer of a run, or with ``whole`` all of its result as JSON, and how it ended; give the exit code."""
     text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if whole else answer_of(result)
     if text is not None:
-        answers.write(text + "\n")
+        answers.write(console.masked(text) + "\n")
     console.conclude(result, ways)
     if result.run.outcome is None:
         return EXIT_WAITING

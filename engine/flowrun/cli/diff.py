@@ -134,7 +134,7 @@ def _side(text: str, file: str) -> Side:
 
 def _one(loaded: Loaded, profiles: dict[str, Side] | None = None) -> Side:
     """Give one version with one profile merged in, or with none."""
-    return Side(spec=loaded.spec, written=loaded.document.variables, profiles=profiles or {})
+    return Side(spec=loaded.spec, written=loaded.document.written, profiles=profiles or {})
 
 
 def _read(path: Path) -> str:

@@ -42,7 +42,7 @@ async def driving(
     """
     backends = around(backends_of(flow, settings))
     mailbox = Mailbox(people)
-    async with SqliteJournal(journal, secrets=flow.secrets, on_post=mailbox.receive, batch=batch) as kept_in:
+    async with SqliteJournal(journal, on_post=mailbox.receive, batch=batch) as kept_in:
         kept_in.keep_spec(kept.digest, msgspec.json.encode(kept).decode())
         async with started(backends):
             runner = Runner(

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from flowrun.batch import Batch, Meter
-from flowrun.loading import redact
+from flowrun.loading import mask
 
 _LINE_SECONDS: Final = 10.0
 _BAR_SECONDS: Final = 0.2
@@ -49,7 +49,7 @@ class BatchView:
     def say(self, message: str, *, important: bool = False) -> None:
         """Show a line: a stage of the models' loading, or what the user should know."""
         if important or not self._quiet:
-            self._rich.print(redact(message, self._secrets), style="dim", soft_wrap=True, markup=False)
+            self._rich.print(mask(message, self._secrets), style="dim", soft_wrap=True, markup=False)
 
     async def watch(self, batch: Batch, meter: Meter, *, total: int) -> None:
         """Show how a batch goes until cancelled. ``total`` is the number of rows of this session."""

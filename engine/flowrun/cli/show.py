@@ -13,6 +13,7 @@ from flowrun.cli.journals import journal_option
 from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
 from flowrun.errors import UsageError
+from flowrun.loading import mask
 
 
 @click.command()
@@ -42,14 +43,14 @@ def command(run: str, html: Path | None, as_json: bool, full: bool, journal: Pat
     with answer_stream() as answers:
         if html is not None:
             try:
-                html.write_text(render_html(flow.graph, story, zone=zone), encoding="utf-8")
+                html.write_text(mask(render_html(flow.graph, story, zone=zone), flow.secrets), encoding="utf-8")
             except OSError as exc:
                 raise UsageError(f"--html {html}: {exc.strerror}") from exc
             click.echo(f"{html} shows run {row.id}", err=True)
         if as_json:
-            answers.write(msgspec.json.format(msgspec.json.encode(story)).decode() + "\n")
+            answers.write(mask(msgspec.json.format(msgspec.json.encode(story)).decode(), flow.secrets) + "\n")
         elif html is None:
             coloured = colours_wanted(answers, environ=os.environ)
             width = shutil.get_terminal_size((100, 24)).columns
-            answers.write(render_text(story, coloured=coloured, width=width, whole=full, zone=zone))
+            answers.write(mask(render_text(story, coloured=coloured, width=width, whole=full, zone=zone), flow.secrets))
     return 0

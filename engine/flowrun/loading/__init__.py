@@ -1,6 +1,6 @@
 """From a file to a frozen ``Spec``: YAML with the place of every node, profiles, ``${VAR}``, the JSON Schema."""
 
-from flowrun.loading.document import Document, issue_at, place_of, redact
+from flowrun.loading.document import Document, issue_at, mask, place_of
 from flowrun.loading.entrypoints import EntrypointError, load_entrypoint
 from flowrun.loading.flows import FlowTree, load_flows, may_be_spec
 from flowrun.loading.load import ON_DISK, Files, KeptFiles, Loaded, load_spec, parse_text
@@ -24,9 +24,9 @@ __all__ = [
     "load_entrypoint",
     "load_flows",
     "load_spec",
+    "mask",
     "may_be_spec",
     "parse_text",
     "place_of",
     "read_yaml",
-    "redact",
 ]

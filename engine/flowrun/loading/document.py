@@ -10,8 +10,27 @@ import msgspec
 from flowrun.errors import Issue, Path, Place
 from flowrun.spec import DEFAULT_MODEL, JSON, MAIN
 
-ALWAYS_HIDDEN: Final = 8
-"""A secret of this many characters is replaced in the middle of words too."""
+MASKED: Final = 8
+"""A secret of fewer characters hides nothing, and would garble what has the same characters."""
+
+
+class Variables(msgspec.Struct, frozen=True, kw_only=True):
+    """What the environment gave for the variables of a document, by their names; empty for those it does not have.
+
+    ``secrets`` are those of ``api_key``, ``headers`` and a ``base_url`` with credentials: they never become data.
+    ``addresses`` are those of any other ``base_url``, and may differ when a run goes on; ``values`` all others.
+    """
+
+    values: Mapping[str, str] = {}
+    addresses: Mapping[str, str] = {}
+    secrets: Mapping[str, str] = {}
+
+    def __or__(self, other: "Variables") -> "Variables":
+        return Variables(
+            values={**self.values, **other.values},
+            addresses={**self.addresses, **other.addresses},
+            secrets={**self.secrets, **other.secrets},
+        )
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,8 +40,9 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     never be changed in place. ``places`` holds where each value begins, ``key_places`` where its key does. ``bare``
     holds the paths of unquoted scalars with ``${`` in them.
 
-    Once the environment is substituted, ``variables`` holds what was written where a variable was, and ``secrets``
-    the values that came from the environment, each with the ``${VAR}`` to show in its place.
+    Once the environment is substituted, ``written`` holds what was written where a variable was, ``shown`` the values
+    that came from the environment, each with the ``${VAR}`` that issues show in its place, and ``variables`` which
+    variables these were.
     """
 
     file: str
@@ -31,8 +51,9 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     places: Mapping[Path, Place] = {}
     key_places: Mapping[Path, Place] = {}
     bare: frozenset[Path] = frozenset()
-    variables: Mapping[Path, str] = {}
-    secrets: Mapping[str, str] = {}
+    written: Mapping[Path, str] = {}
+    shown: Mapping[str, str] = {}
+    variables: Variables = Variables()
     issues: tuple[Issue, ...] = ()
 
 
@@ -59,12 +80,12 @@ def issue_at(document: Document, code: str, path: Path, message: str, remedy: st
         code=code,
         place=place_of(document, path, key=key),
         path=written_path(document, path),
-        message=redact(message, document.secrets),
-        remedy=redact(remedy, document.secrets),
+        message=mask(message, document.shown),
+        remedy=mask(remedy, document.shown),
     )
 
 
-def redact(text: str, secrets: Mapping[str, str]) -> str:
+def mask(text: str, secrets: Mapping[str, str]) -> str:
     """Replace every secret in a text; a short one only where it stands alone, because ``1`` is part of much else."""
     shown = {
         spelling: name
@@ -74,7 +95,7 @@ def redact(text: str, secrets: Mapping[str, str]) -> str:
     if not shown:
         return text
     patterns = [
-        re.escape(spelling) if len(spelling) >= ALWAYS_HIDDEN else rf"(?<!\w){re.escape(spelling)}(?!\w)"
+        re.escape(spelling) if len(spelling) >= MASKED else rf"(?<!\w){re.escape(spelling)}(?!\w)"
         for spelling in sorted(shown, key=len, reverse=True)
     ]
     return re.sub("|".join(patterns), lambda found: shown[found[0]], text)

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from flowrun.errors import Issue, Path
-from flowrun.loading.document import Document, issue_at
+from flowrun.loading.document import Document, Variables, issue_at
 from flowrun.loading.scalars import NotJSON, read_scalar
 from flowrun.spec import JSON
 from flowrun.unicode import fault_of
@@ -50,8 +50,9 @@ class _Substitution:
         self._environ = environ
         self._from_profile = from_profile
         self._required = required
-        self._variables: dict[Path, str] = {}
-        self._secrets: dict[str, str] = {}
+        self._written: dict[Path, str] = {}
+        self._shown: dict[str, str] = {}
+        self._found: dict[str, dict[str, str]] = {"values": {}, "addresses": {}, "secrets": {}}
         self._issues: list[Issue] = []
 
     def document(self) -> Document:
@@ -59,8 +60,9 @@ class _Substitution:
         return msgspec.structs.replace(
             self._document,
             value=value,
-            variables=self._variables,
-            secrets=self._secrets,
+            written=self._written,
+            shown=self._shown,
+            variables=Variables(**self._found),
             issues=(*self._document.issues, *self._issues),
         )
 
@@ -75,18 +77,20 @@ class _Substitution:
         if isinstance(value, list):
             return [self._walk(item, (*path, index), in_model=in_model) for index, item in enumerate(value)]
         if isinstance(value, str) and "${" in value and (in_model or path in self._from_profile):
-            return self._substituted(value, path)
+            return self._substituted(value, path, in_model=in_model)
         return value
 
-    def _substituted(self, written: str, path: Path) -> JSON:
+    def _substituted(self, written: str, path: Path, *, in_model: bool) -> JSON:
         if not self._required and path[-1] in _NO_TEXT and self._is_unset(written):
             return msgspec.UNSET
         known = len(self._issues)
-        text = _REFERENCE.sub(lambda reference: self._resolve(reference, path), written)
+        used: dict[str, str] = {}
+        text = _REFERENCE.sub(lambda reference: self._resolve(reference, path, used), written)
         if len(self._issues) > known:
             return written
         if text != written:
-            self._variables[path] = written
+            self._written[path] = written
+        self._found[_kind(path, text) if in_model else "values"] |= used
         if path in self._document.bare and (whole := _REFERENCE.fullmatch(written)) and whole[1] is not None:
             return self._read_again(text, path, written)
         return text
@@ -95,8 +99,8 @@ class _Substitution:
         inside = _INSIDE.fullmatch(written[2:-1])
         return inside is not None and inside[2] is None and inside[1] not in self._environ
 
-    def _resolve(self, reference: re.Match[str], path: Path) -> str:
-        """Give the text that takes a reference's place."""
+    def _resolve(self, reference: re.Match[str], path: Path, used: dict[str, str]) -> str:
+        """Give the text that takes a reference's place, and put the variable among those that are ``used``."""
         if reference[1] is None:
             return "${"
         inside = _INSIDE.fullmatch(reference[1])
@@ -115,10 +119,11 @@ class _Substitution:
             remedy = f"set it, or give a default: ${{{name}:-...}}"
             self._refuse("FR130", path, f"the environment variable {name} is not set", remedy)
             return reference[0]
+        used[name] = value or ""
         if default is not None and not value:
             return str(default)
         if value:
-            self._secrets[value] = f"${{{name}}}"
+            self._shown[value] = f"${{{name}}}"
         return value or ""
 
     def _read_again(self, text: str, path: Path, written: str) -> JSON:
@@ -134,6 +139,15 @@ class _Substitution:
 
     def _refuse(self, code: str, path: Path, message: str, remedy: str) -> None:
         self._issues.append(issue_at(self._document, code, path, message, remedy))
+
+
+def _kind(path: Path, value: str) -> str:
+    """Tell what variables at a place of a model are, as a field of ``Variables``; ``value`` is what they gave there."""
+    if path[-1] == "api_key" or "headers" in path:
+        return "secrets"
+    if path[-1] != "base_url":
+        return "values"
+    return "secrets" if "@" in value or "?" in value else "addresses"
 
 
 def _is_model(path: Path) -> bool:

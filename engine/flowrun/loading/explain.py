@@ -61,11 +61,11 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def hidden(self) -> bool:
         """Whether the value came from the environment, wholly or in part."""
-        return self.path in self.document.variables
+        return self.path in self.document.written
 
     @property
     def shown(self) -> str:
-        return show(self.error.instance, self.document.variables.get(self.path))
+        return show(self.error.instance, self.document.written.get(self.path))
 
 
 def explain_mismatch(document: Document, schema: dict[str, JSON]) -> list[Issue]:

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from flowrun.errors import Issue, Path, SpecError
-from flowrun.loading.document import issue_at
+from flowrun.loading.document import Variables, issue_at
 from flowrun.loading.load import ON_DISK, Files, Loaded, load_spec
 from flowrun.loading.project import lies_in
 from flowrun.spec import Flow, Map, Parallel, Spec
@@ -26,6 +26,18 @@ class FlowTree(msgspec.Struct, frozen=True, kw_only=True):
     base: Path = ()
     model_dir: FilePath
     flows: Mapping[str, "FlowTree"] = {}
+
+    @property
+    def variables(self) -> Variables:
+        """Give what the environment gave to these flows. What is a secret anywhere is nothing else elsewhere."""
+        found = Variables()
+        for flow in self.walk():
+            found |= flow.loaded.document.variables
+        return Variables(
+            values={name: value for name, value in found.values.items() if name not in found.secrets},
+            addresses={name: value for name, value in found.addresses.items() if name not in found.secrets},
+            secrets=found.secrets,
+        )
 
     def walk(self) -> Iterator["FlowTree"]:
         """Give this flow and all below it, each once however often it is referred to."""

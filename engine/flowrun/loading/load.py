@@ -20,14 +20,10 @@ _ABOUT_THE_FILE: Final = frozenset({"FR110", "FR111"})
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """A spec with what later checks need to speak of its file. ``issues`` are warnings only.
-
-    ``secrets`` are the values that came from the environment; nothing may ever show one.
-    """
+    """A spec with what later checks need to speak of its file. ``issues`` are warnings only."""
 
     spec: Spec
     document: Document
-    secrets: frozenset[str] = frozenset()
     issues: tuple[Issue, ...] = ()
 
 
@@ -118,6 +114,4 @@ def _load(document: Document, *, profile: str | None, environ: Mapping[str, str]
     issues = [*document.issues, *(issue for issue in check_schema(document) if issue.place not in told)]
     if any(issue.severity == "error" for issue in issues):
         raise SpecError(issues)
-    return Loaded(
-        spec=parse_spec(document), document=document, secrets=frozenset(document.secrets), issues=tuple(issues)
-    )
+    return Loaded(spec=parse_spec(document), document=document, issues=tuple(issues))

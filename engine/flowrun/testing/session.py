@@ -15,7 +15,7 @@ import msgspec
 from flowrun.adapters.scripted import ScriptedReply, view_of
 from flowrun.errors import Bug, FlowrunError, SpecError, UsageError
 from flowrun.events import AskModel
-from flowrun.loading import place_of, redact
+from flowrun.loading import mask, place_of
 from flowrun.loading.wording import shorten
 from flowrun.messages import Reply
 from flowrun.ports import ModelBackend
@@ -128,7 +128,7 @@ class Session:
     def _play(self, flow: Flow, case: Case, verdict: Verdict) -> Verdict:
         play = _Play(flow, case, self._readers, self._loop)
         self._loop.run_until_complete(play.run())
-        problems = tuple(_redacted(problem, flow.secrets) for problem in play.problems())
+        problems = tuple(_masked(problem, flow.secrets) for problem in play.problems())
         self.coverage.add(flow, play.trace)
         if not problems:
             return verdict
@@ -272,6 +272,6 @@ def _conversations(trace: Trace) -> Iterator[Conversation]:
                 )
 
 
-def _redacted(problem: Problem, secrets: Mapping[str, str]) -> Problem:
-    lines = tuple(redact(line, secrets) for line in problem.lines)
-    return Problem(what=redact(problem.what, secrets), lines=lines)
+def _masked(problem: Problem, secrets: Mapping[str, str]) -> Problem:
+    lines = tuple(mask(line, secrets) for line in problem.lines)
+    return Problem(what=mask(problem.what, secrets), lines=lines)

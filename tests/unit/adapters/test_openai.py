@@ -85,9 +85,9 @@ class Server:
         said = self.models if seen.path.startswith("/v1/models") else self.answer(seen)
         return said if isinstance(said, Answer) else Answer(said)
 
-    def backend(self, *, max_retries: int = 0, redact: Callable[[str], str] = str, **fields: Any) -> OpenAIBackend:
+    def backend(self, *, max_retries: int = 0, mask: Callable[[str], str] = str, **fields: Any) -> OpenAIBackend:
         model = Model(**{"backend": "openai", "name": "default", "base_url": self.url} | fields)
-        return OpenAIBackend(model, max_retries=max_retries, redact=redact)
+        return OpenAIBackend(model, max_retries=max_retries, mask=mask)
 
     @property
     def asked(self) -> Seen:
@@ -646,7 +646,7 @@ SECRETS: dict[str, Any] = {"api_key": "sk-secret", "headers": {"X-Token": "token
 def test_no_secret_in_a_message_or_traceback(server: Server) -> None:
     server.answer = lambda seen: Answer(error("key sk-secret, token token-secret, pass word-secret, other hidden"), 401)
     base_url = f"http://ann:word-secret@127.0.0.1:{server.port}/v1"
-    backend = server.backend(base_url=base_url, redact=lambda text: text.replace("hidden", "<redacted>"), **SECRETS)
+    backend = server.backend(base_url=base_url, mask=lambda text: text.replace("hidden", "<redacted>"), **SECRETS)
     with pytest.raises(ModelError) as caught:
         reply_of(backend)
     assert caught.value.message == (
@@ -667,6 +667,19 @@ def test_an_error_without_secrets_keeps_its_cause(server: Server) -> None:
 def test_an_answer_that_is_none_shows_no_secret_either(server: Server) -> None:
     server.answer = lambda seen: Answer(b"<p>sk-secret</p>")
     assert failure_of(server.backend(**SECRETS))[1].endswith("it begins: <p>***</p>")
+
+
+@pytest.mark.parametrize("at", [0, 1, 291, 295, 299, 300, 301, 595, 600])
+def test_a_secret_is_masked_before_a_text_is_cut(server: Server, at: int) -> None:
+    key = "sk-order-0123456789abcdef"
+    for answer in (Answer(error("x" * at + key), 400), Answer(b"x" * at + key.encode())):
+        server.answer = lambda seen, answer=answer: answer  # type: ignore[misc]
+        message = failure_of(server.backend(api_key=key, headers={"X-Token": "token-secret"}))[1]
+        assert "sk-" not in message.replace("***", "")
+    server.models = Answer(b"x" * at + key.encode())
+    with pytest.raises(BackendError) as caught:
+        reply_of(server.backend(api_key=key))
+    assert "sk-" not in str(caught.value)
 
 
 # --- starting and stopping ----------------------------------------------------------------------------------------

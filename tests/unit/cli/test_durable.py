@@ -316,3 +316,62 @@ def test_the_runs_of_a_batch_that_wait_get_their_results_later(journal: Path, tm
     assert flowrun("answer", run, "--value", "40", journal=journal).stdout == "42\n"
     second = batch(tmp_path, journal)
     assert (second.returncode, "1 wait for people" in second.stderr, results(tmp_path)) == (1, True, {2: 42})
+
+
+DATA = """\
+flowrun: v1
+name: order
+version: 1.0.0
+model: {backend: scripted, name: replies.yaml, sampling: {max_tokens: "${MAX_TOKENS:-64}", seed: "${SEED:-7}"}}
+models:
+  far: {backend: openai, name: m, base_url: "${URL:-http://127.0.0.1:9/v1}", api_key: "${ORDER_KEY}"}
+inputs: {text: {type: string, default: pay 100 EUR to account 100-7}, stage: {type: string, default: none}}
+profiles: {live: {inputs: {stage: {default: "${STAGE}"}}}}
+states:
+  ask: {type: wait, prompt: "Do it?", schema: {type: boolean}, next: check, retry: {max_attempts: 5}}
+  check: {type: route, routes: [{when: "'100' in inputs.text and inputs.stage == 'STAGE-5'", to: done}, {to: bad}]}
+  bad: {type: end, status: failed, output: "{{ inputs }}"}
+  done: {type: end, output: "{{ inputs.text }}"}
+"""
+
+
+def test_what_is_read_back_is_what_was_written_whatever_the_environment(journal: Path, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(DATA)
+    (tmp_path / "replies.yaml").write_text("replies: []\n")
+    environ = {"MAX_TOKENS": "100", "STAGE": "STAGE-5", "SEED": "5", "ORDER_KEY": "sk-order-0123456789"}
+    begun = flowrun("spec.yaml", "--durable", "--profile", "live", journal=journal, cwd=tmp_path, **environ)
+    assert begun.returncode == 4
+    (row,) = listed(journal)
+    stored = b"".join(file.read_bytes() for file in journal.parent.glob("journal.sqlite*"))
+    assert b"sk-order" not in stored
+    assert b"pay 100 EUR to account 100-7" in stored
+    # goes on where ordinary variables are other ones or gone: only the secret is of today
+    words = ("answer", row["id"], "--value", "true", "-q")
+    done = flowrun(*words, journal=journal, cwd=tmp_path, STAGE="other", ORDER_KEY="sk-other-0123456789")
+    assert (done.returncode, done.stdout) == (0, "pay 100 EUR to account 100-7\n")
+
+
+ECHO = """\
+flowrun: v1
+name: echo
+version: 1.0.0
+model: {backend: scripted, name: replies.yaml, api_key: "${ORDER_KEY}"}
+messages: [{role: user, content: Hello.}]
+"""
+
+
+def test_a_secret_that_a_model_says_shows_nowhere(journal: Path, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(ECHO)
+    (tmp_path / "replies.yaml").write_text("replies: [{content: the key is sk-order-0123456789}]\n")
+    environ = {"ORDER_KEY": "sk-order-0123456789"}
+    done = flowrun("spec.yaml", "--durable", journal=journal, cwd=tmp_path, **environ)
+    whole = flowrun("spec.yaml", "--json", journal=journal, cwd=tmp_path, **environ)
+    (row,) = listed(journal)
+    page = tmp_path / "run.html"
+    shown = [
+        flowrun("show", row["id"], *words, journal=journal, cwd=tmp_path, **environ)
+        for words in ((), ("--json",), ("--full",), ("--html", page))
+    ]
+    said = "".join(one.stdout + one.stderr for one in (done, whole, *shown)) + page.read_text()
+    assert "sk-order" not in said
+    assert said.count("the key is ${ORDER_KEY}") >= 6

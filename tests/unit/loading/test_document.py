@@ -3,7 +3,7 @@
 import pytest
 
 from flowrun.errors import Issue, Path, Place
-from flowrun.loading.document import issue_at, place_of, redact, written_path
+from flowrun.loading.document import issue_at, mask, place_of, written_path
 from flowrun.loading.yaml_source import read_yaml
 
 DOCUMENT = read_yaml(
@@ -82,4 +82,4 @@ def test_an_issue_is_made_at_a_path() -> None:
     ],
 )
 def test_secrets_are_replaced_by_their_variables(text: str, secrets: dict[str, str], shown: str) -> None:
-    assert redact(text, secrets) == shown
+    assert mask(text, secrets) == shown

@@ -9,7 +9,7 @@ from tests.unit.loading.specs import spec_text, told
 
 def model_name(written: str, **environ: str) -> tuple[str, set[str]]:
     loaded = parse_text(spec_text(f"model: {{name: {written!r}}}\n"), environ=environ)
-    return loaded.spec.models["default"].name, set(loaded.secrets)
+    return loaded.spec.models["default"].name, set(loaded.document.shown)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_an_unquoted_reference_is_read_as_yaml(written: str, value: object) -> N
 
 def test_elsewhere_a_reference_is_plain_text() -> None:
     loaded = parse_text(spec_text("description: ${A}\nvars: {model: '${A}'}\nmodel: {name: m}\n"), environ={"A": "a"})
-    assert (loaded.spec.description, loaded.spec.vars, loaded.secrets) == ("${A}", {"model": "${A}"}, frozenset())
+    assert (loaded.spec.description, loaded.spec.vars, loaded.document.shown) == ("${A}", {"model": "${A}"}, {})
 
 
 def test_the_models_of_local_flows_take_the_environment_too() -> None:
@@ -78,7 +78,7 @@ def test_only_what_is_left_after_merging_is_replaced_and_required() -> None:
     loaded = parse_text(PROFILES, profile="one", environ={"ONE": "first"})
     spec = loaded.spec
     assert (spec.description, spec.models["default"].name, spec.sampling) == ("first", "first", {"seed": "${ONE}"})
-    assert loaded.secrets == {"first"}
+    assert set(loaded.document.shown) == {"first"}
     assert told(PROFILES, environ={"ENGINE": "e"}) == [
         "4:15 FR130 model.name: the environment variable BASE is not set; set it, or give a default: ${BASE:-...}"
     ]
@@ -136,4 +136,31 @@ def test_an_issue_shows_what_is_written_in_place_of_a_value_from_the_environment
     assert told(spec_text('model: {name: m, backend: "${A:-vllm}"}\n'), environ={"A": "vlm"}) == [
         "4:27 FR204 model.backend: backend must be one of vllm, openai, scripted, and is the text '${A:-vllm}'; "
         "write one of vllm, openai, scripted"
+    ]
+
+
+def test_which_variables_are_secrets() -> None:
+    text = spec_text(
+        """\
+        model:
+          name: "${NAME}"
+          base_url: "http://${HOST}:${PORT:-1}/v1"
+          api_key: "${KEY}"
+          headers: {Authorization: "Bearer ${TOKEN}", X-Name: "${NAME}"}
+          sampling: {seed: "${SEED:-1}", stop: ["${KEY}"]}
+        models: {other: {name: m, base_url: "http://me:${PASS}@h/v1"}, third: {name: m, base_url: "${QUERY}"}}
+        """
+    )
+    query = "http://h/v1?key=1"
+    environ = {"NAME": "n", "HOST": "h", "KEY": "k", "TOKEN": "t", "PASS": "p", "QUERY": query, "OTHER": "o"}
+    variables = parse_text(text, environ=environ).document.variables
+    assert variables.values == {"NAME": "n", "SEED": "", "KEY": "k"}
+    assert variables.addresses == {"HOST": "h", "PORT": ""}
+    assert variables.secrets == {"KEY": "k", "TOKEN": "t", "NAME": "n", "PASS": "p", "QUERY": query}
+
+
+def test_a_variable_that_is_no_text_is_refused() -> None:
+    assert told(spec_text("model: {name: '${A}'}\n"), environ={"A": "\udcff"}) == [
+        "4:15 FR131 model.name: the environment variable A is no text: it holds '\\udcff', which is half of a "
+        "character; set it to valid UTF-8"
     ]

@@ -1,19 +1,17 @@
-"""Events as text and back: without secrets, and with large texts kept once.
+"""Events as text and back, as they are; large texts are kept once.
 
 In a body that is marked ``large``, a string that begins with NUL is not itself but the digest of a large value. One
 that began with NUL before is kept as a large value too, so nothing can be mistaken.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from flowrun.errors import StoreError
-from flowrun.events import Event, Outcome
-from flowrun.loading import redact
+from flowrun.events import Event
 from flowrun.spec import JSON
 
 LARGE: Final = 4096
@@ -31,82 +29,16 @@ class Body(NamedTuple):
     large: Mapping[str, str]
 
 
-class Bodies:
-    """Turns events into bodies. ``secrets`` are values that may never be kept, each with what to keep instead."""
+def encode(event: Event) -> str:
+    """Give an event as JSON, as it is: what is read back is what was written.
 
-    def __init__(self, secrets: Mapping[str, str] = {}) -> None:
-        self._secrets = {
-            spelling: name
-            for secret, name in secrets.items()
-            if secret
-            for spelling in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
-        }
-        self._needles = tuple({_ENCODE(spelling)[1:-1] for spelling in self._secrets})
-
-    def encode(self, event: Event) -> str:
-        """Give an event as JSON without secrets.
-
-        Raises:
-            StoreError: it holds what no JSON can: half a surrogate pair.
-        """
-        try:
-            body = _ENCODE(event)
-            for needle in self._needles:
-                if needle in body:
-                    body = _ENCODE(self._redacted(event))
-                    break
-        except UnicodeEncodeError as exc:
-            raise StoreError(f"an event of kind {type(event).__name__} cannot be kept: {exc}") from exc
-        return body.decode()
-
-    def redact(self, text: str) -> str:
-        """Give a JSON document (a spec) without secrets; it is left as it is where there are none."""
-        value = msgspec.json.decode(text)
-        redacted = self._redacted(value)
-        return text if redacted == value else _ENCODE(redacted).decode()
-
-    def _redacted(self, value: Any) -> Any:
-        """Copy a value with its strings redacted. Names of fields and of kinds stay, else nothing could be read."""
-        match value:
-            case str():
-                return self._redacted_text(value)
-            case msgspec.Struct():
-                return self._redacted_struct(value)
-            case Mapping():
-                return {self._redacted(key): self._redacted(item) for key, item in value.items()}
-            case list() | tuple():
-                return type(value)(map(self._redacted, value))
-            case _:
-                return value
-
-    def _redacted_text(self, text: str) -> str:
-        """Redact a text; one that is JSON stays JSON: arguments and replies must be read again."""
-        redacted = redact(text, self._secrets)
-        if redacted == text or not text.lstrip().startswith(("{", "[")):
-            return redacted
-        if not _is_json(text) or _is_json(redacted):
-            return redacted
-        return _ENCODE(self._redacted(msgspec.json.decode(text))).decode()
-
-    def _redacted_struct(self, value: msgspec.Struct) -> msgspec.Struct:
-        fields = {name: getattr(value, name) for name in value.__struct_fields__}
-        kept = {"status"} if isinstance(value, Outcome) else set()
-        changed = {
-            name: new
-            for name, old in fields.items()
-            if name not in kept and not isinstance(old, bytes) and (new := self._redacted(old)) != old
-        }
-        if changed:  # tokens would spell the secret as well
-            changed |= {name: b"" for name, old in fields.items() if isinstance(old, bytes)}
-        return msgspec.structs.replace(value, **changed)
-
-
-def _is_json(text: str) -> bool:
+    Raises:
+        StoreError: it holds what no JSON can: half a surrogate pair.
+    """
     try:
-        msgspec.json.decode(text)
-    except ValueError:
-        return False
-    return True
+        return _ENCODE(event).decode()
+    except UnicodeEncodeError as exc:
+        raise StoreError(f"an event of kind {type(event).__name__} cannot be kept: {exc}") from exc
 
 
 def split(text: str) -> Body:

@@ -7,12 +7,12 @@ committed.
 import asyncio
 import secrets as chance
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from flowrun.adapters.journal.bodies import Bodies
+from flowrun.adapters.journal.bodies import encode
 from flowrun.adapters.journal.database import Database, Synchronous
 from flowrun.adapters.journal.group_commit import ALL, Call, Group, GroupCommit, Kept, Written
 from flowrun.adapters.journal.history import History
@@ -42,7 +42,6 @@ class SqliteJournal:
         self,
         path: Path,
         *,
-        secrets: Mapping[str, str] = {},
         on_post: OnPost | None = None,
         batch: str | None = None,
         synchronous: Synchronous = "full",
@@ -53,7 +52,6 @@ class SqliteJournal:
         """Open the journal at ``path``, and make it if it is not there. Call it where the loop runs.
 
         Args:
-            secrets: values that are never written, each with what is written in its place.
             batch: what the runs that are begun here are part of.
 
         Raises:
@@ -61,7 +59,6 @@ class SqliteJournal:
         """
         self._database = Database(path, synchronous=synchronous)
         self._now = now
-        self._bodies = Bodies(secrets)
         here = this_process() if process is None else process
         self._leases = Leases(self._database, id=chance.token_hex(8), process=here, now=now)
         self._reader = Database(path)
@@ -92,7 +89,7 @@ class SqliteJournal:
     def keep_spec(self, digest: str, body: str) -> None:
         """Have a spec's canonical form, as JSON, written down with the first run of it: runs begun from now on are."""
         self._spec = digest
-        self._ledger.keep_spec(digest, self._bodies.redact(body))
+        self._ledger.keep_spec(digest, body)
 
     def begin(
         self, run: str, *, flow: str, parent: str | None = None, spec: str | None = None, batch: str | None = None
@@ -134,7 +131,7 @@ class SqliteJournal:
         return group.written
 
     def _entry(self, run: str, event: Event, seq: int, state: str, status: str) -> Entry:
-        body = self._bodies.encode(event)
+        body = encode(event)
         new = self._new.pop(run, None) if seq == FIRST else None
         if seq == FIRST and new is None:
             raise Bug(f"run {run} was not begun before its first event was appended")
@@ -187,7 +184,7 @@ class SqliteJournal:
         Raises:
             UsageError: the run is not in the journal, or has ended.
         """
-        body = self._bodies.encode(event)
+        body = encode(event)
 
         def post() -> None:
             self._leases.post(run, body)

@@ -14,8 +14,12 @@ MARK: Final = "\N{REPLACEMENT CHARACTER}"
 """Stands for a character that cannot be shown."""
 
 _HALF: Final = re.compile("[\ud800-\udfff]")
-_COMMAND: Final = re.compile(r"^([^\S\n]*)::|##(?=\[|vso|teamcity)", re.MULTILINE)
-"""What GitHub Actions, Azure Pipelines and TeamCity take for a command where a line of a log begins with it."""
+_STYLE: Final = re.compile("(\x1b\\[[0-9;]{1,8}m)")
+"""Colours and weights (SGR): they move no cursor and hide nothing that is not printed over."""
+
+_ANYWHERE: Final = re.compile(r"##(?=\[|vso|teamcity)")
+_COMMAND: Final = re.compile(r"^([^\S\n]*)::|" + _ANYWHERE.pattern, re.MULTILINE)
+"""What GitHub Actions, Azure Pipelines and TeamCity take for a command at the begin of a line of a log, or anywhere."""
 
 
 def well_formed(text: str) -> str:
@@ -41,15 +45,28 @@ def fault_of(value: Any) -> str | None:
     return None
 
 
-def printable(text: str) -> str:
-    """Return a text as terminals and logs may show it: one character for one, but four blanks for a tab.
+def visible(text: str) -> str:
+    """Return a text with a mark for each character that is obeyed rather than shown; four blanks for a tab.
 
-    Control characters (but line breaks), bidirectional and other invisible ones, and halves of a pair become a mark; so
-    does what a CI system would take for a command.
+    These are control characters (but line breaks), bidirectional and other invisible ones, and halves of a pair.
     """
-    if not text.isprintable():
-        text = "".join(map(_shown, text))
+    return text if text.isprintable() else "".join(map(_shown, text.replace("\r\n", "\n")))
+
+
+def printable(text: str) -> str:
+    """Return a text as terminals and logs may show it: ``visible``, and no line of it is a command of a CI system."""
+    text = visible(text)
     return _COMMAND.sub(_defused, text) if ":" in text or "#" in text else text
+
+
+def printable_line(text: str) -> str:
+    """Return a text as ``printable`` does, on one line: what would begin another one is marked too."""
+    return printable(text).replace("\n", MARK)
+
+
+def printable_styled(text: str) -> str:
+    """Return a text as ``printable`` does, but keep the colours that reports put around what is printable already."""
+    return "".join(part if _STYLE.fullmatch(part) else printable(part) for part in _STYLE.split(text))
 
 
 def _shown(character: str) -> str:
@@ -64,6 +81,7 @@ def _defused(found: re.Match[str]) -> str:
 
 def printable_json(text: str) -> str:
     """Return a JSON text with the same meaning that holds no character which ``printable`` marks."""
+    text = _ANYWHERE.sub(r"\\u0023#", text)
     if text.isascii() and "\x7f" not in text:
         return text
     return "".join(c if c.isprintable() or c in "\n\t\r" or c == " " else _escaped(c) for c in text)

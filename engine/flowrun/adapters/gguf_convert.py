@@ -55,7 +55,7 @@ def mend_digits(tokenizer: Any, pre: str) -> None:
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
     elif pre not in GPT2_RULE and pre not in rules_of_transformers():
-        print(
+        print(  # noqa: T201 - whoever started this process reads it
             f"the file's way of splitting text ({pre!r}) is not known, so the model may read some words wrongly; "
             "its Hugging Face folder would be safer"
         )

@@ -7,6 +7,7 @@ this process, which has all imports done, instead of a new one.
 
 import contextlib
 import importlib
+import logging
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from flowrun.adapters import vllm_process
+from flowrun.adapters.printable_log import make_printable
 from flowrun.adapters.telling import raised_line, telling_line
 from flowrun.adapters.vllm_chat import Rendered, VllmChat
 from flowrun.adapters.vllm_errors import explain
@@ -195,7 +197,9 @@ class Start:
                     f"vLLM cannot be imported ({why}): flowrun needs vLLM 0.32 or newer, and builds of torch, "
                     "torchvision and torchaudio that belong together"
                 ) from exc
-        if not self._verbose:
+        if self._verbose:
+            make_printable(logging.getLogger("vllm").handlers)
+        else:
             from huggingface_hub.utils.tqdm import disable_progress_bars
 
             disable_progress_bars()

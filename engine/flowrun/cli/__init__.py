@@ -48,7 +48,10 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
+        from flowrun.cli.terminal import make_logs_printable
+
         command: click.Command = import_module(f"flowrun.cli.{cmd_name}").command
+        make_logs_printable()
         return command
 
     def resolve_command(
@@ -72,8 +75,9 @@ def _looks_like_path(word: str) -> bool:
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         from flowrun import __version__
+        from flowrun.cli.terminal import echo
 
-        click.echo(f"flowrun {__version__}")
+        echo(f"flowrun {__version__}")
         ctx.exit()
 
 
@@ -100,7 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = app.main(args=arguments, prog_name="flowrun", standalone_mode=False)
     except BaseException as exc:
         if debug:
-            _traceback(exc)
+            from flowrun.cli.terminal import echo_traceback
+
+            echo_traceback(exc)
         code = _explain(exc, debug)
     sys.exit(code if isinstance(code, int) else EXIT_DONE)
 
@@ -108,17 +114,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _explain(exc: BaseException, debug: bool) -> int:
     """Tell the user of an error on stderr, and give the exit code that it means."""
     from flowrun import errors
+    from flowrun.cli.terminal import echo, echo_traceback
 
     match exc:
         case click.exceptions.Exit():
             return exc.exit_code
         case click.ClickException():
-            exc.show()
-            return EXIT_USAGE
+            return _say_usage(exc)
         case errors.SpecError():
             from flowrun.cli.report import render_text
 
-            click.echo(render_text(exc.issues), err=True)
+            echo(render_text(exc.issues), err=True)
             return EXIT_FAILED
         case errors.UsageError():
             return _say(exc, EXIT_USAGE)
@@ -133,16 +139,23 @@ def _explain(exc: BaseException, debug: bool) -> int:
             return exc.code if isinstance(exc.code, int) else EXIT_FAILED
         case _:
             if not debug:
-                _traceback(exc)
+                echo_traceback(exc)
             return _say("this is a bug in flowrun; please report it with the traceback above", EXIT_BUG)
 
 
+def _say_usage(exc: click.ClickException) -> int:
+    """Tell of wrong usage, as click does."""
+    from flowrun.cli.terminal import echo
+
+    if isinstance(exc, click.UsageError) and exc.ctx is not None:
+        echo(exc.ctx.get_usage(), err=True)
+        echo(f"Try '{exc.ctx.command_path} --help' for help.\n", err=True)
+    echo(f"Error: {exc.format_message()}", err=True)
+    return EXIT_USAGE
+
+
 def _say(message: Any, code: int) -> int:
-    click.echo(f"flowrun: {message}", err=True)
+    from flowrun.cli.terminal import echo
+
+    echo(f"flowrun: {message}", err=True)
     return code
-
-
-def _traceback(exc: BaseException) -> None:
-    import traceback
-
-    traceback.print_exception(exc)

@@ -9,11 +9,12 @@ import click
 from flowrun.adapters.journal import SqliteJournal
 from flowrun.cli.assembly import Settings
 from flowrun.cli.console import Console, conclude
-from flowrun.cli.driving import driving, history_of, kept_flow_of, top_of, ways_on
+from flowrun.cli.driving import driving, history_of, interruptions_explained, kept_flow_of, top_of, ways_on
 from flowrun.cli.journals import journal_option
 from flowrun.cli.people import TerminalPeople, people_here, somebody_is_there
 from flowrun.cli.resume import tell_of_changes
 from flowrun.cli.streams import answer_stream
+from flowrun.cli.terminal import echo
 from flowrun.durable import Standing, standing_of
 from flowrun.errors import NobodyAnswers, UsageError
 from flowrun.events import Answered, AskPerson
@@ -65,10 +66,11 @@ def command(
         if later or row.holder is not None:
             asyncio.run(leave())
             who = "the process that drives the run" if row.holder is not None else f"`flowrun resume {row.id}`"
-            click.echo(f"the answer is kept for {who}", err=True)
+            echo(f"the answer is kept for {who}", err=True)
             return 0
         tell_of_changes(kept)
-        result = asyncio.run(go_on())
+        with interruptions_explained(row.id, journal):
+            result = asyncio.run(go_on())
         ways = ways_on(row.id, result, journal)
         return conclude(result, answers=answers, console=console, whole=whole, ways=ways)
 

@@ -38,6 +38,7 @@ from flowrun.cli.driving import warn_of_network
 from flowrun.cli.journals import journal_option
 from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
+from flowrun.cli.terminal import echo, write_json
 from flowrun.durable import keep_flow
 from flowrun.errors import UsageError
 from flowrun.prepare import prepare_flow
@@ -121,7 +122,7 @@ def command(
         if not survey.count:
             raise UsageError(f"{rows} has no rows")
         if not durable and (waits := states_that_wait(flow)):
-            click.echo(f"flowrun: {waits} waits for people, whom a batch can only hear with --durable", err=True)
+            echo(f"flowrun: {waits} waits for people, whom a batch can only hear with --durable", err=True)
         layout: OneFile | Folder = OneFile(output) if rays is None else rays.folder
         on_change: OnChange = "restart" if restart else "continue" if go_on else "refuse"
         fingerprint = Fingerprint(
@@ -164,7 +165,7 @@ def command(
                 ray.merge(job, rays)
         if as_json:
             whole = {"rows": survey.count, "outcomes": dict(outcomes), "skipped": skipped, **session.figures()}
-            answers.write(json.dumps(whole) + "\n")
+            write_json(answers, json.dumps(whole))
     if session.interrupted:
         raise KeyboardInterrupt
     if session.stopped is not None:

@@ -9,6 +9,7 @@ import click
 from flowrun.adapters.journal import SqliteJournal
 from flowrun.cli.driving import history_of, kept_flow_of, top_of
 from flowrun.cli.journals import journal_option
+from flowrun.cli.terminal import echo
 from flowrun.durable import DurableRuns, Mailbox
 from flowrun.errors import UsageError
 from flowrun.events import Cancelled
@@ -39,5 +40,5 @@ def command(run: str, reason: str, journal: Path) -> int:
             result = await DurableRuns(runner, flow.graph, kept_in, mailbox).go_on(row.id, then=event)
             return f"run {row.id} is {result.run.status}"
 
-    click.echo(asyncio.run(cancel()), err=True)
+    echo(asyncio.run(cancel()), err=True)
     return 0

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console as RichConsole
 from rich.status import Status
 from rich.text import Text
 
 from flowrun.cli import EXIT_DONE, EXIT_FAILED, EXIT_WAITING
+from flowrun.cli.terminal import as_lines, rich_console, write_answer, write_json
 from flowrun.events import (
     AskModel,
     AskPerson,
@@ -35,7 +35,7 @@ class Console:
     """Shows a run as it goes: an Observer. On a terminal a spinner says what is awaited; elsewhere only lines are."""
 
     def __init__(self, *, quiet: bool, secrets: Mapping[str, str]) -> None:
-        self._rich = RichConsole(stderr=True, quiet=quiet, highlight=False)
+        self._rich = rich_console(stderr=True, quiet=quiet)
         self._secrets = secrets
         self._status: Status | None = None
         self._child = ""
@@ -178,7 +178,7 @@ class Console:
         line = Text(f"{label:>9}  ", style=style)
         if self._child:
             line.append(f"[{self._child}] ", style="dim")
-        line.append(self.masked(text), style="default")
+        line.append(as_lines(self.masked(text), indent=" " * len(line)), style="default")
         self._rich.print(line, soft_wrap=True)
 
 
@@ -186,7 +186,8 @@ def conclude(result: Result, *, answers: TextIO, console: Console, whole: bool, 
     """Write the answer of a run, or with ``whole`` all of its result as JSON, and how it ended; give the exit code."""
     text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if whole else answer_of(result)
     if text is not None:
-        answers.write(console.masked(text) + "\n")
+        write = write_json if whole else write_answer
+        write(answers, console.masked(text))
     console.conclude(result, ways)
     if result.run.outcome is None:
         return EXIT_WAITING

@@ -14,8 +14,10 @@ from flowrun.changes import Change, Impact, Side, Verdict, classify_sides, judge
 from flowrun.cli.git import Repository
 from flowrun.cli.report import colours_wanted, render_text
 from flowrun.cli.specs import find_specs, is_spec
+from flowrun.cli.terminal import echo, echo_json
 from flowrun.errors import Bug, FlowrunError, Issue, SpecError, UsageError, crashed, dotted
 from flowrun.loading import Loaded, parse_text
+from flowrun.unicode import printable_line
 
 _COLOURS: Final[dict[Impact, str]] = {"breaking": "red", "compatible": "green", "internal": "blue"}
 _LONGEST: Final = 60
@@ -62,8 +64,11 @@ def command(paths: tuple[Path, ...], base: str | None, form: str) -> int:
         raise UsageError("name two files, OLD and NEW, or --git BASE and the specs to compare with that commit")
     render = _render_json if form == "json" else _render_text
     if report := render(comparisons):
-        click.echo(report)
-    click.echo(_summary(comparisons), err=True)
+        if form == "json":
+            echo_json(report)
+        else:
+            echo(report, coloured=True)
+    echo(_summary(comparisons), err=True)
     return 0 if all(comparison.passes for comparison in comparisons) else 1
 
 
@@ -172,12 +177,13 @@ def _render(comparison: Comparison, coloured: bool) -> str:
     def styled(text: str, **style: Any) -> str:
         return click.style(text, **style) if coloured else text
 
-    lines = [styled(comparison.file, bold=True) + (f"  {comparison.note}" if comparison.note else "")]
-    paths = [dotted(change.path) for change in comparison.changes]
+    note = f"  {printable_line(comparison.note)}" if comparison.note else ""
+    lines = [styled(printable_line(comparison.file), bold=True) + note]
+    paths = [printable_line(dotted(change.path)) for change in comparison.changes]
     width = min(max(map(len, paths), default=0), _WIDEST_PATH)
     for change, path in zip(comparison.changes, paths, strict=True):
         impact = styled(f"{change.impact:10}", fg=_COLOURS[change.impact])
-        lines.append(f"  {impact}  {path:{width}}  {change.what}{_values(change)}")
+        lines.append(f"  {impact}  {path:{width}}  {printable_line(change.what)}{_values(change)}")
     if comparison.verdict is not None:
         passed = comparison.verdict.raised_enough
         lines.append(f"  {styled(comparison.verdict.sentence, fg='green' if passed else 'red', bold=not passed)}")
@@ -213,8 +219,7 @@ def _around_difference(old: str, new: str) -> tuple[str, str]:
 def _shown(value: Any) -> str:
     if value is msgspec.UNSET:
         return ""
-    text = json.dumps(value, ensure_ascii=False)
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    text = printable_line(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

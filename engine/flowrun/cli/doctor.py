@@ -13,6 +13,8 @@ from typing import Final, Literal
 import click
 import msgspec
 
+from flowrun.cli.terminal import echo, echo_json
+
 Verdict = Literal["ok", "note", "bad"]
 
 _COMPANIONS: Final = ("torchvision", "torchaudio", "torchcodec")
@@ -34,13 +36,13 @@ def command(as_json: bool) -> int:
     """Say what this machine can run, and what is missing. Exits with 1 if something is wrong."""
     findings = [finding for look in _LOOKS for finding in look()]
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(findings)).decode())
+        echo_json(msgspec.json.format(msgspec.json.encode(findings)).decode())
     else:
         width = max(len(finding.subject) for finding in findings)
         for finding in findings:
-            click.echo(f"{_MARKS[finding.verdict]}  {finding.subject:{width}}  {finding.found}")
+            echo(f"{_MARKS[finding.verdict]}  {finding.subject:{width}}  {finding.found}")
             if finding.remedy:
-                click.echo(f"{'':{width + 8}}{finding.remedy}")
+                echo(f"{'':{width + 8}}{finding.remedy}")
     return 1 if any(finding.verdict == "bad" for finding in findings) else 0
 
 

@@ -4,16 +4,16 @@ import json
 import os
 import shlex
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import click
 import msgspec
 
 from flowrun.adapters.journal import Database, History, RunRow, SqliteJournal, network_file_system
 from flowrun.cli.assembly import Settings, backends_of, started
 from flowrun.cli.journals import VARIABLE, default_journal
+from flowrun.cli.terminal import echo
 from flowrun.durable import DurableRuns, KeptFlow, Mailbox
 from flowrun.errors import StoreError
 from flowrun.events import AskPerson, CallFunction
@@ -59,7 +59,7 @@ async def driving(
 def warn_of_network(journal: Path) -> None:
     """Say that a journal should not lie where it does."""
     if kind := network_file_system(journal):
-        click.echo(f"flowrun: {journal} lies on a network file system ({kind}), where SQLite can be damaged", err=True)
+        echo(f"flowrun: {journal} lies on a network file system ({kind}), where SQLite can be damaged", err=True)
 
 
 def history_of(journal: Path) -> History:
@@ -95,12 +95,28 @@ def descendants_of(history: History, run: str) -> list[str]:
 
 def ways_on(run: str, result: Result, journal: Path) -> list[str]:
     """Say how a run that is not over can go on: the commands, word by word."""
-    where = [] if journal == default_journal(os.environ) or VARIABLE in os.environ else ["--journal", str(journal)]
+    where = _where(journal)
     lines = [shlex.join(["flowrun", "answer", ask.run, "--value", _example(ask), *where]) for ask in result.waiting]
     for call in result.doubtful:
         lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--assume-done", *where]))
         lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--run-again", *where]))
     return lines
+
+
+@contextmanager
+def interruptions_explained(run: str, journal: Path) -> Iterator[None]:
+    """Say how a durable run goes on that Ctrl-C interrupts here."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        way = shlex.join(["flowrun", "resume", run, *_where(journal)])
+        echo(f"flowrun: what was done is kept; the run goes on by: {way}", err=True)
+        raise
+
+
+def _where(journal: Path) -> list[str]:
+    """Give the option that names a journal, where it has to be named."""
+    return [] if journal == default_journal(os.environ) or VARIABLE in os.environ else ["--journal", str(journal)]
 
 
 def describe_call(call: CallFunction) -> str:

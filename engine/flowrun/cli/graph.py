@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from flowrun.cli.terminal import echo
 from flowrun.drawing import DRAWERS, draw
 from flowrun.errors import UsageError
 from flowrun.loading import load_spec
@@ -31,7 +32,7 @@ def command(spec: Path, form: str, output: Path | None, flow: str | None, profil
         drawn = drawn.flows[name]
     picture = draw(drawn, form)
     if output is None:
-        click.echo(picture, nl=False)
+        echo(picture, nl=False)
         return 0
     try:
         output.write_text(picture, encoding="utf-8")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from flowrun.cli.journals import journal_option
+from flowrun.cli.terminal import echo
 from flowrun.errors import UsageError
 from flowrun.loading.parse import parse_duration
 
@@ -28,7 +29,7 @@ def prune(older_than: str, journal: Path) -> int:
     except ValueError as exc:
         raise UsageError(f"--older-than {older_than}: {exc}") from exc
     count = prune_runs(Database(journal, create=False), older_than=age, now=time.time())
-    click.echo(f"{count} runs deleted; `flowrun journal vacuum` makes the file smaller", err=True)
+    echo(f"{count} runs deleted; `flowrun journal vacuum` makes the file smaller", err=True)
     return 0
 
 
@@ -40,5 +41,5 @@ def vacuum(journal: Path) -> int:
     from flowrun.adapters.journal import vacuum as vacuum_file
 
     sizes = vacuum_file(Database(journal, create=False), now=time.time)
-    click.echo(f"{sizes.before:,} bytes before, {sizes.after:,} after", err=True)
+    echo(f"{sizes.before:,} bytes before, {sizes.after:,} after", err=True)
     return 0

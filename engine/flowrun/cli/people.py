@@ -2,12 +2,12 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Mapping
+from typing import Final
 
-import click
-
-from flowrun.adapters.threads import DaemonThreads
+from flowrun.cli.terminal import as_lines, echo
 from flowrun.errors import NobodyAnswers
 from flowrun.events import AskPerson
 from flowrun.graph import compile_schema
@@ -26,11 +26,14 @@ def people_here() -> "TerminalPeople | None":
 
 
 class TerminalPeople:
-    """The port ``People`` over the terminal: the question goes to stderr, the answer comes from stdin."""
+    """The port ``People`` over the terminal: the question goes to stderr, the answer comes from stdin.
+
+    The loop waits for what is typed, and no thread: Ctrl-C ends a question as it ends all else.
+    """
 
     def __init__(self) -> None:
-        self._threads = DaemonThreads(1)
         self._one_at_a_time = asyncio.Lock()
+        self._typed = b""
 
     async def answer(self, effect: AskPerson) -> JSON:
         """Ask until the answer matches.
@@ -38,27 +41,50 @@ class TerminalPeople:
         Raises:
             NobodyAnswers: the terminal was closed, or its input ended (Ctrl-D).
         """
-        async with self._one_at_a_time:
-            answers = await self._threads.run(lambda: _ask(effect), timeout=None)
-        if not answers:
-            raise NobodyAnswers
-        return answers[0]
-
-
-def _ask(effect: AskPerson) -> tuple[JSON] | tuple[()]:
-    """Ask; give the answer, or nothing if the input has ended. Never raises, for nobody would hear of it."""
-    try:
         validate = compile_schema(effect.schema)
-        click.echo(f"\n{effect.prompt}", err=True)
-        while True:
-            text = click.prompt(_what(effect.schema), err=True, prompt_suffix=" > ")
-            value = read_answer(text, effect.schema)
-            wrong = validate(value)
-            if wrong is None:
-                return (value,)
-            click.echo(f"that does not match: {wrong}", err=True)
-    except (click.Abort, EOFError, OSError, ValueError):
-        return ()
+        async with self._one_at_a_time:
+            echo(f"\n{_QUOTED}{as_lines(effect.prompt, indent=_QUOTED)}", err=True)
+            while True:
+                echo(f"{_what(effect.schema)} > ", err=True, nl=False)
+                text = await self._next_line()
+                if text:
+                    value = read_answer(text, effect.schema)
+                    if (wrong := validate(value)) is None:
+                        return value
+                    echo(f"that does not match: {wrong}", err=True)
+
+    async def _next_line(self) -> str:
+        """Give what is typed next, without the end of the line.
+
+        Raises:
+            NobodyAnswers: nothing will be.
+        """
+        while b"\n" not in self._typed:
+            typed = await _read(sys.stdin.fileno())
+            if not typed:
+                raise NobodyAnswers
+            self._typed += typed
+        line, _, self._typed = self._typed.partition(b"\n")
+        return line.decode(errors="replace").rstrip("\r")
+
+
+async def _read(descriptor: int) -> bytes:
+    """Read what is there, once something is; nothing at the end of the input."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # the terminal has gone
+        return b""
+
+
+_QUOTED: Final = "│ "
+"""Stands before each line of a question, so that none of them looks like one of ours."""
 
 
 def read_answer(text: str, schema: Mapping[str, JSON]) -> JSON:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from flowrun.batch import Batch, Meter
+from flowrun.cli.terminal import rich_console
 from flowrun.loading import mask
 
 _LINE_SECONDS: Final = 10.0
@@ -30,7 +31,7 @@ class BatchView:
     """Shows a batch while it runs, and how it ended."""
 
     def __init__(self, *, quiet: bool, secrets: Mapping[str, str]) -> None:
-        self._rich = RichConsole(stderr=True, highlight=False)
+        self._rich = rich_console(stderr=True)
         self._quiet = quiet
         self._secrets = secrets
         self._bar: Progress | None = None
@@ -102,7 +103,7 @@ class BatchView:
         table.add_column()
         for name, count in sorted(outcomes.items(), key=lambda item: (item[0] != "succeeded", -item[1], item[0])):
             style = "green" if name == "succeeded" else "red"
-            table.add_row(f"{count:,}", name, style=style)
+            table.add_row(f"{count:,}", Text(name), style=style)
         if skipped:
             table.add_row(f"{skipped:,}", "of them finished before, and skipped", style="dim")
         if missing:

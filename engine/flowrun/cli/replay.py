@@ -9,6 +9,7 @@ import msgspec
 from flowrun.cli.driving import descendants_of, history_of, kept_flow_of, top_of
 from flowrun.cli.journals import journal_option
 from flowrun.cli.streams import answer_stream
+from flowrun.cli.terminal import write_json, write_report
 
 
 @click.command()
@@ -31,7 +32,7 @@ def command(run: str, as_json: bool, journal: Path) -> int:
     divergence = replay(then, now, history.events(row.id), histories)
     with answer_stream() as answers:
         if as_json:
-            answers.write(msgspec.json.format(msgspec.json.encode(divergence)).decode() + "\n")
+            write_json(answers, msgspec.json.format(msgspec.json.encode(divergence)).decode())
         else:
-            answers.write(render_divergence(divergence))
+            write_report(answers, render_divergence(divergence))
     return 0 if divergence is None else 1

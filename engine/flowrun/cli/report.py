@@ -11,6 +11,7 @@ from urllib.parse import quote
 import msgspec
 
 from flowrun.errors import CODES, Issue, Place, dotted
+from flowrun.unicode import printable, printable_line
 
 _LINE_BREAK: Final = re.compile(r"\r\n|\r|\n")
 _WIDEST: Final = 100
@@ -36,7 +37,7 @@ def render_with_source(issues: Iterable[Issue], sources: Sources, *, coloured: b
 
 def render_json(issues: Iterable[Issue]) -> str:
     """Write issues as a JSON list of objects, one issue a line group."""
-    listed = [
+    listed: list[dict[str, Any]] = [
         {
             "code": issue.code,
             "severity": issue.severity,
@@ -47,9 +48,16 @@ def render_json(issues: Iterable[Issue]) -> str:
             "message": issue.message,
             "remedy": issue.remedy,
         }
-        for issue in issues
+        for issue in map(_shown, issues)
     ]
     return _json(listed)
+
+
+def _shown(issue: Issue) -> Issue:
+    """Give an issue with what people read of it made printable: a spec may hold any character."""
+    path = tuple(printable_line(part) if isinstance(part, str) else part for part in issue.path)
+    message, remedy = printable(issue.message), printable(issue.remedy)
+    return msgspec.structs.replace(issue, path=path, message=message, remedy=remedy)
 
 
 def colours_wanted(stream: TextIO, *, environ: Mapping[str, str]) -> bool:
@@ -69,13 +77,20 @@ _BOLD: Final = "1"
 _FAINT: Final = "2"
 
 
-def _render(issue: Issue, lines: Sequence[str] | None = None, coloured: bool = False) -> str:
+def _render(written: Issue, lines: Sequence[str] | None = None, coloured: bool = False) -> str:
+    issue = _shown(written)
+
     def styled(text: str, style: str) -> str:
         return f"\x1b[{style}m{text}\x1b[0m" if coloured and text else text
 
     warning = issue.severity == "warning"
     colour = _YELLOW if warning else _RED
-    head = [styled(str(issue.place), _BOLD), styled(issue.code, colour), dotted(issue.path), "(warning)" * warning]
+    head = [
+        styled(printable_line(str(issue.place)), _BOLD),
+        styled(issue.code, colour),
+        dotted(issue.path),
+        "(warning)" * warning,
+    ]
     source = [] if lines is None else _excerpt(issue.place, lines, lambda text: styled(text, colour))
     body = [f"  {line}" for line in issue.message.splitlines()]
     remedy = [f"  {styled(line, _FAINT)}" for line in issue.remedy.splitlines()]
@@ -88,16 +103,11 @@ def _excerpt(place: Place, lines: Sequence[str], marked: Callable[[str], str]) -
         return []
     line, column = lines[place.line - 1], min(place.column - 1, len(lines[place.line - 1]))
     start = max(0, column - _WIDEST * 2 // 3) if len(line) > _WIDEST else 0
-    shown = _plain(line[start : start + _WIDEST])
+    shown = printable_line(line[start : start + _WIDEST])
     before, after = "…" * (start > 0), "…" * (start + _WIDEST < len(line))
     number = f"{place.line:>6} | "
-    indent = " " * (len(number) + len(before) + sum(map(_cells, shown[: column - start])))
+    indent = " " * (len(number) + len(before) + sum(map(_cells, printable_line(line[start:column]))))
     return [f"{number}{before}{shown}{after}", f"{indent}{marked('^')}"]
-
-
-def _plain(text: str) -> str:
-    """Put a blank for a tab, and a mark for whatever a terminal would obey rather than show."""
-    return "".join(" " if c == "\t" else c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _cells(character: str) -> int:
@@ -112,13 +122,13 @@ def _cells(character: str) -> int:
 
 def render_github(issues: Iterable[Issue]) -> str:
     """Write issues as workflow commands, which GitHub Actions shows as annotations of the lines."""
-    return "\n".join(map(_annotation, issues))
+    return "\n".join(_annotation(_shown(issue)) for issue in issues)
 
 
 def _annotation(issue: Issue) -> str:
     place = issue.place
     title = " ".join(filter(None, (issue.code, dotted(issue.path))))
-    properties = {"file": place.file, "line": place.line, "col": place.column, "title": title}
+    properties = {"file": printable_line(place.file), "line": place.line, "col": place.column, "title": title}
     told = ",".join(f"{name}={_escaped_property(str(value))}" for name, value in properties.items())
     return f"::{issue.severity} {told}::{_escaped(_told(issue))}"
 
@@ -138,7 +148,7 @@ def _told(issue: Issue) -> str:
 
 def render_sarif(issues: Iterable[Issue], *, version: str, folder: Path) -> str:
     """Write issues as SARIF 2.1.0, which code scanning reads; files below ``folder`` are named relative to it."""
-    listed = list(issues)
+    listed = list(map(_shown, issues))
     codes = list(CODES)
     run = {
         "tool": {

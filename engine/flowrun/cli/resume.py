@@ -13,10 +13,11 @@ from flowrun.adapters.journal import History, RunRow
 from flowrun.cli import EXIT_WAITING
 from flowrun.cli.assembly import Settings
 from flowrun.cli.console import Console, conclude
-from flowrun.cli.driving import driving, history_of, kept_flow_of, top_of, ways_on
+from flowrun.cli.driving import driving, history_of, interruptions_explained, kept_flow_of, top_of, ways_on
 from flowrun.cli.journals import journal_option
 from flowrun.cli.people import people_here
 from flowrun.cli.streams import answer_stream
+from flowrun.cli.terminal import echo
 from flowrun.durable import KeptFlow
 from flowrun.errors import FlowrunError, UsageError
 from flowrun.events import CallFunction
@@ -66,7 +67,7 @@ def command(
             code = _resume_all(history, [*rows, *doubtful] if decide else rows, journal, decide, verbose)
             if doubtful and decide is None:
                 told = f"{len(doubtful)} runs have a call in doubt, such as {doubtful[0].id}"
-                click.echo(f"{told}: say --assume-done or --run-again, for one run or for --all", err=True)
+                echo(f"{told}: say --assume-done or --run-again, for one run or for --all", err=True)
             return code or (EXIT_WAITING if doubtful and decide is None else 0)
         row = top_of(history, run)
         kept = kept_flow_of(history, row)
@@ -83,7 +84,8 @@ def command(
                 ) as (runs, _, _):
                     return await runs.go_on(row.id)
 
-            result = asyncio.run(go_on())
+            with interruptions_explained(row.id, journal):
+                result = asyncio.run(go_on())
             ways = ways_on(row.id, result, journal)
             return conclude(result, answers=answers, console=console, whole=whole, ways=ways)
 
@@ -116,7 +118,7 @@ def read_decision(*, assume_done: bool, value: str | None, run_again: bool, key:
 def tell_of_changes(kept: KeptFlow) -> None:
     """Say that a run goes on with another spec than there is now, if it does."""
     if what := kept.what_changed(os.environ):
-        click.echo(f"flowrun: {what}; the run goes on with the spec that it began with", err=True)
+        echo(f"flowrun: {what}; the run goes on with the spec that it began with", err=True)
 
 
 def _resume_all(history: History, rows: Sequence[RunRow], journal: Path, decide: Decide | None, verbose: bool) -> int:
@@ -125,7 +127,7 @@ def _resume_all(history: History, rows: Sequence[RunRow], journal: Path, decide:
     for row in rows:
         groups[row.spec].append(row)
     if not groups:
-        click.echo("no run was interrupted or waits", err=True)
+        echo("no run was interrupted or waits", err=True)
     code = 0
     for group in groups.values():
         try:
@@ -133,11 +135,11 @@ def _resume_all(history: History, rows: Sequence[RunRow], journal: Path, decide:
             tell_of_changes(kept)
             results = asyncio.run(_resume_group(group, kept, journal, decide, verbose))
         except FlowrunError as exc:
-            click.echo(f"flowrun: {len(group)} runs of {group[0].flow}: {exc}", err=True)
+            echo(f"flowrun: {len(group)} runs of {group[0].flow}: {exc}", err=True)
             code = 1
             continue
         for row, result in zip(group, results, strict=True):
-            click.echo(f"{row.id}  {row.flow}  {_told(result)}", err=True)
+            echo(f"{row.id}  {row.flow}  {_told(result)}", err=True)
             failed = isinstance(result, FlowrunError) or result.run.status not in ("succeeded", "waiting", "running")
             code = 1 if failed else code or (EXIT_WAITING if _is_open(result) else 0)
     return code

@@ -11,7 +11,7 @@ import click
 
 from flowrun.cli.assembly import Settings, backends_of, started
 from flowrun.cli.console import Console, conclude
-from flowrun.cli.driving import driving, warn_of_network, ways_on
+from flowrun.cli.driving import driving, interruptions_explained, warn_of_network, ways_on
 from flowrun.cli.journals import journal_option
 from flowrun.cli.people import people_here
 from flowrun.cli.streams import answer_stream
@@ -71,15 +71,22 @@ def command(
                 return conclude(result, answers=answers, console=console, whole=whole)
             warn_of_network(journal)
             kept = keep_flow(flow, spec, profile=profile, project_dir=project_dir)
-            result = asyncio.run(_converse_durably(flow, kept, inputs, settings, console, journal))
+            run_id = secrets.token_hex(6)
+            with interruptions_explained(run_id, journal):
+                result = asyncio.run(_converse_durably(flow, kept, inputs, settings, console, journal, run_id))
             ways = ways_on(result.run.id, result, journal)
             return conclude(result, answers=answers, console=console, whole=whole, ways=ways)
 
 
 async def _converse_durably(
-    flow: Flow, kept: KeptFlow, inputs: Mapping[str, JSON], settings: Settings, console: Console, journal: Path
+    flow: Flow,
+    kept: KeptFlow,
+    inputs: Mapping[str, JSON],
+    settings: Settings,
+    console: Console,
+    journal: Path,
+    run_id: str,
 ) -> Result:
-    run_id = secrets.token_hex(6)
     async with driving(flow, kept, journal, settings=settings, people=people_here(), observers=[console]) as (
         runs,
         _,

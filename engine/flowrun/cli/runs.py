@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flowrun.cli.journals import journal_option
 from flowrun.cli.streams import answer_stream
+from flowrun.cli.terminal import echo, rich_console, write_json
 
 SHOWN: Final = 50
 _STYLES: Final = {
@@ -54,7 +54,7 @@ def command(
 
     with answer_stream() as answers:
         if not journal.exists():
-            click.echo(f"no durable run was kept in {journal} yet: flowrun SPEC --durable keeps one", err=True)
+            echo(f"no durable run was kept in {journal} yet: flowrun SPEC --durable keeps one", err=True)
             return 0
         history = History(Database(journal, create=False), now=time.time)
         found = history.runs(
@@ -64,7 +64,7 @@ def command(
             found = (row for row in found if not row.interrupted)
         if as_json:
             for row in found if whole else list(found)[:limit]:
-                answers.write(json.dumps(described(row), ensure_ascii=False) + "\n")
+                write_json(answers, json.dumps(described(row), ensure_ascii=False))
             return 0
         rows = list(found)
         shown = rows if whole else rows[:limit]
@@ -76,10 +76,10 @@ def command(
         for row in shown:
             told = status_of(row)
             age = spell_age(time.time() - row.created)
-            table.add_row(row.id, row.flow, row.state, Text(told, style=_STYLES[told]), age)
-        Console(file=answers, highlight=False).print(table)
+            table.add_row(Text(row.id), Text(row.flow), Text(row.state), Text(told, style=_STYLES[told]), age)
+        rich_console(file=answers).print(table)
         if len(rows) > len(shown):
-            click.echo(f"the newest {len(shown)} are shown; --all shows the others too", err=True)
+            echo(f"the newest {len(shown)} are shown; --all shows the others too", err=True)
     return 0
 
 

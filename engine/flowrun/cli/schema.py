@@ -5,6 +5,7 @@ from typing import Final
 
 import click
 
+from flowrun.cli.terminal import echo
 from flowrun.errors import CODES, FAILURES
 from flowrun.loading.schema import FLOW_SCHEMA, find_schema, read_schema
 
@@ -36,7 +37,7 @@ Editors that know JSON Schema complete and check a file that begins with
 def command(of_tests: bool, form: str | None) -> int:
     """Print the JSON Schema of specs: what may stand where, for editors and other programs."""
     schema = _TEST_SCHEMA if of_tests else FLOW_SCHEMA
-    click.echo(_PRINTED[form](schema), nl=False)
+    echo(_PRINTED[form](schema), nl=False)
     return 0
 
 

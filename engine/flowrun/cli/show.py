@@ -12,6 +12,7 @@ from flowrun.cli.driving import descendants_of, history_of, kept_flow_of, top_of
 from flowrun.cli.journals import journal_option
 from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
+from flowrun.cli.terminal import echo, write_json, write_report
 from flowrun.errors import UsageError
 from flowrun.loading import mask
 
@@ -46,11 +47,12 @@ def command(run: str, html: Path | None, as_json: bool, full: bool, journal: Pat
                 html.write_text(mask(render_html(flow.graph, story, zone=zone), flow.secrets), encoding="utf-8")
             except OSError as exc:
                 raise UsageError(f"--html {html}: {exc.strerror}") from exc
-            click.echo(f"{html} shows run {row.id}", err=True)
+            echo(f"{html} shows run {row.id}", err=True)
         if as_json:
-            answers.write(mask(msgspec.json.format(msgspec.json.encode(story)).decode(), flow.secrets) + "\n")
+            write_json(answers, mask(msgspec.json.format(msgspec.json.encode(story)).decode(), flow.secrets))
         elif html is None:
             coloured = colours_wanted(answers, environ=os.environ)
             width = shutil.get_terminal_size((100, 24)).columns
-            answers.write(mask(render_text(story, coloured=coloured, width=width, whole=full, zone=zone), flow.secrets))
+            text = render_text(story, coloured=coloured, width=width, whole=full, zone=zone)
+            write_report(answers, mask(text, flow.secrets), coloured=coloured)
     return 0

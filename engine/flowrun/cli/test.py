@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from flowrun.cli.terminal import echo
 from flowrun.errors import Place, SpecError, UsageError
 from flowrun.testing.coverage import render_coverage
 from flowrun.testing.junit import render_junit
@@ -14,6 +15,7 @@ from flowrun.testing.readers import vllm_reader_here
 from flowrun.testing.session import Session
 from flowrun.testing.suite import SUFFIX
 from flowrun.testing.verdict import Verdict, explain_error, render_verdict, summary
+from flowrun.unicode import printable_line
 
 _MARKS = {"passed": ".", "failed": "F", "skipped": "s"}
 
@@ -48,10 +50,10 @@ def command(
     if junit is not None:
         _write(junit, render_junit(verdicts))
     for part in _report(verdicts):
-        click.echo(f"\n{part}")
+        echo(f"\n{part}")
     if coverage:
-        click.echo(f"\n{render_coverage(covered)}")
-    click.echo(f"\n{summary(verdicts)}")
+        echo(f"\n{render_coverage(covered)}")
+    echo(f"\n{summary(verdicts)}")
     return 1 if any(verdict.status == "failed" for verdict in verdicts) else 0
 
 
@@ -60,19 +62,19 @@ def _run_file(session: Session, file: Path, text: str, verbose: bool) -> list[Ve
     try:
         suite = load_suite(file)
     except SpecError as exc:
-        click.echo(f"{file} E")
+        echo(f"{file} E")
         return [_unreadable(file, exc)]
     cases = [case for case in suite.cases if text.casefold() in f"{file} {case.name}".casefold()]
     if not cases:
         return []
-    click.echo(file if verbose else f"{file} ", nl=verbose)
+    echo(str(file) if verbose else f"{file} ", nl=verbose)
     verdicts = []
     for case in cases:
         verdict = session.run(suite, case)
         verdicts.append(verdict)
-        click.echo(f"  {verdict.status:<8} {case.name}" if verbose else _MARKS[verdict.status], nl=verbose)
+        echo(f"  {verdict.status:<8} {printable_line(case.name)}" if verbose else _MARKS[verdict.status], nl=verbose)
     if not verbose:
-        click.echo()
+        echo()
     return verdicts
 
 
@@ -93,7 +95,7 @@ def _report(verdicts: Sequence[Verdict]) -> Iterator[str]:
         if verdict.status == "failed":
             yield f"FAILED {render_verdict(verdict)}"
         elif verdict.status == "skipped":
-            yield f"SKIPPED {verdict.place}  {verdict.name}\n  {verdict.reason}"
+            yield f"SKIPPED {verdict.place}  {printable_line(verdict.name)}\n  {verdict.reason}"
 
 
 def _write(path: Path, text: str) -> None:

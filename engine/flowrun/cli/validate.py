@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,15 +13,21 @@ from flowrun import __version__
 from flowrun.cli.report import colours_wanted, render_github, render_json, render_sarif, render_with_source
 from flowrun.cli.specs import find_specs
 from flowrun.cli.streams import answer_stream
+from flowrun.cli.terminal import echo, echo_commands, echo_json
 from flowrun.errors import Issue, UsageError
 from flowrun.prepare import check_file
 
-_FORMATS: Final = ("text", "json", "sarif", "github")
+_PRINTED: Final[Mapping[str, Callable[[str], None]]] = {
+    "text": partial(echo, coloured=True),
+    "json": echo_json,
+    "sarif": echo_json,
+    "github": echo_commands,
+}
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH...")
-@click.option("--format", "form", type=click.Choice(_FORMATS), default="text", help="The report's form.")
+@click.option("--format", "form", type=click.Choice(list(_PRINTED)), default="text", help="The report's form.")
 @click.option("--profile", envvar="FLOWRUN_PROFILE", help="Check the specs with this profile merged in.")
 @click.option("--no-import", is_flag=True, help="Do not import the Python functions of the specs.")
 @click.option(
@@ -45,8 +52,8 @@ def command(paths: tuple[Path, ...], form: str, profile: str | None, no_import: 
             )
     issues = list(found)
     if report := _report(issues, form):
-        click.echo(report)
-    click.echo(_summary(issues, len(files)), err=True)
+        _PRINTED[form](report)
+    echo(_summary(issues, len(files)), err=True)
     return 1 if any(issue.severity == "error" for issue in issues) else 0
 
 

@@ -28,6 +28,7 @@ from flowrun.story import words
 from flowrun.story.parts import Act, Attention, Call, Child, Pause, Question, Round, Status, Story, Visit
 from flowrun.story.timeline import bars_of
 from flowrun.story.walked import Walked, anchor, walked
+from flowrun.unicode import visible
 
 _OPEN: Final = 40
 """A run with more visits than these has its steps folded."""
@@ -38,8 +39,6 @@ _LONG: Final = 1400
 """A text of more lines or characters is folded."""
 _SHORT: Final = 72
 """A JSON value up to this length stays on one line."""
-_UNFIT: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"""What no page may hold."""
 _TOKEN: Final = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|(-?\b\d[\d.eE+-]*|\btrue\b|\bfalse\b|\bnull\b)')
 
 
@@ -139,12 +138,8 @@ def _templates() -> Environment:
 
 
 def _fit(value: Any) -> Any:
-    """Put a mark for each character that a page may not hold; what is markup already was made fit before."""
-    return (
-        value
-        if isinstance(value, Markup) or not isinstance(value, str)
-        else _UNFIT.sub("\N{REPLACEMENT CHARACTER}", value)
-    )
+    """Put a mark for each character that a page may not hold or that would change how the others are read."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
 
 
 # --- values -------------------------------------------------------------------------------------------------------

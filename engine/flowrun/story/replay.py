@@ -29,6 +29,7 @@ from flowrun.machine import Run, Step, advance
 from flowrun.messages import Message
 from flowrun.spec import JSON, Spec
 from flowrun.story.telling import NONE, Histories
+from flowrun.unicode import printable_line
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -250,13 +251,8 @@ def render_divergence(divergence: Divergence | None) -> str:
     lines = [f"run {divergence.run} goes another way {where} (event {divergence.seq}, {divergence.event})"]
     for difference in divergence.differences:
         if difference.lines:
-            lines += [f"  {difference.what}:", *(f"    {_safe(line)}" for line in difference.lines)]
+            lines += [f"  {difference.what}:", *(f"    {printable_line(line)}" for line in difference.lines)]
         else:
             told = (value if isinstance(value, str) else _pretty(value) for value in (difference.old, difference.new))
-            lines += [f"  {difference.what}: " + " now ".join(f"{_safe(text)}" for text in told)]
+            lines += [f"  {difference.what}: " + " now ".join(f"{printable_line(text)}" for text in told)]
     return "\n".join(lines) + "\n"
-
-
-def _safe(text: str) -> str:
-    """Put a mark for whatever a terminal would obey rather than show."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text.replace("\t", " "))

@@ -26,6 +26,7 @@ from flowrun.story.words import (
     tokens,
     way,
 )
+from flowrun.unicode import printable_line
 
 _STYLES: Final = {
     "red": "31;1",
@@ -62,7 +63,8 @@ class _Writer:
     def story(self, story: Story) -> Iterator[str]:
         """Write a run: what it is, its visits, how it ended."""
         status = self._styled(status_words(story.status), _STATUS_STYLE.get(story.status, "yellow"))
-        yield f"{self._styled(f'{_safe(story.flow)} {_safe(story.version)}', 'bold')}  run {_safe(story.run)}  {status}"
+        flow, run = printable_line(f"{story.flow} {story.version}"), printable_line(story.run)
+        yield f"{self._styled(flow, 'bold')}  run {run}  {status}"
         took = [moment(story.began, self._zone), duration(story.seconds), *figures(story.totals)]
         yield self._styled(" · ".join(took), "dim")
         yield from self._course(story)
@@ -86,7 +88,7 @@ class _Writer:
         if outcome is not None and (outcome.status == "succeeded" or outcome.output is not None):
             yield from self._block("output", outcome.output)
         for one in story.attention:
-            yield self._styled(f"! {_safe(needed(one, story))}", "yellow")
+            yield self._styled(f"! {printable_line(needed(one, story))}", "yellow")
         if outcome is None and not story.attention and story.status != "given_up":
             yield self._styled(f"it has not ended: {status_words(story.status)}", "yellow")
 
@@ -107,7 +109,7 @@ class _Writer:
             yield "     → another attempt"
         elif visit.left.how != "end":
             why = way(visit.left)
-            yield f"     → {visit.left.to}" + (self._styled(f"  {_safe(why)}", "dim") if why else "")
+            yield f"     → {visit.left.to}" + (self._styled(f"  {printable_line(why)}", "dim") if why else "")
 
     def _act(self, act: Act, visit: Visit, known: Set[str]) -> Iterator[str]:
         match act:
@@ -179,7 +181,7 @@ class _Writer:
         label = self._styled(f"{child.flow} {child.label}".strip(), "magenta")
         took = "" if child.seconds is None else self._styled(f"  {duration(child.seconds)}", "dim")
         styled = self._styled(status_words(status), _STATUS_STYLE.get(status, "yellow"))
-        yield f"{label}  {styled}{took}  {self._styled(_safe(child.run), 'dim')}"
+        yield f"{label}  {styled}{took}  {self._styled(printable_line(child.run), 'dim')}"
         if outcome is not None and (story is None or (brief and not self._whole and outcome.status == "succeeded")):
             error = outcome.error
             yield f"  {self._line(one_line(outcome.output), 16) if error is None else self._failure(error, 'failed')}"
@@ -193,7 +195,7 @@ class _Writer:
         if values:
             yield self._styled(title, "dim")
             for name, value in values.items():
-                yield f"  {_safe(name)}: {self._line(one_line(value), len(name) + 4)}"
+                yield f"  {printable_line(name)}: {self._line(one_line(value), len(name) + 4)}"
 
     def _block(self, title: str, value: JSON) -> Iterator[str]:
         yield self._styled(title, "dim")
@@ -208,18 +210,18 @@ class _Writer:
         """Give a text as lines, of which only the first are shown, each as far as there is room."""
         lines = text.splitlines() or [""]
         if self._whole:
-            return list(map(_safe, lines))
+            return list(map(printable_line, lines))
         shown = [self._line(line, 14, squeeze=False) for line in lines[:_LINES]]
         more = len(lines) - len(shown)
         return [*shown, self._styled(f"... {counted(more, 'line')} more", "dim")] if more else shown
 
     def _line(self, text: str, taken: int, *, squeeze: bool = True) -> str:
-        line = _safe(" ".join(text.split()) if squeeze else text)
+        line = printable_line(" ".join(text.split()) if squeeze else text)
         room = max(self._width - taken, 24)
         return line if self._whole or len(line) <= room else f"{line[: room - 1]}…"
 
     def _failure(self, failure: Failure, label: str) -> str:
-        return f"{self._styled(label, 'red')}  {failure.name}: {_safe(' '.join(failure.message.split()))}"
+        return f"{self._styled(label, 'red')}  {failure.name}: {printable_line(' '.join(failure.message.split()))}"
 
     def _styled(self, text: str, style: str) -> str:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self._coloured and text else text
@@ -230,8 +232,3 @@ def _arguments(arguments: JSON) -> Iterator[str]:
         yield from (f"{name}={one_line(value)}" for name, value in arguments.items())
     else:
         yield one_line(arguments)
-
-
-def _safe(text: str) -> str:
-    """Put a mark for whatever a terminal would obey rather than show."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text.replace("\t", "    "))

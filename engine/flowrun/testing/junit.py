@@ -5,9 +5,7 @@ from itertools import groupby
 from xml.etree import ElementTree
 
 from flowrun.testing.verdict import Verdict, render_verdict
-
-_CONTROL = {number: None for number in range(32) if chr(number) not in "\t\n\r"} | {0xFFFE: None, 0xFFFF: None}
-"""Characters that XML cannot hold."""
+from flowrun.unicode import visible
 
 
 def render_junit(verdicts: Sequence[Verdict]) -> str:
@@ -15,7 +13,7 @@ def render_junit(verdicts: Sequence[Verdict]) -> str:
     root = ElementTree.Element("testsuites", _counts(verdicts))
     for file, group in groupby(verdicts, key=lambda verdict: verdict.file):
         cases = list(group)
-        suite = ElementTree.SubElement(root, "testsuite", {"name": file, **_counts(cases)})
+        suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(file), **_counts(cases)})
         for verdict in cases:
             _add_case(suite, verdict)
     ElementTree.indent(root)
@@ -53,4 +51,5 @@ def _counts(verdicts: Sequence[Verdict]) -> dict[str, str]:
 
 
 def _xml(text: str) -> str:
-    return text.translate(_CONTROL).encode(errors="replace").decode()
+    """Mark what XML cannot hold, and what would show a report in another order than it has."""
+    return visible(text)

@@ -50,14 +50,15 @@ class SpecFile(pytest.File):
         from flowrun.errors import FlowrunError
         from flowrun.testing.load import load_suite
         from flowrun.testing.verdict import explain_error, render_problem
+        from flowrun.unicode import printable, printable_line
 
         try:
             suite = load_suite(_shortest(self.path, self.config.invocation_params.dir))
         except FlowrunError as exc:
             lines = [line for problem in explain_error(exc) for line in render_problem(problem)]
-            raise self.CollectError("\n".join(lines)) from exc
+            raise self.CollectError(printable("\n".join(lines))) from exc
         for case in suite.cases:
-            yield SpecItem.from_parent(self, name=case.name, suite=suite, case=case)
+            yield SpecItem.from_parent(self, name=printable_line(case.name), suite=suite, case=case)
 
 
 def _shortest(path: Path, folder: Path) -> Path:

@@ -8,6 +8,7 @@ import msgspec
 from flowrun.errors import FlowrunError, Place, SpecError, dotted
 from flowrun.messages import Message
 from flowrun.testing.judge import Problem, as_path
+from flowrun.unicode import printable, printable_line
 
 _MESSAGES: Final = 12
 """So many messages of a thread are shown, the last ones."""
@@ -40,7 +41,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 def render_verdict(verdict: Verdict) -> str:
     """Write a failed test: where it is, each problem, the path, the messages."""
-    return "\n".join([f"{verdict.place}  {verdict.name}", *(f"  {line}" for line in _body(verdict))])
+    head = f"{verdict.place}  {printable_line(verdict.name)}"
+    return printable("\n".join([head, *(f"  {line}" for line in _body(verdict))]))
 
 
 def render_problem(problem: Problem) -> Iterator[str]:

@@ -88,7 +88,7 @@ def test_the_source_line_has_a_caret_under_the_column() -> None:
     [
         pytest.param("a: b", 5, ["a: b", "    ^"], id="behind the end"),
         pytest.param("a: b", 99, ["a: b", "    ^"], id="far behind the end"),
-        pytest.param("a:\tb", 4, ["a: b", "   ^"], id="tab"),
+        pytest.param("a:\tb", 4, ["a:    b", "      ^"], id="tab"),
         pytest.param("天気: b", 5, ["天気: b", "      ^"], id="wide characters"),
         pytest.param("e\u0301: b", 5, ["e\u0301: b", "   ^"], id="combining characters"),
         pytest.param("a: \x1b[31mb", 4, ["a: \N{REPLACEMENT CHARACTER}[31mb", "   ^"], id="escapes"),
@@ -153,7 +153,7 @@ def test_annotations_of_github() -> None:
         "::error file=specs/weather.yaml,line=14,col=17,title=FR501 tools.get_current_weather.entrypoint"
         "::tools.weather has no function 'get_curent_weather'%0Adid you mean tools.weather:get_current_weather?",
         "::warning file=a.yaml,line=1,col=1,title=FR301::first line%0Asecond line",
-        "::error file=a%2Cb%3Ac%25.yaml,line=3,col=1,title=FR101 x[0]::100%25:%0D%0Awrong, all%0Aquote it",
+        "::error file=a%2Cb%3Ac%25.yaml,line=3,col=1,title=FR101 x[0]::100%25:%0Awrong, all%0Aquote it",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What others log is shown as all else is: records hold what models wrote, and exceptions what tools and servers say."""
+"""What others log is shown as all else is: records hold what models wrote, exceptions what tools and servers say."""
 
 import logging
 from collections.abc import Iterable

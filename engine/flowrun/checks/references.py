@@ -6,6 +6,7 @@ from pathlib import Path as FilePath
 from flowrun.checks.subject import Subject
 from flowrun.errors import Issue, Path
 from flowrun.graph import edges
+from flowrun.loading.project import is_file
 from flowrun.loading.suggestions import suggest
 from flowrun.spec import MAIN, Chat, Flow, Map, Parallel, Tools
 
@@ -84,5 +85,5 @@ def _files(subject: Subject) -> Iterator[Issue]:
 
 
 def _file(subject: Subject, path: Path, name: str) -> Iterator[Issue]:
-    if not (FilePath(subject.loaded.document.file).parent / name).is_file():
+    if not is_file(FilePath(subject.loaded.document.file).parent / name):
         yield subject.issue("FR706", path, f"there is no file {name!r}", "give its path relative to this spec's file")

@@ -168,11 +168,11 @@ class _Loader:
         Raises:
             _NoSpec: it is not there, not of the project, or no spec.
         """
+        if self._project is not None and not lies_in(path, self._project):
+            remedy = "move it into the project, or name a folder around both with --project-dir"
+            raise _NoSpec("FR709", f"the file {reference!r} lies outside of the project {self._project}", remedy)
         key = path.resolve()
         if key not in self._files:
-            if self._project is not None and not lies_in(path, self._project):
-                remedy = "move it into the project, or name a folder around both with --project-dir"
-                raise _NoSpec("FR709", f"the file {reference!r} lies outside of the project {self._project}", remedy)
             if not self._disk.has(path):
                 raise _NoSpec("FR706", f"there is no file {reference!r}", "give its path relative to this spec's file")
             if not may_be_spec(self._disk.read(path)):

@@ -11,6 +11,7 @@ from flowrun.loading.document import Document
 from flowrun.loading.environment import substitute
 from flowrun.loading.parse import parse_spec
 from flowrun.loading.profiles import merge_profile
+from flowrun.loading.project import is_file
 from flowrun.loading.schema import check_schema
 from flowrun.loading.yaml_source import read_document, read_yaml
 from flowrun.spec import Spec
@@ -32,7 +33,7 @@ class Files:
 
     def has(self, path: FilePath) -> bool:
         """Tell whether a file is there."""
-        return path.is_file()
+        return is_file(path)
 
     def read(self, path: FilePath) -> bytes:
         """Give a file's bytes.

@@ -26,4 +26,15 @@ def find_project(spec_file: FilePath, project_dir: FilePath | None = None) -> Fi
 
 def lies_in(path: FilePath, project: FilePath) -> bool:
     """Tell whether a file belongs to a project, wherever links lead."""
-    return path.resolve().is_relative_to(project)
+    try:
+        return path.resolve().is_relative_to(project)
+    except (OSError, RuntimeError, ValueError):  # a name too long, links in a circle, a NUL: nothing is there
+        return False
+
+
+def is_file(path: FilePath) -> bool:
+    """Tell whether a file is there; what cannot be a file's name is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from flowrun.adapters.vllm import VllmBackend
-from flowrun.spec import Model
+from flowrun.backends.vllm.backend import VllmBackend
+from flowrun.spec.model import Model
 from tests.tiny_mistral import write_tiny_mistral
-from tests.unit.adapters.contract import Live, started
+from tests.unit.backends.contract import Live, started
 
 SPECS = Path(__file__).parents[1] / "specs"
 SMALL_MODEL = Model(

@@ -4,10 +4,10 @@ from textwrap import dedent
 
 from msgspec import structs
 
-from flowrun.events import ToolDeclaration
-from flowrun.graph import Graph, compile_graph
-from flowrun.loading import parse_text
-from flowrun.spec import Spec
+from flowrun.core.events import ToolDeclaration
+from flowrun.core.graph import Graph, compile_graph
+from flowrun.spec import parse_text
+from flowrun.spec.model import Spec
 
 HEADER = """\
 flowrun: v1

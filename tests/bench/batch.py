@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from flowrun.adapters.model_files import find_model
+from flowrun.backends.vllm.model_files import find_model
 from tests.bench import batch_simulated, batch_ways
 from tests.bench.batch_ways import Timed
 from tests.bench.engines import conversations as work

@@ -11,14 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from flowrun.adapters.scripted import ScriptedBackend
+from flowrun.backends.scripted import ScriptedBackend
 from flowrun.batch import Batch, Fingerprint, Meter, OneFile, Options, Results, Row, run_here
-from flowrun.cli.assembly import calm_collector
-from flowrun.events import AskModel
-from flowrun.messages import Reply, ToolCall
-from flowrun.ports import ModelBackend
-from flowrun.prepare import Flow, prepare_flow
-from flowrun.runner import Runner
+from flowrun.core.events import AskModel
+from flowrun.core.messages import Reply, ToolCall
+from flowrun.core.ports import ModelBackend
+from flowrun.runtime.backends import calm_collector
+from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.runner import Runner
 from flowrun.testing.clock import VirtualLoop
 from tests.bench.engines import conversations as work
 from tests.bench.simulated import Engine, Round, SimulatedBackend

@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from flowrun.events import Replied, Returned
-from flowrun.messages import Reply, ToolCall
+from flowrun.core.events import Replied, Returned
+from flowrun.core.messages import Reply, ToolCall
 from tests.bench.peers import python_for
 
 _MEASURE: Final = Path(__file__).parent / "engines" / "measure_durable.py"

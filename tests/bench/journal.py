@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from flowrun.adapters.journal import SqliteJournal, Synchronous
-from flowrun.adapters.journal.ledger import Entry
-from flowrun.events import Event, Replied, Returned, Started
-from flowrun.messages import Reply, ToolCall
+from flowrun.core.events import Event, Replied, Returned, Started
+from flowrun.core.messages import Reply, ToolCall
+from flowrun.journal import SqliteJournal, Synchronous
+from flowrun.journal.appender import Entry
 
 _PASSES = 7
 _CASES = (("1 run", 1, 200), ("1,000 runs", 1000, 20))

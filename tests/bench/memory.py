@@ -11,12 +11,12 @@ from pathlib import Path
 
 import msgspec
 
-from flowrun.adapters.functions import PythonFunctions
-from flowrun.cli.assembly import calm_collector
-from flowrun.events import AskModel
-from flowrun.graph import Graph
-from flowrun.messages import Message, Reply, ToolCall
-from flowrun.runner import Runner
+from flowrun.core.events import AskModel
+from flowrun.core.graph import Graph
+from flowrun.core.messages import Message, Reply, ToolCall
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.backends import calm_collector
+from flowrun.runtime.runner import Runner
 from tests.flows import ADD, AGENT, graph_of
 
 _LIVE = (10_000, 100_000)

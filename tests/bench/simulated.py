@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from flowrun.events import AskModel
-from flowrun.messages import Reply, Usage
+from flowrun.core.events import AskModel
+from flowrun.core.messages import Reply, Usage
 
 PLACES: Final = 256
 STEP: Final = 0.0025

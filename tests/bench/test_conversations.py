@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from flowrun.adapters.scripted import ScriptedBackend
-from flowrun.messages import Reply
-from flowrun.prepare import prepare_flow
-from flowrun.results import messages_of
-from flowrun.runner import Runner
+from flowrun.backends.scripted import ScriptedBackend
+from flowrun.core.messages import Reply
+from flowrun.runtime.prepare import prepare_flow
+from flowrun.runtime.result_json import messages_of
+from flowrun.runtime.runner import Runner
 from tests.bench.batch_simulated import ROUNDS_SPEC, StillLoop, flowrun_batch, lock_step, rounds_of
 from tests.bench.engines import conversations as work
 from tests.bench.simulated import PLACES, PREFILL, SEQUENCE, STEP, Engine, Round, least_seconds

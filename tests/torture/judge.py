@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from flowrun.events import Began, Event, Failed, Replied, Returned
-from flowrun.machine import Run
-from flowrun.machine.recovery import recover
-from flowrun.spec import JSON
+from flowrun.core.events import Began, Event, Failed, Replied, Returned
+from flowrun.core.machine import Run
+from flowrun.core.machine.recovery import recover
+from flowrun.spec.model import JSON
 from tests.torture.worker import End, Order
 from tests.torture.world import Line, graph, read_ledger
 

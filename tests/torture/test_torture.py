@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import pytest
 
-from flowrun.spec import JSON
+from flowrun.spec.model import JSON
 from tests.torture.judge import Judge, Moment, Nursery, copy_journal, done, kept_events, tear
 from tests.torture.worker import FINISHED, HALTED, End, Order
 from tests.torture.world import RUNS, Ledger, World, graph, read_ledger

@@ -19,11 +19,11 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun.adapters.journal import ENDED, Database, History, LeaseLost, SqliteJournal
+from flowrun.core.events import CallFunction
+from flowrun.core.graph import Graph
 from flowrun.errors import StoreError
-from flowrun.events import CallFunction
-from flowrun.graph import Graph
-from flowrun.runner import Again, Done, Result, Runner
+from flowrun.journal import ENDED, Database, History, LeaseLost, SqliteJournal
+from flowrun.runtime.runner import Again, Done, Result, Runner
 from tests.torture.world import RUNS, Fuse, Ledger, World, graph
 
 CHUNK: Final = 25

@@ -16,15 +16,15 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from flowrun.adapters.functions import PythonFunctions
-from flowrun.adapters.scripted import ScriptedBackend
-from flowrun.calling import current_call
+from flowrun.backends.scripted import ScriptedBackend
+from flowrun.core.events import AskModel, CallFunction
+from flowrun.core.graph import Graph
+from flowrun.core.messages import Message, Reply, ToolCall
+from flowrun.core.ports import Journal
+from flowrun.core.tool_context import current_call
 from flowrun.errors import ToolError
-from flowrun.events import AskModel, CallFunction
-from flowrun.graph import Graph
-from flowrun.messages import Message, Reply, ToolCall
-from flowrun.ports import Journal
-from flowrun.runner import Again, Decide, Done, Runner
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.runner import Again, Decide, Done, Runner
 from tests.flows import graph_of
 
 COUNT: Final = 200

@@ -12,8 +12,8 @@ import pytest
 
 from flowrun.cli.report import render_text
 from flowrun.errors import CODES, Issue
-from flowrun.loading import load_spec
-from flowrun.prepare import check_file
+from flowrun.runtime.prepare import check_file
+from flowrun.spec import load_spec
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "cases"

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from flowrun.messages import Usage
-from flowrun.prepare import prepare_flow
-from flowrun.runner import Runner
+from flowrun.core.messages import Usage
+from flowrun.runtime.prepare import prepare_flow
+from flowrun.runtime.runner import Runner
 from tests.conftest import SPECS
-from tests.unit.adapters.contract import Live
+from tests.unit.backends.contract import Live
 
 KINDS = {"billing", "technical", "other"}
 

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flowrun.adapters.scripted import ScriptedBackend
+from flowrun.backends.scripted import ScriptedBackend
+from flowrun.core.events import CallFunction
+from flowrun.core.machine import Run
+from flowrun.core.messages import Message, Reply, ToolCall
 from flowrun.errors import CODES, FAILURES, Issue
-from flowrun.events import CallFunction
-from flowrun.loading import load_spec
-from flowrun.machine import Run
-from flowrun.messages import Message, Reply, ToolCall
-from flowrun.prepare import check_file
-from flowrun.runner import Runner
-from flowrun.spec import JSON
+from flowrun.runtime.prepare import check_file
+from flowrun.runtime.runner import Runner
+from flowrun.spec import load_spec
+from flowrun.spec.model import JSON
 from tests.flows import ADD, AGENT, graph_of
 
 VALID = sorted((Path(__file__).parents[1] / "cases" / "valid").glob("*.yaml"))

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from flowrun import prepare
 from flowrun.errors import Issue, SpecError
-from flowrun.loading import find_project
-from flowrun.prepare import check_file, prepare_flow
+from flowrun.runtime import prepare
+from flowrun.runtime.prepare import check_file, prepare_flow
+from flowrun.spec import find_project
 from flowrun.testing.load import load_suite
 from flowrun.testing.session import Session
 from tests.unit.cli.test_cli import flowrun

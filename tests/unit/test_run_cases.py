@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from flowrun.cli.assembly import Settings, backends_of
-from flowrun.prepare import prepare_flow
-from flowrun.results import result_of
-from flowrun.runner import Result, Runner
+from flowrun.runtime.backends import Settings, backends_of
+from flowrun.runtime.prepare import prepare_flow
+from flowrun.runtime.result_json import result_of
+from flowrun.runtime.runner import Result, Runner
 
 ROOT = Path(__file__).parents[2]
 CASES = sorted((ROOT / "tests" / "cases" / "runs").iterdir())

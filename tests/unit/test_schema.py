@@ -7,12 +7,12 @@ import jsonschema
 import msgspec
 import pytest
 
-from flowrun import spec
 from flowrun.errors import FAILURES
-from flowrun.loading import parse_text
-from flowrun.loading.parse import SHORTHANDS
-from flowrun.loading.profiles import NOT_IN_PROFILES
-from flowrun.loading.schema import FLOW_SCHEMA, read_schema
+from flowrun.spec import model as spec
+from flowrun.spec import parse_text
+from flowrun.spec.parse import SHORTHANDS
+from flowrun.spec.profiles import NOT_IN_PROFILES
+from flowrun.spec.schema import FLOW_SCHEMA, read_schema
 
 SCHEMA: dict[str, Any] = read_schema(FLOW_SCHEMA)
 DEFS: dict[str, Any] = SCHEMA["$defs"]
@@ -139,7 +139,7 @@ DEFAULTS = {**PARTS, **{f"{kind}_state": state for kind, state in STATES.items()
 
 @pytest.mark.parametrize("part", DEFAULTS)
 def test_the_defaults_are_those_of_the_struct(part: str) -> None:
-    from flowrun.loading.parse import parse_duration
+    from flowrun.spec.parse import parse_duration
 
     told, real = {}, {}
     for field in msgspec.structs.fields(DEFAULTS[part]):

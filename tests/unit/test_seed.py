@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from flowrun.adapters.model_files import find_model
-from flowrun.adapters.vllm import VllmBackend
-from flowrun.machine import Run
-from flowrun.messages import as_openai
-from flowrun.prepare import Flow, prepare_flow
-from flowrun.runner import Runner
+from flowrun.backends.vllm.backend import VllmBackend
+from flowrun.backends.vllm.model_files import find_model
+from flowrun.core.machine import Run
+from flowrun.core.messages import as_openai
+from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.runner import Runner
 from tests.conftest import SMALL_MODEL, SPECS
-from tests.unit.adapters.contract import Live
+from tests.unit.backends.contract import Live
 
 ROOT = SPECS.parent
 INPUTS = {"question": "Can you tell me what the temperature will be in Dallas, in Fahrenheit?"}

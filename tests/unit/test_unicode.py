@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowrun.adapters.chat_api import parse_reply
-from flowrun.adapters.functions import PythonFunctions
-from flowrun.adapters.scripted import ScriptedBackend
+from flowrun.backends.chat_api import parse_reply
+from flowrun.backends.scripted import ScriptedBackend
+from flowrun.core.events import Replied
+from flowrun.core.machine.strict_json import parse_json
+from flowrun.core.messages import Reply, ToolCall
 from flowrun.errors import Failure
-from flowrun.events import Replied
-from flowrun.machine.strict_json import parse_json
-from flowrun.messages import Reply, ToolCall
-from flowrun.runner import Result, Runner
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.runner import Result, Runner
 from flowrun.unicode import escape_halves, fault_of, printable, printable_json, well_formed
 from tests.flows import ADD, AGENT, graph_of
 

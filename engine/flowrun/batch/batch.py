@@ -12,11 +12,11 @@ import msgspec
 from flowrun.batch.loop import Loop, Room
 from flowrun.batch.results import SUCCEEDED, Results
 from flowrun.batch.rows import Row
+from flowrun.core.graph import Graph
+from flowrun.core.messages import Usage
 from flowrun.errors import Bug, Failure, FlowrunError
-from flowrun.graph import Graph
-from flowrun.messages import Usage
-from flowrun.results import messages_of, outcome_of, waiting_of
-from flowrun.runner import Result, Runner
+from flowrun.runtime.result_json import messages_of, outcome_of, waiting_of
+from flowrun.runtime.runner import Result, Runner
 
 UNAVAILABLE_ROWS: Final = 16
 """So many rows in a row that end because the backend is unavailable end the batch: the next would end so too."""

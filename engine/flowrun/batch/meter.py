@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from flowrun.adapters.wrapped import WrappedBackend
-from flowrun.events import AskModel
-from flowrun.messages import Reply, Usage
-from flowrun.ports import ModelBackend
+from flowrun.backends.wrapper import WrappedBackend
+from flowrun.core.events import AskModel
+from flowrun.core.messages import Reply, Usage
+from flowrun.core.ports import ModelBackend
 
 _QUEUE_SHARE: Final = 1 / 8
 """So much more than a backend works on at once is asked of it, so that a place that gets free is taken at once."""

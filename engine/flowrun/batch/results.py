@@ -16,8 +16,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from flowrun.batch.layouts import Layout
 from flowrun.batch.lines import Line, ends_within_a_line, lines, parse_line, raw_lines
+from flowrun.batch.sinks import Layout
 from flowrun.errors import StoreError, UsageError
 
 OnChange = Literal["refuse", "restart", "continue"]

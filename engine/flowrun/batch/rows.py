@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from flowrun.adapters.json_values import NotJSON, to_json
+from flowrun.core.machine.strict_json import parse_json
 from flowrun.errors import UsageError
-from flowrun.machine.strict_json import parse_json
-from flowrun.spec import JSON, Spec
+from flowrun.functions.json_values import NotJSON, to_json
+from flowrun.spec.model import JSON, Spec
 
 ID: Final = "id"
 """The member that names a row. It is an input as well only if the flow has an input of that name."""

@@ -12,7 +12,7 @@ from flowrun.changes.change import IMPACTS, Change, Impact
 from flowrun.changes.flow import compare_flows
 from flowrun.changes.versions import Verdict, judge
 from flowrun.errors import Path
-from flowrun.spec import Spec
+from flowrun.spec.model import Spec
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):

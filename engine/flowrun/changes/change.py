@@ -5,7 +5,7 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from flowrun.errors import Path
-from flowrun.spec import JSON
+from flowrun.spec.model import JSON
 
 Impact = Literal["breaking", "compatible", "internal"]
 """breaking: somebody who runs the flow has to change something. compatible: somebody may use something new.

@@ -11,7 +11,7 @@ from flowrun.changes.change import Change, Impact
 from flowrun.changes.outputs import compare_outputs
 from flowrun.changes.schemas import compare_schemas
 from flowrun.errors import Path
-from flowrun.spec import DEFAULT_MODEL, JSON, MAIN, End, Spec, State, Wait
+from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN, End, Spec, State, Wait
 
 
 def compare_flows(old: Spec, new: Spec) -> Iterator[Change]:

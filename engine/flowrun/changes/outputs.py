@@ -8,7 +8,7 @@ import msgspec
 
 from flowrun.changes.change import Change
 from flowrun.errors import Path
-from flowrun.spec import JSON, Template
+from flowrun.spec.model import JSON, Template
 
 _ONE_EXPRESSION: Final = re.compile(r"\s*\{\{(?:(?!\}\}).)*\}\}\s*", re.DOTALL)
 

@@ -12,7 +12,7 @@ import msgspec
 
 from flowrun.changes.change import Change, Impact
 from flowrun.errors import Path
-from flowrun.spec import JSON
+from flowrun.spec.model import JSON
 
 Schema = Mapping[str, JSON] | bool
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from flowrun.checks.assignment import check_assignment
-from flowrun.checks.calls import check_calls
 from flowrun.checks.flows import check_flows
 from flowrun.checks.grammar import check_grammar
-from flowrun.checks.graph import check_graph
+from flowrun.checks.handling import check_calls
 from flowrun.checks.loops import check_loops
 from flowrun.checks.models import check_models
+from flowrun.checks.reachability import check_graph
 from flowrun.checks.references import check_references
 from flowrun.checks.routes import check_routes
 from flowrun.checks.schemas import check_schemas

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Final
 
+from flowrun.checks.dataflow import Slot, Ways, own_gains, spell
 from flowrun.checks.subject import Subject
-from flowrun.checks.ways import Slot, Ways, own_gains, spell
+from flowrun.core.texts import Text, texts_of
 from flowrun.errors import Issue
-from flowrun.spec import End, Spec
+from flowrun.spec.model import End, Spec
 from flowrun.templates.reads import Reads
-from flowrun.texts import Text, texts_of
 
 _WHO: Final = {
     "reply": "put a chat state on that path",

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 
 from flowrun.checks.subject import Subject
+from flowrun.core.graph import compile_schema
 from flowrun.errors import Issue, Path
-from flowrun.graph import compile_schema
-from flowrun.loading.suggestions import suggest
-from flowrun.spec import Flow, Map, Parallel, Spec, Template
+from flowrun.spec.model import Flow, Map, Parallel, Spec, Template
+from flowrun.spec.suggestions import suggest
 from flowrun.templates import has_template
 
 

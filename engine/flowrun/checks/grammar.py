@@ -8,7 +8,7 @@ from typing import Final
 
 from flowrun.checks.subject import Subject
 from flowrun.errors import Issue, Path
-from flowrun.spec import JSON, Chat, Spec
+from flowrun.spec.model import JSON, Chat, Spec
 
 FORMATS: Final = frozenset(
     {

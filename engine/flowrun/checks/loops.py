@@ -6,12 +6,12 @@ have a way out whose condition reads something that the loop itself changes.
 
 from collections.abc import Iterator, Mapping
 
+from flowrun.checks.dataflow import Slot, cycles, gains
 from flowrun.checks.subject import Subject
-from flowrun.checks.ways import Slot, cycles, gains
+from flowrun.core.graph import Edge
+from flowrun.core.texts import Text, texts_of
 from flowrun.errors import Issue
-from flowrun.graph import Edge
-from flowrun.spec import Chat, Flow, Map, Parallel, Spec, State, Wait
-from flowrun.texts import Text, texts_of
+from flowrun.spec.model import Chat, Flow, Map, Parallel, Spec, State, Wait
 
 
 def check_loops(subject: Subject) -> Iterator[Issue]:

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 from flowrun.checks.subject import Subject
 from flowrun.checks.vllm_names import ENGINE, REASONING_PARSERS, SAMPLING, TOOL_CALL_PARSERS
 from flowrun.errors import Issue, Path
-from flowrun.loading.signatures import JSON_TYPES
-from flowrun.loading.suggestions import did_you_mean, suggest
-from flowrun.loading.wording import listed, show
-from flowrun.spec import JSON, Chat, Model, Spec
+from flowrun.spec.model import JSON, Chat, Model, Spec
+from flowrun.spec.phrases import listed, show
+from flowrun.spec.signatures import JSON_TYPES
+from flowrun.spec.suggestions import did_you_mean, suggest
 
 OWN_PLACES: Final = {
     "model": "model.name",

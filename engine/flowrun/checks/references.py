@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
 from flowrun.checks.subject import Subject
+from flowrun.core.graph import edges
 from flowrun.errors import Issue, Path
-from flowrun.graph import edges
-from flowrun.loading.project import is_file
-from flowrun.loading.suggestions import suggest
-from flowrun.spec import MAIN, Chat, Flow, Map, Parallel, Tools
+from flowrun.spec.model import MAIN, Chat, Flow, Map, Parallel, Tools
+from flowrun.spec.project import is_file
+from flowrun.spec.suggestions import suggest
 
 
 def check_references(subject: Subject) -> Iterator[Issue]:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowrun.checks.shapes import schema_at, shapes_at
 from flowrun.checks.subject import Subject
+from flowrun.core.texts import Text
 from flowrun.errors import Issue, Path
-from flowrun.spec import End, Route, Working
+from flowrun.spec.model import End, Route, Working
 from flowrun.templates import TemplateError, parse_expression
 from flowrun.templates.reads import Keys, keys_of
-from flowrun.texts import Text
 
 if TYPE_CHECKING:
     from jinja2 import nodes

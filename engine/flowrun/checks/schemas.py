@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from flowrun.checks.subject import Subject
+from flowrun.core.graph import compile_schema
 from flowrun.errors import Issue, Path
-from flowrun.graph import compile_schema
-from flowrun.spec import JSON, Chat, Wait
+from flowrun.spec.model import JSON, Chat, Wait
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _DIALECTS: Final = frozenset(

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from flowrun.checks.subject import Subject
-from flowrun.spec import JSON, Chat, End, Flow, Map, Parallel, ResponseFormat, Spec, State, Tools, Wait
+from flowrun.core.texts import Text
+from flowrun.spec.model import JSON, Chat, End, Flow, Map, Parallel, ResponseFormat, Spec, State, Tools, Wait
 from flowrun.templates.reads import Keys
-from flowrun.texts import Text
 
 Schema = JSON
 

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from flowrun.checks.ways import Ways, ways_of
+from flowrun.checks.dataflow import Ways, ways_of
 from flowrun.errors import FlowrunError, Issue, Path
-from flowrun.loading import Loaded, issue_at
-from flowrun.loading.document import written_path
-from flowrun.spec import Spec
+from flowrun.spec import Loaded, issue_at
+from flowrun.spec.document import written_path
+from flowrun.spec.model import Spec
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):

@@ -5,12 +5,12 @@ from typing import Final
 
 from flowrun.checks.shapes import Lack, find_lack, shapes_at
 from flowrun.checks.subject import Subject
+from flowrun.core.texts import Text, texts_of
 from flowrun.errors import Issue, dotted
-from flowrun.loading.suggestions import did_you_mean, suggest
-from flowrun.spec import End, Spec
+from flowrun.spec.model import End, Spec
+from flowrun.spec.suggestions import did_you_mean, suggest
 from flowrun.templates import TemplateError
 from flowrun.templates.reads import Keys, Reads
-from flowrun.texts import Text, texts_of
 
 _NAMES: Final = frozenset({"inputs", "vars", "reply", "results", "outputs", "error", "run"})
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from flowrun.checks.subject import Subject
 from flowrun.errors import Issue
-from flowrun.loading import EntrypointError, check_signature
-from flowrun.spec import Call
+from flowrun.spec import EntrypointError, check_signature
+from flowrun.spec.model import Call
 
 
 def check_tools(subject: Subject) -> Iterator[Issue]:

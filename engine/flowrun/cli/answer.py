@@ -6,22 +6,22 @@ from pathlib import Path
 
 import click
 
-from flowrun.adapters.journal import SqliteJournal
-from flowrun.cli.assembly import Settings
 from flowrun.cli.console import Console, conclude
 from flowrun.cli.driving import driving, history_of, interruptions_explained, kept_flow_of, top_of, ways_on
-from flowrun.cli.journals import journal_option
-from flowrun.cli.people import TerminalPeople, people_here, somebody_is_there
+from flowrun.cli.human_input import TerminalPeople, people_here, somebody_is_there
+from flowrun.cli.journal_option import journal_option
 from flowrun.cli.resume import tell_of_changes
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
-from flowrun.durable import Standing, standing_of
+from flowrun.core.events import Answered, AskPerson
+from flowrun.core.graph import compile_schema
+from flowrun.core.machine.strict_json import parse_json
 from flowrun.errors import NobodyAnswers, UsageError
-from flowrun.events import Answered, AskPerson
-from flowrun.graph import compile_schema
-from flowrun.machine.strict_json import parse_json
-from flowrun.runner import Result
-from flowrun.spec import JSON
+from flowrun.journal import SqliteJournal
+from flowrun.runtime.backends import Settings
+from flowrun.runtime.durable import Standing, standing_of
+from flowrun.runtime.runner import Result
+from flowrun.spec.model import JSON
 
 
 @click.command()

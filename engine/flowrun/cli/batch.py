@@ -22,7 +22,6 @@ from flowrun.batch import (
     count_outcomes,
 )
 from flowrun.cli import ray
-from flowrun.cli.assembly import Settings
 from flowrun.cli.batches import (
     Begun,
     Job,
@@ -35,13 +34,14 @@ from flowrun.cli.batches import (
     states_that_wait,
 )
 from flowrun.cli.driving import warn_of_network
-from flowrun.cli.journals import journal_option
+from flowrun.cli.journal_option import journal_option
 from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json
-from flowrun.durable import keep_flow
 from flowrun.errors import UsageError
-from flowrun.prepare import prepare_flow
+from flowrun.runtime.backends import Settings
+from flowrun.runtime.durable import keep_flow
+from flowrun.runtime.prepare import prepare_flow
 
 MAX_TOOLS: Final = 256
 

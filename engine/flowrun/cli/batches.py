@@ -10,20 +10,20 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun.adapters.journal import ENDED
-from flowrun.adapters.journal import RunRow as KeptRun
 from flowrun.batch import Batch, Meter, Options, Results, Row, RowFile, run_by, run_here, run_name
 from flowrun.batch.batch import RunRow
 from flowrun.batch.loop import Room
-from flowrun.cli.assembly import Settings, backends_of, started
 from flowrun.cli.driving import driving, history_of
 from flowrun.cli.progress import BatchView, spell_seconds
-from flowrun.durable import KeptFlow
+from flowrun.core.events import Started
 from flowrun.errors import UsageError
-from flowrun.events import Started
-from flowrun.prepare import Flow
-from flowrun.runner import Result, Runner, with_defaults
-from flowrun.spec import JSON, Wait
+from flowrun.journal import ENDED
+from flowrun.journal import RunRow as KeptRun
+from flowrun.runtime.backends import Settings, backends_of, started
+from flowrun.runtime.durable import KeptFlow
+from flowrun.runtime.prepare import Flow
+from flowrun.runtime.runner import Result, Runner, with_defaults
+from flowrun.spec.model import JSON, Wait
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from flowrun.adapters.journal import SqliteJournal
 from flowrun.cli.driving import history_of, kept_flow_of, top_of
-from flowrun.cli.journals import journal_option
+from flowrun.cli.journal_option import journal_option
 from flowrun.cli.terminal import echo
-from flowrun.durable import DurableRuns, Mailbox
+from flowrun.core.events import Cancelled
 from flowrun.errors import UsageError
-from flowrun.events import Cancelled
-from flowrun.runner import Runner
+from flowrun.journal import SqliteJournal
+from flowrun.runtime.durable import DurableRuns, Mailbox
+from flowrun.runtime.runner import Runner
 
 
 @click.command()

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from flowrun.cli import EXIT_DONE, EXIT_FAILED, EXIT_WAITING
 from flowrun.cli.terminal import as_lines, rich_console, write_answer, write_json
-from flowrun.events import (
+from flowrun.core.events import (
     AskModel,
     AskPerson,
     CallFunction,
@@ -24,9 +24,9 @@ from flowrun.events import (
     Sleep,
     Started,
 )
-from flowrun.loading import mask
-from flowrun.results import answer_of, result_of
-from flowrun.runner import Result
+from flowrun.runtime.result_json import answer_of, result_of
+from flowrun.runtime.runner import Result
+from flowrun.spec import mask
 
 _WIDTH = 100
 

@@ -11,12 +11,12 @@ import click
 import msgspec
 
 from flowrun.changes import Change, Impact, Side, Verdict, classify_sides, judge
-from flowrun.cli.git import Repository
+from flowrun.changes.git import Repository
 from flowrun.cli.report import colours_wanted, render_text
-from flowrun.cli.specs import find_specs, is_spec
 from flowrun.cli.terminal import echo, echo_json
 from flowrun.errors import Bug, FlowrunError, Issue, SpecError, UsageError, crashed, dotted
-from flowrun.loading import Loaded, parse_text
+from flowrun.spec import Loaded, parse_text
+from flowrun.spec.find import find_specs, is_spec
 from flowrun.unicode import printable_line
 
 _COLOURS: Final[dict[Impact, str]] = {"breaking": "red", "compatible": "green", "internal": "blue"}

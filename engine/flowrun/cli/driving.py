@@ -10,16 +10,16 @@ from pathlib import Path
 
 import msgspec
 
-from flowrun.adapters.journal import Database, History, RunRow, SqliteJournal, network_file_system
-from flowrun.cli.assembly import Settings, backends_of, started
-from flowrun.cli.journals import VARIABLE, default_journal
+from flowrun.cli.journal_option import VARIABLE, default_journal
 from flowrun.cli.terminal import echo
-from flowrun.durable import DurableRuns, KeptFlow, Mailbox
+from flowrun.core.events import AskPerson, CallFunction
+from flowrun.core.ports import ModelBackend, Observer, People
 from flowrun.errors import StoreError
-from flowrun.events import AskPerson, CallFunction
-from flowrun.ports import ModelBackend, Observer, People
-from flowrun.prepare import Flow
-from flowrun.runner import Decide, Result, Runner
+from flowrun.journal import Database, History, RunRow, SqliteJournal, network_file_system
+from flowrun.runtime.backends import Settings, backends_of, started
+from flowrun.runtime.durable import DurableRuns, KeptFlow, Mailbox
+from flowrun.runtime.prepare import Flow
+from flowrun.runtime.runner import Decide, Result, Runner
 
 
 @asynccontextmanager

@@ -8,8 +8,8 @@ import click
 from flowrun.cli.terminal import echo
 from flowrun.drawing import DRAWERS, draw
 from flowrun.errors import UsageError
-from flowrun.loading import load_spec
-from flowrun.loading.suggestions import suggest
+from flowrun.spec import load_spec
+from flowrun.spec.suggestions import suggest
 
 
 @click.command()

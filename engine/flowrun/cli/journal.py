@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.journals import journal_option
+from flowrun.cli.journal_option import journal_option
 from flowrun.cli.terminal import echo
 from flowrun.errors import UsageError
-from flowrun.loading.parse import parse_duration
+from flowrun.spec.parse import parse_duration
 
 
 @click.group()
@@ -21,8 +21,8 @@ def command() -> None:
 @journal_option
 def prune(older_than: str, journal: Path) -> int:
     """Delete old runs that have ended, and what only they needed. Those that wait or were interrupted stay."""
-    from flowrun.adapters.journal import Database
-    from flowrun.adapters.journal import prune as prune_runs
+    from flowrun.journal import Database
+    from flowrun.journal import prune as prune_runs
 
     try:
         age = float(parse_duration(older_than))
@@ -37,8 +37,8 @@ def prune(older_than: str, journal: Path) -> int:
 @journal_option
 def vacuum(journal: Path) -> int:
     """Give the space of deleted runs back to the file system."""
-    from flowrun.adapters.journal import Database
-    from flowrun.adapters.journal import vacuum as vacuum_file
+    from flowrun.journal import Database
+    from flowrun.journal import vacuum as vacuum_file
 
     sizes = vacuum_file(Database(journal, create=False), now=time.time)
     echo(f"{sizes.before:,} bytes before, {sizes.after:,} after", err=True)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from flowrun.batch import Batch, Meter
 from flowrun.cli.terminal import rich_console
-from flowrun.loading import mask
+from flowrun.spec import mask
 
 _LINE_SECONDS: Final = 10.0
 _BAR_SECONDS: Final = 0.2

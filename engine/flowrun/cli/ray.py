@@ -8,15 +8,15 @@ from pathlib import Path
 import msgspec
 
 from flowrun.batch import Folder, Format, check_format, merge_parts
-from flowrun.batch.layouts import SHARD_ROWS
-from flowrun.batch.pool import Pool
-from flowrun.batch.ray_cluster import Host, cluster, make_replicas, needs_of
-from flowrun.batch.replica import Terms
-from flowrun.cli.assembly import Settings, backends_of, calm_collector
+from flowrun.batch.distributed.pool import Pool
+from flowrun.batch.distributed.ray_cluster import Host, cluster, make_replicas, needs_of
+from flowrun.batch.distributed.replica import Terms
+from flowrun.batch.sinks import SHARD_ROWS
 from flowrun.cli.batches import Job, Origin
+from flowrun.core.ports import ModelBackend
 from flowrun.errors import UsageError
-from flowrun.ports import ModelBackend
-from flowrun.prepare import Flow
+from flowrun.runtime.backends import Settings, backends_of, calm_collector
+from flowrun.runtime.prepare import Flow
 
 
 class Rays(msgspec.Struct, frozen=True, kw_only=True):

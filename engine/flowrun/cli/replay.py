@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from flowrun.cli.driving import descendants_of, history_of, kept_flow_of, top_of
-from flowrun.cli.journals import journal_option
+from flowrun.cli.journal_option import journal_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import write_json, write_report
 
@@ -21,7 +21,7 @@ def command(run: str, as_json: bool, journal: Path) -> int:
 
     RUN is its id or the beginning of it. Exits with 1 if it would go another way.
     """
-    from flowrun.story import render_divergence, replay
+    from flowrun.transcript import render_divergence, replay
 
     history = history_of(journal)
     row = top_of(history, run)

@@ -9,20 +9,20 @@ from typing import Final
 
 import click
 
-from flowrun.adapters.journal import History, RunRow
 from flowrun.cli import EXIT_WAITING
-from flowrun.cli.assembly import Settings
 from flowrun.cli.console import Console, conclude
 from flowrun.cli.driving import driving, history_of, interruptions_explained, kept_flow_of, top_of, ways_on
-from flowrun.cli.journals import journal_option
-from flowrun.cli.people import people_here
+from flowrun.cli.human_input import people_here
+from flowrun.cli.journal_option import journal_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
-from flowrun.durable import KeptFlow
+from flowrun.core.events import CallFunction
+from flowrun.core.machine.strict_json import parse_json
 from flowrun.errors import FlowrunError, UsageError
-from flowrun.events import CallFunction
-from flowrun.machine.strict_json import parse_json
-from flowrun.runner import Again, Decide, Done, Result
+from flowrun.journal import History, RunRow
+from flowrun.runtime.backends import Settings
+from flowrun.runtime.durable import KeptFlow
+from flowrun.runtime.runner import Again, Decide, Done, Result
 
 MAX_LIVE: Final = 256
 """So many runs are taken up at once."""

@@ -9,18 +9,18 @@ from typing import TextIO
 
 import click
 
-from flowrun.cli.assembly import Settings, backends_of, started
 from flowrun.cli.console import Console, conclude
 from flowrun.cli.driving import driving, interruptions_explained, warn_of_network, ways_on
-from flowrun.cli.journals import journal_option
-from flowrun.cli.people import people_here
+from flowrun.cli.human_input import people_here
+from flowrun.cli.journal_option import journal_option
 from flowrun.cli.streams import answer_stream
-from flowrun.durable import KeptFlow, keep_flow
+from flowrun.core.machine.strict_json import parse_json
 from flowrun.errors import UsageError
-from flowrun.machine.strict_json import parse_json
-from flowrun.prepare import Flow, prepare_flow
-from flowrun.runner import Result, Runner, with_defaults
-from flowrun.spec import JSON, Spec
+from flowrun.runtime.backends import Settings, backends_of, started
+from flowrun.runtime.durable import KeptFlow, keep_flow
+from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.runner import Result, Runner, with_defaults
+from flowrun.spec.model import JSON, Spec
 from flowrun.testing.cassettes import RecordingBackend, begin_cassette
 
 

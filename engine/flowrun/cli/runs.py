@@ -10,7 +10,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from flowrun.cli.journals import journal_option
+from flowrun.cli.journal_option import journal_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, rich_console, write_json
 
@@ -50,7 +50,7 @@ def command(
 
     A run is interrupted if it should go on and its process is gone; `flowrun resume` takes it up.
     """
-    from flowrun.adapters.journal import Database, History
+    from flowrun.journal import Database, History
 
     with answer_stream() as answers:
         if not journal.exists():

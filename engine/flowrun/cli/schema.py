@@ -7,7 +7,7 @@ import click
 
 from flowrun.cli.terminal import echo
 from flowrun.errors import CODES, FAILURES
-from flowrun.loading.schema import FLOW_SCHEMA, find_schema, read_schema
+from flowrun.spec.schema import FLOW_SCHEMA, find_schema, read_schema
 
 _TEST_SCHEMA: Final = "test.v1.schema.json"
 

@@ -9,12 +9,12 @@ import click
 import msgspec
 
 from flowrun.cli.driving import descendants_of, history_of, kept_flow_of, top_of
-from flowrun.cli.journals import journal_option
+from flowrun.cli.journal_option import journal_option
 from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json, write_report
 from flowrun.errors import UsageError
-from flowrun.loading import mask
+from flowrun.spec import mask
 
 
 @click.command()
@@ -33,7 +33,7 @@ def command(run: str, html: Path | None, as_json: bool, full: bool, journal: Pat
 
     RUN is its id or the beginning of it.
     """
-    from flowrun.story import render_html, render_text, story_of
+    from flowrun.transcript import render_html, render_text, story_of
 
     history = history_of(journal)
     row = top_of(history, run)

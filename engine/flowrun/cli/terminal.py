@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from flowrun.adapters.printable_log import make_printable
+from flowrun.printable_log import make_printable
 from flowrun.unicode import printable, printable_json, printable_styled
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import click
 
 from flowrun import __version__
 from flowrun.cli.report import colours_wanted, render_github, render_json, render_sarif, render_with_source
-from flowrun.cli.specs import find_specs
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, echo_commands, echo_json
 from flowrun.errors import Issue, UsageError
-from flowrun.prepare import check_file
+from flowrun.runtime.prepare import check_file
+from flowrun.spec.find import find_specs
 
 _PRINTED: Final[Mapping[str, Callable[[str], None]]] = {
     "text": partial(echo, coloured=True),

@@ -8,7 +8,7 @@ from flowrun.drawing.listing import draw_text
 from flowrun.drawing.mermaid import draw_mermaid
 from flowrun.drawing.picture import Picture, picture_of
 from flowrun.drawing.svg import draw_svg
-from flowrun.spec import Spec
+from flowrun.spec.model import Spec
 
 DRAWERS: Final[Mapping[str, Callable[[Picture], str]]] = {
     "mermaid": draw_mermaid,

@@ -5,8 +5,8 @@ from typing import Final, Literal, assert_never, get_args
 
 import msgspec
 
-from flowrun.graph import Edge, edges
-from flowrun.spec import (
+from flowrun.core.graph import Edge, edges
+from flowrun.spec.model import (
     DEFAULT_MODEL,
     MAIN,
     Branch,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from flowrun.spec import Template
+from flowrun.spec.model import Template
 from flowrun.templates.limits import MAX_LENGTH, TemplateError, begin
 from flowrun.templates.writing import as_native, as_text, as_well_formed
 

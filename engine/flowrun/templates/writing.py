@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, KeysView, Mapping, Set, ValuesView
 from typing import Any, Final
 
-from flowrun.spec import JSON
+from flowrun.spec.model import JSON
 from flowrun.templates.limits import TemplateError, check_length, check_weight, counted
 from flowrun.unicode import fault_of
 

@@ -13,13 +13,13 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
-from flowrun.adapters.wrapped import WrappedBackend
+from flowrun.backends.wrapper import WrappedBackend
+from flowrun.core.events import AskModel
+from flowrun.core.messages import Log, Message, Reply, ToolCall, as_openai
+from flowrun.core.ports import ModelBackend
 from flowrun.errors import Failure, FlowrunError, ModelError, StoreError, UsageError
-from flowrun.events import AskModel
-from flowrun.messages import Log, Message, Reply, ToolCall, as_openai
-from flowrun.ports import ModelBackend
-from flowrun.spec import JSON
-from flowrun.testing.judge import diff_lines
+from flowrun.spec.model import JSON
+from flowrun.testing.compare import diff_lines
 from flowrun.testing.readers import Reader
 from flowrun.testing.verdict import message_lines
 

@@ -5,11 +5,11 @@ from pathlib import Path as FilePath
 
 import msgspec
 
+from flowrun.core.graph import Graph, edges
 from flowrun.errors import Path, Place, dotted
-from flowrun.graph import Graph, edges
-from flowrun.loading import FlowTree, place_of
-from flowrun.loading.document import written_path
-from flowrun.prepare import Flow
+from flowrun.runtime.prepare import Flow
+from flowrun.spec import FlowTree, place_of
+from flowrun.spec.document import written_path
 from flowrun.testing.trace import Taken, Trace
 
 Key = tuple[FilePath, Path]

@@ -6,16 +6,16 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun.adapters.scripted import ScriptedReply
+from flowrun.backends.scripted import ScriptedReply
+from flowrun.core.graph import Graph
 from flowrun.errors import Issue, SpecError, UsageError
 from flowrun.errors import Path as DocumentPath
-from flowrun.graph import Graph
-from flowrun.loading import Document, issue_at, may_be_spec
-from flowrun.loading.parse import parse_duration
-from flowrun.loading.schema import check_schema
-from flowrun.loading.suggestions import suggest
-from flowrun.loading.yaml_source import read_document
-from flowrun.spec import JSON, Call, Seconds, Wait
+from flowrun.spec import Document, issue_at, may_be_spec
+from flowrun.spec.model import JSON, Call, Seconds, Wait
+from flowrun.spec.parse import parse_duration
+from flowrun.spec.schema import check_schema
+from flowrun.spec.suggestions import suggest
+from flowrun.spec.yaml.reader import read_document
 from flowrun.templates import Scope, TemplateError, compile_condition, has_template
 from flowrun.templates.reads import reads_of_expression
 from flowrun.testing.suite import SUFFIX, Case, Expectation, GivenAnswer, RawReply, Said, Stub, Suite

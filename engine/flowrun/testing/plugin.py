@@ -92,7 +92,7 @@ class SpecItem(pytest.Item):
 
     def reportinfo(self) -> tuple[PathLike[str], int, str]:
         """Say where it is."""
-        from flowrun.loading import place_of
+        from flowrun.spec import place_of
 
         return self.path, place_of(self._suite.document, self._case.at).line - 1, self.name
 

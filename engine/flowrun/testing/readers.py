@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from flowrun.core.events import AskModel
+from flowrun.core.messages import Reply
 from flowrun.errors import BackendError
-from flowrun.events import AskModel
-from flowrun.messages import Reply
-from flowrun.prepare import BoundModel
+from flowrun.runtime.prepare import BoundModel
 from flowrun.testing.clock import VirtualLoop
 
 NOT_INSTALLED = "its replies hold raw text, which only vLLM's parsers read, and vLLM is not installed"
@@ -30,7 +30,7 @@ class Reader(Protocol):
 
 def vllm_reader_here() -> Callable[[BoundModel], Reader] | None:
     """Give what makes readers by vLLM; None where it is not installed."""
-    from flowrun.adapters.vllm_reader import VllmReader, can_read
+    from flowrun.backends.vllm.reader import VllmReader, can_read
 
     return (lambda bound: VllmReader(bound.model, base_dir=bound.folder)) if can_read() else None
 

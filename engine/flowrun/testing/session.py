@@ -12,23 +12,23 @@ from typing import Final
 
 import msgspec
 
-from flowrun.adapters.scripted import ScriptedReply, view_of
+from flowrun.backends.scripted import ScriptedReply, view_of
+from flowrun.core.events import AskModel
+from flowrun.core.messages import Reply
+from flowrun.core.ports import ModelBackend
 from flowrun.errors import Bug, FlowrunError, SpecError, UsageError
-from flowrun.events import AskModel
-from flowrun.loading import mask, place_of
-from flowrun.loading.wording import shorten
-from flowrun.messages import Reply
-from flowrun.ports import ModelBackend
-from flowrun.prepare import BoundModel, Flow, prepare_flow
-from flowrun.runner import Runner
-from flowrun.spec import JSON
+from flowrun.runtime.prepare import BoundModel, Flow, prepare_flow
+from flowrun.runtime.runner import Runner
+from flowrun.spec import mask, place_of
+from flowrun.spec.model import JSON
+from flowrun.spec.phrases import shorten
 from flowrun.testing.cassettes import CassetteBackend
 from flowrun.testing.clock import VirtualLoop
+from flowrun.testing.compare import Problem, judge
 from flowrun.testing.coverage import Coverage
-from flowrun.testing.judge import Problem, judge
+from flowrun.testing.fakes import Script, ScriptedPeople, StubbedFunctions
 from flowrun.testing.load import check_case
 from flowrun.testing.readers import NOT_INSTALLED, Reader, Readers
-from flowrun.testing.stand_ins import Script, ScriptedPeople, StubbedFunctions
 from flowrun.testing.suite import Case, RawReply, Said, Suite
 from flowrun.testing.trace import Trace
 from flowrun.testing.verdict import Conversation, Verdict, explain_error

@@ -6,11 +6,11 @@ from typing import Literal
 
 import msgspec
 
-from flowrun.adapters.scripted import ScriptedReply
+from flowrun.backends.scripted import ScriptedReply
+from flowrun.core.messages import Reply
 from flowrun.errors import Path as DocumentPath
-from flowrun.loading import Document
-from flowrun.messages import Reply
-from flowrun.spec import JSON, Seconds
+from flowrun.spec import Document
+from flowrun.spec.model import JSON, Seconds
 from flowrun.templates import Scope
 
 SUFFIX = ".test.yaml"

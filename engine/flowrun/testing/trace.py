@@ -8,11 +8,11 @@ from itertools import pairwise
 
 import msgspec
 
-from flowrun.events import Event, Notice, StartChild
-from flowrun.graph import EndNode, Graph, Node, Way
-from flowrun.machine import Run, advance, fold
-from flowrun.machine.moves import matches
-from flowrun.spec import End
+from flowrun.core.events import Event, Notice, StartChild
+from flowrun.core.graph import EndNode, Graph, Node, Way
+from flowrun.core.machine import Run, advance, fold
+from flowrun.core.machine.transitions import matches
+from flowrun.spec.model import End
 from flowrun.templates import Scope
 
 

@@ -5,9 +5,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from flowrun.core.messages import Message
 from flowrun.errors import FlowrunError, Place, SpecError, dotted
-from flowrun.messages import Message
-from flowrun.testing.judge import Problem, as_path
+from flowrun.testing.compare import Problem, as_path
 from flowrun.unicode import printable, printable_line
 
 _MESSAGES: Final = 12

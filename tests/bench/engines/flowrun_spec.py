@@ -4,14 +4,14 @@ from functools import cache
 
 import work
 
-from flowrun.adapters.functions import PythonFunctions
-from flowrun.adapters.scripted import ScriptedBackend
-from flowrun.cli.assembly import calm_collector
-from flowrun.events import AskModel, ToolDeclaration
-from flowrun.graph import Graph, compile_graph
-from flowrun.loading import parse_text
-from flowrun.messages import Reply, ToolCall
-from flowrun.runner import Runner
+from flowrun.backends.scripted import ScriptedBackend
+from flowrun.core.events import AskModel, ToolDeclaration
+from flowrun.core.graph import Graph, compile_graph
+from flowrun.core.messages import Reply, ToolCall
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.backends import calm_collector
+from flowrun.runtime.runner import Runner
+from flowrun.spec import parse_text
 
 SPEC = """\
 flowrun: v1

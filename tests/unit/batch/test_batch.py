@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from flowrun.adapters.functions import PythonFunctions
-from flowrun.adapters.scripted import ScriptedBackend
+from flowrun.backends.scripted import ScriptedBackend
 from flowrun.batch import Batch, BatchStopped, Fingerprint, Meter, OneFile, Options, Results, Row, run_here
+from flowrun.core.events import AskModel
+from flowrun.core.messages import Reply, Usage
 from flowrun.errors import Bug, ModelError
-from flowrun.events import AskModel
-from flowrun.messages import Reply, Usage
-from flowrun.runner import Runner
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.runner import Runner
 from tests.flows import AGENT, graph_of
 
 GRAPH = graph_of(AGENT)

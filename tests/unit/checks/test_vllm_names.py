@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flowrun.adapters import vllm_names as runtime
+from flowrun.backends.vllm import names as runtime
 from flowrun.checks.grammar import FORMATS, unenforced
 from flowrun.checks.models import FIXED, OWN_PLACES, RANGES
 from flowrun.checks.vllm_names import SAMPLING

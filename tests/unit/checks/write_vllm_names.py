@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from flowrun.adapters.vllm_names import reasoning_parsers, tool_call_parsers
+from flowrun.backends.vllm.names import reasoning_parsers, tool_call_parsers
 from flowrun.checks import vllm_names
 
 TABLE: Final = Path(vllm_names.__file__)

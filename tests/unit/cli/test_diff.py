@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from flowrun.changes.git import Repository
 from flowrun.cli.diff import command
-from flowrun.cli.git import Repository
 from flowrun.errors import UsageError
 
 SPEC = """\

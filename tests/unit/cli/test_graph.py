@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from flowrun.cli.graph import command
 from flowrun.drawing import DRAWERS, draw
 from flowrun.errors import SpecError, UsageError
-from flowrun.loading import load_spec
+from flowrun.spec import load_spec
 
 ROOT = Path(__file__).parents[3]
 WEATHER = ROOT / "specs" / "weather.yaml"

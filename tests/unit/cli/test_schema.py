@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from flowrun.cli.reference import render_reference
 from flowrun.cli.schema import command, write_reference
 from flowrun.errors import CODES, FAILURES
-from flowrun.loading.schema import FLOW_SCHEMA, read_schema
+from flowrun.spec.schema import FLOW_SCHEMA, read_schema
 
 ROOT = Path(__file__).parents[3]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from flowrun.adapters.scripted import ScriptedBackend, ScriptedReply
+from flowrun.backends.scripted import ScriptedBackend, ScriptedReply
+from flowrun.core.events import AskModel
+from flowrun.core.messages import Reply, Tokens, Usage
 from flowrun.errors import BackendError, UsageError
-from flowrun.events import AskModel
-from flowrun.messages import Reply, Tokens, Usage
-from flowrun.prepare import BoundModel, prepare_flow
-from flowrun.runner import Runner
+from flowrun.runtime.prepare import BoundModel, prepare_flow
+from flowrun.runtime.runner import Runner
 from flowrun.testing.cassettes import RecordingBackend, begin_cassette, load_cassette
 from flowrun.testing.load import load_suite
 from flowrun.testing.readers import Reader

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
-from flowrun.adapters.scripted import ScriptedCall
+from flowrun.backends.scripted import ScriptedCall
 from flowrun.errors import FAILURES
-from flowrun.loading.schema import find_schema
+from flowrun.spec.schema import find_schema
 from flowrun.testing.load import REQUEST, TEST_SCHEMA
 from flowrun.testing.suite import Expectation, ExpectedCall, GivenAnswer, RawReply, Stub
 

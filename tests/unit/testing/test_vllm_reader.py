@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from flowrun.adapters.scripted import ScriptedBackend
-from flowrun.adapters.vllm_reader import VllmReader
-from flowrun.events import AskModel
-from flowrun.messages import Reply, Usage
-from flowrun.prepare import prepare_flow
-from flowrun.runner import Runner
+from flowrun.backends.scripted import ScriptedBackend
+from flowrun.backends.vllm.reader import VllmReader
+from flowrun.core.events import AskModel
+from flowrun.core.messages import Reply, Usage
+from flowrun.runtime.prepare import prepare_flow
+from flowrun.runtime.runner import Runner
 from flowrun.testing.cassettes import RecordingBackend, begin_cassette
 from flowrun.testing.load import load_suite
 from flowrun.testing.session import Session

@@ -1,0 +1,107 @@
+"""Converts a GGUF file, once, into a folder that vLLM can load. A folder under its final name is always whole.
+
+vLLM loads GGUF only with kernels for NVIDIA's GPUs. The folder's name is the file's content and the converter's
+version, so a changed file or a better converter makes a new one.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flowrun.backends.vllm.log_scan import telling_line
+from flowrun.errors import BackendError
+
+CONVERTER = 1
+"""The version of what ``gguf_convert`` writes; raise it with every change of that."""
+_MAGIC = b"GGUF"
+_SCRATCH = ".converting-"
+_DAY = 86_400.0
+
+
+def is_gguf(path: Path) -> bool:
+    """Tell by its first bytes whether a file is GGUF, whatever it is called."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+async def convert_gguf(source: Path, *, cache_dir: Path, progress: Callable[[str], None]) -> Path:
+    """Give the Hugging Face folder made of a GGUF file, making it if the cache has none.
+
+    Several processes may do so at once; the first to finish wins. Cancelling ends the conversion.
+
+    Raises:
+        BackendError: the file cannot be converted, or the cache cannot be written.
+    """
+    target = cache_dir / f"{await asyncio.to_thread(digest_of, source)}-{CONVERTER}"
+    if target.is_dir():
+        return target
+    progress(f"converting {source.name}, once")
+    try:
+        await asyncio.to_thread(prepare, cache_dir, now=time.time())
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=cache_dir, ignore_cleanup_errors=True) as scratch:
+            made = Path(scratch) / "model"
+            await _run_converter(source, made, progress)
+            await asyncio.to_thread(publish, made, target)
+    except OSError as exc:
+        raise BackendError(f"cannot keep the converted model in {cache_dir}: {exc}") from exc
+    return target
+
+
+def digest_of(source: Path) -> str:
+    """Give the first 32 hexadecimal digits of a file's SHA-256."""
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+def publish(made: Path, target: Path) -> None:
+    """Give a finished folder its final name, all at once; another process's is as good as ours."""
+    for file in made.iterdir():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())  # or a power cut leaves a whole-looking folder of empty files
+    try:
+        made.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def prepare(cache_dir: Path, *, now: float) -> None:
+    """Make the cache's folder, and remove what conversions that were killed more than a day ago left in it."""
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    for scratch in cache_dir.glob(f"{_SCRATCH}*"):
+        with contextlib.suppress(OSError):
+            if now - scratch.stat().st_mtime > _DAY:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+async def _run_converter(source: Path, made: Path, progress: Callable[[str], None]) -> None:
+    # A process of its own: gigabytes of weights and half a minute of imports end with it, and ours, which forks the
+    # engine later, stays clean. Its own session, so that Ctrl-C reaches it through us only.
+    converter = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "flowrun.backends.vllm.gguf_convert", str(source), str(made)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
+    )
+    try:
+        notes, complaints = await converter.communicate()
+    finally:
+        if converter.returncode is None:
+            converter.kill()
+            await converter.wait()
+    for note in notes.decode(errors="replace").splitlines():
+        progress(note)
+    if converter.returncode:
+        why = telling_line(complaints.decode(errors="replace")) or f"exit status {converter.returncode}"
+        raise BackendError(f"cannot convert {source} for vLLM: {why}")

@@ -1,0 +1,84 @@
+"""What vLLM knows by name: engine arguments, sampling parameters, parsers; asked of the vLLM that is installed."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from flowrun.spec.model import JSON, Model
+from flowrun.spec.suggestions import did_you_mean, suggest
+
+OWN_ENGINE_ARGUMENTS: Final = {
+    "model": "model.name",
+    "revision": "model.revision",
+    "reasoning_parser": "model.reasoning_parser",
+}
+"""Engine arguments that have a place of their own in a spec."""
+FIXED_SAMPLING: Final = frozenset({"n", "detokenize", "output_kind", "stream_interval", "skip_clone"})
+"""Sampling parameters that the adapter sets itself: a reply is one whole text."""
+
+
+def faults_of_model(model: Model) -> list[str]:
+    """Say what is wrong with the names that a model's settings use, and what was probably meant."""
+    faults = [*faults_of_engine(model.engine), *faults_of_sampling(model.sampling)]
+    for setting, name, known in (
+        ("tool_call_parser", model.tool_call_parser, tool_call_parsers()),
+        ("reasoning_parser", model.reasoning_parser, reasoning_parsers()),
+    ):
+        if name and name not in known:
+            faults.append(f"vLLM has no {setting} {name!r}; {suggest(name, known, f'{setting}s')}")
+    return faults
+
+
+def faults_of_engine(arguments: Iterable[str]) -> list[str]:
+    """Say which engine arguments vLLM does not have, or the spec has elsewhere."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    return [
+        f"model.engine.{name} has a place of its own: {OWN_ENGINE_ARGUMENTS[name]}"
+        if name in OWN_ENGINE_ARGUMENTS
+        else _missing("engine argument", name, known)
+        for name in arguments
+        if name in OWN_ENGINE_ARGUMENTS or name not in known
+    ]
+
+
+def faults_of_sampling(sampling: Mapping[str, JSON]) -> list[str]:
+    """Say which sampling parameters vLLM does not have, or the adapter sets itself."""
+    known = sampling_names()
+    return [
+        f"sampling.{name} is set by flowrun itself: leave it out"
+        if name in FIXED_SAMPLING
+        else _missing("sampling parameter", name, known)
+        for name in sampling
+        if name not in known
+    ]
+
+
+def _missing(kind: str, name: str, known: Iterable[str]) -> str:
+    meant = did_you_mean(name, known)
+    return f"vLLM has no {kind} {name!r}{f'; {meant}' if meant else ''}"
+
+
+@functools.cache
+def sampling_names() -> frozenset[str]:
+    """Give the names of the sampling parameters that a spec may set."""
+    from vllm import SamplingParams
+
+    return frozenset(inspect.signature(SamplingParams.from_optional).parameters) - FIXED_SAMPLING
+
+
+def tool_call_parsers() -> list[str]:
+    """Give the names of vLLM's parsers of tool calls."""
+    from vllm.tool_parsers import ToolParserManager
+
+    return list(ToolParserManager.list_registered())
+
+
+def reasoning_parsers() -> list[str]:
+    """Give the names of vLLM's parsers of reasoning."""
+    from vllm.reasoning import ReasoningParserManager
+
+    return list(ReasoningParserManager.list_registered())

@@ -1,0 +1,98 @@
+"""Reads what a model wrote without the model: vLLM's tokenizer, chat template and parsers, and no engine.
+
+It needs the model's configuration and tokenizer, never its weights.
+"""
+
+import asyncio
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from flowrun.backends.vllm.backend import load_template
+from flowrun.backends.vllm.chat import VllmChat
+from flowrun.backends.vllm.engine import INSTALL, Engine, Start
+from flowrun.backends.vllm.errors import as_model_error
+from flowrun.backends.vllm.model_files import find_model
+from flowrun.core.events import AskModel
+from flowrun.core.messages import Reply
+from flowrun.errors import BackendError, FlowrunError
+from flowrun.spec.model import Model
+
+
+def can_read() -> bool:
+    """Tell whether vLLM is installed."""
+    return importlib.util.find_spec("vllm") is not None
+
+
+class VllmReader:
+    """The prompts and the parsers of one model."""
+
+    def __init__(self, model: Model, *, base_dir: Path) -> None:
+        """Keep what is needed to start; ``base_dir`` is the folder from which the model's paths count."""
+        self._model = model
+        self._base_dir = base_dir
+        self._chat: VllmChat | None = None
+
+    async def start(self) -> None:
+        """Load the tokenizer and the parsers.
+
+        Raises:
+            BackendError: vLLM or the model is missing, or they do not fit.
+        """
+        if not can_read():
+            raise BackendError(INSTALL)
+        path = await find_model(self._model.name, base_dir=self._base_dir, revision=self._model.revision)
+        template = load_template(self._model.chat_template, self._base_dir)
+        start = _ChatOnly(self._model, path=path, template=template, verbose=False, progress=lambda message: None)
+        self._chat = (await asyncio.to_thread(start.run))[1]
+
+    async def rendered_prompt(self, request: AskModel) -> str:
+        """Give the text that the model would read for a request.
+
+        Raises:
+            ModelError: the request cannot be rendered.
+        """
+        chat = self._started()
+        return chat.prompt_text(await _render(chat, request))
+
+    async def read_text(self, request: AskModel, written: Reply) -> Reply:
+        """Read the ``text`` of a reply that the model gave to a request; its finish reason and usage are kept.
+
+        Raises:
+            ModelError: the request cannot be rendered.
+        """
+        chat = self._started()
+        reason = "stop" if written.finish_reason == "tool_calls" else written.finish_reason
+        rendered = await _render(chat, request)
+        return chat.read(rendered, written.text or "", finish_reason=reason, usage=written.usage)
+
+    async def stop(self) -> None:
+        """Let go of everything. May be called twice, and without a start."""
+        chat, self._chat = self._chat, None
+        if chat is not None:
+            await asyncio.to_thread(chat.close)
+
+    def _started(self) -> VllmChat:
+        if self._chat is None:
+            raise BackendError("the reader was not started, or was stopped")
+        return self._chat
+
+
+async def _render(chat: VllmChat, request: AskModel) -> Any:
+    try:
+        return await chat.render(request)
+    except FlowrunError:
+        raise
+    except Exception as exc:
+        raise as_model_error(exc) from exc
+
+
+class _ChatOnly(Start):
+    """The start of an engine, but for the engine."""
+
+    def _launch(self, config: Any) -> Engine:
+        return _NoEngine(None, [], None)
+
+
+class _NoEngine(Engine):
+    """What a start gives in place of an engine; nobody asks it anything."""

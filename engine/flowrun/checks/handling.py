@@ -1,0 +1,21 @@
+"""FR306: where tools are offered, some state handles the calls of the reply."""
+
+from collections.abc import Iterator
+
+from flowrun.checks.subject import Subject
+from flowrun.core.call_handling import find_call_handling
+from flowrun.errors import Issue
+from flowrun.spec.model import Chat
+
+
+def check_calls(subject: Subject) -> Iterator[Issue]:
+    """Find chat states whose replies may hold calls that no state handles."""
+    spec = subject.spec
+    handling = find_call_handling(spec)
+    for name, state in spec.states.items():
+        if not isinstance(state, Chat) or name in handling.chats or state.tool_choice == "none":
+            continue
+        if spec.tools if state.tools is None else state.tools:
+            message = f"state {name!r} offers tools, and nothing handles a call: it fails with model.unhandled_call"
+            remedy = "add a route 'when: reply.tool_calls' to a tools state, or offer no tools here: 'tools: []'"
+            yield subject.issue("FR306", ("states", name), message, remedy, key=True, severity="warning")

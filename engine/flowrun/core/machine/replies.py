@@ -1,0 +1,76 @@
+"""The gate for replies: what a backend gives is an answer only if nothing says otherwise. Pure.
+
+Every backend passes it, and so do scripted replies and cassettes.
+"""
+
+from typing import Final
+
+from flowrun.core.graph import ChatNode
+from flowrun.core.machine.state import StateFailure
+from flowrun.core.messages import CUT_OFF, DECLINED, FINISHED, Reply
+
+_SHOWN: Final = 80  # characters
+_REFUSAL: Final = 400
+"""So many characters of a refusal are told."""
+
+
+def check_reply(node: ChatNode, reply: Reply) -> None:
+    """Find out whether a reply is whole, can be read, and is what the state asked for.
+
+    Raises:
+        StateFailure: it is not; named as in ``errors.FAILURES``.
+    """
+    _check_end(reply)
+    if reply.invalid_call is not None:
+        raise StateFailure("model.invalid_call", reply.invalid_call)
+    _check_choice(node, reply)
+    if reply.content is None and not reply.tool_calls:
+        raise StateFailure("model.invalid_output", "the reply is empty: it has neither text nor a tool call")
+    if reply.tool_calls and not node.handles_calls:
+        raise StateFailure(
+            "model.unhandled_call",
+            f"the reply calls {_names(reply)}, and no state handles that: add a route for reply.tool_calls that leads "
+            "to a tools state, or offer no tools (tools: [])",
+        )
+
+
+def _check_end(reply: Reply) -> None:
+    reason = reply.finish_reason.lower()
+    if reply.refusal is not None or reason in DECLINED:
+        said = reply.refusal or reply.content or f"the finish reason is {reply.finish_reason}"
+        raise StateFailure("model.declined", f"the model declined to reply: {said[:_REFUSAL]}")
+    if reason in FINISHED:
+        return
+    what = "a tool call" if reply.invalid_call or reply.tool_calls else "an answer"
+    text = reply.text or reply.content or ""
+    ends = f"it ends in {text[-_SHOWN:]!r}"
+    if reason == "repetition":
+        raise StateFailure("model.truncated", f"the reply was ended because it repeats itself; {ends}")
+    if reason in CUT_OFF:
+        raise StateFailure(
+            "model.truncated",
+            f"the reply reached max_tokens after {reply.usage.completion_tokens} tokens, in the middle of {what}; "
+            f"{ends}: raise sampling.max_tokens or ask for less",
+        )
+    raise StateFailure(
+        "backend.unavailable",
+        f"the backend ended the reply in the middle of {what}, with the finish reason {reply.finish_reason!r}; {ends}",
+    )
+
+
+def _check_choice(node: ChatNode, reply: Reply) -> None:
+    """See that ``tool_choice`` is obeyed; a tool that is not offered is the tools state's to refuse."""
+    choice = node.tool_choice
+    if choice == "none" and reply.tool_calls:
+        raise StateFailure("model.invalid_call", f"tool_choice is none, but the reply calls {_names(reply)}")
+    if choice in ("auto", "none") or not node.tools:
+        return
+    if not reply.tool_calls:
+        said = (reply.content or "")[:_SHOWN]
+        raise StateFailure("model.invalid_call", f"tool_choice is {choice}, but the reply calls no tool: {said!r}")
+    if choice != "required" and any(call.name != choice for call in reply.tool_calls):
+        raise StateFailure("model.invalid_call", f"tool_choice is {choice}, but the reply calls {_names(reply)}")
+
+
+def _names(reply: Reply) -> str:
+    return ", ".join(dict.fromkeys(call.name[:_SHOWN] for call in reply.tool_calls))

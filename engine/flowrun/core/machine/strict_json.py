@@ -1,0 +1,76 @@
+"""JSON that a model wrote, taken strictly (RFC 8259): what is ambiguous is refused, never guessed."""
+
+import json
+import math
+from typing import Final
+
+import msgspec
+
+from flowrun.spec.model import JSON
+from flowrun.unicode import fault_of
+
+_MAX_DEPTH: Final = 64
+_SPACE: Final = " \t\n\r"
+
+
+def parse_json(text: str) -> JSON:
+    """Parse JSON strictly (RFC 8259): no NaN, no infinite number, no key twice, no half characters, no nesting beyond
+    ``_MAX_DEPTH``.
+
+    Raises:
+        ValueError: it is not that, with the reason.
+    """
+    value = _decode(text)
+    if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper_than(value, _MAX_DEPTH):
+        raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
+    if ("\\u" in text or not text.isascii()) and (wrong := fault_of(value)):
+        raise ValueError(wrong)
+    return value
+
+
+def _decode(text: str) -> JSON:
+    """Do what ``_DECODER.decode`` does, but without its two regular expressions, which take as long as the rest."""
+    try:
+        value, end = _DECODER.raw_decode(text, len(text) - len(text.lstrip(_SPACE)))
+        return _DECODER.decode(text) if text[end:].lstrip(_SPACE) else value
+    except RecursionError as exc:
+        raise ValueError("it is nested too deeply") from exc
+
+
+def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} is there twice")
+    return members
+
+
+def _constant(name: str) -> JSON:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _real_number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return number
+
+
+def _deeper_than(value: JSON, levels: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return False
+    if levels == 0:
+        return True
+    return any(_deeper_than(v, levels - 1) for v in (value.values() if isinstance(value, dict) else value))
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_real_number)
+
+
+def parse_leniently(arguments: str) -> JSON:
+    """Parse JSON for templates to look at; what is none stays the text that it is."""
+    try:
+        return msgspec.json.decode(arguments)
+    except (ValueError, RecursionError):  # no JSON, or half of a surrogate pair, which no encoder takes
+        return arguments

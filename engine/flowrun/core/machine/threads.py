@@ -1,0 +1,120 @@
+"""Messages onto a run's threads, and the tool calls that a thread ends in."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from flowrun.core.machine.state import PENDING, Made, Run, StateFailure, Value, replace
+from flowrun.core.messages import Log, Message, ToolCall
+from flowrun.core.rendering import CompiledMessage, Opening, Passage, render
+from flowrun.templates import Scope
+
+
+def with_threads(run: Run, openings: Mapping[str, Opening], scope: Scope) -> Run:
+    """Begin a run's threads with their first messages."""
+    threads = {}
+    count = 0
+    for thread, opening in openings.items():
+        first = render(opening.others, scope, opening.ready) if opening.others else opening.ready
+        threads[thread] = Log(first.messages)
+        count = first.call_count
+    return replace(run, threads=threads, call_count=count)
+
+
+def with_messages(run: Run, thread: str, templates: Iterable[CompiledMessage], scope: Scope) -> Run:
+    """Render messages onto a thread.
+
+    Raises:
+        StateFailure: they leave calls of the thread unanswered, or answer none.
+    """
+    before = run.threads[thread]
+    waiting = last_calls(before).open
+    new = render(templates, scope, Passage(call_count=run.call_count, waiting=waiting))
+    check_messages(new.messages, waiting)
+    threads = {**run.threads, thread: before.extended(new.messages)}
+    return replace(run, threads=threads, call_count=new.call_count)
+
+
+def check_messages(messages: Iterable[Message], waiting: Iterable[ToolCall]) -> None:
+    """See that messages answer the calls that wait before they say anything else, and no others.
+
+    Raises:
+        StateFailure: they do not.
+    """
+    left = [call.id for call in waiting]
+    for message in messages:
+        if message.role == "tool":
+            if message.tool_call_id not in left:
+                raise StateFailure("model.invalid_conversation", _stray(message, left))
+            left.remove(message.tool_call_id)
+        elif left:
+            raise StateFailure(
+                "model.invalid_conversation", _unanswered(left, f"before a message of role {message.role}")
+            )
+        left += (call.id for call in message.tool_calls)
+
+
+def check_answered(thread: Log[Message]) -> None:
+    """See that a thread does not end in calls that nothing answers.
+
+    Raises:
+        StateFailure: it does.
+    """
+    if left := last_calls(thread).open:
+        raise StateFailure(
+            "model.invalid_conversation", _unanswered([call.id for call in left], "before the model is asked")
+        )
+
+
+def _unanswered(calls: list[str], when: str) -> str:
+    return (
+        f"the calls {', '.join(calls)} must be answered {when}: lead to a tools state of the thread, or answer each "
+        "by a message of role tool"
+    )
+
+
+def _stray(message: Message, waiting: list[str]) -> str:
+    if not waiting:
+        return "a message of role tool answers no call: the thread does not end in a call that waits for an answer"
+    return (
+        f"a message of role tool answers {message.tool_call_id!r}, but what waits for an answer is {', '.join(waiting)}"
+    )
+
+
+class LastCalls(NamedTuple):
+    """The tool calls that a thread ends in: of the message at ``at``, answered or not by the messages after it."""
+
+    at: int
+    calls: tuple[ToolCall, ...]
+    answered: frozenset[int] = frozenset()
+
+    @property
+    def open(self) -> tuple[ToolCall, ...]:
+        """Give the calls that nothing answers yet, in their order."""
+        if not self.answered:
+            return self.calls
+        return tuple(call for index, call in enumerate(self.calls) if index not in self.answered)
+
+
+def last_calls(thread: Log[Message]) -> LastCalls:
+    """Give the calls of the last message that is no tool's; none if it made none."""
+    at = len(thread) - 1
+    while at >= 0 and thread[at].role == "tool":
+        at -= 1
+    if at < 0 or not thread[at].tool_calls:
+        return LastCalls(at, ())
+    calls = thread[at].tool_calls
+    if at == len(thread) - 1:
+        return LastCalls(at, calls)
+    answered: set[int] = set()
+    for message in thread[at + 1 :]:
+        ids = (index for index, call in enumerate(calls) if call.id == message.tool_call_id and index not in answered)
+        answered |= {index for index, _ in zip(ids, range(1), strict=False)}
+    return LastCalls(at, calls, frozenset(answered))
+
+
+def with_made(run: Run, thread: str) -> Run:
+    """Keep the values of a thread's calls that are there, so that no state makes these calls again."""
+    if not any(isinstance(answer, Value) for answer in run.awaiting):
+        return run
+    values = tuple(answer if isinstance(answer, Value) else PENDING for answer in run.awaiting)
+    return replace(run, made={**run.made, thread: Made(last_calls(run.threads[thread]).at, values)})

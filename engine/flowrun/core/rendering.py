@@ -1,0 +1,116 @@
+"""Messages made of a spec's templates: calls get ids, results the calls that they answer. Pure.
+
+What is the same in every run is made once, when the spec is compiled, and all runs share it.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from flowrun.core.messages import Message, Role, ToolCall
+from flowrun.spec.model import CallTemplate, MessageTemplate, Template
+from flowrun.templates import Scope, compile_text, compile_value, has_template
+
+
+class CompiledMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message template; ``calls`` are (id or None, name, arguments as JSON text). ``fixed`` ones show no scope."""
+
+    role: Role
+    content: Callable[[Scope], str] | None
+    calls: tuple[tuple[str | None, str, Callable[[Scope], str]], ...] = ()
+    tool_call_id: Callable[[Scope], str] | None = None
+    name: str | None = None
+    fixed: bool = False
+
+
+class Passage(msgspec.Struct, frozen=True):
+    """Messages that follow one another, the calls counted up to their end, and those that none of them answers yet."""
+
+    messages: tuple[Message, ...] = ()
+    call_count: int = 0
+    waiting: tuple[ToolCall, ...] = ()
+
+
+class Opening(msgspec.Struct, frozen=True):
+    """How a thread begins in every run: with messages that are ready, and then others to be rendered."""
+
+    ready: Passage
+    others: tuple[CompiledMessage, ...]
+
+
+def compile_message(message: MessageTemplate) -> CompiledMessage:
+    """Compile a message template."""
+    texts = [message.content, message.tool_call_id, *(call.arguments for call in message.tool_calls)]
+    return CompiledMessage(
+        role=message.role,
+        content=None if message.content is None else compile_text(message.content),
+        calls=tuple(map(_compile_call, message.tool_calls)),
+        tool_call_id=None if message.tool_call_id is None else compile_text(message.tool_call_id),
+        name=message.name,
+        fixed=all(map(_is_fixed, texts)),
+    )
+
+
+def compile_openings(threads: Mapping[str, Iterable[MessageTemplate]]) -> dict[str, Opening]:
+    """Compile the first messages of threads, in their order, in which calls are counted."""
+    openings = {}
+    count = 0
+    for thread, templates in threads.items():
+        compiled = tuple(map(compile_message, templates))
+        leading = next((index for index, one in enumerate(compiled) if not one.fixed), len(compiled))
+        openings[thread] = Opening(render(compiled[:leading], {}, Passage(call_count=count)), compiled[leading:])
+        count += sum(len(one.calls) for one in compiled)
+    return openings
+
+
+def render(templates: Iterable[CompiledMessage], scope: Scope, after: Passage) -> Passage:
+    """Render messages that come after others. A tool message without an id answers the oldest call still open."""
+    messages = list(after.messages)
+    count = after.call_count
+    waiting = list(after.waiting)
+    for template in templates:
+        calls = []
+        for call_id, name, arguments in template.calls:
+            count += 1
+            calls.append(identified(ToolCall(id=call_id or "", name=name, arguments=arguments(scope)), count))
+        waiting.extend(calls)
+        messages.append(_message(template, tuple(calls), waiting, scope))
+    return Passage(tuple(messages), count, tuple(waiting))
+
+
+def _message(template: CompiledMessage, calls: tuple[ToolCall, ...], waiting: list[ToolCall], scope: Scope) -> Message:
+    named = None if template.tool_call_id is None else template.tool_call_id(scope)
+    answers = None
+    if template.role == "tool":
+        answers = next((call for call in waiting if named in (None, call.id)), None)
+        if answers is not None:
+            waiting.remove(answers)
+    return Message(
+        role=template.role,
+        content=None if template.content is None else template.content(scope),
+        tool_calls=calls,
+        tool_call_id=named or (answers.id if answers else None),
+        name=template.name or (answers.name if answers else None),
+    )
+
+
+def identified(call: ToolCall, number: int) -> ToolCall:
+    """Give a call an id if it has none: nine letters and digits, the one form that every model family takes."""
+    return call if call.id else ToolCall(id=f"call{number:05d}", name=call.name, arguments=call.arguments)
+
+
+def _compile_call(call: CallTemplate) -> tuple[str | None, str, Callable[[Scope], str]]:
+    evaluate = compile_value(call.arguments)
+    if _is_fixed(call.arguments):
+        text = json.dumps(evaluate({}), ensure_ascii=False)
+        return call.id, call.name, lambda scope: text
+    return call.id, call.name, lambda scope: json.dumps(evaluate(scope), ensure_ascii=False)
+
+
+def _is_fixed(template: Template) -> bool:
+    if isinstance(template, str):
+        return not has_template(template)
+    if isinstance(template, Mapping):
+        return all(map(_is_fixed, template.values()))
+    return not isinstance(template, Sequence) or all(map(_is_fixed, template))

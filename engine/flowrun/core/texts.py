@@ -1,0 +1,117 @@
+"""Every template and expression of a spec: where it stands, and at which moment of which state it is evaluated."""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import msgspec
+
+from flowrun.errors import Path
+from flowrun.spec.model import (
+    Call,
+    Chat,
+    End,
+    Flow,
+    Map,
+    MessageTemplate,
+    Parallel,
+    Spec,
+    State,
+    Template,
+    Wait,
+)
+from flowrun.templates import TemplateError
+from flowrun.templates.reads import Reads, reads_of_expression, reads_of_template
+
+Moment = Literal["vars", "threads", "entered", "set", "left"]
+
+
+class Text(msgspec.Struct, frozen=True, kw_only=True):
+    """A template, or a bare expression.
+
+    ``state`` is empty before the first state. ``extra`` names are in scope beside the usual, ``assigned`` are the
+    variables that the state has set by then.
+    """
+
+    path: Path
+    text: str
+    kind: Literal["template", "expression"] = "template"
+    state: str = ""
+    moment: Moment
+    extra: frozenset[str] = frozenset()
+    assigned: tuple[str, ...] = ()
+
+    def reads(self) -> Reads:
+        """Give what it reads.
+
+        Raises:
+            TemplateError: it is not valid.
+        """
+        return reads_of_expression(self.text) if self.kind == "expression" else reads_of_template(self.text)
+
+    def reads_if_valid(self) -> Reads:
+        """Give what it reads; nothing, if it is not valid: another check says so."""
+        try:
+            return self.reads()
+        except TemplateError:
+            return Reads()
+
+
+def texts_of(spec: Spec) -> Iterator[Text]:
+    """Give every template and expression of a spec."""
+    yield from _values(Text(path=("vars",), text="", moment="vars"), spec.vars)
+    for thread, messages in spec.threads.items():
+        yield from _messages(Text(path=("threads", thread), text="", moment="threads"), messages)
+    for name, state in spec.states.items():
+        yield from _state(name, state)
+
+
+def _state(name: str, state: State) -> Iterator[Text]:
+    at = Text(path=("states", name), text="", state=name, moment="entered")
+    if isinstance(state, End):
+        yield from _values(_below(at, "output"), state.output)
+        return
+    match state:
+        case Chat():
+            yield from _messages(_below(at, "messages"), state.messages)
+        case Call() | Flow():
+            yield from _values(_below(at, "with"), state.arguments)
+        case Map():
+            yield _below(at, "for_each", text=state.for_each, kind="expression")
+            yield from _values(_below(at, "with", extra=frozenset({state.item, "index"})), state.arguments)
+        case Parallel():
+            for branch, part in state.branches.items():
+                yield from _values(_below(at, "branches", branch, "with"), part.arguments)
+        case Wait():
+            yield from _values(_below(at, "prompt"), state.prompt)
+    done: tuple[str, ...] = ()
+    for variable, template in state.set.items():
+        yield from _values(_below(at, "set", variable, moment="set", assigned=done), template)
+        done = (*done, variable)
+    for index, route in enumerate(state.routes):
+        if route.when is not None:
+            path = ("routes", index, "when")
+            yield _below(at, *path, text=route.when, kind="expression", moment="left", assigned=done)
+
+
+def _below(at: Text, *keys: str | int, **changes: object) -> Text:
+    return msgspec.structs.replace(at, path=(*at.path, *keys), **changes)
+
+
+def _messages(at: Text, messages: tuple[MessageTemplate, ...]) -> Iterator[Text]:
+    for index, message in enumerate(messages):
+        yield from _values(_below(at, index, "content"), message.content)
+        yield from _values(_below(at, index, "tool_call_id"), message.tool_call_id)
+        for number, call in enumerate(message.tool_calls):
+            yield from _values(_below(at, index, "tool_calls", number, "arguments"), call.arguments)
+
+
+def _values(at: Text, value: Template) -> Iterator[Text]:
+    if isinstance(value, str):
+        if "{" in value:
+            yield _below(at, text=value)
+    elif isinstance(value, Mapping):
+        for key, member in value.items():
+            yield from _values(_below(at, key), member)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _values(_below(at, index), item)

@@ -1,0 +1,119 @@
+"""Calls the Python functions of a spec. Whatever a function does harms its own call and nothing else.
+
+It may raise what it likes, exit, hang, swallow its cancellation, change its arguments or give back what is no JSON:
+the call ends as a ``ToolError`` or is over when its time is up, and every other call goes on. ``async def`` functions
+run in a task that is not the run's (``carriers``), ``def`` functions in a daemon thread.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from flowrun.core.events import CallFunction
+from flowrun.core.tool_context import CURRENT
+from flowrun.errors import Bug, ToolError
+from flowrun.functions.daemon_threads import DaemonThreads, Slots
+from flowrun.functions.eager_task import WAITS, Carrier
+from flowrun.functions.json_values import copy_json
+from flowrun.functions.outcomes import outcome_of
+from flowrun.spec.model import JSON
+
+MAX_THREADS: Final = 64
+"""So many ``def`` functions run at once; they mostly wait for others, so it may well exceed the number of cores."""
+
+GRACE_SECONDS: Final = 5.0
+"""So long an ``async def`` function may clean up after its cancellation; then it is closed by force."""
+
+
+class _Bound(NamedTuple):
+    """A function, and whether it is to be awaited."""
+
+    function: Callable[..., Any]
+    is_async: bool
+
+
+class PythonFunctions:
+    """The port ``Functions`` over functions of this process, keyed by their entrypoints.
+
+    Args:
+        max_calls: so many calls are under way at once, of any kind; None bounds nothing. A call that waits for its
+            turn, here or for a thread, spends none of its timeout, and one that timed out does not count.
+        max_threads: so many ``def`` functions run at once.
+        grace: seconds that a cancelled ``async def`` function has for its cleaning up.
+    """
+
+    def __init__(
+        self,
+        functions: Mapping[str, Callable[..., Any]],
+        *,
+        max_calls: int | None = None,
+        max_threads: int = MAX_THREADS,
+        grace: float = GRACE_SECONDS,
+    ) -> None:
+        self._bound = {name: _Bound(function, _is_async(function)) for name, function in functions.items()}
+        self._slots = None if max_calls is None else Slots(max_calls)
+        self._threads = DaemonThreads(max_threads)
+        self._carrier: Carrier | None = None
+        self._grace = grace
+
+    async def call(self, effect: CallFunction) -> JSON:
+        """Call a function under its timeout and give its value as JSON; see ``ports.Functions``."""
+        if self._slots is None:
+            return await self._call(effect)
+        async with self._slots.here():
+            return await self._call(effect)
+
+    async def _call(self, effect: CallFunction) -> JSON:
+        bound = self._bound.get(effect.entrypoint)
+        if bound is None:
+            raise Bug(f"no function is bound to {effect.entrypoint}")
+        arguments = {name: copy_json(value) for name, value in effect.arguments.items()}
+        CURRENT.set(effect)  # in the caller's context, of which the function gets a copy
+        perform = self._in_task if bound.is_async else self._in_thread
+        try:
+            outcome = await perform(bound.function, arguments, effect.timeout)
+        except TimeoutError:
+            name = effect.tool or effect.entrypoint
+            raise ToolError("tool.timeout", f"{name} took longer than {effect.timeout:g} s") from None
+        if isinstance(outcome, ToolError):
+            raise outcome
+        return outcome
+
+    async def _in_thread(
+        self, function: Callable[..., Any], arguments: dict[str, JSON], timeout: float | None
+    ) -> "JSON | ToolError":
+        try:
+            return await self._threads.run(partial(outcome_of, function, arguments), timeout=timeout)
+        except RuntimeError as exc:
+            raise ToolError("tool.failed", f"the system gives no thread to run it in: {exc}") from exc
+
+    async def _in_task(
+        self, function: Callable[..., Any], arguments: dict[str, JSON], timeout: float | None
+    ) -> "JSON | ToolError":
+        carrier, self._carrier = self._carrier, None  # a function may itself call another in its first step
+        if carrier is None or not carrier.is_free():
+            carrier = Carrier(asyncio.get_running_loop())
+        first = carrier.start(function, arguments)
+        if first is not WAITS:
+            self._carrier = carrier
+            return first
+        task = carrier.task
+        try:
+            await asyncio.wait((task,), timeout=timeout)
+        finally:
+            if not task.done():
+                self._abandon(carrier)
+        if not task.done():
+            raise TimeoutError
+        return carrier.outcome
+
+    def _abandon(self, carrier: Carrier) -> None:
+        carrier.task.cancel()
+        timer = carrier.task.get_loop().call_later(self._grace, carrier.force)
+        carrier.task.add_done_callback(lambda _: timer.cancel())
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

@@ -1,0 +1,36 @@
+"""Durable runs: every event in one SQLite file, with group commit, leases and an inbox."""
+
+from flowrun.journal.database import Database, Synchronous, network_file_system
+from flowrun.journal.history import History
+from flowrun.journal.rows import (
+    ENDED,
+    FIRST,
+    STATUSES,
+    Held,
+    Holder,
+    LeaseLost,
+    NewRun,
+    RunRow,
+)
+from flowrun.journal.sqlite import OnPost, SqliteJournal
+from flowrun.journal.upkeep import Vacuumed, prune, vacuum
+
+__all__ = [
+    "ENDED",
+    "FIRST",
+    "STATUSES",
+    "Database",
+    "Held",
+    "History",
+    "Holder",
+    "LeaseLost",
+    "NewRun",
+    "OnPost",
+    "RunRow",
+    "SqliteJournal",
+    "Synchronous",
+    "Vacuumed",
+    "network_file_system",
+    "prune",
+    "vacuum",
+]

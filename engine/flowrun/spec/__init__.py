@@ -1,0 +1,32 @@
+"""From a file to a frozen ``Spec``: YAML with the place of every node, profiles, ``${VAR}``, the JSON Schema."""
+
+from flowrun.spec.document import Document, issue_at, mask, place_of
+from flowrun.spec.entrypoints import EntrypointError, load_entrypoint
+from flowrun.spec.flows import FlowTree, load_flows, may_be_spec
+from flowrun.spec.load import ON_DISK, Files, KeptFiles, Loaded, load_spec, parse_text
+from flowrun.spec.project import find_project, lies_in
+from flowrun.spec.signatures import check_signature, derive_parameters
+from flowrun.spec.yaml.reader import read_yaml
+
+__all__ = [
+    "ON_DISK",
+    "Document",
+    "EntrypointError",
+    "Files",
+    "FlowTree",
+    "KeptFiles",
+    "Loaded",
+    "check_signature",
+    "derive_parameters",
+    "find_project",
+    "issue_at",
+    "lies_in",
+    "load_entrypoint",
+    "load_flows",
+    "load_spec",
+    "mask",
+    "may_be_spec",
+    "parse_text",
+    "place_of",
+    "read_yaml",
+]

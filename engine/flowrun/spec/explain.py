@@ -1,0 +1,320 @@
+"""Why a document does not match its JSON Schema, in plain words: one issue a mistake, and none for what follows of it.
+
+The schema is written with this in mind. Variants are told apart by if/then, not by anyOf; where anyOf is used, its
+first branch is the one that is usually meant. ``title`` is the noun for what a subschema describes, and the first of
+``examples`` is what a remedy shows.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+from jsonschema import Draft202012Validator
+
+from flowrun.errors import Issue, Path, Place, dotted
+from flowrun.spec.document import Document, issue_at
+from flowrun.spec.model import JSON
+from flowrun.spec.phrases import listed, name_of, shorten, show, with_article
+from flowrun.spec.remedies import add_property, like_example, meant_by, type_remedy, valid_name
+from flowrun.spec.suggestions import closest
+
+MAX_EXPLAINED: Final = 500
+"""Nobody reads more at once, and the remedy of each costs a search for similar names."""
+
+
+class Mistake(msgspec.Struct, frozen=True, kw_only=True):
+    """An issue before it has a place. ``missing`` and ``meant`` name properties of the mapping at ``owner``."""
+
+    code: str
+    path: Path
+    message: str
+    remedy: str = ""
+    key: bool = False
+    owner: Path = ()
+    missing: frozenset[str] = frozenset()
+    meant: str = ""
+
+
+class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A validator's error with the document and schema that it is about."""
+
+    error: Any
+    document: Document
+    root: dict[str, JSON]
+
+    @property
+    def path(self) -> Path:
+        return tuple(self.error.absolute_path)
+
+    @property
+    def schema(self) -> dict[str, JSON]:
+        schema: dict[str, JSON] = self.error.schema
+        return schema
+
+    @property
+    def name(self) -> str:
+        return name_of(self.path)
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the value came from the environment, wholly or in part."""
+        return self.path in self.document.written
+
+    @property
+    def shown(self) -> str:
+        return show(self.error.instance, self.document.written.get(self.path))
+
+
+def explain_mismatch(document: Document, schema: dict[str, JSON]) -> list[Issue]:
+    """Tell the mistakes that the ``jsonschema`` package finds, ``MAX_EXPLAINED`` at most."""
+    errors = Draft202012Validator(schema).iter_errors(document.value)
+    try:
+        mistakes = list(islice(_explain_all(errors, document, schema), MAX_EXPLAINED))
+    except RecursionError:
+        return []
+    corrected = {(mistake.owner, mistake.meant) for mistake in mistakes if mistake.meant}
+    issues = [
+        issue_at(document, mistake.code, mistake.path, mistake.message, mistake.remedy, key=mistake.key)
+        for mistake in mistakes
+        if not any((mistake.owner, name) in corrected for name in mistake.missing)
+    ]
+    unique: dict[tuple[str, Place, str], Issue] = {}
+    # A mistake in a profile is found where it was merged to as well; the longer path is the one that was written.
+    for issue in sorted(issues, key=lambda issue: (-len(issue.path), dotted(issue.path))):
+        unique.setdefault((issue.code, issue.place, issue.message), issue)
+    return list(unique.values())
+
+
+def _explain_all(errors: Iterable[Any], document: Document, root: dict[str, JSON]) -> Iterator[Mistake]:
+    told: set[Path] = set()
+    for error in errors:
+        mismatch = Mismatch(error=error, document=document, root=root)
+        if "propertyNames" in list(error.absolute_schema_path)[-3:]:
+            explained = _wrong_name(mismatch)
+        else:
+            explained = _EXPLAINERS.get(error.validator, _other)(mismatch)
+        for mistake in explained:
+            if mistake.key or mistake.path not in told:
+                yield mistake
+            if not mistake.key:
+                told.add(mistake.path)  # a value that is wrong in two ways is told to be wrong once
+
+
+# --- one explainer a keyword --------------------------------------------------------------------------------------
+
+
+def _wrong_name(mismatch: Mismatch) -> Iterator[Mistake]:
+    name = str(mismatch.error.instance)
+    yield Mistake(
+        code="FR209",
+        path=(*mismatch.path, name),
+        key=True,
+        message=f"{show(name).removeprefix('the text ')} is not {with_article(mismatch.schema.get('title', 'name'))}",
+        remedy=valid_name(name, mismatch.schema),
+    )
+
+
+def _unknown_property(mismatch: Mismatch) -> Iterator[Mistake]:
+    schema, present = mismatch.schema, mismatch.error.instance
+    known = schema.get("properties", {})
+    free = [name for name in known if name not in present]
+    for name in present:
+        if name in known or any(re.search(pattern, name) for pattern in schema.get("patternProperties", {})):
+            continue
+        yield Mistake(
+            code="FR201",
+            path=(*mismatch.path, name),
+            key=True,
+            message=f"'{shorten(name, 60)}' is not a property of {with_article(schema.get('title', 'mapping'))}",
+            remedy=meant_by(name, free, schema, mismatch.root),
+            owner=mismatch.path,
+            meant=closest(name, free),
+        )
+
+
+def _missing_property(mismatch: Mismatch) -> Iterator[Mistake]:
+    required = mismatch.error.validator_value
+    name = next(name for name in required if mismatch.error.message.startswith(f"{name!r} "))
+    known = mismatch.schema.get("properties", {})
+    present = mismatch.error.instance
+    misspelt = closest(name, [other for other in present if other not in known])
+    yield Mistake(
+        code="FR202",
+        path=mismatch.path,
+        key=True,
+        message=f"{with_article(mismatch.schema.get('title', 'mapping'))} needs '{name}'",
+        remedy=f"is '{misspelt}' meant to be '{name}'?"
+        if misspelt
+        else add_property(name, known.get(name), mismatch.root),
+        owner=mismatch.path,
+        missing=frozenset({name}),
+    )
+
+
+def _wrong_type(mismatch: Mismatch) -> Iterator[Mistake]:
+    types = mismatch.error.validator_value
+    types = [types] if isinstance(types, str) else types
+    yield Mistake(
+        code="FR203",
+        path=mismatch.path,
+        message=_must_be(mismatch, _expected(mismatch.schema, types)),
+        remedy=like_example(mismatch.schema)
+        if mismatch.hidden
+        else type_remedy(mismatch.error.instance, types, mismatch.schema),
+    )
+
+
+def _not_allowed(mismatch: Mismatch) -> Iterator[Mistake]:
+    allowed = mismatch.error.validator_value
+    allowed = allowed if isinstance(allowed, list) else [allowed]
+    spelt = [value if isinstance(value, str) else json.dumps(value) for value in allowed]
+    title = mismatch.schema.get("title")
+    one_of = spelt[0] if len(spelt) == 1 else f"one of {', '.join(spelt)}"
+    value = mismatch.error.instance
+    similar = closest(value, spelt) if isinstance(value, str) and not mismatch.hidden else ""
+    yield Mistake(
+        code="FR204",
+        path=mismatch.path,
+        message=_must_be(mismatch, with_article(title) if title and len(spelt) > 1 else one_of),
+        remedy=f"did you mean '{similar}'?" if similar else f"write {one_of}",
+    )
+
+
+def _wrong_form(mismatch: Mismatch) -> Iterator[Mistake]:
+    yield Mistake(
+        code="FR205",
+        path=mismatch.path,
+        message=_must_be(mismatch, with_article(mismatch.schema.get("title", "text of another form"))),
+        remedy=like_example(mismatch.schema),
+    )
+
+
+def _out_of_range(mismatch: Mismatch) -> Iterator[Mistake]:
+    bound = _BOUNDS[mismatch.error.validator].format(mismatch.error.validator_value)
+    yield Mistake(code="FR206", path=mismatch.path, message=_must_be(mismatch, bound), remedy=f"make it {bound}")
+
+
+def _wrong_size(mismatch: Mismatch) -> Iterator[Mistake]:
+    keyword, limit = mismatch.error.validator, mismatch.error.validator_value
+    if keyword == "uniqueItems":
+        yield Mistake(
+            code="FR207",
+            path=mismatch.path,
+            message=f"{mismatch.name} has the same item twice",
+            remedy="delete one of them",
+        )
+        return
+    template, one, many = _SIZES[keyword]
+    size = template.format(limit, one if limit == 1 else many)
+    message = f"{mismatch.name} {size}, and has {len(mismatch.error.instance)}"
+    yield Mistake(code="FR207", path=mismatch.path, message=message, remedy=like_example(mismatch.schema))
+
+
+def _one_of(mismatch: Mismatch) -> Iterator[Mistake]:
+    """Explain a choice among properties; any other anyOf or oneOf by its first branch."""
+    branches = mismatch.error.validator_value
+    if not all(branch.keys() == {"required"} for branch in branches):
+        first = [child for child in mismatch.error.context if child.relative_schema_path[0] == 0]
+        yield from _explain_all(first or [], mismatch.document, mismatch.root)
+        return
+    if not isinstance(mismatch.error.instance, dict):
+        return  # the wrong type is a mistake of its own
+    choices = [name for branch in branches for name in branch["required"]]
+    present = [name for name in choices if name in mismatch.error.instance]
+    title = with_article(mismatch.schema.get("title", "mapping"))
+    known = mismatch.schema.get("properties", {})
+    yield Mistake(
+        code="FR208",
+        path=mismatch.path,
+        key=True,
+        message=f"{title} has {listed(present, 'and')}" if present else f"{title} needs {listed(choices, 'or')}",
+        remedy="keep one of them" if present else add_property(choices[0], known.get(choices[0]), mismatch.root),
+        owner=mismatch.path,
+        missing=frozenset() if present else frozenset(choices),
+    )
+
+
+def _excluded(mismatch: Mismatch) -> Iterator[Mistake]:
+    yield Mistake(
+        code="FR208",
+        path=mismatch.path,
+        key=True,
+        message=mismatch.error.validator_value.get("title", "this combination is not allowed"),
+        remedy="keep one of them",
+    )
+
+
+def _other(mismatch: Mismatch) -> Iterator[Mistake]:
+    yield Mistake(
+        code="FR210",
+        path=mismatch.path,
+        message=f"{mismatch.name} does not match the schema's '{mismatch.error.validator}'",
+        remedy=like_example(mismatch.schema),
+    )
+
+
+_EXPLAINERS: Final[dict[str | None, Callable[[Mismatch], Iterator[Mistake]]]] = {
+    "additionalProperties": _unknown_property,
+    "required": _missing_property,
+    "type": _wrong_type,
+    "enum": _not_allowed,
+    "const": _not_allowed,
+    "pattern": _wrong_form,
+    "minimum": _out_of_range,
+    "maximum": _out_of_range,
+    "exclusiveMinimum": _out_of_range,
+    "exclusiveMaximum": _out_of_range,
+    "minItems": _wrong_size,
+    "maxItems": _wrong_size,
+    "minProperties": _wrong_size,
+    "maxProperties": _wrong_size,
+    "minLength": _wrong_size,
+    "maxLength": _wrong_size,
+    "uniqueItems": _wrong_size,
+    "oneOf": _one_of,
+    "anyOf": _one_of,
+    "not": _excluded,
+}
+
+_BOUNDS: Final = {
+    "minimum": "at least {}",
+    "maximum": "at most {}",
+    "exclusiveMinimum": "more than {}",
+    "exclusiveMaximum": "less than {}",
+}
+
+_SIZES: Final = {
+    "minItems": ("must have at least {} {}", "item", "items"),
+    "maxItems": ("must have at most {} {}", "item", "items"),
+    "minProperties": ("must have at least {} {}", "entry", "entries"),
+    "maxProperties": ("must have at most {} {}", "entry", "entries"),
+    "minLength": ("must have at least {} {}", "character", "characters"),
+    "maxLength": ("must have at most {} {}", "character", "characters"),
+}
+
+_TYPES: Final = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "a text",
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "empty",
+}
+
+# --- words --------------------------------------------------------------------------------------------------------
+
+
+def _must_be(mismatch: Mismatch, expected: str) -> str:
+    return f"{mismatch.name} must be {expected}, and is {mismatch.shown}"
+
+
+def _expected(schema: dict[str, JSON], types: list[str]) -> str:
+    """Name what a value must be: by its JSON type, or by the subschema's title where several will do."""
+    title = schema.get("title")
+    if title and len(types) > 1:
+        return with_article(title)
+    return " or ".join(_TYPES[kind] for kind in types if kind != "null" or len(types) == 1)

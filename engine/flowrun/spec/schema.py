@@ -1,0 +1,57 @@
+"""A document against its JSON Schema: a compiled validator says yes fast; only a no is looked into, and explained."""
+
+import json
+from functools import cache
+from pathlib import Path as FilePath
+from typing import Any, Final
+
+import jsonschema_rs
+
+from flowrun.errors import Bug, Issue, Path
+from flowrun.spec.document import Document, issue_at
+from flowrun.spec.model import JSON
+
+FLOW_SCHEMA: Final = "flow.v1.schema.json"
+
+
+def check_schema(document: Document, schema: str = FLOW_SCHEMA) -> list[Issue]:
+    """Tell every way in which a document does not match the schema of that file name, one issue a mistake."""
+    validator = _validator(schema)
+    if validator.is_valid(document.value):
+        return []
+    from flowrun.spec.explain import explain_mismatch
+
+    return explain_mismatch(document, read_schema(schema)) or _unexplained(document, validator)
+
+
+@cache
+def read_schema(name: str) -> dict[str, JSON]:
+    """Read one of the schemas that ship with flowrun."""
+    parsed: dict[str, JSON] = json.loads(find_schema(name).read_bytes())
+    return parsed
+
+
+def find_schema(name: str) -> FilePath:
+    """Find a schema's file: in the installed package, or beside the sources in a checkout."""
+    package = FilePath(__file__).resolve().parents[1]
+    if (installed := package / "schemas" / name).is_file():
+        return installed
+    for parent in package.parents:
+        if (parent / "pyproject.toml").is_file() and (found := parent / "schemas" / name).is_file():
+            return found
+    raise Bug(f"the schema {name} is missing from this installation of flowrun")
+
+
+@cache
+def _validator(schema: str) -> Any:
+    return jsonschema_rs.Draft202012Validator(read_schema(schema))
+
+
+def _unexplained(document: Document, validator: Any) -> list[Issue]:
+    """Report what only the compiled validator objects to, in its own words."""
+    issues = []
+    for error in validator.iter_errors(document.value):
+        path: Path = tuple(error.instance_path)
+        message = error.message if len(error.message) <= 200 else f"{error.message[:197]}..."
+        issues.append(issue_at(document, "FR210", path, message, "see 'flowrun schema' for what may stand here"))
+    return issues

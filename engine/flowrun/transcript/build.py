@@ -1,0 +1,294 @@
+"""From a run's recorded events to its story: the events are fed to the machine once more, and what it does is kept."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from flowrun.core.events import (
+    AskModel,
+    Began,
+    CallFunction,
+    Cancelled,
+    ChildEnded,
+    Effect,
+    Event,
+    Outcome,
+    Recorded,
+    Replied,
+    StartChild,
+    TimedOut,
+)
+from flowrun.core.graph import Graph
+from flowrun.core.machine import Run, advance
+from flowrun.drawing.picture import Kind
+from flowrun.errors import Failure
+from flowrun.spec.model import JSON, End, Map, Parallel, Spec
+from flowrun.transcript.activities import Asked, act_of, times_of
+from flowrun.transcript.model import Act, Attention, Call, Child, Left, Pause, Question, Story, Visit
+from flowrun.transcript.observe import Note, catch_of, failure_in, watch
+from flowrun.transcript.status import status_of, totals_of
+
+Histories = Mapping[str, Sequence[Recorded]]
+"""What was recorded of runs, by their ids."""
+
+NONE: Final[Histories] = MappingProxyType({})
+_replace = msgspec.structs.replace
+
+
+def story_of(graph: Graph, recorded: Sequence[Recorded], children: Histories = NONE, *, live: bool = False) -> Story:
+    """Tell what happened in a run that has begun.
+
+    Args:
+        graph: the one that the run began with.
+        children: what was recorded of its children and theirs, by their ids.
+        live: a process drives it right now, so what began and has no result is under way rather than in doubt.
+    """
+    teller = _Teller(graph, children, live)
+    for entry in recorded:
+        teller.tell(entry)
+    return teller.story(recorded)
+
+
+def kind_of(spec: Spec, state: str) -> Kind:
+    """Give how a state is drawn: by its type, an end by its status."""
+    found = spec.states[state]
+    kind: Kind = found.status if isinstance(found, End) else found.__struct_config__.tag  # type: ignore[assignment]
+    return kind
+
+
+class _Stay:
+    """A visit under way."""
+
+    __slots__ = ("asked", "attempt", "began", "ended", "left", "refused", "sets", "state", "step")
+
+    def __init__(self, state: str, step: int, attempt: int, at: float) -> None:
+        self.state = state
+        self.step = step
+        self.attempt = attempt
+        self.began = at
+        self.ended: float | None = None
+        self.asked: list[Asked] = []
+        self.refused: list[Call] = []
+        self.sets: dict[str, JSON] = {}
+        self.left: Left | None = None
+
+
+class _Teller:
+    """Follows one run, event by event."""
+
+    def __init__(self, graph: Graph, children: Histories, live: bool) -> None:
+        self._graph = graph
+        self._children = children
+        self._live = live
+        self._notes: list[Note] = []
+        self._watched = watch(graph, self._notes)
+        self._run = Run()
+        self._stays: list[_Stay] = []
+        self._open: dict[int, Asked] = {}
+        self._heard: dict[str, int] = {}
+        self._departed: int | None = None
+
+    def tell(self, entry: Recorded) -> None:
+        """Go one event further."""
+        self._follow(entry)
+        if entry.state != self._run.state and self._departed is None:
+            self._departed = entry.seq
+
+    def _follow(self, entry: Recorded) -> None:
+        event, before = entry.event, self._run
+        if isinstance(event, Began):
+            self._begin(event, entry.at)
+            return
+        self._notes.clear()
+        after, effects = advance(self._watched, before, event)
+        if after is before:
+            return  # a late or doubled event
+        self._run = after
+        self._answer(event, entry.at)
+        self._move(before, event, entry.at)
+        for effect in effects:
+            if not isinstance(effect, Outcome):
+                self._ask(effect, entry.at)
+
+    def _begin(self, event: Began, at: float) -> None:
+        asked = self._open.get(event.index)
+        if asked is not None and event.step == self._run.step:
+            asked.begins += 1
+            asked.began = at
+
+    def _answer(self, event: Event, at: float) -> None:
+        if isinstance(event, TimedOut | Cancelled):
+            return
+        asked = self._open.pop(getattr(event, "index", 0), None)
+        if asked is None:
+            return
+        asked.answer, asked.ended = event, at
+        effect = asked.effect
+        if isinstance(effect, AskModel):
+            self._heard[effect.thread] = len(effect.messages) + self._spoke(effect, event)
+
+    def _spoke(self, effect: AskModel, event: Event) -> bool:
+        """Tell whether a reply went on to its thread, as one that was cut off does not."""
+        thread, count = self._run.threads[effect.thread], len(effect.messages)
+        if not isinstance(event, Replied) or len(thread) == count:
+            return False
+        return thread[count].role == "assistant" and thread[count].content == event.reply.content
+
+    def _ask(self, effect: Effect, at: float) -> None:
+        asked = Asked(effect, at)
+        if isinstance(effect, AskModel):
+            asked.earlier = self._heard.get(effect.thread, 0)
+            asked.messages = tuple(effect.messages[asked.earlier :])
+        self._open[getattr(effect, "index", 0)] = asked
+        self._stays[-1].asked.append(asked)
+
+    # --- from state to state --------------------------------------------------------------------------------------
+
+    def _move(self, before: Run, event: Event, at: float) -> None:
+        """Close the visits that the event ended, and open those that it led to."""
+        after, notes = self._run, list(self._notes)
+        entered = after.path[len(before.path) :]
+        for step, state in enumerate(entered, before.step + 1):
+            if self._stays:
+                self._close(self._way(before, event, state, notes), at)
+            self._stays.append(_Stay(state, step, 1, at))
+        if after.step > before.step + len(entered):
+            failure = failure_in(self._graph, before, event, after.state)
+            self._close(Left(how="retry", to=after.state, failure=failure), at)
+            self._stays.append(_Stay(after.state, after.step, after.attempt, at))
+        if after.outcome is not None and self._stays:
+            self._set(notes)
+            self._close(Left(how="end", failure=after.outcome.error), at)
+
+    def _way(self, before: Run, event: Event, target: str, notes: list[Note]) -> Left:
+        state = self._stays[-1].state
+        route = self._set(notes)
+        working = self._graph.spec.states[state]
+        assert not isinstance(working, End)
+        if route is not None:
+            return Left(how="route", to=target, number=route, when=working.routes[route].when or "")
+        failure = failure_in(self._graph, before, event, state)
+        number = catch_of(self._graph, state, target, failure)
+        if number is None:
+            return Left(how="catch", to=target, failure=failure)
+        when = ", ".join(working.catch[number].errors) or "any error"
+        return Left(how="catch", to=target, number=number, when=when, failure=failure)
+
+    def _set(self, notes: list[Note]) -> int | None:
+        """Take what the current visit noted: the variables that it set, and the route that it took, if it did."""
+        stay = self._stays[-1]
+        while notes and notes[0].state == stay.state:
+            note = notes.pop(0)
+            if note.route is not None:
+                return note.route
+            stay.sets[note.name] = note.value
+        return None
+
+    def _close(self, left: Left, at: float) -> None:
+        stay = self._stays[-1]
+        stay.left, stay.ended = left, at
+        stay.refused.extend(self._refused(stay, left, at))
+        self._open.clear()
+
+    def _refused(self, stay: _Stay, left: Left, at: float) -> Iterator[Call]:
+        """Give the calls that the machine itself answered, as the model is told of them."""
+        if left.how != "route" or kind_of(self._graph.spec, stay.state) != "tools":
+            return
+        made = {asked.effect.call_id for asked in stay.asked if isinstance(asked.effect, CallFunction)}
+        results: list[dict[str, JSON]] = self._run.results
+        for index, result in enumerate(results):
+            if result["error"] is not None and result["id"] not in made:
+                yield Call(
+                    index=index,
+                    began=at,
+                    seconds=0.0,
+                    tool=result["name"],
+                    entrypoint="",
+                    arguments=result["arguments"],
+                    call_id=result["id"],
+                    status="refused",
+                    failure=Failure(name=result["error"]["name"], message=result["error"]["message"]),
+                )
+
+    # --- the whole ------------------------------------------------------------------------------------------------
+
+    def story(self, recorded: Sequence[Recorded]) -> Story:
+        """Give what was told."""
+        run, spec = self._run, self._graph.spec
+        visits = tuple(map(self._visit, self._stays))
+        acts = [act for visit in visits for act in visit.acts]
+        stories = [act.story for act in acts if isinstance(act, Child) and act.story is not None]
+        began = recorded[0].at
+        attention = () if run.outcome is not None else tuple(self._attention(visits))
+        return Story(
+            run=run.id,
+            flow=spec.name,
+            version=spec.version,
+            description=spec.description or "",
+            status=status_of(run, attention, visits, live=self._live),
+            began=began,
+            seconds=max([recorded[-1].at, *(story.began + story.seconds for story in stories)]) - began,
+            inputs=run.inputs,
+            path=tuple(run.path),
+            visits=visits,
+            outcome=run.outcome,
+            attention=attention,
+            totals=totals_of(visits),
+            departed=self._departed,
+        )
+
+    def _attention(self, visits: Sequence[Visit]) -> Iterator[Attention]:
+        for visit in visits[-1:]:
+            for act in visit.acts:
+                if isinstance(act, Child) and act.story is not None and act.outcome is None:
+                    yield from act.story.attention
+                elif (isinstance(act, Question) and not act.answered) or (
+                    isinstance(act, Call) and act.status == "in_doubt"
+                ):
+                    yield Attention(run=self._run.id, step=visit.step, state=visit.state, about=act)
+
+    def _visit(self, stay: _Stay) -> Visit:
+        acts = [*(self._act(asked, stay.left is not None) for asked in stay.asked), *stay.refused]
+        return Visit(
+            state=stay.state,
+            type=kind_of(self._graph.spec, stay.state),
+            step=stay.step,
+            attempt=stay.attempt,
+            began=stay.began,
+            seconds=None if stay.ended is None else stay.ended - stay.began,
+            acts=tuple(sorted(acts, key=lambda act: (not isinstance(act, Pause), act.index))),
+            sets=stay.sets,
+            left=stay.left,
+        )
+
+    def _act(self, asked: Asked, left: bool) -> Act:
+        effect = asked.effect
+        return self._child(effect, asked, left) if isinstance(effect, StartChild) else act_of(asked, left, self._live)
+
+    def _child(self, effect: StartChild, asked: Asked, left: bool) -> Child:
+        run = f"{self._run.id}.{effect.step}.{effect.index}"  # as the runner names it
+        recorded = self._children.get(run)
+        story = None
+        if recorded:
+            story = story_of(self._graph.flows[effect.flow], recorded, self._children, live=self._live)
+            if left and story.outcome is None:
+                story = _replace(story, status="given_up", attention=())
+        return Child(
+            run=run,
+            flow=effect.flow,
+            label=_label(self._graph.spec, effect),
+            inputs=effect.inputs,
+            outcome=asked.answer.outcome if isinstance(asked.answer, ChildEnded) else None,
+            story=story,
+            **times_of(asked),
+        )
+
+
+def _label(spec: Spec, effect: StartChild) -> str:
+    """Say which of a state's children one is: a branch's name, or an item's number."""
+    state = spec.states[effect.state]
+    if isinstance(state, Parallel):
+        return list(state.branches)[effect.index]
+    return f"item {effect.index}" if isinstance(state, Map) else ""

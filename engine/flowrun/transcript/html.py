@@ -1,0 +1,229 @@
+"""A story as one page that needs nothing else: no network, no fonts, no scripts of others, and whole without its own.
+
+Whatever was said in a run is text to the page: the template escapes all that it is given, and the page's policy lets
+nothing run but the style sheet and the script that stand in it, by their digests.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, tzinfo
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from flowrun.core.graph import Graph
+from flowrun.drawing.palette import DARK, LIGHT
+from flowrun.drawing.picture import shorten
+from flowrun.drawing.shapes import PATH_STYLE, STYLE
+from flowrun.drawing.svg import draw_svg
+from flowrun.spec.model import JSON
+from flowrun.transcript import formatting
+from flowrun.transcript.model import Act, Attention, Call, Child, Pause, Question, Round, Status, Story, Visit
+from flowrun.transcript.overlay import Walked, anchor, walked
+from flowrun.transcript.timeline import bars_of
+from flowrun.unicode import visible
+
+_OPEN: Final = 40
+"""A run with more visits than these has its steps folded."""
+_BESIDE: Final = 560
+"""A drawing up to this width stands beside the steps, a wider one above them."""
+_LONG_LINES: Final = 14
+_LONG: Final = 1400
+"""A text of more lines or characters is folded."""
+_SHORT: Final = 72
+"""A JSON value up to this length stays on one line."""
+_TOKEN: Final = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|(-?\b\d[\d.eE+-]*|\btrue\b|\bfalse\b|\bnull\b)')
+
+
+def render_html(graph: Graph, story: Story, *, zone: tzinfo = UTC) -> str:
+    """Write a story as a page. ``graph`` is the one that it was told with."""
+    style, script = _style(), _part("page.js")
+    flows = walked(graph, story)
+    drawings = [_Drawing(flow, number) for number, flow in enumerate(flows)]
+    bars, cuts = bars_of(story)
+    page = _templates().get_template("page.html.jinja")
+    return page.render(
+        story=story,
+        zone=zone,
+        style=Markup(style),  # noqa: S704 - both are files of this package
+        script=Markup(script),  # noqa: S704
+        policy=f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
+        "base-uri 'none'; form-action 'none'",
+        drawings=drawings,
+        beside=drawings[0].width <= _BESIDE,
+        flow_of={told.run: number for number, flow in enumerate(flows) for told in flow.stories},
+        bars=bars,
+        cuts=cuts,
+        unfolded=story.totals.steps <= _OPEN,
+    )
+
+
+class _Drawing:
+    """A flow's drawing in the page."""
+
+    def __init__(self, flow: Walked, number: int) -> None:
+        self.number = number
+        self.name = flow.name
+        self.runs = len(flow.stories)
+        drawn = draw_svg(flow.picture(), part=f"flow-{number}")
+        self.svg = Markup(drawn)  # noqa: S704 - it escapes all that it is given
+        self.width = int(drawn.split('width="', 1)[1].split('"', 1)[0])
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def _part(name: str) -> str:
+    return (files("flowrun.transcript") / "page" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _style() -> str:
+    """Give the style sheet: the page's own, the drawing's, and the colours of each kind of state."""
+    light = "\n".join(f".k-{kind} {{ --tint: {fill}; --accent: {line}; }}" for kind, (fill, line) in LIGHT.items())
+    dark = "\n".join(f".k-{kind} {{ --tint: {fill}; --accent: {line}; }}" for kind, (fill, line) in DARK.items())
+    return "\n".join(
+        [STYLE, PATH_STYLE, light, f"@media (prefers-color-scheme: dark) {{\n{dark}\n}}", _part("page.css")]
+    )
+
+
+@cache
+def _templates() -> Environment:
+    parts = {name: _part(name) for name in ("page.html.jinja", "steps.html.jinja")}
+    environment = Environment(
+        loader=DictLoader(parts),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_fit,
+    )
+    environment.filters |= {
+        "duration": formatting.duration,
+        "moment": formatting.moment,
+        "tokens": formatting.tokens,
+        "status_words": formatting.status_words,
+        "way": formatting.way,
+        "pretty": formatting.pretty,
+        "json": _json,
+        "arguments": _arguments,
+        "is_long": _is_long,
+        "beginning": _beginning,
+        "kind": lambda act: type(act).__name__.lower(),
+        "percent": lambda share: f"{100 * share:.3f}%",
+    }
+    environment.globals |= {
+        "anchor": anchor,
+        "counted": formatting.counted,
+        "departure": formatting.departure,
+        "figures": formatting.figures,
+        "needed": formatting.needed,
+        "gist": _gist,
+        "known_calls": formatting.known_calls,
+        "failure_told": formatting.failure_told,
+        "attention_anchor": _attention_anchor,
+        "look_of": _look_of,
+        "ended": _ended,
+    }
+    return environment
+
+
+def _fit(value: Any) -> Any:
+    """Put a mark for each character that a page may not hold or that would change how the others are read."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
+
+
+# --- values -------------------------------------------------------------------------------------------------------
+
+
+def _json(value: JSON) -> Markup:
+    """Give a value as JSON with its keys, texts and other values marked; a short one on one line."""
+    text = json.dumps(value, ensure_ascii=False)
+    text = _fit(text if len(text) <= _SHORT else json.dumps(value, ensure_ascii=False, indent=2))
+    return Markup("").join(_marked(text))
+
+
+def _marked(text: str) -> Iterator[Markup]:
+    at = 0
+    for found in _TOKEN.finditer(text):
+        yield escape(text[at : found.start()])
+        quoted, colon, other = found.groups()
+        if quoted is None:
+            yield Markup('<span class="j-other">{}</span>').format(other)
+        elif colon:
+            yield Markup('<span class="j-key">{}</span>{}').format(quoted, colon)
+        else:
+            yield Markup('<span class="j-text">{}</span>').format(quoted)
+        at = found.end()
+    yield escape(text[at:])
+
+
+def _arguments(text: str) -> Markup:
+    """Give the arguments that a model wrote, as JSON if they are."""
+    try:
+        return _json(json.loads(text))
+    except ValueError:
+        return escape(_fit(text))
+
+
+def _is_long(text: str) -> bool:
+    return len(text) > _LONG or text.count("\n") >= _LONG_LINES
+
+
+def _beginning(text: str) -> str:
+    return shorten(text[:400], 160)
+
+
+# --- what the template asks of a story ----------------------------------------------------------------------------
+
+
+def _gist(visit: Visit) -> str:
+    """Say in a line what a visit came to."""
+    if children := [act for act in visit.acts if isinstance(act, Child)]:
+        states = Counter(_ended(child) for child in children)
+        return ", ".join(f"{count} {formatting.status_words(status)}" for status, count in states.items())
+    return " · ".join(filter(None, (_gist_of(act) for act in visit.acts[:4]))) + (" · …" if len(visit.acts) > 4 else "")
+
+
+def _gist_of(act: Act) -> str:
+    match act:
+        case Round():
+            if act.reply is None:
+                return act.failure.name if act.failure is not None else "no reply yet"
+            calls = ", ".join(call.name for call in act.reply.tool_calls)
+            return f"calls {calls}" if calls else shorten(act.reply.content or "", 90)
+        case Call():
+            return act.name
+        case Question():
+            return "answered" if act.answered else shorten(act.prompt, 90)
+        case Pause():
+            return ""
+        case Child():
+            return formatting.status_words(_ended(act))
+
+
+def _ended(child: Child) -> Status:
+    """Give how a child ended, or stands."""
+    if child.outcome is not None:
+        return child.outcome.status
+    return child.story.status if child.story is not None else "interrupted"
+
+
+def _attention_anchor(one: Attention) -> str:
+    return f"{one.run}/{one.step}"
+
+
+def _look_of(visit: Visit, story: Story) -> str:
+    """Say what is special about a visit, for its looks."""
+    if visit.left is None:
+        return "paused" if story.status in ("waiting", "needs_attention") else "under-way"
+    return "broken" if visit.left.failure is not None else ""

@@ -1,0 +1,258 @@
+"""What today's spec would do with the events of a run of yesterday. Nothing is called: both flows are fed the same.
+
+Only what the machine decides is compared: which effects it wants, and how the run ends. Another model under the same
+name, another body of a function or another timeout are no divergence here; ``flowrun diff`` tells of those.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from flowrun.core.events import (
+    AskModel,
+    AskPerson,
+    CallFunction,
+    ChildEnded,
+    Effect,
+    Outcome,
+    Recorded,
+    Sleep,
+    StartChild,
+    Started,
+    ToolDeclaration,
+)
+from flowrun.core.graph import Graph
+from flowrun.core.machine import Run, Step, advance
+from flowrun.core.messages import Message
+from flowrun.spec.model import JSON, Spec
+from flowrun.transcript.build import NONE, Histories
+from flowrun.unicode import printable_line
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """What is not the same: ``what`` names it, ``lines`` are a unified diff of the two."""
+
+    what: str
+    old: JSON
+    new: JSON
+    lines: tuple[str, ...] = ()
+
+
+class Divergence(msgspec.Struct, frozen=True, kw_only=True):
+    """The first event after which the two differ: its place in the run, or child, and each difference.
+
+    ``state`` and ``step`` are where the recorded run was before the event.
+    """
+
+    run: str
+    seq: int
+    at: float
+    event: str
+    state: str
+    step: int
+    differences: tuple[Difference, ...]
+
+
+def replay(old: Graph, new: Graph, recorded: Sequence[Recorded], children: Histories = NONE) -> Divergence | None:
+    """Give the first place where a flow's new version would do something else than the recorded run did.
+
+    Inputs that the new version has besides get its defaults; those recorded stay as they were.
+    """
+    return _Replay(old, new, children).go(recorded, _Side(old, new))
+
+
+class _Side(msgspec.Struct, frozen=True):
+    """How today's run begins: which graph, and for a child with what it is started today."""
+
+    old: Graph
+    new: Graph
+    effect: StartChild | None = None
+
+    def started(self, event: Started) -> Started:
+        """Give a run's first event as it would be today."""
+        inputs = {**_defaults(self.new.spec), **event.inputs}
+        if self.effect is None:
+            return msgspec.structs.replace(event, inputs=inputs)
+        limits = {"max_rounds": self.effect.max_rounds, "max_steps": self.effect.max_steps}
+        return msgspec.structs.replace(event, inputs=inputs, **limits)
+
+
+class _Replay:
+    """One run fed to both graphs, and its children as they are started."""
+
+    def __init__(self, old: Graph, new: Graph, children: Histories) -> None:
+        self._old, self._new, self._children = old, new, children
+
+    def go(self, recorded: Sequence[Recorded], side: _Side) -> Divergence | None:
+        """Feed the events; a child's divergence counts from when it happened, before its parent learns of its end."""
+        was, now = Step(Run(), ()), Step(Run(), ())
+        below: dict[int, Divergence] = {}
+        for entry in recorded:
+            event = entry.event
+            if isinstance(event, ChildEnded) and event.step == was.run.step and event.index in below:
+                break
+            today = side.started(event) if isinstance(event, Started) else event
+            before = was.run
+            was = advance(self._old, was.run, event)
+            awaited = now.run
+            now = advance(self._new, now.run, today)
+            found = tuple(_unlike(was, now, before=before, awaited=awaited))
+            if found:
+                mine = Divergence(
+                    run=was.run.id,
+                    seq=entry.seq,
+                    at=entry.at,
+                    event=type(event).__name__,
+                    state=before.state,
+                    step=before.step,
+                    differences=found,
+                )
+                return min([mine, *below.values()], key=lambda divergence: divergence.at)
+            if was.run.step != before.step:  # what the state's children did later does not count
+                below = {index: one for index, one in below.items() if one.at <= entry.at}
+                if below:
+                    break
+            below |= self._started(was, now)
+        return min(below.values(), key=lambda divergence: divergence.at, default=None)
+
+    def _started(self, was: Step, now: Step) -> dict[int, Divergence]:
+        """Replay the children that both just started."""
+        found = {}
+        for effect, today in zip(was.effects, now.effects, strict=True):
+            if not isinstance(effect, StartChild) or not isinstance(today, StartChild):
+                continue
+            recorded = self._children.get(f"{was.run.id}.{effect.step}.{effect.index}")
+            old, new = self._old.flows[effect.flow], self._new.flows[today.flow]
+            divergence = _Replay(old, new, self._children).go(recorded or (), _Side(old, new, today))
+            if divergence is not None:
+                found[effect.index] = divergence
+        return found
+
+
+def _defaults(spec: Spec) -> dict[str, JSON]:
+    return {name: schema["default"] for name, schema in spec.inputs.items() if "default" in schema}
+
+
+# --- what is not the same -----------------------------------------------------------------------------------------
+
+
+def _unlike(was: Step, now: Step, *, before: Run, awaited: Run) -> Iterator[Difference]:
+    """Compare two transitions, the plainest difference first."""
+    if (was.run is before) != (now.run is awaited):
+        yield Difference(what="event", old=_taken(was.run is not before), new=_taken(now.run is not awaited))
+        return
+    path, today = (list(run.path[len(earlier.path) :]) for run, earlier in ((was.run, before), (now.run, awaited)))
+    if path != today:
+        yield _difference("path", path, today)
+        if was.run.state != now.run.state:
+            return
+    kinds, kinds_now = ([_NAMES[type(effect)] for effect in step.effects] for step in (was, now))
+    if kinds != kinds_now:
+        yield _difference("effects", kinds, kinds_now)
+        return
+    for effect, other in zip(was.effects, now.effects, strict=True):
+        yield from _unlike_effects(effect, other)
+
+
+def _taken(taken: bool) -> str:
+    return "taken" if taken else "not awaited"
+
+
+_NAMES: Mapping[type[Effect], str] = {
+    AskModel: "a round",
+    CallFunction: "a call",
+    StartChild: "a sub-flow",
+    AskPerson: "a question",
+    Sleep: "a pause",
+    Outcome: "the end",
+}
+
+_COMPARED: Mapping[type[Effect], tuple[tuple[str, str], ...]] = {
+    AskModel: (
+        ("thread", "thread"),
+        ("model", "model"),
+        ("messages", "prompt"),
+        ("tools", "tools"),
+        ("tool_choice", "tool_choice"),
+        ("sampling", "sampling"),
+        ("response_format", "response_format"),
+    ),
+    CallFunction: (
+        ("tool", "tool"),
+        ("entrypoint", "entrypoint"),
+        ("arguments", "arguments"),
+        ("timeout", "timeout"),
+    ),
+    StartChild: (("flow", "flow"), ("inputs", "inputs")),
+    AskPerson: (("prompt", "question"), ("schema", "schema")),
+    Sleep: (("seconds", "pause"), ("jitter", "jitter")),
+    Outcome: (("status", "status"), ("output", "output"), ("error", "error")),
+}
+"""What is compared of each effect, and what it is called. Of a failure only the name: its words are not the spec's."""
+
+
+def _unlike_effects(effect: Effect, other: Effect) -> Iterator[Difference]:
+    for field, what in _COMPARED[type(effect)]:
+        old, new = getattr(effect, field), getattr(other, field)
+        if field == "error":
+            old, new = (None if failure is None else failure.name for failure in (old, new))
+        if field == "messages":
+            if list(old) != list(new):
+                yield Difference(what=what, old=len(old), new=len(new), lines=_diff(_spoken(old), _spoken(new)))
+        elif old != new:
+            yield _difference(what, _plain(old), _plain(new))
+
+
+def _plain(value: Any) -> JSON:
+    """Give a value as JSON data; tools by their names, since the order of the others is the spec's own."""
+    if isinstance(value, tuple):
+        return {tool.name: msgspec.to_builtins(tool) for tool in value if isinstance(tool, ToolDeclaration)}
+    return msgspec.to_builtins(value)
+
+
+def _difference(what: str, old: JSON, new: JSON) -> Difference:
+    """Give a difference; values of several lines get a diff."""
+    texts = [value if isinstance(value, str) else _pretty(value) for value in (old, new)]
+    several = any("\n" in text or len(text) > 60 for text in texts)
+    return Difference(what=what, old=old, new=new, lines=_diff(*(t.splitlines() for t in texts)) if several else ())
+
+
+def _pretty(value: JSON) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _spoken(messages: Sequence[Message]) -> list[str]:
+    """Write messages line by line, each line behind its role."""
+    lines = []
+    for message in messages:
+        if message.content is not None:
+            lines += [f"{message.role}: {line}" for line in message.content.splitlines() or [""]]
+        lines += [f"{message.role}: calls {call.name}({call.arguments})" for call in message.tool_calls]
+    return lines
+
+
+def _diff(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:
+    lines = difflib.unified_diff(old, new, "then", "now", lineterm="", n=2)
+    return tuple(lines)[2:]
+
+
+# --- for people ---------------------------------------------------------------------------------------------------
+
+
+def render_divergence(divergence: Divergence | None) -> str:
+    """Write where today's spec goes another way, line by line."""
+    if divergence is None:
+        return "today's spec does the same, to the last recorded event\n"
+    where = f"after step {divergence.step}, state {divergence.state}" if divergence.state else "at the start"
+    lines = [f"run {divergence.run} goes another way {where} (event {divergence.seq}, {divergence.event})"]
+    for difference in divergence.differences:
+        if difference.lines:
+            lines += [f"  {difference.what}:", *(f"    {printable_line(line)}" for line in difference.lines)]
+        else:
+            told = (value if isinstance(value, str) else _pretty(value) for value in (difference.old, difference.new))
+            lines += [f"  {difference.what}: " + " now ".join(f"{printable_line(text)}" for text in told)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,220 @@
+"""What every ``ModelBackend`` does, whichever model is behind it. A backend's tests subclass the contract.
+
+A subclass gives two fixtures: ``fresh``, a backend that was not started, and ``live``, a started one with the event
+loop that it lives in (``started`` makes it; of any scope, so that a real engine starts once). Nothing here depends on
+what a model says, only on what was asked of it, so that real models can be held to it:
+
+    @pytest.mark.vllm
+    class TestVllm(ModelBackendContract):
+        @pytest.fixture(scope="class")
+        def live(self) -> Iterator[Live]:
+            with started(VllmBackend(...)) as live:
+                yield live
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import jsonschema
+import msgspec
+import pytest
+
+from flowrun.core.events import AskModel, ToolDeclaration
+from flowrun.core.messages import Log, Message, Reply, ToolCall, Usage
+from flowrun.core.ports import ModelBackend
+from flowrun.errors import ModelError
+from flowrun.spec.model import JSON, ResponseFormat
+
+T = TypeVar("T")
+
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "enum": ["Dallas", "Boston"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+WEATHER = ToolDeclaration(name="get_weather", description="Get the weather in a city.", parameters=CITY)
+TIME = ToolDeclaration(name="get_time", description="Get the time in a city.", parameters=CITY)
+VERDICT = {
+    "type": "object",
+    "properties": {"sure": {"type": "boolean"}},
+    "required": ["sure"],
+    "additionalProperties": False,
+}
+QUESTION = Message(role="user", content="What is the weather in Dallas?")
+CALL = ToolCall(id="call00001", name="get_weather", arguments='{"city":"Dallas"}')
+LOOKED_UP = (
+    QUESTION,
+    Message(role="assistant", tool_calls=(CALL,)),
+    Message(role="tool", content="85 F", tool_call_id=CALL.id, name=CALL.name),
+)
+WINDOW = 4096
+"""No model under test reads more tokens."""
+
+
+def ask(
+    messages: Sequence[Message] = (QUESTION,),
+    *,
+    tools: tuple[ToolDeclaration, ...] = (),
+    tool_choice: str = "auto",
+    sampling: Mapping[str, JSON] | None = None,
+    response_format: ResponseFormat | None = None,
+) -> AskModel:
+    """Make a request; greedy and short unless said otherwise."""
+    return AskModel(
+        step=1,
+        state="ask",
+        run="r1",
+        thread="main",
+        model="default",
+        messages=Log(messages),
+        tools=tools,
+        tool_choice=tool_choice,
+        sampling={"temperature": 0.0, "max_tokens": 64} | dict(sampling or {}),
+        response_format=response_format,
+    )
+
+
+class Live:
+    """A started backend and the loop that it lives in."""
+
+    def __init__(self, backend: ModelBackend, runner: asyncio.Runner) -> None:
+        self.backend = backend
+        self._runner = runner
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run something in the backend's loop to its end."""
+        return self._runner.run(coroutine)
+
+    def reply(self, request: AskModel) -> Reply:
+        """Ask for one reply."""
+        return self.run(self.backend.reply(request))
+
+
+@contextmanager
+def started(backend: ModelBackend) -> Iterator[Live]:
+    """Start a backend in a loop of its own, and stop it at the end."""
+    with asyncio.Runner() as runner:
+        runner.run(backend.start())
+        try:
+            yield Live(backend, runner)
+        finally:
+            runner.run(backend.stop())
+
+
+class ModelBackendContract:
+    """The tests. ``pytest`` collects them in subclasses only."""
+
+    @pytest.fixture
+    def fresh(self) -> ModelBackend:
+        raise NotImplementedError("a subclass gives a backend that was not started")
+
+    @pytest.fixture
+    def live(self) -> Iterator[Live]:
+        raise NotImplementedError("a subclass gives a started backend")
+
+    def test_answers_with_text(self, live: Live) -> None:
+        reply = live.reply(ask())
+        assert reply.content
+        assert reply.tool_calls == ()
+        assert reply.finish_reason in ("stop", "length")
+
+    def test_counts_tokens(self, live: Live) -> None:
+        usage = live.reply(ask()).usage
+        assert usage.prompt_tokens > 0
+        assert 0 < usage.completion_tokens <= 64
+        assert 0 <= usage.cached_tokens <= usage.prompt_tokens
+
+    def test_says_that_a_reply_was_cut(self, live: Live) -> None:
+        assert live.reply(ask(sampling={"max_tokens": 1})).finish_reason == "length"
+
+    @pytest.mark.parametrize(
+        ("choice", "allowed"), [("required", {"get_weather", "get_time"}), ("get_time", {"get_time"})]
+    )
+    def test_calls_when_it_must(self, live: Live, choice: str, allowed: set[str]) -> None:
+        reply = live.reply(ask(tools=(WEATHER, TIME), tool_choice=choice))
+        assert reply.finish_reason == "tool_calls"
+        assert reply.invalid_call is None
+        assert {call.name for call in reply.tool_calls} <= allowed
+        for call in reply.tool_calls:
+            jsonschema.validate(msgspec.json.decode(call.arguments), CITY)
+
+    def test_calls_nothing_when_it_must_not(self, live: Live) -> None:
+        reply = live.reply(ask(tools=(WEATHER,), tool_choice="none"))
+        assert (reply.tool_calls, reply.invalid_call) == ((), None)
+
+    def test_keeps_to_a_json_schema(self, live: Live) -> None:
+        reply = live.reply(ask(response_format=ResponseFormat(schema=VERDICT)))
+        jsonschema.validate(msgspec.json.decode(reply.content or ""), VERDICT)
+
+    def test_reads_calls_and_their_results(self, live: Live) -> None:
+        assert isinstance(live.reply(ask(LOOKED_UP, tools=(WEATHER,))), Reply)
+
+    def test_answers_many_at_once(self, live: Live) -> None:
+        async def all_at_once() -> list[Reply]:
+            return await asyncio.gather(*(live.backend.reply(ask(sampling={"max_tokens": n})) for n in range(1, 9)))
+
+        assert [reply.usage.completion_tokens <= n for n, reply in enumerate(live.run(all_at_once()), 1)] == [True] * 8
+
+    def test_a_cancelled_request_leaves_the_others_alone(self, live: Live) -> None:
+        async def cancel_one() -> Reply:
+            other = asyncio.create_task(live.backend.reply(ask()))
+            cancelled = asyncio.create_task(live.backend.reply(ask()))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            await asyncio.wait((cancelled,))
+            return await other
+
+        assert live.run(cancel_one()).content
+
+    def test_says_that_a_prompt_does_not_fit(self, live: Live) -> None:
+        with pytest.raises(ModelError) as caught:
+            live.reply(ask([Message(role="user", content="weather " * 4 * WINDOW)]))
+        assert caught.value.name == "model.context_overflow"
+
+    def test_refuses_sampling_that_makes_no_sense(self, live: Live) -> None:
+        with pytest.raises(ModelError) as caught:
+            live.reply(ask(sampling={"temperature": -1.0}))
+        assert caught.value.name == "model.request_refused"
+
+    def test_says_how_many_it_works_on_at_once(self, live: Live) -> None:
+        assert live.backend.concurrency is None or live.backend.concurrency > 0
+
+    def test_may_be_stopped_without_a_start_and_twice(self, fresh: ModelBackend) -> None:
+        async def stop_twice() -> None:
+            await fresh.stop()
+            await fresh.stop()
+
+        asyncio.run(stop_twice())
+
+
+def obliging(request: AskModel) -> Reply:
+    """Answer as a model would that does what it is asked: the fakes' stand-in for one. Words count as tokens.
+
+    Raises:
+        ModelError: as a real backend's.
+    """
+    prompt_tokens = sum(len((message.content or "").split()) for message in request.messages)
+    if prompt_tokens > WINDOW:
+        raise ModelError("model.context_overflow", f"the maximum context length is {WINDOW} tokens")
+    if request.sampling["temperature"] < 0:
+        raise ModelError("model.request_refused", "temperature must not be negative")
+    said = _said_to(request)
+    bound = request.sampling["max_tokens"]
+    words = (said.content or "").split()
+    if len(words) > bound:
+        said = Reply(content=" ".join(words[:bound]), finish_reason="length")
+    usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=min(bound, max(len(words), 1)))
+    return msgspec.structs.replace(said, usage=usage)
+
+
+def _said_to(request: AskModel) -> Reply:
+    if request.tools and request.tool_choice not in ("auto", "none"):
+        name = request.tools[0].name if request.tool_choice == "required" else request.tool_choice
+        call = ToolCall(id="call00002", name=name, arguments='{"city":"Boston"}')
+        return Reply(tool_calls=(call,), finish_reason="tool_calls")
+    if request.response_format is not None:
+        return Reply(content='{"sure":true}')
+    return Reply(content="It is fair and 85 degrees.")

@@ -1,0 +1,67 @@
+"""The profile ``server`` of the weather flow against vLLM's own server: the same answer as in process."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowrun.backends.vllm.model_files import find_model
+from tests.conftest import SMALL_MODEL, SPECS
+
+ROOT = SPECS.parent
+PATIENCE = 180  # seconds for the server's start, on a busy machine
+
+
+@pytest.fixture
+def server(needs_vllm: None, tmp_path: Path) -> Iterator[str]:
+    """Start vLLM's server on the small model, as a user would, and give its base URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    model = asyncio.run(find_model(SMALL_MODEL.name, base_dir=SPECS))
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--port", str(port)]
+    command += ["--host", "127.0.0.1", "--served-model-name", "small", "--dtype", "float32", "--enforce-eager"]
+    command += ["--max-model-len", "4096", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    command += ["--chat-template", str(SPECS / "templates" / "chatml_tools.jinja")]
+    environ = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environ)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health", process, tmp_path / "server.log")
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    pytest.fail(f"the server did not start in {PATIENCE} s: {log.read_text()[-3000:]}")
+
+
+@pytest.mark.vllm
+def test_the_weather_flow_on_a_server(server: str) -> None:
+    command = [sys.executable, "-m", "flowrun", "specs/weather.yaml", "--profile", "server", "--json"]
+    environ = {**os.environ, "OPENAI_BASE_URL": server}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["output"] == {"answer": "The weather in Dallas, TX is 85 degrees fahrenheit."}
+    assert result["path"] == ["ask", "look_up", "ask", "answered"]
+    assert result["usage"]["prompt_tokens"] > 2000

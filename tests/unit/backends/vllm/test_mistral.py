@@ -1,0 +1,71 @@
+"""Mistral's own file formats and tokenizer: no chat template, ids of nine characters, a marker before the calls."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from flowrun.backends.vllm.backend import VllmBackend
+from flowrun.core.messages import ToolCall
+from flowrun.spec.model import Model
+from tests.conftest import SPECS
+from tests.unit.backends.contract import LOOKED_UP, WEATHER, Live, ask, started
+
+pytestmark = pytest.mark.vllm
+
+DALLAS = ToolCall(id="", name="get_weather", arguments='{"city": "Dallas"}')
+
+
+@pytest.fixture(scope="module")
+def mistral(tiny_mistral: Model) -> Iterator[Live]:
+    with started(VllmBackend(tiny_mistral, base_dir=SPECS)) as live:
+        yield live
+
+
+class TestMistral:
+    def test_replies_with_tools_in_the_prompt(self, mistral: Live) -> None:
+        assert isinstance(mistral.backend, VllmBackend)
+        asked = ask(LOOKED_UP, tools=(WEATHER,), sampling={"max_tokens": 3})
+        prompt = mistral.run(mistral.backend.rendered_prompt(asked)).replace("▁", " ")
+        assert prompt.startswith('<s>[AVAILABLE_TOOLS] [{"type": "function", "function": {"name": "get_weather"')
+        assert prompt.endswith(
+            '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Dallas"}, "id": "call00001"}]</s>'
+            '[TOOL_RESULTS] {"content": "85 F", "call_id": "call00001"}[/TOOL_RESULTS]'
+        )
+        assert mistral.reply(asked).usage.completion_tokens == 3
+
+    @pytest.mark.parametrize(
+        ("text", "choice", "calls", "invalid"),
+        [
+            pytest.param(
+                '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Dallas"}}]',
+                "auto",
+                (DALLAS,),
+                None,
+                id="one",
+            ),
+            pytest.param(
+                '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": ',
+                "auto",
+                (),
+                "the mistral parser could read 0 of 1 tool calls in "
+                """'[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": '""",
+                id="broken",
+            ),
+            pytest.param(
+                '[{"name": "get_weather", "arguments": {"city": "Dallas"}}]', "required", (DALLAS,), None, id="forced"
+            ),
+            pytest.param(
+                "Hello",
+                "get_weather",
+                (),
+                "tool_choice is get_weather, but the mistral parser found no call in 'Hello'",
+                id="forced in vain",
+            ),
+        ],
+    )
+    def test_reads_calls(
+        self, mistral: Live, text: str, choice: str, calls: tuple[ToolCall, ...], invalid: str | None
+    ) -> None:
+        assert isinstance(mistral.backend, VllmBackend)
+        reply = mistral.run(mistral.backend.read_text(ask(tools=(WEATHER,), tool_choice=choice), text))
+        assert (reply.tool_calls, reply.invalid_call) == (calls, invalid)

@@ -1,0 +1,61 @@
+"""Parts become one file, in the rows' order."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import parquet
+
+from flowrun.batch import Fingerprint, Folder, Results, merge_parts
+from flowrun.core.messages import Usage
+
+USAGE = dict.fromkeys(Usage.__struct_fields__, 1)
+
+
+def result(row: int, **more: Any) -> dict[str, Any]:
+    ended = {"status": "succeeded", "output": {"n": row}, "error": None, "path": ["a", "b"], "rounds": 2}
+    return {"id": row, "row": row, **ended, "usage": USAGE, **more}
+
+
+def folder_of(path: Path, *results: dict[str, Any]) -> Folder:
+    folder = Folder(path, 3)
+    file = Results(folder, Fingerprint(spec="", input=""))
+    for one in results:
+        file.write(one)
+    file.close()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param([], id="no row"),
+        pytest.param([1, 2, 3, 4], id="in order"),
+        pytest.param([7, 3, 9, 1, 2, 8, 12], id="in disorder, with gaps"),
+    ],
+)
+def test_lines(tmp_path: Path, order: list[int]) -> None:
+    folder = folder_of(tmp_path / "out", *map(result, order))
+    merged = merge_parts(folder, "jsonl")
+    assert merged == tmp_path / "out" / "results.jsonl"
+    assert [json.loads(line) for line in merged.read_text().splitlines()] == [result(row) for row in sorted(order)]
+    assert merge_parts(folder, "jsonl") == merged  # again, over the old one
+
+
+def test_parquet(tmp_path: Path) -> None:
+    error = {"name": "tool.failed", "message": "no", "state": "act"}
+    failed = result(1, status="failed", output=None, error=error)
+    folder = folder_of(tmp_path / "out", result(2, messages=[{"role": "user", "content": "ä"}]), failed)
+    table = parquet.read_table(merge_parts(folder, "parquet")).to_pylist()
+    rest = dict.fromkeys(["messages", "threads", "waiting"])
+    assert table == [
+        {**failed, **rest},
+        {**result(2), **rest, "output": '{"n":2}', "messages": '[{"role":"user","content":"ä"}]'},
+    ]
+
+
+def test_ids_of_both_kinds_are_texts_in_parquet(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "out", result(1, id="one"), result(2))
+    table = parquet.read_table(merge_parts(folder, "parquet"))
+    assert table["id"].to_pylist() == ["one", "2"]

@@ -1,0 +1,139 @@
+"""What runs in a replica's process, without Ray around it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flowrun.backends.scripted import ScriptedBackend
+from flowrun.batch import Row
+from flowrun.batch.distributed.pool import Answer
+from flowrun.batch.distributed.replica import HostedReplica, Started, Terms
+from flowrun.core.events import AskModel
+from flowrun.core.messages import Reply
+from flowrun.core.ports import ModelBackend
+from flowrun.errors import ModelError
+from flowrun.runtime.prepare import Flow, prepare_flow
+from tests.batches import SPEC
+
+
+class Counted(ScriptedBackend):
+    """Says what it is asked to, and counts its ends."""
+
+    def __init__(self, answer: Callable[[AskModel], Awaitable[Reply]]) -> None:
+        super().__init__(())
+        self.ended = 0
+        self._answer = answer
+
+    async def reply(self, request: AskModel) -> Reply:
+        return await self._answer(request)
+
+    async def stop(self) -> None:
+        self.ended += 1
+
+
+async def fine(request: AskModel) -> Reply:
+    return Reply(content="fine")
+
+
+async def gone(request: AskModel) -> Reply:
+    raise ModelError("backend.unavailable", "the engine died")
+
+
+def flow_of(backend: str) -> Flow:
+    """Give the flow of these tests, as if its model were of some kind."""
+    flow = prepare_flow(SPEC, profile=None, project_dir=None, environ={})
+    models = {
+        name: msgspec.structs.replace(bound, model=msgspec.structs.replace(bound.model, backend=backend))
+        for name, bound in flow.models.items()
+    }
+    return msgspec.structs.replace(flow, models=models)
+
+
+def replica(backend: ModelBackend, *, kind: str = "scripted", **options: Any) -> HostedReplica:
+    return HostedReplica(lambda: (flow_of(kind), {"default": backend}), Terms(**options))
+
+
+def rows(*numbers: int) -> list[Row]:
+    return [Row(number=number, id=number, inputs={"number": number}) for number in numbers]
+
+
+async def all_of(hosted: HostedReplica, session: int, count: int) -> list[Answer]:
+    """Collect until there are so many results, or the session is lost."""
+    answers: list[Answer] = []
+    while sum(len(answer.results) for answer in answers) < count and not (answers and answers[-1].lost):
+        answers.append(await hosted.collect(session))
+    return answers
+
+
+def test_rows_come_back_as_results() -> None:
+    async def go() -> None:
+        hosted = replica(Counted(fine), max_live=5)
+        assert (await hosted.start(1)).error is None
+        assert (await hosted.collect(1)).room == 5
+        assert await hosted.feed(1, rows(1, 2, 3))
+        answers = await all_of(hosted, 1, 3)
+        results = {number: result["output"] for answer in answers for number, result in answer.results}
+        assert results == {number: {"doubled": number * 2, "note": "none"} for number in (1, 2, 3)}
+        assert sum(answer.rounds for answer in answers) == 6
+        assert (answers[-1].room, answers[-1].received) == (5, 3)
+        await hosted.stop()
+
+    asyncio.run(go())
+
+
+def test_the_rows_of_an_older_session_are_given_up() -> None:
+    async def go() -> None:
+        backend = Counted(fine)
+        hosted = replica(backend)
+        await hosted.start(1)
+        await hosted.feed(1, rows(1500))
+        await hosted.start(2)
+        assert backend.ended == 1
+        assert not await hosted.feed(1, rows(1))
+        assert await hosted.collect(1) == Answer(lost="its process was started again")
+        assert (await hosted.collect(2)).received == 0
+        await hosted.stop()
+        assert await hosted.collect(2) == Answer(lost="its process was started again")
+
+    asyncio.run(go())
+
+
+def test_a_model_in_the_process_that_is_gone_takes_the_replica_along() -> None:
+    async def go(kind: str) -> list[Answer]:
+        hosted = replica(Counted(gone), kind=kind)
+        await hosted.start(1)
+        await hosted.feed(1, rows(1, 2))
+        answers = await all_of(hosted, 1, 2)
+        await hosted.stop()
+        return answers
+
+    lost = asyncio.run(go("vllm"))
+    assert ([answer.results for answer in lost], lost[-1].lost) == ([[]], "the engine died")
+    server = asyncio.run(go("openai"))
+    named = [result["error"]["name"] for answer in server for _, result in answer.results]
+    assert (named, server[-1].lost) == (["backend.unavailable"] * 2, None)
+
+
+def test_another_flowrun_is_refused() -> None:
+    started = asyncio.run(replica(Counted(fine), version="0.0.1").start(1))
+    assert (started.error or "").endswith(", and 0.0.1 in the batch")
+
+
+def test_what_is_missing_on_its_host_is_told(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "flowrun: v1\nname: keyed\nversion: 1.0.0\n"
+        "model: {backend: openai, name: m, base_url: http://x/v1, api_key: '${FLOWRUN_TEST_KEY}'}\n"
+    )
+
+    def load() -> tuple[Flow, dict[str, ModelBackend]]:
+        return prepare_flow(spec, profile=None, project_dir=None, environ={}), {}
+
+    hosted = HostedReplica(load, Terms())
+    started = asyncio.run(hosted.start(1))
+    assert isinstance(started, Started)
+    assert "spec.yaml:4:" in (started.error or "")
+    assert "FLOWRUN_TEST_KEY" in (started.error or "")

@@ -1,0 +1,94 @@
+"""A wait state asks whoever sits at the terminal, with the prompt and the form of the answer."""
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowrun.cli.human_input import read_answer
+
+ROOT = Path(__file__).parents[3]
+PATIENCE = 60  # seconds; only a hang lasts so long
+
+
+@pytest.mark.parametrize(
+    ("text", "schema", "value"),
+    [
+        pytest.param("yes", {"type": "boolean"}, True, id="yes"),
+        pytest.param("N", {"type": "boolean"}, False, id="no"),
+        pytest.param("perhaps", {"type": "boolean"}, "perhaps", id="neither, which the schema will refuse"),
+        pytest.param("12", {"type": "string"}, "12", id="text stays text"),
+        pytest.param("12", {"type": "integer"}, 12, id="a number"),
+        pytest.param('{"ok": true}', {"type": "object"}, {"ok": True}, id="JSON"),
+        pytest.param("fine", {}, "fine", id="anything"),
+    ],
+)
+def test_reading_an_answer(text: str, schema: Mapping[str, Any], value: Any) -> None:
+    assert read_answer(text, schema) == value
+
+
+def test_asking_on_a_terminal_until_the_answer_matches() -> None:
+    with _terminal() as (ours, process):
+        asked = _until(ours, " > ")
+        assert "Pay 500 back to customer 3 for order 45?" in asked
+        os.write(ours, b'{"ok": "perhaps"}\n')
+        assert "that does not match" in _until(ours, " > ")
+        os.write(ours, b'{"ok": true}\n')
+        _until(ours, "succeeded")
+        out, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0
+        assert json.loads(out) == {"paid": 500, "entry": 1}
+
+
+def test_who_ends_the_input_has_not_answered() -> None:
+    with _terminal() as (ours, process):
+        _until(ours, " > ")
+        os.write(ours, b"\x04")
+        _until(ours, "nobody was there to answer")
+        out, _ = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, out) == (4, "")
+
+
+@contextmanager
+def _terminal() -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """Run the refund on a terminal of our own; give its other side and the process."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowrun", "specs/refund.yaml", "-i", "amount=500"],
+        cwd=ROOT,
+        stdin=theirs,
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TERM": "dumb"},
+    )
+    os.close(theirs)
+    try:
+        yield ours, process
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(ours)
+
+
+def _until(terminal: int, sign: str) -> str:
+    """Read what the terminal shows until a sign is there."""
+    shown = ""
+    until = time.monotonic() + PATIENCE
+    while sign not in shown and time.monotonic() < until:
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                shown += os.read(terminal, 4096).decode()
+            except OSError:  # the program has gone, and its side of the terminal with it
+                break
+    assert sign in shown, shown
+    return shown

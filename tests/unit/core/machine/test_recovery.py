@@ -1,0 +1,112 @@
+"""What a run still wants done, wherever its events break off."""
+
+from flowrun.core.events import (
+    Answered,
+    AskModel,
+    AskPerson,
+    Began,
+    CallFunction,
+    ChildEnded,
+    Effect,
+    Event,
+    Failed,
+    Outcome,
+    Replied,
+    Returned,
+    Sleep,
+    Slept,
+    StartChild,
+    Started,
+)
+from flowrun.core.machine import fold
+from flowrun.core.machine.recovery import Recovered, recover
+from flowrun.core.messages import Reply, ToolCall
+from flowrun.errors import Failure
+from tests.flows import ADD, AGENT, graph_of
+
+AGENT_GRAPH = graph_of(ADD, AGENT)
+BEGIN = Started(run="r", inputs={"question": "hi"})
+TWO_CALLS = Replied(
+    step=1,
+    reply=Reply(tool_calls=tuple(ToolCall(id="", name="add", arguments=f'{{"a": 1, "b": {b}}}') for b in (2, 3))),
+)
+SURE = graph_of(ADD.replace("timeout: 5s", "timeout: 5s\n    idempotent: true"), AGENT)
+
+
+def brief(effect: Effect) -> tuple[str, int, int]:
+    return type(effect).__name__, getattr(effect, "step", 0), getattr(effect, "index", 0)
+
+
+def open_after(*events: Event) -> tuple[list[tuple[str, int, int]], list[int]]:
+    _, effects, doubtful = recover(AGENT_GRAPH, events)
+    return [brief(effect) for effect in effects], [effect.index for effect in doubtful]
+
+
+def test_the_run_is_the_fold_of_its_events() -> None:
+    events: list[Event] = [BEGIN, TWO_CALLS, Returned(step=2, index=0, value=3)]
+    assert recover(AGENT_GRAPH, events).run == fold(AGENT_GRAPH, events).run
+
+
+def test_what_was_asked_and_not_answered_is_open() -> None:
+    assert open_after() == ([], [])
+    assert open_after(BEGIN) == ([("AskModel", 1, 0)], [])
+    assert open_after(BEGIN, TWO_CALLS) == ([("CallFunction", 2, 0), ("CallFunction", 2, 1)], [])
+    assert open_after(BEGIN, TWO_CALLS, Returned(step=2, index=1, value=4)) == ([("CallFunction", 2, 0)], [])
+
+
+def test_a_call_that_was_begun_is_in_doubt() -> None:
+    begun = (BEGIN, TWO_CALLS, Began(step=2, index=0), Began(step=2, index=1))
+    assert open_after(*begun) == ([], [0, 1])
+    assert open_after(*begun, Returned(step=2, index=1, value=4)) == ([], [0])
+    failed = Failed(step=2, index=0, failure=Failure(name="tool.failed", message="no"))
+    assert open_after(*begun, Returned(step=2, index=1, value=4), failed) == ([("AskModel", 3, 0)], [])
+    assert open_after(BEGIN, TWO_CALLS, Began(step=2, index=1)) == ([("CallFunction", 2, 0)], [1])
+
+
+def test_a_call_that_may_be_made_twice_is_never_in_doubt() -> None:
+    _, effects, doubtful = recover(SURE, [BEGIN, TWO_CALLS, Began(step=2, index=0)])
+    assert ([effect.index for effect in effects if isinstance(effect, CallFunction)], doubtful) == ([0, 1], ())
+
+
+def test_a_run_that_has_ended_wants_nothing() -> None:
+    run, effects, doubtful = recover(AGENT_GRAPH, [BEGIN, Replied(step=1, reply=Reply(content="hello"))])
+    assert (run.outcome, effects, doubtful) == (Outcome(status="succeeded", output={"answer": "hello"}), (), ())
+
+
+def test_a_pause_between_two_attempts() -> None:
+    graph = graph_of(
+        "states: {ask: {type: chat, retry: {max_attempts: 2, delay: 1}, next: end}, end: {type: end}}",
+    )
+    failed = Failed(step=1, failure=Failure(name="backend.unavailable", message="no"))
+    found = recover(graph, [Started(run="r", inputs={}), failed])
+    assert [type(effect) for effect in found.effects] == [Sleep]
+    found = recover(graph, [Started(run="r", inputs={}), failed, Slept(step=2)])
+    assert [(type(effect), found.run.attempt) for effect in found.effects] == [(AskModel, 2)]
+
+
+def test_children_and_people() -> None:
+    graph = graph_of(
+        "flows: {one: {states: {only: {type: end, output: 1}}}}\n"
+        "states:\n"
+        "  many: {type: map, flow: '#one', for_each: '[1, 2, 3]', as: item, with: {}, max_concurrency: 2, next: ask}\n"
+        "  ask: {type: wait, prompt: Well?, schema: {type: boolean}, next: end}\n"
+        "  end: {type: end}\n"
+    )
+    events: list[Event] = [Started(run="r", inputs={})]
+
+    def children() -> list[int]:
+        return [effect.index for effect in recover(graph, events).effects if isinstance(effect, StartChild)]
+
+    def ended(index: int) -> ChildEnded:
+        return ChildEnded(step=1, index=index, outcome=Outcome(status="succeeded", output=1))
+
+    assert children() == [0, 1]
+    events.append(ended(1))
+    assert children() == [0, 2]
+    events += [ended(0), ended(2)]
+    wait = recover(graph, events)
+    assert [type(effect) for effect in wait.effects] == [AskPerson]
+    events.append(Answered(step=2, value="neither"))  # does not match: as if it were never given
+    assert recover(graph, events) == Recovered(wait.run, wait.effects, ())
+    events.append(Answered(step=2, value=True))
+    assert recover(graph, events).run.status == "succeeded"

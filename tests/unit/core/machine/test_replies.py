@@ -1,0 +1,241 @@
+"""The gate for replies, and what becomes of tool calls: rows of a flow, a reply, and how the run ends."""
+
+import pytest
+
+from flowrun.core.call_handling import find_call_handling
+from flowrun.core.events import AskModel, CallFunction, Event, Replied, Returned, Started
+from flowrun.core.machine import Run, fold
+from flowrun.core.messages import Reply, ToolCall
+from tests.flows import ADD, graph_of, spec_of
+
+BEGIN = Started(run="r", inputs={})
+TWICE = (
+    ADD
+    + """\
+  twice: {entrypoint: "tools.numbers:twice", parameters: {type: object}}
+messages: [{role: user, content: Go.}]
+"""
+)
+FLOW = (
+    TWICE
+    + """\
+states:
+  ask: {type: chat, CHOICE, routes: [{when: reply.tool_calls, to: act}, {to: done}]}
+  act: {type: tools, next: done}
+  done: {type: end, output: "{{ reply.content }}"}
+"""
+)
+
+
+def call(name: str = "add", call_id: str = "") -> ToolCall:
+    return ToolCall(id=call_id, name=name, arguments='{"a": 1, "b": 2}')
+
+
+def run_of(flow: str, *replies: Reply) -> Run:
+    """Feed replies to a flow; its tools return 3."""
+    graph = graph_of(flow)
+    events: list[Event] = [BEGIN]
+    left = list(replies)
+    run, effects = fold(graph, events)
+    while effects and run.outcome is None:
+        if isinstance(effects[0], AskModel):
+            if not left:
+                break
+            events.append(Replied(step=run.step, reply=left.pop(0)))
+        else:
+            events += (Returned(step=run.step, index=getattr(effect, "index", 0), value=3) for effect in effects)
+        run, effects = fold(graph, events)
+    return run
+
+
+def name_of(run: Run) -> str:
+    assert run.outcome is not None
+    return run.outcome.status if run.outcome.error is None else run.outcome.error.name
+
+
+@pytest.mark.parametrize(
+    ("reason", "ends"),
+    [
+        *((reason, "succeeded") for reason in ("stop", "STOP", "tool_calls", "function_call", "eos_token", "end_turn")),
+        *((reason, "model.truncated") for reason in ("length", "MAX_TOKENS", "model_length", "repetition")),
+        *((reason, "model.declined") for reason in ("content_filter", "refusal", "SAFETY")),
+        *((reason, "backend.unavailable") for reason in ("abort", "error", "", "pause", "odd")),
+    ],
+)
+def test_a_reply_is_an_answer_only_if_the_model_ended_it(reason: str, ends: str) -> None:
+    flow = FLOW.replace("CHOICE", "tools: []")
+    assert name_of(run_of(flow, Reply(content="The safe dose is 10", finish_reason=reason))) == ends
+
+
+@pytest.mark.parametrize(
+    ("choice", "reply", "ends"),
+    [
+        pytest.param("tools: []", Reply(), "model.invalid_output", id="empty"),
+        pytest.param("tools: []", Reply(reasoning="Hm."), "model.invalid_output", id="thought and nothing said"),
+        pytest.param("tools: []", Reply(content=""), "succeeded", id="an empty text"),
+        pytest.param("tools: []", Reply(refusal="I will not."), "model.declined", id="refused"),
+        pytest.param("tools: []", Reply(content="x", refusal="No."), "model.declined", id="refused with a text"),
+        pytest.param("tool_choice: none", Reply(tool_calls=(call(),)), "model.invalid_call", id="none, and a call"),
+        pytest.param("tool_choice: none", Reply(content="x"), "succeeded", id="none"),
+        pytest.param("tool_choice: required", Reply(content="x"), "model.invalid_call", id="required, and none"),
+        pytest.param("tool_choice: required", Reply(tool_calls=(call(),)), "succeeded", id="required"),
+        pytest.param("tool_choice: required", Reply(tool_calls=(call("odd"),)), "succeeded", id="required, unknown"),
+        pytest.param("tool_choice: twice", Reply(tool_calls=(call(),)), "model.invalid_call", id="named, and another"),
+        pytest.param(
+            "tool_choice: add",
+            Reply(tool_calls=(call(), call("twice"))),
+            "model.invalid_call",
+            id="named, and one more",
+        ),
+        pytest.param("tool_choice: add", Reply(tool_calls=(call(),)), "succeeded", id="named"),
+        pytest.param("tool_choice: add", Reply(content="add()"), "model.invalid_call", id="named, and words"),
+    ],
+)
+def test_a_reply_must_be_what_the_state_asked_for(choice: str, reply: Reply, ends: str) -> None:
+    run = run_of(FLOW.replace("CHOICE", choice), reply)
+    assert name_of(run) == ends
+
+
+def test_no_tool_runs_when_the_choice_is_not_obeyed() -> None:
+    run = run_of(FLOW.replace("CHOICE", "tool_choice: none"), Reply(tool_calls=(call(),)))
+    assert list(run.path) == ["ask"]
+
+
+HANDLED = [
+    pytest.param(
+        "ask: {type: chat, routes: [{when: reply.tool_calls, to: done}, {to: done}]}", id="a route reads them"
+    ),
+    pytest.param('ask: {type: chat, set: {n: "{{ reply | tojson }}"}, next: done}', id="set reads all of the reply"),
+    pytest.param("ask: {type: chat, next: act}\n  act: {type: tools, next: done}", id="a tools state follows"),
+    pytest.param(
+        "ask: {type: chat, next: look}\n"
+        "  look: {type: route, routes: [{when: inputs, to: act}, {to: ok}]}\n"
+        "  ok: {type: wait, prompt: Well?, next: act}\n"
+        "  act: {type: tools, next: done}",
+        id="each way leads to a tools state",
+    ),
+    pytest.param(
+        "ask: {type: chat, next: ok}\n"
+        "  ok: {type: wait, prompt: Well?, next: told}\n"
+        '  told: {type: chat, tools: [], messages: [{role: tool, content: "{{ outputs.ok }}"}], next: done}',
+        id="a message of role tool answers",
+    ),
+    pytest.param(
+        "ask: {type: chat, next: other}\n"
+        "  other: {type: chat, tools: [], thread: side, next: act}\n"
+        "  act: {type: tools, next: done}",
+        id="over a chat on another thread",
+    ),
+    pytest.param(
+        "ask: {type: chat, next: sum}\n"
+        '  sum: {type: chat, tools: [], thread: side, messages: [{role: user, content: "{{ reply.tool_calls }}"}], '
+        "next: done}",
+        id="the next chat's messages read them",
+    ),
+    pytest.param(
+        'ask: {type: chat, next: last}\n  last: {type: end, output: "{{ outputs.ask.tool_calls }}"}', id="the end reads"
+    ),
+]
+UNHANDLED = [
+    pytest.param("ask: {type: chat, next: done}", id="an end that reads the content"),
+    pytest.param("ask: {type: chat, routes: [{when: reply.content, to: done}, {to: done}]}", id="another condition"),
+    pytest.param("ask: {type: chat, next: act}\n  act: {type: tools, thread: side, next: done}", id="another thread"),
+    pytest.param(
+        "ask: {type: chat, routes: [{when: inputs, to: act}, {to: done}]}\n  act: {type: tools, next: done}",
+        id="one way avoids the tools state",
+    ),
+    pytest.param(
+        "ask: {type: chat, next: sum}\n"
+        "  sum: {type: chat, tools: [], routes: [{when: reply.tool_calls, to: done}, {to: done}]}",
+        id="the next chat reads its own",
+    ),
+    pytest.param("ask: {type: chat, next: ask}\n  never: {type: tools, next: done}", id="a loop of its own"),
+]
+AROUND = TWICE + "threads: {side: [{role: user, content: Hm.}]}\nstates:\n  STATES\n  done: {type: end, output: 1}\n"
+
+
+@pytest.mark.parametrize("states", HANDLED)
+def test_a_chat_handles_calls(states: str) -> None:
+    assert "ask" in find_call_handling(spec_of(AROUND.replace("STATES", states))).chats
+
+
+@pytest.mark.parametrize("states", UNHANDLED)
+def test_a_call_that_nothing_handles_is_a_failure(states: str) -> None:
+    flow = AROUND.replace("STATES", states)
+    assert "ask" not in find_call_handling(spec_of(flow)).chats
+    assert name_of(run_of(flow, Reply(tool_calls=(call(),)))) == "model.unhandled_call"
+
+
+def test_a_call_that_the_path_taken_did_not_look_at_is_not_dropped() -> None:
+    states = (
+        "ask: {type: chat, routes: [{when: inputs, to: act}, {when: not inputs, to: done}, {when: reply.tool_calls, "
+        "to: act}]}\n  act: {type: tools, next: done}"
+    )
+    run = run_of(AROUND.replace("STATES", states), Reply(tool_calls=(call(),)))
+    assert (name_of(run), list(run.path)) == ("model.unhandled_call", ["ask", "done"])
+
+
+def test_a_call_that_was_looked_at_may_stay_open() -> None:
+    states = "ask: {type: chat, routes: [{when: reply.tool_calls, to: done}, {to: done}]}"
+    assert name_of(run_of(AROUND.replace("STATES", states), Reply(tool_calls=(call(),)))) == "succeeded"
+
+
+ANSWERS = (
+    TWICE
+    + """\
+states:
+  ask: {type: chat, routes: [{when: reply.tool_calls, to: told}, {to: done}]}
+  told: {type: chat, tools: [], messages: MESSAGES, next: done}
+  done: {type: end, output: "{{ reply.content }}"}
+"""
+)
+TWO = Reply(tool_calls=(call(call_id="a"), call("twice", "b")))
+
+
+@pytest.mark.parametrize(
+    ("messages", "answers"),
+    [
+        pytest.param("[{role: tool, content: x}, {role: tool, content: y}]", ["a", "b"], id="in their order"),
+        pytest.param(
+            '[{role: tool, content: x, tool_call_id: "{{ reply.tool_calls[1].id }}"}, {role: tool, content: y}]',
+            ["b", "a"],
+            id="by a template",
+        ),
+        pytest.param("[{role: tool, content: x}]", None, id="one is left open"),
+        pytest.param("[{role: user, content: x}]", None, id="something else is said"),
+        pytest.param("[{role: tool, content: x, tool_call_id: c}]", None, id="no such call"),
+        pytest.param(
+            "[{role: tool, content: x}, {role: tool, content: y}, {role: tool, content: z}]", None, id="too many"
+        ),
+    ],
+)
+def test_messages_of_a_state_answer_the_calls_of_the_thread(messages: str, answers: list[str] | None) -> None:
+    run = run_of(ANSWERS.replace("MESSAGES", messages), TWO)
+    if answers is None:
+        assert name_of(run) == "model.invalid_conversation"
+    else:
+        names = {"a": "add", "b": "twice"}
+        told = [(message.tool_call_id, message.name) for message in run.threads["main"][2:]]
+        assert told == [(one, names[one]) for one in answers]
+
+
+def test_a_tools_state_makes_the_calls_that_messages_have_not_answered() -> None:
+    flow = (
+        ADD
+        + """\
+messages:
+  - {role: assistant, tool_calls: [{name: add, arguments: {a: 1, b: 2}}, {name: add, arguments: {a: 3, b: 4}}]}
+  - {role: tool, content: "3"}
+states: {act: {type: tools, next: done}, done: {type: end, output: "{{ results }}"}}
+"""
+    )
+    run, effects = fold(graph_of(flow), [BEGIN])
+    assert [(effect.index, effect.arguments) for effect in effects if isinstance(effect, CallFunction)] == [
+        (1, {"a": 3, "b": 4})
+    ]
+    run, _ = fold(graph_of(flow), [BEGIN, Returned(step=1, index=1, value=7)])
+    assert [(message.content, message.tool_call_id) for message in run.threads["main"][1:]] == [
+        ("3", "call00001"),
+        ("7", "call00002"),
+    ]
+    assert [result["id"] for result in run.results] == ["call00002"]

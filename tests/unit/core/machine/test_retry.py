@@ -1,0 +1,193 @@
+"""What succeeded in a state that failed is not done again: by its retry, nor by a state that comes back to it."""
+
+from typing import Any
+
+import pytest
+
+from flowrun.core.events import (
+    Answered,
+    CallFunction,
+    ChildEnded,
+    Event,
+    Failed,
+    Outcome,
+    Replied,
+    Returned,
+    Slept,
+    StartChild,
+    Started,
+    TimedOut,
+)
+from flowrun.core.machine import Run, fold
+from flowrun.core.machine.recovery import recover
+from flowrun.core.messages import Reply, ToolCall
+from flowrun.errors import Failure
+from tests.flows import ADD, graph_of
+
+BEGIN = Started(run="r", inputs={})
+NO = Failure(name="tool.failed", message="no")
+PAIR = Replied(
+    step=1,
+    reply=Reply(tool_calls=tuple(ToolCall(id="same", name="add", arguments=f'{{"a": 1, "b": {b}}}') for b in (2, 3))),
+)
+TOOLS = (
+    ADD
+    + """\
+messages: [{role: user, content: Go.}]
+vars: {}
+states:
+  ask: {type: chat, routes: [{when: reply.tool_calls, to: act}, {to: done}]}
+  act: {type: tools, on_error: raise, retry: {max_attempts: 2}, timeout: 9s, catch: [{to: pause}], next: done}
+  pause: {type: wait, prompt: Again?, next: act}
+  done: {type: end, output: "{{ results }}"}
+"""
+)
+
+
+def after(text: str, *events: Event) -> tuple[Run, list[tuple[int, int, str]]]:
+    """Give the run, and the calls or children that the last event led to: their step, index and key."""
+    run, effects = fold(graph_of(text), [BEGIN, *events])
+    made = [effect for effect in effects if isinstance(effect, (CallFunction, StartChild))]
+    return run, [(one.step, one.index, getattr(one, "key", "")) for one in made]
+
+
+def values_of(run: Run) -> list[Any]:
+    assert run.outcome is not None
+    return [result["value"] for result in run.outcome.output]
+
+
+def test_a_retry_makes_only_the_calls_that_failed() -> None:
+    events: list[Event] = [PAIR, Returned(step=2, index=0, value=3), Failed(step=2, index=1, failure=NO), Slept(step=3)]
+    assert after(TOOLS, *events)[1] == [(3, 1, "r/2/1")]
+    run, _ = after(TOOLS, *events, Returned(step=3, index=0, value=99), Returned(step=3, index=1, value=4))
+    assert values_of(run) == [3, 4]
+    assert [(message.content, message.tool_call_id) for message in run.threads["main"][2:]] == [
+        ("3", "same"),
+        ("4", "same"),
+    ]
+    assert (run.made, run.kept) == ({}, ())
+
+
+def test_a_retry_after_a_timeout_makes_only_the_calls_that_have_no_value() -> None:
+    events: list[Event] = [PAIR, Returned(step=2, index=1, value=4), TimedOut(step=2), Slept(step=3)]
+    assert after(TOOLS, *events)[1] == [(3, 0, "r/2/0")]
+
+
+def test_a_state_that_is_come_back_to_makes_only_the_calls_that_failed() -> None:
+    events: list[Event] = [
+        PAIR,
+        Returned(step=2, index=0, value=3),
+        Failed(step=2, index=1, failure=NO),
+        Slept(step=3),
+        Failed(step=3, index=1, failure=NO),  # the last attempt: caught
+        Answered(step=4, value="yes"),
+    ]
+    assert after(TOOLS, *events)[1] == [(5, 1, "r/5/1")]
+    assert values_of(after(TOOLS, *events, Returned(step=5, index=1, value=4))[0]) == [3, 4]
+
+
+def test_values_of_earlier_calls_are_not_those_of_later_ones() -> None:
+    flow = TOOLS.replace("next: done}\n  pause", "next: ask}\n  pause").replace("to: pause", "to: ask")
+    flow = flow.replace("ask: {type: chat,", "ask: {type: chat, messages: [],")
+    again = Replied(step=3, reply=PAIR.reply)
+    _, made = after(flow, PAIR, Returned(step=2, index=0, value=3), Returned(step=2, index=1, value=4), again)
+    assert made == [(4, 0, "r/4/0"), (4, 1, "r/4/1")]
+
+
+def test_a_retried_call_is_the_only_one_that_can_be_in_doubt() -> None:
+    events: list[Event] = [PAIR, Returned(step=2, index=0, value=3), Failed(step=2, index=1, failure=NO), Slept(step=3)]
+    found = recover(graph_of(TOOLS), [BEGIN, *events])
+    assert [(effect.index, type(effect)) for effect in found.effects if isinstance(effect, CallFunction)] == [
+        (1, CallFunction)
+    ]
+
+
+CALL = """\
+vars: {tries: 1}
+states:
+  pay: {type: call, entrypoint: "tools.shop:pay", retry: {max_attempts: 2}, set: {x: "{{ inputs.y }}"}, next: done}
+  done: {type: end, output: "{{ outputs.pay }}"}
+"""
+
+
+def test_a_call_that_returned_is_not_made_again_because_its_set_fails() -> None:
+    run, made = after(CALL, Returned(step=1, value="paid"), Slept(step=2))
+    assert made == []
+    assert run.outcome is not None
+    assert (run.outcome.error or NO).name == "template.failed"
+
+
+FLOWS = """\
+flows:
+  child:
+    inputs: {item: {}}
+    states: {only: {type: end, output: "{{ inputs.item }}"}}
+"""
+END = ', next: e}, e: {type: end, output: "{{ outputs.s }}"}}'
+MAP = FLOWS + 'states: {s: {type: map, flow: "#child", for_each: "[7, 8, 9]", retry: {max_attempts: 2}' + END
+NARROW = MAP.replace("retry:", "max_concurrency: 1, retry:")
+PARALLEL = (
+    FLOWS
+    + 'states: {s: {type: parallel, retry: {max_attempts: 2}, branches: {a: {flow: "#child", with: {item: 1}}, '
+    + 'b: {flow: "#child", with: {item: 2}}}'
+    + END
+)
+ONE = FLOWS + 'states: {s: {type: flow, flow: "#child", with: {item: 1}, retry: {max_attempts: 2}' + END
+
+
+def ended(step: int, index: int, value: Any = None, *, good: bool = True) -> ChildEnded:
+    outcome = Outcome(status="succeeded", output=value) if good else Outcome(status="failed", error=NO)
+    return ChildEnded(step=step, index=index, outcome=outcome)
+
+
+@pytest.mark.parametrize(
+    ("flow", "events", "again", "then", "output"),
+    [
+        pytest.param(
+            MAP,
+            [ended(1, 2, "c"), ended(1, 0, "a"), ended(1, 1, good=False)],
+            [1],
+            [ended(2, 1, "b")],
+            ["a", "b", "c"],
+            id="map",
+        ),
+        pytest.param(
+            NARROW,
+            [ended(1, 0, "a"), ended(1, 1, good=False)],
+            [1],
+            [ended(2, 1, "b"), ended(2, 2, "c")],
+            ["a", "b", "c"],
+            id="map, one at a time",
+        ),
+        pytest.param(
+            PARALLEL,
+            [ended(1, 1, "b"), ended(1, 0, good=False)],
+            [0],
+            [ended(2, 0, "a")],
+            {"a": "a", "b": "b"},
+            id="parallel",
+        ),
+        pytest.param(ONE, [ended(1, 0, good=False)], [0], [ended(2, 0, "a")], "a", id="flow"),
+    ],
+)
+def test_a_retry_runs_only_the_children_that_did_not_succeed(
+    flow: str, events: list[Event], again: list[int], then: list[Event], output: object
+) -> None:
+    assert after(flow, *events, Slept(step=2))[1] == [(2, index, "") for index in again]
+    outcome = after(flow, *events, Slept(step=2), *then)[0].outcome
+    assert outcome is not None
+    assert outcome.output == output
+
+
+@pytest.mark.parametrize(
+    ("flow", "events"),
+    [
+        pytest.param(MAP, [ended(1, 0), ended(1, 1), ended(1, 2)], id="map"),
+        pytest.param(PARALLEL, [ended(1, 0), ended(1, 1)], id="parallel"),
+        pytest.param(ONE, [ended(1, 0)], id="flow"),
+    ],
+)
+def test_children_are_not_run_again_because_a_set_fails(flow: str, events: list[Event]) -> None:
+    failing = flow.replace(", next: e}", ', set: {x: "{{ inputs.y }}"}, next: e}')
+    run, made = after(failing, *events, Slept(step=2))
+    assert (made, run.status) == ([], "failed")

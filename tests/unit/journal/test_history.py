@@ -1,0 +1,130 @@
+"""Reading: a run by the beginning of its id, lists by what they are of, specs by their digests."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flowrun.core.events import Slept
+from flowrun.errors import StoreError, UsageError
+from flowrun.journal import Database, History, RunRow, SqliteJournal
+from tests.unit.journal.stories import NEVER, Clock, begin, end, new_run, tell
+
+Ids = Callable[[Iterator[RunRow]], list[str]]
+
+
+async def write(path: Path) -> None:
+    clock = Clock()
+    async with SqliteJournal(path, now=clock, pause=NEVER) as journal:
+        journal.keep_spec("digest of weather", '{"name":"weather"}')
+        journal.keep_spec("digest of nothing", "{}")
+        await begin(journal, new_run("abc1", batch="b"))
+        await begin(journal, new_run("abd2", flow="poem"))
+        await begin(journal, new_run("child", parent="abc1"))
+        await begin(journal, new_run("abc3", batch="b"), status="waiting")
+        await begin(journal, new_run("%_"))
+        clock.now += 1
+        await tell(journal, "abc1", [Slept(step=1), Slept(step=2)])
+        clock.now += 1
+        await end(journal, "abd2", status="failed")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a journal that no test changes."""
+    path = tmp_path_factory.mktemp("history") / "journal.db"
+    asyncio.run(write(path))
+    return path
+
+
+@pytest.fixture
+def history(written: Path) -> Iterator[History]:
+    database = Database(written, create=False)
+    yield History(database, now=Clock())
+    database.close()
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(history: History) -> None:
+    assert [history.run(prefix).id for prefix in ("abd2", "abd", "%")] == ["abd2", "abd2", "%_"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ("x", "there is no run 'x' in {path}; flowrun runs lists them"),
+        ("abc12", "there is no run 'abc12' in {path}; flowrun runs lists them"),
+        ("ab", "'ab' begins the names of more than one run: abc1, abc3, abd2; write more of the name"),
+        ("", "name a run by its id, or the beginning of it"),
+    ],
+)
+def test_a_run_that_is_not_one_is_told(history: History, written: Path, prefix: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        history.run(prefix)
+    assert str(caught.value) == message.format(path=written)
+
+
+def test_a_row_says_how_far_a_run_came(history: History) -> None:
+    assert history.run("abc1") == RunRow(
+        id="abc1",
+        flow="weather",
+        spec="digest of weather",
+        status="running",
+        state="ask",
+        events=3,
+        created=1000.0,
+        updated=1001.0,
+        batch="b",
+    )
+    assert history.run("abd2") == RunRow(
+        id="abd2",
+        flow="poem",
+        spec="digest of poem",
+        status="failed",
+        state="done",
+        events=2,
+        created=1000.0,
+        updated=1002.0,
+        ended=1002.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids"),
+    [
+        ({}, ["%_", "abc3", "abd2", "abc1"]),
+        ({"children": True}, ["%_", "abc3", "child", "abd2", "abc1"]),
+        ({"parent": "abc1"}, ["child"]),
+        ({"status": "failed"}, ["abd2"]),
+        ({"status": "waiting"}, ["abc3"]),
+        ({"status": "interrupted"}, ["%_", "abc1"]),
+        ({"status": "interrupted", "limit": 1}, ["%_"]),
+        ({"flow": "poem"}, ["abd2"]),
+        ({"flow": "weather", "batch": "b"}, ["abc3", "abc1"]),
+        ({"limit": 2}, ["%_", "abc3"]),
+        ({"limit": 0}, []),
+    ],
+    ids=str,
+)
+def test_runs_are_listed_newest_first(history: History, filters: dict[str, str], ids: list[str]) -> None:
+    assert [row.id for row in history.runs(**filters)] == ids  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+async def test_a_long_list_is_whole(path: Path) -> None:
+    async with SqliteJournal(path) as journal:
+        await asyncio.gather(*(begin(journal, new_run(f"run {number}")) for number in range(1200)))
+    database = Database(path)
+    listed = [row.id for row in History(database, now=Clock()).runs()]
+    database.close()
+    assert listed == [f"run {number}" for number in reversed(range(1200))]
+
+
+def test_a_spec_is_kept_with_the_first_run_of_it(history: History) -> None:
+    assert history.spec("digest of weather") == '{"name":"weather"}'
+    with pytest.raises(StoreError, match="does not hold the spec digest of nothing"):
+        history.spec("digest of nothing")
+
+
+def test_a_run_that_is_not_there_has_no_events(history: History) -> None:
+    assert history.events("nobody") == []

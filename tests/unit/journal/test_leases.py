@@ -1,0 +1,296 @@
+"""One process drives a run. A dead one's runs can be taken; one that was taken for dead writes nothing any more."""
+
+import asyncio
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flowrun.core.events import Answered, Cancelled, Event, Slept
+from flowrun.errors import UsageError
+from flowrun.journal import Database, Held, History, LeaseLost, RunRow, SqliteJournal
+from flowrun.journal.liveness import LEASE_SECONDS, is_alive, started_at
+from flowrun.journal.rows import Holder
+from tests.unit.journal.conftest import Child
+from tests.unit.journal.stories import (
+    ELSEWHERE,
+    HERE,
+    NEVER,
+    Clock,
+    begin,
+    commits,
+    count,
+    end,
+    events,
+    new_run,
+    started,
+    tell,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+def row(path: Path, run: str, *, now: float = 1000.0) -> RunRow:
+    database = Database(path, create=False)
+    try:
+        return History(database, now=Clock(now)).run(run)
+    finally:
+        database.close()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for what another thread does; pytest's own timeout ends a wait for ever."""
+    while not true():  # noqa: ASYNC110 - a thread has no asyncio.Event
+        await asyncio.sleep(0.001)
+
+
+def line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip()
+
+
+async def test_a_living_process_keeps_its_runs_and_a_killed_one_loses_them(path: Path, child: Child) -> None:
+    process = child("hold")
+    assert line(process) == f"holding {process.pid}"
+    async with SqliteJournal(path) as journal:
+        (held,) = await journal.take(["r"])
+        assert (held.run, held.holder.pid, held.holder.host) == ("r", process.pid, HERE.host)
+        assert row(path, "r").holder == held.holder
+        assert not row(path, "r").interrupted
+        process.kill()
+        process.wait()
+        assert row(path, "r").interrupted
+        assert await journal.take(["r"]) == ()
+        await tell(journal, "r", [Slept(step=1)])
+        assert not row(path, "r").interrupted
+    assert events(path, "r") == [started("r"), Slept(step=1)]
+
+
+async def test_a_process_that_closes_lets_go_of_its_runs(path: Path) -> None:
+    async with SqliteJournal(path) as first:
+        await begin(first, new_run("r"))
+    assert count(path, "holders") == 0
+    async with SqliteJournal(path) as second:
+        assert await second.take(["r"]) == ()
+
+
+async def test_of_two_that_take_a_run_at_once_one_has_it(path: Path, child: Child) -> None:
+    async with SqliteJournal(path) as journal:
+        await begin(journal, new_run("r"))
+    racers = [child("race"), child("race")]
+    assert [line(racer) for racer in racers] == ["ready", "ready"]
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    assert sorted(line(racer) for racer in racers) == ["held", "taken"]
+
+
+async def test_one_that_slept_too_long_elsewhere_is_fenced(path: Path) -> None:
+    clock = Clock()
+    sleeper = SqliteJournal(path, now=clock, process=ELSEWHERE, pause=NEVER)
+    await begin(sleeper, new_run("r"))
+    await begin(sleeper, new_run("s"))
+    clock.now += LEASE_SECONDS - 0.1
+    async with SqliteJournal(path, now=clock, pause=NEVER) as heir:
+        (held,) = await heir.take(["r"])
+        assert held.holder.host == "other"
+        clock.now += 0.1
+        assert await heir.take(["r"]) == ()
+        results = await asyncio.gather(
+            tell(sleeper, "r", [Slept(step=1)]), tell(sleeper, "s", [Slept(step=1)]), return_exceptions=True
+        )
+        assert [(type(result), str(result)) for result in results] == [
+            (
+                LeaseLost,
+                "another process took this one for dead, because its heartbeat was late, and may drive its runs now",
+            )
+        ] * 2
+        with pytest.raises(LeaseLost, match="took this one for dead"):
+            await sleeper.take(["s"])
+        await tell(heir, "r", [Slept(step=2)])
+        assert await heir.take(["s"]) == ()
+    await sleeper.close()
+    assert events(path, "r") == [started("r"), Slept(step=2)]
+    assert events(path, "s") == [started("s")]
+
+
+async def test_one_that_slept_notices_at_its_next_heartbeat(path: Path) -> None:
+    clock = Clock()
+    async with SqliteJournal(path, now=clock, process=ELSEWHERE, pause=0.001) as sleeper:
+        await begin(sleeper, new_run("r"))
+        database = Database(path)
+        database.execute("DELETE FROM holders")
+        database.close()
+        clock.now += 5
+        await until(lambda: sleeper._thread.failed is not None)
+        with pytest.raises(LeaseLost, match="took this one for dead"):
+            await tell(sleeper, "r", [Slept(step=1)])
+
+
+async def test_a_process_beats_once_for_all_its_runs(path: Path) -> None:
+    clock = Clock()
+    async with SqliteJournal(path, now=clock, process=ELSEWHERE, pause=0.001) as journal:
+        await begin(journal, new_run("r"))
+        await begin(journal, new_run("s"))
+        clock.now += 4 * LEASE_SECONDS
+        assert row(path, "r", now=clock.now).interrupted
+
+        def beaten() -> bool:
+            holder = row(path, "r", now=clock.now).holder
+            return holder is not None and holder.beat == clock.now
+
+        await until(beaten)
+        assert not row(path, "s", now=clock.now).interrupted
+        assert count(path, "holders") == 1
+
+
+async def test_a_released_run_is_free(path: Path) -> None:
+    async with SqliteJournal(path) as first, SqliteJournal(path) as second:
+        await begin(first, new_run("r"), status="waiting")
+        assert [held.run for held in await second.take(["r"])] == ["r"]
+        assert await first.release("r")
+        with pytest.raises(LeaseLost, match="another process has gone on with it"):
+            await first.release("r")
+        assert await second.take(["r"]) == ()
+        await tell(second, "r", [Answered(step=1)])
+        with pytest.raises(LeaseLost, match="run r cannot go on here: its event 1 is not the next"):
+            await tell(first, "r", [Slept(step=1)])
+        await begin(first, new_run("s"))
+
+
+async def test_many_are_taken_at_once_but_for_those_that_are_held(path: Path) -> None:
+    async with SqliteJournal(path) as first:
+        for run in ("a", "b", "c"):
+            await begin(first, new_run(run))
+        await first.release("a")
+        await first.release("c")
+        async with SqliteJournal(path) as second:
+            held = await second.take(["a", "b", "c"])
+            assert held == (Held(run="b", holder=held[0].holder),)
+            assert await second.take(["a"]) == ()
+            with pytest.raises(UsageError, match="there is no run 'd' in"):
+                await second.take(["d"])
+
+
+async def test_an_answer_reaches_the_process_that_drives_the_run(path: Path) -> None:
+    heard: asyncio.Queue[tuple[str, Event]] = asyncio.Queue()
+    async with SqliteJournal(path, on_post=lambda *post: heard.put_nowait(post), pause=0.001) as driver:
+        await begin(driver, new_run("r"), status="waiting")
+        async with SqliteJournal(path) as other:
+            await other.post("r", Answered(step=1, value="yes"))
+            await other.post("r", Cancelled(reason="enough"))
+            assert not await driver.release("r")
+        assert [await heard.get(), await heard.get()] == [
+            ("r", Answered(step=1, value="yes")),
+            ("r", Cancelled(reason="enough")),
+        ]
+        assert count(path, "inbox") == 2
+        await driver.append("r", Answered(step=1, value="yes"), seq=1, state="ask", status="running")
+        assert count(path, "inbox") == 1
+        await end(driver, "r", seq=2)
+        assert count(path, "inbox") == 0
+        assert heard.empty()
+
+
+async def test_an_answer_waits_for_the_process_that_takes_the_run(path: Path) -> None:
+    async with SqliteJournal(path) as first:
+        await begin(first, new_run("r"), status="waiting")
+        assert await first.release("r")
+        await first.post("r", Answered(step=1, value="yes"))
+    for _ in range(2):  # one that heard of it and died before it wrote it down has changed nothing
+        heard: asyncio.Queue[tuple[str, Event]] = asyncio.Queue()
+        async with SqliteJournal(path, on_post=lambda *post, q=heard: q.put_nowait(post), pause=0.001) as next_one:
+            assert await next_one.take(["r"]) == ()
+            assert await heard.get() == ("r", Answered(step=1, value="yes"))
+
+
+async def test_what_has_ended_takes_no_answer(path: Path) -> None:
+    async with SqliteJournal(path) as journal:
+        await begin(journal, new_run("r"), status="cancelled")
+        with pytest.raises(UsageError, match="run r has ended: cancelled"):
+            await journal.post("r", Answered(step=1))
+        with pytest.raises(UsageError, match="there is no run 's' in"):
+            await journal.post("s", Answered(step=1))
+
+
+HOLDER = Holder(id="h", host=HERE.host, pid=HERE.pid, pid_space=HERE.pid_space, started=HERE.started, beat=0.0)
+
+
+@pytest.mark.parametrize(
+    ("holder", "now", "alive"),
+    [
+        (HOLDER, 1e9, True),
+        (Holder(id="h", host="a", pid=HERE.pid, pid_space=HERE.pid_space, started=1, beat=0.0), 0.0, False),
+        (Holder(id="h", host="a", pid=2**22 + 1, pid_space=HERE.pid_space, started=1, beat=0.0), 0.0, False),
+        (Holder(id="h", host=HERE.host, pid=HERE.pid, pid_space="x", started=1, beat=0.0), 29.9, True),
+        (Holder(id="h", host=HERE.host, pid=HERE.pid, pid_space="x", started=1, beat=0.0), 30.0, False),
+        (Holder(id="h", host=HERE.host, pid=HERE.pid, pid_space="", started=0, beat=0.0), 30.0, False),
+    ],
+    ids=["stopped for long", "another with its pid", "gone", "elsewhere", "elsewhere and late", "no /proc"],
+)
+def test_a_process_is_looked_up_or_told_by_its_heartbeat(holder: Holder, now: float, alive: bool) -> None:
+    assert is_alive(holder, here=HERE, now=now) is alive
+
+
+def test_a_process_that_only_waits_to_be_reaped_is_dead() -> None:
+    process = subprocess.Popen(["/bin/true"])
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as living:
+        assert started_at(living.pid) is not None
+    while (found := started_at(process.pid)) is not None:
+        assert found > 0
+    process.wait()
+
+
+async def test_a_taken_run_is_read_and_gone_on_with(path: Path) -> None:
+    async with SqliteJournal(path) as first:
+        await begin(first, new_run("r"))
+        await tell(first, "r", [Slept(step=1)])
+    async with SqliteJournal(path) as second:
+        assert await second.take(["r"]) == ()
+        assert await second.take(["r"]) == ()
+        assert [row.event for row in await second.events("r")] == [started("r"), Slept(step=1)]
+        await asyncio.gather(tell(second, "r", [Slept(step=2)], first=2), tell(second, "r", [Slept(step=3)], first=3))
+        assert [row.event for row in await second.events("r")] == [started("r"), *(Slept(step=n) for n in (1, 2, 3))]
+
+
+async def test_many_runs_of_a_dead_process_are_taken_at_once(path: Path) -> None:
+    clock = Clock()
+    dead = SqliteJournal(path, now=clock, process=ELSEWHERE, pause=NEVER)
+    names = [f"run {number}" for number in range(1000)]
+    await asyncio.gather(*(begin(dead, new_run(name)) for name in names))
+    clock.now += LEASE_SECONDS
+    async with SqliteJournal(path, now=clock, pause=NEVER) as heir:
+        assert await heir.take(names) == ()
+        before = commits(path)
+        await asyncio.gather(*(tell(heir, name, [Slept(step=1)]) for name in names))
+        assert commits(path) - before == 1
+    await dead.close()
+    assert events(path, "run 999") == [started("run 999"), Slept(step=1)]
+
+
+async def test_children_are_taken_and_released_with_their_run(path: Path) -> None:
+    async with SqliteJournal(path, pause=NEVER) as journal:
+        for run, parent in (("a", None), ("a.1.0", "a"), ("ab", None)):
+            journal.begin(run, flow="f", parent=parent, spec="s")
+            await journal.append(run, started(run), seq=0, state="s", status="waiting")
+        await journal.post("a.1.0", Answered(step=1, value=True))
+        assert not await journal.release("a")
+        assert row(path, "a.1.0").holder is not None
+        await journal.discard("a")
+        assert await journal.release("a")
+        assert [row(path, run).holder is None for run in ("a", "a.1.0", "ab")] == [True, True, False]
+        assert await journal.take(["a"]) == ()
+        assert [row(path, run).holder is None for run in ("a", "a.1.0")] == [False, False]
+
+
+async def test_children_end_with_their_run(path: Path) -> None:
+    async with SqliteJournal(path, pause=NEVER) as journal:
+        for run, parent in (("a", None), ("a.1.0", "a"), ("a.1.0.2.0", "a.1.0"), ("ab", None)):
+            journal.begin(run, flow="f", parent=parent, spec="s")
+            await journal.append(run, started(run), seq=0, state="s", status="waiting")
+        await journal.post("a.1.0", Answered(step=1, value=True))
+        await journal.append("a", Cancelled(), seq=1, state="s", status="cancelled")
+        assert [row(path, run).status for run in ("a", "a.1.0", "a.1.0.2.0", "ab")] == [*["cancelled"] * 3, "waiting"]
+        assert count(path, "inbox") == 0

@@ -1,0 +1,277 @@
+"""Runs that go on after a crash, wherever it came; and what is left to people because nobody else can know it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flowrun.backends.scripted import ScriptedBackend
+from flowrun.core.events import AskModel, AskPerson, Began, CallFunction, Cancelled, Event, Outcome, Returned
+from flowrun.core.graph import Graph
+from flowrun.core.messages import Reply, ToolCall
+from flowrun.errors import NobodyAnswers
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.runner import Again, Decide, Done, Result, Runner
+from flowrun.spec.model import JSON
+from flowrun.testing.memory_journal import MemoryJournal
+from tests.flows import ADD, AGENT, graph_of
+
+WHOLE = """\
+inputs: {question: {type: string}}
+messages: [{role: user, content: "{{ inputs.question }}"}]
+flows:
+  square:
+    inputs: {n: {type: integer}}
+    states:
+      call: {type: call, entrypoint: "tools.numbers:square", with: {n: "{{ inputs.n }}"}, next: e}
+      e: {type: end, output: "{{ outputs.call }}"}
+states:
+  ask:
+    type: chat
+    routes: [{when: reply.tool_calls, to: act}, {to: many}]
+  act: {type: tools, next: ask}
+  many: {type: map, flow: "#square", for_each: "[1, 2, 3]", as: n, max_concurrency: 2, next: consent}
+  consent: {type: wait, prompt: Is it right?, schema: {type: boolean}, next: done}
+  done: {type: end, output: {answer: "{{ reply.content }}", squares: "{{ outputs.many }}", ok: "{{ outputs.consent }}"}}
+limits: {max_rounds: 5, max_steps: 60}
+"""
+"""Every kind of effect but a pause: rounds, calls side by side, children side by side, and a person."""
+
+EXPECTED = Outcome(status="succeeded", output={"answer": "7", "squares": [1, 4, 9], "ok": True})
+QUESTION = {"question": "1 + 2, 3 + 4?"}
+
+
+class Sayer:
+    """The port ``People``: somebody who always says the same."""
+
+    def __init__(self, value: JSON) -> None:
+        self.value = value
+
+    async def answer(self, effect: AskPerson) -> JSON:
+        if self.value is None:
+            raise NobodyAnswers
+        return self.value
+
+
+class World:
+    """What a run acts on: counts what was really done, through any number of crashes."""
+
+    def __init__(self) -> None:
+        self.done: Counter[str] = Counter()
+
+    async def add(self, a: int, b: int) -> int:
+        self.done[f"{a} + {b}"] += 1
+        await asyncio.sleep(0)
+        return a + b
+
+    async def square(self, n: int) -> int:
+        self.done[f"{n} squared"] += 1
+        await asyncio.sleep(0)
+        return n * n
+
+    def reply(self, request: AskModel) -> Reply:
+        rounds = sum(1 for message in request.messages if message.role == "assistant")
+        self.done[f"round {rounds}"] += 1
+        if rounds:
+            return Reply(content="7")
+        texts = ('{"a": 1, "b": 2}', '{"a": 3, "b": 4}')
+        return Reply(tool_calls=tuple(ToolCall(id="", name="add", arguments=text) for text in texts))
+
+    def runner(self, journal: MemoryJournal, *, says: JSON = True, decide: Decide | None = None) -> Runner:
+        return Runner(
+            backends={"default": ScriptedBackend.from_function(self.reply)},
+            functions=PythonFunctions({"tools.numbers:add": self.add, "tools.numbers:square": self.square}),
+            people=Sayer(says),
+            journal=journal,
+            decide=decide,
+        )
+
+
+def graph(idempotent: bool = False) -> Graph:
+    return graph_of(ADD.replace("timeout: 5s", f"timeout: 5s\n    idempotent: {str(idempotent).lower()}"), WHOLE)
+
+
+def undisturbed() -> tuple[MemoryJournal, World]:
+    journal, world = MemoryJournal(), World()
+    result = asyncio.run(world.runner(journal).run(graph(), QUESTION, run_id="r"))
+    assert result.run.outcome == EXPECTED
+    return journal, world
+
+
+JOURNAL, WORLD = undisturbed()
+
+
+def resume(journal: MemoryJournal, world: World, **how: Any) -> Result:
+    return asyncio.run(world.runner(journal, **how).resume(graph(), "r"))
+
+
+@pytest.mark.parametrize("count", range(1, len(JOURNAL.order) + 1))
+def test_wherever_it_crashes_a_run_ends_as_it_would_have(count: int) -> None:
+    journal, world = JOURNAL.cut(count), World()
+    seen: list[CallFunction] = []
+
+    def again(call: CallFunction) -> Again:
+        seen.append(call)
+        return Again()
+
+    result = resume(journal, world, decide=again)
+    assert result.run.outcome == EXPECTED
+    begun = Counter(_place(run, event) for run, event in _events(JOURNAL.cut(count)) if isinstance(event, Began))
+    returned = Counter(_place(run, event) for run, event in _events(JOURNAL.cut(count)) if isinstance(event, Returned))
+    assert Counter(f"{call.run} {call.step} {call.index}" for call in seen) == begun - returned
+    assert set(world.done.values()) <= {1}
+    assert set(world.done) <= set(WORLD.done)
+
+
+@pytest.mark.parametrize("count", range(1, len(JOURNAL.order) + 1))
+def test_what_is_written_down_is_not_done_again(count: int) -> None:
+    world = World()
+    resume(JOURNAL.cut(count), world, decide=lambda call: Again())
+    before = [event for _, event in _events(JOURNAL.cut(count))]
+    answered = Counter(type(event).__name__ for event in before)
+    whole = Counter(type(event).__name__ for _, event in _events(JOURNAL))
+    rounds = sum(count for name, count in world.done.items() if name.startswith("round"))
+    assert rounds == whole["Replied"] - answered["Replied"]
+    assert world.done.total() - rounds == whole["Returned"] - answered["Returned"]
+
+
+def _events(journal: MemoryJournal) -> list[tuple[str, Event]]:
+    return [(run, one.event) for run, kept in journal.kept.items() for one in kept]
+
+
+def _place(run: str, event: Began | Returned) -> str:
+    return f"{run} {event.step} {event.index}"
+
+
+def cut_after(is_last: Callable[[str, Event], bool]) -> MemoryJournal:
+    """Give the journal up to the first event of a kind."""
+    places = Counter[str]()
+    for count, run in enumerate(JOURNAL.order, 1):
+        event = JOURNAL.kept[run][places[run]].event
+        places[run] += 1
+        if is_last(run, event):
+            return JOURNAL.cut(count)
+    raise AssertionError("there is no such event")
+
+
+def test_a_call_in_doubt_stops_the_run() -> None:
+    journal, world = cut_after(lambda run, event: isinstance(event, Began)), World()
+    result = resume(journal, world)
+    assert [(call.tool, call.arguments) for call in result.doubtful] == [("add", {"a": 1, "b": 2})]
+    assert (result.run.outcome, journal.statuses["r"], world.done) == (None, "needs_attention", Counter())
+    assert resume(journal, world, decide=lambda call: Again()).run.outcome == EXPECTED
+
+
+def test_a_call_in_doubt_of_a_child_stops_its_parent_too() -> None:
+    journal, world = cut_after(lambda run, event: run == "r.4.1" and isinstance(event, Began)), World()
+    result = resume(journal, world)
+    assert {call.run for call in result.doubtful} >= {"r.4.1"}
+    assert (journal.statuses["r"], journal.statuses["r.4.1"]) == ("needs_attention", "needs_attention")
+    assert resume(journal, world, decide=lambda call: Again()).run.outcome == EXPECTED
+
+
+def test_what_somebody_knows_of_a_call_in_doubt_is_taken_for_its_value() -> None:
+    journal, world = cut_after(lambda run, event: isinstance(event, Began)), World()
+    result = resume(journal, world, decide=lambda call: Done(3) if call.run == "r" else None)
+    assert result.run.outcome == EXPECTED
+    assert "1 + 2" not in world.done
+    assert [message.content for message in result.run.threads["main"]][2:4] == ["3", "7"]
+
+
+def test_a_function_that_may_be_called_twice_is_never_in_doubt() -> None:
+    journal, world = MemoryJournal(), World()
+    asyncio.run(world.runner(journal).run(graph(idempotent=True), QUESTION, run_id="r"))
+    assert not [event for event in journal.all_events("r") if isinstance(event, Began)]
+    cut = journal.cut(2)
+    result = asyncio.run(world.runner(cut).resume(graph(idempotent=True), "r"))
+    assert result.run.outcome == EXPECTED
+    assert world.done["1 + 2"] == 2
+
+
+def test_a_run_that_waits_goes_on_with_the_answer() -> None:
+    journal, world = MemoryJournal(), World()
+    waiting = asyncio.run(world.runner(journal, says=None).run(graph(), QUESTION, run_id="r"))
+    assert ([ask.prompt for ask in waiting.waiting], journal.statuses["r"]) == (["Is it right?"], "waiting")
+    again = resume(journal, world, says=None)
+    assert again.waiting == waiting.waiting
+    assert resume(journal, world).run.outcome == EXPECTED
+    assert resume(journal, world).run.outcome == EXPECTED  # it had ended
+    assert set(world.done.values()) == {1}
+
+
+def test_a_parent_waits_while_its_child_does() -> None:
+    flow = graph_of(
+        "flows: {child: {states: {ask: {type: wait, prompt: Well?, schema: {type: boolean}, next: e}, "
+        "e: {type: end, output: '{{ outputs.ask }}'}}}}\n"
+        "states: {s: {type: flow, flow: '#child', with: {}, next: e}, e: {type: end, output: '{{ outputs.s }}'}}\n"
+    )
+    journal, world = MemoryJournal(), World()
+    asyncio.run(world.runner(journal, says=None).run(flow, {}, run_id="r"))
+    assert journal.statuses == {"r": "waiting", "r.1.0": "waiting"}
+    assert journal.parents == {"r": None, "r.1.0": "r"}
+    assert asyncio.run(world.runner(journal).resume(flow, "r")).run.outcome == Outcome(status="succeeded", output=True)
+    assert journal.statuses == {"r": "succeeded", "r.1.0": "succeeded"}
+
+
+@pytest.mark.parametrize(
+    ("later", "status"), [pytest.param(59, "waiting", id="in time"), pytest.param(61, "failed", id="too late")]
+)
+def test_the_time_for_an_answer_goes_on_while_nobody_drives_the_run(later: float, status: str) -> None:
+    flow = graph_of("states: {w: {type: wait, prompt: Well?, schema: {}, timeout: 1m, next: e}, e: {type: end}}\n")
+    journal = MemoryJournal()
+    runner = World().runner(journal, says=None)
+    asyncio.run(runner.run(flow, {}, run_id="r"))
+    runner.now = lambda: later
+    assert asyncio.run(runner.resume(flow, "r")).run.status == status
+
+
+def test_a_run_that_waits_is_cancelled() -> None:
+    journal, world = MemoryJournal(), World()
+    asyncio.run(world.runner(journal, says=None).run(graph(), QUESTION, run_id="r"))
+    result = asyncio.run(world.runner(journal).resume(graph(), "r", then=Cancelled(reason="enough")))
+    assert (result.run.status, journal.statuses["r"]) == ("cancelled", "cancelled")
+
+
+def test_a_run_under_way_is_cancelled() -> None:
+    journal, world = MemoryJournal(), World()
+    begun = asyncio.Event()
+
+    async def hang(a: int, b: int) -> int:
+        begun.set()
+        return await asyncio.get_running_loop().create_future() or 0
+
+    async def go() -> Result:
+        runner = world.runner(journal)
+        runner.functions = PythonFunctions({"tools.numbers:add": hang})
+        running = asyncio.create_task(runner.run(graph_of(ADD, AGENT), QUESTION, run_id="r"))
+        await begun.wait()
+        assert not runner.deliver("other", Cancelled())
+        assert runner.deliver("r", Cancelled(reason="enough"))
+        return await running
+
+    result = asyncio.run(go())
+    assert (result.run.status, journal.statuses) == ("cancelled", {"r": "cancelled"})
+    assert result.run.outcome is not None
+    assert result.run.outcome.error is not None
+    assert result.run.outcome.error.message == "enough"
+
+
+def test_nothing_is_done_after_an_event_that_could_not_be_kept() -> None:
+    class Full(MemoryJournal):
+        async def append(self, run: str, event: Event, **place: Any) -> None:
+            if isinstance(event, Began):
+                raise OSError("No space left on device")
+            await super().append(run, event, **place)
+
+    world = World()
+    with pytest.raises(OSError, match="No space left"):
+        asyncio.run(world.runner(Full()).run(graph(), QUESTION, run_id="r"))
+    assert world.done == Counter({"round 0": 1})
+
+
+def test_a_journal_changes_nothing_of_what_a_run_does() -> None:
+    runner = World().runner(MemoryJournal())
+    runner.journal = None
+    assert asyncio.run(runner.run(graph(), QUESTION, run_id="r")).run.outcome == EXPECTED

@@ -1,0 +1,94 @@
+"""What templates and expressions read is found in their text; nothing of it is evaluated."""
+
+import json
+import time
+
+import pytest
+
+from flowrun.checks import Subject, check_spec
+from flowrun.spec import parse_text
+from flowrun.templates import TemplateError
+from flowrun.templates.reads import Keys, reads_of_expression, reads_of_template
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        pytest.param("reply.tool_calls", {("reply", "tool_calls")}, id="a path"),
+        pytest.param("inputs['q'] and vars.a.b", {("inputs", "q"), ("vars", "a", "b")}, id="an item by its name"),
+        pytest.param("results[0].value", {("results", 0, "value")}, id="an item by its number"),
+        pytest.param("reply.content.strip() == 'x'", {("reply", "content")}, id="a method is no member"),
+        pytest.param("vars.get(inputs.key)", {("vars",), ("inputs", "key")}, id="what a method is given"),
+        pytest.param("vars[inputs.key]", {("vars",), ("inputs", "key")}, id="an item by a name that is computed"),
+        pytest.param("'a' in outputs", {("outputs",)}, id="a test for a key"),
+        pytest.param("true", set(), id="a constant"),
+    ],
+)
+def test_reads_of_expressions(text: str, paths: set[Keys]) -> None:
+    assert reads_of_expression(text).paths - {("vars",)} == paths - {("vars",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "roots", "guarded"),
+    [
+        pytest.param("a {{ inputs.q }} b {{reply.content}}", {"inputs", "reply"}, set(), id="bare paths"),
+        pytest.param("{% for x in inputs.q %}{{ x.y }}{{ loop.index }}{% endfor %}", {"inputs"}, set(), id="a loop's"),
+        pytest.param("{% set z = 1 %}{{ z }}{{ range(3) }}{{ loose }}", {"loose"}, set(), id="what it sets itself"),
+        pytest.param("{{ vars.a | default(1) }}", {"vars"}, {("vars", "a")}, id="a default"),
+        pytest.param("{{ 1 if reply is defined else 2 }}", {"reply"}, {("reply",)}, id="a test"),
+        pytest.param("{{ 1 if 'a' in vars else 2 }}", {"vars"}, {("vars", "a")}, id="a test for a key"),
+        pytest.param('{"a": 1}', set(), set(), id="no template"),
+    ],
+)
+def test_reads_of_templates(text: str, roots: set[str], guarded: set[Keys]) -> None:
+    reads = reads_of_template(text)
+    assert (set(reads.roots), set(reads.guarded)) == (roots, guarded)
+
+
+@pytest.mark.parametrize(
+    "text", ["1 2", "a b", "[x for x in y]", "x | no_such", "x is no_such", "1, }} {{ 2", "-" * 200 + "1"]
+)
+def test_what_is_no_expression(text: str) -> None:
+    with pytest.raises(TemplateError):
+        reads_of_expression(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ 'a' | center(10 ** 10) }}",
+        "{% for i in range(10 ** 9) %}x{% endfor %}",
+        "{{ 9 ** 9 ** 9 ** 9 }}",
+        "{{ 'x' * 10 ** 12 }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ '{:999999999}'.format(1) }}",
+    ],
+)
+def test_checking_evaluates_nothing(text: str) -> None:
+    bare = text.strip("{}% ")
+    states = {
+        "s": {
+            "type": "call",
+            "entrypoint": "tools.weather:get_current_weather",
+            "with": {"a": text},
+            "set": {"x": text},
+            "routes": [{"when": bare, "to": "e"}, {"to": "m"}],
+        },
+        "m": {"type": "map", "flow": "#f", "for_each": bare, "with": {"a": text}, "next": "w"},
+        "w": {"type": "wait", "prompt": text, "next": "e"},
+        "e": {"type": "end", "output": [text]},
+    }
+    spec = {
+        "flowrun": "v1",
+        "name": "x",
+        "version": "1.0.0",
+        "vars": {"x": text},
+        "states": states,
+        "messages": [{"role": "user", "content": text}],
+        "flows": {"f": {"inputs": {"a": {}}, "states": {"e": {"type": "end"}}}},
+    }
+    subject = Subject(loaded=parse_text(json.dumps(spec)))
+    begun = time.process_time()
+    issues = check_spec(subject)
+    assert time.process_time() - begun < 0.5
+    assert {issue.code for issue in issues} <= {"FR304", "FR401", "FR403"}

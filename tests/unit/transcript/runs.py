@@ -1,0 +1,187 @@
+"""Runs that tests tell of, by name: each a flow, the world that it meets, and what came from outside."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from flowrun.core.events import Answered, Cancelled
+from flowrun.errors import Failure
+from tests.flows import ADD, AGENT, graph_of
+from tests.unit.transcript.recording import Recording, World, calls, said
+
+RETRY: Final = """\
+messages: [{role: user, content: Hello.}]
+states:
+  ask:
+    type: chat
+    retry: {max_attempts: 2, errors: [backend.unavailable, model.truncated], delay: 2s, jitter: 0}
+    catch: [{errors: [tool.*], to: sorry}, {errors: [backend.*], to: sorry}]
+    next: done
+  done: {type: end, output: "{{ reply.content }}"}
+  sorry: {type: end, status: failed, output: "{{ error.name }}"}
+"""
+
+REVIEW: Final = """\
+inputs: {amount: {type: number}}
+vars: {asked: 0}
+states:
+  decide:
+    type: route
+    set: {asked: "{{ vars.asked + 1 }}"}
+    routes:
+      - {when: inputs.amount > 100, to: review}
+      - {to: pay}
+  review:
+    type: wait
+    prompt: "Pay {{ inputs.amount }}?"
+    schema: {type: object, properties: {ok: {type: boolean}}, required: [ok]}
+    timeout: 7d
+    catch: [{errors: [wait.timeout], to: nobody}]
+    routes:
+      - {when: outputs.review.ok, to: pay}
+      - {to: nobody}
+  pay: {type: call, entrypoint: "tools.payments:pay", with: {amount: "{{ inputs.amount }}"}, next: paid}
+  paid: {type: end, output: {entry: "{{ outputs.pay }}"}}
+  nobody: {type: end, status: failed}
+"""
+
+FAMILY: Final = """\
+inputs: {cities: {type: array, items: {type: string}}}
+states:
+  gather: {type: map, flow: "#facts", for_each: inputs.cities, as: city, on_item_error: collect, next: opinions}
+  opinions:
+    type: parallel
+    branches:
+      banker: {flow: "#adviser", with: {role: banker}}
+      lawyer: {flow: "#adviser", with: {role: lawyer}}
+    next: check
+  check: {type: flow, flow: "#adviser", with: {role: chair}, next: done}
+  done: {type: end, output: "{{ outputs }}"}
+flows:
+  facts:
+    inputs: {city: {type: string}}
+    messages: [{role: user, content: "Tell me about {{ inputs.city }}."}]
+    states:
+      ask: {type: chat, next: done}
+      done: {type: end, output: "{{ reply.content }}"}
+  adviser:
+    inputs: {role: {type: string}}
+    messages: [{role: user, content: "You are the {{ inputs.role }}."}]
+    states:
+      ask: {type: chat, next: done}
+      done: {type: end, output: "{{ reply.content }}"}
+"""
+
+SLOW: Final = """\
+states:
+  both:
+    type: parallel
+    timeout: 5s
+    branches: {one: {flow: "#ask"}, two: {flow: "#ask"}}
+    catch: [{errors: [state.timeout], to: late}]
+    next: done
+  done: {type: end}
+  late: {type: end, output: late}
+flows:
+  ask:
+    states:
+      question: {type: wait, prompt: "Well?", next: done}
+      done: {type: end}
+"""
+
+WRONG: Final = '{"a": 2}'
+DOWN: Final = Failure(name="backend.unavailable", message="connection refused")
+
+
+def agent() -> Recording:
+    """A model that calls tools well and badly, and answers."""
+    wishes = calls(("add", '{"a": 2, "b": 3}'), ("add", WRONG), ("multiply", "{}"), ("add", '{"a": 0, "b": 0}'))
+    world = World(replies=[wishes, said("The sum is 5.", cached=16)], functions={"tools.numbers:add": _add})
+    return Recording(graph_of(ADD, AGENT), world, {"question": "What is 2 + 3?"})
+
+
+def _add(a: int, b: int) -> tuple[float, object]:
+    failed = Failure(name="tool.failed", message="ValueError: nothing to add\nat numbers.py")
+    return (0.2, a + b) if a else (0.1, failed)
+
+
+def retried() -> Recording:
+    """A backend that is away at first."""
+    return Recording(graph_of(RETRY), World(replies=[(0.25, DOWN), said("Hello!")]))
+
+
+def caught() -> Recording:
+    """A backend that stays away."""
+    return Recording(graph_of(RETRY), World(replies=[(0.25, DOWN), (0.5, DOWN)]))
+
+
+def waiting() -> Recording:
+    """A question that nobody has answered."""
+    recording = Recording(graph_of(REVIEW), World(), {"amount": 150})
+    return recording.cut("TimedOut")
+
+
+def answered() -> Recording:
+    """A question that somebody answered after two hours."""
+    world = World(people={"review": (7200.0, {"ok": True})}, functions={"tools.payments:pay": (0.4, "e-17")})
+    return Recording(graph_of(REVIEW), world, {"amount": 150})
+
+
+def unanswered() -> Recording:
+    """A question that nobody answered within its week."""
+    return Recording(graph_of(REVIEW), World(), {"amount": 150})
+
+
+def in_doubt() -> Recording:
+    """A payment that began, and then the process died."""
+    return Recording(graph_of(REVIEW), World(), {"amount": 50})
+
+
+def cancelled() -> Recording:
+    """A run that somebody ended."""
+    recording = Recording(graph_of(REVIEW), World(), {"amount": 150}).cut("TimedOut")
+    recording.add(Cancelled(reason="no longer needed"), 60.0)
+    recording.add(Answered(step=2, value={"ok": True}), 60.0)
+    return recording
+
+
+def family() -> Recording:
+    """Children of three kinds of states; one of them fails."""
+    too_long = Failure(name="model.context_overflow", message="the prompt has 5,120 tokens")
+    replies = [
+        said("Oslo is the capital.", seconds=1.2),
+        (0.6, too_long),
+        said("It rains in Bergen.", seconds=1.9),
+        said("It costs a lot.", seconds=0.8),
+        said("It may be forbidden.", seconds=1.4),
+        said("Do it."),
+    ]
+    return Recording(graph_of(FAMILY), World(replies=replies), {"cities": ["Oslo", "Atlantis", "Bergen"]})
+
+
+def given_up() -> Recording:
+    """Children that wait when their parent's time is up."""
+    return Recording(graph_of(SLOW), World())
+
+
+def refused_inputs() -> Recording:
+    """Inputs that the flow does not take."""
+    return Recording(graph_of(REVIEW), World(), {"amount": "much"})
+
+
+RUNS: Final[Mapping[str, Callable[[], Recording]]] = {
+    run.__name__: run
+    for run in (
+        agent,
+        retried,
+        caught,
+        waiting,
+        answered,
+        unanswered,
+        in_doubt,
+        cancelled,
+        family,
+        given_up,
+        refused_inputs,
+    )
+}
+"""Every run that has its expected text."""

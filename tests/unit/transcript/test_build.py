@@ -1,0 +1,326 @@
+"""A story holds what happened, in its place and with its times, and nothing that changed nothing."""
+
+import json
+
+import msgspec
+import pytest
+
+from flowrun.core.events import Answered, Began, Recorded, Returned
+from flowrun.core.messages import Message, Reply, Tokens, ToolCall, Usage
+from flowrun.errors import Failure
+from flowrun.transcript import Story, render_html, render_text, story_of
+from flowrun.transcript.model import Attention, Call, Child, Left, Pause, Question, Round, Totals, Visit
+from tests.flows import ADD, AGENT, graph_of
+from tests.unit.transcript.recording import NOON, Recording, World, calls, said
+from tests.unit.transcript.runs import (
+    REVIEW,
+    agent,
+    answered,
+    cancelled,
+    caught,
+    family,
+    given_up,
+    in_doubt,
+    refused_inputs,
+    retried,
+    waiting,
+)
+
+
+def tell(recording: Recording, *, live: bool = False) -> Story:
+    return story_of(recording.graph, recording.recorded, recording.events, live=live)
+
+
+def test_a_story_is_whole() -> None:
+    world = World(
+        replies=[calls(("add", '{"a": 2, "b": 3}'), seconds=0.75), said("5")],
+        functions={"tools.numbers:add": (0.25, 5)},
+    )
+    story = tell(Recording(graph_of(ADD, AGENT), world, {"question": "2 + 3?"}))
+    wish = ToolCall(id="", name="add", arguments='{"a": 2, "b": 3}')
+    usage = (Usage(prompt_tokens=20, completion_tokens=12), Usage(prompt_tokens=20, completion_tokens=8))
+    assert story == Story(
+        run="r1",
+        flow="test",
+        version="1.0.0",
+        description="",
+        status="succeeded",
+        began=NOON,
+        seconds=1.5,
+        inputs={"question": "2 + 3?"},
+        path=("ask", "act", "ask", "done"),
+        visits=(
+            Visit(
+                state="ask",
+                type="chat",
+                step=1,
+                attempt=1,
+                began=NOON,
+                seconds=0.75,
+                acts=(
+                    Round(
+                        began=NOON,
+                        seconds=0.75,
+                        earlier=0,
+                        messages=(Message(role="user", content="2 + 3?"),),
+                        reply=Reply(tool_calls=(wish,), finish_reason="tool_calls", usage=usage[0]),
+                        thread="main",
+                        model="default",
+                        tools=("add",),
+                        tool_choice="auto",
+                        sampling={},
+                    ),
+                ),
+                sets={},
+                left=Left(how="route", to="act", number=0, when="reply.tool_calls"),
+            ),
+            Visit(
+                state="act",
+                type="tools",
+                step=2,
+                attempt=1,
+                began=NOON + 0.75,
+                seconds=0.25,
+                acts=(
+                    Call(
+                        began=NOON + 0.75,
+                        seconds=0.25,
+                        tool="add",
+                        entrypoint="tools.numbers:add",
+                        arguments={"a": 2, "b": 3},
+                        call_id="call00001",
+                        begins=1,
+                        status="returned",
+                        value=5,
+                    ),
+                ),
+                sets={},
+                left=Left(how="route", to="ask"),
+            ),
+            Visit(
+                state="ask",
+                type="chat",
+                step=3,
+                attempt=1,
+                began=NOON + 1,
+                seconds=0.5,
+                acts=(
+                    Round(
+                        began=NOON + 1,
+                        seconds=0.5,
+                        earlier=2,
+                        messages=(Message(role="tool", content="5", tool_call_id="call00001", name="add"),),
+                        reply=Reply(content="5", usage=usage[1]),
+                        thread="main",
+                        model="default",
+                        tools=("add",),
+                        tool_choice="auto",
+                        sampling={},
+                    ),
+                ),
+                sets={},
+                left=Left(how="route", to="done", number=1),
+            ),
+            Visit(
+                state="done",
+                type="succeeded",
+                step=4,
+                attempt=1,
+                began=NOON + 1.5,
+                seconds=0.0,
+                acts=(),
+                sets={},
+                left=Left(how="end"),
+            ),
+        ),
+        outcome=story.outcome,
+        attention=(),
+        totals=Totals(steps=4, rounds=2, calls=1, usage=Usage(prompt_tokens=40, completion_tokens=20)),
+    )
+    assert story.outcome is not None
+    assert story.outcome.output == {"answer": "5"}
+
+
+def test_another_attempt_is_a_visit_of_its_own() -> None:
+    first, second, _ = tell(retried()).visits
+    failure = Failure(name="backend.unavailable", message="connection refused", state="ask")
+    assert (first.step, first.attempt, first.left) == (1, 1, Left(how="retry", to="ask", failure=failure))
+    assert (second.step, second.attempt) == (2, 2)
+    pause, round_ = second.acts
+    assert pause == Pause(
+        began=NOON + 0.25, seconds=2.0, planned=2.0, jitter=0.0
+    )  # fmt: skip
+    assert isinstance(round_, Round)
+    assert (round_.messages, round_.earlier) == ((), 1)
+
+
+def test_a_reply_that_was_cut_off_did_not_go_on_to_the_thread() -> None:
+    cut = (0.5, Reply(content="Hel", finish_reason="length"))
+    recording = Recording(retried().graph, World(replies=[cut, said("Hello!")]))
+    first, second, _ = tell(recording).visits
+    assert first.left is not None
+    assert first.left.failure is not None
+    assert (first.left.how, first.left.failure.name) == ("retry", "model.truncated")
+    assert [act.messages for act in (*first.acts, *second.acts) if isinstance(act, Round)] == [
+        (Message(role="user", content="Hello."),),
+        (),
+    ]
+
+
+def test_a_caught_failure_is_known_by_its_catch() -> None:
+    assert tell(caught()).visits[1].left == Left(
+        how="catch",
+        to="sorry",
+        number=1,
+        when="backend.*",
+        failure=Failure(name="backend.unavailable", message="connection refused", state="ask"),
+    )
+
+
+def test_what_the_machine_refused_is_told_beside_the_calls() -> None:
+    acts = tell(agent()).visits[1].acts
+    assert [(act.index, act.name, act.status) for act in acts if isinstance(act, Call)] == [
+        (0, "add", "returned"),
+        (1, "add", "refused"),
+        (2, "multiply", "refused"),
+        (3, "add", "failed"),
+    ]
+
+
+def test_variables_are_told_where_they_were_set() -> None:
+    assert [visit.sets for visit in tell(answered()).visits] == [{"asked": 1}, {}, {}, {}]
+
+
+# --- what somebody has to do something about ----------------------------------------------------------------------
+
+
+def test_an_open_question_waits() -> None:
+    story = tell(waiting())
+    question = story.visits[-1].acts[0]
+    assert isinstance(question, Question)
+    assert (story.status, story.attention) == (
+        "waiting",
+        (Attention(run="r1", step=2, state="review", about=question),),
+    )
+
+
+def test_a_call_that_began_is_in_doubt_unless_a_process_drives_it() -> None:
+    recording = in_doubt()
+    dead, live = tell(recording), tell(recording, live=True)
+    assert (dead.status, [one.state for one in dead.attention]) == ("needs_attention", ["pay"])
+    assert (live.status, live.attention) == ("running", ())
+
+
+def test_a_call_that_may_be_made_again_is_never_in_doubt() -> None:
+    graph = graph_of(REVIEW.replace(", with:", ", idempotent: true, with:"))
+    story = tell(Recording(graph, World(), {"amount": 5}))
+    (call,) = story.visits[-1].acts
+    assert isinstance(call, Call)
+    assert (story.status, call.status, story.attention) == ("interrupted", "open", ())
+
+
+def test_a_call_begun_again_is_counted() -> None:
+    recording = in_doubt()
+    recording.recorded.append(Recorded(seq=9, at=NOON + 60, state="pay", event=Began(step=2)))
+    recording.recorded.append(Recorded(seq=10, at=NOON + 61, state="pay", event=Returned(step=2, value="e-1")))
+    call = tell(recording).visits[1].acts[0]
+    assert isinstance(call, Call)
+    assert (call.begins, call.began, call.seconds, call.status) == (2, NOON + 60, 1.0, "returned")
+
+
+def test_a_child_that_waits_makes_its_parent_wait() -> None:
+    recording = given_up()
+    kept = [entry for entry in recording.recorded if type(entry.event).__name__ == "Started"]
+    story = story_of(recording.graph, kept, recording.events)
+    assert story.status == "waiting"
+    assert [(one.run, one.state) for one in story.attention] == [("r1.1.0", "question"), ("r1.1.1", "question")]
+
+
+# --- children, ends, late events ----------------------------------------------------------------------------------
+
+
+def test_children_are_told_with_their_parent() -> None:
+    story = tell(family())
+    children = [act for visit in story.visits for act in visit.acts if isinstance(act, Child)]
+    assert [
+        (
+            child.run,
+            child.label,
+            child.outcome.status if child.outcome else None,
+            child.story.path if child.story else (),
+        )
+        for child in children
+    ] == [
+        ("r1.1.0", "item 0", "succeeded", ("ask", "done")),
+        ("r1.1.1", "item 1", "failed", ("ask",)),
+        ("r1.1.2", "item 2", "succeeded", ("ask", "done")),
+        ("r1.2.0", "banker", "succeeded", ("ask", "done")),
+        ("r1.2.1", "lawyer", "succeeded", ("ask", "done")),
+        ("r1.3.0", "", "succeeded", ("ask", "done")),
+    ]
+    assert story.totals == Totals(
+        steps=4 + 11, rounds=6, children=6, usage=Usage(prompt_tokens=100, completion_tokens=40)
+    )
+
+
+def test_children_that_were_not_recorded_are_named() -> None:
+    recording = family()
+    story = story_of(recording.graph, recording.recorded)
+    first = story.visits[0].acts[0]
+    assert isinstance(first, Child)
+    assert (first.run, first.inputs, first.story) == ("r1.1.0", {"city": "Oslo"}, None)
+
+
+def test_what_a_state_that_was_left_had_begun_is_given_up() -> None:
+    story = tell(given_up())
+    assert [act.story.status for act in story.visits[0].acts if isinstance(act, Child) and act.story] == [
+        "given_up"
+    ] * 2
+    assert (story.status, story.attention) == ("succeeded", ())
+
+
+def test_an_event_that_came_too_late_is_not_told() -> None:
+    recording = answered()
+    late = Recorded(seq=99, at=NOON + 7300.0, state="paid", event=Answered(step=2, value={"ok": False}))
+    before = tell(recording)
+    recording.recorded.append(late)
+    assert msgspec.structs.replace(tell(recording), seconds=before.seconds) == before
+
+
+@pytest.mark.parametrize(
+    ("recording", "status", "failure", "visits"),
+    [
+        pytest.param(cancelled(), "cancelled", "run.cancelled", 2, id="cancelled"),
+        pytest.param(refused_inputs(), "failed", "input.invalid", 0, id="inputs refused"),
+        pytest.param(caught(), "failed", "flow.failed", 3, id="ended in a failed state"),
+    ],
+)
+def test_a_run_that_did_not_succeed(recording: Recording, status: str, failure: str, visits: int) -> None:
+    story = tell(recording)
+    assert story.outcome is not None
+    assert story.outcome.error is not None
+    assert (story.status, story.outcome.error.name, len(story.visits)) == (status, failure, visits)
+
+
+def test_a_machine_that_goes_another_way_than_was_recorded_is_told() -> None:
+    recording = answered()
+    assert tell(recording).departed is None
+    recording.recorded[2] = msgspec.structs.replace(recording.recorded[2], state="paid")
+    story = tell(recording)
+    told = "from event 2 on this flowrun goes another way than was recorded: what follows is not what happened"
+    assert story.departed == 2
+    assert f"! {told}" in render_text(story)
+    assert told.capitalize() in render_html(recording.graph, story)
+
+
+def test_a_story_is_json_data() -> None:
+    data = json.loads(msgspec.json.encode(tell(family())))
+    assert data == json.loads(json.dumps(msgspec.to_builtins(tell(family()))))
+    assert data["visits"][0]["acts"][0]["kind"] == "child"
+    assert data["visits"][0]["acts"][0]["story"]["visits"][0]["acts"][0]["kind"] == "round"
+
+
+def test_tokens_are_left_out() -> None:
+    tokens = Tokens(vocabulary=1, ids=b"\x01\0\0\0", end=1, digest=7)
+    world = World(replies=[(0.1, msgspec.structs.replace(calls(("add", "{}"))[1], tokens=tokens)), said("5")])
+    assert b'tokens":{' not in msgspec.json.encode(tell(Recording(graph_of(ADD, AGENT), world, {"question": ""})))

@@ -218,7 +218,7 @@ class BackendError(FlowrunError):
     """A backend cannot start: a package, a model or a setting is missing or wrong. The message says what to do."""
 
 
-class NobodyAnswers(FlowrunError):
+class NoResponderError(FlowrunError):
     """Nobody is there to answer a wait state: what ``ports.People`` raises. The run waits; nothing has failed."""
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from flowrun.core.events import Began, Event, Failed, Replied, Returned
+from flowrun.core.events import CallStarted, Event, Failed, Replied, Returned
 from flowrun.core.machine import Run
 from flowrun.core.machine.recovery import recover
 from flowrun.spec.model import JSON
@@ -101,7 +101,7 @@ class Judge:
     def _take_in(self, run: str, event: Event) -> None:
         self._events.setdefault(run, []).append(event)
         match event:
-            case Began(step=step, index=index):
+            case CallStarted(step=step, index=index):
                 self._began.add((run, step, index))
             case Returned(step=step, index=index) | Failed(step=step, index=index):
                 place = (run, step, index)

@@ -23,7 +23,7 @@ from flowrun.core.events import CallFunction
 from flowrun.core.graph import Graph
 from flowrun.errors import StoreError
 from flowrun.journal import ENDED, Database, History, LeaseLost, SqliteJournal
-from flowrun.runtime.runner import Again, Done, Result, Runner
+from flowrun.runtime.runner import AssumeDone, CallAgain, Result, Runner
 from tests.torture.world import RUNS, Fuse, Ledger, World, graph
 
 CHUNK: Final = 25
@@ -142,7 +142,7 @@ class Life:
         with self._told_errors():
             await run
 
-    def _decide(self, call: CallFunction) -> Done | Again | None:
+    def _decide(self, call: CallFunction) -> AssumeDone | CallAgain | None:
         return None if self._chance.random() < self._order.shrug else self._ledger.decide(call)
 
 

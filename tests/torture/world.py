@@ -24,7 +24,7 @@ from flowrun.core.ports import Journal
 from flowrun.core.tool_context import current_call
 from flowrun.errors import ToolError
 from flowrun.functions.python import PythonFunctions
-from flowrun.runtime.runner import Again, Decide, Done, Runner
+from flowrun.runtime.runner import AssumeDone, CallAgain, Resolve, Runner
 from tests.flows import graph_of
 
 COUNT: Final = 200
@@ -114,7 +114,7 @@ class Ledger:
         step = int(call.key.split("/")[1]) + call.attempt - 1
         self._write(what, call.run, step, call.key, call.attempt, call.tool or "settle", value)
 
-    def decide(self, call: CallFunction) -> Done | Again:
+    def decide(self, call: CallFunction) -> AssumeDone | CallAgain:
         """Say what became of a call in doubt, as a person would who can look it up: here."""
         for line in self._news():
             if line.what == "end" and line.value is not None:
@@ -122,7 +122,7 @@ class Ledger:
         value = self._ends.get((call.key, call.attempt))
         what: Literal["done", "again"] = "again" if value is None else "done"
         self._write(what, call.run, call.step, call.key, call.attempt, call.tool or "settle", value)
-        return Again() if value is None else Done(value)
+        return CallAgain() if value is None else AssumeDone(value)
 
     def _write(
         self, what: Any, run: str, step: int, key: str = "", attempt: int = 1, tool: str = "", value: int | None = None
@@ -164,7 +164,7 @@ class World:
         self._fuse = fuse or Fuse(None)
         self._pauses = pauses
 
-    def runner(self, journal: Journal | None, *, decide: Decide | None = None) -> Runner:
+    def runner(self, journal: Journal | None, *, decide: Resolve | None = None) -> Runner:
         """Give a runner that runs flows in this world."""
         tools = {"pay": self.pay, "note": self.note, "stamp": self.stamp, "settle": self.settle}
         return Runner(

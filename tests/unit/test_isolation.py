@@ -14,7 +14,7 @@ from flowrun.runtime import prepare
 from flowrun.runtime.prepare import check_file, prepare_flow
 from flowrun.spec import find_project
 from flowrun.testing.load import load_suite
-from flowrun.testing.session import Session
+from flowrun.testing.session import SpecTestSession
 from tests.unit.cli.test_cli import flowrun
 
 HEADER = "flowrun: v1\nname: t\nversion: 1.0.0\n"
@@ -45,8 +45,8 @@ def test_a_crash_in_one_test_fails_that_test(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "t.yaml").write_text(HEADER + END)
     (tmp_path / "t.test.yaml").write_text("flow: t.yaml\ntests: [{name: a}, {name: b}]\n")
     suite = load_suite(tmp_path / "t.test.yaml")
-    with Session() as session, monkeypatch.context() as patch:
-        patch.setattr("flowrun.testing.session.judge", boom)
+    with SpecTestSession() as session, monkeypatch.context() as patch:
+        patch.setattr("flowrun.testing.session.compare_run", boom)
         broken = session.run(suite, suite.cases[0])
         patch.undo()
         assert session.run(suite, suite.cases[1]).status == "passed"

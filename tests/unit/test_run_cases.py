@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flowrun.runtime.backends import Settings, backends_of
+from flowrun.runtime.backends import BackendSettings, make_backends
 from flowrun.runtime.prepare import prepare_flow
 from flowrun.runtime.result_json import result_of
 from flowrun.runtime.runner import Result, Runner
@@ -18,7 +18,7 @@ CASES = sorted((ROOT / "tests" / "cases" / "runs").iterdir())
 def run_case(case: Path) -> Result:
     flow = prepare_flow(case / "spec.yaml", profile=None, project_dir=None, environ={})
     inputs = case / "inputs.json"
-    runner = Runner(backends=backends_of(flow, Settings()), functions=flow.functions)
+    runner = Runner(backends=make_backends(flow, BackendSettings()), functions=flow.functions)
     given = json.loads(inputs.read_text()) if inputs.exists() else {}
     return asyncio.run(runner.run(flow.graph, given, run_id="case"))
 

@@ -127,9 +127,9 @@ def test_the_enums_are_those_of_the_structs() -> None:
     } == {
         "backend": literal(spec.Model, "backend"),
         "role": literal(spec.MessageTemplate, "role"),
-        "on_error": literal(spec.Tools, "on_error"),
-        "on_item_error": literal(spec.Map, "on_item_error"),
-        "status": literal(spec.End, "status"),
+        "on_error": literal(spec.ToolsState, "on_error"),
+        "on_item_error": literal(spec.MapState, "on_item_error"),
+        "status": literal(spec.EndState, "status"),
         "format": sorted(literal(spec.ResponseFormat, "type")),
     }
 

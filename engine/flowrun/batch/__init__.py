@@ -5,7 +5,7 @@ from flowrun.batch.distributed.merge import Format, check_format, merge_parts
 from flowrun.batch.meter import Meter
 from flowrun.batch.results import Fingerprint, OnChange, Results, count_outcomes
 from flowrun.batch.rows import Row, RowFile, Survey
-from flowrun.batch.sinks import SHARD_ROWS, Folder, Layout, OneFile
+from flowrun.batch.sinks import SHARD_ROWS, Folder, OneFile, Sink
 
 __all__ = [
     "SHARD_ROWS",
@@ -14,7 +14,6 @@ __all__ = [
     "Fingerprint",
     "Folder",
     "Format",
-    "Layout",
     "Meter",
     "OnChange",
     "OneFile",
@@ -22,6 +21,7 @@ __all__ = [
     "Results",
     "Row",
     "RowFile",
+    "Sink",
     "Survey",
     "check_format",
     "count_outcomes",

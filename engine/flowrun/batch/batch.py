@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun.batch.loop import Loop, Room
+from flowrun.batch.loop import Capacity, Loop
 from flowrun.batch.results import SUCCEEDED, Results
 from flowrun.batch.rows import Row
 from flowrun.core.graph import Graph
@@ -54,7 +54,7 @@ class BatchStopped(FlowrunError):
 class Batch:
     """A batch under way. ``done`` and ``failed`` count this session's rows, ``open`` those that wait for people."""
 
-    def __init__(self, run_row: RunRow, results: Results, room: Room, options: Options) -> None:
+    def __init__(self, run_row: RunRow, results: Results, room: Capacity, options: Options) -> None:
         self.done = 0
         self.failed = 0
         self.open: Counter[str] = Counter()

@@ -8,7 +8,7 @@ from typing import Protocol
 from flowrun.batch.rows import Row
 
 
-class Room(Protocol):
+class Capacity(Protocol):
     """Says when another row may be begun. A ``Meter`` is one, and a ``Pool``."""
 
     on_room: Callable[[], None]
@@ -26,7 +26,7 @@ class Room(Protocol):
 class Loop:
     """A batch under way. ``live`` is the number of runs that have begun and not ended."""
 
-    def __init__(self, run_row: Callable[[Row], Awaitable[None]], room: Room, *, max_live: int) -> None:
+    def __init__(self, run_row: Callable[[Row], Awaitable[None]], room: Capacity, *, max_live: int) -> None:
         """Keep what is needed. ``run_row`` runs a row and keeps its result; what it raises ends the batch."""
         self._run_row = run_row
         self._room = room

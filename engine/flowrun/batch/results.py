@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from flowrun.batch.lines import Line, ends_within_a_line, lines, parse_line, raw_lines
-from flowrun.batch.sinks import Layout
+from flowrun.batch.sinks import Sink
 from flowrun.errors import StoreError, UsageError
 
 OnChange = Literal["refuse", "restart", "continue"]
@@ -65,7 +65,7 @@ class Results:
     ``batch`` is the name that the runs have in common.
     """
 
-    def __init__(self, layout: Layout, fingerprint: Fingerprint, *, on_change: OnChange = "refuse") -> None:
+    def __init__(self, layout: Sink, fingerprint: Fingerprint, *, on_change: OnChange = "refuse") -> None:
         """Open or create the results.
 
         Raises:
@@ -283,7 +283,7 @@ class Results:
         retried.unlink()
 
 
-def count_outcomes(layout: Layout) -> Counter[str]:
+def count_outcomes(layout: Sink) -> Counter[str]:
     """Count the rows of closed results by error name, or by status where there is none."""
     return Counter(line.outcome for part in layout.parts() for _, line in lines(part))
 

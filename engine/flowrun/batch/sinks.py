@@ -14,7 +14,7 @@ import msgspec
 SHARD_ROWS: Final = 100_000
 
 
-class Layout(Protocol):
+class Sink(Protocol):
     """Names the files of a batch's results. ``rows`` is how many a part takes; None: any number."""
 
     @property

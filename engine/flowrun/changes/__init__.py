@@ -10,7 +10,7 @@ import msgspec
 
 from flowrun.changes.change import IMPACTS, Change, Impact
 from flowrun.changes.flow import compare_flows
-from flowrun.changes.versions import Verdict, judge
+from flowrun.changes.versions import VersionVerdict, judge_version
 from flowrun.errors import Path
 from flowrun.spec.model import Spec
 
@@ -61,4 +61,4 @@ def _ordered(changes: Iterable[Change]) -> list[Change]:
     return sorted(changes, key=lambda change: IMPACTS.index(change.impact))
 
 
-__all__ = ["IMPACTS", "Change", "Impact", "Side", "Verdict", "classify", "classify_sides", "judge"]
+__all__ = ["IMPACTS", "Change", "Impact", "Side", "VersionVerdict", "classify", "classify_sides", "judge_version"]

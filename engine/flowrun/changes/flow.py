@@ -11,7 +11,7 @@ from flowrun.changes.change import Change, Impact
 from flowrun.changes.outputs import compare_outputs
 from flowrun.changes.schemas import compare_schemas
 from flowrun.errors import Path
-from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN, End, Spec, State, Wait
+from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN, EndState, Spec, State, WaitState
 
 
 def compare_flows(old: Spec, new: Spec) -> Iterator[Change]:
@@ -97,23 +97,23 @@ def _states(old: Spec, new: Spec, before: Mapping[str, Any], after: Mapping[str,
 
 
 def _added_state(path: Path, state: State) -> Change:
-    if isinstance(state, Wait):
+    if isinstance(state, WaitState):
         return Change(impact="breaking", path=path, what="wait state added: runs now pause for an answer")
-    kind = "end" if isinstance(state, End) else f"{_type(state)} state"
+    kind = "end" if isinstance(state, EndState) else f"{_type(state)} state"
     return Change(impact="compatible", path=path, what=f"{kind} added")
 
 
 def _removed_state(path: Path, state: State) -> Change:
-    if isinstance(state, End):
+    if isinstance(state, EndState):
         return Change(impact="breaking", path=path, what="end removed")
-    if isinstance(state, Wait):
+    if isinstance(state, WaitState):
         return Change(impact="breaking", path=path, what="wait state removed: nobody is asked any more")
     return Change(impact="internal", path=path, what=f"{_type(state)} state removed")
 
 
 def _other_type(path: Path, was: State, now: State) -> Change:
-    outside = isinstance(was, End | Wait) or isinstance(now, Wait)
-    impact: Impact = "breaking" if outside else "compatible" if isinstance(now, End) else "internal"
+    outside = isinstance(was, EndState | WaitState) or isinstance(now, WaitState)
+    impact: Impact = "breaking" if outside else "compatible" if isinstance(now, EndState) else "internal"
     return Change(impact=impact, path=(*path, "type"), what="type changed", old=_type(was), new=_type(now))
 
 

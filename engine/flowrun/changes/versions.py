@@ -13,7 +13,7 @@ Core = tuple[int, int, int]
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:-([0-9A-Za-z.-]+))?(?:\+.*)?")
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class VersionVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a version number says what changed. ``needed`` is the lowest one that would, if this one does not."""
 
     old: str
@@ -43,14 +43,14 @@ class _Version(NamedTuple):
     """The parts of a pre-release; a version without any is the release itself."""
 
 
-def judge(old: str, new: str, changes: Iterable[Change]) -> Verdict:
+def judge_version(old: str, new: str, changes: Iterable[Change]) -> VersionVerdict:
     """Tell whether ``new`` is high enough after ``old`` for the changes."""
     impacts = {change.impact for change in changes}
     impact = next((impact for impact in IMPACTS if impact in impacts), None)
     before, after = _read(old), _read(new)
     least = before.core if impact is None else _next(before, impact)
     order = _precedence(after) >= _precedence(before) if impact is None else _precedence(after) > _precedence(before)
-    return Verdict(
+    return VersionVerdict(
         old=old,
         new=new,
         impact=impact,

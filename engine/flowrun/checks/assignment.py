@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Final
 
-from flowrun.checks.dataflow import Slot, Ways, own_gains, spell
+from flowrun.checks.dataflow import Slot, StateGraph, own_gains, spell
 from flowrun.checks.subject import Subject
 from flowrun.core.texts import Text, texts_of
 from flowrun.errors import Issue
-from flowrun.spec.model import End, Spec
+from flowrun.spec.model import EndState, Spec
 from flowrun.templates.reads import Reads
 
 _WHO: Final = {
@@ -22,7 +22,9 @@ _WHO: Final = {
 def check_assignment(subject: Subject) -> Iterator[Issue]:
     """Find reads of variables, replies, results and outputs that some way from the start has not set."""
     spec, ways = subject.spec, subject.ways
-    members = {("vars", name) for state in spec.states.values() if not isinstance(state, End) for name in state.set}
+    members = {
+        ("vars", name) for state in spec.states.values() if not isinstance(state, EndState) for name in state.set
+    }
     members |= {("vars", name) for name in spec.vars} | {("outputs", name) for name in spec.states}
     for text in texts_of(spec):
         known = _known_at(spec, ways, text)
@@ -33,7 +35,7 @@ def check_assignment(subject: Subject) -> Iterator[Issue]:
                 yield _missing(subject, text, slot)
 
 
-def _known_at(spec: Spec, ways: Ways, text: Text) -> frozenset[Slot] | None:
+def _known_at(spec: Spec, ways: StateGraph, text: Text) -> frozenset[Slot] | None:
     """Give what is set when a text is evaluated; None if it never is."""
     if text.moment == "vars":
         return frozenset()
@@ -42,7 +44,7 @@ def _known_at(spec: Spec, ways: Ways, text: Text) -> frozenset[Slot] | None:
     facts, state = ways.facts.get(text.state), spec.states[text.state]
     if facts is None:
         return None
-    if text.moment == "entered" or isinstance(state, End):
+    if text.moment == "entered" or isinstance(state, EndState):
         return facts.set
     return facts.set | own_gains(text.state, state) | {("vars", name) for name in text.assigned}
 

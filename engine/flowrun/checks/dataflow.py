@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flowrun.core.graph import Edge, edges
-from flowrun.spec.model import Chat, End, Spec, Tools, Working
+from flowrun.spec.model import ChatState, EndState, Spec, ToolsState, Working
 
 if TYPE_CHECKING:
     import networkx
@@ -28,7 +28,7 @@ class Facts(msgspec.Struct, frozen=True):
     speakers: frozenset[str]
 
 
-class Ways(msgspec.Struct, frozen=True):
+class StateGraph(msgspec.Struct, frozen=True):
     """The graph of a spec. ``facts`` has the states that can be reached."""
 
     spec: Spec
@@ -54,7 +54,7 @@ class Ways(msgspec.Struct, frozen=True):
         return path[::-1]
 
 
-def ways_of(spec: Spec) -> Ways:
+def build_state_graph(spec: Spec) -> StateGraph:
     """Analyse a spec; ways that lead nowhere are left out."""
     outgoing: dict[str, list[Edge]] = {name: [] for name in spec.states}
     incoming: dict[str, list[Edge]] = {name: [] for name in spec.states}
@@ -62,7 +62,7 @@ def ways_of(spec: Spec) -> Ways:
         if edge.target in spec.states:
             outgoing[edge.source].append(edge)
             incoming[edge.target].append(edge)
-    return Ways(spec, outgoing, incoming, _flow(spec, outgoing))
+    return StateGraph(spec, outgoing, incoming, _flow(spec, outgoing))
 
 
 def _flow(spec: Spec, outgoing: Mapping[str, list[Edge]]) -> dict[str, Facts]:
@@ -74,7 +74,7 @@ def _flow(spec: Spec, outgoing: Mapping[str, list[Edge]]) -> dict[str, Facts]:
         here = waiting.popleft()
         entered = facts[here]
         for edge in outgoing[here]:
-            spoken = edge.kind == "route" and isinstance(spec.states[here], Chat)
+            spoken = edge.kind == "route" and isinstance(spec.states[here], ChatState)
             arriving = Facts(entered.set | gains(spec, edge), frozenset({here}) if spoken else entered.speakers)
             known = facts.get(edge.target)
             merged = arriving if known is None else Facts(known.set & arriving.set, known.speakers | arriving.speakers)
@@ -89,16 +89,16 @@ def gains(spec: Spec, edge: Edge) -> frozenset[Slot]:
     if edge.kind == "catch":
         return frozenset({("error",)})
     state = spec.states[edge.source]
-    assert not isinstance(state, End)
+    assert not isinstance(state, EndState)
     return own_gains(edge.source, state) | {("vars", name) for name in state.set}
 
 
 def own_gains(name: str, state: Working) -> frozenset[Slot]:
     """Give what a state sets before its ``set``."""
     own: set[Slot] = {("outputs", name)}
-    if isinstance(state, Chat):
+    if isinstance(state, ChatState):
         own.add(("reply",))
-    elif isinstance(state, Tools):
+    elif isinstance(state, ToolsState):
         own.add(("results",))
     return frozenset(own)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from flowrun.checks.subject import Subject
 from flowrun.core.graph import compile_schema
 from flowrun.errors import Issue, Path
-from flowrun.spec.model import Flow, Map, Parallel, Spec, Template
+from flowrun.spec.model import FlowState, MapState, ParallelState, Spec, Template
 from flowrun.spec.suggestions import suggest
 from flowrun.templates import has_template
 
@@ -15,13 +15,13 @@ def check_flows(subject: Subject) -> Iterator[Issue]:
     for name, state in subject.spec.states.items():
         path: Path = ("states", name)
         match state:
-            case Flow():
+            case FlowState():
                 yield from _inputs(subject, path, state.flow, state.arguments)
-            case Map():
+            case MapState():
                 yield from _inputs(
                     subject, path, state.flow, state.arguments or {state.item: f"{{{{ {state.item} }}}}"}
                 )
-            case Parallel():
+            case ParallelState():
                 for branch, part in state.branches.items():
                     yield from _inputs(subject, (*path, "branches", branch), part.flow, part.arguments)
 

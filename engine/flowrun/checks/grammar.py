@@ -8,7 +8,7 @@ from typing import Final
 
 from flowrun.checks.subject import Subject
 from flowrun.errors import Issue, Path
-from flowrun.spec.model import JSON, Chat, Spec
+from flowrun.spec.model import JSON, ChatState, Spec
 
 FORMATS: Final = frozenset(
     {
@@ -27,7 +27,11 @@ def check_grammar(subject: Subject) -> Iterator[Issue]:
     """Find what no grammar enforces, in the schemas of replies and of calls that are forced."""
     spec = subject.spec
     for name, state in spec.states.items():
-        if isinstance(state, Chat) and state.response_format is not None and state.response_format.schema is not None:
+        if (
+            isinstance(state, ChatState)
+            and state.response_format is not None
+            and state.response_format.schema is not None
+        ):
             yield from _schema(subject, ("states", name, "response_format", "schema"), state.response_format.schema)
     forced = _forced(spec)
     for name, tool in spec.tools.items():
@@ -39,9 +43,9 @@ def _forced(spec: Spec) -> set[str]:
     """Give the tools of which some chat state forces a call."""
     forced: set[str] = set()
     for state in spec.states.values():
-        if isinstance(state, Chat) and state.tool_choice == "required":
+        if isinstance(state, ChatState) and state.tool_choice == "required":
             forced |= set(spec.tools if state.tools is None else state.tools)
-        elif isinstance(state, Chat):
+        elif isinstance(state, ChatState):
             forced.add(state.tool_choice)
     return forced
 

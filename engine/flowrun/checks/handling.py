@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flowrun.checks.subject import Subject
 from flowrun.core.call_handling import find_call_handling
 from flowrun.errors import Issue
-from flowrun.spec.model import Chat
+from flowrun.spec.model import ChatState
 
 
 def check_calls(subject: Subject) -> Iterator[Issue]:
@@ -13,7 +13,7 @@ def check_calls(subject: Subject) -> Iterator[Issue]:
     spec = subject.spec
     handling = find_call_handling(spec)
     for name, state in spec.states.items():
-        if not isinstance(state, Chat) or name in handling.chats or state.tool_choice == "none":
+        if not isinstance(state, ChatState) or name in handling.chats or state.tool_choice == "none":
             continue
         if spec.tools if state.tools is None else state.tools:
             message = f"state {name!r} offers tools, and nothing handles a call: it fails with model.unhandled_call"

@@ -11,7 +11,7 @@ from flowrun.checks.subject import Subject
 from flowrun.core.graph import Edge
 from flowrun.core.texts import Text, texts_of
 from flowrun.errors import Issue
-from flowrun.spec.model import Chat, Flow, Map, Parallel, Spec, State, Wait
+from flowrun.spec.model import ChatState, FlowState, MapState, ParallelState, Spec, State, WaitState
 
 
 def check_loops(subject: Subject) -> Iterator[Issue]:
@@ -33,11 +33,11 @@ def check_loops(subject: Subject) -> Iterator[Issue]:
 def _asks(subject: Subject, state: State) -> bool:
     """Tell whether a state asks a model or a person, by itself or in a sub-flow; one that is not known may."""
     match state:
-        case Chat() | Wait():
+        case ChatState() | WaitState():
             return True
-        case Flow() | Map():
+        case FlowState() | MapState():
             return _flow_asks(subject.flows.get(state.flow))
-        case Parallel():
+        case ParallelState():
             return any(_flow_asks(subject.flows.get(branch.flow)) for branch in state.branches.values())
         case _:
             return False
@@ -46,7 +46,9 @@ def _asks(subject: Subject, state: State) -> bool:
 def _flow_asks(flow: Spec | None) -> bool:
     if flow is None:
         return True
-    return any(isinstance(state, (Chat, Wait, Flow, Map, Parallel)) for state in flow.states.values())
+    return any(
+        isinstance(state, (ChatState, WaitState, FlowState, MapState, ParallelState)) for state in flow.states.values()
+    )
 
 
 def _ends_by_itself(

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from flowrun.checks.subject import Subject
 from flowrun.checks.vllm_names import ENGINE, REASONING_PARSERS, SAMPLING, TOOL_CALL_PARSERS
 from flowrun.errors import Issue, Path
-from flowrun.spec.model import JSON, Chat, Model, Spec
+from flowrun.spec.model import JSON, ChatState, Model, Spec
 from flowrun.spec.phrases import listed, show
 from flowrun.spec.signatures import JSON_TYPES
 from flowrun.spec.suggestions import did_you_mean, suggest
@@ -93,11 +93,11 @@ def check_models(subject: Subject) -> Iterator[Issue]:
     if subject.has(("sampling",)):
         yield from _sampling(subject, ("sampling",), spec.sampling, list(spec.models.values()))
     for name, state in spec.states.items():
-        if isinstance(state, Chat):
+        if isinstance(state, ChatState):
             yield from _chat(subject, name, state, spec)
 
 
-def _chat(subject: Subject, name: str, state: Chat, spec: Spec) -> Iterator[Issue]:
+def _chat(subject: Subject, name: str, state: ChatState, spec: Spec) -> Iterator[Issue]:
     model = spec.models.get(state.model)
     yield from _sampling(subject, ("states", name, "sampling"), state.sampling, [model] if model else [])
     offered = spec.tools if state.tools is None else state.tools

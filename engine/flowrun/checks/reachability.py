@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flowrun.checks.dataflow import reached, reaching
 from flowrun.checks.subject import Subject
 from flowrun.errors import Issue
-from flowrun.spec.model import End
+from flowrun.spec.model import EndState
 
 
 def check_graph(subject: Subject) -> Iterator[Issue]:
@@ -14,7 +14,7 @@ def check_graph(subject: Subject) -> Iterator[Issue]:
     if spec.start not in spec.states:
         return
     entered = reached(ways.outgoing, [spec.start])
-    ending = reaching(ways.incoming, [name for name, state in spec.states.items() if isinstance(state, End)])
+    ending = reaching(ways.incoming, [name for name, state in spec.states.items() if isinstance(state, EndState)])
     for name in spec.states:
         path = ("states", name)
         if name not in entered:

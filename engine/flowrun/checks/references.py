@@ -6,7 +6,7 @@ from pathlib import Path as FilePath
 from flowrun.checks.subject import Subject
 from flowrun.core.graph import edges
 from flowrun.errors import Issue, Path
-from flowrun.spec.model import MAIN, Chat, Flow, Map, Parallel, Tools
+from flowrun.spec.model import MAIN, ChatState, FlowState, MapState, ParallelState, ToolsState
 from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import suggest
 
@@ -38,9 +38,9 @@ def _chats(subject: Subject) -> Iterator[Issue]:
     threads = {MAIN: (), **spec.threads}
     for name, state in spec.states.items():
         path = ("states", name)
-        if isinstance(state, Chat | Tools):
+        if isinstance(state, ChatState | ToolsState):
             yield from _known(subject, "FR703", (*path, "thread"), "thread", state.thread, threads)
-        if not isinstance(state, Chat):
+        if not isinstance(state, ChatState):
             continue
         yield from _model(subject, (*path, "model"), state.model)
         for index, tool in enumerate(state.tools or ()):
@@ -65,9 +65,9 @@ def _flows(subject: Subject) -> Iterator[Issue]:
     for name, state in subject.spec.states.items():
         path: Path = ("states", name)
         match state:
-            case Flow() | Map():
+            case FlowState() | MapState():
                 yield from _flow(subject, (*path, "flow"), state.flow)
-            case Parallel():
+            case ParallelState():
                 for branch, part in state.branches.items():
                     yield from _flow(subject, (*path, "branches", branch, "flow"), part.flow)
 

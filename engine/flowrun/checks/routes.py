@@ -8,7 +8,7 @@ from flowrun.checks.shapes import schema_at, shapes_at
 from flowrun.checks.subject import Subject
 from flowrun.core.texts import Text
 from flowrun.errors import Issue, Path
-from flowrun.spec.model import End, Route, Working
+from flowrun.spec.model import EndState, Route, Working
 from flowrun.templates import TemplateError, parse_expression
 from flowrun.templates.reads import Keys, keys_of
 
@@ -23,7 +23,7 @@ _UNMATCHED: Final = frozenset({"route.unmatched", "route.*"})
 def check_routes(subject: Subject) -> Iterator[Issue]:
     """Find routes that cannot be taken, and states that may have none to take."""
     for name, state in subject.spec.states.items():
-        if isinstance(state, End):
+        if isinstance(state, EndState):
             continue
         always = yield from _dead(subject, ("states", name), state.routes)
         if not always and not _caught(state) and not _complete(subject, name, state.routes):

@@ -7,7 +7,7 @@ from typing import Final
 from flowrun.checks.subject import Subject
 from flowrun.core.graph import compile_schema
 from flowrun.errors import Issue, Path
-from flowrun.spec.model import JSON, Chat, Wait
+from flowrun.spec.model import JSON, ChatState, WaitState
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _DIALECTS: Final = frozenset(
@@ -32,9 +32,13 @@ def check_schemas(subject: Subject) -> Iterator[Issue]:
         if tool.parameters is not None and subject.has(("tools", name)):
             yield from _schema(subject, ("tools", name, "parameters"), tool.parameters)
     for name, state in spec.states.items():
-        if isinstance(state, Chat) and state.response_format is not None and state.response_format.schema is not None:
+        if (
+            isinstance(state, ChatState)
+            and state.response_format is not None
+            and state.response_format.schema is not None
+        ):
             yield from _schema(subject, ("states", name, "response_format", "schema"), state.response_format.schema)
-        elif isinstance(state, Wait):
+        elif isinstance(state, WaitState):
             yield from _schema(subject, ("states", name, "schema"), state.schema)
 
 

@@ -8,7 +8,19 @@ from typing import Any, Final, NamedTuple
 
 from flowrun.checks.subject import Subject
 from flowrun.core.texts import Text
-from flowrun.spec.model import JSON, Chat, End, Flow, Map, Parallel, ResponseFormat, Spec, State, Tools, Wait
+from flowrun.spec.model import (
+    JSON,
+    ChatState,
+    EndState,
+    FlowState,
+    MapState,
+    ParallelState,
+    ResponseFormat,
+    Spec,
+    State,
+    ToolsState,
+    WaitState,
+)
 from flowrun.templates.reads import Keys
 
 Schema = JSON
@@ -74,18 +86,18 @@ def shapes_at(subject: Subject, text: Text) -> dict[str, Schema]:
     }
 
 
-def _speakers(subject: Subject, text: Text) -> list[Chat]:
+def _speakers(subject: Subject, text: Text) -> list[ChatState]:
     """Give the chat states of which one has given the last reply."""
     spec = subject.spec
     state = spec.states.get(text.state)
-    if text.moment in ("set", "left") and isinstance(state, Chat):
+    if text.moment in ("set", "left") and isinstance(state, ChatState):
         return [state]
     facts = subject.ways.facts.get(text.state)
     names: Iterable[str] = () if facts is None else sorted(facts.speakers)
-    return [speaker for name in names if isinstance(speaker := spec.states[name], Chat)]
+    return [speaker for name in names if isinstance(speaker := spec.states[name], ChatState)]
 
 
-def _reply_shape(speakers: list[Chat]) -> Schema:
+def _reply_shape(speakers: list[ChatState]) -> Schema:
     parsed = {"anyOf": [_parsed(chat.response_format) for chat in speakers]} if speakers else _ANY
     return _closed(
         content={"type": ["string", "null"]},
@@ -105,17 +117,17 @@ def _parsed(form: ResponseFormat | None) -> Schema:
 
 def _output(subject: Subject, state: State) -> Schema:
     match state:
-        case Chat():
+        case ChatState():
             return _reply_shape([state])
-        case Tools():
+        case ToolsState():
             return _RESULTS
-        case Wait():
+        case WaitState():
             return {_ROOT: state.schema}
-        case Flow():
+        case FlowState():
             return _flow_output(subject.flows.get(state.flow))
-        case Parallel():
+        case ParallelState():
             return _closed(**{name: _flow_output(subject.flows.get(b.flow)) for name, b in state.branches.items()})
-        case Map():
+        case MapState():
             each = _flow_output(subject.flows.get(state.flow))
             collected = _closed(output=each, error={"anyOf": [_ERROR, _NULL]})
             return {"type": "array", "items": collected if state.on_item_error == "collect" else each}
@@ -127,7 +139,7 @@ def _flow_output(flow: Spec | None) -> Schema:
     """Give what a flow's ends give; those that fail give nothing."""
     if flow is None:
         return _ANY
-    ends = [state for state in flow.states.values() if isinstance(state, End) and state.status == "succeeded"]
+    ends = [state for state in flow.states.values() if isinstance(state, EndState) and state.status == "succeeded"]
     return {"anyOf": [_template_shape(end.output) for end in ends]} if ends else _ANY
 
 

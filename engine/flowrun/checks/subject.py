@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from flowrun.checks.dataflow import Ways, ways_of
+from flowrun.checks.dataflow import StateGraph, build_state_graph
 from flowrun.errors import FlowrunError, Issue, Path
 from flowrun.spec import Loaded, issue_at
 from flowrun.spec.document import written_path
@@ -31,9 +31,9 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self.loaded.spec
 
     @cached_property
-    def ways(self) -> Ways:
+    def ways(self) -> StateGraph:
         """The states as a graph."""
-        return ways_of(self.spec)
+        return build_state_graph(self.spec)
 
     def has(self, path: Path) -> bool:
         """Tell whether the file says something at a path; a flow may have it from the one that runs it."""

@@ -7,7 +7,7 @@ from flowrun.checks.shapes import Lack, find_lack, shapes_at
 from flowrun.checks.subject import Subject
 from flowrun.core.texts import Text, texts_of
 from flowrun.errors import Issue, dotted
-from flowrun.spec.model import End, Spec
+from flowrun.spec.model import EndState, Spec
 from flowrun.spec.suggestions import did_you_mean, suggest
 from flowrun.templates import TemplateError
 from flowrun.templates.reads import Keys, Reads
@@ -88,11 +88,11 @@ def _lack_issue(subject: Subject, text: Text, lack: Lack) -> Issue:
 
 def _members(spec: Spec) -> Mapping[str, Collection[str]]:
     """Give the members that each name can have, whatever path a run takes."""
-    set_somewhere = {name for state in spec.states.values() if not isinstance(state, End) for name in state.set}
+    set_somewhere = {name for state in spec.states.values() if not isinstance(state, EndState) for name in state.set}
     return {
         "inputs": set(spec.inputs),
         "vars": {*spec.vars, *set_somewhere},
-        "outputs": {name for name, state in spec.states.items() if not isinstance(state, End)},
+        "outputs": {name for name, state in spec.states.items() if not isinstance(state, EndState)},
         "reply": {"content", "reasoning", "tool_calls", "parsed", "finish_reason", "usage"},
         "error": {"name", "message", "state"},
         "run": {"id", "state", "step", "rounds", "attempt"},

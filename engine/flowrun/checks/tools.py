@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flowrun.checks.subject import Subject
 from flowrun.errors import Issue
 from flowrun.spec import EntrypointError, check_signature
-from flowrun.spec.model import Call
+from flowrun.spec.model import CallState
 
 
 def check_tools(subject: Subject) -> Iterator[Issue]:
@@ -21,7 +21,7 @@ def check_tools(subject: Subject) -> Iterator[Issue]:
             for message, remedy in check_signature(function, tool.parameters):
                 yield subject.issue("FR503", ("tools", name, "parameters"), message, remedy, key=True)
     for name, state in subject.spec.states.items():
-        if isinstance(state, Call):
+        if isinstance(state, CallState):
             yield from _entrypoint(subject, ("states", name, "entrypoint"), state.entrypoint)
 
 

@@ -7,19 +7,26 @@ from pathlib import Path
 import click
 
 from flowrun.cli.console import Console, conclude
-from flowrun.cli.driving import driving, history_of, interruptions_explained, kept_flow_of, top_of, ways_on
-from flowrun.cli.human_input import TerminalPeople, people_here, somebody_is_there
+from flowrun.cli.driving import (
+    find_top_run,
+    interruptions_explained,
+    load_stored_flow,
+    next_commands,
+    open_durable_runs,
+    open_history,
+)
+from flowrun.cli.human_input import TerminalInput, is_interactive, terminal_input
 from flowrun.cli.journal_option import journal_option
-from flowrun.cli.resume import tell_of_changes
+from flowrun.cli.resume import warn_of_changes
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
-from flowrun.core.events import Answered, AskPerson
+from flowrun.core.events import Answered, RequestInput
 from flowrun.core.graph import compile_schema
 from flowrun.core.machine.strict_json import parse_json
-from flowrun.errors import NobodyAnswers, UsageError
+from flowrun.errors import NoResponderError, UsageError
 from flowrun.journal import SqliteJournal
-from flowrun.runtime.backends import Settings
-from flowrun.runtime.durable import Standing, standing_of
+from flowrun.runtime.backends import BackendSettings
+from flowrun.runtime.durable import PendingWork, find_pending_work
 from flowrun.runtime.runner import Result
 from flowrun.spec.model import JSON
 
@@ -40,20 +47,20 @@ def command(
 
     RUN is its id, the beginning of it, or that of the child that waits. Exits as `flowrun run` does.
     """
-    history = history_of(journal)
-    named, row = history.run(run), top_of(history, run)
-    kept = kept_flow_of(history, row)
+    history = open_history(journal)
+    named, row = history.run(run), find_top_run(history, run)
+    kept = load_stored_flow(history, row)
     flow = kept.prepare(os.environ, require_environment=False, imports=False)
-    ask = find_wait(standing_of(flow.graph, row.id, history.events), named.id, state)
+    ask = find_wait(find_pending_work(flow.graph, row.id, history.events), named.id, state)
     event = Answered(step=ask.step, value=asyncio.run(_ask(ask)) if value is None else read_value(value, ask))
     with answer_stream() as answers, Console(quiet=quiet, secrets=flow.secrets) as console:
 
         async def go_on() -> Result:
-            settings = Settings(verbose=verbose, progress=console.progress)
+            settings = BackendSettings(verbose=verbose, progress=console.progress)
             whole_flow = kept.prepare(os.environ)
             watching = [console]
-            async with driving(
-                whole_flow, kept, journal, settings=settings, people=people_here(), observers=watching
+            async with open_durable_runs(
+                whole_flow, kept, journal, settings=settings, people=terminal_input(), observers=watching
             ) as (runs, kept_in, mailbox):
                 await kept_in.post(ask.run, event)
                 mailbox.receive(ask.run, event)
@@ -68,14 +75,14 @@ def command(
             who = "the process that drives the run" if row.holder is not None else f"`flowrun resume {row.id}`"
             echo(f"the answer is kept for {who}", err=True)
             return 0
-        tell_of_changes(kept)
+        warn_of_changes(kept)
         with interruptions_explained(row.id, journal):
             result = asyncio.run(go_on())
-        ways = ways_on(row.id, result, journal)
+        ways = next_commands(row.id, result, journal)
         return conclude(result, answers=answers, console=console, whole=whole, ways=ways)
 
 
-def find_wait(standing: Standing, run: str, state: str | None) -> AskPerson:
+def find_wait(standing: PendingWork, run: str, state: str | None) -> RequestInput:
     """Give the one wait that is meant.
 
     Raises:
@@ -92,7 +99,7 @@ def find_wait(standing: Standing, run: str, state: str | None) -> AskPerson:
     raise UsageError(f"several answers are waited for, name one by its run or by --state: {several}")
 
 
-def read_value(text: str, ask: AskPerson) -> JSON:
+def read_value(text: str, ask: RequestInput) -> JSON:
     """Read an answer.
 
     Raises:
@@ -107,10 +114,10 @@ def read_value(text: str, ask: AskPerson) -> JSON:
     return value
 
 
-async def _ask(ask: AskPerson) -> JSON:
-    if not somebody_is_there():
+async def _ask(ask: RequestInput) -> JSON:
+    if not is_interactive():
         raise UsageError("give the answer by --value, or run this on a terminal")
     try:
-        return await TerminalPeople().answer(ask)
-    except NobodyAnswers:
+        return await TerminalInput().answer(ask)
+    except NoResponderError:
         raise UsageError("no answer was given") from None

@@ -23,10 +23,10 @@ from flowrun.batch import (
 )
 from flowrun.cli import ray
 from flowrun.cli.batches import (
-    Begun,
-    Job,
-    Origin,
-    Session,
+    BatchJob,
+    BatchTotals,
+    EarlierRuns,
+    FlowReference,
     count_rows_to_run,
     rows_to_run,
     run_durably,
@@ -39,8 +39,8 @@ from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json
 from flowrun.errors import UsageError
-from flowrun.runtime.backends import Settings
-from flowrun.runtime.durable import keep_flow
+from flowrun.runtime.backends import BackendSettings
+from flowrun.runtime.durable import store_flow
 from flowrun.runtime.prepare import prepare_flow
 
 MAX_TOOLS: Final = 256
@@ -116,7 +116,7 @@ def command(
         flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ, max_calls=max_tools)
         file = RowFile(rows, flow.loaded.spec)
         survey = file.survey()
-        kept = keep_flow(flow, spec, profile=profile, project_dir=project_dir)
+        kept = store_flow(flow, spec, profile=profile, project_dir=project_dir)
         if output.exists() and any(output.samefile(given) for given in (spec, rows)):
             raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
         if not survey.count:
@@ -130,18 +130,18 @@ def command(
         )
         results = Results(layout, fingerprint, on_change=on_change)
         total, skipped = count_rows_to_run(results.outcomes, survey.count, retry_failed=retry_failed)
-        session = Session(meter=Meter())
+        session = BatchTotals(meter=Meter())
         with BatchView(quiet=quiet, secrets=flow.secrets) as view:
             if results.mended:
                 view.say(f"{output}: {results.mended} broken lines dropped; their rows are run again")
-            job = Job(
+            job = BatchJob(
                 flow=flow,
-                origin=Origin(kept=kept, max_tools=max_tools),
+                origin=FlowReference(kept=kept, max_tools=max_tools),
                 rows=rows_to_run(file, results, retry_failed=retry_failed),
                 total=total,
                 results=results,
                 options=Options(max_live=max_live, fail_after=fail_after, messages=messages, durable=durable),
-                settings=Settings(verbose=verbose, progress=view.say),
+                settings=BackendSettings(verbose=verbose, progress=view.say),
                 view=view,
                 session=session,
             )
@@ -173,11 +173,11 @@ def command(
     return 0 if outcomes["succeeded"] == survey.count else 1
 
 
-def _run(job: Job, rays: ray.Rays | None, journal: Path | None) -> None:
+def _run(job: BatchJob, rays: ray.RayOptions | None, journal: Path | None) -> None:
     if rays is not None:
         ray.run_on_ray(job, rays)
     elif journal is not None:
         warn_of_network(journal)
-        asyncio.run(run_durably(job, journal, Begun(journal, job.results.batch)))
+        asyncio.run(run_durably(job, journal, EarlierRuns(journal, job.results.batch)))
     else:
         asyncio.run(run_in_process(job))

@@ -12,28 +12,28 @@ import msgspec
 
 from flowrun.batch import Batch, Meter, Options, Results, Row, RowFile, run_by, run_here, run_name
 from flowrun.batch.batch import RunRow
-from flowrun.batch.loop import Room
-from flowrun.cli.driving import driving, history_of
+from flowrun.batch.loop import Capacity
+from flowrun.cli.driving import open_durable_runs, open_history
 from flowrun.cli.progress import BatchView, spell_seconds
 from flowrun.core.events import Started
 from flowrun.errors import UsageError
 from flowrun.journal import ENDED
 from flowrun.journal import RunRow as KeptRun
-from flowrun.runtime.backends import Settings, backends_of, started
-from flowrun.runtime.durable import KeptFlow
+from flowrun.runtime.backends import BackendSettings, make_backends, started
+from flowrun.runtime.durable import StoredFlow
 from flowrun.runtime.prepare import Flow
 from flowrun.runtime.runner import Result, Runner, with_defaults
-from flowrun.spec.model import JSON, Wait
+from flowrun.spec.model import JSON, WaitState
 
 
-class Origin(msgspec.Struct, frozen=True, kw_only=True):
+class FlowReference(msgspec.Struct, frozen=True, kw_only=True):
     """Where a flow comes from: all that is needed to prepare it elsewhere as it was prepared here."""
 
-    kept: KeptFlow
+    kept: StoredFlow
     max_tools: int
 
 
-class Session(msgspec.Struct, kw_only=True):
+class BatchTotals(msgspec.Struct, kw_only=True):
     """What a batch did in this process; ``seconds`` are those from the first row to the last result."""
 
     meter: Meter
@@ -62,20 +62,20 @@ class Session(msgspec.Struct, kw_only=True):
         return f"{spell_seconds(seconds)}: {', '.join(parts)}"
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
     """A batch that is to be run: ``total`` rows of a flow."""
 
     flow: Flow
-    origin: Origin
+    origin: FlowReference
     rows: Iterator[Row]
     total: int
     results: Results
     options: Options
-    settings: Settings
+    settings: BackendSettings
     view: BatchView
-    session: Session
+    session: BatchTotals
 
-    async def drive(self, run_row: RunRow, room: Room) -> None:
+    async def drive(self, run_row: RunRow, room: Capacity) -> None:
         """Run the rows, and show how it goes.
 
         Raises:
@@ -100,7 +100,7 @@ def states_that_wait(flow: Flow) -> str:
         f"state {name} of {tree.loaded.spec.name}"
         for tree in flow.tree.walk()
         for name, state in tree.loaded.spec.states.items()
-        if isinstance(state, Wait)
+        if isinstance(state, WaitState)
     ]
     return ", ".join(found)
 
@@ -120,21 +120,21 @@ def count_rows_to_run(outcomes: Mapping[str, int], rows: int, *, retry_failed: b
     return (failed, finished - failed) if retry_failed else (rows - finished, finished)
 
 
-async def run_in_process(job: Job) -> None:
+async def run_in_process(job: BatchJob) -> None:
     """Run a batch in this process."""
     meter = job.session.meter
-    backends = meter.around(backends_of(job.flow, job.settings))
+    backends = meter.around(make_backends(job.flow, job.settings))
     async with started(backends):
         runner = Runner(backends=backends, functions=job.flow.functions)
         run_row = run_here(runner, job.flow.graph, messages=job.options.messages, batch=job.results.batch)
         await job.drive(run_row, meter)
 
 
-class Begun:
+class EarlierRuns:
     """The runs that earlier sessions of a durable batch began, by their ids."""
 
     def __init__(self, journal: Path, batch: str) -> None:
-        self._history = history_of(journal) if journal.exists() else None
+        self._history = open_history(journal) if journal.exists() else None
         found = self._history.runs(batch=batch) if self._history is not None else ()
         self.rows: dict[str, KeptRun] = {row.id: row for row in found}
 
@@ -153,14 +153,14 @@ class Begun:
                 return False
 
 
-async def run_durably(job: Job, journal: Path, begun: Begun) -> None:
+async def run_durably(job: BatchJob, journal: Path, begun: EarlierRuns) -> None:
     """Run a batch in this process, each run written down as it goes; those begun before are taken up.
 
     Raises:
         UsageError: runs of the batch are driven by another process, or began with another spec and are not over.
     """
     kept, meter, batch = job.origin.kept, job.session.meter, job.results.batch
-    async with driving(job.flow, kept, journal, settings=job.settings, batch=batch, around=meter.around) as (
+    async with open_durable_runs(job.flow, kept, journal, settings=job.settings, batch=batch, around=meter.around) as (
         runs,
         kept_in,
         _,

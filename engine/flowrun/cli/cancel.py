@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.driving import history_of, kept_flow_of, top_of
+from flowrun.cli.driving import find_top_run, load_stored_flow, open_history
 from flowrun.cli.journal_option import journal_option
 from flowrun.cli.terminal import echo
 from flowrun.core.events import Cancelled
 from flowrun.errors import UsageError
 from flowrun.journal import SqliteJournal
-from flowrun.runtime.durable import DurableRuns, Mailbox
+from flowrun.runtime.durable import DurableRuns, Inbox
 from flowrun.runtime.runner import Runner
 
 
@@ -22,16 +22,16 @@ from flowrun.runtime.runner import Runner
 @journal_option
 def command(run: str, reason: str, journal: Path) -> int:
     """Cancel a run: its status is then `cancelled`, and nothing goes on with it."""
-    history = history_of(journal)
-    row = top_of(history, run)
+    history = open_history(journal)
+    row = find_top_run(history, run)
     if row.ended is not None:
         raise UsageError(f"run {row.id} has ended: {row.status}")
-    kept = kept_flow_of(history, row)
+    kept = load_stored_flow(history, row)
     flow = kept.prepare(os.environ, require_environment=False, imports=False)
     event = Cancelled(reason=reason)
 
     async def cancel() -> str:
-        mailbox = Mailbox()
+        mailbox = Inbox()
         async with SqliteJournal(journal, on_post=mailbox.receive) as kept_in:
             if row.holder is not None:
                 await kept_in.post(row.id, event)

@@ -13,13 +13,13 @@ from flowrun.cli import EXIT_DONE, EXIT_FAILED, EXIT_WAITING
 from flowrun.cli.terminal import as_lines, rich_console, write_answer, write_json
 from flowrun.core.events import (
     AskModel,
-    AskPerson,
     CallFunction,
     Effect,
     Event,
     Failed,
     Notice,
     Replied,
+    RequestInput,
     Returned,
     Sleep,
     Started,
@@ -134,7 +134,7 @@ class Console:
                 self._since[self._child, effect.step, effect.index] = time.monotonic()
                 self._called[self._child, effect.step, effect.index] = effect
                 self._busy(f"{effect.state}: {effect.tool or effect.entrypoint} is running")
-            case AskPerson():
+            case RequestInput():
                 self._line("yellow", "asks", effect.prompt)
             case Sleep():
                 self._busy(f"another attempt in {effect.seconds:.1f} s")

@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from flowrun.changes import Change, Impact, Side, Verdict, classify_sides, judge
+from flowrun.changes import Change, Impact, Side, VersionVerdict, classify_sides, judge_version
 from flowrun.changes.git import Repository
 from flowrun.cli.report import colours_wanted, render_text
 from flowrun.cli.terminal import echo, echo_json
@@ -29,7 +29,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     file: str
     changes: Sequence[Change] = ()
-    verdict: Verdict | None = None
+    verdict: VersionVerdict | None = None
     note: str = ""
     issues: Sequence[Issue] = ()
 
@@ -125,7 +125,9 @@ def _compare(old: str, old_file: str, new: str, new_file: str) -> Comparison:
             file=new_file, note=f"{old_file} was no valid spec ({first.message}): nothing to compare with"
         )
     changes = classify_sides(before, after)
-    return Comparison(file=new_file, changes=changes, verdict=judge(before.spec.version, after.spec.version, changes))
+    return Comparison(
+        file=new_file, changes=changes, verdict=judge_version(before.spec.version, after.spec.version, changes)
+    )
 
 
 def _side(text: str, file: str) -> Side:
@@ -238,7 +240,7 @@ def _render_json(comparisons: Sequence[Comparison]) -> str:
     return msgspec.json.format(msgspec.json.encode(listed)).decode()
 
 
-def _verdict_as_json(verdict: Verdict | None) -> dict[str, Any] | None:
+def _verdict_as_json(verdict: VersionVerdict | None) -> dict[str, Any] | None:
     return None if verdict is None else {**msgspec.to_builtins(verdict), "sentence": verdict.sentence}
 
 

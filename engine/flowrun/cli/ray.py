@@ -10,16 +10,16 @@ import msgspec
 from flowrun.batch import Folder, Format, check_format, merge_parts
 from flowrun.batch.distributed.pool import Pool
 from flowrun.batch.distributed.ray_cluster import Host, cluster, make_replicas, needs_of
-from flowrun.batch.distributed.replica import Terms
+from flowrun.batch.distributed.replica import ReplicaConfig
 from flowrun.batch.sinks import SHARD_ROWS
-from flowrun.cli.batches import Job, Origin
+from flowrun.cli.batches import BatchJob, FlowReference
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import UsageError
-from flowrun.runtime.backends import Settings, backends_of, calm_collector
+from flowrun.runtime.backends import BackendSettings, calm_collector, make_backends
 from flowrun.runtime.prepare import Flow
 
 
-class Rays(msgspec.Struct, frozen=True, kw_only=True):
+class RayOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line says of Ray."""
 
     address: str
@@ -30,7 +30,7 @@ class Rays(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_options(
     output: Path, *, address: str | None, replicas: int | None, shard_rows: int | None, kind: Format | None
-) -> Rays | None:
+) -> RayOptions | None:
     """Read the options that belong to Ray; None if the batch is not to run on it.
 
     Raises:
@@ -46,12 +46,12 @@ def read_options(
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output}: is a file; a batch with --ray writes into a folder")
     check_format(kind or "jsonl")
-    return Rays(
+    return RayOptions(
         address=address, replicas=replicas, folder=Folder(output, shard_rows or SHARD_ROWS), format=kind or "jsonl"
     )
 
 
-def run_on_ray(job: Job, rays: Rays) -> None:
+def run_on_ray(job: BatchJob, rays: RayOptions) -> None:
     """Run a batch on the replicas of a cluster."""
     rays.folder.drop_merged()
     job.view.say("starting Ray here" if rays.address == "local" else f"connecting to Ray at {rays.address}")
@@ -59,7 +59,7 @@ def run_on_ray(job: Job, rays: Rays) -> None:
         asyncio.run(_run(job, rays, hosts))
 
 
-async def _run(job: Job, rays: Rays, hosts: list[Host]) -> None:
+async def _run(job: BatchJob, rays: RayOptions, hosts: list[Host]) -> None:
     needs = needs_of(job.flow)
     count = rays.replicas or needs.count(hosts)
     resources = needs.resources(hosts, count)
@@ -67,7 +67,7 @@ async def _run(job: Job, rays: Rays, hosts: list[Host]) -> None:
     job.view.say(f"asking Ray for {count} replicas of {each} each; hosts there: {len(hosts)}")
     replicas = make_replicas(
         partial(load, job.origin, verbose=job.settings.verbose),
-        Terms(batch=job.results.batch, messages=job.options.messages, max_live=job.options.max_live),
+        ReplicaConfig(batch=job.results.batch, messages=job.options.messages, max_live=job.options.max_live),
         count=count,
         resources=resources,
     )
@@ -80,13 +80,13 @@ async def _run(job: Job, rays: Rays, hosts: list[Host]) -> None:
         await pool.stop()
 
 
-def load(origin: Origin, *, verbose: bool) -> tuple[Flow, dict[str, ModelBackend]]:
+def load(origin: FlowReference, *, verbose: bool) -> tuple[Flow, dict[str, ModelBackend]]:
     """Prepare the flow on a replica's host: the spec as it was for the batch, functions and variables of this host."""
     flow = origin.kept.prepare(os.environ, max_calls=origin.max_tools)
     calm_collector()
-    return flow, backends_of(flow, Settings(verbose=verbose))
+    return flow, make_backends(flow, BackendSettings(verbose=verbose))
 
 
-def merge(job: Job, rays: Rays) -> None:
+def merge(job: BatchJob, rays: RayOptions) -> None:
     """Bring all results into one file."""
     job.view.say(f"all results, in the rows' order: {merge_parts(rays.folder, rays.format)}")

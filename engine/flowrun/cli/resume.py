@@ -11,8 +11,15 @@ import click
 
 from flowrun.cli import EXIT_WAITING
 from flowrun.cli.console import Console, conclude
-from flowrun.cli.driving import driving, history_of, interruptions_explained, kept_flow_of, top_of, ways_on
-from flowrun.cli.human_input import people_here
+from flowrun.cli.driving import (
+    find_top_run,
+    interruptions_explained,
+    load_stored_flow,
+    next_commands,
+    open_durable_runs,
+    open_history,
+)
+from flowrun.cli.human_input import terminal_input
 from flowrun.cli.journal_option import journal_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
@@ -20,9 +27,9 @@ from flowrun.core.events import CallFunction
 from flowrun.core.machine.strict_json import parse_json
 from flowrun.errors import FlowrunError, UsageError
 from flowrun.journal import History, RunRow
-from flowrun.runtime.backends import Settings
-from flowrun.runtime.durable import KeptFlow
-from flowrun.runtime.runner import Again, Decide, Done, Result
+from flowrun.runtime.backends import BackendSettings
+from flowrun.runtime.durable import StoredFlow
+from flowrun.runtime.runner import AssumeDone, CallAgain, Resolve, Result
 
 MAX_LIVE: Final = 256
 """So many runs are taken up at once."""
@@ -59,7 +66,7 @@ def command(
     if (run is None) != every:
         raise UsageError("name a run, or say --all")
     decide = read_decision(assume_done=assume_done, value=value, run_again=run_again, key=key)
-    history = history_of(journal)
+    history = open_history(journal)
     with answer_stream() as answers:
         if run is None:
             rows = [*history.runs(status="interrupted"), *history.runs(status="waiting")]
@@ -69,28 +76,28 @@ def command(
                 told = f"{len(doubtful)} runs have a call in doubt, such as {doubtful[0].id}"
                 echo(f"{told}: say --assume-done or --run-again, for one run or for --all", err=True)
             return code or (EXIT_WAITING if doubtful and decide is None else 0)
-        row = top_of(history, run)
-        kept = kept_flow_of(history, row)
+        row = find_top_run(history, run)
+        kept = load_stored_flow(history, row)
         if row.ended is not None:
             raise UsageError(f"run {row.id} has ended: {row.status}; `flowrun show {row.id}` shows it")
-        tell_of_changes(kept)
+        warn_of_changes(kept)
         flow = kept.prepare(os.environ)
         with Console(quiet=quiet, secrets=flow.secrets) as console:
 
             async def go_on() -> Result:
-                settings = Settings(verbose=verbose, progress=console.progress)
-                async with driving(
-                    flow, kept, journal, settings=settings, people=people_here(), observers=[console], decide=decide
+                settings = BackendSettings(verbose=verbose, progress=console.progress)
+                async with open_durable_runs(
+                    flow, kept, journal, settings=settings, people=terminal_input(), observers=[console], decide=decide
                 ) as (runs, _, _):
                     return await runs.go_on(row.id)
 
             with interruptions_explained(row.id, journal):
                 result = asyncio.run(go_on())
-            ways = ways_on(row.id, result, journal)
+            ways = next_commands(row.id, result, journal)
             return conclude(result, answers=answers, console=console, whole=whole, ways=ways)
 
 
-def read_decision(*, assume_done: bool, value: str | None, run_again: bool, key: str | None) -> Decide | None:
+def read_decision(*, assume_done: bool, value: str | None, run_again: bool, key: str | None) -> Resolve | None:
     """Read what somebody says of the calls in doubt.
 
     Raises:
@@ -107,21 +114,21 @@ def read_decision(*, assume_done: bool, value: str | None, run_again: bool, key:
     except ValueError as exc:
         raise UsageError(f"--value {value}: no JSON: {exc}") from exc
 
-    def decide(call: CallFunction) -> Done | Again | None:
+    def decide(call: CallFunction) -> AssumeDone | CallAgain | None:
         if key is not None and call.key != key:
             return None
-        return Done(given) if assume_done else Again()
+        return AssumeDone(given) if assume_done else CallAgain()
 
     return decide
 
 
-def tell_of_changes(kept: KeptFlow) -> None:
+def warn_of_changes(kept: StoredFlow) -> None:
     """Say that a run goes on with another spec than there is now, if it does."""
     if what := kept.what_changed(os.environ):
         echo(f"flowrun: {what}; the run goes on with the spec that it began with", err=True)
 
 
-def _resume_all(history: History, rows: Sequence[RunRow], journal: Path, decide: Decide | None, verbose: bool) -> int:
+def _resume_all(history: History, rows: Sequence[RunRow], journal: Path, decide: Resolve | None, verbose: bool) -> int:
     """Go on with many runs, spec by spec; tell of each in a line."""
     groups: defaultdict[str, list[RunRow]] = defaultdict(list)
     for row in rows:
@@ -131,8 +138,8 @@ def _resume_all(history: History, rows: Sequence[RunRow], journal: Path, decide:
     code = 0
     for group in groups.values():
         try:
-            kept = kept_flow_of(history, group[0])
-            tell_of_changes(kept)
+            kept = load_stored_flow(history, group[0])
+            warn_of_changes(kept)
             results = asyncio.run(_resume_group(group, kept, journal, decide, verbose))
         except FlowrunError as exc:
             echo(f"flowrun: {len(group)} runs of {group[0].flow}: {exc}", err=True)
@@ -156,12 +163,12 @@ def _told(result: Result | FlowrunError) -> str:
 
 
 async def _resume_group(
-    group: Sequence[RunRow], kept: KeptFlow, journal: Path, decide: Decide | None, verbose: bool
+    group: Sequence[RunRow], kept: StoredFlow, journal: Path, decide: Resolve | None, verbose: bool
 ) -> list[Result | FlowrunError]:
     places = asyncio.Semaphore(MAX_LIVE)
     flow = kept.prepare(os.environ)
-    settings = Settings(verbose=verbose)
-    async with driving(flow, kept, journal, settings=settings, decide=decide) as (runs, _, _):
+    settings = BackendSettings(verbose=verbose)
+    async with open_durable_runs(flow, kept, journal, settings=settings, decide=decide) as (runs, _, _):
 
         async def go_on(row: RunRow) -> Result | FlowrunError:
             async with places:

@@ -10,14 +10,14 @@ from typing import TextIO
 import click
 
 from flowrun.cli.console import Console, conclude
-from flowrun.cli.driving import driving, interruptions_explained, warn_of_network, ways_on
-from flowrun.cli.human_input import people_here
+from flowrun.cli.driving import interruptions_explained, next_commands, open_durable_runs, warn_of_network
+from flowrun.cli.human_input import terminal_input
 from flowrun.cli.journal_option import journal_option
 from flowrun.cli.streams import answer_stream
 from flowrun.core.machine.strict_json import parse_json
 from flowrun.errors import UsageError
-from flowrun.runtime.backends import Settings, backends_of, started
-from flowrun.runtime.durable import KeptFlow, keep_flow
+from flowrun.runtime.backends import BackendSettings, make_backends, started
+from flowrun.runtime.durable import StoredFlow, store_flow
 from flowrun.runtime.prepare import Flow, prepare_flow
 from flowrun.runtime.runner import Result, Runner, with_defaults
 from flowrun.spec.model import JSON, Spec
@@ -65,29 +65,31 @@ def command(
         if (wrong := flow.graph.inputs(with_defaults(flow.loaded.spec, inputs))) is not None:
             raise UsageError(f"the inputs do not match what {spec} declares: {wrong}")
         with Console(quiet=quiet, secrets=flow.secrets) as console:
-            settings = Settings(verbose=verbose, progress=console.progress)
+            settings = BackendSettings(verbose=verbose, progress=console.progress)
             if not durable:
                 result = asyncio.run(_converse(flow, inputs, settings, console, record))
                 return conclude(result, answers=answers, console=console, whole=whole)
             warn_of_network(journal)
-            kept = keep_flow(flow, spec, profile=profile, project_dir=project_dir)
+            kept = store_flow(flow, spec, profile=profile, project_dir=project_dir)
             run_id = secrets.token_hex(6)
             with interruptions_explained(run_id, journal):
                 result = asyncio.run(_converse_durably(flow, kept, inputs, settings, console, journal, run_id))
-            ways = ways_on(result.run.id, result, journal)
+            ways = next_commands(result.run.id, result, journal)
             return conclude(result, answers=answers, console=console, whole=whole, ways=ways)
 
 
 async def _converse_durably(
     flow: Flow,
-    kept: KeptFlow,
+    kept: StoredFlow,
     inputs: Mapping[str, JSON],
-    settings: Settings,
+    settings: BackendSettings,
     console: Console,
     journal: Path,
     run_id: str,
 ) -> Result:
-    async with driving(flow, kept, journal, settings=settings, people=people_here(), observers=[console]) as (
+    async with open_durable_runs(
+        flow, kept, journal, settings=settings, people=terminal_input(), observers=[console]
+    ) as (
         runs,
         _,
         _,
@@ -97,14 +99,14 @@ async def _converse_durably(
 
 
 async def _converse(
-    flow: Flow, inputs: Mapping[str, JSON], settings: Settings, console: Console, record: Path | None
+    flow: Flow, inputs: Mapping[str, JSON], settings: BackendSettings, console: Console, record: Path | None
 ) -> Result:
-    backends = backends_of(flow, settings)
+    backends = make_backends(flow, settings)
     if record is not None:
         begin_cassette(record)
         backends = {name: RecordingBackend(backend, record) for name, backend in backends.items()}
     async with started(backends):
-        runner = Runner(backends=backends, functions=flow.functions, people=people_here(), observers=[console])
+        runner = Runner(backends=backends, functions=flow.functions, people=terminal_input(), observers=[console])
         return await runner.run(flow.graph, inputs, run_id=secrets.token_hex(6))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from flowrun.cli.driving import descendants_of, history_of, kept_flow_of, top_of
+from flowrun.cli.driving import find_descendants, find_top_run, load_stored_flow, open_history
 from flowrun.cli.journal_option import journal_option
 from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
@@ -33,13 +33,13 @@ def command(run: str, html: Path | None, as_json: bool, full: bool, journal: Pat
 
     RUN is its id or the beginning of it.
     """
-    from flowrun.transcript import render_html, render_text, story_of
+    from flowrun.transcript import build_transcript, render_html, render_text
 
-    history = history_of(journal)
-    row = top_of(history, run)
-    flow = kept_flow_of(history, row).prepare(os.environ, require_environment=False, imports=False)
-    histories = {name: history.events(name) for name in descendants_of(history, row.id)}
-    story = story_of(flow.graph, history.events(row.id), histories, live=row.holder is not None)
+    history = open_history(journal)
+    row = find_top_run(history, run)
+    flow = load_stored_flow(history, row).prepare(os.environ, require_environment=False, imports=False)
+    histories = {name: history.events(name) for name in find_descendants(history, row.id)}
+    story = build_transcript(flow.graph, history.events(row.id), histories, live=row.holder is not None)
     zone = datetime.now().astimezone().tzinfo or UTC
     with answer_stream() as answers:
         if html is not None:

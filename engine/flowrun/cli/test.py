@@ -12,7 +12,7 @@ from flowrun.testing.coverage import render_coverage
 from flowrun.testing.junit import render_junit
 from flowrun.testing.load import find_suites, load_suite
 from flowrun.testing.readers import vllm_reader_here
-from flowrun.testing.session import Session
+from flowrun.testing.session import SpecTestSession
 from flowrun.testing.suite import SUFFIX
 from flowrun.testing.verdict import Verdict, explain_error, render_verdict, summary
 from flowrun.unicode import printable_line
@@ -41,7 +41,7 @@ def command(
     if not files:
         raise UsageError(f"no tests in {', '.join(map(str, paths))}: they are in files whose names end in {SUFFIX}")
     verdicts: list[Verdict] = []
-    with Session(project_dir=project_dir, environ=os.environ, open_reader=vllm_reader_here()) as session:
+    with SpecTestSession(project_dir=project_dir, environ=os.environ, open_reader=vllm_reader_here()) as session:
         for file in files:
             verdicts += _run_file(session, file, text, verbose)
         covered = list(session.coverage.flows())
@@ -57,7 +57,7 @@ def command(
     return 1 if any(verdict.status == "failed" for verdict in verdicts) else 0
 
 
-def _run_file(session: Session, file: Path, text: str, verbose: bool) -> list[Verdict]:
+def _run_file(session: SpecTestSession, file: Path, text: str, verbose: bool) -> list[Verdict]:
     """Run a file's tests, and show their progress."""
     try:
         suite = load_suite(file)

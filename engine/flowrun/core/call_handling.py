@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from flowrun.core.texts import Text, texts_of
-from flowrun.spec.model import Chat, End, Spec, State, Tools
+from flowrun.spec.model import ChatState, EndState, Spec, State, ToolsState
 from flowrun.templates.reads import Keys
 
 
@@ -33,7 +33,7 @@ class CallHandling(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_call_handling(spec: Spec) -> CallHandling:
     """Find out what a spec does with the tool calls of replies."""
-    chats = {name: state for name, state in spec.states.items() if isinstance(state, Chat)}
+    chats = {name: state for name, state in spec.states.items() if isinstance(state, ChatState)}
     if not chats:
         return CallHandling()
     texts = [text for text in texts_of(spec) if text.state and _reads_calls(text)]
@@ -68,8 +68,8 @@ def _leads_to_calls(path: Keys) -> bool:
 def _is_read(spec: Spec, chat: str, reads: CallHandling) -> bool:
     """Tell whether some state after a chat, up to the next chat's own messages, looks at its calls."""
     return any(
-        name in reads.entered or (name in reads.leaving and not isinstance(spec.states[name], Chat))
-        for name in _after(spec, chat, lambda state: isinstance(state, Chat))
+        name in reads.entered or (name in reads.leaving and not isinstance(spec.states[name], ChatState))
+        for name in _after(spec, chat, lambda state: isinstance(state, ChatState))
     )
 
 
@@ -89,7 +89,7 @@ def _after(spec: Spec, start: str, is_last: Callable[[State], bool]) -> Iterator
     waiting = [start]
     while waiting:
         state = spec.states[waiting.pop()]
-        for route in () if isinstance(state, End) else state.routes:
+        for route in () if isinstance(state, EndState) else state.routes:
             if route.to in spec.states and route.to not in seen:
                 seen.add(route.to)
                 yield route.to
@@ -99,9 +99,11 @@ def _after(spec: Spec, start: str, is_last: Callable[[State], bool]) -> Iterator
 
 def _touches(state: State, thread: str) -> bool:
     """Tell whether a state ends the run, or says something on a thread."""
-    return isinstance(state, End) or (isinstance(state, Chat | Tools) and state.thread == thread)
+    return isinstance(state, EndState) or (isinstance(state, ChatState | ToolsState) and state.thread == thread)
 
 
 def _answers(state: State) -> bool:
     """Tell whether a state that says something on a thread answers the calls that the thread ends in."""
-    return isinstance(state, Tools) or (isinstance(state, Chat) and any(m.role == "tool" for m in state.messages))
+    return isinstance(state, ToolsState) or (
+        isinstance(state, ChatState) and any(m.role == "tool" for m in state.messages)
+    )

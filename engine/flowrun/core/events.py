@@ -33,7 +33,7 @@ class Started(_Data, frozen=True, kw_only=True):
     max_steps: int | None = None
 
 
-class Began(_Data, frozen=True, kw_only=True):
+class CallStarted(_Data, frozen=True, kw_only=True, tag="Began"):
     """A ``CallFunction`` is about to be made. It changes no run: after a crash it says which calls are in doubt."""
 
     step: int
@@ -75,7 +75,7 @@ class ChildEnded(_Data, frozen=True, kw_only=True):
 
 
 class Answered(_Data, frozen=True, kw_only=True):
-    """Somebody answered an ``AskPerson``."""
+    """Somebody answered a ``RequestInput``."""
 
     step: int
     value: JSON = None
@@ -102,7 +102,7 @@ class Cancelled(_Data, frozen=True, kw_only=True):
 Answer = Replied | Returned | Failed | ChildEnded | Answered | Slept
 """Events that answer an effect of the step that they name."""
 
-Event = Started | Began | Replied | Returned | Failed | ChildEnded | Answered | Slept | TimedOut | Cancelled
+Event = Started | CallStarted | Replied | Returned | Failed | ChildEnded | Answered | Slept | TimedOut | Cancelled
 
 
 # --- effects ------------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ class StartChild(_Data, frozen=True, kw_only=True):
     max_steps: int
 
 
-class AskPerson(_Data, frozen=True, kw_only=True):
+class RequestInput(_Data, frozen=True, kw_only=True, tag="AskPerson"):
     """Wait until somebody answers ``prompt`` with a value that matches ``schema``."""
 
     step: int
@@ -197,7 +197,7 @@ class Outcome(_Data, frozen=True, kw_only=True):
     error: Failure | None = None
 
 
-Effect = AskModel | CallFunction | StartChild | AskPerson | Sleep | Outcome
+Effect = AskModel | CallFunction | StartChild | RequestInput | Sleep | Outcome
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):

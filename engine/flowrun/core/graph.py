@@ -12,27 +12,27 @@ import msgspec
 
 from flowrun.core.call_handling import CallHandling, find_call_handling
 from flowrun.core.events import ToolDeclaration
-from flowrun.core.rendering import CompiledMessage, Opening, compile_message, compile_openings
+from flowrun.core.rendering import CompiledMessage, Prologue, compile_message, compile_prologues
 from flowrun.spec.model import (
     JSON,
     MAIN,
-    Branch,
-    Call,
+    CallState,
     Catch,
-    Chat,
-    End,
-    Flow,
+    ChatState,
+    EndState,
+    FlowState,
     Limits,
-    Map,
-    Parallel,
+    MapState,
+    ParallelState,
     ResponseFormat,
     Retry,
     Route,
+    RouteState,
     Spec,
     State,
     Tool,
-    Tools,
-    Wait,
+    ToolsState,
+    WaitState,
     Working,
 )
 from flowrun.templates import Evaluator, Scope, compile_condition, compile_expression, compile_text, compile_value
@@ -42,7 +42,7 @@ Validator = Callable[[JSON], str | None]
 """Checks a value against a JSON Schema; gives what is wrong in one sentence, or None."""
 
 
-class Way(msgspec.Struct, frozen=True):
+class CompiledRoute(msgspec.Struct, frozen=True):
     """A compiled route: ``holds`` None always matches, ``reads_calls`` says that it looks at a reply's tool calls."""
 
     holds: Callable[[Scope], bool] | None
@@ -61,7 +61,7 @@ class _Node(msgspec.Struct, frozen=True, kw_only=True):
     reads_calls: bool = False
     set_reads_calls: bool = False
     assignments: tuple[tuple[str, Evaluator], ...] = ()
-    ways: tuple[Way, ...] = ()
+    ways: tuple[CompiledRoute, ...] = ()
     retry: Retry | None = None
     timeout: float | None = None
     catches: tuple[Catch, ...] = ()
@@ -100,7 +100,7 @@ class CallNode(_Node, frozen=True, kw_only=True):
     idempotent: bool
 
 
-class BranchNode(_Node, frozen=True, kw_only=True):
+class RouteNode(_Node, frozen=True, kw_only=True):
     """A route state."""
 
 
@@ -146,7 +146,7 @@ class EndNode(msgspec.Struct, frozen=True, kw_only=True):
     timeout: None = None
 
 
-Node = ChatNode | ToolsNode | CallNode | BranchNode | FlowNode | MapNode | ParallelNode | WaitNode | EndNode
+Node = ChatNode | ToolsNode | CallNode | RouteNode | FlowNode | MapNode | ParallelNode | WaitNode | EndNode
 
 
 class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,7 +167,7 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
     flows: Mapping[str, "Graph"]
     nodes: Mapping[str, Node]
     tools: Mapping[str, CompiledTool]
-    threads: Mapping[str, Opening]
+    threads: Mapping[str, Prologue]
     variables: tuple[tuple[str, Evaluator], ...]
     inputs: Validator
     limits: Limits
@@ -200,7 +200,7 @@ def compile_graph(
             for name, state in spec.states.items()
         },
         tools={name: _compile_tool(tool, declarations[name]) for name, tool in spec.tools.items()},
-        threads=compile_openings({MAIN: (), **spec.threads}),
+        threads=compile_prologues({MAIN: (), **spec.threads}),
         variables=_assignments(spec.vars),
         inputs=compile_inputs(spec),
         limits=spec.limits,
@@ -275,7 +275,7 @@ def _compile_state(
     backends: Mapping[str, str],
     handling: CallHandling,
 ) -> Node:
-    if isinstance(state, End):
+    if isinstance(state, EndState):
         reads_calls = name in handling.entered
         return EndNode(name=name, status=state.status, output=compile_value(state.output), reads_calls=reads_calls)
     common: dict[str, Any] = {
@@ -289,28 +289,28 @@ def _compile_state(
         "catches": state.catch,
     }
     match state:
-        case Chat():
+        case ChatState():
             handles_calls = name in handling.chats
             return _compile_chat(state, spec, declarations, backends, {"handles_calls": handles_calls, **common})
-        case Tools():
+        case ToolsState():
             return ToolsNode(thread=state.thread, raises=state.on_error == "raise", **common)
-        case Call():
+        case CallState():
             return CallNode(
                 entrypoint=state.entrypoint,
                 arguments=compile_value(state.arguments),
                 idempotent=state.idempotent,
                 **common,
             )
-        case Branch():
-            return BranchNode(**common)
-        case Flow():
+        case RouteState():
+            return RouteNode(**common)
+        case FlowState():
             return FlowNode(flow=state.flow, arguments=compile_value(state.arguments), **common)
-        case Map():
+        case MapState():
             return _compile_map(state, common)
-        case Parallel():
+        case ParallelState():
             branches = tuple((n, b.flow, compile_value(b.arguments)) for n, b in state.branches.items())
             return ParallelNode(branches=branches, **common)
-        case Wait():
+        case WaitState():
             validate = compile_schema(state.schema)
             return WaitNode(
                 prompt=compile_text(state.prompt),
@@ -322,12 +322,12 @@ def _compile_state(
             assert_never(state)
 
 
-def _compile_route(state: str, index: int, route: Route, handling: CallHandling) -> Way:
+def _compile_route(state: str, index: int, route: Route, handling: CallHandling) -> CompiledRoute:
     holds = None if route.when is None else compile_condition(route.when)
-    return Way(holds, route.to, (state, index) in handling.routes)
+    return CompiledRoute(holds, route.to, (state, index) in handling.routes)
 
 
-def _compile_map(state: Map, common: Mapping[str, Any]) -> MapNode:
+def _compile_map(state: MapState, common: Mapping[str, Any]) -> MapNode:
     """Compile a map state; without ``with``, a child's input is the item by its name."""
     return MapNode(
         flow=state.flow,
@@ -341,7 +341,7 @@ def _compile_map(state: Map, common: Mapping[str, Any]) -> MapNode:
 
 
 def _compile_chat(
-    state: Chat,
+    state: ChatState,
     spec: Spec,
     declarations: Mapping[str, ToolDeclaration],
     backends: Mapping[str, str],
@@ -393,7 +393,7 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
 def edges(spec: Spec) -> Iterator[Edge]:
     """Give every way between states in the order of the spec, those that lead nowhere included."""
     for name, state in spec.states.items():
-        if isinstance(state, End):
+        if isinstance(state, EndState):
             continue
         yield from _state_edges(name, state)
 

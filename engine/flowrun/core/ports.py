@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from flowrun.core.events import AskModel, AskPerson, CallFunction, Event, Notice, Recorded
+from flowrun.core.events import AskModel, CallFunction, Event, Notice, Recorded, RequestInput
 from flowrun.core.messages import Reply
 from flowrun.spec.model import JSON
 
@@ -44,14 +44,14 @@ class Functions(Protocol):
         """
 
 
-class People(Protocol):
+class HumanInput(Protocol):
     """Whoever answers wait states while a run is under way."""
 
-    async def answer(self, effect: AskPerson) -> JSON:
+    async def answer(self, effect: RequestInput) -> JSON:
         """Give an answer that matches the effect's schema, however long it takes.
 
         Raises:
-            NobodyAnswers: there is nobody; the run waits.
+            NoResponderError: there is nobody; the run waits.
         """
 
 

@@ -24,7 +24,7 @@ class CompiledMessage(msgspec.Struct, frozen=True, kw_only=True):
     fixed: bool = False
 
 
-class Passage(msgspec.Struct, frozen=True):
+class RenderedMessages(msgspec.Struct, frozen=True):
     """Messages that follow one another, the calls counted up to their end, and those that none of them answers yet."""
 
     messages: tuple[Message, ...] = ()
@@ -32,10 +32,10 @@ class Passage(msgspec.Struct, frozen=True):
     waiting: tuple[ToolCall, ...] = ()
 
 
-class Opening(msgspec.Struct, frozen=True):
+class Prologue(msgspec.Struct, frozen=True):
     """How a thread begins in every run: with messages that are ready, and then others to be rendered."""
 
-    ready: Passage
+    ready: RenderedMessages
     others: tuple[CompiledMessage, ...]
 
 
@@ -52,19 +52,21 @@ def compile_message(message: MessageTemplate) -> CompiledMessage:
     )
 
 
-def compile_openings(threads: Mapping[str, Iterable[MessageTemplate]]) -> dict[str, Opening]:
+def compile_prologues(threads: Mapping[str, Iterable[MessageTemplate]]) -> dict[str, Prologue]:
     """Compile the first messages of threads, in their order, in which calls are counted."""
     openings = {}
     count = 0
     for thread, templates in threads.items():
         compiled = tuple(map(compile_message, templates))
         leading = next((index for index, one in enumerate(compiled) if not one.fixed), len(compiled))
-        openings[thread] = Opening(render(compiled[:leading], {}, Passage(call_count=count)), compiled[leading:])
+        openings[thread] = Prologue(
+            render(compiled[:leading], {}, RenderedMessages(call_count=count)), compiled[leading:]
+        )
         count += sum(len(one.calls) for one in compiled)
     return openings
 
 
-def render(templates: Iterable[CompiledMessage], scope: Scope, after: Passage) -> Passage:
+def render(templates: Iterable[CompiledMessage], scope: Scope, after: RenderedMessages) -> RenderedMessages:
     """Render messages that come after others. A tool message without an id answers the oldest call still open."""
     messages = list(after.messages)
     count = after.call_count
@@ -73,10 +75,10 @@ def render(templates: Iterable[CompiledMessage], scope: Scope, after: Passage) -
         calls = []
         for call_id, name, arguments in template.calls:
             count += 1
-            calls.append(identified(ToolCall(id=call_id or "", name=name, arguments=arguments(scope)), count))
+            calls.append(with_id(ToolCall(id=call_id or "", name=name, arguments=arguments(scope)), count))
         waiting.extend(calls)
         messages.append(_message(template, tuple(calls), waiting, scope))
-    return Passage(tuple(messages), count, tuple(waiting))
+    return RenderedMessages(tuple(messages), count, tuple(waiting))
 
 
 def _message(template: CompiledMessage, calls: tuple[ToolCall, ...], waiting: list[ToolCall], scope: Scope) -> Message:
@@ -95,7 +97,7 @@ def _message(template: CompiledMessage, calls: tuple[ToolCall, ...], waiting: li
     )
 
 
-def identified(call: ToolCall, number: int) -> ToolCall:
+def with_id(call: ToolCall, number: int) -> ToolCall:
     """Give a call an id if it has none: nine letters and digits, the one form that every model family takes."""
     return call if call.id else ToolCall(id=f"call{number:05d}", name=call.name, arguments=call.arguments)
 

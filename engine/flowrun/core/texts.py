@@ -7,17 +7,17 @@ import msgspec
 
 from flowrun.errors import Path
 from flowrun.spec.model import (
-    Call,
-    Chat,
-    End,
-    Flow,
-    Map,
+    CallState,
+    ChatState,
+    EndState,
+    FlowState,
+    MapState,
     MessageTemplate,
-    Parallel,
+    ParallelState,
     Spec,
     State,
     Template,
-    Wait,
+    WaitState,
 )
 from flowrun.templates import TemplateError
 from flowrun.templates.reads import Reads, reads_of_expression, reads_of_template
@@ -67,21 +67,21 @@ def texts_of(spec: Spec) -> Iterator[Text]:
 
 def _state(name: str, state: State) -> Iterator[Text]:
     at = Text(path=("states", name), text="", state=name, moment="entered")
-    if isinstance(state, End):
+    if isinstance(state, EndState):
         yield from _values(_below(at, "output"), state.output)
         return
     match state:
-        case Chat():
+        case ChatState():
             yield from _messages(_below(at, "messages"), state.messages)
-        case Call() | Flow():
+        case CallState() | FlowState():
             yield from _values(_below(at, "with"), state.arguments)
-        case Map():
+        case MapState():
             yield _below(at, "for_each", text=state.for_each, kind="expression")
             yield from _values(_below(at, "with", extra=frozenset({state.item, "index"})), state.arguments)
-        case Parallel():
+        case ParallelState():
             for branch, part in state.branches.items():
                 yield from _values(_below(at, "branches", branch, "with"), part.arguments)
-        case Wait():
+        case WaitState():
             yield from _values(_below(at, "prompt"), state.prompt)
     done: tuple[str, ...] = ()
     for variable, template in state.set.items():

@@ -11,11 +11,11 @@ import msgspec
 
 from flowrun.core.events import CallFunction
 
-CURRENT: Final[ContextVar[CallFunction]] = ContextVar("flowrun_call")
+CURRENT_CALL: Final[ContextVar[CallFunction]] = ContextVar("flowrun_call")
 """Set by who calls a function, in the context that the function runs in."""
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     """A call of a tool, or of a ``call`` state (``tool`` is None then).
 
     ``key`` is the same on each attempt at the call, by the state's ``retry`` or after a crash, and no other call's in
@@ -29,13 +29,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     key: str
 
 
-def current_call() -> Call:
+def current_call() -> ToolContext:
     """Give the call that is under way, in the function that was called or in what it calls.
 
     Raises:
         LookupError: flowrun has not called anything here.
     """
-    effect = CURRENT.get(None)
+    effect = CURRENT_CALL.get(None)
     if effect is None:
         raise LookupError("no tool of a flow is being called here")
-    return Call(run=effect.run, state=effect.state, tool=effect.tool, attempt=effect.attempt, key=effect.key)
+    return ToolContext(run=effect.run, state=effect.state, tool=effect.tool, attempt=effect.attempt, key=effect.key)

@@ -45,7 +45,7 @@ class Course(msgspec.Struct, frozen=True):
     label: Point
 
 
-class Layout(msgspec.Struct, frozen=True):
+class GraphLayout(msgspec.Struct, frozen=True):
     """The middle of each node, and each link's course (those from a node to itself have none)."""
 
     width: float
@@ -54,7 +54,7 @@ class Layout(msgspec.Struct, frozen=True):
     courses: Mapping[int, Course]
 
 
-def lay_out(nodes: Mapping[str, Size], links: Sequence[tuple[str, str]], labels: Sequence[Size]) -> Layout:
+def lay_out(nodes: Mapping[str, Size], links: Sequence[tuple[str, str]], labels: Sequence[Size]) -> GraphLayout:
     """Lay a graph out from top to bottom; the first node is on top. ``labels`` are as many as ``links``."""
     layering = make_layers(list(nodes), links)
     boxes = _boxes(layering, nodes, labels)
@@ -74,7 +74,7 @@ def lay_out(nodes: Mapping[str, Size], links: Sequence[tuple[str, str]], labels:
         if cell.link is None
     }
     width = max(x[cell] + boxes[cell][1] for layer in layering.layers for cell in layer)
-    return Layout(width, tops[-1] + heights[-1], middles, courses)
+    return GraphLayout(width, tops[-1] + heights[-1], middles, courses)
 
 
 def _label_cell(index: int, layering: Layering) -> Cell:

@@ -9,17 +9,17 @@ from flowrun.core.graph import Edge, edges
 from flowrun.spec.model import (
     DEFAULT_MODEL,
     MAIN,
-    Branch,
-    Call,
-    Chat,
-    End,
-    Flow,
-    Map,
-    Parallel,
+    CallState,
+    ChatState,
+    EndState,
+    FlowState,
+    MapState,
+    ParallelState,
+    RouteState,
     Spec,
     State,
-    Tools,
-    Wait,
+    ToolsState,
+    WaitState,
 )
 
 Kind = Literal["chat", "tools", "call", "route", "flow", "map", "parallel", "wait", "succeeded", "failed", "missing"]
@@ -112,29 +112,29 @@ def shorten(text: str, length: int) -> str:
 
 
 def _box(name: str, state: State) -> Box:
-    kind: Kind = state.status if isinstance(state, End) else state.__struct_config__.tag  # type: ignore[assignment]
+    kind: Kind = state.status if isinstance(state, EndState) else state.__struct_config__.tag  # type: ignore[assignment]
     return Box(name=name, kind=kind, detail=" · ".join(_details(state)), description=state.description or "")
 
 
 def _details(state: State) -> Iterator[str]:
     match state:
-        case Chat():
+        case ChatState():
             if state.model != DEFAULT_MODEL:
                 yield f"model {state.model}"
             if state.thread != MAIN:
                 yield f"thread {state.thread}"
-        case Tools():
+        case ToolsState():
             if state.thread != MAIN:
                 yield f"thread {state.thread}"
-        case Call():
+        case CallState():
             yield state.entrypoint
-        case Flow():
+        case FlowState():
             yield state.flow
-        case Map():
+        case MapState():
             yield f"{state.flow} for each {state.item} in {state.for_each}"
-        case Parallel():
+        case ParallelState():
             yield ", ".join(f"{name}: {branch.flow}" for name, branch in state.branches.items())
-        case Branch() | Wait() | End():
+        case RouteState() | WaitState() | EndState():
             return
         case _:
             assert_never(state)
@@ -144,7 +144,7 @@ def _arrow(edge: Edge, spec: Spec) -> Arrow:
     if edge.kind == "catch":
         return Arrow(source=edge.source, target=edge.target, label=edge.label, caught=True)
     state = spec.states[edge.source]
-    several = not isinstance(state, End) and len(state.routes) > 1
+    several = not isinstance(state, EndState) and len(state.routes) > 1
     return Arrow(
         source=edge.source,
         target=edge.target,

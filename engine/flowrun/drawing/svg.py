@@ -6,7 +6,7 @@ from math import ceil
 from typing import Final
 from xml.sax.saxutils import escape
 
-from flowrun.drawing.layout import Course, Layout, Point, Size, lay_out
+from flowrun.drawing.layout import Course, GraphLayout, Point, Size, lay_out
 from flowrun.drawing.picture import Arrow, Box, Picture, shorten
 from flowrun.drawing.shapes import CODE_SIZE, DETAIL_SIZE, NAME_SIZE, PATH_STYLE, STYLE, outline
 from flowrun.drawing.widths import code_width, text_width
@@ -51,7 +51,7 @@ def draw_svg(picture: Picture, *, part: str | None = None) -> str:
     )
 
 
-def _head(picture: Picture, layout: Layout, part: str | None) -> Iterator[str]:
+def _head(picture: Picture, layout: GraphLayout, part: str | None) -> Iterator[str]:
     width, height = ceil(layout.width + 2 * _MARGIN), ceil(layout.height + 2 * _MARGIN)
     title, description = (f"{part}-title", f"{part}-description") if part else ("title", "description")
     role = "group" if any(box.link for box in picture.boxes) else "img"

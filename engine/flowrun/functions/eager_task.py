@@ -26,10 +26,10 @@ from flowrun.functions.outcomes import failure_of
 from flowrun.spec.model import JSON
 
 WAITS: Final = msgspec.UNSET
-"""What ``Carrier.start`` gives of a function that waits for something."""
+"""What ``EagerTask.start`` gives of a function that waits for something."""
 
 
-class Carrier:
+class EagerTask:
     """A task for calls that are over in their first step, or for one that waits; ``outcome`` is that one's.
 
     The task itself raises nothing and gives nothing: a call that cancels its task at its very end would lose that.

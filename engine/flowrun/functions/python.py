@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from flowrun.core.events import CallFunction
-from flowrun.core.tool_context import CURRENT
+from flowrun.core.tool_context import CURRENT_CALL
 from flowrun.errors import Bug, ToolError
 from flowrun.functions.daemon_threads import DaemonThreads, Slots
-from flowrun.functions.eager_task import WAITS, Carrier
+from flowrun.functions.eager_task import WAITS, EagerTask
 from flowrun.functions.json_values import copy_json
 from flowrun.functions.outcomes import outcome_of
 from flowrun.spec.model import JSON
@@ -55,7 +55,7 @@ class PythonFunctions:
         self._bound = {name: _Bound(function, _is_async(function)) for name, function in functions.items()}
         self._slots = None if max_calls is None else Slots(max_calls)
         self._threads = DaemonThreads(max_threads)
-        self._carrier: Carrier | None = None
+        self._carrier: EagerTask | None = None
         self._grace = grace
 
     async def call(self, effect: CallFunction) -> JSON:
@@ -70,7 +70,7 @@ class PythonFunctions:
         if bound is None:
             raise Bug(f"no function is bound to {effect.entrypoint}")
         arguments = {name: copy_json(value) for name, value in effect.arguments.items()}
-        CURRENT.set(effect)  # in the caller's context, of which the function gets a copy
+        CURRENT_CALL.set(effect)  # in the caller's context, of which the function gets a copy
         perform = self._in_task if bound.is_async else self._in_thread
         try:
             outcome = await perform(bound.function, arguments, effect.timeout)
@@ -94,7 +94,7 @@ class PythonFunctions:
     ) -> "JSON | ToolError":
         carrier, self._carrier = self._carrier, None  # a function may itself call another in its first step
         if carrier is None or not carrier.is_free():
-            carrier = Carrier(asyncio.get_running_loop())
+            carrier = EagerTask(asyncio.get_running_loop())
         first = carrier.start(function, arguments)
         if first is not WAITS:
             self._carrier = carrier
@@ -109,7 +109,7 @@ class PythonFunctions:
             raise TimeoutError
         return carrier.outcome
 
-    def _abandon(self, carrier: Carrier) -> None:
+    def _abandon(self, carrier: EagerTask) -> None:
         carrier.task.cancel()
         timer = carrier.task.get_loop().call_later(self._grace, carrier.force)
         carrier.task.add_done_callback(lambda _: timer.cancel())

@@ -54,20 +54,20 @@ class Entry(NamedTuple):
     answer: bool = False
 
 
-class Head(NamedTuple):
+class RunTail(NamedTuple):
     """A run's number, and that of its last event (0 if there is none)."""
 
     no: int
     last: int
 
 
-class Ledger:
+class Appender:
     """Appends events for the process whose row in ``holders`` is ``holder``."""
 
     def __init__(self, database: Database, *, holder: str) -> None:
         self._database = database
         self._holder = holder
-        self._heads: dict[str, Head] = {}
+        self._heads: dict[str, RunTail] = {}
         self._specs: dict[str, str] = {}
         self._lost: dict[str, str] = {}
 
@@ -75,7 +75,7 @@ class Ledger:
         """Have a spec written with the first run that is of it."""
         self._specs[digest] = body
 
-    def took(self, runs: Mapping[str, Head]) -> None:
+    def took(self, runs: Mapping[str, RunTail]) -> None:
         """Learn that this process holds runs that others began."""
         for run in runs:
             self._lost.pop(run, None)
@@ -128,7 +128,7 @@ class Ledger:
             self._lost[run] = "a run with this id is in the journal already"
             del new[run]
         last: int = self._database.value("SELECT seq FROM sqlite_sequence WHERE name = 'runs'") or 0
-        self._heads |= {run: Head(no, 0) for no, run in enumerate(new, last + 1)}
+        self._heads |= {run: RunTail(no, 0) for no, run in enumerate(new, last + 1)}
         columns = "INTO runs (no, id, parent, flow, spec, batch, status, created, holder)"
         self._insert(columns, [self._run_row(entry) for entry in new.values()])
         digests = {entry.new.spec: entry.at for entry in new.values() if entry.new is not None}
@@ -141,7 +141,7 @@ class Ledger:
         status = entry.status or "running"
         return (self._heads[run].no, run, new.parent, new.flow, new.spec, new.batch, status, entry.at, self._holder)
 
-    def _head(self, run: str) -> Head | None:
+    def _head(self, run: str) -> RunTail | None:
         """Find a run; one that is not there any more is lost."""
         if run not in self._heads:
             find = "SELECT run, last FROM heads WHERE run = (SELECT no FROM runs WHERE id = ?)"
@@ -149,7 +149,7 @@ class Ledger:
             if not rows:
                 self._lost[run] = "it is not in the journal: was it pruned?"
                 return None
-            self._heads[run] = Head(*rows[0])
+            self._heads[run] = RunTail(*rows[0])
         return self._heads[run]
 
     def _write_events(self, entries: Sequence[Entry], last: int) -> None:
@@ -164,7 +164,7 @@ class Ledger:
             body = split(text)
             rows.append((number, no, seq, before, at, state, len(body.large), body.text))
             heads[no] = (no, seq + 1, number)
-            self._heads[run] = Head(no, number)
+            self._heads[run] = RunTail(no, number)
             if body.large:
                 large |= body.large
                 uses |= dict.fromkeys((no, digest) for digest in body.large)

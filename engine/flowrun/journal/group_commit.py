@@ -26,7 +26,7 @@ class Written(NamedTuple):
 ALL: Final = Written()
 
 
-class Kept(asyncio.Future[Written]):
+class Committed(asyncio.Future[Written]):
     """A future that many wait for, so that none of them may cancel it."""
 
     def cancel(self, msg: Any = None) -> bool:
@@ -41,10 +41,10 @@ class Group:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.entries: list[Entry] = []
-        self.written = Kept(loop=loop)
+        self.written = Committed(loop=loop)
 
 
-class Call(NamedTuple):
+class Request(NamedTuple):
     """Something else to be done with the database, in its turn. The ``last`` one is done even by a halted journal."""
 
     action: Callable[[], Any]
@@ -73,9 +73,9 @@ class GroupCommit(threading.Thread):
         self._loop = loop
         self._tick = tick
         self._pause = pause
-        self._items: queue.SimpleQueue[Group | Call] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[Group | Request] = queue.SimpleQueue()
 
-    def submit(self, item: Group | Call) -> None:
+    def submit(self, item: Group | Request) -> None:
         """Hand something over; the last call ends the thread."""
         self._items.put(item)
 
@@ -91,16 +91,16 @@ class GroupCommit(threading.Thread):
                 self._guarded(self._tick)
                 due = time.monotonic() + self._pause
 
-    def _gather(self, seconds: float) -> list[Group | Call]:
+    def _gather(self, seconds: float) -> list[Group | Request]:
         """Give all that has come, after waiting for the first of it."""
-        items: list[Group | Call] = []
+        items: list[Group | Request] = []
         with contextlib.suppress(queue.Empty):
             items.append(self._items.get(timeout=seconds))
             while not _is_last(items[-1]):
                 items.append(self._items.get_nowait())
         return items
 
-    def _perform(self, items: Sequence[Group | Call]) -> None:
+    def _perform(self, items: Sequence[Group | Request]) -> None:
         groups: list[Group] = []
         for item in items:
             if isinstance(item, Group):
@@ -131,7 +131,7 @@ class GroupCommit(threading.Thread):
                 self.failed.__cause__ = exc
         return None
 
-    def _answer(self, call: Call) -> None:
+    def _answer(self, call: Request) -> None:
         try:
             if self.failed is not None and not call.last:
                 raise self.failed
@@ -145,8 +145,8 @@ class GroupCommit(threading.Thread):
             self._loop.call_soon_threadsafe(callback)
 
 
-def _is_last(item: Group | Call) -> bool:
-    return isinstance(item, Call) and item.last
+def _is_last(item: Group | Request) -> bool:
+    return isinstance(item, Request) and item.last
 
 
 def _tell(groups: Sequence[Group], written: Written) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from flowrun.core.events import Event
 from flowrun.errors import UsageError
-from flowrun.journal.appender import FENCED, Head
+from flowrun.journal.appender import FENCED, RunTail
 from flowrun.journal.bodies import decode
 from flowrun.journal.database import Database, json_list
 from flowrun.journal.history import History
@@ -32,7 +32,7 @@ Many in one row: each row is a step of SQLite, for which a thread may have to wa
 _FAMILY: Final = "({0} = ?1 OR ({0} > ?1 || '.' AND {0} < ?1 || '/'))"
 
 
-class Posted(NamedTuple):
+class Signals(NamedTuple):
     """An event from another process, for a run that this one holds."""
 
     no: int
@@ -79,7 +79,7 @@ class Leases:
             if not beat.rowcount:
                 raise LeaseLost(FENCED)
 
-    def take(self, runs: Sequence[str]) -> tuple[Mapping[str, Head], tuple[Held, ...]]:
+    def take(self, runs: Sequence[str]) -> tuple[Mapping[str, RunTail], tuple[Held, ...]]:
         """Take runs and their children that nobody holds, or a dead process; give them, and those that others hold.
 
         Raises:
@@ -91,7 +91,7 @@ class Leases:
             if self._database.value("SELECT 1 FROM holders WHERE id = ?", (self.id,)) is None:
                 raise LeaseLost(FENCED)
             rows = msgspec.json.decode(self._database.value(_WANTED, (json_list(runs),)))
-            found = {run: (holder, Head(no, last)) for run, holder, no, last in rows}
+            found = {run: (holder, RunTail(no, last)) for run, holder, no, last in rows}
             for run in runs:
                 if run not in found:
                     raise UsageError(f"there is no run {run!r} in {self._database.path}")
@@ -143,10 +143,10 @@ class Leases:
                 raise UsageError(f"run {run} has ended: {status}")
             self._database.execute("INSERT INTO inbox (run, at, body) VALUES (?, ?, ?)", (run, self._now(), body))
 
-    def posts(self) -> list[Posted]:
+    def posts(self) -> list[Signals]:
         """Give what others have left for the runs that this process holds, oldest first; it stays there."""
         rows = self._database.rows(
             "SELECT inbox.no, run, body FROM inbox JOIN runs ON runs.id = inbox.run WHERE holder = ? ORDER BY inbox.no",
             (self.id,),
         )
-        return [Posted(no, run, decode(body, None)) for no, run, body in rows]
+        return [Signals(no, run, decode(body, None)) for no, run, body in rows]

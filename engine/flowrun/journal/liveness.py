@@ -10,7 +10,7 @@ import msgspec
 
 from flowrun.journal.rows import Holder
 
-BEAT_SECONDS: Final = 5.0
+HEARTBEAT_SECONDS: Final = 5.0
 """How often a process says that it lives."""
 
 LEASE_SECONDS: Final = 30.0

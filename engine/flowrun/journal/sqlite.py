@@ -14,13 +14,13 @@ from typing import Any, Final, Self, TypeVar
 
 from flowrun.core.events import Answered, Cancelled, Event, Recorded
 from flowrun.errors import Bug, FlowrunError, StoreError
-from flowrun.journal.appender import MARK, Entry, Ledger
+from flowrun.journal.appender import MARK, Appender, Entry
 from flowrun.journal.bodies import encode
 from flowrun.journal.database import Database, Synchronous
-from flowrun.journal.group_commit import ALL, Call, Group, GroupCommit, Kept, Written
+from flowrun.journal.group_commit import ALL, Committed, Group, GroupCommit, Request, Written
 from flowrun.journal.history import History
 from flowrun.journal.leases import Leases
-from flowrun.journal.liveness import BEAT_SECONDS, Process, this_process
+from flowrun.journal.liveness import HEARTBEAT_SECONDS, Process, this_process
 from flowrun.journal.rows import ENDED, FIRST, Held, LeaseLost, NewRun
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class SqliteJournal:
         self._leases = Leases(self._database, id=chance.token_hex(8), process=here, now=now)
         self._reader = Database(path)
         self._history = History(self._reader, now=now, here=here)
-        self._ledger = Ledger(self._database, holder=self._leases.id)
+        self._ledger = Appender(self._database, holder=self._leases.id)
         self._on_post = on_post
         self._batch = batch
         self._spec = ""
@@ -119,7 +119,7 @@ class SqliteJournal:
             self._statuses[run] = status
             _check(run, await self._joined(Entry(run, MARK, self._now(), "", "", status)))
 
-    def _joined(self, entry: Entry) -> Kept:
+    def _joined(self, entry: Entry) -> Committed:
         """Put an entry into the group that gathers, and give what will tell what became of that."""
         group = self._group
         if group is None:
@@ -205,7 +205,7 @@ class SqliteJournal:
         self._refuse_if_closed()
         self._submit()
         done: asyncio.Future[T] = self._loop.create_future()
-        self._thread.submit(Call(action, done))
+        self._thread.submit(Request(action, done))
         return await done
 
     def _refuse_if_halted(self) -> None:
@@ -220,7 +220,7 @@ class SqliteJournal:
         """Beat when it is time, and tell what has come in; in the journal's thread."""
         try:
             now = self._now()
-            if now - self._beaten >= BEAT_SECONDS:
+            if now - self._beaten >= HEARTBEAT_SECONDS:
                 self._leases.beat()
                 self._beaten = now
             if self._on_post is not None:
@@ -249,7 +249,7 @@ class SqliteJournal:
             self._submit()
             self._reader.close()
             self._closed = self._loop.create_future()
-            self._thread.submit(Call(self._leave, self._closed, last=True))
+            self._thread.submit(Request(self._leave, self._closed, last=True))
         await asyncio.shield(self._closed)
 
     def _leave(self) -> None:

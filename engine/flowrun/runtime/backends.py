@@ -14,14 +14,14 @@ from flowrun.spec import lies_in, mask
 from flowrun.spec.model import Model
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line says of how to run, beside the spec."""
 
     verbose: bool = False
     progress: Callable[[str], None] = lambda message: None
 
 
-def backends_of(flow: Flow, settings: Settings) -> dict[str, ModelBackend]:
+def make_backends(flow: Flow, settings: BackendSettings) -> dict[str, ModelBackend]:
     """Make a backend, not yet started, for each model that some chat state asks."""
     secrets = flow.secrets
     return {
@@ -55,7 +55,7 @@ def calm_collector() -> None:
 
 
 def make_backend(
-    model: Model, folder: Path, project: Path, masked: Callable[[str], str], settings: Settings
+    model: Model, folder: Path, project: Path, masked: Callable[[str], str], settings: BackendSettings
 ) -> ModelBackend:
     """Make the backend that a model asks for; ``folder`` is the spec's, and lies in the ``project``.
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from flowrun.core.events import Answered, AskPerson, CallFunction, Cancelled, Event, Recorded, StartChild
+from flowrun.core.events import Answered, CallFunction, Cancelled, Event, Recorded, RequestInput, StartChild
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run
 from flowrun.core.machine.recovery import recover
-from flowrun.core.ports import People
-from flowrun.errors import FlowrunError, NobodyAnswers, UsageError
+from flowrun.core.ports import HumanInput
+from flowrun.errors import FlowrunError, NoResponderError, UsageError
 from flowrun.journal import SqliteJournal
 from flowrun.runtime.prepare import Flow, prepare_flow
 from flowrun.runtime.runner import Result, Runner, child_id
@@ -25,7 +25,7 @@ from flowrun.runtime.snapshot import Snapshot, take_snapshot
 from flowrun.spec.model import JSON
 
 
-class KeptFlow(msgspec.Struct, frozen=True, kw_only=True):
+class StoredFlow(msgspec.Struct, frozen=True, kw_only=True):
     """A flow as a run began with it, and where it lay: there its functions and its model's files still are."""
 
     path: str
@@ -80,43 +80,43 @@ class KeptFlow(msgspec.Struct, frozen=True, kw_only=True):
         return None if now.digest == self.snapshot.digest else f"{self.path} has changed since"
 
 
-def keep_flow(flow: Flow, path: Path, *, profile: str | None, project_dir: Path | None) -> KeptFlow:
+def store_flow(flow: Flow, path: Path, *, profile: str | None, project_dir: Path | None) -> StoredFlow:
     """Give a flow that was prepared from ``path`` in the form that is kept with its runs."""
-    return KeptFlow(
+    return StoredFlow(
         path=str(path.resolve()),
         project_dir=None if project_dir is None else str(project_dir.resolve()),
         snapshot=take_snapshot(flow.tree, flow.graph, profile=profile),
     )
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class PendingWork(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run stands, with its children: what it waits for, and the calls of it that are in doubt."""
 
     run: Run
-    waits: tuple[AskPerson, ...] = ()
+    waits: tuple[RequestInput, ...] = ()
     doubts: tuple[CallFunction, ...] = ()
 
 
-def standing_of(graph: Graph, run_id: str, events_of: Callable[[str], Sequence[Recorded]]) -> Standing:
+def find_pending_work(graph: Graph, run_id: str, events_of: Callable[[str], Sequence[Recorded]]) -> PendingWork:
     """Find where a run stands from what the journal holds of it and its children."""
     run, effects, doubts = recover(graph, (one.event for one in events_of(run_id)))
-    waits = [effect for effect in effects if isinstance(effect, AskPerson)]
+    waits = [effect for effect in effects if isinstance(effect, RequestInput)]
     doubtful = list(doubts)
     for effect in effects:
         if isinstance(effect, StartChild):
-            child = standing_of(graph.flows[effect.flow], child_id(run_id, effect), events_of)
+            child = find_pending_work(graph.flows[effect.flow], child_id(run_id, effect), events_of)
             waits += child.waits
             doubtful += child.doubts
-    return Standing(run=run, waits=tuple(waits), doubts=tuple(doubtful))
+    return PendingWork(run=run, waits=tuple(waits), doubts=tuple(doubtful))
 
 
-class Mailbox:
+class Inbox:
     """What other processes have for the runs of this one: it interrupts a run, or is there when the run asks.
 
     As ``People`` it gives the answers that came; whoever sits at the terminal is asked for the others.
     """
 
-    def __init__(self, people: People | None = None) -> None:
+    def __init__(self, people: HumanInput | None = None) -> None:
         self.runner: Runner | None = None
         self._people = people
         self._events: defaultdict[str, list[Event]] = defaultdict(list)
@@ -129,13 +129,13 @@ class Mailbox:
             self.runner.deliver(run, event)
         self._news.set()
 
-    async def answer(self, effect: AskPerson) -> JSON:
+    async def answer(self, effect: RequestInput) -> JSON:
         """Give an answer that has come in, or ask. See ``ports.People.answer``."""
         for event in self._events.get(effect.run, ()):
             if isinstance(event, Answered) and event.step == effect.step:
                 return event.value
         if self._people is None:
-            raise NobodyAnswers
+            raise NoResponderError
         return await self._people.answer(effect)
 
     async def next_for(self, run: str) -> Cancelled | None:
@@ -161,7 +161,7 @@ class Mailbox:
 class DurableRuns:
     """Drives the durable runs of one flow in this process."""
 
-    def __init__(self, runner: Runner, graph: Graph, journal: SqliteJournal, mailbox: Mailbox) -> None:
+    def __init__(self, runner: Runner, graph: Graph, journal: SqliteJournal, mailbox: Inbox) -> None:
         """Keep what is needed: ``runner`` writes to ``journal`` and asks ``mailbox``, which the journal tells."""
         self._runner = runner
         self._graph = graph
@@ -198,4 +198,4 @@ class DurableRuns:
         return result
 
 
-__all__ = ["DurableRuns", "KeptFlow", "Mailbox", "Standing", "keep_flow", "standing_of"]
+__all__ = ["DurableRuns", "Inbox", "PendingWork", "StoredFlow", "find_pending_work", "store_flow"]

@@ -6,29 +6,29 @@ from collections.abc import Awaitable, Callable
 from flowrun.core.events import Effect, Event
 
 
-class Flights:
+class PendingEffects:
     """Effects that are performed at the same time, each in a task of its own."""
 
-    __slots__ = ("_landed", "_perform", "_tasks", "in_flight")
+    __slots__ = ("_landed", "_perform", "_tasks", "pending")
 
     def __init__(self, perform: Callable[[Effect], Awaitable[Event | None]]) -> None:
-        self.in_flight = 0
+        self.pending = 0
         self._perform = perform
         self._tasks: set[asyncio.Task[None]] = set()
         self._landed: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
 
-    def launch(self, effect: Effect) -> None:
+    def start(self, effect: Effect) -> None:
         """Begin with an effect."""
         task = asyncio.create_task(self._fly(effect))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self.in_flight += 1
+        self.pending += 1
 
-    async def first_landed(self) -> Event | None:
+    async def first_completed(self) -> Event | None:
         """Give the first event that is there; None if all that is left waits for people."""
-        while self.in_flight:
+        while self.pending:
             landed = await self._landed.get()
-            self.in_flight -= 1
+            self.pending -= 1
             if isinstance(landed, BaseException):
                 raise landed
             if landed is not None:

@@ -27,7 +27,7 @@ from flowrun.spec import (
     load_spec,
 )
 from flowrun.spec.document import MASKED
-from flowrun.spec.model import JSON, Call, Chat, Model, Tool
+from flowrun.spec.model import JSON, CallState, ChatState, Model, Tool
 
 Function = Callable[..., JSON]
 
@@ -135,7 +135,7 @@ def _check(tree: FlowTree, project_dir: Path | None, imports: bool) -> list[Issu
 def import_functions(loaded: Loaded, project_dir: Path | None) -> dict[str, Function | FlowrunError]:
     """Import the Python functions of a spec's entrypoints; an error stands in for one that cannot be."""
     spec, path = loaded.spec, Path(loaded.document.file)
-    called = (state.entrypoint for state in spec.states.values() if isinstance(state, Call))
+    called = (state.entrypoint for state in spec.states.values() if isinstance(state, CallState))
     functions: dict[str, Function | FlowrunError] = {}
     for entrypoint in dict.fromkeys([*(tool.entrypoint for tool in spec.tools.values()), *called]):
         try:
@@ -234,7 +234,7 @@ class _Compiler:
         imported = import_functions(tree.loaded, self._project_dir) if self._imports else {}
         found = {entrypoint: function for entrypoint, function in imported.items() if callable(function)}
         self.functions |= found
-        used = {state.model for state in spec.states.values() if isinstance(state, Chat)}
+        used = {state.model for state in spec.states.values() if isinstance(state, ChatState)}
         backends = {name: self._backend(tree, name, model) for name, model in spec.models.items() if name in used}
         declared = self._declared.get(flow_name(tree, self._folder), {})
         return compile_graph(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from flowrun.core.events import AskPerson, CallFunction
+from flowrun.core.events import CallFunction, RequestInput
 from flowrun.core.machine import Run
 from flowrun.spec.model import JSON
 
@@ -14,19 +14,19 @@ class Result(NamedTuple):
     """
 
     run: Run
-    waiting: tuple[AskPerson, ...] = ()
+    waiting: tuple[RequestInput, ...] = ()
     doubtful: tuple[CallFunction, ...] = ()
 
 
-class Done(NamedTuple):
+class AssumeDone(NamedTuple):
     """A call in doubt was made, and gave ``value``."""
 
     value: JSON = None
 
 
-class Again(NamedTuple):
+class CallAgain(NamedTuple):
     """A call in doubt is to be made again, whether it was made or not."""
 
 
-Decide = Callable[[CallFunction], Done | Again | None]
+Resolve = Callable[[CallFunction], AssumeDone | CallAgain | None]
 """Says what became of a call in doubt; None leaves it in doubt."""

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Final, assert_never
 from flowrun.core.events import (
     Answered,
     AskModel,
-    AskPerson,
-    Began,
     CallFunction,
+    CallStarted,
     Cancelled,
     ChildEnded,
     Effect,
@@ -19,6 +18,7 @@ from flowrun.core.events import (
     Notice,
     Outcome,
     Replied,
+    RequestInput,
     Returned,
     Sleep,
     Slept,
@@ -31,9 +31,9 @@ from flowrun.core.machine import Run, advance
 from flowrun.core.machine.recovery import recover
 from flowrun.core.machine.state import ASLEEP
 from flowrun.core.ports import Functions, Journal, ModelBackend
-from flowrun.errors import Bug, NobodyAnswers, RunError
-from flowrun.runtime.pending_effects import Flights
-from flowrun.runtime.result import Done, Result
+from flowrun.errors import Bug, NoResponderError, RunError
+from flowrun.runtime.pending_effects import PendingEffects
+from flowrun.runtime.result import AssumeDone, Result
 from flowrun.spec.model import JSON, Spec
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ EVENTS_A_TURN: Final = 32
 """After so many events a run lets the loop see to deadlines, signals and other runs, as effects may never wait."""
 
 
-class Drive:
+class RunDriver:
     """One run under way: its state, the effects in flight, and its deadlines."""
 
     __slots__ = (
@@ -66,13 +66,13 @@ class Drive:
 
     def __init__(self, runner: "Runner", graph: Graph, parent: str | None) -> None:
         self.run = Run()
-        self.waiting: tuple[AskPerson, ...] = ()
+        self.waiting: tuple[RequestInput, ...] = ()
         self.doubtful: tuple[CallFunction, ...] = ()
         self._runner = runner
         self._graph = graph
         self._parent = parent
         self._effects: tuple[Effect, ...] = ()
-        self._flights: Flights | None = None
+        self._flights: PendingEffects | None = None
         self._fed = 0
         self._begun = 0.0
         self._kept = 0  # events in the journal
@@ -81,7 +81,7 @@ class Drive:
         self._scope: asyncio.Timeout | None = None
         self._interruption: Event | None = None
 
-    async def take_up(self, run_id: str, then: Event | None) -> Result:
+    async def recover(self, run_id: str, then: Event | None) -> Result:
         """Go on where the journal's last event left the run."""
         assert self._runner.journal is not None
         recorded = await self._runner.journal.events(run_id)
@@ -91,18 +91,18 @@ class Drive:
         if self.run.status == "waiting":
             self._waited = max(0.0, self._runner.now() - recorded[-1].at)
         if then is None:
-            await self._settle_doubts(effects, doubtful)
+            await self._resolve_in_doubt(effects, doubtful)
         return await self.go(then)
 
-    async def _settle_doubts(self, effects: tuple[Effect, ...], doubtful: tuple[CallFunction, ...]) -> None:
+    async def _resolve_in_doubt(self, effects: tuple[Effect, ...], doubtful: tuple[CallFunction, ...]) -> None:
         """Learn what became of the calls in doubt: what was done is kept; the rest is done once it is known of all."""
         decide = self._runner.decide or (lambda call: None)
         verdicts = [(call, decide(call)) for call in doubtful]
         step = self.run.step
         for call, verdict in verdicts:
-            if isinstance(verdict, Done):
+            if isinstance(verdict, AssumeDone):
                 await self._feed(Returned(step=call.step, index=call.index, value=verdict.value))
-        left = tuple(call for call, verdict in verdicts if not isinstance(verdict, Done))
+        left = tuple(call for call, verdict in verdicts if not isinstance(verdict, AssumeDone))
         if any(verdict is None for _, verdict in verdicts):
             self._effects, self.doubtful = (), left
         elif self.run.step == step:
@@ -121,7 +121,7 @@ class Drive:
         """Perform effects and feed their events until the run has ended or only waits for people."""
         self._begun = asyncio.get_running_loop().time()
         if self._runner.journal is not None:
-            self._enrol(first, self._runner.journal)
+            self._register(first, self._runner.journal)
         try:
             if first is not None:
                 await self._feed(first)
@@ -130,25 +130,25 @@ class Drive:
                 when, step = self._deadline()
                 try:
                     async with asyncio.timeout_at(when) as self._scope:
-                        over = self._interruption is None and await self._go_on(step)
+                        over = self._interruption is None and await self._drive_on(step)
                 except TimeoutError:
                     if not self._expired():
                         raise
-                    over = await self._break_off(step)
+                    over = await self._interrupt_now(step)
                 else:
                     if self._interruption is not None and not over:
-                        over = await self._break_off(step)
+                        over = await self._interrupt_now(step)
             if self.run.outcome is None and self._runner.journal is not None:
                 await self._mark(self._runner.journal)
         finally:
-            self._ground_flights()
+            self._cancel_effects()
             self._runner.drives.pop(self.run.id, None)
         return Result(self.run, self.waiting, self.doubtful)
 
     def _expired(self) -> bool:
         return self._scope is not None and self._scope.expired()
 
-    def _enrol(self, first: Event | None, journal: Journal) -> None:
+    def _register(self, first: Event | None, journal: Journal) -> None:
         """Have the run known to its journal, and to who delivers events to it."""
         if isinstance(first, Started):
             journal.begin(first.run, flow=self._graph.spec.name, parent=self._parent)
@@ -159,9 +159,9 @@ class Drive:
         if status != self.run.status:
             await journal.mark(self.run.id, status)
 
-    async def _break_off(self, deadline_step: int) -> bool:
+    async def _interrupt_now(self, deadline_step: int) -> bool:
         """Give up what is under way, because time is up or something came from outside; tell whether the run ended."""
-        self._ground()
+        self._cancel_pending()
         event, self._interruption = self._interruption, None
         if self.run.outcome is not None:
             return True  # time was up as the last event was kept
@@ -184,7 +184,7 @@ class Drive:
                 return state_ends, self.run.step
         return ends, 0
 
-    async def _go_on(self, deadline_step: int) -> bool:
+    async def _drive_on(self, deadline_step: int) -> bool:
         """Go on until the run is over (True), or a state with a timeout of its own is entered or left (False)."""
         nodes = self._graph.nodes
         while self.run.outcome is None:
@@ -197,7 +197,7 @@ class Drive:
             await self._feed(event)
             if self.run.step != step or isinstance(event, Slept):
                 if self._flights is not None or self.waiting or self.doubtful:
-                    self._ground()
+                    self._cancel_pending()
                 if deadline_step or nodes[self.run.state].timeout is not None:
                     return False
         return True
@@ -210,12 +210,12 @@ class Drive:
             try:
                 await self._keep(runner.journal, event)
             except asyncio.CancelledError:  # it is kept nevertheless
-                self._tell(event)
+                self._notify(event)
                 raise
-        self._tell(event)
+        self._notify(event)
         self._fed += 1
 
-    def _tell(self, event: Event) -> None:
+    def _notify(self, event: Event) -> None:
         run = self.run
         for observer in self._runner.observers:
             observer.notify(Notice(run=run.id, state=run.state, step=run.step, event=event, effects=self._effects))
@@ -229,21 +229,21 @@ class Drive:
         """Perform what is to be performed, and give the first event; None if all that is left waits for people."""
         effects, self._effects = self._effects, ()
         flights = self._flights
-        if len(effects) == 1 and (flights is None or not flights.in_flight):
+        if len(effects) == 1 and (flights is None or not flights.pending):
             return self._perform(effects[0])
         if flights is None:
-            flights = self._flights = Flights(self._perform)
+            flights = self._flights = PendingEffects(self._perform)
         for effect in effects:
-            flights.launch(effect)
-        return flights.first_landed()
+            flights.start(effect)
+        return flights.first_completed()
 
-    def _ground(self) -> None:
+    def _cancel_pending(self) -> None:
         """Give up what the state that was left had in flight, or waiting: its events are not awaited any more."""
-        self._ground_flights()
+        self._cancel_effects()
         self.waiting = ()
         self.doubtful = ()
 
-    def _ground_flights(self) -> None:
+    def _cancel_effects(self) -> None:
         if self._flights is not None:
             self._flights.cancel()
             self._flights = None
@@ -262,7 +262,7 @@ class Drive:
                 return self._sleep(effect)
             case StartChild():
                 return self._start_child(effect)
-            case AskPerson():
+            case RequestInput():
                 return self._ask_person(effect)
             case Outcome():
                 raise Bug("a run that has ended goes on")
@@ -271,29 +271,29 @@ class Drive:
 
     async def _call_once(self, effect: CallFunction, journal: Journal) -> Event:
         """Call a function, but first write down that it is called: after a crash nobody else would know."""
-        await self._keep(journal, Began(step=effect.step, index=effect.index))
+        await self._keep(journal, CallStarted(step=effect.step, index=effect.index))
         return await _call_function(self._runner.functions, effect)
 
     async def _sleep(self, effect: Sleep) -> Event:
         await self._runner.sleep(effect.seconds * (1 + effect.jitter * self._runner.chance()))
         return Slept(step=effect.step)
 
-    async def _ask_person(self, effect: AskPerson) -> Event | None:
+    async def _ask_person(self, effect: RequestInput) -> Event | None:
         try:
             if self._runner.people is None:
-                raise NobodyAnswers
+                raise NoResponderError
             return Answered(step=effect.step, value=await self._runner.people.answer(effect))
-        except NobodyAnswers:
+        except NoResponderError:
             self.waiting += (effect,)
             return None
 
     async def _start_child(self, effect: StartChild) -> Event | None:
         graph = self._graph.flows[effect.flow]
-        child = Drive(self._runner, graph, self.run.id)
+        child = RunDriver(self._runner, graph, self.run.id)
         name = child_id(self.run.id, effect)
         journal = self._runner.journal
         if journal is not None and effect.step == self._recovered and await journal.events(name):
-            run, waiting, doubtful = await child.take_up(name, None)
+            run, waiting, doubtful = await child.recover(name, None)
         else:
             start = Started(
                 run=name,

@@ -8,9 +8,9 @@ from typing import Any
 
 from flowrun.core.events import Cancelled, Event, Started
 from flowrun.core.graph import Graph
-from flowrun.core.ports import Functions, Journal, ModelBackend, Observer, People
-from flowrun.runtime.result import Again, Decide, Done, Result
-from flowrun.runtime.run_driver import Drive, child_id, with_defaults
+from flowrun.core.ports import Functions, HumanInput, Journal, ModelBackend, Observer
+from flowrun.runtime.result import AssumeDone, CallAgain, Resolve, Result
+from flowrun.runtime.run_driver import RunDriver, child_id, with_defaults
 from flowrun.spec.model import JSON
 
 
@@ -26,10 +26,10 @@ class Runner:
         *,
         backends: Mapping[str, ModelBackend],
         functions: Functions,
-        people: People | None = None,
+        people: HumanInput | None = None,
         journal: Journal | None = None,
         observers: Sequence[Observer] = (),
-        decide: Decide | None = None,
+        decide: Resolve | None = None,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
@@ -40,7 +40,7 @@ class Runner:
         self.journal = journal
         self.observers = observers
         self.decide = decide
-        self.drives: dict[str, Drive] = {}
+        self.drives: dict[str, RunDriver] = {}
         self.sleep = sleep
         self.chance = chance
         self.now = now
@@ -54,7 +54,7 @@ class Runner:
         Cancelling the awaiting task ends the run's effects and nothing else.
         """
         # no coroutine of its own: each holds a quarter of a kilobyte for as long as a run waits
-        return Drive(self, graph, None).go(Started(run=run_id, inputs=with_defaults(graph.spec, inputs)))
+        return RunDriver(self, graph, None).go(Started(run=run_id, inputs=with_defaults(graph.spec, inputs)))
 
     def resume(self, graph: Graph, run_id: str, *, then: Cancelled | None = None) -> Coroutine[Any, Any, "Result"]:
         """Take up a run of the journal where it stood, and go on as ``run`` does; ``then`` happens to it first.
@@ -62,7 +62,7 @@ class Runner:
         What was written down is not done again. A call that was begun and has no result stops the run, and is in the
         result's ``doubtful``, unless ``decide`` knows what became of it or its function is idempotent.
         """
-        return Drive(self, graph, None).take_up(run_id, then)
+        return RunDriver(self, graph, None).recover(run_id, then)
 
     def deliver(self, run_id: str, event: Event) -> bool:
         """Let something happen to a run that is under way; False if it is not. Only for runs with a journal."""
@@ -72,4 +72,4 @@ class Runner:
         return drive is not None
 
 
-__all__ = ["Again", "Decide", "Done", "Result", "Runner", "child_id", "with_defaults"]
+__all__ = ["AssumeDone", "CallAgain", "Resolve", "Result", "Runner", "child_id", "with_defaults"]

@@ -14,7 +14,7 @@ import msgspec
 
 from flowrun.core.events import ToolDeclaration
 from flowrun.core.graph import Graph
-from flowrun.spec import Document, FlowTree, KeptFiles, read_yaml
+from flowrun.spec import Document, FlowTree, StoredFiles, read_yaml
 from flowrun.spec.model import JSON
 
 
@@ -37,9 +37,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         """Give the environment in which the flow is prepared as it was; secrets are those of ``environ``."""
         return {**self.addresses, **environ, **self.variables}
 
-    def files_in(self, folder: Path) -> KeptFiles:
+    def files_in(self, folder: Path) -> StoredFiles:
         """Give the files as if they lay in and around a folder, where ``main`` would be."""
-        return KeptFiles({(folder / name).resolve(): text.encode() for name, text in self.files.items()})
+        return StoredFiles({(folder / name).resolve(): text.encode() for name, text in self.files.items()})
 
 
 class _Canonical(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ import msgspec
 from flowrun.errors import Issue, Path
 from flowrun.spec.document import Document, Variables, issue_at
 from flowrun.spec.model import JSON
-from flowrun.spec.yaml.scalars import NotJSON, read_scalar
+from flowrun.spec.yaml.scalars import NotJSONScalar, read_scalar
 from flowrun.unicode import fault_of
 
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
@@ -130,7 +130,7 @@ class _Substitution:
         """Read the value of an unquoted reference as YAML would have, had it been written there."""
         try:
             value = read_scalar(text.strip())
-        except NotJSON as error:
+        except NotJSONScalar as error:
             self._refuse(
                 "FR119", path, f"the value of {written} {error}", "give it a number that JSON has, or quote it"
             )

@@ -10,7 +10,7 @@ import msgspec
 from flowrun.errors import Issue, Path, SpecError
 from flowrun.spec.document import Variables, issue_at
 from flowrun.spec.load import ON_DISK, Files, Loaded, load_spec
-from flowrun.spec.model import Flow, Map, Parallel, Spec
+from flowrun.spec.model import FlowState, MapState, ParallelState, Spec
 from flowrun.spec.project import lies_in
 
 _HAS_KEY: Final = re.compile(rb"(?:^|[{,])\s*[\"']?flowrun[\"']?\s*:", re.MULTILINE)
@@ -81,9 +81,9 @@ def references(spec: Spec) -> Iterator[tuple[Path, str]]:
     """Give each reference to a sub-flow, with its path in the spec."""
     for name, state in spec.states.items():
         match state:
-            case Flow() | Map():
+            case FlowState() | MapState():
                 yield ("states", name, "flow"), state.flow
-            case Parallel():
+            case ParallelState():
                 for branch, part in state.branches.items():
                     yield ("states", name, "branches", branch, "flow"), part.flow
 

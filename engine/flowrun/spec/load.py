@@ -51,7 +51,7 @@ class Files:
             raise UnreadableFile(f"{path} cannot be read: {error}") from error
 
 
-class KeptFiles(Files):
+class StoredFiles(Files):
     """Files as they were once, by their resolved paths; nothing else is there."""
 
     def __init__(self, contents: Mapping[FilePath, bytes]) -> None:

@@ -129,7 +129,7 @@ class _State(_Part, frozen=True, kw_only=True, tag_field="type"):
     description: str | None = None
 
 
-class Chat(_State, frozen=True, kw_only=True, tag="chat"):
+class ChatState(_State, frozen=True, kw_only=True, tag="chat"):
     """Ask the model for one reply on a thread. ``tools`` None offers every tool of the spec."""
 
     thread: str = MAIN
@@ -141,14 +141,14 @@ class Chat(_State, frozen=True, kw_only=True, tag="chat"):
     response_format: ResponseFormat | None = None
 
 
-class Tools(_State, frozen=True, kw_only=True, tag="tools"):
+class ToolsState(_State, frozen=True, kw_only=True, tag="tools"):
     """Run the tool calls of the thread's last reply, in parallel, and append their results."""
 
     thread: str = MAIN
     on_error: Literal["return", "raise"] = "return"
 
 
-class Call(_State, frozen=True, kw_only=True, tag="call"):
+class CallState(_State, frozen=True, kw_only=True, tag="call"):
     """Call a Python function without the model."""
 
     entrypoint: str
@@ -156,18 +156,18 @@ class Call(_State, frozen=True, kw_only=True, tag="call"):
     idempotent: bool = False
 
 
-class Branch(_State, frozen=True, kw_only=True, tag="route"):
+class RouteState(_State, frozen=True, kw_only=True, tag="route"):
     """Decide where to go, and nothing else."""
 
 
-class Flow(_State, frozen=True, kw_only=True, tag="flow"):
+class FlowState(_State, frozen=True, kw_only=True, tag="flow"):
     """Run a sub-flow: a spec's file, or ``#name`` for one under ``flows:``."""
 
     flow: str
     arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
 
 
-class Map(_State, frozen=True, kw_only=True, tag="map"):
+class MapState(_State, frozen=True, kw_only=True, tag="map"):
     """Run a sub-flow for each item of a list; the outputs keep the items' order."""
 
     flow: str
@@ -185,20 +185,20 @@ class ParallelBranch(_Part, frozen=True, kw_only=True):
     arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
 
 
-class Parallel(_State, frozen=True, kw_only=True, tag="parallel"):
+class ParallelState(_State, frozen=True, kw_only=True, tag="parallel"):
     """Run several sub-flows at once; the output is a mapping of the branches' outputs."""
 
     branches: Mapping[str, ParallelBranch]
 
 
-class Wait(_State, frozen=True, kw_only=True, tag="wait"):
+class WaitState(_State, frozen=True, kw_only=True, tag="wait"):
     """Pause until a person or a program answers; the answer must match ``schema``."""
 
     prompt: str
     schema: Mapping[str, JSON] = {}
 
 
-class End(_Part, frozen=True, kw_only=True, tag_field="type", tag="end"):
+class EndState(_Part, frozen=True, kw_only=True, tag_field="type", tag="end"):
     """End the run."""
 
     status: Literal["succeeded", "failed"] = "succeeded"
@@ -206,8 +206,8 @@ class End(_Part, frozen=True, kw_only=True, tag_field="type", tag="end"):
     description: str | None = None
 
 
-Working = Chat | Tools | Call | Branch | Flow | Map | Parallel | Wait
-State = Working | End
+Working = ChatState | ToolsState | CallState | RouteState | FlowState | MapState | ParallelState | WaitState
+State = Working | EndState
 
 
 class Spec(_Part, frozen=True, kw_only=True):

@@ -38,7 +38,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     response_format: JSON = None
 
 
-class Recorded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RecordedReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of a cassette: a request, and the reply or the failure that it led to.
 
     ``key`` stands for the request with its messages, ``prompt_key`` for the same with the rendered prompt instead.
@@ -123,7 +123,7 @@ class RecordingBackend(WrappedBackend):
         prompt = None
         if error is None and isinstance(self.backend, Renders):
             prompt = await self.backend.rendered_prompt(without_tokens(ask))
-        line = Recorded(
+        line = RecordedReply(
             key=key_of(request),
             prompt_key=None if prompt is None else key_of(request, prompt),
             request=request,
@@ -190,7 +190,7 @@ class CassetteBackend:
             return recorded.reply
         return await reader.read_text(request, recorded.reply)
 
-    def _take(self, key: str, prompt_key: str | None) -> Recorded | None:
+    def _take(self, key: str, prompt_key: str | None) -> RecordedReply | None:
         for index in self._left:
             recorded = self._recorded[index]
             by_prompt = prompt_key is not None and recorded.prompt_key is not None
@@ -219,7 +219,7 @@ class CassetteBackend:
         yield "  if the flow is right, record it anew with: flowrun SPEC --record FILE"
 
 
-def load_cassette(path: Path) -> list[Recorded]:
+def load_cassette(path: Path) -> list[RecordedReply]:
     """Read a cassette.
 
     Raises:
@@ -232,7 +232,7 @@ def load_cassette(path: Path) -> list[Recorded]:
     recorded = []
     for number, line in enumerate(lines, 1):
         try:
-            recorded.append(msgspec.json.decode(line, type=Recorded))
+            recorded.append(msgspec.json.decode(line, type=RecordedReply))
         except msgspec.DecodeError as exc:
             raise StoreError(f"{path}:{number}: not a cassette's line ({exc}): record it anew") from exc
         if (recorded[-1].reply is None) == (recorded[-1].error is None):
@@ -240,7 +240,7 @@ def load_cassette(path: Path) -> list[Recorded]:
     return recorded
 
 
-def _likeness(recorded: Recorded, lines: Sequence[str]) -> float:
+def _likeness(recorded: RecordedReply, lines: Sequence[str]) -> float:
     return difflib.SequenceMatcher(None, list(_request_lines(recorded.request)), list(lines), autojunk=False).ratio()
 
 

@@ -23,7 +23,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[str, ...] = ()
 
 
-def judge(expect: Expectation, run: Run, calls: Sequence[JSON]) -> Iterator[Problem]:
+def compare_run(expect: Expectation, run: Run, calls: Sequence[JSON]) -> Iterator[Problem]:
     """Give a problem for each expectation that fails; ``calls`` are those of tools."""
     outcome = run.outcome
     error = outcome.error if outcome is not None else None

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from flowrun.backends.scripted import ScriptedBackend, ScriptedReply
-from flowrun.core.events import AskModel, AskPerson, CallFunction
+from flowrun.core.events import AskModel, CallFunction, RequestInput
 from flowrun.core.graph import compile_schema
 from flowrun.core.messages import Reply
 from flowrun.core.ports import Functions
-from flowrun.errors import FlowrunError, NobodyAnswers, ToolError
+from flowrun.errors import FlowrunError, NoResponderError, ToolError
 from flowrun.spec.model import JSON
 from flowrun.testing.clock import VirtualLoop
 from flowrun.testing.suite import GivenAnswer, Stub
@@ -49,10 +49,10 @@ class StubbedFunctions:
         if not stubs:
             with self._loop.real_time():
                 return await self._real.call(effect)
-        return await _play(stubs.pop(0) if len(stubs) > 1 else stubs[0], effect)
+        return await _play_stub(stubs.pop(0) if len(stubs) > 1 else stubs[0], effect)
 
 
-async def _play(stub: Stub, effect: CallFunction) -> JSON:
+async def _play_stub(stub: Stub, effect: CallFunction) -> JSON:
     if effect.timeout is not None and stub.delay > effect.timeout:
         await asyncio.sleep(effect.timeout)
         raise ToolError("tool.timeout", f"{effect.tool or effect.entrypoint} took longer than {effect.timeout:g} s")
@@ -72,16 +72,16 @@ class ScriptedPeople:
     def __init__(self, answers: Iterable[GivenAnswer]) -> None:
         self.unused = list(answers)
 
-    async def answer(self, effect: AskPerson) -> JSON:
+    async def answer(self, effect: RequestInput) -> JSON:
         """Give the next answer for the state.
 
         Raises:
-            NobodyAnswers: there is none.
+            NoResponderError: there is none.
             WrongAnswer: it does not match.
         """
         answer = next((one for one in self.unused if one.state == effect.state), None)
         if answer is None:
-            raise NobodyAnswers(effect.state)
+            raise NoResponderError(effect.state)
         self.unused.remove(answer)
         await asyncio.sleep(answer.delay)
         if (wrong := compile_schema(effect.schema)(answer.value)) is not None:

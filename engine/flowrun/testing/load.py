@@ -11,14 +11,14 @@ from flowrun.core.graph import Graph
 from flowrun.errors import Issue, SpecError, UsageError
 from flowrun.errors import Path as DocumentPath
 from flowrun.spec import Document, issue_at, may_be_spec
-from flowrun.spec.model import JSON, Call, Seconds, Wait
+from flowrun.spec.model import JSON, CallState, Seconds, WaitState
 from flowrun.spec.parse import parse_duration
 from flowrun.spec.schema import check_schema
 from flowrun.spec.suggestions import suggest
 from flowrun.spec.yaml.reader import read_document
 from flowrun.templates import Scope, TemplateError, compile_condition, has_template
 from flowrun.templates.reads import reads_of_expression
-from flowrun.testing.suite import SUFFIX, Case, Expectation, GivenAnswer, RawReply, Said, Stub, Suite
+from flowrun.testing.suite import SUFFIX, Case, CaseReply, Expectation, GivenAnswer, RawReply, Stub, Suite
 
 TEST_SCHEMA: Final = "test.v1.schema.json"
 REQUEST: Final = ("messages", "state", "flow", "tools")
@@ -106,12 +106,12 @@ def _parse_stubs(written: JSON) -> tuple[Stub, ...]:
     return stubs
 
 
-def _parse_reply(written: dict[str, JSON]) -> Said:
+def _parse_reply(written: dict[str, JSON]) -> CaseReply:
     fields = {key: value for key, value in written.items() if key != "when"}
     if "delay" in fields:
         fields["delay"] = float(parse_duration(fields["delay"]))
     reply: ScriptedReply = _convert(fields, RawReply if "text" in fields else ScriptedReply)
-    return Said(reply=reply, holds=_compile_when(written.get("when")))
+    return CaseReply(reply=reply, holds=_compile_when(written.get("when")))
 
 
 def _compile_when(when: str | None) -> Callable[[Scope], bool] | None:
@@ -194,8 +194,8 @@ def check_case(suite: Suite, case: Case, graph: Graph) -> list[Issue]:
     family = list(_family(graph))
     states = [(name, state) for flow in family for name, state in flow.spec.states.items()]
     tools = {name for flow in family for name in flow.tools}
-    entrypoints = {state.entrypoint for _, state in states if isinstance(state, Call)}
-    waits = {name for name, state in states if isinstance(state, Wait)}
+    entrypoints = {state.entrypoint for _, state in states if isinstance(state, CallState)}
+    waits = {name for name, state in states if isinstance(state, WaitState)}
     stubs = [((*case.at, "tools", name), name) for name in case.stubs]
     answers = [((*case.at, "answers", index, "state"), one.state) for index, one in enumerate(case.answers)]
     path = [((*case.at, "expect", "path", index), name) for index, name in enumerate(case.expect.path or ())]

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from flowrun.testing.session import Session
+    from flowrun.testing.session import SpecTestSession
     from flowrun.testing.suite import Case, Suite
 
 _SUFFIX = ".test.yaml"
-_SESSION: "pytest.StashKey[Session]" = pytest.StashKey()
+_SESSION: "pytest.StashKey[SpecTestSession]" = pytest.StashKey()
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> "SpecFile | None":
@@ -33,12 +33,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         session.close()
 
 
-def _session(config: pytest.Config) -> "Session":
+def _session(config: pytest.Config) -> "SpecTestSession":
     if _SESSION not in config.stash:
         from flowrun.testing.readers import vllm_reader_here
-        from flowrun.testing.session import Session
+        from flowrun.testing.session import SpecTestSession
 
-        config.stash[_SESSION] = Session(environ=environ, open_reader=vllm_reader_here())
+        config.stash[_SESSION] = SpecTestSession(environ=environ, open_reader=vllm_reader_here())
     return config.stash[_SESSION]
 
 

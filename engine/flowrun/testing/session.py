@@ -24,12 +24,12 @@ from flowrun.spec.model import JSON
 from flowrun.spec.phrases import shorten
 from flowrun.testing.cassettes import CassetteBackend
 from flowrun.testing.clock import VirtualLoop
-from flowrun.testing.compare import Problem, judge
+from flowrun.testing.compare import Problem, compare_run
 from flowrun.testing.coverage import Coverage
 from flowrun.testing.fakes import Script, ScriptedPeople, StubbedFunctions
 from flowrun.testing.load import check_case
 from flowrun.testing.readers import NOT_INSTALLED, Reader, Readers
-from flowrun.testing.suite import Case, RawReply, Said, Suite
+from flowrun.testing.suite import Case, CaseReply, RawReply, Suite
 from flowrun.testing.trace import Trace
 from flowrun.testing.verdict import Conversation, Verdict, explain_error
 
@@ -43,7 +43,7 @@ _SHOWN: Final = 200
 """Of a reply that is left over, so many characters are shown."""
 
 
-class Session:
+class SpecTestSession:
     """Runs tests. ``coverage`` knows what they went through.
 
     Args:
@@ -85,7 +85,7 @@ class Session:
             self._loop.run_until_complete(self._readers.stop())
             self._loop.close()
 
-    def __enter__(self) -> "Session":
+    def __enter__(self) -> "SpecTestSession":
         return self
 
     def __exit__(
@@ -126,7 +126,7 @@ class Session:
         return flow
 
     def _play(self, flow: Flow, case: Case, verdict: Verdict) -> Verdict:
-        play = _Play(flow, case, self._readers, self._loop)
+        play = _TestRun(flow, case, self._readers, self._loop)
         self._loop.run_until_complete(play.run())
         problems = tuple(_masked(problem, flow.secrets) for problem in play.problems())
         self.coverage.add(flow, play.trace)
@@ -141,7 +141,7 @@ class Session:
         )
 
 
-class _Play:
+class _TestRun:
     """One test under way."""
 
     def __init__(self, flow: Flow, case: Case, readers: Readers, loop: VirtualLoop) -> None:
@@ -179,7 +179,7 @@ class _Play:
         if self._stopped is not None:
             yield from explain_error(self._stopped)
             return
-        yield from judge(self._case.expect, self.trace.run, self._functions.calls)
+        yield from compare_run(self._case.expect, self.trace.run, self._functions.calls)
         yield from self._left_over()
 
     def _left_over(self) -> Iterator[Problem]:
@@ -228,7 +228,7 @@ async def _end_others() -> None:
         await asyncio.wait(others, timeout=_PATIENCE)
 
 
-def _bound(said: Said, trace: Trace) -> ScriptedReply:
+def _bound(said: CaseReply, trace: Trace) -> ScriptedReply:
     """Give a reply whose ``when`` looks at the requests of one run and its children."""
     holds = said.holds
     if holds is None:

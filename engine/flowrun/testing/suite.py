@@ -31,7 +31,7 @@ class RawReply(ScriptedReply, frozen=True, kw_only=True):
         return Reply(text=self.text, finish_reason=self.finish_reason or "stop")
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
+class CaseReply(msgspec.Struct, frozen=True, kw_only=True):
     """One of a test's replies; ``holds`` says of a scope with ``request`` whether it is for that one, None for any."""
 
     reply: ScriptedReply
@@ -83,7 +83,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     at: DocumentPath
     profile: str | None = None
     inputs: Mapping[str, JSON] = {}
-    replies: tuple[Said, ...] = ()
+    replies: tuple[CaseReply, ...] = ()
     cassette: Path | None = None
     stubs: Mapping[str, tuple[Stub, ...]] = {}
     answers: tuple[GivenAnswer, ...] = ()

@@ -9,10 +9,10 @@ from itertools import pairwise
 import msgspec
 
 from flowrun.core.events import Event, Notice, StartChild
-from flowrun.core.graph import EndNode, Graph, Node, Way
+from flowrun.core.graph import CompiledRoute, EndNode, Graph, Node
 from flowrun.core.machine import Run, advance, fold
 from flowrun.core.machine.transitions import matches
-from flowrun.spec.model import End
+from flowrun.spec.model import EndState
 from flowrun.templates import Scope
 
 
@@ -85,7 +85,7 @@ def _watched(node: Node, routes: list[tuple[str, int]]) -> Node:
     if isinstance(node, EndNode):
         return node
 
-    def watched(index: int, way: Way) -> Way:
+    def watched(index: int, way: CompiledRoute) -> CompiledRoute:
         def holds(scope: Scope) -> bool:
             taken = way.holds is None or way.holds(scope)
             if taken:
@@ -100,7 +100,7 @@ def _watched(node: Node, routes: list[tuple[str, int]]) -> Node:
 def _catch(graph: Graph, run: Run, source: str, target: str) -> int:
     """Give the index of the catch that led from one state to another."""
     state = graph.spec.states[source]
-    assert not isinstance(state, End)
+    assert not isinstance(state, EndState)
     error = run.error.name if run.error is not None else ""
     leading = [index for index, catch in enumerate(state.catch) if catch.to == target]
     return next((index for index in leading if matches(error, state.catch[index].errors)), leading[0])

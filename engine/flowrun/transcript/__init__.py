@@ -2,10 +2,19 @@
 is called, and nothing is read but the page's own template.
 """
 
-from flowrun.transcript.build import Histories, story_of
+from flowrun.transcript.build import Histories, build_transcript
 from flowrun.transcript.html import render_html
-from flowrun.transcript.model import Story
+from flowrun.transcript.model import Transcript
 from flowrun.transcript.replay import Divergence, render_divergence, replay
 from flowrun.transcript.text import render_text
 
-__all__ = ["Divergence", "Histories", "Story", "render_divergence", "render_html", "render_text", "replay", "story_of"]
+__all__ = [
+    "Divergence",
+    "Histories",
+    "Transcript",
+    "build_transcript",
+    "render_divergence",
+    "render_html",
+    "render_text",
+    "replay",
+]

@@ -7,25 +7,25 @@ import msgspec
 from flowrun.core.events import (
     Answered,
     AskModel,
-    AskPerson,
     CallFunction,
     Effect,
     Event,
     Failed,
     Outcome,
     Replied,
+    RequestInput,
     Returned,
     Sleep,
     StartChild,
 )
 from flowrun.core.messages import Message
 from flowrun.errors import Bug
-from flowrun.transcript.model import Act, Call, CallStatus, Pause, Question, Round
+from flowrun.transcript.model import Activity, CallStatus, FunctionCall, Pause, Question, Round
 
 _replace = msgspec.structs.replace
 
 
-class Asked:
+class PendingActivity:
     """An effect under way, and what came of it."""
 
     __slots__ = ("answer", "began", "begins", "earlier", "effect", "ended", "messages")
@@ -40,7 +40,7 @@ class Asked:
         self.messages: tuple[Message, ...] = ()
 
 
-def act_of(asked: Asked, left: bool, live: bool) -> Act:
+def begin_activity(asked: PendingActivity, left: bool, live: bool) -> Activity:
     """Give an effect that starts no child as it is shown. ``left``: its state was left, so nothing is awaited."""
     effect, answer, times = asked.effect, asked.answer, times_of(asked)
     match effect:
@@ -48,7 +48,7 @@ def act_of(asked: Asked, left: bool, live: bool) -> Act:
             return _round(effect, asked)
         case CallFunction():
             return _call(effect, asked, _call_status(effect, asked, left, live))
-        case AskPerson():
+        case RequestInput():
             given = answer.value if isinstance(answer, Answered) else None
             answered = answer is not None
             return Question(prompt=effect.prompt, schema=effect.schema, answered=answered, answer=given, **times)
@@ -60,13 +60,13 @@ def act_of(asked: Asked, left: bool, live: bool) -> Act:
             assert_never(effect)
 
 
-def times_of(asked: Asked) -> dict[str, Any]:
+def times_of(asked: PendingActivity) -> dict[str, Any]:
     """Give an effect's place in its visit and its times."""
     seconds = None if asked.ended is None else asked.ended - asked.began
     return {"index": getattr(asked.effect, "index", 0), "began": asked.began, "seconds": seconds}
 
 
-def _round(effect: AskModel, asked: Asked) -> Round:
+def _round(effect: AskModel, asked: PendingActivity) -> Round:
     answer = asked.answer
     return Round(
         thread=effect.thread,
@@ -82,8 +82,8 @@ def _round(effect: AskModel, asked: Asked) -> Round:
     )
 
 
-def _call(effect: CallFunction, asked: Asked, status: CallStatus) -> Call:
-    return Call(
+def _call(effect: CallFunction, asked: PendingActivity, status: CallStatus) -> FunctionCall:
+    return FunctionCall(
         tool=effect.tool,
         entrypoint=effect.entrypoint,
         arguments=effect.arguments,
@@ -97,7 +97,7 @@ def _call(effect: CallFunction, asked: Asked, status: CallStatus) -> Call:
     )
 
 
-def _call_status(effect: CallFunction, asked: Asked, left: bool, live: bool) -> CallStatus:
+def _call_status(effect: CallFunction, asked: PendingActivity, left: bool, live: bool) -> CallStatus:
     if asked.answer is not None:
         return "failed" if isinstance(asked.answer, Failed) else "returned"
     if left:

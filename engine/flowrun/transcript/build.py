@@ -8,8 +8,8 @@ import msgspec
 
 from flowrun.core.events import (
     AskModel,
-    Began,
     CallFunction,
+    CallStarted,
     Cancelled,
     ChildEnded,
     Effect,
@@ -24,9 +24,9 @@ from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, advance
 from flowrun.drawing.picture import Kind
 from flowrun.errors import Failure
-from flowrun.spec.model import JSON, End, Map, Parallel, Spec
-from flowrun.transcript.activities import Asked, act_of, times_of
-from flowrun.transcript.model import Act, Attention, Call, Child, Left, Pause, Question, Story, Visit
+from flowrun.spec.model import JSON, EndState, MapState, ParallelState, Spec
+from flowrun.transcript.activities import PendingActivity, begin_activity, times_of
+from flowrun.transcript.model import Activity, Attention, Child, Exit, FunctionCall, Pause, Question, Transcript, Visit
 from flowrun.transcript.observe import Note, catch_of, failure_in, watch
 from flowrun.transcript.status import status_of, totals_of
 
@@ -37,7 +37,9 @@ NONE: Final[Histories] = MappingProxyType({})
 _replace = msgspec.structs.replace
 
 
-def story_of(graph: Graph, recorded: Sequence[Recorded], children: Histories = NONE, *, live: bool = False) -> Story:
+def build_transcript(
+    graph: Graph, recorded: Sequence[Recorded], children: Histories = NONE, *, live: bool = False
+) -> Transcript:
     """Tell what happened in a run that has begun.
 
     Args:
@@ -45,7 +47,7 @@ def story_of(graph: Graph, recorded: Sequence[Recorded], children: Histories = N
         children: what was recorded of its children and theirs, by their ids.
         live: a process drives it right now, so what began and has no result is under way rather than in doubt.
     """
-    teller = _Teller(graph, children, live)
+    teller = _TranscriptBuilder(graph, children, live)
     for entry in recorded:
         teller.tell(entry)
     return teller.story(recorded)
@@ -54,11 +56,11 @@ def story_of(graph: Graph, recorded: Sequence[Recorded], children: Histories = N
 def kind_of(spec: Spec, state: str) -> Kind:
     """Give how a state is drawn: by its type, an end by its status."""
     found = spec.states[state]
-    kind: Kind = found.status if isinstance(found, End) else found.__struct_config__.tag  # type: ignore[assignment]
+    kind: Kind = found.status if isinstance(found, EndState) else found.__struct_config__.tag  # type: ignore[assignment]
     return kind
 
 
-class _Stay:
+class _OpenVisit:
     """A visit under way."""
 
     __slots__ = ("asked", "attempt", "began", "ended", "left", "refused", "sets", "state", "step")
@@ -69,13 +71,13 @@ class _Stay:
         self.attempt = attempt
         self.began = at
         self.ended: float | None = None
-        self.asked: list[Asked] = []
-        self.refused: list[Call] = []
+        self.asked: list[PendingActivity] = []
+        self.refused: list[FunctionCall] = []
         self.sets: dict[str, JSON] = {}
-        self.left: Left | None = None
+        self.left: Exit | None = None
 
 
-class _Teller:
+class _TranscriptBuilder:
     """Follows one run, event by event."""
 
     def __init__(self, graph: Graph, children: Histories, live: bool) -> None:
@@ -85,8 +87,8 @@ class _Teller:
         self._notes: list[Note] = []
         self._watched = watch(graph, self._notes)
         self._run = Run()
-        self._stays: list[_Stay] = []
-        self._open: dict[int, Asked] = {}
+        self._stays: list[_OpenVisit] = []
+        self._open: dict[int, PendingActivity] = {}
         self._heard: dict[str, int] = {}
         self._departed: int | None = None
 
@@ -98,7 +100,7 @@ class _Teller:
 
     def _follow(self, entry: Recorded) -> None:
         event, before = entry.event, self._run
-        if isinstance(event, Began):
+        if isinstance(event, CallStarted):
             self._begin(event, entry.at)
             return
         self._notes.clear()
@@ -112,7 +114,7 @@ class _Teller:
             if not isinstance(effect, Outcome):
                 self._ask(effect, entry.at)
 
-    def _begin(self, event: Began, at: float) -> None:
+    def _begin(self, event: CallStarted, at: float) -> None:
         asked = self._open.get(event.index)
         if asked is not None and event.step == self._run.step:
             asked.begins += 1
@@ -137,7 +139,7 @@ class _Teller:
         return thread[count].role == "assistant" and thread[count].content == event.reply.content
 
     def _ask(self, effect: Effect, at: float) -> None:
-        asked = Asked(effect, at)
+        asked = PendingActivity(effect, at)
         if isinstance(effect, AskModel):
             asked.earlier = self._heard.get(effect.thread, 0)
             asked.messages = tuple(effect.messages[asked.earlier :])
@@ -153,28 +155,28 @@ class _Teller:
         for step, state in enumerate(entered, before.step + 1):
             if self._stays:
                 self._close(self._way(before, event, state, notes), at)
-            self._stays.append(_Stay(state, step, 1, at))
+            self._stays.append(_OpenVisit(state, step, 1, at))
         if after.step > before.step + len(entered):
             failure = failure_in(self._graph, before, event, after.state)
-            self._close(Left(how="retry", to=after.state, failure=failure), at)
-            self._stays.append(_Stay(after.state, after.step, after.attempt, at))
+            self._close(Exit(how="retry", to=after.state, failure=failure), at)
+            self._stays.append(_OpenVisit(after.state, after.step, after.attempt, at))
         if after.outcome is not None and self._stays:
             self._set(notes)
-            self._close(Left(how="end", failure=after.outcome.error), at)
+            self._close(Exit(how="end", failure=after.outcome.error), at)
 
-    def _way(self, before: Run, event: Event, target: str, notes: list[Note]) -> Left:
+    def _way(self, before: Run, event: Event, target: str, notes: list[Note]) -> Exit:
         state = self._stays[-1].state
         route = self._set(notes)
         working = self._graph.spec.states[state]
-        assert not isinstance(working, End)
+        assert not isinstance(working, EndState)
         if route is not None:
-            return Left(how="route", to=target, number=route, when=working.routes[route].when or "")
+            return Exit(how="route", to=target, number=route, when=working.routes[route].when or "")
         failure = failure_in(self._graph, before, event, state)
         number = catch_of(self._graph, state, target, failure)
         if number is None:
-            return Left(how="catch", to=target, failure=failure)
+            return Exit(how="catch", to=target, failure=failure)
         when = ", ".join(working.catch[number].errors) or "any error"
-        return Left(how="catch", to=target, number=number, when=when, failure=failure)
+        return Exit(how="catch", to=target, number=number, when=when, failure=failure)
 
     def _set(self, notes: list[Note]) -> int | None:
         """Take what the current visit noted: the variables that it set, and the route that it took, if it did."""
@@ -186,13 +188,13 @@ class _Teller:
             stay.sets[note.name] = note.value
         return None
 
-    def _close(self, left: Left, at: float) -> None:
+    def _close(self, left: Exit, at: float) -> None:
         stay = self._stays[-1]
         stay.left, stay.ended = left, at
         stay.refused.extend(self._refused(stay, left, at))
         self._open.clear()
 
-    def _refused(self, stay: _Stay, left: Left, at: float) -> Iterator[Call]:
+    def _refused(self, stay: _OpenVisit, left: Exit, at: float) -> Iterator[FunctionCall]:
         """Give the calls that the machine itself answered, as the model is told of them."""
         if left.how != "route" or kind_of(self._graph.spec, stay.state) != "tools":
             return
@@ -200,7 +202,7 @@ class _Teller:
         results: list[dict[str, JSON]] = self._run.results
         for index, result in enumerate(results):
             if result["error"] is not None and result["id"] not in made:
-                yield Call(
+                yield FunctionCall(
                     index=index,
                     began=at,
                     seconds=0.0,
@@ -214,7 +216,7 @@ class _Teller:
 
     # --- the whole ------------------------------------------------------------------------------------------------
 
-    def story(self, recorded: Sequence[Recorded]) -> Story:
+    def story(self, recorded: Sequence[Recorded]) -> Transcript:
         """Give what was told."""
         run, spec = self._run, self._graph.spec
         visits = tuple(map(self._visit, self._stays))
@@ -222,7 +224,7 @@ class _Teller:
         stories = [act.story for act in acts if isinstance(act, Child) and act.story is not None]
         began = recorded[0].at
         attention = () if run.outcome is not None else tuple(self._attention(visits))
-        return Story(
+        return Transcript(
             run=run.id,
             flow=spec.name,
             version=spec.version,
@@ -245,11 +247,11 @@ class _Teller:
                 if isinstance(act, Child) and act.story is not None and act.outcome is None:
                     yield from act.story.attention
                 elif (isinstance(act, Question) and not act.answered) or (
-                    isinstance(act, Call) and act.status == "in_doubt"
+                    isinstance(act, FunctionCall) and act.status == "in_doubt"
                 ):
                     yield Attention(run=self._run.id, step=visit.step, state=visit.state, about=act)
 
-    def _visit(self, stay: _Stay) -> Visit:
+    def _visit(self, stay: _OpenVisit) -> Visit:
         acts = [*(self._act(asked, stay.left is not None) for asked in stay.asked), *stay.refused]
         return Visit(
             state=stay.state,
@@ -263,16 +265,20 @@ class _Teller:
             left=stay.left,
         )
 
-    def _act(self, asked: Asked, left: bool) -> Act:
+    def _act(self, asked: PendingActivity, left: bool) -> Activity:
         effect = asked.effect
-        return self._child(effect, asked, left) if isinstance(effect, StartChild) else act_of(asked, left, self._live)
+        return (
+            self._child(effect, asked, left)
+            if isinstance(effect, StartChild)
+            else begin_activity(asked, left, self._live)
+        )
 
-    def _child(self, effect: StartChild, asked: Asked, left: bool) -> Child:
+    def _child(self, effect: StartChild, asked: PendingActivity, left: bool) -> Child:
         run = f"{self._run.id}.{effect.step}.{effect.index}"  # as the runner names it
         recorded = self._children.get(run)
         story = None
         if recorded:
-            story = story_of(self._graph.flows[effect.flow], recorded, self._children, live=self._live)
+            story = build_transcript(self._graph.flows[effect.flow], recorded, self._children, live=self._live)
             if left and story.outcome is None:
                 story = _replace(story, status="given_up", attention=())
         return Child(
@@ -289,6 +295,6 @@ class _Teller:
 def _label(spec: Spec, effect: StartChild) -> str:
     """Say which of a state's children one is: a branch's name, or an item's number."""
     state = spec.states[effect.state]
-    if isinstance(state, Parallel):
+    if isinstance(state, ParallelState):
         return list(state.branches)[effect.index]
-    return f"item {effect.index}" if isinstance(state, Map) else ""
+    return f"item {effect.index}" if isinstance(state, MapState) else ""

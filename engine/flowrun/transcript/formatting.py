@@ -7,7 +7,7 @@ from typing import Final
 
 from flowrun.core.messages import Usage
 from flowrun.spec.model import JSON
-from flowrun.transcript.model import Attention, Call, Left, Question, Round, Status, Story, Totals, Visit
+from flowrun.transcript.model import Attention, Exit, FunctionCall, Question, Round, Status, Totals, Transcript, Visit
 
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
@@ -72,24 +72,24 @@ def figures(totals: Totals) -> Iterator[str]:
         yield f"{totals.children:,} " + ("child run" if totals.children == 1 else "child runs")
 
 
-def way(left: Left) -> str:
+def describe_exit(left: Exit) -> str:
     """Say why a state was left for another one."""
     if left.how == "catch":
         return f"caught {left.failure.name}" if left.failure is not None else f"caught {left.when}"
     return f"when {left.when}" if left.when else ""
 
 
-def needed(one: Attention, story: Story) -> str:
+def describe_attention(one: Attention, story: Transcript) -> str:
     """Say what somebody has to do something about, in one sentence."""
     where = f"state {one.state}" + (f" of run {one.run}" if one.run != story.run else "")
     match one.about:
         case Question():
             return f"{where} waits for an answer"
-        case Call():
+        case FunctionCall():
             return f"{where} was about to call {one.about.name}, and nobody knows whether it did"
 
 
-def departure(seq: int) -> str:
+def describe_departure(seq: int) -> str:
     """Say that a story is not what happened."""
     return f"from event {seq} on this flowrun goes another way than was recorded: what follows is not what happened"
 
@@ -104,14 +104,14 @@ def pretty(value: JSON) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
 
 
-def known_calls(story: Story) -> frozenset[str]:
+def known_calls(story: Transcript) -> frozenset[str]:
     """Give the ids of the calls that a story shows, so that the messages of their results need not be shown again."""
     acts = (act for visit in story.visits for act in visit.acts)
-    return frozenset(act.call_id for act in acts if isinstance(act, Call) and act.call_id is not None)
+    return frozenset(act.call_id for act in acts if isinstance(act, FunctionCall) and act.call_id is not None)
 
 
-def failure_told(visit: Visit) -> bool:
+def failure_is_shown(visit: Visit) -> bool:
     """Tell whether a visit's failure is that of one of its acts, which is shown there."""
     failure = visit.left.failure if visit.left is not None else None
-    acts = [act.failure for act in visit.acts if isinstance(act, Round | Call) and act.failure is not None]
+    acts = [act.failure for act in visit.acts if isinstance(act, Round | FunctionCall) and act.failure is not None]
     return failure is not None and (failure.name, failure.message) in [(one.name, one.message) for one in acts]

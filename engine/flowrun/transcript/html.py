@@ -25,8 +25,19 @@ from flowrun.drawing.shapes import PATH_STYLE, STYLE
 from flowrun.drawing.svg import draw_svg
 from flowrun.spec.model import JSON
 from flowrun.transcript import formatting
-from flowrun.transcript.model import Act, Attention, Call, Child, Pause, Question, Round, Status, Story, Visit
-from flowrun.transcript.overlay import Walked, anchor, walked
+from flowrun.transcript.model import (
+    Activity,
+    Attention,
+    Child,
+    FunctionCall,
+    Pause,
+    Question,
+    Round,
+    Status,
+    Transcript,
+    Visit,
+)
+from flowrun.transcript.overlay import FlowOverlay, anchor, overlay_runs
 from flowrun.transcript.timeline import bars_of
 from flowrun.unicode import visible
 
@@ -42,10 +53,10 @@ _SHORT: Final = 72
 _TOKEN: Final = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|(-?\b\d[\d.eE+-]*|\btrue\b|\bfalse\b|\bnull\b)')
 
 
-def render_html(graph: Graph, story: Story, *, zone: tzinfo = UTC) -> str:
+def render_html(graph: Graph, story: Transcript, *, zone: tzinfo = UTC) -> str:
     """Write a story as a page. ``graph`` is the one that it was told with."""
     style, script = _style(), _part("page.js")
-    flows = walked(graph, story)
+    flows = overlay_runs(graph, story)
     drawings = [_Drawing(flow, number) for number, flow in enumerate(flows)]
     bars, cuts = bars_of(story)
     page = _templates().get_template("page.html.jinja")
@@ -68,7 +79,7 @@ def render_html(graph: Graph, story: Story, *, zone: tzinfo = UTC) -> str:
 class _Drawing:
     """A flow's drawing in the page."""
 
-    def __init__(self, flow: Walked, number: int) -> None:
+    def __init__(self, flow: FlowOverlay, number: int) -> None:
         self.number = number
         self.name = flow.name
         self.runs = len(flow.stories)
@@ -112,24 +123,24 @@ def _templates() -> Environment:
         "moment": formatting.moment,
         "tokens": formatting.tokens,
         "status_words": formatting.status_words,
-        "way": formatting.way,
+        "way": formatting.describe_exit,
         "pretty": formatting.pretty,
         "json": _json,
         "arguments": _arguments,
         "is_long": _is_long,
         "beginning": _beginning,
-        "kind": lambda act: type(act).__name__.lower(),
+        "kind": lambda act: act.__struct_config__.tag,
         "percent": lambda share: f"{100 * share:.3f}%",
     }
     environment.globals |= {
         "anchor": anchor,
         "counted": formatting.counted,
-        "departure": formatting.departure,
+        "departure": formatting.describe_departure,
         "figures": formatting.figures,
-        "needed": formatting.needed,
+        "needed": formatting.describe_attention,
         "gist": _gist,
         "known_calls": formatting.known_calls,
-        "failure_told": formatting.failure_told,
+        "failure_told": formatting.failure_is_shown,
         "attention_anchor": _attention_anchor,
         "look_of": _look_of,
         "ended": _ended,
@@ -194,14 +205,14 @@ def _gist(visit: Visit) -> str:
     return " · ".join(filter(None, (_gist_of(act) for act in visit.acts[:4]))) + (" · …" if len(visit.acts) > 4 else "")
 
 
-def _gist_of(act: Act) -> str:
+def _gist_of(act: Activity) -> str:
     match act:
         case Round():
             if act.reply is None:
                 return act.failure.name if act.failure is not None else "no reply yet"
             calls = ", ".join(call.name for call in act.reply.tool_calls)
             return f"calls {calls}" if calls else shorten(act.reply.content or "", 90)
-        case Call():
+        case FunctionCall():
             return act.name
         case Question():
             return "answered" if act.answered else shorten(act.prompt, 90)
@@ -222,7 +233,7 @@ def _attention_anchor(one: Attention) -> str:
     return f"{one.run}/{one.step}"
 
 
-def _look_of(visit: Visit, story: Story) -> str:
+def _look_of(visit: Visit, story: Transcript) -> str:
     """Say what is special about a visit, for its looks."""
     if visit.left is None:
         return "paused" if story.status in ("waiting", "needs_attention") else "under-way"

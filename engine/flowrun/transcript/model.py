@@ -24,7 +24,7 @@ about to be made, nobody knows whether it was, and to make it again might do har
 """
 
 
-class _Act(msgspec.Struct, frozen=True, kw_only=True, tag=str.lower, tag_field="kind"):
+class _Activity(msgspec.Struct, frozen=True, kw_only=True, tag=str.lower, tag_field="kind"):
     """Base of what a visit asks of the world. ``seconds`` is None if it has not ended, or never did."""
 
     index: int = 0
@@ -32,7 +32,7 @@ class _Act(msgspec.Struct, frozen=True, kw_only=True, tag=str.lower, tag_field="
     seconds: float | None = None
 
 
-class Round(_Act, frozen=True, kw_only=True):
+class Round(_Activity, frozen=True, kw_only=True):
     """A reply asked of a model. ``messages`` are those that no earlier round on the thread had shown it.
 
     ``earlier`` counts the others. The tokens of messages and replies are left out.
@@ -49,7 +49,7 @@ class Round(_Act, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
-class Call(_Act, frozen=True, kw_only=True):
+class FunctionCall(_Activity, frozen=True, kw_only=True, tag="call"):
     """A Python function called; ``tool`` is its name if the model chose it. ``begins`` counts the intents written."""
 
     tool: str | None
@@ -68,7 +68,7 @@ class Call(_Act, frozen=True, kw_only=True):
         return self.tool or self.entrypoint
 
 
-class Question(_Act, frozen=True, kw_only=True):
+class Question(_Activity, frozen=True, kw_only=True):
     """A person asked. ``answer`` counts only if ``answered``."""
 
     prompt: str
@@ -77,14 +77,14 @@ class Question(_Act, frozen=True, kw_only=True):
     answer: JSON = None
 
 
-class Pause(_Act, frozen=True, kw_only=True):
+class Pause(_Activity, frozen=True, kw_only=True):
     """A rest before another attempt, ``planned`` seconds and up to the share ``jitter`` of it more."""
 
     planned: float
     jitter: float
 
 
-class Child(_Act, frozen=True, kw_only=True):
+class Child(_Activity, frozen=True, kw_only=True):
     """A sub-flow started. ``story`` is None if nothing was recorded of it; ``outcome`` as its parent was told."""
 
     run: str
@@ -92,13 +92,13 @@ class Child(_Act, frozen=True, kw_only=True):
     label: str
     inputs: Mapping[str, JSON]
     outcome: Outcome | None = None
-    story: "Story | None" = None
+    story: "Transcript | None" = None
 
 
-Act = Round | Call | Question | Pause | Child
+Activity = Round | FunctionCall | Question | Pause | Child
 
 
-class Left(msgspec.Struct, frozen=True, kw_only=True):
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """How a visit ended.
 
     ``route`` and ``catch`` lead ``to`` another state by the way of that ``number`` (from 0), on the condition ``when``;
@@ -121,9 +121,9 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     began: float
     seconds: float | None
-    acts: tuple[Act, ...]
+    acts: tuple[Activity, ...]
     sets: Mapping[str, JSON]
-    left: Left | None
+    left: Exit | None
 
 
 class Attention(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +132,7 @@ class Attention(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     step: int
     state: str
-    about: Question | Call
+    about: Question | FunctionCall
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,7 +154,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Story(msgspec.Struct, frozen=True, kw_only=True):
+class Transcript(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run. ``seconds`` are those from its first event to the last one of it or its children.
 
     ``departed`` is the place of the first event after which the machine is in another state than was recorded, because

@@ -3,10 +3,10 @@
 import msgspec
 
 from flowrun.core.events import Event
-from flowrun.core.graph import EndNode, Graph, Node, Way
+from flowrun.core.graph import CompiledRoute, EndNode, Graph, Node
 from flowrun.core.machine import Run, advance
 from flowrun.errors import Failure
-from flowrun.spec.model import JSON, End
+from flowrun.spec.model import JSON, EndState
 from flowrun.templates import Evaluator, Scope
 
 
@@ -29,7 +29,7 @@ def _watched(node: Node, notes: list[Note]) -> Node:
     if isinstance(node, EndNode):
         return node
 
-    def watched_way(index: int, way: Way) -> Way:
+    def watched_way(index: int, way: CompiledRoute) -> CompiledRoute:
         def holds(scope: Scope) -> bool:
             taken = way.holds is None or way.holds(scope)
             if taken:
@@ -66,7 +66,7 @@ def failure_in(graph: Graph, run: Run, event: Event, state: str) -> Failure | No
 def catch_of(graph: Graph, state: str, target: str, failure: Failure | None) -> int | None:
     """Give the number of the catch that led from one state to another; None if none did, so nobody can say."""
     node = graph.spec.states[state]
-    assert not isinstance(node, End)
+    assert not isinstance(node, EndState)
     name = failure.name if failure is not None else ""
     leading = [index for index, catch in enumerate(node.catch) if catch.to == target]
     return next((index for index in leading if _names(node.catch[index].errors, name)), next(iter(leading), None))

@@ -7,15 +7,15 @@ import msgspec
 
 from flowrun.core.graph import Graph
 from flowrun.drawing.picture import Arrow, Box, Mark, Picture, picture_of
-from flowrun.transcript.model import Child, Story, Visit
+from flowrun.transcript.model import Child, Transcript, Visit
 
 
-class Walked(msgspec.Struct, frozen=True, kw_only=True):
+class FlowOverlay(msgspec.Struct, frozen=True, kw_only=True):
     """A flow, and all the runs of it that belong to a run. ``name`` is how its parent refers to it."""
 
     name: str
     graph: Graph
-    stories: tuple[Story, ...]
+    stories: tuple[Transcript, ...]
 
     def picture(self) -> Picture:
         """Give the picture; a visited state links to its first visit."""
@@ -32,19 +32,19 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def walked(graph: Graph, story: Story) -> list[Walked]:
+def overlay_runs(graph: Graph, story: Transcript) -> list[FlowOverlay]:
     """Give a run's flow, and each sub-flow that it started with all of its runs together."""
-    found: dict[int, tuple[str, Graph, list[Story]]] = {}
+    found: dict[int, tuple[str, Graph, list[Transcript]]] = {}
     _gather("", graph, story, found)
-    return [Walked(name=name, graph=flow, stories=tuple(stories)) for name, flow, stories in found.values()]
+    return [FlowOverlay(name=name, graph=flow, stories=tuple(stories)) for name, flow, stories in found.values()]
 
 
-def anchor(story: Story, visit: Visit) -> str:
+def anchor(story: Transcript, visit: Visit) -> str:
     """Give the id of a visit in a page."""
     return f"{story.run}/{visit.step}"
 
 
-def _gather(name: str, graph: Graph, story: Story, found: dict[int, tuple[str, Graph, list[Story]]]) -> None:
+def _gather(name: str, graph: Graph, story: Transcript, found: dict[int, tuple[str, Graph, list[Transcript]]]) -> None:
     found.setdefault(id(graph), (name, graph, []))[2].append(story)
     for visit in story.visits:
         for act in visit.acts:
@@ -57,7 +57,7 @@ def _taken(visit: Visit) -> Iterator[tuple[str, str, int]]:
         yield visit.state, visit.left.how, visit.left.number
 
 
-def _marks(stories: Iterable[Story]) -> Iterator[tuple[str, Mark]]:
+def _marks(stories: Iterable[Transcript]) -> Iterator[tuple[str, Mark]]:
     for story in stories:
         for last in story.visits[-1:]:
             if story.outcome is not None and story.outcome.error is not None:

@@ -13,12 +13,12 @@ import msgspec
 
 from flowrun.core.events import (
     AskModel,
-    AskPerson,
     CallFunction,
     ChildEnded,
     Effect,
     Outcome,
     Recorded,
+    RequestInput,
     Sleep,
     StartChild,
     Started,
@@ -105,7 +105,7 @@ class _Replay:
                     run=was.run.id,
                     seq=entry.seq,
                     at=entry.at,
-                    event=type(event).__name__,
+                    event=str(event.__struct_config__.tag),
                     state=before.state,
                     step=before.step,
                     differences=found,
@@ -165,7 +165,7 @@ _NAMES: Mapping[type[Effect], str] = {
     AskModel: "a round",
     CallFunction: "a call",
     StartChild: "a sub-flow",
-    AskPerson: "a question",
+    RequestInput: "a question",
     Sleep: "a pause",
     Outcome: "the end",
 }
@@ -187,7 +187,7 @@ _COMPARED: Mapping[type[Effect], tuple[tuple[str, str], ...]] = {
         ("timeout", "timeout"),
     ),
     StartChild: (("flow", "flow"), ("inputs", "inputs")),
-    AskPerson: (("prompt", "question"), ("schema", "schema")),
+    RequestInput: (("prompt", "question"), ("schema", "schema")),
     Sleep: (("seconds", "pause"), ("jitter", "jitter")),
     Outcome: (("status", "status"), ("output", "output"), ("error", "error")),
 }

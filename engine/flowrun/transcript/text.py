@@ -12,20 +12,20 @@ from flowrun.errors import Failure
 from flowrun.spec.model import JSON
 from flowrun.transcript.formatting import (
     counted,
-    departure,
+    describe_attention,
+    describe_departure,
+    describe_exit,
     duration,
-    failure_told,
+    failure_is_shown,
     figures,
     known_calls,
     moment,
-    needed,
     one_line,
     pretty,
     status_words,
     tokens,
-    way,
 )
-from flowrun.transcript.model import Act, Call, Child, Pause, Question, Round, Status, Story, Visit
+from flowrun.transcript.model import Activity, Child, FunctionCall, Pause, Question, Round, Status, Transcript, Visit
 from flowrun.unicode import printable_line
 
 _STYLES: Final = {
@@ -48,7 +48,7 @@ _CHILDREN: Final = 3
 
 
 def render_text(
-    story: Story, *, coloured: bool = False, width: int = 100, whole: bool = False, zone: tzinfo = UTC
+    story: Transcript, *, coloured: bool = False, width: int = 100, whole: bool = False, zone: tzinfo = UTC
 ) -> str:
     """Write a story. ``whole`` shows long texts and threads from their beginning, else they are cut to ``width``."""
     return "\n".join(line.rstrip() for line in _Writer(coloured, width, whole, zone).story(story)) + "\n"
@@ -60,7 +60,7 @@ class _Writer:
     def __init__(self, coloured: bool, width: int, whole: bool, zone: tzinfo) -> None:
         self._coloured, self._width, self._whole, self._zone = coloured, width, whole, zone
 
-    def story(self, story: Story) -> Iterator[str]:
+    def story(self, story: Transcript) -> Iterator[str]:
         """Write a run: what it is, its visits, how it ended."""
         status = self._styled(status_words(story.status), _STATUS_STYLE.get(story.status, "yellow"))
         flow, run = printable_line(f"{story.flow} {story.version}"), printable_line(story.run)
@@ -69,10 +69,10 @@ class _Writer:
         yield self._styled(" · ".join(took), "dim")
         yield from self._course(story)
 
-    def _course(self, story: Story) -> Iterator[str]:
+    def _course(self, story: Transcript) -> Iterator[str]:
         """Write what a run was given, its visits, and how it ended."""
         if story.departed is not None:
-            yield self._styled(f"! {departure(story.departed)}", "red")
+            yield self._styled(f"! {describe_departure(story.departed)}", "red")
         yield from self._values("inputs", story.inputs)
         known = set() if self._whole else known_calls(story)
         for visit in story.visits:
@@ -81,14 +81,14 @@ class _Writer:
         yield ""
         yield from self._end(story)
 
-    def _end(self, story: Story) -> Iterator[str]:
+    def _end(self, story: Transcript) -> Iterator[str]:
         outcome = story.outcome
         if outcome is not None and outcome.error is not None:
             yield self._failure(outcome.error, "failed" if outcome.status == "failed" else outcome.status)
         if outcome is not None and (outcome.status == "succeeded" or outcome.output is not None):
             yield from self._block("output", outcome.output)
         for one in story.attention:
-            yield self._styled(f"! {printable_line(needed(one, story))}", "yellow")
+            yield self._styled(f"! {printable_line(describe_attention(one, story))}", "yellow")
         if outcome is None and not story.attention and story.status != "given_up":
             yield self._styled(f"it has not ended: {status_words(story.status)}", "yellow")
 
@@ -103,19 +103,19 @@ class _Writer:
             yield f"     {self._styled('set', 'dim')} {name} = {self._line(one_line(value), len(name) + 12)}"
         if visit.left is None:
             return
-        if visit.left.failure is not None and visit.left.how != "end" and not failure_told(visit):
+        if visit.left.failure is not None and visit.left.how != "end" and not failure_is_shown(visit):
             yield f"     {self._failure(visit.left.failure, 'failed')}"
         if visit.left.how == "retry":
             yield "     → another attempt"
         elif visit.left.how != "end":
-            why = way(visit.left)
+            why = describe_exit(visit.left)
             yield f"     → {visit.left.to}" + (self._styled(f"  {printable_line(why)}", "dim") if why else "")
 
-    def _act(self, act: Act, visit: Visit, known: Set[str]) -> Iterator[str]:
+    def _act(self, act: Activity, visit: Visit, known: Set[str]) -> Iterator[str]:
         match act:
             case Round():
                 yield from self._round(act, known)
-            case Call():
+            case FunctionCall():
                 yield from self._call(act)
             case Question():
                 yield from self._said("asks", "yellow", act.prompt)
@@ -156,7 +156,7 @@ class _Writer:
         for call in message.tool_calls:
             yield f"{self._styled(label, style)}  calls {self._line(f'{call.name}({call.arguments})', 24)}"
 
-    def _call(self, call: Call) -> Iterator[str]:
+    def _call(self, call: FunctionCall) -> Iterator[str]:
         took = f"  ({duration(call.seconds)})" if call.seconds is not None and call.status != "refused" else ""
         made = self._line(f"{call.name}({', '.join(_arguments(call.arguments))})", 14)
         yield f"{self._styled(made, 'magenta')}{took}"

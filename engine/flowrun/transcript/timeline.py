@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from flowrun.transcript.model import Act, Call, Child, Pause, Question, Round, Story
+from flowrun.transcript.model import Activity, Child, FunctionCall, Pause, Question, Round, Transcript
 from flowrun.transcript.overlay import anchor
 
 _IDLE: Final = 0.12
@@ -60,11 +60,11 @@ class Scale:
         return 1.0
 
 
-def bars_of(story: Story) -> tuple[list[Bar], list[float]]:
+def bars_of(story: Transcript) -> tuple[list[Bar], list[float]]:
     """Give a run's bars in the order of its steps, children below the state that started them; and the line's cuts."""
     end = story.began + story.seconds
     acts = list(_acts(story, 0))
-    busy = [(act.began, _end(act, end)) for _, _, act, _ in acts if isinstance(act, Round | Call)]
+    busy = [(act.began, _end(act, end)) for _, _, act, _ in acts if isinstance(act, Round | FunctionCall)]
     scale = Scale(busy, story.began, end)
     bars = []
     for kind, label, act, (place, depth) in acts:
@@ -84,21 +84,21 @@ def bars_of(story: Story) -> tuple[list[Bar], list[float]]:
     return bars, scale.cuts
 
 
-def _end(act: Act, end: float) -> float:
+def _end(act: Activity, end: float) -> float:
     """Give when something ended; what did not reaches to the end of the line, unless its state was left."""
     if act.seconds is not None:
         return act.began + act.seconds
-    return act.began if isinstance(act, Call) and act.status in ("given_up", "open") else end
+    return act.began if isinstance(act, FunctionCall) and act.status in ("given_up", "open") else end
 
 
-def _acts(story: Story, depth: int) -> Iterator[tuple[str, str, Act, tuple[str, int]]]:
+def _acts(story: Transcript, depth: int) -> Iterator[tuple[str, str, Activity, tuple[str, int]]]:
     for visit in story.visits:
         place = (anchor(story, visit), depth)
         for act in visit.acts:
             match act:
                 case Round():
                     yield "chat", visit.state, act, place
-                case Call():
+                case FunctionCall():
                     if act.status != "refused":
                         yield ("failed" if act.failure is not None else visit.type), act.name, act, place
                 case Question():

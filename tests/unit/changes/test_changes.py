@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flowrun.changes import Change, Side, Verdict, classify, classify_sides, judge
+from flowrun.changes import Change, Side, VersionVerdict, classify, classify_sides, judge_version
 from flowrun.changes.schemas import compare_schemas
 from flowrun.spec import parse_text
 from flowrun.spec.model import Spec
@@ -338,8 +338,8 @@ def test_profiles_and_references_to_the_environment(old: str, new: str, expected
 
 
 def test_a_verdict_says_which_version_would_do() -> None:
-    verdict = judge("1.2.3", "1.2.4", [Change(impact="breaking", path=("inputs", "a"), what="input removed")])
-    assert verdict == Verdict(old="1.2.3", new="1.2.4", impact="breaking", raised_enough=False, needed="2.0.0")
+    verdict = judge_version("1.2.3", "1.2.4", [Change(impact="breaking", path=("inputs", "a"), what="input removed")])
+    assert verdict == VersionVerdict(old="1.2.3", new="1.2.4", impact="breaking", raised_enough=False, needed="2.0.0")
     assert verdict.sentence == "version 1.2.3 -> 1.2.4: a breaking change needs 2.0.0"
 
 
@@ -357,7 +357,7 @@ def test_a_verdict_says_which_version_would_do() -> None:
     ],
 )
 def test_what_each_impact_asks_for(old: str, impact: Any, needed: str) -> None:
-    assert judge(old, old, [Change(impact=impact, path=(), what="changed")]).needed == needed
+    assert judge_version(old, old, [Change(impact=impact, path=(), what="changed")]).needed == needed
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_what_each_impact_asks_for(old: str, impact: Any, needed: str) -> None:
 )
 def test_versions_are_raised_enough_or_not(old: str, new: str, impact: Any, enough: bool) -> None:
     found = [] if impact is None else [Change(impact=impact, path=(), what="changed")]
-    assert judge(old, new, found).raised_enough is enough
+    assert judge_version(old, new, found).raised_enough is enough
 
 
 def test_a_spec_equals_itself() -> None:

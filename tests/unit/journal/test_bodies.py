@@ -8,7 +8,7 @@ import pytest
 
 from flowrun.core.events import (
     Answered,
-    Began,
+    CallStarted,
     Cancelled,
     ChildEnded,
     Event,
@@ -34,7 +34,7 @@ EVENTS: list[Event] = [
     Started(run="r", inputs=VALUE, max_rounds=3, max_steps=9),
     Replied(step=1, reply=Reply(content="c", reasoning="r", tool_calls=CALLS, usage=Usage(prompt_tokens=7), text="t")),
     Replied(step=1, reply=Reply(invalid_call="no JSON", finish_reason="length")),
-    Began(step=2, index=3),
+    CallStarted(step=2, index=3),
     Returned(step=2, index=3, value=VALUE),
     Failed(step=2, index=1, failure=Failure(name="tool.failed", message="it broke", state="ask")),
     ChildEnded(step=3, outcome=Outcome(status="succeeded", output=VALUE), rounds=2, steps=5),

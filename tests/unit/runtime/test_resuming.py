@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from flowrun.backends.scripted import ScriptedBackend
-from flowrun.core.events import AskModel, AskPerson, Began, CallFunction, Cancelled, Event, Outcome, Returned
+from flowrun.core.events import AskModel, CallFunction, CallStarted, Cancelled, Event, Outcome, RequestInput, Returned
 from flowrun.core.graph import Graph
 from flowrun.core.messages import Reply, ToolCall
-from flowrun.errors import NobodyAnswers
+from flowrun.errors import NoResponderError
 from flowrun.functions.python import PythonFunctions
-from flowrun.runtime.runner import Again, Decide, Done, Result, Runner
+from flowrun.runtime.runner import AssumeDone, CallAgain, Resolve, Result, Runner
 from flowrun.spec.model import JSON
 from flowrun.testing.memory_journal import MemoryJournal
 from tests.flows import ADD, AGENT, graph_of
@@ -49,9 +49,9 @@ class Sayer:
     def __init__(self, value: JSON) -> None:
         self.value = value
 
-    async def answer(self, effect: AskPerson) -> JSON:
+    async def answer(self, effect: RequestInput) -> JSON:
         if self.value is None:
-            raise NobodyAnswers
+            raise NoResponderError
         return self.value
 
 
@@ -79,7 +79,7 @@ class World:
         texts = ('{"a": 1, "b": 2}', '{"a": 3, "b": 4}')
         return Reply(tool_calls=tuple(ToolCall(id="", name="add", arguments=text) for text in texts))
 
-    def runner(self, journal: MemoryJournal, *, says: JSON = True, decide: Decide | None = None) -> Runner:
+    def runner(self, journal: MemoryJournal, *, says: JSON = True, decide: Resolve | None = None) -> Runner:
         return Runner(
             backends={"default": ScriptedBackend.from_function(self.reply)},
             functions=PythonFunctions({"tools.numbers:add": self.add, "tools.numbers:square": self.square}),
@@ -112,13 +112,13 @@ def test_wherever_it_crashes_a_run_ends_as_it_would_have(count: int) -> None:
     journal, world = JOURNAL.cut(count), World()
     seen: list[CallFunction] = []
 
-    def again(call: CallFunction) -> Again:
+    def again(call: CallFunction) -> CallAgain:
         seen.append(call)
-        return Again()
+        return CallAgain()
 
     result = resume(journal, world, decide=again)
     assert result.run.outcome == EXPECTED
-    begun = Counter(_place(run, event) for run, event in _events(JOURNAL.cut(count)) if isinstance(event, Began))
+    begun = Counter(_place(run, event) for run, event in _events(JOURNAL.cut(count)) if isinstance(event, CallStarted))
     returned = Counter(_place(run, event) for run, event in _events(JOURNAL.cut(count)) if isinstance(event, Returned))
     assert Counter(f"{call.run} {call.step} {call.index}" for call in seen) == begun - returned
     assert set(world.done.values()) <= {1}
@@ -128,7 +128,7 @@ def test_wherever_it_crashes_a_run_ends_as_it_would_have(count: int) -> None:
 @pytest.mark.parametrize("count", range(1, len(JOURNAL.order) + 1))
 def test_what_is_written_down_is_not_done_again(count: int) -> None:
     world = World()
-    resume(JOURNAL.cut(count), world, decide=lambda call: Again())
+    resume(JOURNAL.cut(count), world, decide=lambda call: CallAgain())
     before = [event for _, event in _events(JOURNAL.cut(count))]
     answered = Counter(type(event).__name__ for event in before)
     whole = Counter(type(event).__name__ for _, event in _events(JOURNAL))
@@ -141,7 +141,7 @@ def _events(journal: MemoryJournal) -> list[tuple[str, Event]]:
     return [(run, one.event) for run, kept in journal.kept.items() for one in kept]
 
 
-def _place(run: str, event: Began | Returned) -> str:
+def _place(run: str, event: CallStarted | Returned) -> str:
     return f"{run} {event.step} {event.index}"
 
 
@@ -157,24 +157,24 @@ def cut_after(is_last: Callable[[str, Event], bool]) -> MemoryJournal:
 
 
 def test_a_call_in_doubt_stops_the_run() -> None:
-    journal, world = cut_after(lambda run, event: isinstance(event, Began)), World()
+    journal, world = cut_after(lambda run, event: isinstance(event, CallStarted)), World()
     result = resume(journal, world)
     assert [(call.tool, call.arguments) for call in result.doubtful] == [("add", {"a": 1, "b": 2})]
     assert (result.run.outcome, journal.statuses["r"], world.done) == (None, "needs_attention", Counter())
-    assert resume(journal, world, decide=lambda call: Again()).run.outcome == EXPECTED
+    assert resume(journal, world, decide=lambda call: CallAgain()).run.outcome == EXPECTED
 
 
 def test_a_call_in_doubt_of_a_child_stops_its_parent_too() -> None:
-    journal, world = cut_after(lambda run, event: run == "r.4.1" and isinstance(event, Began)), World()
+    journal, world = cut_after(lambda run, event: run == "r.4.1" and isinstance(event, CallStarted)), World()
     result = resume(journal, world)
     assert {call.run for call in result.doubtful} >= {"r.4.1"}
     assert (journal.statuses["r"], journal.statuses["r.4.1"]) == ("needs_attention", "needs_attention")
-    assert resume(journal, world, decide=lambda call: Again()).run.outcome == EXPECTED
+    assert resume(journal, world, decide=lambda call: CallAgain()).run.outcome == EXPECTED
 
 
 def test_what_somebody_knows_of_a_call_in_doubt_is_taken_for_its_value() -> None:
-    journal, world = cut_after(lambda run, event: isinstance(event, Began)), World()
-    result = resume(journal, world, decide=lambda call: Done(3) if call.run == "r" else None)
+    journal, world = cut_after(lambda run, event: isinstance(event, CallStarted)), World()
+    result = resume(journal, world, decide=lambda call: AssumeDone(3) if call.run == "r" else None)
     assert result.run.outcome == EXPECTED
     assert "1 + 2" not in world.done
     assert [message.content for message in result.run.threads["main"]][2:4] == ["3", "7"]
@@ -183,7 +183,7 @@ def test_what_somebody_knows_of_a_call_in_doubt_is_taken_for_its_value() -> None
 def test_a_function_that_may_be_called_twice_is_never_in_doubt() -> None:
     journal, world = MemoryJournal(), World()
     asyncio.run(world.runner(journal).run(graph(idempotent=True), QUESTION, run_id="r"))
-    assert not [event for event in journal.all_events("r") if isinstance(event, Began)]
+    assert not [event for event in journal.all_events("r") if isinstance(event, CallStarted)]
     cut = journal.cut(2)
     result = asyncio.run(world.runner(cut).resume(graph(idempotent=True), "r"))
     assert result.run.outcome == EXPECTED
@@ -261,7 +261,7 @@ def test_a_run_under_way_is_cancelled() -> None:
 def test_nothing_is_done_after_an_event_that_could_not_be_kept() -> None:
     class Full(MemoryJournal):
         async def append(self, run: str, event: Event, **place: Any) -> None:
-            if isinstance(event, Began):
+            if isinstance(event, CallStarted):
                 raise OSError("No space left on device")
             await super().append(run, event, **place)
 

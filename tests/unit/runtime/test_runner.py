@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from flowrun.backends.scripted import ScriptedBackend, ScriptedCall, ScriptedReply
-from flowrun.core.events import AskPerson, Began, Event, Notice, Outcome, Replied, Returned, Started
+from flowrun.core.events import CallStarted, Event, Notice, Outcome, Replied, RequestInput, Returned, Started
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, fold
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.core.ports import Journal, Observer
-from flowrun.core.tool_context import Call, current_call
+from flowrun.core.tool_context import ToolContext, current_call
 from flowrun.errors import Failure
 from flowrun.functions.python import PythonFunctions
 from flowrun.runtime.runner import Runner
@@ -65,7 +65,9 @@ def test_an_agent(function: Callable[..., Any]) -> None:
     assert run.outcome == Outcome(status="succeeded", output={"answer": "5 and 9"})
     assert [message.content for message in run.threads["main"]] == ["2 + 3?", None, "5", "9", "5 and 9"]
     events = journal.all_events("r1")
-    assert Counter(map(type, events)) == Counter([Started, Replied, Began, Returned, Began, Returned, Replied])
+    assert Counter(map(type, events)) == Counter(
+        [Started, Replied, CallStarted, Returned, CallStarted, Returned, Replied]
+    )
     assert fold(graph, events).run == run
 
 
@@ -79,7 +81,7 @@ def test_an_event_is_kept_before_what_follows_from_it() -> None:
 
     replies = [ScriptedReply(tool_calls=(add_call(2, 3),)), ScriptedReply(content="5")]
     run_flow(graph_of(ADD, AGENT), replies, {"tools.numbers:add": noting}, journal=journal)
-    assert seen == [Started, Replied, Began]
+    assert seen == [Started, Replied, CallStarted]
 
 
 def test_observers_are_told_of_everything() -> None:
@@ -261,7 +263,7 @@ async def done() -> str:
 class Saying:
     """Answers every question alike."""
 
-    async def answer(self, effect: AskPerson) -> Any:
+    async def answer(self, effect: RequestInput) -> Any:
         return True
 
 
@@ -281,7 +283,7 @@ def test_people(people: Saying | None, outcome: Outcome | None, asked: list[tupl
 
 
 def test_a_function_knows_which_call_it_is() -> None:
-    calls: list[Call] = []
+    calls: list[ToolContext] = []
 
     async def note(a: int, b: int) -> int:
         calls.append(current_call())
@@ -298,7 +300,7 @@ def test_a_function_knows_which_call_it_is() -> None:
     replies = [ScriptedReply(tool_calls=(add_call(2, 3),)), ScriptedReply(content="5")]
     run = run_flow(graph_of(ADD, flow), replies, {"tools.numbers:add": note})
     assert run.status == "succeeded"
-    first = Call(run="r1", state="act", tool="add", attempt=1, key="r1/2/0")
-    assert calls == [first, *[Call(run="r1", state="act", tool="add", attempt=2, key="r1/2/0")] * 2]
+    first = ToolContext(run="r1", state="act", tool="add", attempt=1, key="r1/2/0")
+    assert calls == [first, *[ToolContext(run="r1", state="act", tool="add", attempt=2, key="r1/2/0")] * 2]
     with pytest.raises(LookupError, match="no tool of a flow"):
         current_call()

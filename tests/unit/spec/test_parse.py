@@ -4,7 +4,19 @@ import pytest
 
 from flowrun.errors import SpecError
 from flowrun.spec import parse_text
-from flowrun.spec.model import Branch, Chat, End, Limits, MessageTemplate, Model, Retry, Route, Seconds, Spec, Tools
+from flowrun.spec.model import (
+    ChatState,
+    EndState,
+    Limits,
+    MessageTemplate,
+    Model,
+    Retry,
+    Route,
+    RouteState,
+    Seconds,
+    Spec,
+    ToolsState,
+)
 from flowrun.spec.parse import parse_duration
 from tests.unit.spec.specs import spec_text, told
 
@@ -18,9 +30,9 @@ def test_a_flow_without_states_is_chat_and_tools_until_a_reply_without_calls() -
         threads={"main": (MessageTemplate(role="user", content="hi"),)},
         start="ask",
         states={
-            "ask": Chat(routes=(Route(when="reply.tool_calls", to="use_tools"), Route(to="done"))),
-            "use_tools": Tools(routes=(Route(to="ask"),)),
-            "done": End(output={"answer": "{{ reply.content }}"}),
+            "ask": ChatState(routes=(Route(when="reply.tool_calls", to="use_tools"), Route(to="done"))),
+            "use_tools": ToolsState(routes=(Route(to="ask"),)),
+            "done": EndState(output={"answer": "{{ reply.content }}"}),
         },
     )
 
@@ -46,7 +58,7 @@ def test_shorthands_are_kept_beside_what_they_are_short_for() -> None:
         models={"other": Model(name="b"), "default": Model(name="a")},
         threads={"critic": (), "main": ()},
         start="first",
-        states={"first": Branch(routes=(Route(to="last"),)), "last": End()},
+        states={"first": RouteState(routes=(Route(to="last"),)), "last": EndState()},
     )
 
 
@@ -80,7 +92,7 @@ def test_a_count_may_be_written_with_a_point() -> None:
     ).spec
     state = spec.states["b"]
     assert spec.limits == Limits(max_rounds=8, timeout=Seconds(2.5))
-    assert isinstance(state, Chat)
+    assert isinstance(state, ChatState)
     assert state.retry == Retry(max_attempts=2, jitter=0)
 
 

@@ -17,7 +17,7 @@ from flowrun.runtime.runner import Runner
 from flowrun.testing.cassettes import RecordingBackend, begin_cassette, load_cassette
 from flowrun.testing.load import load_suite
 from flowrun.testing.readers import Reader
-from flowrun.testing.session import Session
+from flowrun.testing.session import SpecTestSession
 from flowrun.testing.verdict import Verdict, render_problem
 from tests.unit.testing.flows import SPEC, write_tests
 
@@ -76,7 +76,7 @@ def record(folder: Path, backend: ScriptedBackend) -> Path:
 def replay(file: Path, open_reader: Callable[[BoundModel], Reader] | None = None) -> list[Verdict]:
     """Run every test of a file."""
     suite = load_suite(file)
-    with Session(open_reader=open_reader) as session:
+    with SpecTestSession(open_reader=open_reader) as session:
         return [session.run(suite, case) for case in suite.cases]
 
 

@@ -13,7 +13,7 @@ from flowrun.runtime.prepare import prepare_flow
 from flowrun.runtime.runner import Runner
 from flowrun.testing.cassettes import RecordingBackend, begin_cassette
 from flowrun.testing.load import load_suite
-from flowrun.testing.session import Session
+from flowrun.testing.session import SpecTestSession
 from flowrun.testing.verdict import Verdict
 from tests.conftest import SMALL_MODEL, SPECS
 
@@ -75,7 +75,7 @@ class Writes(ScriptedBackend):
 
 def run_file(file: Path) -> list[Verdict]:
     suite = load_suite(file)
-    with Session(open_reader=lambda bound: VllmReader(bound.model, base_dir=bound.folder)) as session:
+    with SpecTestSession(open_reader=lambda bound: VllmReader(bound.model, base_dir=bound.folder)) as session:
         return [session.run(suite, case) for case in suite.cases]
 
 

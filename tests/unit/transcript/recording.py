@@ -8,9 +8,8 @@ from typing import Any, Final
 from flowrun.core.events import (
     Answered,
     AskModel,
-    AskPerson,
-    Began,
     CallFunction,
+    CallStarted,
     ChildEnded,
     Effect,
     Event,
@@ -18,6 +17,7 @@ from flowrun.core.events import (
     Outcome,
     Recorded,
     Replied,
+    RequestInput,
     Returned,
     Sleep,
     Slept,
@@ -64,7 +64,7 @@ class World:
                 found = self.functions.get(effect.entrypoint)
                 answer = found(**effect.arguments) if callable(found) else found
                 return None if answer is None else _event(effect.step, effect.index, answer, Returned)
-            case AskPerson():
+            case RequestInput():
                 given = self.people.get(effect.state)
                 return None if given is None else (given[0], Answered(step=effect.step, value=given[1]))
             case Sleep():
@@ -167,7 +167,7 @@ class Recording:
             self._start(child, flow, Started(run=child, inputs=_inputs(flow, effect.inputs), **limits))
             return
         if isinstance(effect, CallFunction):
-            self._record(name, run, Began(step=effect.step, index=effect.index))
+            self._record(name, run, CallStarted(step=effect.step, index=effect.index))
         coming = self._world.answer(effect)
         if coming is not None:
             self._come(coming[0], name, coming[1])

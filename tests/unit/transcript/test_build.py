@@ -5,11 +5,11 @@ import json
 import msgspec
 import pytest
 
-from flowrun.core.events import Answered, Began, Recorded, Returned
+from flowrun.core.events import Answered, CallStarted, Recorded, Returned
 from flowrun.core.messages import Message, Reply, Tokens, ToolCall, Usage
 from flowrun.errors import Failure
-from flowrun.transcript import Story, render_html, render_text, story_of
-from flowrun.transcript.model import Attention, Call, Child, Left, Pause, Question, Round, Totals, Visit
+from flowrun.transcript import Transcript, build_transcript, render_html, render_text
+from flowrun.transcript.model import Attention, Child, Exit, FunctionCall, Pause, Question, Round, Totals, Visit
 from tests.flows import ADD, AGENT, graph_of
 from tests.unit.transcript.recording import NOON, Recording, World, calls, said
 from tests.unit.transcript.runs import (
@@ -27,8 +27,8 @@ from tests.unit.transcript.runs import (
 )
 
 
-def tell(recording: Recording, *, live: bool = False) -> Story:
-    return story_of(recording.graph, recording.recorded, recording.events, live=live)
+def tell(recording: Recording, *, live: bool = False) -> Transcript:
+    return build_transcript(recording.graph, recording.recorded, recording.events, live=live)
 
 
 def test_a_story_is_whole() -> None:
@@ -39,7 +39,7 @@ def test_a_story_is_whole() -> None:
     story = tell(Recording(graph_of(ADD, AGENT), world, {"question": "2 + 3?"}))
     wish = ToolCall(id="", name="add", arguments='{"a": 2, "b": 3}')
     usage = (Usage(prompt_tokens=20, completion_tokens=12), Usage(prompt_tokens=20, completion_tokens=8))
-    assert story == Story(
+    assert story == Transcript(
         run="r1",
         flow="test",
         version="1.0.0",
@@ -72,7 +72,7 @@ def test_a_story_is_whole() -> None:
                     ),
                 ),
                 sets={},
-                left=Left(how="route", to="act", number=0, when="reply.tool_calls"),
+                left=Exit(how="route", to="act", number=0, when="reply.tool_calls"),
             ),
             Visit(
                 state="act",
@@ -82,7 +82,7 @@ def test_a_story_is_whole() -> None:
                 began=NOON + 0.75,
                 seconds=0.25,
                 acts=(
-                    Call(
+                    FunctionCall(
                         began=NOON + 0.75,
                         seconds=0.25,
                         tool="add",
@@ -95,7 +95,7 @@ def test_a_story_is_whole() -> None:
                     ),
                 ),
                 sets={},
-                left=Left(how="route", to="ask"),
+                left=Exit(how="route", to="ask"),
             ),
             Visit(
                 state="ask",
@@ -119,7 +119,7 @@ def test_a_story_is_whole() -> None:
                     ),
                 ),
                 sets={},
-                left=Left(how="route", to="done", number=1),
+                left=Exit(how="route", to="done", number=1),
             ),
             Visit(
                 state="done",
@@ -130,7 +130,7 @@ def test_a_story_is_whole() -> None:
                 seconds=0.0,
                 acts=(),
                 sets={},
-                left=Left(how="end"),
+                left=Exit(how="end"),
             ),
         ),
         outcome=story.outcome,
@@ -144,7 +144,7 @@ def test_a_story_is_whole() -> None:
 def test_another_attempt_is_a_visit_of_its_own() -> None:
     first, second, _ = tell(retried()).visits
     failure = Failure(name="backend.unavailable", message="connection refused", state="ask")
-    assert (first.step, first.attempt, first.left) == (1, 1, Left(how="retry", to="ask", failure=failure))
+    assert (first.step, first.attempt, first.left) == (1, 1, Exit(how="retry", to="ask", failure=failure))
     assert (second.step, second.attempt) == (2, 2)
     pause, round_ = second.acts
     assert pause == Pause(
@@ -168,7 +168,7 @@ def test_a_reply_that_was_cut_off_did_not_go_on_to_the_thread() -> None:
 
 
 def test_a_caught_failure_is_known_by_its_catch() -> None:
-    assert tell(caught()).visits[1].left == Left(
+    assert tell(caught()).visits[1].left == Exit(
         how="catch",
         to="sorry",
         number=1,
@@ -179,7 +179,7 @@ def test_a_caught_failure_is_known_by_its_catch() -> None:
 
 def test_what_the_machine_refused_is_told_beside_the_calls() -> None:
     acts = tell(agent()).visits[1].acts
-    assert [(act.index, act.name, act.status) for act in acts if isinstance(act, Call)] == [
+    assert [(act.index, act.name, act.status) for act in acts if isinstance(act, FunctionCall)] == [
         (0, "add", "returned"),
         (1, "add", "refused"),
         (2, "multiply", "refused"),
@@ -215,23 +215,23 @@ def test_a_call_that_may_be_made_again_is_never_in_doubt() -> None:
     graph = graph_of(REVIEW.replace(", with:", ", idempotent: true, with:"))
     story = tell(Recording(graph, World(), {"amount": 5}))
     (call,) = story.visits[-1].acts
-    assert isinstance(call, Call)
+    assert isinstance(call, FunctionCall)
     assert (story.status, call.status, story.attention) == ("interrupted", "open", ())
 
 
 def test_a_call_begun_again_is_counted() -> None:
     recording = in_doubt()
-    recording.recorded.append(Recorded(seq=9, at=NOON + 60, state="pay", event=Began(step=2)))
+    recording.recorded.append(Recorded(seq=9, at=NOON + 60, state="pay", event=CallStarted(step=2)))
     recording.recorded.append(Recorded(seq=10, at=NOON + 61, state="pay", event=Returned(step=2, value="e-1")))
     call = tell(recording).visits[1].acts[0]
-    assert isinstance(call, Call)
+    assert isinstance(call, FunctionCall)
     assert (call.begins, call.began, call.seconds, call.status) == (2, NOON + 60, 1.0, "returned")
 
 
 def test_a_child_that_waits_makes_its_parent_wait() -> None:
     recording = given_up()
     kept = [entry for entry in recording.recorded if type(entry.event).__name__ == "Started"]
-    story = story_of(recording.graph, kept, recording.events)
+    story = build_transcript(recording.graph, kept, recording.events)
     assert story.status == "waiting"
     assert [(one.run, one.state) for one in story.attention] == [("r1.1.0", "question"), ("r1.1.1", "question")]
 
@@ -265,7 +265,7 @@ def test_children_are_told_with_their_parent() -> None:
 
 def test_children_that_were_not_recorded_are_named() -> None:
     recording = family()
-    story = story_of(recording.graph, recording.recorded)
+    story = build_transcript(recording.graph, recording.recorded)
     first = story.visits[0].acts[0]
     assert isinstance(first, Child)
     assert (first.run, first.inputs, first.story) == ("r1.1.0", {"city": "Oslo"}, None)

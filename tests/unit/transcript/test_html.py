@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from flowrun.errors import Failure
-from flowrun.transcript import Story, render_html, story_of
+from flowrun.transcript import Transcript, build_transcript, render_html
 from flowrun.transcript.model import Child
 from flowrun.transcript.overlay import anchor
 from tests.flows import ADD, AGENT, graph_of
@@ -70,11 +70,11 @@ def page_of(recording: Recording) -> Page:
     return Page(render_html(recording.graph, tell(recording)))
 
 
-def tell(recording: Recording) -> Story:
-    return story_of(recording.graph, recording.recorded, recording.events)
+def tell(recording: Recording) -> Transcript:
+    return build_transcript(recording.graph, recording.recorded, recording.events)
 
 
-def anchors(story: Story) -> list[str]:
+def anchors(story: Transcript) -> list[str]:
     """Give the anchors of all visits of a run and its children."""
     found = []
     for visit in story.visits:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flowrun.transcript import render_text, story_of
+from flowrun.transcript import build_transcript, render_text
 from tests.flows import graph_of
 from tests.unit.transcript.recording import Recording, World, said
 from tests.unit.transcript.runs import RUNS, agent
@@ -19,7 +19,7 @@ HELLO = "messages: [{role: user, content: Hello.}]\nstates:\n  ask: {type: chat,
 @pytest.mark.parametrize("run", [pytest.param(run, id=name) for name, run in RUNS.items()])
 def test_a_story_as_text(run: Callable[[], Recording]) -> None:
     recording = run()
-    text = render_text(story_of(recording.graph, recording.recorded, recording.events))
+    text = render_text(build_transcript(recording.graph, recording.recorded, recording.events))
     expected = EXPECTED / f"{run.__name__}.txt"
     if os.environ.get("FLOWRUN_WRITE_EXPECTED"):
         expected.write_text(text, encoding="utf-8")
@@ -28,7 +28,7 @@ def test_a_story_as_text(run: Callable[[], Recording]) -> None:
 
 def test_a_terminal_gets_nothing_to_obey() -> None:
     recording = Recording(graph_of(HELLO), World(replies=[said("red \x1b[31m\x07 and\r\u202e back")]))
-    text = render_text(story_of(recording.graph, recording.recorded))
+    text = render_text(build_transcript(recording.graph, recording.recorded))
     mark = "\N{REPLACEMENT CHARACTER}"
     assert f"red {mark}[31m{mark} and" in text
     assert [character for character in text if not character.isprintable() and character != "\n"] == []
@@ -36,7 +36,7 @@ def test_a_terminal_gets_nothing_to_obey() -> None:
 
 def test_colours_are_asked_for() -> None:
     recording = agent()
-    story = story_of(recording.graph, recording.recorded)
+    story = build_transcript(recording.graph, recording.recorded)
     plain, coloured = render_text(story), render_text(story, coloured=True)
     assert "\x1b[" not in plain
     assert "run r1  \x1b[32;1msucceeded\x1b[0m" in coloured
@@ -45,7 +45,7 @@ def test_colours_are_asked_for() -> None:
 def test_long_texts_are_cut_unless_all_is_wanted() -> None:
     said_at_length = "\n".join(f"line {number} " + "x" * 200 for number in range(20))
     recording = Recording(graph_of(HELLO), World(replies=[said(said_at_length)]))
-    story = story_of(recording.graph, recording.recorded)
+    story = build_transcript(recording.graph, recording.recorded)
     lines = render_text(story, width=60).splitlines()
     assert max(map(len, lines)) <= 80
     assert "       ... 12 lines more" in lines
@@ -54,6 +54,6 @@ def test_long_texts_are_cut_unless_all_is_wanted() -> None:
 
 def test_times_are_told_in_the_readers_zone() -> None:
     recording = agent()
-    story = story_of(recording.graph, recording.recorded)
+    story = build_transcript(recording.graph, recording.recorded)
     zone = timezone(timedelta(hours=5, minutes=30), "IST")
     assert "2026-11-23 17:30:00 IST" in render_text(story, zone=zone)

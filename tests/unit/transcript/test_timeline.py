@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowrun.transcript import story_of
+from flowrun.transcript import build_transcript
 from flowrun.transcript.timeline import Scale, bars_of
 from tests.unit.transcript.recording import Recording
 from tests.unit.transcript.runs import RUNS, agent, answered, family
@@ -32,12 +32,12 @@ def test_a_line_without_work_is_still_a_line(busy: list[tuple[float, float]]) ->
 @pytest.mark.parametrize("name", RUNS)
 def test_every_bar_lies_on_the_line(name: str) -> None:
     recording = RUNS[name]()
-    bars, _ = bars_of(story_of(recording.graph, recording.recorded, recording.events))
+    bars, _ = bars_of(build_transcript(recording.graph, recording.recorded, recording.events))
     assert [bar for bar in bars if bar.start < 0 or bar.width <= 0 or bar.start + bar.width > 1.000001] == []
 
 
 def labels(recording: Recording) -> list[tuple[int, str, str]]:
-    bars, _ = bars_of(story_of(recording.graph, recording.recorded, recording.events))
+    bars, _ = bars_of(build_transcript(recording.graph, recording.recorded, recording.events))
     return [(bar.depth, bar.kind, bar.label) for bar in bars]
 
 

@@ -13,7 +13,7 @@ import msgspec
 from flowrun.backends.chat_api import request_body
 from flowrun.backends.vllm.calls import call_markers, read_call, unread_call
 from flowrun.backends.vllm.names import faults_of_sampling, tool_call_parsers
-from flowrun.backends.vllm.prompt_cache import History, extends, written
+from flowrun.backends.vllm.prompt_cache import PromptCache, extends, written
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
 from flowrun.errors import BackendError, ModelError
@@ -58,7 +58,9 @@ class VllmChat:
         self._config = config.model_config
         self.concurrency: int = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         self._renderer = renderer_from_config(config)
-        self._history = History(self._renderer, ends=self._ends_of_turns(), max_model_len=self._config.max_model_len)
+        self._history = PromptCache(
+            self._renderer, ends=self._ends_of_turns(), max_model_len=self._config.max_model_len
+        )
         self._markers: frozenset[str] | None = None
         self._defaults = dict(self._config.get_diff_sampling_param())
         parsers = {"tool_parser": model.tool_call_parser, "reasoning_parser": model.reasoning_parser}

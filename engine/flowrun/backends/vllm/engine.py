@@ -65,7 +65,7 @@ class GivenUp(Exception):
 class Engine:
     """A running engine and the processes behind it."""
 
-    def __init__(self, engine: Any, processes: list[BaseProcess], log: engine_process.Log | None) -> None:
+    def __init__(self, engine: Any, processes: list[BaseProcess], log: engine_process.EngineLog | None) -> None:
         self._engine = engine
         self._processes = processes
         self._log = log
@@ -222,7 +222,7 @@ class Start:
     def _launch(self, config: Any) -> Engine:
         from vllm import AsyncLLMEngine
 
-        log = None if self._verbose else engine_process.Log()
+        log = None if self._verbose else engine_process.EngineLog()
         self._others = engine_process.engine_processes()
         try:
             with engine_process.settled_forks(log.name if log else ""):

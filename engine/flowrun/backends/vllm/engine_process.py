@@ -30,7 +30,7 @@ _PULSE = 0.5  # seconds between two looks at the parent
 _awaited: tuple[int, int, str] | None = None  # the thread that is about to fork, our pid, the log
 
 
-class Log:
+class EngineLog:
     """What an engine's process writes. The file has a name only while processes start, so that none is left behind."""
 
     def __init__(self) -> None:

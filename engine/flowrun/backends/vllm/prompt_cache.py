@@ -39,7 +39,7 @@ _asked: ContextVar[AskModel | None] = ContextVar("flowrun_asked", default=None)
 """The request that is being rendered: vLLM's steps hand nothing of ours on to the one that needs it."""
 
 
-class Head(NamedTuple):
+class ThreadHead(NamedTuple):
     """A prompt that the model read: what was rendered, and its tokens, in which the replies are as it wrote them."""
 
     asked: tuple[Any, ...]
@@ -62,7 +62,7 @@ def extends(ids: Sequence[int], messages: Sequence[Message], *, vocabulary: int)
     return last is None or zlib.crc32(_bytes(_array(ids[: last.end]))) == last.digest
 
 
-class Kept(Generic[T]):
+class Recent(Generic[T]):
     """The things used last, of so many bytes together; from any thread."""
 
     def __init__(self, limit: int, size: Callable[[T], int]) -> None:
@@ -83,7 +83,7 @@ class Kept(Generic[T]):
             self._things[key] = thing
 
 
-class History:
+class PromptCache:
     """Stands in a renderer of vLLM's between its rendering of messages and its tokenizing."""
 
     def __init__(self, renderer: Any, *, ends: Sequence[int], max_model_len: int) -> None:
@@ -95,8 +95,8 @@ class History:
         self._ends = dict(zip(ends, self._tokenizer.convert_ids_to_tokens(list(ends)), strict=True))
         self._end = re.compile("|".join(re.escape(text) for text in self._ends.values()) or r"(?!)")
         self._longest = max_model_len * self._tokenizer.max_chars_per_token
-        self._heads = Kept[Head](_HEADS, lambda head: 4 * len(head.whole) + 4 * len(head.ids))
-        self._pieces = Kept[Ids](_PIECES, lambda ids: 8 * len(ids))
+        self._heads = Recent[ThreadHead](_HEADS, lambda head: 4 * len(head.whole) + 4 * len(head.ids))
+        self._pieces = Recent[Ids](_PIECES, lambda ids: 8 * len(ids))
         self._quick: Any = None
         self._divides = self._ends_divide()
         self._quick = self._rust_alone()
@@ -134,7 +134,7 @@ class History:
         if whole is None:
             return conversation, prompt
         ids = self._tokens(whole, head, ask.messages)
-        self._heads.keep((ask.run, ask.thread), Head(_read_with(ask), tuple(ask.messages), whole, ids))
+        self._heads.keep((ask.run, ask.thread), ThreadHead(_read_with(ask), tuple(ask.messages), whole, ids))
         own = head is not None or isinstance(whole, array)
         return conversation, {"prompt_token_ids": ids.tolist()} | ({} if own else {"prompt": whole})
 
@@ -146,7 +146,7 @@ class History:
             return str(prompt["prompt"])
         return None
 
-    def _head(self, ask: AskModel, messages: list[Any], params: Any) -> Head | None:
+    def _head(self, ask: AskModel, messages: list[Any], params: Any) -> ThreadHead | None:
         """Give the prompt of the round in which the thread's last reply was written."""
         kept = [message.tokens for message in ask.messages]
         spoken = [number for number, one in enumerate(kept) if one is not None and one.vocabulary == self.vocabulary]
@@ -162,10 +162,10 @@ class History:
             whole = self._whole(prompt)
             if whole is None:
                 return None
-            head = Head(asked, before[:index], whole, self._tokens(whole, head, ask.messages))
+            head = ThreadHead(asked, before[:index], whole, self._tokens(whole, head, ask.messages))
         return head
 
-    def _tokens(self, whole: Whole, head: Head | None, messages: Sequence[Message]) -> Ids:
+    def _tokens(self, whole: Whole, head: ThreadHead | None, messages: Sequence[Message]) -> Ids:
         """Put a rendered prompt into tokens, which extend those of ``head`` and of its reply if that is possible."""
         start = len(head.whole) if head is not None else 0
         if head is None or whole[:start] != head.whole:  # the template writes the earlier messages in another way now

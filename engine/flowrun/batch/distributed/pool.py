@@ -33,7 +33,7 @@ _PATIENCE: Final = 60.0  # seconds between two words on that nothing happens
 _PAUSE: Final = 1.0  # seconds before a replica that died is asked to begin again
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a replica has to say: results by row number, and how many more rows it could begin.
 
     ``received`` counts all rows that had come when that was so. ``rounds`` and ``usage`` are since the answer before.
@@ -71,7 +71,7 @@ class Replica(Protocol):
             ReplicaLost: it is gone.
         """
 
-    async def collect(self) -> Answer:
+    async def collect(self) -> ReplicaReport:
         """Wait for news.
 
         Raises:
@@ -82,7 +82,7 @@ class Replica(Protocol):
         """End it; its rows are given up."""
 
 
-class _Case:
+class _RowTask:
     """A row, its result to come, and what happened to the replicas that had it."""
 
     def __init__(self, row: Row) -> None:
@@ -92,7 +92,7 @@ class _Case:
         self.company: int | None = None  # so many rows may be on a replica with it, itself included
 
 
-class _Place:
+class _ReplicaState:
     """A replica as the pool sees it: what it has, and how much more it wants."""
 
     def __init__(self, number: int, replica: Replica) -> None:
@@ -103,7 +103,7 @@ class _Place:
 
     def begin(self) -> None:
         """Forget the session before."""
-        self.out: dict[int, _Case] = {}
+        self.out: dict[int, _RowTask] = {}
         self.room = self.fed = 0
 
     @property
@@ -118,10 +118,10 @@ class Pool:
     def __init__(self, replicas: Iterable[Replica], meter: Meter, say: Callable[[str], None]) -> None:
         self.on_room: Callable[[], None] = lambda: None
         self._replicas = list(replicas)
-        self._places = [_Place(number, replica) for number, replica in enumerate(self._replicas, 1)]
+        self._places = [_ReplicaState(number, replica) for number, replica in enumerate(self._replicas, 1)]
         self._meter = meter
         self._say = say
-        self._queue: deque[_Case] = deque()
+        self._queue: deque[_RowTask] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: FlowrunError | None = None
         self._first = asyncio.Event()
@@ -166,7 +166,7 @@ class Pool:
         """
         if self._failure is not None:
             raise self._failure
-        case = _Case(row)
+        case = _RowTask(row)
         self._queue.append(case)
         self._wake()
         return await case.result
@@ -177,7 +177,7 @@ class Pool:
 
     # --- one replica
 
-    async def _serve(self, place: _Place) -> None:
+    async def _serve(self, place: _ReplicaState) -> None:
         try:
             await self._keep(place)
         except FlowrunError as exc:
@@ -186,7 +186,7 @@ class Pool:
             self._fail(Bug(f"{type(exc).__name__}: {exc}"))
             raise
 
-    async def _keep(self, place: _Place) -> None:
+    async def _keep(self, place: _ReplicaState) -> None:
         """Start a replica, give it rows, and start it again whenever it is lost."""
         without_rows = 0
         while True:
@@ -205,7 +205,7 @@ class Pool:
                     return self._give_up(place, BackendError(f"it died {without_rows} times in a row: {exc}"))
                 await asyncio.sleep(_PAUSE)
 
-    async def _work(self, place: _Place) -> None:
+    async def _work(self, place: _ReplicaState) -> None:
         both = [asyncio.create_task(self._feed(place)), asyncio.create_task(self._collect(place))]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_EXCEPTION)
@@ -217,7 +217,7 @@ class Pool:
             if isinstance(exc, Exception):
                 raise exc
 
-    async def _feed(self, place: _Place) -> None:
+    async def _feed(self, place: _ReplicaState) -> None:
         while True:
             place.news.clear()
             if chunk := self._deal(place):
@@ -229,10 +229,10 @@ class Pool:
             else:
                 await place.news.wait()
 
-    def _deal(self, place: _Place) -> list[_Case]:
+    def _deal(self, place: _ReplicaState) -> list[_RowTask]:
         """Take from the queue what a replica has room for, and what may be there together."""
-        chunk: list[_Case] = []
-        passed: list[_Case] = []
+        chunk: list[_RowTask] = []
+        passed: list[_RowTask] = []
         company = place.company
         while self._queue and len(chunk) < place.room and (company is None or len(place.out) + len(chunk) < company):
             case = self._queue.popleft()
@@ -246,7 +246,7 @@ class Pool:
         self._queue.extendleft(reversed(passed))
         return chunk
 
-    async def _collect(self, place: _Place) -> None:
+    async def _collect(self, place: _ReplicaState) -> None:
         while True:
             answer = await place.replica.collect()
             for number, result in answer.results:
@@ -264,11 +264,11 @@ class Pool:
 
     # --- what a replica that died leaves
 
-    def _take_back(self, place: _Place, why: str) -> None:
+    def _take_back(self, place: _ReplicaState, why: str) -> None:
         """Put the rows of a lost replica at the head of the queue, but for one that is to blame."""
         cases = [case for case in place.out.values() if not case.result.done()]
         place.begin()
-        again: list[_Case] = []
+        again: list[_RowTask] = []
         for case in cases:
             case.deaths += 1
             if case.deaths >= DEATHS_OF_A_ROW and len(cases) == 1:
@@ -281,7 +281,7 @@ class Pool:
         self._queue.extendleft(reversed(again))
         self._wake()
 
-    def _give_up(self, place: _Place, exc: BackendError) -> None:
+    def _give_up(self, place: _ReplicaState, exc: BackendError) -> None:
         self._places.remove(place)
         if not self._places:
             self._fail(exc)

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun.batch.distributed.pool import Answer, ReplicaLost
-from flowrun.batch.distributed.replica import HostedReplica, Load, Terms
+from flowrun.batch.distributed.pool import ReplicaLost, ReplicaReport
+from flowrun.batch.distributed.replica import HostedReplica, Load, ReplicaConfig
 from flowrun.batch.rows import Row
 from flowrun.errors import BackendError, Bug, UsageError
 from flowrun.runtime.prepare import Flow
@@ -153,9 +153,9 @@ class RayReplica:
         if not await _asked(self._actor.feed.remote(self._session, list(rows))):
             raise ReplicaLost("its process was started again")
 
-    async def collect(self) -> Answer:
+    async def collect(self) -> ReplicaReport:
         """See ``pool.Replica.collect``."""
-        answer: Answer = await _asked(self._actor.collect.remote(self._session))
+        answer: ReplicaReport = await _asked(self._actor.collect.remote(self._session))
         return answer
 
     async def stop(self) -> None:
@@ -168,7 +168,7 @@ class RayReplica:
         ray.kill(self._actor)
 
 
-def make_replicas(load: Load, terms: Terms, *, count: int, resources: dict[str, Any]) -> list[RayReplica]:
+def make_replicas(load: Load, terms: ReplicaConfig, *, count: int, resources: dict[str, Any]) -> list[RayReplica]:
     """Ask Ray for actors; they are begun as soon as there is place for them."""
     import ray
 

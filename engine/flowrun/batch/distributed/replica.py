@@ -16,7 +16,7 @@ import msgspec
 from flowrun import __version__
 from flowrun.backends.wrapper import WrappedBackend
 from flowrun.batch.batch import RunRow, run_here
-from flowrun.batch.distributed.pool import Answer
+from flowrun.batch.distributed.pool import ReplicaReport
 from flowrun.batch.meter import Meter
 from flowrun.batch.rows import Row
 from flowrun.core.events import AskModel
@@ -36,7 +36,7 @@ Load = Callable[[], tuple[Flow, dict[str, ModelBackend]]]
 """Prepares the flow and makes its backends, on the replica's host."""
 
 
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
+class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a batch wants its rows run: by which flowrun, under which name, and its options."""
 
     version: str = __version__
@@ -45,7 +45,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     max_live: int | None = None
 
 
-class Started(msgspec.Struct, frozen=True):
+class ReplicaStart(msgspec.Struct, frozen=True):
     """How a start went: where the replica is, or why it cannot be."""
 
     where: str = ""
@@ -55,22 +55,22 @@ class Started(msgspec.Struct, frozen=True):
 class HostedReplica:
     """What runs in a replica's process."""
 
-    def __init__(self, load: Load, terms: Terms) -> None:
+    def __init__(self, load: Load, terms: ReplicaConfig) -> None:
         self._load = load
         self._terms = terms
         self._session: _Session | None = None
         self._one_start = asyncio.Lock()  # the pool may ask again while it cannot hear that a start goes on
 
-    async def start(self, number: int) -> Started:
+    async def start(self, number: int) -> ReplicaStart:
         """End the session that is, if any, and begin one; ``number`` names it from now on."""
         async with self._one_start:
             return await self._start(number)
 
-    async def _start(self, number: int) -> Started:
+    async def _start(self, number: int) -> ReplicaStart:
         await self.stop()
         terms, host = self._terms, socket.gethostname()
         if terms.version != __version__:
-            return Started(error=f"flowrun is {__version__} on {host}, and {terms.version} in the batch")
+            return ReplicaStart(error=f"flowrun is {__version__} on {host}, and {terms.version} in the batch")
         secrets: Mapping[str, str] = {}
         try:
             flow, backends = self._load()
@@ -78,9 +78,9 @@ class HostedReplica:
             session = _Session(number, backends, in_process=_in_process(flow), max_live=terms.max_live)
             await session.start(flow, terms)
         except FlowrunError as exc:
-            return Started(error=mask(f"{host}: {_spell(exc)}", secrets))
+            return ReplicaStart(error=mask(f"{host}: {_spell(exc)}", secrets))
         self._session = session
-        return Started(where=f"process {os.getpid()} on {host}")
+        return ReplicaStart(where=f"process {os.getpid()} on {host}")
 
     async def feed(self, number: int, rows: Sequence[Row]) -> bool:
         """Begin rows; False if the session is not on any more."""
@@ -91,11 +91,11 @@ class HostedReplica:
             session.begin(row)
         return True
 
-    async def collect(self, number: int) -> Answer:
+    async def collect(self, number: int) -> ReplicaReport:
         """Wait for news of a session."""
         session = self._session
         if session is None or session.number != number:
-            return Answer(lost="its process was started again")
+            return ReplicaReport(lost="its process was started again")
         return await session.news()
 
     async def stop(self) -> None:
@@ -126,7 +126,7 @@ class _Session:
         self._lost: str | None = None
         self._error: str | None = None
 
-    async def start(self, flow: Flow, terms: Terms) -> None:
+    async def start(self, flow: Flow, terms: ReplicaConfig) -> None:
         """Start the backends; those that were started are ended if one cannot be."""
         try:
             for backend in self._backends.values():
@@ -156,7 +156,7 @@ class _Session:
                 self._results.append((row.number, result))
         self._news.set()
 
-    async def news(self) -> Answer:
+    async def news(self) -> ReplicaReport:
         """Give what happened since the answer before, once something did."""
         with suppress(TimeoutError):
             async with asyncio.timeout(PULSE):
@@ -166,7 +166,7 @@ class _Session:
         results, self._results = self._results, []
         rounds, usage = self._told
         self._told = (self._meter.rounds, self._meter.usage)
-        return Answer(
+        return ReplicaReport(
             results=results,
             room=self._room(),
             received=self._received,

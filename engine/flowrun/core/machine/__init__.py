@@ -11,7 +11,7 @@ from typing import Any, Final
 from flowrun.core.events import (
     Answer,
     Answered,
-    Began,
+    CallStarted,
     Cancelled,
     ChildEnded,
     Event,
@@ -23,7 +23,6 @@ from flowrun.core.events import (
     TimedOut,
 )
 from flowrun.core.graph import (
-    BranchNode,
     CallNode,
     ChatNode,
     EndNode,
@@ -32,10 +31,11 @@ from flowrun.core.graph import (
     MapNode,
     Node,
     ParallelNode,
+    RouteNode,
     ToolsNode,
     WaitNode,
 )
-from flowrun.core.machine.calls import call_answered, enter_branch, enter_call
+from flowrun.core.machine.calls import call_answered, enter_call, enter_route
 from flowrun.core.machine.chat import ask, chat_answered, enter_chat
 from flowrun.core.machine.children import (
     enter_flow,
@@ -160,7 +160,7 @@ def _cancelled(graph: Graph, run: Run, event: Cancelled) -> Step:
     return finish(run, "cancelled", None, Failure(name="run.cancelled", message=event.reason, state=run.state))
 
 
-def _unmoved(graph: Graph, run: Run, event: Started | Began) -> Step:
+def _unmoved(graph: Graph, run: Run, event: Started | CallStarted) -> Step:
     return Step(run, ())
 
 
@@ -181,13 +181,13 @@ _HAPPENED: Final[Mapping[type[Event], Callable[..., Step]]] = {
     TimedOut: _timed_out,
     Cancelled: _cancelled,
     Started: _unmoved,
-    Began: _unmoved,
+    CallStarted: _unmoved,
 }
 _ENTERED: Final[Mapping[type[Node], Callable[..., Next]]] = {
     ChatNode: enter_chat,
     ToolsNode: enter_tools,
     CallNode: enter_call,
-    BranchNode: enter_branch,
+    RouteNode: enter_route,
     FlowNode: enter_flow,
     MapNode: enter_map,
     ParallelNode: enter_parallel,

@@ -1,7 +1,7 @@
 """The states that do without a model: call and route."""
 
 from flowrun.core.events import CallFunction, Event, Failed, Returned
-from flowrun.core.graph import BranchNode, CallNode, Graph
+from flowrun.core.graph import CallNode, Graph, RouteNode
 from flowrun.core.machine.state import PENDING, Next, Run, Value, replace, scope_of, take
 from flowrun.core.machine.transitions import attempt, fail, leave
 
@@ -35,6 +35,6 @@ def _leave_call(graph: Graph, run: Run, node: CallNode) -> Next:
     return leave(graph, run, run.awaiting[0].value)
 
 
-def enter_branch(graph: Graph, run: Run, node: BranchNode) -> Next:
+def enter_route(graph: Graph, run: Run, node: RouteNode) -> Next:
     """Decide where to go."""
     return leave(graph, run, None)

@@ -11,7 +11,7 @@ from flowrun.core.machine.strict_json import parse_json, parse_leniently
 from flowrun.core.machine.threads import check_answered, with_messages
 from flowrun.core.machine.transitions import attempt, fail, leave
 from flowrun.core.messages import Message, Reply
-from flowrun.core.rendering import identified
+from flowrun.core.rendering import with_id
 from flowrun.spec.model import JSON
 
 
@@ -64,7 +64,7 @@ def chat_answered(graph: Graph, run: Run, node: ChatNode, event: Event) -> Next:
 
 def _leave_chat(graph: Graph, run: Run, node: ChatNode, reply: Reply) -> Next:
     check_reply(node, reply)
-    calls = tuple(identified(call, number) for number, call in enumerate(reply.tool_calls, run.call_count + 1))
+    calls = tuple(with_id(call, number) for number, call in enumerate(reply.tool_calls, run.call_count + 1))
     message = Message(
         role="assistant", content=reply.content, reasoning=reply.reasoning, tool_calls=calls, tokens=reply.tokens
     )

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from flowrun.core.events import (
     Answered,
-    Began,
     CallFunction,
+    CallStarted,
     ChildEnded,
     Effect,
     Event,
@@ -39,7 +39,7 @@ def recover(graph: Graph, events: Iterable[Event]) -> Recovered:
     open_effects: dict[int, Effect] = {}
     begun: set[int] = set()
     for event in events:
-        if isinstance(event, Began) and event.step == run.step:
+        if isinstance(event, CallStarted) and event.step == run.step:
             begun.add(event.index)
         before = run
         run, effects = advance(graph, run, event)

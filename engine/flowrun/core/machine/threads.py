@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from flowrun.core.machine.state import PENDING, Made, Run, StateFailure, Value, replace
 from flowrun.core.messages import Log, Message, ToolCall
-from flowrun.core.rendering import CompiledMessage, Opening, Passage, render
+from flowrun.core.rendering import CompiledMessage, Prologue, RenderedMessages, render
 from flowrun.templates import Scope
 
 
-def with_threads(run: Run, openings: Mapping[str, Opening], scope: Scope) -> Run:
+def with_threads(run: Run, openings: Mapping[str, Prologue], scope: Scope) -> Run:
     """Begin a run's threads with their first messages."""
     threads = {}
     count = 0
@@ -28,7 +28,7 @@ def with_messages(run: Run, thread: str, templates: Iterable[CompiledMessage], s
     """
     before = run.threads[thread]
     waiting = last_calls(before).open
-    new = render(templates, scope, Passage(call_count=run.call_count, waiting=waiting))
+    new = render(templates, scope, RenderedMessages(call_count=run.call_count, waiting=waiting))
     check_messages(new.messages, waiting)
     threads = {**run.threads, thread: before.extended(new.messages)}
     return replace(run, threads=threads, call_count=new.call_count)

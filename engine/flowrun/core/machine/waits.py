@@ -1,6 +1,6 @@
 """The wait state: the run pauses until somebody answers with a value that matches the state's schema."""
 
-from flowrun.core.events import Answered, AskPerson, Event
+from flowrun.core.events import Answered, Event, RequestInput
 from flowrun.core.graph import Graph, WaitNode
 from flowrun.core.machine.state import PENDING, Next, Run, replace, scope_of
 from flowrun.core.machine.transitions import leave
@@ -8,7 +8,9 @@ from flowrun.core.machine.transitions import leave
 
 def enter_wait(graph: Graph, run: Run, node: WaitNode) -> Next:
     """Ask, and pause."""
-    ask = AskPerson(step=run.step, state=node.name, run=run.id, prompt=node.prompt(scope_of(run)), schema=node.schema)
+    ask = RequestInput(
+        step=run.step, state=node.name, run=run.id, prompt=node.prompt(scope_of(run)), schema=node.schema
+    )
     return Next(replace(run, status="waiting", awaiting=(PENDING,), left=1), (ask,))
 
 

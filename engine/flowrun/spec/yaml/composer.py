@@ -25,7 +25,7 @@ from yaml.events import (
 from flowrun.errors import Issue, Path, Place
 from flowrun.spec.model import JSON
 from flowrun.spec.suggestions import did_you_mean
-from flowrun.spec.yaml.scalars import NotJSON, read_scalar
+from flowrun.spec.yaml.scalars import NotJSONScalar, read_scalar
 from flowrun.spec.yaml.syntax import unquoted_template
 
 MAX_NODES: Final = 100_000
@@ -238,7 +238,7 @@ class Composer:
     def _plain(self, text: str, place: Place) -> JSON:
         try:
             return read_scalar(text)
-        except NotJSON as error:
+        except NotJSONScalar as error:
             shown = text if len(text) <= 40 else f"{text[:37]}..."
             self._note("FR119", place, f"{shown} {error}", "write a number that JSON has, or quote it")
             return 0
@@ -366,7 +366,7 @@ def _kind_of_plain(key: str) -> str | None:
     """Say what an unquoted key is if it is no text."""
     try:
         value = read_scalar(key)
-    except NotJSON:
+    except NotJSONScalar:
         return "a number"
     if value is None:
         return "null" if key else "empty"

@@ -12,7 +12,7 @@ _LINE: Final = re.compile("[^\r\n]*(?:\r\n|\r|\n|$)")
 _QUOTED: Final = re.compile(r"""(?:(?<=[\s,\[{])|^)(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')""")
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """An issue, and the span of characters that ``filler`` has to replace for the text to be readable further on."""
 
     issue: Issue
@@ -20,7 +20,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     filler: str = "x"
 
 
-class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+class ParseError(msgspec.Struct, frozen=True, kw_only=True):
     """A parser's error with the text around it. Lines and columns count from 0 here, as PyYAML's do."""
 
     file: str
@@ -53,23 +53,23 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
         blank_to: int | None = None,
         *,
         filler: str = "x",
-    ) -> Finding:
+    ) -> Diagnosis:
         """Make a finding; ``blank_to`` is the column on the same line up to which the text is wrong."""
         start = self.starts[at[0]]
-        return Finding(
+        return Diagnosis(
             issue=Issue(code=code, place=Place(self.file, at[0] + 1, at[1] + 1), message=message, remedy=remedy),
             blank=None if blank_to is None else (start + at[1], start + blank_to),
             filler=filler,
         )
 
 
-def read_trouble(error: yaml.MarkedYAMLError, text: str, file: str) -> Trouble:
+def read_parse_error(error: yaml.MarkedYAMLError, text: str, file: str) -> ParseError:
     """Look up the lines that a parser's error is about."""
     spans = [match.span() for match in _LINE.finditer(text)]
     lines = [text[start:end].rstrip("\r\n") for start, end in spans]
     mark = error.problem_mark or error.context_mark
     since = error.context_mark or mark
-    return Trouble(
+    return ParseError(
         file=file,
         lines=lines,
         starts=[start for start, _ in spans],

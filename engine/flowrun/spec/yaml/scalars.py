@@ -22,7 +22,7 @@ _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0
 _NO_NUMBER: Final = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
-class NotJSON(ValueError):
+class NotJSONScalar(ValueError):
     """The word is a number of YAML that JSON does not have; the message says which kind."""
 
 
@@ -45,10 +45,10 @@ def read_scalar(text: str) -> bool | int | float | str | None:
     if _FLOAT.fullmatch(text):
         value = float(text)
         if value in (float("inf"), float("-inf")):
-            raise NotJSON("is larger than a 64-bit floating-point number can be")
+            raise NotJSONScalar("is larger than a 64-bit floating-point number can be")
         return value
     if _NO_NUMBER.fullmatch(text):
-        raise NotJSON("is not a number that JSON has")
+        raise NotJSONScalar("is not a number that JSON has")
     return text
 
 
@@ -59,4 +59,4 @@ def _bounded(digits: str, base: int) -> int:
         value = int(significant, base) * (-1 if digits.startswith("-") else 1)
         if SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
             return value
-    raise NotJSON("does not fit into 64 bits")
+    raise NotJSONScalar("does not fit into 64 bits")

@@ -12,14 +12,14 @@ import yaml
 
 from flowrun.errors import Issue, Place
 from flowrun.spec.yaml.parse_error import (
-    Finding,
-    Trouble,
+    Diagnosis,
+    ParseError,
     end_of_value,
     has_content,
     indentation,
     mask_quoted,
     quote,
-    read_trouble,
+    read_parse_error,
 )
 
 _KEY: Final = re.compile(r"^\s*(?:- +)*(?:[^\s\-#\[{][^:#]*|-[^\s:#][^:#]*):\s+")
@@ -43,9 +43,9 @@ _ENDS: Final = {
 _OPENING_QUOTE: Final = {'"': "double quote", "'": "single quote"}
 
 
-def explain_syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Finding:
+def explain_syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Diagnosis:
     """Tell what a parser's error means."""
-    trouble = read_trouble(error, text, file)
+    trouble = read_parse_error(error, text, file)
     for cause in _CAUSES:
         if found := cause(trouble):
             return found
@@ -67,7 +67,7 @@ def unquoted_template(place: Place, template: str) -> Issue:
 # --- the causes, the most telling first ---------------------------------------------------------------------------
 
 
-def _tab(trouble: Trouble) -> Finding | None:
+def _tab(trouble: ParseError) -> Diagnosis | None:
     row, column = trouble.at
     if trouble.char != "\t":
         return None
@@ -80,7 +80,7 @@ def _tab(trouble: Trouble) -> Finding | None:
     )
 
 
-def _template(trouble: Trouble) -> Finding | None:
+def _template(trouble: ParseError) -> Diagnosis | None:
     for row in dict.fromkeys((trouble.since[0], trouble.at[0])):
         line = trouble.lines[row]
         masked = mask_quoted(line)
@@ -94,11 +94,11 @@ def _template(trouble: Trouble) -> Finding | None:
         else:
             end = end_of_value(line, start)
         issue = unquoted_template(Place(trouble.file, row + 1, start + 1), line[start:end])
-        return Finding(issue=issue, blank=(trouble.starts[row] + start, trouble.starts[row] + end))
+        return Diagnosis(issue=issue, blank=(trouble.starts[row] + start, trouble.starts[row] + end))
     return None
 
 
-def _variable_in_flow(trouble: Trouble) -> Finding | None:
+def _variable_in_flow(trouble: ParseError) -> Diagnosis | None:
     row, column = trouble.at
     if trouble.char != "{" or trouble.line[column - 1 : column] != "$":
         return None
@@ -123,7 +123,7 @@ _SPECIAL_STARTS: Final = (
 )
 
 
-def _special_start(trouble: Trouble) -> Finding | None:
+def _special_start(trouble: ParseError) -> Diagnosis | None:
     for problem, characters in _SPECIAL_STARTS:
         if problem not in trouble.problem:
             continue
@@ -140,14 +140,14 @@ def _special_start(trouble: Trouble) -> Finding | None:
     return None
 
 
-def _directive(trouble: Trouble) -> Finding | None:
+def _directive(trouble: ParseError) -> Diagnosis | None:
     first = next((row for row, line in enumerate(trouble.lines) if line.strip()), 0)
     if not trouble.lines[first].startswith("%") or trouble.at[0] > first + 1:
         return None
     return trouble.finding("FR103", (first, 0), "a line must not begin with %", "quote it, or delete the line")
 
 
-def _list_item_on_line(trouble: Trouble) -> Finding | None:
+def _list_item_on_line(trouble: ParseError) -> Diagnosis | None:
     if "sequence entries are not allowed" not in trouble.problem:
         return None
     return trouble.finding(
@@ -158,7 +158,7 @@ def _list_item_on_line(trouble: Trouble) -> Finding | None:
     )
 
 
-def _colon(trouble: Trouble) -> Finding | None:
+def _colon(trouble: ParseError) -> Diagnosis | None:
     if "mapping values are not allowed" not in trouble.problem:
         return None
     row, column = trouble.at
@@ -178,7 +178,7 @@ def _colon(trouble: Trouble) -> Finding | None:
     return _key_without_colon(trouble, above) or _indented_below_value(trouble, row, above)
 
 
-def _indented_below_value(trouble: Trouble, row: int, above: int) -> Finding:
+def _indented_below_value(trouble: ParseError, row: int, above: int) -> Diagnosis:
     return trouble.finding(
         "FR105",
         (row, indentation(trouble.lines[row])),
@@ -187,7 +187,7 @@ def _indented_below_value(trouble: Trouble, row: int, above: int) -> Finding:
     )
 
 
-def _key_without_colon(trouble: Trouble, row: int) -> Finding | None:
+def _key_without_colon(trouble: ParseError, row: int) -> Diagnosis | None:
     line = trouble.lines[row]
     place = (row, indentation(line))
     if match := _NO_SPACE.match(line):
@@ -198,21 +198,21 @@ def _key_without_colon(trouble: Trouble, row: int) -> Finding | None:
     return None
 
 
-def _missing_colon(trouble: Trouble) -> Finding | None:
+def _missing_colon(trouble: ParseError) -> Diagnosis | None:
     if "could not find expected ':'" not in trouble.problem:
         return None
     other = trouble.finding("FR106", trouble.since, "no key with a colon and a space begins here", _KEY_OR_ITEM)
     return _key_without_colon(trouble, trouble.since[0]) or other
 
 
-def _colon_in_brackets(trouble: Trouble) -> Finding | None:
+def _colon_in_brackets(trouble: ParseError) -> Diagnosis | None:
     if "found unexpected ':'" not in trouble.problem:
         return None
     message = "a colon inside of { } and [ ] is followed by a space, or stands in a quoted text"
     return trouble.finding("FR103", trouble.at, message, "put a space after it, or quote the text")
 
 
-def _open_quote(trouble: Trouble) -> Finding | None:
+def _open_quote(trouble: ParseError) -> Diagnosis | None:
     row, column = trouble.since
     quote = _OPENING_QUOTE.get(trouble.lines[row][column : column + 1])
     if not quote or "found unexpected" not in trouble.problem:
@@ -222,7 +222,7 @@ def _open_quote(trouble: Trouble) -> Finding | None:
     )
 
 
-def _escape(trouble: Trouble) -> Finding | None:
+def _escape(trouble: ParseError) -> Diagnosis | None:
     if "escape" not in trouble.problem and "hex" not in trouble.problem:
         return None
     if "unknown escape character" not in trouble.problem:
@@ -241,7 +241,7 @@ def _escape(trouble: Trouble) -> Finding | None:
     )
 
 
-def _after_end(trouble: Trouble) -> Finding | None:
+def _after_end(trouble: ParseError) -> Diagnosis | None:
     column = trouble.at[1]
     before = trouble.masked[:column].rstrip()
     if "while parsing a block" not in trouble.context or not trouble.char or not before.endswith(tuple(_ENDS)):
@@ -250,7 +250,7 @@ def _after_end(trouble: Trouble) -> Finding | None:
     return trouble.finding("FR103", trouble.at, *_ENDS[before[-1]], end, filler=" ")
 
 
-def _open_bracket(trouble: Trouble) -> Finding | None:
+def _open_bracket(trouble: ParseError) -> Diagnosis | None:
     row, column = trouble.since
     bracket = trouble.lines[row][column : column + 1]
     if trouble.char in _MISPLACED and "node content" in trouble.problem:
@@ -272,7 +272,7 @@ def _open_bracket(trouble: Trouble) -> Finding | None:
     return trouble.finding("FR107", trouble.since, message, f"add the {closing}, or quote the text")
 
 
-def _indented_wrongly(trouble: Trouble) -> Finding | None:
+def _indented_wrongly(trouble: ParseError) -> Diagnosis | None:
     column = trouble.at[1]
     if "while parsing a block" not in trouble.context and "document start" not in trouble.problem:
         return None
@@ -297,13 +297,13 @@ def _indented_wrongly(trouble: Trouble) -> Finding | None:
     )
 
 
-def _tag_handle(trouble: Trouble) -> Finding | None:
+def _tag_handle(trouble: ParseError) -> Diagnosis | None:
     if "tag" not in trouble.problem and "tag" not in trouble.context:
         return None
     return trouble.finding("FR118", trouble.since, "the value has an explicit tag", "delete the tag, or quote the text")
 
 
-_CAUSES: Final[tuple[Callable[[Trouble], Finding | None], ...]] = (
+_CAUSES: Final[tuple[Callable[[ParseError], Diagnosis | None], ...]] = (
     _tab,
     _template,
     _variable_in_flow,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flowrun.backends.vllm import engine_process
-from flowrun.backends.vllm.engine_process import ORDERS, Log, environment, silence
+from flowrun.backends.vllm.engine_process import ORDERS, EngineLog, environment, silence
 from tests.processes import alive, wait_for_end
 
 PARENT = """
@@ -31,7 +31,7 @@ def other():
     print("another process may print", flush=True)
 
 fork = multiprocessing.get_context("fork")
-log = engine_process.Log()
+log = engine_process.EngineLog()
 bystander = fork.Process(target=other)
 with engine_process.settled_forks(log.name):
     child = fork.Process(target=engine, name="EngineCore", daemon=True)
@@ -113,7 +113,7 @@ def test_silence_ends() -> None:
 
 
 def test_a_closed_log_reads_as_nothing() -> None:
-    log = Log()
+    log = EngineLog()
     Path(log.name).write_text("told")
     assert log.read() == "told"
     log.close()

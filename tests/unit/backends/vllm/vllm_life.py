@@ -39,10 +39,10 @@ async def life(model: Model) -> None:
     """Kill the engine in the middle of a reply; stop; give a start up; start again, and wait for Ctrl-C."""
     backend = VllmBackend(model, base_dir=Path())
     await backend.start()
-    in_flight = asyncio.create_task(failure(backend))
+    pending = asyncio.create_task(failure(backend))
     await asyncio.sleep(0.2)
     os.kill(engines()[0], signal.SIGKILL)
-    tell(in_flight=await in_flight, afterwards=await failure(backend))
+    tell(pending=await pending, afterwards=await failure(backend))
     await backend.stop()
     tell(after_stop=engines(), later=await failure(backend))
     await give_up(model)

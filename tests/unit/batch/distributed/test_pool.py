@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flowrun.batch import Meter, Row
-from flowrun.batch.distributed.pool import Answer, Pool, ReplicaLost
+from flowrun.batch.distributed.pool import Pool, ReplicaLost, ReplicaReport
 from flowrun.batch.loop import Loop
 from flowrun.core.messages import Usage
 from flowrun.errors import BackendError, FlowrunError
@@ -63,7 +63,7 @@ class Fake:
         self._live, self._dead = {}, True
         self._news.set()
 
-    async def collect(self) -> Answer:
+    async def collect(self) -> ReplicaReport:
         await self._news.wait()
         self._news.clear()
         if self._dead:
@@ -71,7 +71,7 @@ class Fake:
         done, self._done = self._done, []
         usage = Usage(completion_tokens=10 * len(done))
         room = self.room - len(self._live)
-        return Answer(results=done, room=room, received=self._received, rounds=2 * len(done), usage=usage)
+        return ReplicaReport(results=done, room=room, received=self._received, rounds=2 * len(done), usage=usage)
 
     async def stop(self) -> None:
         self.die()
@@ -201,9 +201,9 @@ def test_rows_that_are_all_deadly_come_to_an_end() -> None:
 
 def test_what_no_replica_can_do_anything_about_ends_the_batch() -> None:
     class Full(Fake):
-        async def collect(self) -> Answer:
+        async def collect(self) -> ReplicaReport:
             await super().collect()
-            return Answer(error="the disk is full")
+            return ReplicaReport(error="the disk is full")
 
     with pytest.raises(FlowrunError, match="the disk is full"):
         run([Full()], 5)

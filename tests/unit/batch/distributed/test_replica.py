@@ -9,8 +9,8 @@ import msgspec
 
 from flowrun.backends.scripted import ScriptedBackend
 from flowrun.batch import Row
-from flowrun.batch.distributed.pool import Answer
-from flowrun.batch.distributed.replica import HostedReplica, Started, Terms
+from flowrun.batch.distributed.pool import ReplicaReport
+from flowrun.batch.distributed.replica import HostedReplica, ReplicaConfig, ReplicaStart
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.core.ports import ModelBackend
@@ -53,16 +53,16 @@ def flow_of(backend: str) -> Flow:
 
 
 def replica(backend: ModelBackend, *, kind: str = "scripted", **options: Any) -> HostedReplica:
-    return HostedReplica(lambda: (flow_of(kind), {"default": backend}), Terms(**options))
+    return HostedReplica(lambda: (flow_of(kind), {"default": backend}), ReplicaConfig(**options))
 
 
 def rows(*numbers: int) -> list[Row]:
     return [Row(number=number, id=number, inputs={"number": number}) for number in numbers]
 
 
-async def all_of(hosted: HostedReplica, session: int, count: int) -> list[Answer]:
+async def all_of(hosted: HostedReplica, session: int, count: int) -> list[ReplicaReport]:
     """Collect until there are so many results, or the session is lost."""
-    answers: list[Answer] = []
+    answers: list[ReplicaReport] = []
     while sum(len(answer.results) for answer in answers) < count and not (answers and answers[-1].lost):
         answers.append(await hosted.collect(session))
     return answers
@@ -93,16 +93,16 @@ def test_the_rows_of_an_older_session_are_given_up() -> None:
         await hosted.start(2)
         assert backend.ended == 1
         assert not await hosted.feed(1, rows(1))
-        assert await hosted.collect(1) == Answer(lost="its process was started again")
+        assert await hosted.collect(1) == ReplicaReport(lost="its process was started again")
         assert (await hosted.collect(2)).received == 0
         await hosted.stop()
-        assert await hosted.collect(2) == Answer(lost="its process was started again")
+        assert await hosted.collect(2) == ReplicaReport(lost="its process was started again")
 
     asyncio.run(go())
 
 
 def test_a_model_in_the_process_that_is_gone_takes_the_replica_along() -> None:
-    async def go(kind: str) -> list[Answer]:
+    async def go(kind: str) -> list[ReplicaReport]:
         hosted = replica(Counted(gone), kind=kind)
         await hosted.start(1)
         await hosted.feed(1, rows(1, 2))
@@ -132,8 +132,8 @@ def test_what_is_missing_on_its_host_is_told(tmp_path: Path) -> None:
     def load() -> tuple[Flow, dict[str, ModelBackend]]:
         return prepare_flow(spec, profile=None, project_dir=None, environ={}), {}
 
-    hosted = HostedReplica(load, Terms())
+    hosted = HostedReplica(load, ReplicaConfig())
     started = asyncio.run(hosted.start(1))
-    assert isinstance(started, Started)
+    assert isinstance(started, ReplicaStart)
     assert "spec.yaml:4:" in (started.error or "")
     assert "FLOWRUN_TEST_KEY" in (started.error or "")

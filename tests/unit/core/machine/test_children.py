@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flowrun.core.events import Answered, AskPerson, ChildEnded, Event, Outcome, StartChild, Started, TimedOut
+from flowrun.core.events import Answered, ChildEnded, Event, Outcome, RequestInput, StartChild, Started, TimedOut
 from flowrun.core.machine import advance, fold
 from flowrun.core.messages import Usage
 from flowrun.errors import Failure
@@ -174,7 +174,7 @@ ASKED = Started(run="r", inputs={"amount": 5})
 def test_a_wait_asks_and_pauses() -> None:
     run, effects = fold(graph_of(WAIT), [ASKED])
     schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
-    assert effects == (AskPerson(step=1, state="s", run="r", prompt="Refund 5?", schema=schema),)
+    assert effects == (RequestInput(step=1, state="s", run="r", prompt="Refund 5?", schema=schema),)
     assert (run.status, run.outcome) == ("waiting", None)
 
 

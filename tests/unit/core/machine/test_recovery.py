@@ -3,15 +3,15 @@
 from flowrun.core.events import (
     Answered,
     AskModel,
-    AskPerson,
-    Began,
     CallFunction,
+    CallStarted,
     ChildEnded,
     Effect,
     Event,
     Failed,
     Outcome,
     Replied,
+    RequestInput,
     Returned,
     Sleep,
     Slept,
@@ -55,16 +55,16 @@ def test_what_was_asked_and_not_answered_is_open() -> None:
 
 
 def test_a_call_that_was_begun_is_in_doubt() -> None:
-    begun = (BEGIN, TWO_CALLS, Began(step=2, index=0), Began(step=2, index=1))
+    begun = (BEGIN, TWO_CALLS, CallStarted(step=2, index=0), CallStarted(step=2, index=1))
     assert open_after(*begun) == ([], [0, 1])
     assert open_after(*begun, Returned(step=2, index=1, value=4)) == ([], [0])
     failed = Failed(step=2, index=0, failure=Failure(name="tool.failed", message="no"))
     assert open_after(*begun, Returned(step=2, index=1, value=4), failed) == ([("AskModel", 3, 0)], [])
-    assert open_after(BEGIN, TWO_CALLS, Began(step=2, index=1)) == ([("CallFunction", 2, 0)], [1])
+    assert open_after(BEGIN, TWO_CALLS, CallStarted(step=2, index=1)) == ([("CallFunction", 2, 0)], [1])
 
 
 def test_a_call_that_may_be_made_twice_is_never_in_doubt() -> None:
-    _, effects, doubtful = recover(SURE, [BEGIN, TWO_CALLS, Began(step=2, index=0)])
+    _, effects, doubtful = recover(SURE, [BEGIN, TWO_CALLS, CallStarted(step=2, index=0)])
     assert ([effect.index for effect in effects if isinstance(effect, CallFunction)], doubtful) == ([0, 1], ())
 
 
@@ -105,7 +105,7 @@ def test_children_and_people() -> None:
     assert children() == [0, 2]
     events += [ended(0), ended(2)]
     wait = recover(graph, events)
-    assert [type(effect) for effect in wait.effects] == [AskPerson]
+    assert [type(effect) for effect in wait.effects] == [RequestInput]
     events.append(Answered(step=2, value="neither"))  # does not match: as if it were never given
     assert recover(graph, events) == Recovered(wait.run, wait.effects, ())
     events.append(Answered(step=2, value=True))

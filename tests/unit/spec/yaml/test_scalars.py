@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowrun.spec.yaml.scalars import NotJSON, read_scalar
+from flowrun.spec.yaml.scalars import NotJSONScalar, read_scalar
 
 
 @pytest.mark.parametrize(
@@ -69,5 +69,5 @@ def test_a_word_means_what_yaml_1_2_says(text: str, value: object) -> None:
     ids=lambda text: text[:24],
 )
 def test_numbers_that_json_lacks_are_refused(text: str, reason: str) -> None:
-    with pytest.raises(NotJSON, match=f"^{reason}$"):
+    with pytest.raises(NotJSONScalar, match=f"^{reason}$"):
         read_scalar(text)

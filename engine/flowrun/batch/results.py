@@ -1,6 +1,6 @@
 """A batch's results on disk: one line of JSON a row, written as the row ends, never twice, never half.
 
-They lie in one file or in many (``layouts``). Beside them lies what they belong to, locked while a batch writes. A
+They lie in one file or in many (``sinks``). Beside them lies what they belong to, locked while a batch writes. A
 batch that is begun again finds the rows that are done, and mends what a crash left. Results of rows that are tried anew
 are kept beside, until they take the place of the old ones: if that is interrupted, it is done again from its start.
 """
@@ -65,35 +65,35 @@ class Results:
     ``batch`` is the name that the runs have in common.
     """
 
-    def __init__(self, layout: Sink, fingerprint: Fingerprint, *, on_change: OnChange = "refuse") -> None:
+    def __init__(self, sink: Sink, fingerprint: Fingerprint, *, on_change: OnChange = "refuse") -> None:
         """Open or create the results.
 
         Raises:
             UsageError: they belong to something else, or another process writes to them.
             StoreError: they cannot be read or written.
         """
-        self.path = layout.path
+        self.path = sink.path
         self.finished = Marks()
         self.failed = Marks()
         self.outcomes: Counter[str] = Counter()
         self.mended = 0
         self.batch = ""
-        self._layout = layout
+        self.sink = sink
         self._retrying = False
         self._unsynced = False
         self._syncing = threading.Lock()
         self._full: list[int] = []  # files that get no more lines, and are not yet synced
         self._index = self._held = 0  # the part that is written to, and the lines in it
         with _told(self.path):
-            layout.beside.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(layout.beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            sink.beside.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(sink.beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             self._take_lock()
             with _told(self.path):
                 self._settle(fingerprint, on_change)
                 self._merge_retried()
                 self._read()
-                self._file = self._open(layout.part(self._index))
+                self._file = self._open(sink.part(self._index))
         except BaseException:
             os.close(self._lock)
             raise
@@ -107,10 +107,10 @@ class Results:
             raise UsageError(f"another process is writing to {self.path}") from exc
 
     def _settle(self, fingerprint: Fingerprint, on_change: OnChange) -> None:
-        there = bool(self._layout.parts())
+        there = bool(self.sink.parts())
         if there and on_change == "restart":
-            self._layout.put_aside()
-            self._layout.retried.unlink(missing_ok=True)
+            self.sink.put_aside()
+            self.sink.retried.unlink(missing_ok=True)
         elif there and on_change == "refuse":
             self._check(fingerprint)
         elif there and self._known() is None and not self._holds_results():
@@ -127,7 +127,7 @@ class Results:
         ways = (
             "--continue keeps its results, by the numbers of the rows, and runs only those that have none; "
             "--restart puts them aside, as "
-            f"{self._layout.aside.name}, and runs every row; or choose another -o"
+            f"{self.sink.aside.name}, and runs every row; or choose another -o"
         )
         known = self._known()
         if known is None:
@@ -142,7 +142,7 @@ class Results:
 
     def _holds_results(self) -> bool:
         """Tell whether what is there is empty or has a result at least, so that it is nobody's notes."""
-        parts = self._layout.parts()
+        parts = self.sink.parts()
         return all(part.stat().st_size == 0 for part in parts) or any(
             parse_line(raw) is not None for part in parts for _, raw in raw_lines(part)
         )
@@ -157,7 +157,7 @@ class Results:
 
     def _read(self) -> None:
         """Learn which rows are finished, and drop what a crash left half-written."""
-        for index, part in enumerate(self._layout.parts()):
+        for index, part in enumerate(self.sink.parts()):
             self._index, self._held = index, 0
             broken: set[int] = set()
             for at, raw in raw_lines(part):
@@ -206,7 +206,7 @@ class Results:
     def retry(self) -> None:
         """Write from now on what takes the place of older results of the same rows, once the file is closed."""
         with _told(self.path):
-            retried = self._open(self._layout.retried)
+            retried = self._open(self.sink.retried)
         os.close(self._file)
         self._file, self._retrying = retried, True
 
@@ -237,9 +237,9 @@ class Results:
 
     def _turn_over(self) -> None:
         """Go on with a new part if this one is full."""
-        if self._retrying or self._layout.rows is None or self._held < self._layout.rows:
+        if self._retrying or self.sink.rows is None or self._held < self.sink.rows:
             return
-        fresh = self._open(self._layout.part(self._index + 1))
+        fresh = self._open(self.sink.part(self._index + 1))
         self._full.append(self._file)
         self._file, self._index, self._held = fresh, self._index + 1, 0
 
@@ -268,13 +268,13 @@ class Results:
             os.close(self._lock)
 
     def _merge_retried(self) -> None:
-        retried = self._layout.retried
+        retried = self.sink.retried
         if not retried.exists():
             return
         anew = Marks()
         for _, again in lines(retried):
             anew.add(again.row)
-        parts = self._layout.parts() or [self._layout.part(0)]
+        parts = self.sink.parts() or [self.sink.part(0)]
         for part in parts:
             last = part == parts[-1]
             old = {at for at, raw in raw_lines(part) if (line := parse_line(raw)) is None or line.row in anew}
@@ -283,9 +283,9 @@ class Results:
         retried.unlink()
 
 
-def count_outcomes(layout: Sink) -> Counter[str]:
+def count_outcomes(sink: Sink) -> Counter[str]:
     """Count the rows of closed results by error name, or by status where there is none."""
-    return Counter(line.outcome for part in layout.parts() for _, line in lines(part))
+    return Counter(line.outcome for part in sink.parts() for _, line in lines(part))
 
 
 class _told:

@@ -7,27 +7,20 @@ from pathlib import Path
 import click
 
 from flowrun.cli.console import Console, conclude
-from flowrun.cli.driving import (
-    find_top_run,
-    interruptions_explained,
-    load_stored_flow,
-    next_commands,
-    open_durable_runs,
-    open_history,
-)
 from flowrun.cli.human_input import TerminalInput, is_interactive, terminal_input
 from flowrun.cli.journal_option import journal_option
-from flowrun.cli.resume import warn_of_changes
+from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_of_changes
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.core.events import Answered, RequestInput
 from flowrun.core.graph import compile_schema
 from flowrun.core.machine.strict_json import parse_json
 from flowrun.errors import NoResponderError, UsageError
-from flowrun.journal import SqliteJournal
+from flowrun.journal import SqliteJournal, open_history
 from flowrun.runtime.backends import BackendSettings
-from flowrun.runtime.durable import PendingWork, find_pending_work
+from flowrun.runtime.durable import PendingWork, find_pending_work, open_durable_runs
 from flowrun.runtime.runner import Result
+from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec.model import JSON
 
 
@@ -48,7 +41,7 @@ def command(
     RUN is its id, the beginning of it, or that of the child that waits. Exits as `flowrun run` does.
     """
     history = open_history(journal)
-    named, row = history.run(run), find_top_run(history, run)
+    named, row = history.run(run), history.top_run(run)
     kept = load_stored_flow(history, row)
     flow = kept.prepare(os.environ, require_environment=False, imports=False)
     ask = find_wait(find_pending_work(flow.graph, row.id, history.events), named.id, state)
@@ -61,10 +54,9 @@ def command(
             watching = [console]
             async with open_durable_runs(
                 whole_flow, kept, journal, settings=settings, people=terminal_input(), observers=watching
-            ) as (runs, kept_in, mailbox):
-                await kept_in.post(ask.run, event)
-                mailbox.receive(ask.run, event)
-                return await runs.go_on(row.id)
+            ) as runs:
+                await runs.answer(ask.run, event)
+                return await runs.resume(row.id)
 
         async def leave() -> None:
             async with SqliteJournal(journal) as kept_in:

@@ -4,46 +4,74 @@ import asyncio
 import json
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
+import msgspec
 
 from flowrun.batch import (
+    SHARD_ROWS,
     BatchStopped,
     Fingerprint,
     Folder,
     Format,
     Meter,
-    OnChange,
     OneFile,
     Options,
     Results,
     RowFile,
+    Survey,
+    check_format,
     count_outcomes,
 )
-from flowrun.cli import ray
-from flowrun.cli.batches import (
+from flowrun.batch.distributed.run import RayOptions, merge, run_on_ray
+from flowrun.batch.durable_batch import EarlierRuns, run_durably
+from flowrun.batch.job import (
     BatchJob,
     BatchTotals,
-    EarlierRuns,
     FlowReference,
     count_rows_to_run,
     rows_to_run,
-    run_durably,
     run_in_process,
     states_that_wait,
 )
-from flowrun.cli.driving import warn_of_network
 from flowrun.cli.journal_option import journal_option
+from flowrun.cli.next_steps import warn_of_network
 from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json
 from flowrun.errors import UsageError
 from flowrun.runtime.backends import BackendSettings
-from flowrun.runtime.durable import store_flow
-from flowrun.runtime.prepare import prepare_flow
+from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.stored_flow import StoredFlow, store_flow
 
 MAX_TOOLS: Final = 256
+
+
+class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of the verb, by their names."""
+
+    spec: Path
+    rows: Path
+    output: Path
+    profile: str | None
+    max_live: int | None
+    max_tools: int
+    messages: bool
+    restart: bool
+    continue_: bool
+    retry_failed: bool
+    fail_after: int | None
+    durable: bool
+    journal: Path
+    ray: str | None
+    replicas: int | None
+    shard_rows: int | None
+    format: Format | None
+    json: bool
+    quiet: bool
+    verbose: bool
+    project_dir: Path | None
 
 
 @click.command()
@@ -63,121 +91,158 @@ MAX_TOOLS: Final = 256
 )
 @click.option("--messages", is_flag=True, help="Put the messages into the results.")
 @click.option("--restart", is_flag=True, help="Put earlier results aside and run every row.")
-@click.option("--continue", "go_on", is_flag=True, help="Keep earlier results although the spec or input changed.")
+@click.option("--continue", "continue_", is_flag=True, help="Keep earlier results although the spec or input changed.")
 @click.option("--retry-failed", is_flag=True, help="Run only the rows whose results say that they failed.")
 @click.option("--fail-after", type=click.IntRange(1), help="Stop early once so many rows have failed.")
 @click.option("--durable", is_flag=True, help="Write each run down as it goes, so that it outlives a crash.")
 @journal_option
-@click.option("--ray", "address", metavar="ADDRESS", help="Run on a Ray cluster; 'local' starts a Ray here.")
+@click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster; 'local' starts a Ray here.")
 @click.option("--replicas", type=click.IntRange(1), help="With --ray: so many; else as many as there is place for.")
 @click.option("--shard-rows", type=click.IntRange(1), help="With --ray: rows in one part of the results [100000].")
-@click.option("--format", "kind", type=click.Choice(["jsonl", "parquet"]), help="With --ray: of all results [jsonl].")
-@click.option("--json", "as_json", is_flag=True, help="Print the closing figures as JSON on stdout.")
+@click.option("--format", type=click.Choice(["jsonl", "parquet"]), help="With --ray: of all results [jsonl].")
+@click.option("--json", is_flag=True, help="Print the closing figures as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress; the closing table stays.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
 @click.option(
     "--project-dir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Where entrypoints start."
 )
-def command(
-    spec: Path,
-    rows: Path,
-    output: Path,
-    profile: str | None,
-    max_live: int | None,
-    max_tools: int,
-    messages: bool,
-    restart: bool,
-    go_on: bool,
-    retry_failed: bool,
-    fail_after: int | None,
-    durable: bool,
-    journal: Path,
-    address: str | None,
-    replicas: int | None,
-    shard_rows: int | None,
-    kind: Format | None,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-    project_dir: Path | None,
-) -> int:
+def command(**given: Any) -> int:
     """Run a flow once for each row of ROWS (.jsonl, .csv, .parquet), and write a result line each.
 
     A row holds the run's inputs, and an id if it likes. Interrupted, the same command goes on where it was: rows that
     are finished are not run again. With --ray, one engine runs on each replica, and the results are parts in a folder,
     merged at the end. Exits with 0 if every row of the file succeeded.
     """
+    options = BatchOptions(**given)
     with answer_stream() as answers:
-        if restart and (go_on or retry_failed):
-            raise UsageError("--restart runs every row anew: it goes with neither --continue nor --retry-failed")
-        if durable and address is not None:
-            raise UsageError("--durable and --ray do not go together: finished rows are kept either way")
-        rays = ray.read_options(output, address=address, replicas=replicas, shard_rows=shard_rows, kind=kind)
-        flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ, max_calls=max_tools)
-        file = RowFile(rows, flow.loaded.spec)
-        survey = file.survey()
-        kept = store_flow(flow, spec, profile=profile, project_dir=project_dir)
-        if output.exists() and any(output.samefile(given) for given in (spec, rows)):
-            raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
-        if not survey.count:
-            raise UsageError(f"{rows} has no rows")
-        if not durable and (waits := states_that_wait(flow)):
-            echo(f"flowrun: {waits} waits for people, whom a batch can only hear with --durable", err=True)
-        layout: OneFile | Folder = OneFile(output) if rays is None else rays.folder
-        on_change: OnChange = "restart" if restart else "continue" if go_on else "refuse"
-        fingerprint = Fingerprint(
-            spec=kept.snapshot.digest, input=survey.digest, journal=str(journal.resolve()) if durable else None
-        )
-        results = Results(layout, fingerprint, on_change=on_change)
-        total, skipped = count_rows_to_run(results.outcomes, survey.count, retry_failed=retry_failed)
-        session = BatchTotals(meter=Meter())
-        with BatchView(quiet=quiet, secrets=flow.secrets) as view:
-            if results.mended:
-                view.say(f"{output}: {results.mended} broken lines dropped; their rows are run again")
-            job = BatchJob(
-                flow=flow,
-                origin=FlowReference(kept=kept, max_tools=max_tools),
-                rows=rows_to_run(file, results, retry_failed=retry_failed),
-                total=total,
-                results=results,
-                options=Options(max_live=max_live, fail_after=fail_after, messages=messages, durable=durable),
-                settings=BackendSettings(verbose=verbose, progress=view.say),
-                view=view,
-                session=session,
-            )
-            try:
-                if total > 0:
-                    _run(job, rays, journal if durable else None)
-            except KeyboardInterrupt:
-                session.interrupted = True
-            except BatchStopped as exc:
-                session.stopped = str(exc)
-            finally:
-                results.close()
-            outcomes = count_outcomes(layout)
-            missing = max(0, survey.count - outcomes.total() - sum(session.open.values()))
-            view.conclude(outcomes, skipped=skipped, missing=missing, figures=session.spell())
-            for status, count in session.open.items():
-                what = "wait for people" if status == "waiting" else "have a call in doubt"
-                which = f"flowrun runs --batch {results.batch} --status {status}"
-                view.say(f"{count} {what}, and get their results once they are over: {which}", important=True)
+        check_options(options)
+        rays = read_ray_options(options)
+        batch = _open(options, rays)
+        with BatchView(quiet=options.quiet, secrets=batch.flow.secrets) as view:
+            job = batch.job(options, view)
+            _run(job, batch, options, rays)
+            outcomes = count_outcomes(batch.results.sink)
+            missing = max(0, batch.survey.count - outcomes.total() - sum(job.session.open.values()))
+            view.conclude(outcomes, skipped=batch.skipped, missing=missing, totals=job.session)
+            for status, count in job.session.open.items():
+                view.explain_open(status, count, batch.results.batch)
             if rays is not None and not missing:
-                ray.merge(job, rays)
-        if as_json:
-            whole = {"rows": survey.count, "outcomes": dict(outcomes), "skipped": skipped, **session.figures()}
-            write_json(answers, json.dumps(whole))
-    if session.interrupted:
+                merge(job, rays)
+        if options.json:
+            figures = {"skipped": batch.skipped, **job.session.figures()}
+            write_json(answers, json.dumps({"rows": batch.survey.count, "outcomes": dict(outcomes), **figures}))
+    if job.session.interrupted:
         raise KeyboardInterrupt
-    if session.stopped is not None:
-        raise BatchStopped(session.stopped)
-    return 0 if outcomes["succeeded"] == survey.count else 1
+    if job.session.stopped is not None:
+        raise BatchStopped(job.session.stopped)
+    return 0 if outcomes["succeeded"] == batch.survey.count else 1
 
 
-def _run(job: BatchJob, rays: ray.RayOptions | None, journal: Path | None) -> None:
-    if rays is not None:
-        ray.run_on_ray(job, rays)
-    elif journal is not None:
-        warn_of_network(journal)
-        asyncio.run(run_durably(job, journal, EarlierRuns(journal, job.results.batch)))
-    else:
-        asyncio.run(run_in_process(job))
+def check_options(options: BatchOptions) -> None:
+    """Raise a UsageError for options that do not go together."""
+    if options.restart and (options.continue_ or options.retry_failed):
+        raise UsageError("--restart runs every row anew: it goes with neither --continue nor --retry-failed")
+    if options.durable and options.ray is not None:
+        raise UsageError("--durable and --ray do not go together: finished rows are kept either way")
+
+
+def read_ray_options(options: BatchOptions) -> RayOptions | None:
+    """Return the options that belong to Ray; None if the batch does not run on it.
+
+    Raises:
+        UsageError: they do not go together, or a package is missing.
+    """
+    output = options.output
+    if options.ray is None:
+        given = {"--replicas": options.replicas, "--shard-rows": options.shard_rows, "--format": options.format}
+        if alone := [option for option, value in given.items() if value is not None]:
+            raise UsageError(f"{', '.join(alone)}: only with --ray")
+        if output.is_dir():
+            raise UsageError(f"-o {output}: is a folder; only a batch with --ray writes into one")
+        return None
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"-o {output}: is a file; a batch with --ray writes into a folder")
+    form = options.format or "jsonl"
+    check_format(form)
+    folder = Folder(output, options.shard_rows or SHARD_ROWS)
+    return RayOptions(address=options.ray, replicas=options.replicas, folder=folder, format=form)
+
+
+class _OpenBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch whose flow is prepared and whose results are open. ``total`` rows are to be run, ``skipped`` are not."""
+
+    flow: Flow
+    stored: StoredFlow
+    file: RowFile
+    survey: Survey
+    results: Results
+    total: int
+    skipped: int
+
+    def job(self, options: BatchOptions, view: BatchView) -> BatchJob:
+        """Return what is to be run."""
+        return BatchJob(
+            flow=self.flow,
+            origin=FlowReference(kept=self.stored, max_tools=options.max_tools),
+            rows=rows_to_run(self.file, self.results, retry_failed=options.retry_failed),
+            total=self.total,
+            results=self.results,
+            options=Options(
+                max_live=options.max_live,
+                fail_after=options.fail_after,
+                messages=options.messages,
+                durable=options.durable,
+            ),
+            settings=BackendSettings(verbose=options.verbose, progress=view.say),
+            view=view,
+            session=BatchTotals(meter=Meter()),
+        )
+
+
+def _open(options: BatchOptions, rays: RayOptions | None) -> _OpenBatch:
+    """Prepare the flow, survey the rows and open the results."""
+    spec, rows, output = options.spec, options.rows, options.output
+    profile, project_dir = options.profile, options.project_dir
+    flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ, max_calls=options.max_tools)
+    file = RowFile(rows, flow.loaded.spec)
+    survey = file.survey()
+    stored = store_flow(flow, spec, profile=profile, project_dir=project_dir)
+    if output.exists() and any(output.samefile(given) for given in (spec, rows)):
+        raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
+    if not survey.count:
+        raise UsageError(f"{rows} has no rows")
+    if not options.durable and (waits := states_that_wait(flow)):
+        echo(f"flowrun: {waits} waits for people, whom a batch can only hear with --durable", err=True)
+    results = Results(
+        OneFile(output) if rays is None else rays.folder,
+        Fingerprint(
+            spec=stored.snapshot.digest,
+            input=survey.digest,
+            journal=str(options.journal.resolve()) if options.durable else None,
+        ),
+        on_change="restart" if options.restart else "continue" if options.continue_ else "refuse",
+    )
+    total, skipped = count_rows_to_run(results.outcomes, survey.count, retry_failed=options.retry_failed)
+    return _OpenBatch(flow=flow, stored=stored, file=file, survey=survey, results=results, total=total, skipped=skipped)
+
+
+def _run(job: BatchJob, batch: _OpenBatch, options: BatchOptions, rays: RayOptions | None) -> None:
+    """Run the rows where the options say; the totals say whether it ended early."""
+    if batch.results.mended:
+        job.view.say(f"{options.output}: {batch.results.mended} broken lines dropped; their rows are run again")
+    try:
+        if batch.total <= 0:
+            return
+        if rays is not None:
+            run_on_ray(job, rays)
+        elif options.durable:
+            warn_of_network(options.journal)
+            asyncio.run(run_durably(job, options.journal, EarlierRuns(options.journal, batch.results.batch)))
+        else:
+            asyncio.run(run_in_process(job))
+    except KeyboardInterrupt:
+        job.session.interrupted = True
+    except BatchStopped as exc:
+        job.session.stopped = str(exc)
+    finally:
+        batch.results.close()

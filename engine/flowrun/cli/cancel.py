@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.driving import find_top_run, load_stored_flow, open_history
 from flowrun.cli.journal_option import journal_option
 from flowrun.cli.terminal import echo
 from flowrun.core.events import Cancelled
 from flowrun.errors import UsageError
-from flowrun.journal import SqliteJournal
-from flowrun.runtime.durable import DurableRuns, Inbox
+from flowrun.journal import SqliteJournal, open_history
+from flowrun.runtime.durable import DurableRuns
+from flowrun.runtime.inbox import Inbox
 from flowrun.runtime.runner import Runner
+from flowrun.runtime.stored_flow import load_stored_flow
 
 
 @click.command()
@@ -23,7 +24,7 @@ from flowrun.runtime.runner import Runner
 def command(run: str, reason: str, journal: Path) -> int:
     """Cancel a run: its status is then `cancelled`, and nothing goes on with it."""
     history = open_history(journal)
-    row = find_top_run(history, run)
+    row = history.top_run(run)
     if row.ended is not None:
         raise UsageError(f"run {row.id} has ended: {row.status}")
     kept = load_stored_flow(history, row)
@@ -37,7 +38,7 @@ def command(run: str, reason: str, journal: Path) -> int:
                 await kept_in.post(row.id, event)
                 return f"process {row.holder.pid} on {row.holder.host} is told to end run {row.id}"
             runner = Runner(backends={}, functions=flow.functions, people=mailbox, journal=kept_in)
-            result = await DurableRuns(runner, flow.graph, kept_in, mailbox).go_on(row.id, then=event)
+            result = await DurableRuns(runner, flow.graph, kept_in, mailbox).resume(row.id, then=event)
             return f"run {row.id} is {result.run.status}"
 
     echo(asyncio.run(cancel()), err=True)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowrun.batch import Batch, Meter
+from flowrun.batch.job import BatchTotals
 from flowrun.cli.terminal import rich_console
 from flowrun.spec import mask
 
@@ -96,7 +97,7 @@ class BatchView:
             parts.append(f"{spell_seconds(left)} left")
         return ", ".join(parts)
 
-    def conclude(self, outcomes: Mapping[str, int], *, skipped: int, missing: int, figures: str) -> None:
+    def conclude(self, outcomes: Mapping[str, int], *, skipped: int, missing: int, totals: BatchTotals) -> None:
         """Show how many rows ended in which way; failures by their names."""
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(justify="right")
@@ -110,7 +111,28 @@ class BatchView:
             table.add_row(f"{missing:,}", "not finished: run the same command again", style="yellow")
         self._rich.print(table)
         if not self._quiet:
-            self._rich.print(figures, style="dim", soft_wrap=True)
+            self._rich.print(spell_totals(totals), style="dim", soft_wrap=True)
+
+    def explain_open(self, status: str, count: int, batch: str) -> None:
+        """Say how many runs are not over, and which command lists them."""
+        what = "wait for people" if status == "waiting" else "have a call in doubt"
+        which = f"flowrun runs --batch {batch} --status {status}"
+        self.say(f"{count} {what}, and get their results once they are over: {which}", important=True)
+
+
+def spell_totals(totals: BatchTotals) -> str:
+    """Write what a batch took as people read it."""
+    usage, rounds, seconds = totals.meter.usage, totals.meter.rounds, totals.seconds
+    parts = [f"{rounds:,} rounds"]
+    if usage.prompt_tokens:
+        cached = f"{usage.cached_tokens / usage.prompt_tokens:.0%} cached"
+        parts.append(f"{usage.prompt_tokens:,} ({cached}) + {usage.completion_tokens:,} tokens")
+    if usage.rerendered:
+        parts.append(f"{usage.rerendered:,} prompts rendered anew")
+    if seconds:
+        parts.append(f"{rounds / seconds:.1f} rounds/s")
+        parts += [f"{usage.completion_tokens / seconds:,.0f} tokens/s"] if usage.completion_tokens else []
+    return f"{spell_seconds(seconds)}: {', '.join(parts)}"
 
 
 def spell_seconds(seconds: float) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from flowrun.cli.driving import find_descendants, find_top_run, load_stored_flow, open_history
 from flowrun.cli.journal_option import journal_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import write_json, write_report
+from flowrun.journal import open_history
+from flowrun.runtime.stored_flow import load_stored_flow
 
 
 @click.command()
@@ -24,11 +25,11 @@ def command(run: str, as_json: bool, journal: Path) -> int:
     from flowrun.transcript import render_divergence, replay
 
     history = open_history(journal)
-    row = find_top_run(history, run)
+    row = history.top_run(run)
     kept = load_stored_flow(history, row)
     then = kept.prepare(os.environ, require_environment=False, imports=False).graph
     now = kept.prepare_as_it_is_now(os.environ).graph
-    histories = {name: history.events(name) for name in find_descendants(history, row.id)}
+    histories = {name: history.events(name) for name in history.descendants(row.id)}
     divergence = replay(then, now, history.events(row.id), histories)
     with answer_stream() as answers:
         if as_json:

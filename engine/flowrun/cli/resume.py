@@ -11,25 +11,19 @@ import click
 
 from flowrun.cli import EXIT_WAITING
 from flowrun.cli.console import Console, conclude
-from flowrun.cli.driving import (
-    find_top_run,
-    interruptions_explained,
-    load_stored_flow,
-    next_commands,
-    open_durable_runs,
-    open_history,
-)
 from flowrun.cli.human_input import terminal_input
 from flowrun.cli.journal_option import journal_option
+from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_of_changes
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.core.events import CallFunction
 from flowrun.core.machine.strict_json import parse_json
 from flowrun.errors import FlowrunError, UsageError
-from flowrun.journal import History, RunRow
+from flowrun.journal import History, RunRow, open_history
 from flowrun.runtime.backends import BackendSettings
-from flowrun.runtime.durable import StoredFlow
+from flowrun.runtime.durable import open_durable_runs
 from flowrun.runtime.runner import AssumeDone, CallAgain, Resolve, Result
+from flowrun.runtime.stored_flow import StoredFlow, load_stored_flow
 
 MAX_LIVE: Final = 256
 """So many runs are taken up at once."""
@@ -76,7 +70,7 @@ def command(
                 told = f"{len(doubtful)} runs have a call in doubt, such as {doubtful[0].id}"
                 echo(f"{told}: say --assume-done or --run-again, for one run or for --all", err=True)
             return code or (EXIT_WAITING if doubtful and decide is None else 0)
-        row = find_top_run(history, run)
+        row = history.top_run(run)
         kept = load_stored_flow(history, row)
         if row.ended is not None:
             raise UsageError(f"run {row.id} has ended: {row.status}; `flowrun show {row.id}` shows it")
@@ -88,8 +82,8 @@ def command(
                 settings = BackendSettings(verbose=verbose, progress=console.progress)
                 async with open_durable_runs(
                     flow, kept, journal, settings=settings, people=terminal_input(), observers=[console], decide=decide
-                ) as (runs, _, _):
-                    return await runs.go_on(row.id)
+                ) as runs:
+                    return await runs.resume(row.id)
 
             with interruptions_explained(row.id, journal):
                 result = asyncio.run(go_on())
@@ -120,12 +114,6 @@ def read_decision(*, assume_done: bool, value: str | None, run_again: bool, key:
         return AssumeDone(given) if assume_done else CallAgain()
 
     return decide
-
-
-def warn_of_changes(kept: StoredFlow) -> None:
-    """Say that a run goes on with another spec than there is now, if it does."""
-    if what := kept.what_changed(os.environ):
-        echo(f"flowrun: {what}; the run goes on with the spec that it began with", err=True)
 
 
 def _resume_all(history: History, rows: Sequence[RunRow], journal: Path, decide: Resolve | None, verbose: bool) -> int:
@@ -168,12 +156,12 @@ async def _resume_group(
     places = asyncio.Semaphore(MAX_LIVE)
     flow = kept.prepare(os.environ)
     settings = BackendSettings(verbose=verbose)
-    async with open_durable_runs(flow, kept, journal, settings=settings, decide=decide) as (runs, _, _):
+    async with open_durable_runs(flow, kept, journal, settings=settings, decide=decide) as runs:
 
         async def go_on(row: RunRow) -> Result | FlowrunError:
             async with places:
                 try:
-                    return await runs.go_on(row.id)
+                    return await runs.resume(row.id)
                 except FlowrunError as exc:  # another process drives it, or it cannot be read
                     return exc
 

@@ -10,16 +10,17 @@ from typing import TextIO
 import click
 
 from flowrun.cli.console import Console, conclude
-from flowrun.cli.driving import interruptions_explained, next_commands, open_durable_runs, warn_of_network
 from flowrun.cli.human_input import terminal_input
 from flowrun.cli.journal_option import journal_option
+from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_of_network
 from flowrun.cli.streams import answer_stream
 from flowrun.core.machine.strict_json import parse_json
 from flowrun.errors import UsageError
 from flowrun.runtime.backends import BackendSettings, make_backends, started
-from flowrun.runtime.durable import StoredFlow, store_flow
+from flowrun.runtime.durable import open_durable_runs
 from flowrun.runtime.prepare import Flow, prepare_flow
 from flowrun.runtime.runner import Result, Runner, with_defaults
+from flowrun.runtime.stored_flow import StoredFlow, store_flow
 from flowrun.spec.model import JSON, Spec
 from flowrun.testing.cassettes import RecordingBackend, begin_cassette
 
@@ -89,11 +90,7 @@ async def _converse_durably(
 ) -> Result:
     async with open_durable_runs(
         flow, kept, journal, settings=settings, people=terminal_input(), observers=[console]
-    ) as (
-        runs,
-        _,
-        _,
-    ):
+    ) as runs:
         console.note("run", f"{run_id}, kept in {journal}")
         return await runs.start(inputs, run_id)
 

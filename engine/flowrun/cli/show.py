@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 import msgspec
 
-from flowrun.cli.driving import find_descendants, find_top_run, load_stored_flow, open_history
 from flowrun.cli.journal_option import journal_option
 from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json, write_report
 from flowrun.errors import UsageError
+from flowrun.journal import open_history
+from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec import mask
 
 
@@ -36,9 +37,9 @@ def command(run: str, html: Path | None, as_json: bool, full: bool, journal: Pat
     from flowrun.transcript import build_transcript, render_html, render_text
 
     history = open_history(journal)
-    row = find_top_run(history, run)
+    row = history.top_run(run)
     flow = load_stored_flow(history, row).prepare(os.environ, require_environment=False, imports=False)
-    histories = {name: history.events(name) for name in find_descendants(history, row.id)}
+    histories = {name: history.events(name) for name in history.descendants(row.id)}
     story = build_transcript(flow.graph, history.events(row.id), histories, live=row.holder is not None)
     zone = datetime.now().astimezone().tzinfo or UTC
     with answer_stream() as answers:

@@ -1,7 +1,7 @@
 """Durable runs: every event in one SQLite file, with group commit, leases and an inbox."""
 
 from flowrun.journal.database import Database, Synchronous, network_file_system
-from flowrun.journal.history import History
+from flowrun.journal.history import History, open_history
 from flowrun.journal.rows import (
     ENDED,
     FIRST,
@@ -31,6 +31,7 @@ __all__ = [
     "Synchronous",
     "Vacuumed",
     "network_file_system",
+    "open_history",
     "prune",
     "vacuum",
 ]

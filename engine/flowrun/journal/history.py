@@ -1,6 +1,8 @@
 """Reading the journal: runs, their events, specs. Nothing here writes, and no reader holds a writer up."""
 
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 from flowrun.core.events import Recorded
@@ -87,6 +89,18 @@ class History:
                 names = ", ".join(row.id for _, row in rows)
                 raise UsageError(f"{prefix!r} begins the names of more than one run: {names}; write more of the name")
 
+    def top_run(self, prefix: str) -> RunRow:
+        """Return the run that ``run`` finds, or the one at the top that started it as a child."""
+        row = self.run(prefix)
+        while row.parent is not None:
+            row = self.run(row.parent)
+        return row
+
+    def descendants(self, run: str) -> list[str]:
+        """Return the ids of a run's children, and of theirs."""
+        found = [row.id for row in self.runs(parent=run)]
+        return [*found, *(below for child in found for below in self.descendants(child))]
+
     def runs(
         self,
         *,
@@ -156,3 +170,12 @@ _FIELDS: Final = (
     "parent",
     "batch",
 )
+
+
+def open_history(path: Path) -> History:
+    """Open a journal for reading.
+
+    Raises:
+        StoreError: it is not there, or cannot be read.
+    """
+    return History(Database(path, create=False), now=time.time)

@@ -1,20 +1,18 @@
-"""``flowrun batch --ray``: the same batch on replicas that Ray places on the hosts of a cluster."""
+"""A batch on replicas that Ray places on the hosts of a cluster."""
 
 import asyncio
 import os
 from functools import partial
-from pathlib import Path
 
 import msgspec
 
-from flowrun.batch import Folder, Format, check_format, merge_parts
+from flowrun.batch.distributed.merge import Format, merge_parts
 from flowrun.batch.distributed.pool import Pool
 from flowrun.batch.distributed.ray_cluster import Host, cluster, make_replicas, needs_of
 from flowrun.batch.distributed.replica import ReplicaConfig
-from flowrun.batch.sinks import SHARD_ROWS
-from flowrun.cli.batches import BatchJob, FlowReference
+from flowrun.batch.job import BatchJob, FlowReference
+from flowrun.batch.sinks import Folder
 from flowrun.core.ports import ModelBackend
-from flowrun.errors import UsageError
 from flowrun.runtime.backends import BackendSettings, calm_collector, make_backends
 from flowrun.runtime.prepare import Flow
 
@@ -26,29 +24,6 @@ class RayOptions(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int | None
     folder: Folder
     format: Format
-
-
-def read_options(
-    output: Path, *, address: str | None, replicas: int | None, shard_rows: int | None, kind: Format | None
-) -> RayOptions | None:
-    """Read the options that belong to Ray; None if the batch is not to run on it.
-
-    Raises:
-        UsageError: they do not go together, or a package is missing.
-    """
-    if address is None:
-        given = {"--replicas": replicas, "--shard-rows": shard_rows, "--format": kind}
-        if alone := [option for option, value in given.items() if value is not None]:
-            raise UsageError(f"{', '.join(alone)}: only with --ray")
-        if output.is_dir():
-            raise UsageError(f"-o {output}: is a folder; only a batch with --ray writes into one")
-        return None
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"-o {output}: is a file; a batch with --ray writes into a folder")
-    check_format(kind or "jsonl")
-    return RayOptions(
-        address=address, replicas=replicas, folder=Folder(output, shard_rows or SHARD_ROWS), format=kind or "jsonl"
-    )
 
 
 def run_on_ray(job: BatchJob, rays: RayOptions) -> None:

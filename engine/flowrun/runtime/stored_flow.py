@@ -1,0 +1,89 @@
+"""A flow as it is stored with its runs, so that a run resumes with the spec that it began with."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flowrun.errors import FlowrunError, StoreError
+from flowrun.journal import History, RunRow
+from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.snapshot import Snapshot, take_snapshot
+
+
+class StoredFlow(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow as a run began with it, and where it lay: there its functions and its model's files still are."""
+
+    path: str
+    project_dir: str | None
+    snapshot: Snapshot
+
+    @property
+    def digest(self) -> str:
+        """Give what the journal knows it by."""
+        place: list[object] = [self.path, self.project_dir, self.snapshot.digest]
+        if self.snapshot.variables:
+            place.append(sorted(self.snapshot.variables.items()))
+        return hashlib.sha256(msgspec.json.encode(place)).hexdigest()
+
+    def prepare(
+        self,
+        environ: Mapping[str, str],
+        *,
+        require_environment: bool = True,
+        imports: bool = True,
+        max_calls: int | None = None,
+    ) -> Flow:
+        """Prepare the flow as it was; without ``imports`` to be looked at, not to be run.
+
+        Raises:
+            SpecError: it cannot run any more, such as with the functions that there are today.
+        """
+        return self._prepare(
+            self.snapshot.environment(environ),
+            require_environment=require_environment,
+            imports=imports,
+            max_calls=max_calls,
+            snapshot=self.snapshot,
+        )
+
+    def prepare_as_it_is_now(self, environ: Mapping[str, str]) -> Flow:
+        """Prepare the flow from its files as they are now. Raises as ``prepare_flow`` does."""
+        return self._prepare(environ, require_environment=False)
+
+    def _prepare(self, environ: Mapping[str, str], **how: Any) -> Flow:
+        project_dir = None if self.project_dir is None else Path(self.project_dir)
+        profile = self.snapshot.profile
+        return prepare_flow(Path(self.path), profile=profile, project_dir=project_dir, environ=environ, **how)
+
+    def what_changed(self, environ: Mapping[str, str]) -> str | None:
+        """Say what became of the flow's files since, or None if nothing that matters did."""
+        try:
+            flow = self.prepare_as_it_is_now(environ)
+        except FlowrunError as exc:
+            return f"{self.path} cannot be used any more ({exc})"
+        now = take_snapshot(flow.tree, flow.graph, profile=self.snapshot.profile)
+        return None if now.digest == self.snapshot.digest else f"{self.path} has changed since"
+
+
+def store_flow(flow: Flow, path: Path, *, profile: str | None, project_dir: Path | None) -> StoredFlow:
+    """Give a flow that was prepared from ``path`` in the form that is kept with its runs."""
+    return StoredFlow(
+        path=str(path.resolve()),
+        project_dir=None if project_dir is None else str(project_dir.resolve()),
+        snapshot=take_snapshot(flow.tree, flow.graph, profile=profile),
+    )
+
+
+def load_stored_flow(history: History, row: RunRow) -> StoredFlow:
+    """Return the flow that a run began with.
+
+    Raises:
+        StoreError: the journal does not hold it, or a newer flowrun wrote it.
+    """
+    try:
+        return msgspec.json.decode(history.spec(row.spec), type=StoredFlow)
+    except msgspec.MsgspecError as exc:
+        raise StoreError(f"the flow of run {row.id} cannot be read: {exc}; was it written by a newer flowrun?") from exc

@@ -15,7 +15,7 @@ import msgspec
 
 from flowrun.core.events import CallStarted, Event, Failed, Replied, Returned
 from flowrun.core.machine import Run
-from flowrun.core.machine.recovery import recover
+from flowrun.core.recovery import recover
 from flowrun.spec.model import JSON
 from tests.torture.worker import End, Order
 from tests.torture.world import Line, graph, read_ledger

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flowrun.backends.chat_api import parse_reply
 from flowrun.backends.scripted import ScriptedBackend
 from flowrun.core.events import Replied
-from flowrun.core.machine.strict_json import parse_json
+from flowrun.core.strict_json import parse_json
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.errors import Failure
 from flowrun.functions.python import PythonFunctions

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from flowrun.core.machine.strict_json import parse_json
+from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.spec.model import JSON, Spec

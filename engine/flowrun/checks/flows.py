@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from flowrun.checks.subject import Subject
-from flowrun.core.graph import compile_schema
+from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path
 from flowrun.spec.model import FlowState, MapState, ParallelState, Spec, Template
 from flowrun.spec.suggestions import suggest

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from flowrun.checks.subject import Subject
-from flowrun.core.graph import compile_schema
+from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path
 from flowrun.spec.model import JSON, ChatState, WaitState
 

@@ -13,8 +13,8 @@ from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.core.events import Answered, RequestInput
-from flowrun.core.graph import compile_schema
-from flowrun.core.machine.strict_json import parse_json
+from flowrun.core.json_schema import compile_schema
+from flowrun.core.strict_json import parse_json
 from flowrun.errors import NoResponderError, UsageError
 from flowrun.journal import SqliteJournal, open_history
 from flowrun.runtime.backends import BackendSettings

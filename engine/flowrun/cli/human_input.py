@@ -9,8 +9,8 @@ from typing import Final
 
 from flowrun.cli.terminal import as_lines, echo
 from flowrun.core.events import RequestInput
-from flowrun.core.graph import compile_schema
-from flowrun.core.machine.strict_json import parse_json
+from flowrun.core.json_schema import compile_schema
+from flowrun.core.strict_json import parse_json
 from flowrun.errors import NoResponderError
 from flowrun.spec.model import JSON
 

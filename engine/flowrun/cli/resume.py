@@ -17,7 +17,7 @@ from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.core.events import CallFunction
-from flowrun.core.machine.strict_json import parse_json
+from flowrun.core.strict_json import parse_json
 from flowrun.errors import FlowrunError, UsageError
 from flowrun.journal import History, RunRow, open_history
 from flowrun.runtime.backends import BackendSettings

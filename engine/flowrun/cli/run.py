@@ -14,7 +14,7 @@ from flowrun.cli.human_input import terminal_input
 from flowrun.cli.journal_option import journal_option
 from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_of_network
 from flowrun.cli.streams import answer_stream
-from flowrun.core.machine.strict_json import parse_json
+from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError
 from flowrun.runtime.backends import BackendSettings, make_backends, started
 from flowrun.runtime.durable import open_durable_runs

@@ -4,69 +4,84 @@ A chat state handles calls if a template reads them before the next chat, or if 
 a tools state of its thread, or a message of role tool. A call in any other chat's reply is a failure, never dropped.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 import msgspec
 
 from flowrun.core.texts import Text, texts_of
 from flowrun.spec.model import ChatState, EndState, Spec, State, ToolsState
-from flowrun.templates.reads import Keys
+
+NOTHING: Final[frozenset[str]] = frozenset()
+
+LAST_REPLY: Final = ""
+"""Stands for the thread of the last reply, where a template reads ``reply``: no thread has this name."""
 
 
 class CallHandling(msgspec.Struct, frozen=True, kw_only=True):
     """What a spec does with the tool calls of replies.
 
-    ``chats`` are the chat states that handle them. The others say which templates look at them: those of states that
-    are entered, those of their ``set``, and their routes' conditions.
+    Attributes:
+        chats: the chat states whose calls are handled.
+        entered: by state, the threads whose last calls a template looks at that is evaluated when it is entered.
+        set: the same for a state's ``set``.
+        routes: the same for the condition of a state's route, by its index.
     """
 
     chats: frozenset[str] = frozenset()
-    entered: frozenset[str] = frozenset()
-    set: frozenset[str] = frozenset()
-    routes: frozenset[tuple[str, int]] = frozenset()
+    entered: Mapping[str, frozenset[str]] = {}
+    set: Mapping[str, frozenset[str]] = {}
+    routes: Mapping[tuple[str, int], frozenset[str]] = {}
 
     @property
     def leaving(self) -> frozenset[str]:
-        """Give the states that look at calls when they are left."""
-        return self.set | {state for state, _ in self.routes}
+        """The states that look at calls when they are left."""
+        return frozenset(self.set) | {state for state, _ in self.routes}
 
 
 def find_call_handling(spec: Spec) -> CallHandling:
-    """Find out what a spec does with the tool calls of replies."""
+    """Analyse what a spec does with the tool calls of replies."""
     chats = {name: state for name, state in spec.states.items() if isinstance(state, ChatState)}
     if not chats:
         return CallHandling()
-    texts = [text for text in texts_of(spec) if text.state and _reads_calls(text)]
-    reads = CallHandling(
-        entered=frozenset(text.state for text in texts if text.moment == "entered"),
-        set=frozenset(text.state for text in texts if text.moment == "set"),
-        routes=frozenset((text.state, int(text.path[3])) for text in texts if text.moment == "left"),
-    )
-    handling = frozenset(
+    entered: dict[str, frozenset[str]] = {}
+    assigned: dict[str, frozenset[str]] = {}
+    routes: dict[tuple[str, int], frozenset[str]] = {}
+    for text in texts_of(spec):
+        if text.state and (threads := _threads_read(text, chats)):
+            match text.moment:
+                case "left":
+                    routes[text.state, int(text.path[3])] = threads
+                case "set":
+                    assigned[text.state] = assigned.get(text.state, NOTHING) | threads
+                case _:
+                    entered[text.state] = entered.get(text.state, NOTHING) | threads
+    reads = CallHandling(entered=entered, set=assigned, routes=routes)
+    leaving = reads.leaving
+    handled = frozenset(
         name
         for name, chat in chats.items()
-        if name in reads.leaving or _is_read(spec, name, reads) or _is_answered(spec, name, chat.thread)
+        if name in leaving or _is_read(spec, name, reads) or _is_answered(spec, name, chat.thread)
     )
-    return msgspec.structs.replace(reads, chats=handling)
+    return msgspec.structs.replace(reads, chats=handled)
 
 
-def _reads_calls(text: Text) -> bool:
-    """Tell whether a template or expression looks at the tool calls of a reply, or at all of a reply."""
-    return any(map(_leads_to_calls, text.reads_if_valid().paths))
-
-
-def _leads_to_calls(path: Keys) -> bool:
-    match path:
-        case ("reply",) | ("outputs",) | ("outputs", _):
-            return True
-        case ("reply", member, *_) | ("outputs", _, member, *_):
-            return member == "tool_calls"
-        case _:
-            return False
+def _threads_read(text: Text, chats: Mapping[str, ChatState]) -> frozenset[str]:
+    """Return the threads at whose last calls a template or expression looks: at the calls, or at all of a reply."""
+    threads: set[str] = set()
+    for path in text.reads_if_valid().paths:
+        match path:
+            case ("reply",) | ("reply", "tool_calls", *_):
+                threads.add(LAST_REPLY)
+            case ("outputs",):
+                threads.update(chat.thread for chat in chats.values())
+            case ("outputs", str(name)) | ("outputs", str(name), "tool_calls", *_) if name in chats:
+                threads.add(chats[name].thread)
+    return frozenset(threads)
 
 
 def _is_read(spec: Spec, chat: str, reads: CallHandling) -> bool:
-    """Tell whether some state after a chat, up to the next chat's own messages, looks at its calls."""
+    """Return whether some state after a chat, up to the next chat's own messages, looks at its calls."""
     return any(
         name in reads.entered or (name in reads.leaving and not isinstance(spec.states[name], ChatState))
         for name in _after(spec, chat, lambda state: isinstance(state, ChatState))
@@ -74,7 +89,7 @@ def _is_read(spec: Spec, chat: str, reads: CallHandling) -> bool:
 
 
 def _is_answered(spec: Spec, chat: str, thread: str) -> bool:
-    """Tell whether no way from a chat avoids what answers the calls of its thread."""
+    """Return whether no way from a chat avoids what answers the calls of its thread."""
     last = [
         state
         for name in _after(spec, chat, lambda state: _touches(state, thread))
@@ -98,12 +113,12 @@ def _after(spec: Spec, start: str, is_last: Callable[[State], bool]) -> Iterator
 
 
 def _touches(state: State, thread: str) -> bool:
-    """Tell whether a state ends the run, or says something on a thread."""
+    """Return whether a state ends the run, or says something on a thread."""
     return isinstance(state, EndState) or (isinstance(state, ChatState | ToolsState) and state.thread == thread)
 
 
 def _answers(state: State) -> bool:
-    """Tell whether a state that says something on a thread answers the calls that the thread ends in."""
+    """Return whether a state that says something on a thread answers the calls that the thread ends in."""
     return isinstance(state, ToolsState) or (
         isinstance(state, ChatState) and any(m.role == "tool" for m in state.messages)
     )

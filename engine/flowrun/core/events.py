@@ -200,14 +200,32 @@ class Outcome(_Data, frozen=True, kw_only=True):
 Effect = AskModel | CallFunction | StartChild | RequestInput | Sleep | Outcome
 
 
+class Move(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """How a visit of a state ended: by which route or catch, from 0, and to which state; by a retry, or with the run.
+
+    ``sets`` are the variables that the state set, ``failure`` is what was caught, retried, or ended the run.
+    """
+
+    state: str
+    step: int
+    how: Literal["route", "catch", "retry", "end"]
+    to: str = ""
+    index: int | None = None
+    failure: Failure | None = None
+    sets: Mapping[str, JSON] = {}
+
+
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """What an observer is told: an event, the state that the run is in after it, and the effects that it led to."""
+    """What an observer is told: an event, the state that the run is in after it, and the effects and moves that it led
+    to.
+    """
 
     run: str
     state: str
     step: int
     event: Event
     effects: tuple[Effect, ...]
+    moves: tuple[Move, ...] = ()
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,8 +9,8 @@ import msgspec
 from flowrun.core.events import Answered, CallFunction, Cancelled, Recorded, RequestInput, StartChild
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run
-from flowrun.core.machine.recovery import recover
 from flowrun.core.ports import HumanInput, ModelBackend, Observer
+from flowrun.core.recovery import recover
 from flowrun.errors import UsageError
 from flowrun.journal import SqliteJournal
 from flowrun.runtime.backends import BackendSettings, make_backends, started

@@ -15,6 +15,7 @@ from flowrun.core.events import (
     Effect,
     Event,
     Failed,
+    Move,
     Notice,
     Outcome,
     Replied,
@@ -28,9 +29,8 @@ from flowrun.core.events import (
 )
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, advance
-from flowrun.core.machine.recovery import recover
-from flowrun.core.machine.state import ASLEEP
 from flowrun.core.ports import Functions, Journal, ModelBackend
+from flowrun.core.recovery import recover
 from flowrun.errors import Bug, NoResponderError, RunError
 from flowrun.runtime.pending_effects import PendingEffects
 from flowrun.runtime.result import AssumeDone, Result
@@ -177,7 +177,7 @@ class RunDriver:
             return None, 0
         whole, timeout = self._graph.limits.timeout, self._graph.nodes[self.run.state].timeout
         ends = None if whole is None else self._begun + whole
-        if timeout is not None and self.run.awaiting != ASLEEP:
+        if timeout is not None and self.run.awaiting != "sleep":
             waited = self._waited if self.run.step == self._recovered else 0.0
             state_ends = asyncio.get_running_loop().time() + timeout - waited
             if ends is None or state_ends < ends:
@@ -204,21 +204,23 @@ class RunDriver:
 
     async def _feed(self, event: Event) -> None:
         """Take the run one event further; the event is kept before anything that follows from it is done."""
-        self.run, self._effects = advance(self._graph, self.run, event)
+        self.run, self._effects, moves = advance(self._graph, self.run, event)
         runner = self._runner
         if runner.journal is not None:
             try:
                 await self._keep(runner.journal, event)
             except asyncio.CancelledError:  # it is kept nevertheless
-                self._notify(event)
+                self._notify(event, moves)
                 raise
-        self._notify(event)
+        self._notify(event, moves)
         self._fed += 1
 
-    def _notify(self, event: Event) -> None:
+    def _notify(self, event: Event, moves: tuple[Move, ...]) -> None:
         run = self.run
         for observer in self._runner.observers:
-            observer.notify(Notice(run=run.id, state=run.state, step=run.step, event=event, effects=self._effects))
+            observer.notify(
+                Notice(run=run.id, state=run.state, step=run.step, event=event, effects=self._effects, moves=moves)
+            )
 
     def _keep(self, journal: Journal, event: Event) -> Awaitable[None]:
         seq, run = self._kept, self.run

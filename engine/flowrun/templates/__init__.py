@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from flowrun.spec.model import Template
+from flowrun.templates.lazy import LazyMapping, as_data
 from flowrun.templates.limits import MAX_LENGTH, TemplateError, begin
 from flowrun.templates.writing import as_native, as_text, as_well_formed
 
@@ -71,6 +72,11 @@ def compile_value(template: Template) -> Evaluator:
     return lambda scope: template
 
 
+def compile_assignments(templates: Mapping[str, Template]) -> tuple[tuple[str, Evaluator], ...]:
+    """Compile the values of variables, in their order."""
+    return tuple((name, compile_value(template)) for name, template in templates.items())
+
+
 def compile_text(template: str) -> Callable[[Scope], str]:
     """Compile a template that always gives text, such as a message's content."""
     return _compile_text(template, native=False)
@@ -113,9 +119,13 @@ def _lookup(path: str) -> Evaluator:
                 value = value[key]
         except KeyError:
             return _jinja_expression(path)(scope)
-        return value
+        return as_data(value)
 
     return evaluate
+
+
+def _as_context(scope: Scope) -> dict[str, Any]:
+    return {name: as_data(value) for name, value in scope.items()}
 
 
 @cache
@@ -130,7 +140,7 @@ def _compiled(shown: str, expression: "nodes.Expr") -> Evaluator:
 
     def evaluate(scope: Scope) -> Any:
         def run() -> Any:
-            context = template.new_context(dict(scope))
+            context = template.new_context(_as_context(scope))
             for _ in template.root_render_func(context):
                 pass
             return as_native(context.vars["result"])
@@ -150,7 +160,7 @@ def _compiled_text(shown: str, tree: "nodes.Template") -> Callable[[Scope], str]
         def run() -> str:
             parts: list[str] = []
             length = 0
-            for part in template.root_render_func(template.new_context(dict(scope))):
+            for part in template.root_render_func(template.new_context(_as_context(scope))):
                 length += len(part)
                 if length > MAX_LENGTH:
                     raise TemplateError(f"the text is too large: {MAX_LENGTH:,} characters are the most")
@@ -233,9 +243,11 @@ def _result_template(expression: "nodes.Expr") -> "nodes.Template":
 
 __all__ = [
     "Evaluator",
+    "LazyMapping",
     "Scope",
     "TemplateError",
     "as_text",
+    "compile_assignments",
     "compile_condition",
     "compile_expression",
     "compile_text",

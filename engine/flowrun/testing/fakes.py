@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from flowrun.backends.scripted import ScriptedBackend, ScriptedReply
 from flowrun.core.events import AskModel, CallFunction, RequestInput
-from flowrun.core.graph import compile_schema
+from flowrun.core.json_schema import compile_schema
 from flowrun.core.messages import Reply
 from flowrun.core.ports import Functions
 from flowrun.errors import FlowrunError, NoResponderError, ToolError

@@ -14,6 +14,7 @@ from flowrun.core.events import (
     ChildEnded,
     Effect,
     Event,
+    Move,
     Outcome,
     Recorded,
     Replied,
@@ -27,7 +28,6 @@ from flowrun.errors import Failure
 from flowrun.spec.model import JSON, EndState, MapState, ParallelState, Spec
 from flowrun.transcript.activities import PendingActivity, begin_activity, times_of
 from flowrun.transcript.model import Activity, Attention, Child, Exit, FunctionCall, Pause, Question, Transcript, Visit
-from flowrun.transcript.observe import Note, catch_of, failure_in, watch
 from flowrun.transcript.status import status_of, totals_of
 
 Histories = Mapping[str, Sequence[Recorded]]
@@ -84,8 +84,6 @@ class _TranscriptBuilder:
         self._graph = graph
         self._children = children
         self._live = live
-        self._notes: list[Note] = []
-        self._watched = watch(graph, self._notes)
         self._run = Run()
         self._stays: list[_OpenVisit] = []
         self._open: dict[int, PendingActivity] = {}
@@ -103,13 +101,12 @@ class _TranscriptBuilder:
         if isinstance(event, CallStarted):
             self._begin(event, entry.at)
             return
-        self._notes.clear()
-        after, effects = advance(self._watched, before, event)
+        after, effects, moves = advance(self._graph, before, event)
         if after is before:
             return  # a late or doubled event
         self._run = after
         self._answer(event, entry.at)
-        self._move(before, event, entry.at)
+        self._follow_moves(moves, entry.at)
         for effect in effects:
             if not isinstance(effect, Outcome):
                 self._ask(effect, entry.at)
@@ -148,45 +145,18 @@ class _TranscriptBuilder:
 
     # --- from state to state --------------------------------------------------------------------------------------
 
-    def _move(self, before: Run, event: Event, at: float) -> None:
-        """Close the visits that the event ended, and open those that it led to."""
-        after, notes = self._run, list(self._notes)
-        entered = after.path[len(before.path) :]
-        for step, state in enumerate(entered, before.step + 1):
-            if self._stays:
-                self._close(self._way(before, event, state, notes), at)
-            self._stays.append(_OpenVisit(state, step, 1, at))
-        if after.step > before.step + len(entered):
-            failure = failure_in(self._graph, before, event, after.state)
-            self._close(Exit(how="retry", to=after.state, failure=failure), at)
-            self._stays.append(_OpenVisit(after.state, after.step, after.attempt, at))
-        if after.outcome is not None and self._stays:
-            self._set(notes)
-            self._close(Exit(how="end", failure=after.outcome.error), at)
-
-    def _way(self, before: Run, event: Event, target: str, notes: list[Note]) -> Exit:
-        state = self._stays[-1].state
-        route = self._set(notes)
-        working = self._graph.spec.states[state]
-        assert not isinstance(working, EndState)
-        if route is not None:
-            return Exit(how="route", to=target, number=route, when=working.routes[route].when or "")
-        failure = failure_in(self._graph, before, event, state)
-        number = catch_of(self._graph, state, target, failure)
-        if number is None:
-            return Exit(how="catch", to=target, failure=failure)
-        when = ", ".join(working.catch[number].errors) or "any error"
-        return Exit(how="catch", to=target, number=number, when=when, failure=failure)
-
-    def _set(self, notes: list[Note]) -> int | None:
-        """Take what the current visit noted: the variables that it set, and the route that it took, if it did."""
-        stay = self._stays[-1]
-        while notes and notes[0].state == stay.state:
-            note = notes.pop(0)
-            if note.route is not None:
-                return note.route
-            stay.sets[note.name] = note.value
-        return None
+    def _follow_moves(self, moves: Sequence[Move], at: float) -> None:
+        """Close the visits that the moves ended, and open those that they led to."""
+        if not self._stays and self._run.path:
+            self._stays.append(_OpenVisit(self._run.path[0], 1, 1, at))
+        for move in moves:
+            attempt = self._stays[-1].attempt
+            self._stays[-1].sets = dict(move.sets)
+            self._close(_exit_of(self._graph.spec, move), at)
+            if move.how == "retry":
+                self._stays.append(_OpenVisit(move.to, move.step + 1, attempt + 1, at))
+            elif move.how != "end":
+                self._stays.append(_OpenVisit(move.to, move.step + 1, 1, at))
 
     def _close(self, left: Exit, at: float) -> None:
         stay = self._stays[-1]
@@ -199,8 +169,8 @@ class _TranscriptBuilder:
         if left.how != "route" or kind_of(self._graph.spec, stay.state) != "tools":
             return
         made = {asked.effect.call_id for asked in stay.asked if isinstance(asked.effect, CallFunction)}
-        results: list[dict[str, JSON]] = self._run.results
-        for index, result in enumerate(results):
+        results = self._run.results
+        for index, result in enumerate(results.view() if results is not None else ()):
             if result["error"] is not None and result["id"] not in made:
                 yield FunctionCall(
                     index=index,
@@ -290,6 +260,18 @@ class _TranscriptBuilder:
             story=story,
             **times_of(asked),
         )
+
+
+def _exit_of(spec: Spec, move: Move) -> Exit:
+    """Return how a move ended its visit, with the condition as the spec has it."""
+    number, when = move.index or 0, ""
+    state = spec.states[move.state]
+    if move.index is not None and not isinstance(state, EndState):
+        if move.how == "route":
+            when = state.routes[number].when or ""
+        else:
+            when = ", ".join(state.catch[number].errors) or "any error"
+    return Exit(how=move.how, to=move.to, number=number, when=when, failure=move.failure)
 
 
 def _label(spec: Spec, effect: StartChild) -> str:

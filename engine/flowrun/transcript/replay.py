@@ -25,7 +25,7 @@ from flowrun.core.events import (
     ToolDeclaration,
 )
 from flowrun.core.graph import Graph
-from flowrun.core.machine import Run, Step, advance
+from flowrun.core.machine import Run, Transition, advance
 from flowrun.core.messages import Message
 from flowrun.spec.model import JSON, Spec
 from flowrun.transcript.build import NONE, Histories
@@ -88,7 +88,7 @@ class _Replay:
 
     def go(self, recorded: Sequence[Recorded], side: _Side) -> Divergence | None:
         """Feed the events; a child's divergence counts from when it happened, before its parent learns of its end."""
-        was, now = Step(Run(), ()), Step(Run(), ())
+        was, now = Transition(Run()), Transition(Run())
         below: dict[int, Divergence] = {}
         for entry in recorded:
             event = entry.event
@@ -118,7 +118,7 @@ class _Replay:
             below |= self._started(was, now)
         return min(below.values(), key=lambda divergence: divergence.at, default=None)
 
-    def _started(self, was: Step, now: Step) -> dict[int, Divergence]:
+    def _started(self, was: Transition, now: Transition) -> dict[int, Divergence]:
         """Replay the children that both just started."""
         found = {}
         for effect, today in zip(was.effects, now.effects, strict=True):
@@ -139,7 +139,7 @@ def _defaults(spec: Spec) -> dict[str, JSON]:
 # --- what is not the same -----------------------------------------------------------------------------------------
 
 
-def _unlike(was: Step, now: Step, *, before: Run, awaited: Run) -> Iterator[Difference]:
+def _unlike(was: Transition, now: Transition, *, before: Run, awaited: Run) -> Iterator[Difference]:
     """Compare two transitions, the plainest difference first."""
     if (was.run is before) != (now.run is awaited):
         yield Difference(what="event", old=_taken(was.run is not before), new=_taken(now.run is not awaited))

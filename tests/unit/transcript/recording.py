@@ -132,7 +132,7 @@ class Recording:
         graph, before = self._runs[name]
         if before.outcome is not None or not self._awaited(name, before, event):
             return
-        run, effects = advance(graph, before, event)
+        run, effects, _ = advance(graph, before, event)
         self._runs[name] = (graph, run)
         self._record(name, run, event)
         timeout = None if run.outcome is not None else graph.nodes[run.state].timeout

@@ -19,7 +19,7 @@ from flowrun.core.events import (
     Started,
 )
 from flowrun.core.machine import fold
-from flowrun.core.machine.recovery import Recovered, recover
+from flowrun.core.recovery import Recovered, recover
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.errors import Failure
 from tests.flows import ADD, AGENT, graph_of

@@ -19,7 +19,7 @@ from flowrun.core.events import (
     TimedOut,
 )
 from flowrun.core.machine import Run, fold
-from flowrun.core.machine.recovery import recover
+from flowrun.core.recovery import recover
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.errors import Failure
 from tests.flows import ADD, graph_of

@@ -1,9 +1,11 @@
-"""JSON that a model wrote, taken strictly (RFC 8259): what is ambiguous is refused, never guessed."""
+"""A strict parser for JSON that a model or a person wrote (RFC 8259): it refuses what is ambiguous."""
 
 import json
 import math
+import re
 from typing import Final
 
+import jiter
 import msgspec
 
 from flowrun.spec.model import JSON
@@ -11,16 +13,25 @@ from flowrun.unicode import fault_of
 
 _MAX_DEPTH: Final = 64
 _SPACE: Final = " \t\n\r"
+_MAY_OVERFLOW: Final = re.compile(r"\d[eE]\+?\d{3}|\d{200}")
 
 
 def parse_json(text: str) -> JSON:
     """Parse JSON strictly (RFC 8259): no NaN, no infinite number, no key twice, no half characters, no nesting beyond
     ``_MAX_DEPTH``.
 
+    jiter parses what is valid; what it refuses is parsed once more by Python's decoder, for the reason.
+
     Raises:
-        ValueError: it is not that, with the reason.
+        ValueError: the text is not valid, with the reason.
     """
-    value = _decode(text)
+    if _MAY_OVERFLOW.search(text):  # jiter reads 1e999 as infinite
+        value = _decode(text)
+    else:
+        try:
+            value = jiter.from_json(text.encode(), allow_inf_nan=False, catch_duplicate_keys=True)
+        except ValueError:
+            value = _decode(text)
     if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper_than(value, _MAX_DEPTH):
         raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
     if ("\\u" in text or not text.isascii()) and (wrong := fault_of(value)):
@@ -69,7 +80,7 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_co
 
 
 def parse_leniently(arguments: str) -> JSON:
-    """Parse JSON for templates to look at; what is none stays the text that it is."""
+    """Parse JSON for templates; a text that is not JSON is returned as it is."""
     try:
         return msgspec.json.decode(arguments)
     except (ValueError, RecursionError):  # no JSON, or half of a surrogate pair, which no encoder takes

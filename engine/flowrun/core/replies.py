@@ -5,17 +5,21 @@ Every backend passes it, and so do scripted replies and cassettes.
 
 from typing import Final
 
-from flowrun.core.graph import ChatNode
-from flowrun.core.machine.state import StateFailure
 from flowrun.core.messages import CUT_OFF, DECLINED, FINISHED, Reply
+from flowrun.core.state_node import StateFailure
 
 _SHOWN: Final = 80  # characters
 _REFUSAL: Final = 400
-"""So many characters of a refusal are told."""
+"""Characters of a refusal that a message quotes."""
 
 
-def check_reply(node: ChatNode, reply: Reply) -> None:
-    """Find out whether a reply is whole, can be read, and is what the state asked for.
+def check_reply(reply: Reply, *, tool_choice: str, offers_tools: bool, handles_calls: bool) -> None:
+    """Check that a reply is complete, can be read, and is what the state asked for.
+
+    Args:
+        tool_choice: the state's ``tool_choice``.
+        offers_tools: whether the state offers any tool.
+        handles_calls: whether some state handles the reply's tool calls. See ``call_handling``.
 
     Raises:
         StateFailure: it is not; named as in ``errors.FAILURES``.
@@ -23,10 +27,10 @@ def check_reply(node: ChatNode, reply: Reply) -> None:
     _check_end(reply)
     if reply.invalid_call is not None:
         raise StateFailure("model.invalid_call", reply.invalid_call)
-    _check_choice(node, reply)
+    _check_choice(reply, tool_choice, offers_tools)
     if reply.content is None and not reply.tool_calls:
         raise StateFailure("model.invalid_output", "the reply is empty: it has neither text nor a tool call")
-    if reply.tool_calls and not node.handles_calls:
+    if reply.tool_calls and not handles_calls:
         raise StateFailure(
             "model.unhandled_call",
             f"the reply calls {_names(reply)}, and no state handles that: add a route for reply.tool_calls that leads "
@@ -58,12 +62,11 @@ def _check_end(reply: Reply) -> None:
     )
 
 
-def _check_choice(node: ChatNode, reply: Reply) -> None:
-    """See that ``tool_choice`` is obeyed; a tool that is not offered is the tools state's to refuse."""
-    choice = node.tool_choice
+def _check_choice(reply: Reply, choice: str, offers_tools: bool) -> None:
+    """Check that a reply obeys ``tool_choice``. The tools state refuses calls of tools that are not offered."""
     if choice == "none" and reply.tool_calls:
         raise StateFailure("model.invalid_call", f"tool_choice is none, but the reply calls {_names(reply)}")
-    if choice in ("auto", "none") or not node.tools:
+    if choice in ("auto", "none") or not offers_tools:
         return
     if not reply.tool_calls:
         said = (reply.content or "")[:_SHOWN]

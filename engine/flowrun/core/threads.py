@@ -1,41 +1,43 @@
 """Messages onto a run's threads, and the tool calls that a thread ends in."""
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from flowrun.core.machine.state import PENDING, Made, Run, StateFailure, Value, replace
 from flowrun.core.messages import Log, Message, ToolCall
 from flowrun.core.rendering import CompiledMessage, Prologue, RenderedMessages, render
+from flowrun.core.run import Draft
+from flowrun.core.state_node import StateFailure
 from flowrun.templates import Scope
 
 
-def with_threads(run: Run, openings: Mapping[str, Prologue], scope: Scope) -> Run:
+def start_threads(run: Draft, prologues: Mapping[str, Prologue], scope: Scope) -> None:
     """Begin a run's threads with their first messages."""
     threads = {}
-    count = 0
-    for thread, opening in openings.items():
-        first = render(opening.others, scope, opening.ready) if opening.others else opening.ready
+    for thread, prologue in prologues.items():
+        first = render(prologue.others, scope, prologue.ready) if prologue.others else prologue.ready
         threads[thread] = Log(first.messages)
-        count = first.call_count
-    return replace(run, threads=threads, call_count=count)
+        run.call_count = first.call_count
+    run.threads = threads
 
 
-def with_messages(run: Run, thread: str, templates: Iterable[CompiledMessage], scope: Scope) -> Run:
+def add_messages(run: Draft, thread: str, templates: Iterable[CompiledMessage], scope: Scope) -> None:
     """Render messages onto a thread.
 
     Raises:
         StateFailure: they leave calls of the thread unanswered, or answer none.
+        TemplateError: one of them cannot be rendered.
     """
     before = run.threads[thread]
     waiting = last_calls(before).open
     new = render(templates, scope, RenderedMessages(call_count=run.call_count, waiting=waiting))
     check_messages(new.messages, waiting)
-    threads = {**run.threads, thread: before.extended(new.messages)}
-    return replace(run, threads=threads, call_count=new.call_count)
+    run.threads = {**run.threads, thread: before.extended(new.messages)}
+    run.call_count = new.call_count
 
 
 def check_messages(messages: Iterable[Message], waiting: Iterable[ToolCall]) -> None:
-    """See that messages answer the calls that wait before they say anything else, and no others.
+    """Check that messages answer the calls that wait before they say anything else, and no others.
 
     Raises:
         StateFailure: they do not.
@@ -54,12 +56,13 @@ def check_messages(messages: Iterable[Message], waiting: Iterable[ToolCall]) -> 
 
 
 def check_answered(thread: Log[Message]) -> None:
-    """See that a thread does not end in calls that nothing answers.
+    """Check that a thread does not end in calls that nothing answers.
 
     Raises:
         StateFailure: it does.
     """
-    if left := last_calls(thread).open:
+    last = thread.last
+    if last is not None and (last.role == "tool" or last.tool_calls) and (left := last_calls(thread).open):
         raise StateFailure(
             "model.invalid_conversation", _unanswered([call.id for call in left], "before the model is asked")
         )
@@ -89,14 +92,14 @@ class LastCalls(NamedTuple):
 
     @property
     def open(self) -> tuple[ToolCall, ...]:
-        """Give the calls that nothing answers yet, in their order."""
+        """Return the calls that nothing answers yet, in their order."""
         if not self.answered:
             return self.calls
         return tuple(call for index, call in enumerate(self.calls) if index not in self.answered)
 
 
 def last_calls(thread: Log[Message]) -> LastCalls:
-    """Give the calls of the last message that is no tool's; none if it made none."""
+    """Return the calls of the last message that is no tool's; none if it made none."""
     at = len(thread) - 1
     while at >= 0 and thread[at].role == "tool":
         at -= 1
@@ -105,16 +108,8 @@ def last_calls(thread: Log[Message]) -> LastCalls:
     calls = thread[at].tool_calls
     if at == len(thread) - 1:
         return LastCalls(at, calls)
-    answered: set[int] = set()
-    for message in thread[at + 1 :]:
-        ids = (index for index, call in enumerate(calls) if call.id == message.tool_call_id and index not in answered)
-        answered |= {index for index, _ in zip(ids, range(1), strict=False)}
-    return LastCalls(at, calls, frozenset(answered))
-
-
-def with_made(run: Run, thread: str) -> Run:
-    """Keep the values of a thread's calls that are there, so that no state makes these calls again."""
-    if not any(isinstance(answer, Value) for answer in run.awaiting):
-        return run
-    values = tuple(answer if isinstance(answer, Value) else PENDING for answer in run.awaiting)
-    return replace(run, made={**run.made, thread: Made(last_calls(run.threads[thread]).at, values)})
+    indices: dict[str | None, deque[int]] = {}
+    for index, call in enumerate(calls):
+        indices.setdefault(call.id, deque()).append(index)
+    answers = (indices.get(message.tool_call_id) for message in thread[at + 1 :])
+    return LastCalls(at, calls, frozenset(waiting.popleft() for waiting in answers if waiting))

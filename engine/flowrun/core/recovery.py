@@ -1,4 +1,4 @@
-"""Where a run stood when its last event was written down: the run, and what it still wants done. Pure."""
+"""Where a run stood when its last event was recorded: the run, and the effects that still have no result. Pure."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -16,16 +16,18 @@ from flowrun.core.events import (
     Returned,
     Slept,
 )
-from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, advance
+from flowrun.core.state_node import Graph
 
-_ANSWERS = (Replied, Returned, Failed, ChildEnded, Answered, Slept)
+_RESULTS = (Replied, Returned, Failed, ChildEnded, Answered, Slept)
 
 
 class Recovered(NamedTuple):
-    """A run, the effects that no event answered yet, and those calls among them that may have been made.
+    """A run with its open effects.
 
-    A call that may have been made is in ``doubtful``, and not in ``effects``, unless its function is idempotent.
+    Attributes:
+        effects: the effects without a result, but for those in ``doubtful``.
+        doubtful: the calls that may have been made already, of functions that are not idempotent.
     """
 
     run: Run
@@ -34,7 +36,7 @@ class Recovered(NamedTuple):
 
 
 def recover(graph: Graph, events: Iterable[Event]) -> Recovered:
-    """Fold a run's events, and find what was under way when they end."""
+    """Fold a run's events, and find the effects that have no result when the events end."""
     run = Run()
     open_effects: dict[int, Effect] = {}
     begun: set[int] = set()
@@ -42,11 +44,11 @@ def recover(graph: Graph, events: Iterable[Event]) -> Recovered:
         if isinstance(event, CallStarted) and event.step == run.step:
             begun.add(event.index)
         before = run
-        run, effects = advance(graph, run, event)
+        run, effects, _ = advance(graph, run, event)
         if run.step != before.step:
             open_effects.clear()
             begun.clear()
-        elif run is not before and isinstance(event, _ANSWERS):
+        elif run is not before and isinstance(event, _RESULTS):
             open_effects.pop(_index(event), None)
         open_effects |= {_index(effect): effect for effect in effects if not isinstance(effect, Outcome)}
     if run.outcome is not None:
@@ -61,5 +63,5 @@ def recover(graph: Graph, events: Iterable[Event]) -> Recovered:
 
 
 def _index(place: Effect | Event) -> int:
-    """Give the place of an effect, or of the event that answers it, among those of its step."""
+    """Return the index of an effect, or of the event that answers it, among those of its step."""
     return getattr(place, "index", 0)

@@ -1,0 +1,119 @@
+"""The machine: what an event makes of a run, which effects follow from it, and which moves the run made. Pure.
+
+The same events always lead to the same runs, so a run is the fold of its events, and keeping these keeps everything.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from flowrun.core.events import CallStarted, Cancelled, Event, Slept, Started, TimedOut
+from flowrun.core.run import Run, Transition
+from flowrun.core.state_node import Graph, Turn
+from flowrun.core.threads import start_threads
+from flowrun.errors import Failure
+
+
+def advance(graph: Graph, run: Run, event: Event) -> Transition:
+    """Return what an event leads to. An event that the run does not await changes nothing: the run is the same object.
+
+    The run given is not changed.
+    """
+    if run.status not in ("running", "waiting"):
+        return _start(graph, run, event) if run.status == "new" and isinstance(event, Started) else Transition(run)
+    if isinstance(event, Started | CallStarted):
+        return Transition(run)
+    if isinstance(event, Cancelled):
+        return _end(graph, run, "cancelled", Failure(name="run.cancelled", message=event.reason, state=run.state))
+    if isinstance(event, TimedOut):
+        return _time_out(graph, run, event)
+    if event.step != run.step:
+        return Transition(run)
+    node = graph.nodes[run.state]
+    if run.awaiting == "sleep":
+        if not isinstance(event, Slept):
+            return Transition(run)
+        turn = Turn(graph, run)
+        turn.run.awaiting = ""
+        turn.mark()
+        turn.attempt(node.try_again)
+    elif node.accepts(run, event):
+        turn = Turn(graph, run)
+        turn.attempt(node.handle, event)
+    else:
+        return Transition(run)
+    return _follow(turn)
+
+
+def fold(graph: Graph, events: Iterable[Event]) -> Transition:
+    """Return the run that a sequence of events leads to, with the effects and moves of the last one."""
+    transition = Transition(Run())
+    for event in events:
+        transition = advance(graph, transition.run, event)
+    return transition
+
+
+def _start(graph: Graph, run: Run, event: Started) -> Transition:
+    limits = graph.limits
+    turn = Turn(graph, run)
+    draft = turn.run
+    draft.id, draft.status, draft.inputs = event.run, "running", event.inputs
+    draft.max_rounds = limits.max_rounds if event.max_rounds is None else min(limits.max_rounds, event.max_rounds)
+    draft.max_steps = limits.max_steps if event.max_steps is None else min(limits.max_steps, event.max_steps)
+    if (wrong := graph.inputs(event.inputs)) is not None:
+        turn.finish("failed", None, Failure(name="input.invalid", message=wrong))
+        return turn.end()
+    turn.mark()
+    turn.attempt(_prepare)
+    return _follow(turn)
+
+
+def _prepare(turn: Turn) -> None:
+    """Set the first values of a run's variables, begin its threads, and go to the first state."""
+    graph, run = turn.graph, turn.run
+    if graph.variables:
+        scope = turn.scope
+        run.vars = {name: evaluate(scope) for name, evaluate in graph.variables}
+    start_threads(run, graph.threads, turn.scope)
+    turn.target = graph.start
+
+
+def _follow(turn: Turn) -> Transition:
+    """Enter one state after another until one awaits an event or the run ends. ``limits.max_steps`` bounds it."""
+    nodes = turn.graph.nodes
+    while turn.target is not None:
+        run = turn.run
+        if run.step + run.child_steps >= run.max_steps:
+            turn.finish("failed", None, _too_many_steps(turn))
+            break
+        node = nodes[turn.target]
+        turn.enter(node)
+        turn.attempt(node.enter)
+    return turn.end()
+
+
+def _too_many_steps(turn: Turn) -> Failure:
+    entered = turn.run.step + turn.run.child_steps
+    message = f"the run entered {entered} states, which is limits.max_steps: is there a loop without an end?"
+    return Failure(name="limit.steps", message=message, state=turn.run.state)
+
+
+def _end(graph: Graph, run: Run, status: Literal["failed", "cancelled"], error: Failure) -> Transition:
+    turn = Turn(graph, run)
+    turn.finish(status, None, error)
+    return turn.end()
+
+
+def _time_out(graph: Graph, run: Run, event: TimedOut) -> Transition:
+    limit, timeout = graph.limits.timeout, graph.nodes[run.state].timeout
+    if event.step == 0 and limit is not None:
+        message = f"the run took longer than limits.timeout, {limit:g} s"
+        return _end(graph, run, "failed", Failure(name="limit.timeout", message=message, state=run.state))
+    if event.step != run.step or timeout is None:
+        return Transition(run)
+    turn = Turn(graph, run)
+    message = f"state {run.state!r} took longer than its timeout, {timeout:g} s"
+    turn.fail(Failure(name="wait.timeout" if run.status == "waiting" else "state.timeout", message=message))
+    return _follow(turn)
+
+
+__all__ = ["Run", "Transition", "advance", "fold"]

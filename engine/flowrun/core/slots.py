@@ -1,0 +1,62 @@
+"""An immutable sequence of fixed length whose newer versions share its storage: what a wide state awaits."""
+
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Slots(Generic[T]):
+    """Persistent slots: changing one of the newest version costs the same however many there are.
+
+    The newest version has the list; an older one remembers which slot the next newer one changed (Baker 1978,
+    "Shallow binding in LISP 1.5", on persistent arrays). Reading an older version copies.
+    """
+
+    __slots__ = ("_change", "_items")
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items: list[T] | None = list(items)
+        self._change: tuple[int, T, Slots[T]] | None = None
+
+    def changed(self, index: int, item: T) -> "Slots[T]":
+        """Return the slots with another item at ``index``."""
+        items = self._own()
+        newer: Slots[T] = object.__new__(Slots)
+        newer._items, newer._change = items, None
+        self._items, self._change = None, (index, items[index], newer)
+        items[index] = item
+        return newer
+
+    def _own(self) -> list[T]:
+        if self._items is None:
+            changes, version = [], self
+            while version._change is not None:
+                index, item, newer = version._change
+                changes.append((index, item))
+                version = newer
+            assert version._items is not None
+            items = list(version._items)
+            for index, item in reversed(changes):
+                items[index] = item
+            self._items, self._change = items, None
+        return self._items
+
+    def __len__(self) -> int:
+        return len(self._own())
+
+    def __getitem__(self, index: int) -> T:
+        items = self._items
+        return (self._own() if items is None else items)[index]
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._own())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Slots) and self._own() == other._own()
+
+    def __hash__(self) -> int:
+        return hash((Slots, len(self)))
+
+    def __repr__(self) -> str:
+        return f"Slots({self._own()!r})"

@@ -1,0 +1,259 @@
+"""The compiled graph, its states, and one transition under way. Decides what leaving a state and failing in it lead to.
+
+A kind of state is a subclass of ``StateNode`` in a module of its own in ``states/``.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Concatenate, Final, Literal, ParamSpec
+
+import msgspec
+
+from flowrun.core.call_handling import LAST_REPLY
+from flowrun.core.events import Effect, Event, Move, Outcome, Sleep, ToolDeclaration
+from flowrun.core.json_schema import Validator
+from flowrun.core.rendering import Prologue
+from flowrun.core.run import Draft, Run, RunScope, Transition, copy_of, freeze, thaw
+from flowrun.errors import Failure
+from flowrun.spec.model import JSON, Catch, Limits, Retry, Spec
+from flowrun.templates import Evaluator, Scope, TemplateError
+
+P = ParamSpec("P")
+
+UNCAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "run.cancelled", "input.invalid"})
+"""Failures of the run as a whole: no state's catch takes them."""
+
+
+class StateFailure(Exception):
+    """Carries a failure from where it is found to where the state's retry and catch are looked up."""
+
+    def __init__(self, name: str, message: str) -> None:
+        self.failure = Failure(name=name, message=message)
+        super().__init__(message)
+
+
+class CompiledRoute(msgspec.Struct, frozen=True):
+    """A compiled route: ``holds`` None always matches, ``reads_calls`` are the threads whose last calls it looks at."""
+
+    holds: Callable[[Scope], bool] | None
+    to: str
+    reads_calls: frozenset[str] = frozenset()
+
+
+class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool that can be called: its declaration to the model, and how its arguments are checked."""
+
+    declaration: ToolDeclaration
+    entrypoint: str
+    timeout: float
+    idempotent: bool
+    validate: Validator
+
+
+class StateNode(msgspec.Struct, frozen=True, kw_only=True):
+    """What the machine knows of a state; a subclass is one kind of state.
+
+    ``reads_calls`` and ``set_reads_calls`` are the threads at whose last calls templates look: those that are evaluated
+    when the state is entered, and those of its ``set``. See ``call_handling``.
+    """
+
+    name: str
+    reads_calls: frozenset[str] = frozenset()
+    set_reads_calls: frozenset[str] = frozenset()
+    assignments: tuple[tuple[str, Evaluator], ...] = ()
+    routes: tuple[CompiledRoute, ...] = ()
+    retry: Retry | None = None
+    timeout: float | None = None
+    catches: tuple[Catch, ...] = ()
+
+    def enter(self, turn: "Turn") -> None:
+        """Ask for effects, or leave at once.
+
+        Raises:
+            StateFailure, TemplateError: the state fails.
+        """
+        raise NotImplementedError
+
+    def try_again(self, turn: "Turn") -> None:
+        """Begin another attempt after a failure; what succeeded in the one before stays. See ``enter``."""
+        self.enter(turn)
+
+    def accepts(self, run: Run, event: Event) -> bool:
+        """Return whether an event of the run's step is awaited; any other changes nothing."""
+        return False
+
+    def handle(self, turn: "Turn", event: Event) -> None:
+        """Take an event that was accepted. See ``enter``."""
+
+    def failed(self, turn: "Turn") -> None:
+        """Keep what no later visit of any state should do again, before a retry or catch."""
+
+
+class Graph(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole spec, compiled. ``flows`` are its sub-flows by the texts that refer to them."""
+
+    spec: Spec
+    start: str
+    flows: Mapping[str, "Graph"]
+    nodes: Mapping[str, StateNode]
+    tools: Mapping[str, CompiledTool]
+    threads: Mapping[str, Prologue]
+    variables: tuple[tuple[str, Evaluator], ...]
+    inputs: Validator
+    limits: Limits
+
+
+class Turn:
+    """One transition under way: the draft of the run, what it asks for, the moves made, and where it goes next."""
+
+    __slots__ = ("_before", "_counts", "effects", "graph", "moves", "run", "target")
+
+    def __init__(self, graph: Graph, run: Run) -> None:
+        self.graph = graph
+        self.run: Draft = thaw(run)
+        self.effects: list[Effect] = []
+        self.moves: list[Move] = []
+        self.target: str | None = None
+        self._before: Draft = run
+        self._counts = (0, 0)
+
+    @property
+    def scope(self) -> Scope:
+        """The names that templates see now."""
+        return RunScope(self.run)
+
+    def end(self) -> Transition:
+        """Return what was decided. The turn is over."""
+        return Transition(freeze(self.run), tuple(self.effects), tuple(self.moves))
+
+    def enter(self, node: StateNode) -> None:
+        """Have the run be in another state."""
+        run = self.run
+        run.state, run.step, run.attempt = node.name, run.step + 1, 1
+        run.awaiting, run.started = "", 0
+        run.path = run.path.extended((node.name,))
+        if run.unread and node.reads_calls:
+            self._see_calls(node.reads_calls)
+        self.target = None
+        self.mark()
+
+    # --- what a state does --------------------------------------------------------------------------------------------
+
+    def mark(self) -> None:
+        """Keep what was changed so far, even if the state fails from here on."""
+        self._before = copy_of(self.run)
+        self._counts = (len(self.effects), len(self.moves))
+
+    def leave(self, node: StateNode, output: Any) -> None:
+        """Finish a state: keep its output, set its variables, choose the first route that matches.
+
+        Raises:
+            StateFailure: no route matches.
+            TemplateError: a template or condition cannot be evaluated.
+        """
+        run = self.run
+        run.outputs = {**run.outputs, node.name: output}
+        _forget_results(run)
+        sets: dict[str, JSON] = {}
+        scope = RunScope(run)
+        for name, evaluate in node.assignments:
+            sets[name] = value = evaluate(scope)
+            run.vars = {**run.vars, name: value}
+        seen = node.set_reads_calls
+        for index, route in enumerate(node.routes):
+            seen |= route.reads_calls
+            if route.holds is None or route.holds(scope):
+                if seen and run.unread:
+                    self._see_calls(seen)
+                self.target = route.to
+                self.moves.append(
+                    Move(state=node.name, step=run.step, how="route", to=route.to, index=index, sets=sets)
+                )
+                return
+        message = f"no route of state {run.state!r} matched: give it a last route without when"
+        raise StateFailure("route.unmatched", message)
+
+    def fail(self, failure: Failure) -> None:
+        """Decide what a failure in the run's state leads to: another attempt, a catch, or the end."""
+        run = self.run
+        failure = Failure(name=failure.name, message=failure.message, state=run.state)
+        node = self.graph.nodes.get(run.state)
+        if node is not None and failure.name not in UNCAUGHT:
+            node.failed(self)
+            if self._retry(node, failure) or self._catch(node, failure):
+                return
+        self.finish("failed", None, failure)
+
+    def finish(self, status: Literal["succeeded", "failed", "cancelled"], output: JSON, error: Failure | None) -> None:
+        """End the run. A move to a state that is not entered any more is none."""
+        run = self.run
+        run.status, run.awaiting = status, ""
+        run.outcome = Outcome(status=status, output=output, error=error)
+        self.effects.append(run.outcome)
+        sets = self.moves.pop().sets if self.target is not None and self.moves else {}
+        self.target = None
+        if run.state:
+            self.moves.append(Move(state=run.state, step=run.step, how="end", failure=error, sets=sets))
+
+    def _see_calls(self, threads: frozenset[str]) -> None:
+        """Note that a template looked at the last calls of threads."""
+        run = self.run
+        if LAST_REPLY in threads and run.reply is not None:
+            threads |= {run.reply.thread}
+        run.unread -= threads
+
+    # --- failures -----------------------------------------------------------------------------------------------------
+
+    def attempt(self, action: Callable[Concatenate["Turn", P], None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Do something for the run's state; if it fails, undo what is not marked, and decide what that leads to."""
+        try:
+            action(self, *args, **kwargs)
+        except StateFailure as exc:
+            self._undo()
+            self.fail(exc.failure)
+        except TemplateError as exc:
+            self._undo()
+            self.fail(Failure(name="template.failed", message=str(exc)))
+
+    def _undo(self) -> None:
+        self.run = thaw(self._before)
+        effects, moves = self._counts
+        del self.effects[effects:], self.moves[moves:]
+        self.target = None
+
+    def _retry(self, node: StateNode, failure: Failure) -> bool:
+        run, retry = self.run, node.retry
+        if retry is None or run.attempt >= retry.max_attempts or not matches(failure.name, retry.errors):
+            return False
+        delay = min(retry.delay * retry.backoff ** (run.attempt - 1), retry.max_delay)
+        self.moves.append(Move(state=node.name, step=run.step, how="retry", to=node.name, failure=failure))
+        run.step += 1
+        run.attempt += 1
+        run.awaiting = "sleep"
+        run.status = "running"
+        self.effects.append(Sleep(step=run.step, seconds=delay, jitter=retry.jitter))
+        return True
+
+    def _catch(self, node: StateNode, failure: Failure) -> bool:
+        run = self.run
+        for index, catch in enumerate(node.catches):
+            if matches(failure.name, catch.errors):
+                run.status, run.error = "running", failure
+                _forget_results(run)
+                self.target = catch.to
+                self.moves.append(
+                    Move(state=node.name, step=run.step, how="catch", to=catch.to, index=index, failure=failure)
+                )
+                return True
+        return False
+
+
+def _forget_results(run: Draft) -> None:
+    run.awaiting, run.left = "", 0
+    run.returned = run.calls = run.children = None
+    run.items = ()
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Return whether a failure's name is among patterns: full names, families such as ``tool.*``, or none for all."""
+    patterns = tuple(patterns)
+    return not patterns or any(name == p or (p.endswith(".*") and name.startswith(p[:-1])) for p in patterns)

@@ -1,0 +1,64 @@
+"""The call state: calls a Python function without the model."""
+
+from flowrun.core.events import CallFunction, Event, Failed, Returned
+from flowrun.core.run import Run, Value
+from flowrun.core.state_node import StateNode, Turn
+from flowrun.core.states.compiler import Compiler
+from flowrun.spec.model import CallState
+from flowrun.templates import Evaluator, compile_value
+
+
+class CallNode(StateNode, frozen=True, kw_only=True):
+    """A call state."""
+
+    entrypoint: str
+    arguments: Evaluator
+    idempotent: bool
+
+    def enter(self, turn: Turn) -> None:
+        """Call the function with the rendered arguments."""
+        run = turn.run
+        arguments = self.arguments(turn.scope)
+        run.awaiting, run.left = "effect", 1
+        turn.effects.append(
+            CallFunction(
+                step=run.step,
+                state=self.name,
+                run=run.id,
+                entrypoint=self.entrypoint,
+                arguments=arguments,
+                idempotent=self.idempotent,
+                attempt=run.attempt,
+            )
+        )
+
+    def try_again(self, turn: Turn) -> None:
+        """Call the function again; one that has returned is not called, whatever failed after it."""
+        if turn.run.returned is None:
+            self.enter(turn)
+        else:
+            turn.leave(self, turn.run.returned.value)
+
+    def accepts(self, run: Run, event: Event) -> bool:
+        """Return whether an event is the function's value or failure."""
+        return isinstance(event, Returned | Failed) and run.awaiting == "effect" and event.index == 0
+
+    def handle(self, turn: Turn, event: Event) -> None:
+        """Leave with the function's value, or fail."""
+        if isinstance(event, Failed):
+            turn.fail(event.failure)
+            return
+        assert isinstance(event, Returned)
+        turn.run.returned = Value(event.value)
+        turn.mark()
+        turn.leave(self, event.value)
+
+
+def compile_call(name: str, state: CallState, compiler: Compiler) -> CallNode:
+    """Compile a call state."""
+    return CallNode(
+        entrypoint=state.entrypoint,
+        arguments=compile_value(state.arguments),
+        idempotent=state.idempotent,
+        **compiler.common(name, state),
+    )

@@ -1,0 +1,145 @@
+"""The chat state: asks a model for a reply. A reply that was cut off, or that cannot be read, fails the state."""
+
+from collections.abc import Mapping
+from functools import cache
+
+from flowrun.core.events import AskModel, Event, Failed, Replied, ToolDeclaration
+from flowrun.core.json_schema import Validator, compile_schema
+from flowrun.core.messages import Message, Reply, ToolCall
+from flowrun.core.rendering import CompiledMessage, compile_message, with_id
+from flowrun.core.replies import check_reply
+from flowrun.core.run import Run
+from flowrun.core.state_node import StateFailure, StateNode, Turn
+from flowrun.core.states.compiler import Compiler
+from flowrun.core.strict_json import parse_json
+from flowrun.core.threads import add_messages, check_answered
+from flowrun.core.views import LazyReply
+from flowrun.spec.model import JSON, ChatState, ResponseFormat
+
+
+class ChatNode(StateNode, frozen=True, kw_only=True):
+    """A chat state: ``render`` are its own messages, ``validate`` checks a reply's JSON.
+
+    ``offered`` are the names of ``tools``; ``handles_calls`` is what ``call_handling`` says of it.
+    """
+
+    thread: str
+    render: tuple[CompiledMessage, ...]
+    model: str
+    tools: tuple[ToolDeclaration, ...]
+    offered: tuple[str, ...]
+    tool_choice: str
+    sampling: Mapping[str, JSON]
+    response_format: ResponseFormat | None
+    validate: Validator | None
+    handles_calls: bool
+
+    def enter(self, turn: Turn) -> None:
+        """Append the state's own messages to its thread, then ask the model."""
+        if self.render:
+            add_messages(turn.run, self.thread, self.render, turn.scope)
+            turn.run.started = 1
+            turn.mark()
+        self._ask(turn)
+
+    def try_again(self, turn: Turn) -> None:
+        """Ask again; the state's own messages are on the thread already, unless rendering them failed."""
+        if turn.run.started:
+            self._ask(turn)
+        else:
+            self.enter(turn)
+
+    def accepts(self, run: Run, event: Event) -> bool:
+        """Return whether an event is the reply, or the model's failure."""
+        return run.awaiting == "effect" and isinstance(event, Replied | Failed)
+
+    def handle(self, turn: Turn, event: Event) -> None:
+        """Append the reply to the thread and leave, or fail."""
+        if isinstance(event, Failed):
+            turn.fail(event.failure)
+            return
+        assert isinstance(event, Replied)
+        turn.run.usage += event.reply.usage
+        turn.mark()
+        self._leave(turn, event.reply)
+
+    def _ask(self, turn: Turn) -> None:
+        run = turn.run
+        thread = run.threads[self.thread]
+        check_answered(thread)
+        if run.rounds >= run.max_rounds:
+            raise StateFailure(
+                "limit.rounds", f"the run asked the model {run.rounds} times, which is limits.max_rounds"
+            )
+        if run.asked.get(self.thread) != self.name:
+            first = not run.asked
+            run.asked = _first_asked(self.thread, self.name) if first else {**run.asked, self.thread: self.name}
+        run.rounds += 1
+        run.awaiting = "effect"
+        turn.effects.append(
+            AskModel(
+                step=run.step,
+                state=self.name,
+                run=run.id,
+                thread=self.thread,
+                model=self.model,
+                messages=thread,
+                tools=self.tools,
+                tool_choice=self.tool_choice,
+                sampling=self.sampling,
+                response_format=self.response_format,
+            )
+        )
+
+    def _leave(self, turn: Turn, reply: Reply) -> None:
+        check_reply(
+            reply, tool_choice=self.tool_choice, offers_tools=bool(self.tools), handles_calls=self.handles_calls
+        )
+        run = turn.run
+        calls: tuple[ToolCall, ...] = ()
+        if reply.tool_calls:
+            calls = tuple(with_id(call, number) for number, call in enumerate(reply.tool_calls, run.call_count + 1))
+            run.call_count += len(calls)
+            run.unread |= {self.thread}
+        message = Message(
+            role="assistant", content=reply.content, reasoning=reply.reasoning, tool_calls=calls, tokens=reply.tokens
+        )
+        parsed = self._parse(reply) if self.validate is not None and not calls else None
+        run.threads = {**run.threads, self.thread: run.threads[self.thread].extended((message,))}
+        run.reply = LazyReply(self.thread, message, reply, parsed)
+        turn.leave(self, run.reply)
+
+    def _parse(self, reply: Reply) -> JSON:
+        assert self.validate is not None
+        try:
+            value = parse_json(reply.content or "")
+        except ValueError as exc:
+            raise StateFailure("model.invalid_output", f"the reply is no JSON: {exc}") from exc
+        if (wrong := self.validate(value)) is not None:
+            raise StateFailure("model.invalid_output", f"the reply does not match response_format: {wrong}")
+        return value
+
+
+@cache
+def _first_asked(thread: str, state: str) -> Mapping[str, str]:
+    """Return what ``Run.asked`` is in most runs, one object for all of them."""
+    return {thread: state}
+
+
+def compile_chat(name: str, state: ChatState, compiler: Compiler) -> ChatNode:
+    """Compile a chat state."""
+    spec, response_format = compiler.spec, state.response_format
+    offered = tuple(spec.tools) if state.tools is None else state.tools
+    return ChatNode(
+        thread=state.thread,
+        render=tuple(map(compile_message, state.messages)),
+        model=compiler.backends.get(state.model, state.model),
+        tools=tuple(compiler.declarations[tool] for tool in offered),
+        offered=offered,
+        tool_choice=state.tool_choice,
+        sampling={**spec.sampling, **spec.models[state.model].sampling, **state.sampling},
+        response_format=response_format,
+        validate=None if response_format is None else compile_schema(response_format.schema or {"type": "object"}),
+        handles_calls=name in compiler.handling.chats,
+        **compiler.common(name, state),
+    )

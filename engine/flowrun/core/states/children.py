@@ -1,0 +1,91 @@
+"""What the states that run sub-flows have in common. A child counts against the limits of its parent."""
+
+from collections.abc import Mapping
+
+from flowrun.core.events import ChildEnded, Event, Outcome, StartChild
+from flowrun.core.run import PENDING, ChildSlot, Draft, Run
+from flowrun.core.slots import Slots
+from flowrun.core.state_node import UNCAUGHT, StateFailure, StateNode, Turn
+from flowrun.errors import Failure
+from flowrun.spec.model import JSON
+
+
+class ParentNode(StateNode, frozen=True, kw_only=True):
+    """A state that runs sub-flows."""
+
+    def accepts(self, run: Run, event: Event) -> bool:
+        """Return whether an event is the end of a child that was started and has not ended yet."""
+        return (
+            isinstance(event, ChildEnded)
+            and run.awaiting == "children"
+            and run.children is not None
+            and 0 <= event.index < run.started
+            and run.children[event.index] is PENDING
+        )
+
+    def handle(self, turn: Turn, event: Event) -> None:
+        """Put a child's outcome into its place, and count what it spent, whatever follows."""
+        assert isinstance(event, ChildEnded)
+        run = turn.run
+        assert run.children is not None
+        run.children = run.children.changed(event.index, event.outcome)
+        run.left -= 1
+        run.rounds += event.rounds
+        run.child_steps += event.steps
+        run.usage += event.usage
+        turn.mark()
+        self.ended(turn, event)
+
+    def ended(self, turn: Turn, event: ChildEnded) -> None:
+        """Decide what a child's end leads to. See ``enter``."""
+        raise NotImplementedError
+
+
+def await_children(run: Draft, count: int) -> Slots[ChildSlot]:
+    """Have a run await so many children; in another attempt those that succeeded are not awaited again."""
+    if run.attempt > 1 and run.children is not None:
+        run.children = Slots(slot if _succeeded(slot) else PENDING for slot in run.children)
+    else:
+        run.children = Slots([PENDING] * count)
+    run.awaiting, run.started = "children", len(run.children)
+    run.left = sum(slot is PENDING for slot in run.children)
+    return run.children
+
+
+def _succeeded(slot: ChildSlot) -> bool:
+    return isinstance(slot, Outcome) and slot.status == "succeeded"
+
+
+def start_child(run: Draft, index: int, flow: str, inputs: Mapping[str, JSON]) -> StartChild:
+    """Return the effect that starts a child within what is left of the run's limits."""
+    return StartChild(
+        step=run.step,
+        index=index,
+        state=run.state,
+        flow=flow,
+        inputs=inputs,
+        max_rounds=run.max_rounds - run.rounds,
+        max_steps=run.max_steps - run.step - run.child_steps,
+    )
+
+
+def outcome_of(slot: ChildSlot) -> Outcome:
+    """Return the outcome of a child that has ended."""
+    assert isinstance(slot, Outcome)
+    return slot
+
+
+def output_of(slot: ChildSlot, what: str) -> JSON:
+    """Return a child's output.
+
+    Raises:
+        StateFailure: it has none; named as the child's failure, if a state can catch that.
+    """
+    outcome = outcome_of(slot)
+    if outcome.status == "succeeded":
+        return outcome.output
+    error = outcome.error or Failure(name="flow.failed", message=f"it was {outcome.status}")
+    where = f" in its state {error.state!r}" if error.state else ""
+    if error.name in UNCAUGHT:
+        raise StateFailure("flow.failed", f"{what} failed{where}: {error.name}: {error.message}")
+    raise StateFailure(error.name, f"{what} failed{where}: {error.message}")

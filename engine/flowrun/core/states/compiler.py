@@ -1,0 +1,38 @@
+"""What compiling a state needs to know of its spec."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from flowrun.core.call_handling import NOTHING, CallHandling
+from flowrun.core.events import ToolDeclaration
+from flowrun.core.state_node import CompiledRoute
+from flowrun.spec.model import Route, Spec, Working
+from flowrun.templates import compile_assignments, compile_condition
+
+
+class Compiler(msgspec.Struct, frozen=True, kw_only=True):
+    """A spec whose states are compiled. See ``graph.compile_graph`` for the fields."""
+
+    spec: Spec
+    declarations: Mapping[str, ToolDeclaration]
+    backends: Mapping[str, str]
+    handling: CallHandling
+
+    def common(self, name: str, state: Working) -> dict[str, Any]:
+        """Return the fields that the nodes of all kinds have in common, but for an end."""
+        return {
+            "name": name,
+            "reads_calls": self.handling.entered.get(name, NOTHING),
+            "set_reads_calls": self.handling.set.get(name, NOTHING),
+            "assignments": compile_assignments(state.set),
+            "routes": tuple(self._route(name, index, route) for index, route in enumerate(state.routes)),
+            "retry": state.retry,
+            "timeout": state.timeout,
+            "catches": state.catch,
+        }
+
+    def _route(self, state: str, index: int, route: Route) -> CompiledRoute:
+        holds = None if route.when is None else compile_condition(route.when)
+        return CompiledRoute(holds, route.to, self.handling.routes.get((state, index), NOTHING))

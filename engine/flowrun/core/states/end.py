@@ -1,0 +1,49 @@
+"""The end state: the run is over."""
+
+from flowrun.core.call_handling import NOTHING
+from flowrun.core.run import Draft
+from flowrun.core.state_node import StateNode, Turn
+from flowrun.core.states.compiler import Compiler
+from flowrun.core.threads import last_calls
+from flowrun.errors import Failure
+from flowrun.spec.model import EndState
+from flowrun.templates import Evaluator, compile_value
+
+
+class EndNode(StateNode, frozen=True, kw_only=True):
+    """An end state."""
+
+    status: str
+    output: Evaluator
+
+    def enter(self, turn: Turn) -> None:
+        """End the run; a success only if no reply's calls were dropped."""
+        run = turn.run
+        output = self.output(turn.scope)
+        if self.status == "failed":
+            message = f"the flow ended in state {self.name!r}, whose status is failed"
+            turn.finish("failed", output, Failure(name="flow.failed", message=message, state=self.name))
+        elif run.unread and (dropped := _dropped_calls(run)):
+            thread, names = dropped
+            message = f"the run would end in state {self.name!r} although no state handled the calls {names}"
+            turn.finish("failed", None, Failure(name="model.unhandled_call", message=message, state=run.asked[thread]))
+        else:
+            turn.finish("succeeded", output, None)
+
+
+def _dropped_calls(run: Draft) -> tuple[str, str] | None:
+    """Return a thread with calls that nothing looked at and nothing answers, and the names of these calls."""
+    for thread in sorted(run.unread):
+        if calls := last_calls(run.threads[thread]).open:
+            return thread, ", ".join(call.name for call in calls)
+    return None
+
+
+def compile_end(name: str, state: EndState, compiler: Compiler) -> EndNode:
+    """Compile an end state."""
+    return EndNode(
+        name=name,
+        status=state.status,
+        output=compile_value(state.output),
+        reads_calls=compiler.handling.entered.get(name, NOTHING),
+    )

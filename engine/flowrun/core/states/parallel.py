@@ -1,0 +1,46 @@
+"""The parallel state: runs several sub-flows at once; the output is a mapping of the branches' outputs."""
+
+from flowrun.core.events import ChildEnded
+from flowrun.core.run import PENDING
+from flowrun.core.state_node import Turn
+from flowrun.core.states.children import ParentNode, await_children, outcome_of, output_of, start_child
+from flowrun.core.states.compiler import Compiler
+from flowrun.spec.model import ParallelState
+from flowrun.templates import Evaluator, compile_value
+
+
+class ParallelNode(ParentNode, frozen=True, kw_only=True):
+    """A parallel state: ``branches`` are (name, flow, arguments)."""
+
+    branches: tuple[tuple[str, str, Evaluator], ...]
+
+    def enter(self, turn: Turn) -> None:
+        """Start every branch; in another attempt only those that did not succeed."""
+        run, scope = turn.run, turn.scope
+        given = [arguments(scope) for _, _, arguments in self.branches]
+        children = await_children(run, len(self.branches))
+        turn.effects += (
+            start_child(run, index, flow, given[index])
+            for index, (_, flow, _) in enumerate(self.branches)
+            if children[index] is PENDING
+        )
+        if not run.left:
+            self._leave(turn)
+
+    def ended(self, turn: Turn, event: ChildEnded) -> None:
+        """Leave after the last branch; the first that fails fails the state."""
+        output_of(event.outcome, f"branch {self.branches[event.index][0]!r}")
+        if not turn.run.left:
+            self._leave(turn)
+
+    def _leave(self, turn: Turn) -> None:
+        children = turn.run.children
+        assert children is not None
+        pairs = zip(self.branches, children, strict=True)
+        turn.leave(self, {branch[0]: outcome_of(slot).output for branch, slot in pairs})
+
+
+def compile_parallel(name: str, state: ParallelState, compiler: Compiler) -> ParallelNode:
+    """Compile a parallel state."""
+    branches = tuple((branch, part.flow, compile_value(part.arguments)) for branch, part in state.branches.items())
+    return ParallelNode(branches=branches, **compiler.common(name, state))

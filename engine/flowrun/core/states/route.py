@@ -1,0 +1,18 @@
+"""The route state: decides where to go, and nothing else."""
+
+from flowrun.core.state_node import StateNode, Turn
+from flowrun.core.states.compiler import Compiler
+from flowrun.spec.model import RouteState
+
+
+class RouteNode(StateNode, frozen=True, kw_only=True):
+    """A route state."""
+
+    def enter(self, turn: Turn) -> None:
+        """Choose a route."""
+        turn.leave(self, None)
+
+
+def compile_route(name: str, state: RouteState, compiler: Compiler) -> RouteNode:
+    """Compile a route state."""
+    return RouteNode(**compiler.common(name, state))

@@ -1,0 +1,170 @@
+"""The tools state: checks each call of the last reply, makes the valid ones, tells the model of the others.
+
+A call that succeeded is never made again for the same message: not by a retry, nor by a state that comes back to it.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from flowrun.core.events import CallFunction, Effect, Event, Failed, Returned
+from flowrun.core.messages import Message, ToolCall
+from flowrun.core.run import ANSWERED, PENDING, CallSlot, Draft, Made, Mark, Run, Value
+from flowrun.core.slots import Slots
+from flowrun.core.state_node import Graph, StateNode, Turn
+from flowrun.core.states.chat import ChatNode
+from flowrun.core.states.compiler import Compiler
+from flowrun.core.strict_json import parse_json
+from flowrun.core.threads import LastCalls, last_calls
+from flowrun.core.views import LazyResults
+from flowrun.errors import Failure
+from flowrun.spec.model import JSON, ToolsState
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+_PLAIN: Final = frozenset({int, float})
+"""Numbers are written as Python shows them, and a JSON value's numbers are finite: no encoder is needed."""
+
+
+class ToolsNode(StateNode, frozen=True, kw_only=True):
+    """A tools state: ``raises`` makes a failed call a failure of the state."""
+
+    thread: str
+    raises: bool
+
+    def enter(self, turn: Turn) -> None:
+        """Check every call before any of them is made."""
+        run = turn.run
+        last = last_calls(run.threads[self.thread])
+        slots = _slots_before(run.made.get(self.thread), last)
+        offered = _offered(turn.graph, run, self.thread)
+        effects: list[Effect] = []
+        for index, call in enumerate(last.calls):
+            if slots[index] is PENDING:
+                checked = _check_call(turn.graph, offered, call)
+                if isinstance(checked, Failure):
+                    slots[index] = checked
+                else:
+                    effects.append(_call_tool(turn.graph, run, index, call, checked))
+        run.calls, run.awaiting, run.left = Slots(slots), "calls", len(effects)
+        if run.unread:
+            run.unread -= {self.thread}
+        turn.mark()
+        turn.effects += effects
+        if not effects:
+            self._leave(turn)
+
+    def accepts(self, run: Run, event: Event) -> bool:
+        """Return whether an event is the value or failure of a call that has none yet."""
+        return (
+            isinstance(event, Returned | Failed)
+            and run.awaiting == "calls"
+            and run.calls is not None
+            and 0 <= event.index < len(run.calls)
+            and run.calls[event.index] is PENDING
+        )
+
+    def handle(self, turn: Turn, event: Event) -> None:
+        """Keep a call's value or failure; leave the state after the last."""
+        assert isinstance(event, Returned | Failed)
+        run = turn.run
+        assert run.calls is not None
+        answer = Value(event.value) if isinstance(event, Returned) else event.failure
+        run.calls = run.calls.changed(event.index, answer)
+        run.left -= 1
+        turn.mark()
+        if not run.left:
+            self._leave(turn)
+
+    def failed(self, turn: Turn) -> None:
+        """Keep the values of the calls that returned, so that no state makes these calls again."""
+        run = turn.run
+        if run.calls is not None and any(isinstance(answer, Value) for answer in run.calls):
+            values = tuple(answer if isinstance(answer, Value) else PENDING for answer in run.calls)
+            run.made = {**run.made, self.thread: Made(last_calls(run.threads[self.thread]).at, values)}
+
+    def _leave(self, turn: Turn) -> None:
+        """Append the results to the thread in the order of the calls, whatever order they came in."""
+        run = turn.run
+        assert run.calls is not None
+        thread = run.threads[self.thread]
+        pairs: list[tuple[ToolCall, Value | Failure]] = []
+        for call, answer in zip(last_calls(thread).calls, run.calls, strict=True):
+            if self.raises and isinstance(answer, Failure):
+                turn.fail(answer)
+                return
+            if not isinstance(answer, Mark):
+                pairs.append((call, answer))
+        messages = [
+            Message(role="tool", content=_result_text(answer), tool_call_id=call.id, name=call.name)
+            for call, answer in pairs
+        ]
+        run.threads = {**run.threads, self.thread: thread.extended(messages)}
+        run.results = LazyResults(pairs)
+        if self.thread in run.made:
+            run.made = {name: made for name, made in run.made.items() if name != self.thread}
+        turn.leave(self, run.results)
+
+
+def _slots_before(made: Made | None, last: LastCalls) -> list[CallSlot]:
+    """Return the slots of a thread's last calls, with the values of those that an earlier visit made."""
+    slots: list[CallSlot] = [PENDING] * len(last.calls)
+    if made is not None and made.at == last.at:
+        slots = list(made.values)
+    for index in last.answered:
+        slots[index] = ANSWERED
+    return slots
+
+
+def _check_call(graph: Graph, offered: tuple[str, ...], call: ToolCall) -> dict[str, JSON] | Failure:
+    """Return a call's arguments, or the failure that the model is told instead of a result."""
+    tool = graph.tools.get(call.name)
+    if tool is None or call.name not in offered:
+        known = ", ".join(offered) or "none"
+        return Failure(name="tool.unknown", message=f"there is no tool {call.name[:80]!r}; there are: {known}")
+    try:
+        arguments = parse_json(call.arguments) if call.arguments.strip() else {}
+    except ValueError as exc:
+        return Failure(name="tool.invalid_arguments", message=f"the arguments are no JSON: {exc}")
+    if not isinstance(arguments, dict):
+        return Failure(name="tool.invalid_arguments", message="the arguments must be a JSON object")
+    if (wrong := tool.validate(arguments)) is not None:
+        return Failure(name="tool.invalid_arguments", message=wrong)
+    return arguments
+
+
+def _offered(graph: Graph, run: Draft, thread: str) -> tuple[str, ...]:
+    """Return the names of the tools that the thread's last chat state offered; all, if no chat state asked on it."""
+    node = graph.nodes[run.asked[thread]] if thread in run.asked else None
+    return node.offered if isinstance(node, ChatNode) else tuple(graph.tools)
+
+
+def _call_tool(graph: Graph, run: Draft, index: int, call: ToolCall, arguments: Mapping[str, JSON]) -> CallFunction:
+    tool = graph.tools[call.name]
+    return CallFunction(
+        step=run.step,
+        index=index,
+        state=run.state,
+        run=run.id,
+        entrypoint=tool.entrypoint,
+        arguments=arguments,
+        timeout=tool.timeout,
+        tool=call.name,
+        call_id=call.id,
+        idempotent=tool.idempotent,
+        attempt=run.attempt,
+    )
+
+
+def _result_text(answer: Value | Failure) -> str:
+    if isinstance(answer, Failure):
+        return f"error: {answer.name}: {answer.message}"
+    value = answer.value
+    if isinstance(value, str):
+        return value
+    return repr(value) if type(value) in _PLAIN else _encode(value)
+
+
+def compile_tools(name: str, state: ToolsState, compiler: Compiler) -> ToolsNode:
+    """Compile a tools state."""
+    return ToolsNode(thread=state.thread, raises=state.on_error == "raise", **compiler.common(name, state))

@@ -1,0 +1,50 @@
+"""The wait state: the run pauses until somebody answers with a value that matches the state's schema."""
+
+from collections.abc import Callable, Mapping
+
+from flowrun.core.events import Answered, Event, RequestInput
+from flowrun.core.json_schema import Validator, compile_schema
+from flowrun.core.run import Run
+from flowrun.core.state_node import StateNode, Turn
+from flowrun.core.states.compiler import Compiler
+from flowrun.spec.model import JSON, WaitState
+from flowrun.templates import Scope, compile_text
+from flowrun.unicode import fault_of
+
+
+class WaitNode(StateNode, frozen=True, kw_only=True):
+    """A wait state: ``validate`` checks an answer."""
+
+    prompt: Callable[[Scope], str]
+    schema: Mapping[str, JSON]
+    validate: Validator
+
+    def enter(self, turn: Turn) -> None:
+        """Ask, and pause."""
+        run = turn.run
+        prompt = self.prompt(turn.scope)
+        run.status, run.awaiting, run.left = "waiting", "effect", 1
+        turn.effects.append(RequestInput(step=run.step, state=self.name, run=run.id, prompt=prompt, schema=self.schema))
+
+    def accepts(self, run: Run, event: Event) -> bool:
+        """Return whether an event is an answer that matches; who delivers one checks it first."""
+        return isinstance(event, Answered) and run.awaiting == "effect" and self._fault(event.value) is None
+
+    def handle(self, turn: Turn, event: Event) -> None:
+        """Leave with the answer."""
+        assert isinstance(event, Answered)
+        turn.run.status = "running"
+        turn.leave(self, event.value)
+
+    def _fault(self, value: JSON) -> str | None:
+        return fault_of(value) or self.validate(value)
+
+
+def compile_wait(name: str, state: WaitState, compiler: Compiler) -> WaitNode:
+    """Compile a wait state."""
+    return WaitNode(
+        prompt=compile_text(state.prompt),
+        schema=state.schema,
+        validate=compile_schema(state.schema),
+        **compiler.common(name, state),
+    )

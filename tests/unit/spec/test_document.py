@@ -1,4 +1,4 @@
-"""Places are found by the path that the author wrote, and by the one that the ``Spec`` has."""
+"""Positions are found by a path in the file and by a path in the ``Spec``."""
 
 import pytest
 

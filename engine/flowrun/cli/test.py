@@ -1,4 +1,4 @@
-"""``flowrun test``: every test of every ``*.test.yaml`` file, without a model."""
+"""``flowrun test``: runs the tests of ``*.test.yaml`` files, without a model."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -49,8 +49,8 @@ def command(
         raise UsageError(f"-k {text}: no test and no test file is called so")
     if junit is not None:
         _write(junit, render_junit(verdicts))
-    for part in _report(verdicts):
-        echo(f"\n{part}")
+    for entry in _report(verdicts):
+        echo(f"\n{entry}")
     if coverage:
         echo(f"\n{render_coverage(covered)}")
     echo(f"\n{summary(verdicts)}")
@@ -58,7 +58,11 @@ def command(
 
 
 def _run_file(session: SpecTestSession, file: Path, text: str, verbose: bool) -> list[Verdict]:
-    """Run a file's tests, and show their progress."""
+    """Run a file's tests, and print their progress.
+
+    Args:
+        text: runs only the tests with this text in their name or their file's path; the case is ignored.
+    """
     try:
         suite = load_suite(file)
     except SpecError as exc:
@@ -79,7 +83,7 @@ def _run_file(session: SpecTestSession, file: Path, text: str, verbose: bool) ->
 
 
 def _unreadable(file: Path, exc: SpecError) -> Verdict:
-    """Give a file with mistakes as a test that failed."""
+    """Return a failed verdict for a test file with mistakes."""
     return Verdict(
         file=str(file),
         name="the test file has mistakes",
@@ -90,7 +94,7 @@ def _unreadable(file: Path, exc: SpecError) -> Verdict:
 
 
 def _report(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """Tell of each test that failed or was skipped."""
+    """Yield a text for each test that failed or was skipped."""
     for verdict in verdicts:
         if verdict.status == "failed":
             yield f"FAILED {render_verdict(verdict)}"

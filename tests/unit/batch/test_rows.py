@@ -1,4 +1,4 @@
-"""Rows of every format, and what is wrong with some of them."""
+"""Rows of all formats, and rows that cannot be read."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ SPEC = spec_of(
     "inputs: {question: {type: string, default: why}, number: {type: [integer, 'null'], default: 1}}\n"
     "states: {done: {type: end}}\n"
 )
-NAMED = spec_of("inputs: {id: {type: integer}}\nstates: {done: {type: end}}\n")
+SPEC_WITH_ID = spec_of("inputs: {id: {type: integer}}\nstates: {done: {type: end}}\n")
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -37,10 +37,10 @@ def test_lines_of_json(tmp_path: Path) -> None:
     ]
 
 
-def test_an_id_that_the_flow_takes_is_an_input_too(tmp_path: Path) -> None:
+def test_an_id_that_the_flow_declares_is_also_an_input(tmp_path: Path) -> None:
     path = tmp_path / "in.ndjson"
     path.write_text('{"id": 5}\n')
-    assert list(RowFile(path, NAMED)) == [Row(number=1, id=5, inputs={"id": 5})]
+    assert list(RowFile(path, SPEC_WITH_ID)) == [Row(number=1, id=5, inputs={"id": 5})]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         pytest.param("in.txt", b"", "rows are read from .jsonl, .ndjson, .csv, .tsv or .parquet", id="format"),
         pytest.param("no.jsonl", None, "there is no file", id="no file"),
@@ -92,10 +92,10 @@ def test_parquet(tmp_path: Path) -> None:
         pytest.param("in.parquet", b"PAR", "cannot be read as Parquet", id="no Parquet"),
     ],
 )
-def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes | None, said: str) -> None:
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         RowFile(tmp_path / name, SPEC)
 
 
@@ -109,7 +109,7 @@ def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     assert (before.count, after) == (1, Survey(1, after.digest))
 
 
-def test_a_long_file_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+def test_a_long_file_needs_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
     def peak(count: int) -> int:
         path = tmp_path / f"{count}.jsonl"
         path.write_text("".join(json.dumps({"number": number}) + "\n" for number in range(count)))

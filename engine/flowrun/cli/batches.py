@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -21,6 +22,7 @@ from flowrun.cli.progress import BatchView, spell_seconds
 from flowrun.durable import KeptFlow
 from flowrun.errors import UsageError
 from flowrun.events import Started
+from flowrun.machine.recovery import recover
 from flowrun.prepare import Flow
 from flowrun.runner import Result, Runner, with_defaults
 from flowrun.spec import JSON, Wait
@@ -143,6 +145,13 @@ class Begun:
         """Give those that are not over."""
         return [row for row in self.rows.values() if row.status not in ENDED]
 
+    def result_of(self, run: str, spec: str) -> Result:
+        """Give what a run came to that began with another spec, or other values of its variables, and is over."""
+        assert self._history is not None
+        kept = msgspec.json.decode(self._history.spec(spec), type=KeptFlow)
+        graph = kept.prepare(os.environ, require_environment=False, imports=False).graph
+        return Result(recover(graph, (one.event for one in self._history.events(run))).run)
+
     def is_of(self, run: str, inputs: Mapping[str, JSON]) -> bool:
         """Tell whether a run was begun with these inputs: the rows may have changed since."""
         assert self._history is not None
@@ -184,6 +193,10 @@ async def run_durably(job: Job, journal: Path, begun: Begun) -> None:
                     continue
                 if not begun.is_of(run, with_defaults(job.flow.loaded.spec, row.inputs)):
                     continue
+                if (
+                    stored := begun.rows[run].spec
+                ) != kept.digest:  # it is over: what it came to is told by its own flow
+                    return begun.result_of(run, stored)
                 result = await runs.go_on(run)
                 if status not in _TRIED_ANEW or not _was_unavailable(result):
                     return result

@@ -27,7 +27,7 @@ def command(run: str, as_json: bool, journal: Path) -> int:
     row = top_of(history, run)
     kept = kept_flow_of(history, row)
     then = kept.prepare(os.environ, require_environment=False, imports=False).graph
-    now = kept.prepare_as_it_is_now(os.environ).graph
+    now = kept.prepare_as_it_is_now(kept.snapshot.environment(os.environ)).graph
     histories = {name: history.events(name) for name in descendants_of(history, row.id)}
     divergence = replay(then, now, history.events(row.id), histories)
     with answer_stream() as answers:

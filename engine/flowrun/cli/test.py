@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from flowrun.cli.terminal import echo
-from flowrun.errors import Place, SpecError, UsageError
+from flowrun.errors import FlowrunError, Place, SpecError, UsageError
 from flowrun.testing.coverage import render_coverage
 from flowrun.testing.junit import render_junit
 from flowrun.testing.load import find_suites, load_suite
@@ -61,7 +61,7 @@ def _run_file(session: Session, file: Path, text: str, verbose: bool) -> list[Ve
     """Run a file's tests, and show their progress."""
     try:
         suite = load_suite(file)
-    except SpecError as exc:
+    except (SpecError, UsageError) as exc:
         echo(f"{file} E")
         return [_unreadable(file, exc)]
     cases = [case for case in suite.cases if text.casefold() in f"{file} {case.name}".casefold()]
@@ -78,7 +78,7 @@ def _run_file(session: Session, file: Path, text: str, verbose: bool) -> list[Ve
     return verdicts
 
 
-def _unreadable(file: Path, exc: SpecError) -> Verdict:
+def _unreadable(file: Path, exc: FlowrunError) -> Verdict:
     """Give a file with mistakes as a test that failed."""
     return Verdict(
         file=str(file),

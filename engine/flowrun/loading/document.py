@@ -33,6 +33,10 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+_FRAGMENT: Final = 4
+"""What a cut left of a secret is replaced from so many characters on."""
+
+
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """What a file says, before anything is known about specs.
 
@@ -86,7 +90,11 @@ def issue_at(document: Document, code: str, path: Path, message: str, remedy: st
 
 
 def mask(text: str, secrets: Mapping[str, str]) -> str:
-    """Replace every secret in a text; a short one only where it stands alone, because ``1`` is part of much else."""
+    """Replace every secret in a text; a short one only where it stands alone, because ``1`` is part of much else.
+
+    Texts of models and servers are cut in many places before they come here, so what may be left of a secret at a cut
+    is replaced too: its beginning before the end of a quoted or cut text, its end after the begin of one.
+    """
     shown = {
         spelling: name
         for secret, name in secrets.items()
@@ -94,11 +102,22 @@ def mask(text: str, secrets: Mapping[str, str]) -> str:
     }
     if not shown:
         return text
-    patterns = [
-        re.escape(spelling) if len(spelling) >= MASKED else rf"(?<!\w){re.escape(spelling)}(?!\w)"
-        for spelling in sorted(shown, key=len, reverse=True)
-    ]
-    return re.sub("|".join(patterns), lambda found: shown[found[0]], text)
+    names: dict[str, str] = {}
+    patterns: list[str] = []
+    for spelling in sorted(shown, key=len, reverse=True):
+        if len(spelling) < MASKED:
+            patterns.append(rf"(?<!\w){re.escape(spelling)}(?!\w)")
+        else:
+            patterns.append(re.escape(spelling))
+        names.setdefault(spelling, shown[spelling])
+    for spelling in sorted(shown, key=len, reverse=True):
+        if len(spelling) >= MASKED:
+            for length in range(len(spelling) - 1, _FRAGMENT - 1, -1):
+                patterns.append(rf"{re.escape(spelling[:length])}(?=\s?\.\.\.|[…'\"&<\\]|\s*$)")
+                patterns.append(rf"(?<=[…'\";>]){re.escape(spelling[-length:])}")
+                names.setdefault(spelling[:length], shown[spelling])
+                names.setdefault(spelling[-length:], shown[spelling])
+    return re.sub("|".join(patterns), lambda found: names[found[0]], text, flags=re.MULTILINE)
 
 
 def written_path(document: Document, path: Path) -> Path:

@@ -11,9 +11,10 @@ from flowrun.errors import Issue, Path, SpecError
 from flowrun.loading.document import Variables, issue_at
 from flowrun.loading.load import ON_DISK, Files, Loaded, load_spec
 from flowrun.loading.project import lies_in
+from flowrun.loading.yaml_source import read_document
 from flowrun.spec import Flow, Map, Parallel, Spec
 
-_HAS_KEY: Final = re.compile(rb"(?:^|[{,])\s*[\"']?flowrun[\"']?\s*:", re.MULTILINE)
+_HAS_KEY: Final = re.compile(rb"^[\"']?flowrun[\"']?\s*:", re.MULTILINE)
 
 
 class FlowTree(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +74,11 @@ def load_flows(
 
 
 def may_be_spec(content: bytes) -> bool:
-    """Tell whether a file may be meant as a spec: errors show nothing of any other."""
-    return _HAS_KEY.search(content) is not None
+    """Tell whether a file may be meant as a spec, by its top-level key: errors show nothing of any other."""
+    if _HAS_KEY.search(content) is not None:
+        return True
+    value = read_document(content, "").value
+    return isinstance(value, dict) and "flowrun" in value
 
 
 def references(spec: Spec) -> Iterator[tuple[Path, str]]:

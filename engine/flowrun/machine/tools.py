@@ -10,7 +10,7 @@ from typing import Any, Final
 from flowrun.errors import Failure
 from flowrun.events import CallFunction, Effect, Event, Failed, Returned
 from flowrun.graph import ChatNode, Graph, ToolsNode
-from flowrun.machine.moves import fail, leave
+from flowrun.machine.moves import attempt, fail, leave
 from flowrun.machine.run import PENDING, Next, Run, Value, replace, take
 from flowrun.machine.strict_json import parse_json, parse_leniently
 from flowrun.machine.threads import last_calls
@@ -95,7 +95,7 @@ def tools_answered(graph: Graph, run: Run, node: ToolsNode, event: Event) -> Nex
         return Next(run)
     if taken is None:
         return Next(run)
-    return Next(taken) if taken.left else _leave_tools(graph, taken, node)
+    return Next(taken) if taken.left else attempt(graph, taken, _leave_tools, node)
 
 
 def _leave_tools(graph: Graph, run: Run, node: ToolsNode) -> Next:

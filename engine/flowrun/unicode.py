@@ -14,8 +14,11 @@ MARK: Final = "\N{REPLACEMENT CHARACTER}"
 """Replaces a character that must not be displayed."""
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_STYLE: Final = re.compile("(\x1b\\[[0-9;]{1,8}m)")
-"""SGR escape sequences (ECMA-48) for colour and weight, which do not move the cursor."""
+_STYLE: Final = re.compile("(\x1b\\[(?:[0124]|22|3[1-7]|39|9[1-7]|[12];3[1-7]|3[1-7];[12])m)")
+"""SGR escape sequences (ECMA-48) for colour and weight that reports and logs use. They hide no text."""
+
+_INVISIBLE: Final = frozenset([*"\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0", *map(chr, range(0xE0100, 0xE01F0))])
+"""Characters that display nothing although Unicode has them among letters and marks."""
 
 _ANYWHERE: Final = re.compile(r"##(?=\[|vso|teamcity)")
 _COMMAND: Final = re.compile(r"^([^\S\n]*)::|" + _ANYWHERE.pattern, re.MULTILINE)
@@ -50,7 +53,9 @@ def visible(text: str) -> str:
 
     These are control characters except line breaks, bidirectional and other invisible characters, and surrogates.
     """
-    return text if text.isprintable() else "".join(map(_visible_character, text.replace("\r\n", "\n")))
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_visible_character, text.replace("\r\n", "\n")))
 
 
 def printable(text: str) -> str:
@@ -71,7 +76,7 @@ def printable_styled(text: str) -> str:
 
 def _visible_character(character: str) -> str:
     if character.isprintable() or character == "\n" or unicodedata.category(character) == "Zs":
-        return character
+        return MARK if character in _INVISIBLE else character
     return "    " if character == "\t" else MARK
 
 

@@ -315,6 +315,7 @@ def _secrets(model: Model, url: SplitResult) -> set[str]:
         model.api_key or "",
         _basic_auth(url),
         *model.headers.values(),
+        *(token for value in model.headers.values() for token in value.split()[1:]),  # what stands behind a scheme
         *credentials,
         *map(unquote, credentials),
         *queries,

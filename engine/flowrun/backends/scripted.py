@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ Condition = Callable[[AskModel], bool]
 
 _NO_MAPPING: Final = frozenset({"FR112", "FR114"})
 """Issues of a file that is empty or no mapping, not reported here: their remedies are for specs."""
+
+_HAS_KEY: Final = re.compile(r"^[\"']?replies[\"']?\s*:", re.MULTILINE)
 
 MAX_SHOWN: Final = 200
 """Characters of the last message that an error shows."""
@@ -234,6 +237,10 @@ def _read_list(path: Path) -> tuple[Document, list[JSON]]:
     except OSError as exc:
         raise BackendError(f"{path}: the scripted replies cannot be read: {exc.strerror}; see model.name") from exc
     errors = [issue for issue in document.issues if issue.severity == "error" and issue.code not in _NO_MAPPING]
+    if errors and not _HAS_KEY.search(document.text):
+        raise BackendError(
+            f"{path}: is no file of scripted replies: a top-level key `replies` holds a list; see model.name"
+        )
     if errors:
         raise BackendError("\n".join(f"{issue.place}: {issue.message}; {issue.remedy}" for issue in errors))
     match document.value:

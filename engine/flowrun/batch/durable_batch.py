@@ -1,19 +1,24 @@
 """A durable batch: runs that earlier processes began are resumed, and the journal stores the events of each run."""
 
 import itertools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from flowrun.batch.batch import run_by, run_name
 from flowrun.batch.job import BatchJob
 from flowrun.batch.rows import Row
 from flowrun.core.events import Started
+from flowrun.core.machine.recovery import recover
 from flowrun.errors import UsageError
 from flowrun.journal import ENDED, RunRow, open_history
 from flowrun.runtime.durable import open_durable_runs
 from flowrun.runtime.result import Result
 from flowrun.runtime.runner import with_defaults
+from flowrun.runtime.stored_flow import StoredFlow
 from flowrun.spec.model import JSON
 
 
@@ -38,6 +43,17 @@ class EarlierRuns:
                 return dict(first.event.inputs) == dict(inputs)
             case _:
                 return False
+
+    def result_of(self, run: str, digest: str) -> Result:
+        """Return the result of an ended run that began with another spec, or other values of its variables.
+
+        Args:
+            digest: the stored flow that the run began with: it alone says what the run's events lead to.
+        """
+        assert self._history is not None
+        stored = msgspec.json.decode(self._history.spec(digest), type=StoredFlow)
+        graph = stored.prepare(os.environ, require_environment=False, imports=False).graph
+        return Result(recover(graph, (one.event for one in self._history.events(run))).run)
 
 
 async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> None:
@@ -71,6 +87,8 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
                     continue
                 if not earlier.began_with(run, with_defaults(job.flow.loaded.spec, row.inputs)):
                     continue
+                if (digest := earlier.rows[run].spec) != stored.digest:
+                    return earlier.result_of(run, digest)
                 result = await runs.resume(run)
                 if status not in _NEW_RUN_ON_RETRY or not _was_unavailable(result):
                     return result

@@ -16,6 +16,7 @@ from flowrun.core.machine.strict_json import parse_json
 from flowrun.errors import UsageError
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.spec.model import JSON, Spec
+from flowrun.unicode import fault_of
 
 ID: Final = "id"
 """The member that identifies a row. It is also an input only if the flow has an input with this name."""
@@ -113,7 +114,7 @@ class RowFile:
         row_id = values.get(ID, number)
         if ID in values and ID not in self._spec.inputs:
             del values[ID]
-        if not isinstance(row_id, (str, int)) or isinstance(row_id, bool):
+        if not isinstance(row_id, (str, int)) or isinstance(row_id, bool) or fault_of(row_id):
             return Row(number=number, id=number, wrong=f"row {number}: id must be a text or a whole number")
         return Row(number=number, id=row_id, inputs=values)
 
@@ -122,6 +123,8 @@ class RowFile:
     def _check_columns(self) -> None:
         columns = _parquet(self.path).schema_arrow.names if self._suffix == _PARQUET else next(self._records(), [])
         known = {*self._spec.inputs, ID}
+        if wrong := fault_of(columns):
+            raise UsageError(f"{self.path} cannot be read as CSV in UTF-8: {wrong}")
         if len(set(columns)) < len(columns):
             raise UsageError(f"{self.path}: two columns have the same name: {', '.join(columns)}")
         if unknown := [column for column in columns if column not in known]:
@@ -129,10 +132,11 @@ class RowFile:
             raise UsageError(f"{self.path}: the flow has no input {', '.join(unknown)}; it has: {inputs}")
 
     def _records(self) -> Iterator[list[str]]:
-        with self.path.open(encoding="utf-8-sig", newline="") as file:
+        # bytes that are no UTF-8 cost their record only: no input takes what becomes of them
+        with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             try:
                 yield from filter(None, csv.reader(file, delimiter=_CSV[self._suffix], strict=True))
-            except (csv.Error, UnicodeDecodeError) as exc:
+            except csv.Error as exc:
                 raise UsageError(f"{self.path} cannot be read as CSV in UTF-8: {exc}") from exc
 
     def _csv_rows(self) -> Iterator[Row]:

@@ -58,7 +58,9 @@ def _example(ask: RequestInput) -> str:
     return json.dumps(_example_of(ask.schema), ensure_ascii=False)
 
 
-def _example_of(schema: Mapping[str, object]) -> object:
+def _example_of(schema: object) -> object:
+    if not isinstance(schema, Mapping):  # true and false are schemas too
+        return "..."
     match schema:
         case {"enum": [first, *_]}:
             return first

@@ -56,6 +56,7 @@ def echo_traceback(exc: BaseException) -> None:
 def make_logs_printable() -> None:
     """Make log records printable that no configured handler takes (``logging.lastResort``)."""
     make_printable([logging.lastResort])
+    logging.captureWarnings(True)
 
 
 def as_lines(text: str, *, indent: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from flowrun.cli.terminal import echo
-from flowrun.errors import Place, SpecError, UsageError
+from flowrun.errors import FlowrunError, Place, SpecError, UsageError
 from flowrun.testing.coverage import render_coverage
 from flowrun.testing.junit import render_junit
 from flowrun.testing.load import find_suites, load_suite
@@ -65,7 +65,7 @@ def _run_file(session: SpecTestSession, file: Path, text: str, verbose: bool) ->
     """
     try:
         suite = load_suite(file)
-    except SpecError as exc:
+    except (SpecError, UsageError) as exc:
         echo(f"{file} E")
         return [_unreadable(file, exc)]
     cases = [case for case in suite.cases if text.casefold() in f"{file} {case.name}".casefold()]
@@ -82,7 +82,7 @@ def _run_file(session: SpecTestSession, file: Path, text: str, verbose: bool) ->
     return verdicts
 
 
-def _unreadable(file: Path, exc: SpecError) -> Verdict:
+def _unreadable(file: Path, exc: FlowrunError) -> Verdict:
     """Return a failed verdict for a test file with mistakes."""
     return Verdict(
         file=str(file),

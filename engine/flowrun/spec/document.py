@@ -34,6 +34,10 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+_FRAGMENT: Final = 4
+"""What a cut left of a secret is replaced from so many characters on."""
+
+
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed YAML file, before it is validated against a schema.
 
@@ -92,6 +96,9 @@ def issue_at(document: Document, code: str, path: Path, message: str, remedy: st
 def mask(text: str, secrets: Mapping[str, str]) -> str:
     """Replace every secret in a text. One of less than ``MASKED`` characters is replaced only as a whole word.
 
+    Texts of models and servers are cut in many places before they come here, so what may be left of a secret at a cut
+    is replaced too: its beginning before the end of a quoted or cut text, its end after the beginning of one.
+
     Args:
         secrets: each secret with the text that replaces it, such as ``${VAR}``.
     """
@@ -102,11 +109,22 @@ def mask(text: str, secrets: Mapping[str, str]) -> str:
     }
     if not shown:
         return text
-    patterns = [
-        re.escape(spelling) if len(spelling) >= MASKED else rf"(?<!\w){re.escape(spelling)}(?!\w)"
-        for spelling in sorted(shown, key=len, reverse=True)
-    ]
-    return re.sub("|".join(patterns), lambda match: shown[match[0]], text)
+    replacements: dict[str, str] = {}
+    patterns: list[str] = []
+    for spelling in sorted(shown, key=len, reverse=True):
+        if len(spelling) < MASKED:
+            patterns.append(rf"(?<!\w){re.escape(spelling)}(?!\w)")
+        else:
+            patterns.append(re.escape(spelling))
+        replacements.setdefault(spelling, shown[spelling])
+    for spelling in sorted(shown, key=len, reverse=True):
+        if len(spelling) >= MASKED:
+            for length in range(len(spelling) - 1, _FRAGMENT - 1, -1):
+                patterns.append(rf"{re.escape(spelling[:length])}(?=\s?\.\.\.|[…'\"&<\\]|\s*$)")
+                patterns.append(rf"(?<=[…'\";>]){re.escape(spelling[-length:])}")
+                replacements.setdefault(spelling[:length], shown[spelling])
+                replacements.setdefault(spelling[-length:], shown[spelling])
+    return re.sub("|".join(patterns), lambda match: replacements[match[0]], text, flags=re.MULTILINE)
 
 
 def written_path(document: Document, path: Path) -> Path:

@@ -12,8 +12,9 @@ from flowrun.spec.document import Variables, issue_at
 from flowrun.spec.load import ON_DISK, Files, Loaded, load_spec
 from flowrun.spec.model import FlowState, MapState, ParallelState, Spec
 from flowrun.spec.project import lies_in
+from flowrun.spec.yaml.reader import read_document
 
-_HAS_KEY: Final = re.compile(rb"(?:^|[{,])\s*[\"']?flowrun[\"']?\s*:", re.MULTILINE)
+_HAS_KEY: Final = re.compile(rb"^[\"']?flowrun[\"']?\s*:", re.MULTILINE)
 
 
 class FlowTree(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,8 +79,11 @@ def load_flows(
 
 
 def may_be_spec(content: bytes) -> bool:
-    """Return whether a file is probably meant as a spec. Issues show no text of any other file."""
-    return _HAS_KEY.search(content) is not None
+    """Return whether a file is probably meant as a spec: it has its top-level key. Issues show no text of others."""
+    if _HAS_KEY.search(content) is not None:
+        return True
+    value = read_document(content, "").value
+    return isinstance(value, dict) and "flowrun" in value
 
 
 def references(spec: Spec) -> Iterator[tuple[Path, str]]:

@@ -242,7 +242,7 @@ def load_cassette(path: Path) -> list[RecordedReply]:
     for number, line in enumerate(lines, 1):
         try:
             recorded.append(msgspec.json.decode(line, type=RecordedReply))
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise StoreError(f"{path}:{number}: not a cassette's line ({exc}): record it anew") from exc
         if (recorded[-1].reply is None) == (recorded[-1].error is None):
             raise StoreError(f"{path}:{number}: a cassette's line has a reply or an error: record it anew")

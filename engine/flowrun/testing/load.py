@@ -13,6 +13,7 @@ from flowrun.errors import Path as DocumentPath
 from flowrun.spec import Document, issue_at, may_be_spec
 from flowrun.spec.model import JSON, CallState, Seconds, WaitState
 from flowrun.spec.parse import parse_duration
+from flowrun.spec.project import is_file
 from flowrun.spec.schema import check_schema
 from flowrun.spec.suggestions import suggest
 from flowrun.spec.yaml.reader import read_document
@@ -39,8 +40,8 @@ def find_suites(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             files = sorted(path.rglob(f"*{SUFFIX}"))
-            found |= dict.fromkeys(file for file in files if not _hidden(file.relative_to(path)))
-        elif (file := path if path.name.endswith(SUFFIX) else path.with_suffix(SUFFIX)).is_file():
+            found |= dict.fromkeys(file for file in files if is_file(file) and not _hidden(file.relative_to(path)))
+        elif is_file(file := path if path.name.endswith(SUFFIX) else path.with_suffix(SUFFIX)):
             found[file] = None
     return list(found)
 
@@ -139,14 +140,14 @@ def _decode_duration(kind: type, value: Any) -> Any:
 
 def _check_files(suite: Suite) -> Iterator[Issue]:
     document = suite.document
-    if not suite.flow.is_file():
+    if not is_file(suite.flow):
         message = f"there is no file {document.value['flow']!r}"
         yield issue_at(document, "FR706", ("flow",), message, "give the spec's path relative to this file")
     elif not may_be_spec(suite.flow.read_bytes()):
         message = f"the file {document.value['flow']!r} is no spec"
         yield issue_at(document, "FR709", ("flow",), message, "a spec has a top-level key 'flowrun'")
     for case, test in zip(suite.cases, document.value["tests"], strict=True):
-        if case.cassette is not None and not case.cassette.is_file():
+        if case.cassette is not None and not is_file(case.cassette):
             remedy = f"record it: flowrun {suite.flow} --record {case.cassette}"
             message = f"there is no file {test['cassette']!r}"
             yield issue_at(document, "FR706", (*case.at, "cassette"), message, remedy)

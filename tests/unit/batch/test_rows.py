@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from flowrun.batch import Row, RowFile, Survey
 from flowrun.errors import UsageError
+from flowrun.unicode import fault_of
 from tests.flows import spec_of
 
 SPEC = spec_of(
@@ -97,6 +98,14 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes | 
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=message):
         RowFile(tmp_path / name, SPEC)
+
+
+def test_bytes_that_are_no_text_cost_their_row(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_bytes(b"number,question\n1,caf\xe9\n2,ok\n")
+    rows = list(RowFile(tmp_path / "in.csv", SPEC))
+    assert [row.number for row in rows] == [1, 2]
+    assert fault_of(rows[0].inputs["question"])
+    assert rows[1].inputs["question"] == "ok"
 
 
 def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:

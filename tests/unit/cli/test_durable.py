@@ -305,10 +305,13 @@ def test_a_killed_batch_resumes_its_runs(journal: Path, tmp_path: Path) -> None:
 
 def test_the_runs_of_a_batch_that_wait_get_their_results_later(journal: Path, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(
-        "flowrun: v1\nname: ask\nversion: 1.0.0\ninputs: {n: {type: integer}}\nstates:\n"
+        "flowrun: v1\nname: ask\nversion: 1.0.0\n"
+        "model: {backend: scripted, name: r.yaml, sampling: {seed: '${SEED:-1}'}}\n"
+        "inputs: {n: {type: integer}}\nstates:\n"
         "  ask: {type: wait, prompt: Well?, schema: {type: integer}, next: done}\n"
         "  done: {type: end, output: '{{ inputs.n + outputs.ask }}'}\n"
     )
+    (tmp_path / "r.yaml").write_text("replies: []\n")
     (tmp_path / "in.jsonl").write_text('{"n": 1}\n{"n": 2}\n')
     first = batch(tmp_path, journal)
     assert (first.returncode, "2 wait for people" in first.stderr, results(tmp_path)) == (1, True, {})
@@ -316,6 +319,11 @@ def test_the_runs_of_a_batch_that_wait_get_their_results_later(journal: Path, tm
     assert flowrun("answer", run, "--value", "40", journal=journal).stdout == "42\n"
     second = batch(tmp_path, journal)
     assert (second.returncode, "1 wait for people" in second.stderr, results(tmp_path)) == (1, True, {2: 42})
+    run = next(row["id"] for row in listed(journal) if row["id"].endswith("-1"))
+    assert flowrun("answer", run, "--value", "40", journal=journal).stdout == "41\n"
+    # with another value of a variable: what has ended is told as it was, by its own flow
+    third = batch(tmp_path, journal, SEED="2")
+    assert (third.returncode, results(tmp_path)) == (0, {1: 41, 2: 42})
 
 
 DATA = """\

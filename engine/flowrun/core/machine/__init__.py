@@ -36,7 +36,7 @@ from flowrun.core.graph import (
     WaitNode,
 )
 from flowrun.core.machine.calls import call_answered, enter_call, enter_route
-from flowrun.core.machine.chat import ask, chat_answered, enter_chat
+from flowrun.core.machine.chat import ask_again, chat_answered, enter_chat
 from flowrun.core.machine.children import (
     enter_flow,
     enter_map,
@@ -98,7 +98,9 @@ def _go(graph: Graph, run: Run, target: str) -> Step:
     while True:
         if run.step + run.child_steps >= run.max_steps:
             return finish(run, "failed", None, _limit_steps(run))
-        run = replace(run, state=target, step=run.step + 1, attempt=1, awaiting=(), path=run.path.extended((target,)))
+        run = replace(
+            run, state=target, step=run.step + 1, attempt=1, awaiting=(), started=0, path=run.path.extended((target,))
+        )
         node = graph.nodes[target]
         if run.unread and node.reads_calls:
             run = replace(run, unread="")
@@ -193,8 +195,8 @@ _ENTERED: Final[Mapping[type[Node], Callable[..., Next]]] = {
     ParallelNode: enter_parallel,
     WaitNode: enter_wait,
 }
-_AGAIN: Final[Mapping[type[Node], Callable[..., Next]]] = {**_ENTERED, ChatNode: ask}
-"""What another attempt at a state does: a chat state's own messages are on the thread already."""
+_AGAIN: Final[Mapping[type[Node], Callable[..., Next]]] = {**_ENTERED, ChatNode: ask_again}
+"""What another attempt at a state does."""
 
 _ANSWERED: Final[Mapping[type[Node], Callable[..., Next]]] = {
     ChatNode: chat_answered,

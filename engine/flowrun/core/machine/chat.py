@@ -18,7 +18,12 @@ from flowrun.spec.model import JSON
 def enter_chat(graph: Graph, run: Run, node: ChatNode) -> Next:
     if node.render:
         run = with_messages(run, node.thread, node.render, scope_of(run))
-    return ask(graph, run, node)
+    return attempt(graph, replace(run, started=1), ask, node)
+
+
+def ask_again(graph: Graph, run: Run, node: ChatNode) -> Next:
+    """Make another attempt: the state's own messages are on the thread already, unless it failed before."""
+    return ask(graph, run, node) if run.started else enter_chat(graph, run, node)
 
 
 def ask(graph: Graph, run: Run, node: ChatNode) -> Next:

@@ -41,7 +41,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``step`` counts the states entered. ``awaiting`` has a place for each effect of this step that an event may answer,
     and ``left`` counts those still open. ``asked`` says which chat state last spoke on a thread. ``reply`` and
-    ``results`` are as templates see them. In a map state, ``items`` are its list and ``started`` counts the children.
+    ``results`` are as templates see them. In a map state, ``items`` are its list and ``started`` counts the children;
+    in a chat state it says that the state's own messages are on the thread.
 
     What succeeded in a state that failed is not done again: ``kept`` are the outcomes of its children, for another
     attempt at it; ``made`` the values of a thread's tool calls, for whichever state takes those calls up next.

@@ -12,7 +12,7 @@ from flowrun.core.graph import ChatNode, Graph, ToolsNode
 from flowrun.core.machine.state import PENDING, Next, Run, Value, replace, take
 from flowrun.core.machine.strict_json import parse_json, parse_leniently
 from flowrun.core.machine.threads import last_calls
-from flowrun.core.machine.transitions import fail, leave
+from flowrun.core.machine.transitions import attempt, fail, leave
 from flowrun.core.messages import Message, ToolCall
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
@@ -95,7 +95,7 @@ def tools_answered(graph: Graph, run: Run, node: ToolsNode, event: Event) -> Nex
         return Next(run)
     if taken is None:
         return Next(run)
-    return Next(taken) if taken.left else _leave_tools(graph, taken, node)
+    return Next(taken) if taken.left else attempt(graph, taken, _leave_tools, node)
 
 
 def _leave_tools(graph: Graph, run: Run, node: ToolsNode) -> Next:

@@ -1,7 +1,7 @@
-"""One error tree, split by whose fault an error is; and the names that a run's errors have.
+"""One tree of exceptions, split by whose fault an error is, and the names of a run's errors.
 
-An ``Issue`` is something wrong with a spec: data, never prose; reporters make the prose.
-A ``Failure`` is something that went wrong in a run; its name is one of ``FAILURES`` and can be caught by a spec.
+An ``Issue`` is an error or a warning about a spec: data, not prose; reporters render it.
+A ``Failure`` is an error of a run; its name is one of ``FAILURES``, which a spec can catch.
 """
 
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ import msgspec
 from flowrun.unicode import well_formed
 
 Path = tuple[str | int, ...]
-"""The way from a document's root to a node: keys of mappings and indexes of lists."""
+"""The path from a document's root to a node: keys of mappings and indexes of lists."""
 
 
 def dotted(path: Path) -> str:
-    """Spell a path as people write it: ``tools.look_up.parameters``, ``messages[0].role``."""
+    """Return a path as text: ``tools.look_up.parameters``, ``messages[0].role``."""
     out = ""
     for part in path:
         if isinstance(part, int):
@@ -38,7 +38,7 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
 
 class Issue(msgspec.Struct, frozen=True, kw_only=True):
-    """Something wrong with a spec. ``code`` never changes its meaning (``CODES`` lists them)."""
+    """An error or a warning about a spec. ``code`` is a key of ``CODES``; a code never changes its meaning."""
 
     code: str
     place: Place
@@ -117,7 +117,7 @@ CODES: Final[dict[str, str]] = {
     "FR709": "A file is named that lies outside of the project, or is no spec.",
     "FR901": "flowrun itself failed on this file.",
 }
-"""Every code that an issue can have, with its meaning.
+"""All codes of issues, with their meanings.
 
 FR1xx YAML, FR2xx schema, FR3xx graph, FR4xx templates, FR5xx tools and schemas, FR6xx models, FR7xx references, FR9xx
 flowrun itself.
@@ -129,7 +129,7 @@ FAILURES: Final[dict[str, str]] = {
     "model.declined": "the model, or a filter, declined to reply",
     "model.invalid_call": "the reply holds a tool call that cannot be read, or calls otherwise than tool_choice says",
     "model.unhandled_call": "the reply holds tool calls that no state handles",
-    "model.invalid_output": "the reply is empty, or does not match the state's response_format",
+    "model.invalid_output": "the reply has neither text nor a call, or does not match the state's response_format",
     "model.invalid_conversation": "a message leaves tool calls unanswered, or answers none",
     "model.context_overflow": "the prompt does not fit into the model's context window",
     "model.request_refused": "the model's backend refused the request as malformed",
@@ -149,11 +149,11 @@ FAILURES: Final[dict[str, str]] = {
     "state.timeout": "a state took longer than its timeout",
     "run.cancelled": "the run was cancelled from outside",
 }
-"""Every name that a run's error can have, with what it means."""
+"""All names of a run's errors, with their meanings."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A named error of a run. ``state`` is the state in which it happened. The message is made valid Unicode."""
+    """A named error of a run. ``state`` is the state where it happened. The message is converted to valid Unicode."""
 
     name: str
     message: str
@@ -165,18 +165,18 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def crashed(file: str, exc: Exception) -> Issue:
-    """Return the issue that flowrun itself failed on a file, so that one file costs no other its issues."""
-    said = " ".join(f"{type(exc).__name__}: {exc}".split())
+    """Return an internal error of flowrun on a file as an issue, so that the other files are still checked."""
+    text = " ".join(f"{type(exc).__name__}: {exc}".split())
     remedy = "this is a bug in flowrun: please report it, with this file"
-    return Issue(code="FR901", place=Place(file, 1, 1), message=f"flowrun failed on this file: {said}", remedy=remedy)
+    return Issue(code="FR901", place=Place(file, 1, 1), message=f"flowrun failed on this file: {text}", remedy=remedy)
 
 
 class FlowrunError(Exception):
-    """The root of all errors that flowrun raises on purpose."""
+    """The base class of all errors that flowrun raises on purpose."""
 
 
 class SpecError(FlowrunError):
-    """The spec's author made a mistake; ``issues`` holds every one of them, sorted by place."""
+    """The spec has errors; ``issues`` holds all of them, sorted by place."""
 
     def __init__(self, issues: Iterable[Issue]) -> None:
         self.issues = sorted(issues, key=lambda issue: (issue.place, issue.code, issue.message))
@@ -184,15 +184,15 @@ class SpecError(FlowrunError):
 
 
 class UsageError(FlowrunError):
-    """The caller's input is wrong: an argument, an input of the flow, a file that is not there."""
+    """The caller's input is wrong: an argument, an input of the flow, or a file that does not exist."""
 
 
 class UnreadableFile(UsageError):
-    """A file is not there, or cannot be read."""
+    """A file does not exist or cannot be read."""
 
 
 class RunError(FlowrunError):
-    """What an adapter raises when an effect fails: the run goes on with this failure as the effect's event."""
+    """The error that an adapter raises when an effect fails: the run continues with the event ``Failed``."""
 
     def __init__(self, name: str, message: str) -> None:
         if name not in FAILURES:
@@ -202,7 +202,7 @@ class RunError(FlowrunError):
         super().__init__(f"{name}: {message}")
 
     def failure(self) -> Failure:
-        """Give the error as data."""
+        """Return the error as data."""
         return Failure(name=self.name, message=self.message)
 
 
@@ -219,12 +219,12 @@ class BackendError(FlowrunError):
 
 
 class NoResponderError(FlowrunError):
-    """Nobody is there to answer a wait state: what ``ports.People`` raises. The run waits; nothing has failed."""
+    """Nobody can answer a wait state: raised by ``ports.HumanInput``. The run waits; nothing has failed."""
 
 
 class StoreError(FlowrunError):
-    """What is kept on disk cannot be read or written."""
+    """A stored file or database cannot be read or written."""
 
 
 class Bug(FlowrunError):
-    """flowrun itself is wrong. Never caught below the command line."""
+    """flowrun itself has a bug. Only the command line catches this error."""

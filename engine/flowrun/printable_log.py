@@ -1,4 +1,4 @@
-"""What others log is shown as all else is: records hold what models wrote, exceptions what tools and servers say."""
+"""Makes the log records of libraries safe to display: they may hold text of models, tools and servers."""
 
 import logging
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from flowrun.unicode import printable_styled
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats a record as another formatter does, and makes it printable; colours stay."""
+    """A formatter that makes the output of another formatter printable; colours are preserved."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class PrintableFormatter(logging.Formatter):
 
 
 def make_printable(handlers: Iterable[logging.Handler | None]) -> None:
-    """Have handlers of logs write nothing that a terminal or a CI system would obey."""
+    """Wrap the formatters of log handlers, so that their output holds no command of a terminal or a CI system."""
     for handler in handlers:
         if handler is not None and not isinstance(handler.formatter, PrintableFormatter):
             handler.setFormatter(PrintableFormatter(handler.formatter or logging.Formatter()))

@@ -1,6 +1,7 @@
 """An exception over one file, one row or one test costs that one; and what validate never does."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,7 +13,7 @@ import pytest
 from flowrun.errors import Issue, SpecError
 from flowrun.runtime import prepare
 from flowrun.runtime.prepare import check_file, prepare_flow
-from flowrun.spec import find_project
+from flowrun.spec import find_project, may_be_spec
 from flowrun.testing.load import load_suite
 from flowrun.testing.session import SpecTestSession
 from tests.unit.cli.test_cli import flowrun
@@ -201,9 +202,36 @@ def test_scripted_replies_lie_in_the_project(tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
     (tmp_path / "replies.yaml").write_text("secret: hunter-2 : { [\n")
+    (project / "notes.yaml").write_text("secret: hunter-2 : { [\n")
     spec = HEADER + "model: {backend: scripted, name: ../replies.yaml}\nmessages: [{role: user, content: a}]\n"
     (project / "spec.yaml").write_text(spec)
     done = flowrun("run", "spec.yaml", cwd=project)
     assert done.returncode == 1
     assert "outside of the project" in done.stderr
     assert "hunter" not in done.stderr
+    (project / "spec.yaml").write_text(spec.replace("../replies", "notes"))
+    done = flowrun("run", "spec.yaml", cwd=project)
+    assert (done.returncode, "is no file of scripted replies" in done.stderr) == (1, True)
+    assert "hunter" not in done.stderr
+
+
+def test_a_key_deep_in_a_file_makes_no_spec_of_it() -> None:
+    assert may_be_spec(b"flowrun: v1\n")
+    assert may_be_spec(b"'flowrun' : v1\n")
+    assert may_be_spec(b'{"name": "a", "flowrun": "v1"}')
+    assert not may_be_spec(b"secrets:\n  flowrun: hunter-2\n")
+    assert not may_be_spec(b'{"a": {"flowrun": "hunter-2"}}')
+
+
+def test_names_of_files_that_are_no_text_cost_one_test_file(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(HEADER + END)
+    (tmp_path / "t.test.yaml").write_text("flow: t.yaml\ntests: [{name: a}]\n")
+    (tmp_path / "u.test.yaml").write_text('flow: "a\\0.yaml"\ntests: [{name: a}]\n')
+    (tmp_path / "v.test.yaml").write_text("flow: t.yaml\ntests: [{name: a, cassette: c.jsonl}]\n")
+    (tmp_path / "c.jsonl").write_bytes(b'{"caf\xe9": 1}\n')
+    (tmp_path / "w.test.yaml").mkdir()
+    done = flowrun("test", ".", cwd=tmp_path)
+    assert (done.returncode, "1 passed" in done.stdout + done.stderr) == (1, True)
+    assert "Traceback" not in done.stderr
+    odd = flowrun("run", os.fsdecode(b"a\xff.yaml"), cwd=tmp_path)
+    assert (odd.returncode, "no valid Unicode" in odd.stderr) == (2, True)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from flowrun.backends.chat_api import parse_reply
 from flowrun.backends.scripted import ScriptedBackend
 from flowrun.core.events import Replied
-from flowrun.core.strict_json import parse_json
 from flowrun.core.messages import Reply, ToolCall
+from flowrun.core.strict_json import parse_json
 from flowrun.errors import Failure
 from flowrun.functions.python import PythonFunctions
 from flowrun.runtime.runner import Result, Runner
-from flowrun.unicode import escape_halves, fault_of, printable, printable_json, well_formed
+from flowrun.unicode import escape_halves, fault_of, printable, printable_json, printable_styled, well_formed
 from tests.flows import ADD, AGENT, graph_of
 
 HALF = "\ud83d"
@@ -66,6 +66,7 @@ def test_halves_are_escaped_without_changing_what_json_means(text: str) -> None:
         pytest.param("a\x9b2Jb\x85", "a�2Jb�", id="C1"),
         pytest.param("pay \u202eeno\u202c \u2066two\u2069 \u200f", "pay �eno� �two� �", id="bidirectional"),
         pytest.param("a\u200bb\ufeff\u2028c", "a�b��c", id="invisible"),
+        pytest.param("a\u3164b\u2800c\u034fd\U000e0100", "a�b�c�d�", id="invisible letters and marks"),
         pytest.param("a\tb", "a    b", id="tab"),
         pytest.param(f"a{HALF}", "a�", id="half a character"),
         pytest.param("::error::x", "�:error::x", id="a command of GitHub"),
@@ -79,6 +80,12 @@ def test_halves_are_escaped_without_changing_what_json_means(text: str) -> None:
 def test_what_a_terminal_would_obey_is_marked(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert printable(shown) == shown
+
+
+@pytest.mark.parametrize("style", ["8", "30", "38;5;0", "7", "40", "1;30"])
+def test_styles_that_hide_are_marked(style: str) -> None:
+    assert printable_styled(f"a\x1b[{style}mb\x1b[0m") == f"a�[{style}mb\x1b[0m"
+    assert printable_styled("a\x1b[1;31mb\x1b[0m") == "a\x1b[1;31mb\x1b[0m"
 
 
 @given(ANY_TEXT | st.sampled_from(["##[error]x", "a ##vso[x", "###[", "##"]))

@@ -1,1 +1,1 @@
-"""One module a port: vLLM, OpenAI-compatible servers, scripted replies, Python functions, observers."""
+"""The backends of models: vLLM in this process, OpenAI-compatible servers, scripted replies."""

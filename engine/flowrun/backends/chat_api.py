@@ -1,7 +1,7 @@
-"""The OpenAI chat API's wire form: a request becomes a body, a body becomes a reply. Pure: no I/O, no SDK.
+"""The wire format of the OpenAI chat API: a request becomes a body, a body becomes a reply. Pure: no I/O, no SDK.
 
-Servers differ in the small things (the name of the reasoning, whether a call's arguments are text, what a finish reason
-is called); here is the one place that knows how.
+Servers differ in small things (the field of the reasoning, whether a call's arguments are text, the finish reasons);
+only this module handles the differences. Source: platform.openai.com/docs/api-reference/chat.
 """
 
 import json
@@ -18,21 +18,25 @@ from flowrun.spec.model import JSON, ResponseFormat
 OUR_FIELDS: Final = frozenset(
     {"model", "messages", "tools", "tool_choice", "response_format", "stream", "stream_options"}
 )
-"""What a state says in its own words, so that ``sampling`` must not."""
+"""Fields that a state sets by its own keys, so ``sampling`` must not set them."""
 
 WIRE_NAMES: Final[Mapping[str, str]] = {"extra_args": "vllm_xargs"}
-"""Sampling parameters that vLLM's server calls differently than vLLM's ``SamplingParams``."""
+"""Sampling parameters whose names differ between vLLM's ``SamplingParams`` and vLLM's server."""
 
 
 class BrokenReply(ValueError):
-    """A server's answer is no chat completion. The message says what is wrong with it."""
+    """The error that a server's answer is no chat completion. The message names the fault."""
 
 
 def request_body(request: AskModel, *, model: str, template_kwargs: Mapping[str, JSON]) -> dict[str, Any]:
-    """Give the body of ``POST /chat/completions``.
+    """Return the body of ``POST /chat/completions``.
+
+    Args:
+        model: the name that the server knows the model by.
+        template_kwargs: variables of the chat template, which vLLM's server accepts.
 
     Raises:
-        ModelError: ``model.request_refused``, for sampling parameters that no state may set.
+        ModelError: ``model.request_refused``: the sampling sets a parameter that no state may set.
     """
     body: dict[str, Any] = {
         **_sampling(request.sampling),
@@ -50,13 +54,13 @@ def request_body(request: AskModel, *, model: str, template_kwargs: Mapping[str,
 
 
 def _sampling(sampling: Mapping[str, JSON]) -> dict[str, JSON]:
-    if taken := sorted(OUR_FIELDS & sampling.keys()):
-        raise ModelError("model.request_refused", f"sampling must not set {', '.join(taken)}: the state itself does")
+    if reserved := sorted(OUR_FIELDS & sampling.keys()):
+        raise ModelError("model.request_refused", f"sampling must not set {', '.join(reserved)}: the state itself does")
     if sampling.get("n") not in (None, 1):
         raise ModelError("model.request_refused", "sampling sets n, but a state takes one reply; leave it out")
     body = {WIRE_NAMES.get(name, name): value for name, value in sampling.items() if name != "n" and value is not None}
     count = body.get("logprobs")
-    if isinstance(count, int) and not isinstance(count, bool):  # vLLM's parameter counts, the chat API's switches
+    if isinstance(count, int) and not isinstance(count, bool):  # a count in vLLM, a switch in the chat API
         body |= {"logprobs": True, "top_logprobs": count}
     return body
 
@@ -78,7 +82,7 @@ def _response_format(form: ResponseFormat) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "reply", "schema": form.schema, "strict": form.strict}}
 
 
-# --- what comes back: only the fields that are used, and null wherever some server writes null ------------------------
+# --- replies: only the fields that are used; null is valid wherever some server writes it ---------------------------
 
 
 class _Function(msgspec.Struct):
@@ -124,15 +128,15 @@ _COMPLETIONS: Final = msgspec.json.Decoder(_Completion)
 
 
 def parse_reply(body: bytes) -> Reply:
-    """Read the body of a chat completion.
+    """Parse the body of a chat completion.
 
     Raises:
-        BrokenReply: it is none.
+        BrokenReply: the body is no chat completion.
     """
     try:
         completion = _COMPLETIONS.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        completion = _decoded_leniently(body, exc)
+        completion = _decode_leniently(body, exc)
     choice = completion.choices[0]
     message = choice.message
     calls = _calls(message)
@@ -146,20 +150,23 @@ def parse_reply(body: bytes) -> Reply:
     )
 
 
-def _decoded_leniently(body: bytes, wrong: Exception) -> _Completion:
-    """Read a body that holds half of a surrogate pair, or bytes that are no UTF-8: its texts are mended afterwards.
+def _decode_leniently(body: bytes, fault: Exception) -> _Completion:
+    """Decode a body that holds half a surrogate pair, or bytes that are no UTF-8; ``Reply`` repairs its texts.
+
+    Args:
+        fault: the error of the strict decoder.
 
     Raises:
-        BrokenReply: that was not what is ``wrong`` with it.
+        BrokenReply: the body has another fault.
     """
     try:
         return msgspec.convert(json.loads(body.decode(errors="replace")), _Completion)
     except (ValueError, RecursionError):
-        raise BrokenReply(str(wrong)) from wrong
+        raise BrokenReply(str(fault)) from fault
 
 
 def _calls(message: _Message) -> tuple[ToolCall, ...]:
-    """Give the calls of a message; ``function_call`` is the form that the API had before ``tool_calls``."""
+    """Return the calls of a message; ``function_call`` is the API's older form of ``tool_calls``."""
     calls: Sequence[_Call] = message.tool_calls or ()
     if not calls and message.function_call is not None:
         calls = [_Call(message.function_call)]
@@ -176,7 +183,7 @@ def _arguments(arguments: str | dict[str, Any] | None) -> str:
 
 
 def _finish_reason(reason: str | None, *, has_calls: bool) -> str:
-    """Say the same in all servers' cases, also where a server does not say; a reason that is not known is kept."""
+    """Return the same reason for all servers, also for one that sends none; an unknown reason stays as it is."""
     if reason is None or reason.lower() in FINISHED:
         return "tool_calls" if has_calls else "stop"
     return reason

@@ -1,7 +1,7 @@
-"""A model behind an OpenAI-compatible server: vLLM's own, or any other. Every error of the SDK gets its name here.
+"""A model behind an OpenAI-compatible server: vLLM's own, or any other. Every error of the SDK is mapped here.
 
-The openai package is imported when a backend starts, never before. What a spec says for vLLM in this process alone
-(``engine``, the parsers, ``chat_template``) is the server's business and not sent.
+The openai package is imported when a backend starts, never before. A spec's settings for vLLM in this process alone
+(``engine``, the parsers, ``chat_template``) are those of the server itself, and are not sent.
 """
 
 import base64
@@ -23,38 +23,37 @@ if TYPE_CHECKING:
     import openai
 
 MAX_RETRIES: Final = 2
-"""The SDK tries again so often after a lost connection, a timeout, 408, 409, 429 or 5xx, with growing pauses."""
+"""Retries by the SDK after a lost connection, a timeout, or HTTP 408, 409, 429 or 5xx, with growing pauses."""
 
 REPLY_SECONDS: Final = 600.0
-"""How long a reply may take unless ``model.timeout`` says otherwise; each attempt by itself."""
+"""Seconds that each attempt of a reply may take unless ``model.timeout`` is set."""
 
 CONNECT_SECONDS: Final = 60.0
-"""How long a connection may take: thousands that are opened at once wait for each other."""
+"""Seconds that a connection may take: thousands that are opened at once wait for each other."""
 
 CHECK_SECONDS: Final = 30.0
-"""How long the server may take to list its models."""
+"""Seconds that the server may take to list its models."""
 
 MAX_CONNECTIONS: Final = 1_000_000
-"""No bound: each live run holds one, and the server is what decides how many requests run at once."""
+"""No limit: each live run holds one connection, and the server decides how many requests run at once."""
 
 NO_KEY: Final = "EMPTY"
-"""Sent where no ``api_key`` is given: the SDK wants one, and vLLM's documentation uses this one."""
+"""Sent if there is no ``api_key``: the SDK requires one, and vLLM's documentation uses this value."""
 
 FIRST_MODEL: Final = "default"
-"""The ``name`` that means: whichever model the server lists first."""
+"""The ``name`` that stands for the first model that the server lists."""
 
 _BASE_URL_REMEDY: Final = "model.base_url mostly ends in /v1"
 
 MAX_EXCERPT: Final = 300
-"""Of a server's answer, so many characters are shown in an error."""
-
+"""Characters of a server's answer that an error shows."""
 
 MAX_LISTED: Final = 20
-"""Of a server's models, so many are named in an error."""
+"""Models of a server that an error names."""
 
 
 class _Meaning(NamedTuple):
-    """What an exception of the SDK means: the failure's name, what the server did, and what to do about it."""
+    """The meaning of an exception of the SDK: the failure's name, what the server did, and the remedy."""
 
     name: str
     what: str
@@ -81,28 +80,28 @@ MEANINGS: Final[Mapping[str, _Meaning]] = {
     "UnicodeEncodeError": _Meaning("model.request_refused", "cannot be sent a text that is no Unicode"),
     "Exception": _Meaning("backend.unavailable", "could not be talked to"),
 }
-"""By the exception's class, else by the nearest of its bases."""
+"""Meanings by the name of the exception's class, or of its nearest base."""
 
 TOO_LONG: Final = re.compile(
     r"context.?(?:length|window|size)|maximum (?:model|context) length|max_model_len|max_total_tokens"
     r"|prompt is too long|too many (?:input )?tokens|input is too long",
     re.IGNORECASE,
 )
-"""How servers say (vLLM, SGLang, llama.cpp, TGI, OpenAI) that a prompt does not fit."""
+"""Words by which servers (vLLM, SGLang, llama.cpp, TGI, OpenAI) report that a prompt does not fit."""
 
 
 class OpenAIBackend:
     """The port ``ModelBackend`` over a server's chat completions.
 
     Args:
-        model: with ``base_url``; its values are used as they are, nothing is taken from the environment.
-        mask: takes secrets out of a text; those in ``model`` itself are always taken out.
+        model: with ``base_url``; its values are used as they are, and nothing is read from the environment.
+        mask: removes secrets from a text; those of ``model`` itself are always removed.
     """
 
     def __init__(self, model: Model, *, mask: Callable[[str], str] = str, max_retries: int = MAX_RETRIES) -> None:
         self._model = model
         self._max_retries = max_retries
-        self._url = _split(model.base_url or "")
+        self._url = _parse_url(model.base_url or "")
         self._mask = mask
         self._secrets = sorted(_secrets(model, self._url), key=len, reverse=True)
         self._name = model.name
@@ -110,14 +109,14 @@ class OpenAIBackend:
 
     @property
     def concurrency(self) -> int | None:
-        """None: the server decides, and does not say."""
+        """Return None: the server has a limit of its own, and does not publish it."""
         return None
 
     async def start(self) -> None:
         """Check that the server answers and that it has the model.
 
         Raises:
-            BackendError: it does not, or the settings cannot be used.
+            BackendError: the server does not answer, lacks the model, or the settings cannot be used.
         """
         if self._client is not None:
             return
@@ -136,7 +135,7 @@ class OpenAIBackend:
             await client.close()
 
     async def reply(self, request: AskModel) -> Reply:
-        """Ask for one reply; see ``ports.ModelBackend``."""
+        """Return the model's reply; see ``ports.ModelBackend``."""
         if self._client is None:
             raise Bug("the backend was asked for a reply before it was started")
         body = request_body(request, model=self._name, template_kwargs=self._model.chat_template_kwargs)
@@ -151,14 +150,14 @@ class OpenAIBackend:
             message = (
                 f"{self._server()} gave an answer that is no chat completion: {exc}; it begins: {self._excerpt(answer)}"
             )
-            raise ModelError("backend.unavailable", self._clean(message)) from self._showable(exc)
+            raise ModelError("backend.unavailable", self._redact(message)) from self._showable(exc)
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
     def _check_settings(self) -> None:
         if self._url.scheme not in ("http", "https") or not self._url.hostname:
-            written = (self._model.base_url or "").rpartition("@")[2].partition("?")[0]
-            shown = self._clean(repr(written)) if written else "missing"
+            address = (self._model.base_url or "").rpartition("@")[2].partition("?")[0]
+            shown = self._redact(repr(address)) if address else "missing"
             raise BackendError(f"model.base_url is {shown}; it must be like http://localhost:8000/v1")
         texts = {"api_key": self._model.api_key or "", **{f"headers.{k}": v for k, v in self._model.headers.items()}}
         for name, text in texts.items():
@@ -172,7 +171,7 @@ class OpenAIBackend:
         limits = type(openai.DEFAULT_CONNECTION_LIMITS)(
             max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
         )
-        try:  # its cost does not grow with the number of connections; it comes with openai[aiohttp] and with vLLM
+        try:  # its cost does not grow with the number of connections; openai[aiohttp] and vLLM install it
             http_client = openai.DefaultAioHttpClient(limits=limits)
         except (AttributeError, RuntimeError):
             http_client = openai.DefaultAsyncHttpxClient(limits=limits)
@@ -185,12 +184,12 @@ class OpenAIBackend:
             max_retries=self._max_retries,
             http_client=http_client,
         )
-        client.organization = client.project = client.admin_api_key = None  # the SDK takes them from the environment
+        client.organization = client.project = client.admin_api_key = None  # the SDK reads them from the environment
         return client
 
     def _headers(self) -> dict[str, str]:
-        """Give all headers that the spec means; ``Authorization`` always, so that the SDK looks for no other."""
-        headers = {"Authorization": _basic(self._url) or f"Bearer {self._model.api_key or NO_KEY}"}
+        """Return the headers of the spec, always with ``Authorization``, so that the SDK looks for no other."""
+        headers = {"Authorization": _basic_auth(self._url) or f"Bearer {self._model.api_key or NO_KEY}"}
         for name, value in self._model.headers.items():
             headers["Authorization" if name.lower() == "authorization" else name] = value
         return headers
@@ -204,10 +203,14 @@ class OpenAIBackend:
             return [model.id for model in _MODELS.decode(answer).data]
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             message = f"{self._server()} lists no models at /models: {exc}; its answer begins: {self._excerpt(answer)}"
-            raise BackendError(self._clean(f"{message}; {_BASE_URL_REMEDY}")) from self._showable(exc)
+            raise BackendError(self._redact(f"{message}; {_BASE_URL_REMEDY}")) from self._showable(exc)
 
     def _pick(self, served: list[str]) -> str:
-        """Choose the model among those that the server has."""
+        """Return the model's name among those that the server lists.
+
+        Raises:
+            BackendError: the server does not list it.
+        """
         name = self._model.name
         if name in served:
             return name
@@ -215,30 +218,30 @@ class OpenAIBackend:
             return served[0]
         listed = ", ".join(sorted(served)[:MAX_LISTED]) + (", ..." if len(served) > MAX_LISTED else "")
         message = f"the server {self._shown_url()} has no model {name!r}; it has: {listed or 'none at all'}"
-        raise BackendError(self._clean(f"{message}; {did_you_mean(name, served)}".removesuffix("; ")))
+        raise BackendError(self._redact(f"{message}; {did_you_mean(name, served)}".removesuffix("; ")))
 
     # --- errors -------------------------------------------------------------------------------------------------------
 
     def _model_error(self, exc: Exception) -> ModelError:
         name, what, remedy = _meaning(exc)
-        said = self._said(exc)
-        if name == "model.request_refused" and TOO_LONG.search(f"{said} {getattr(exc, 'code', None)}"):
+        detail = self._detail(exc)
+        if name == "model.request_refused" and TOO_LONG.search(f"{detail} {getattr(exc, 'code', None)}"):
             name, what, remedy = "model.context_overflow", "says that the prompt does not fit", ""
-        message = f"{self._server()} {what}: {said}"
-        return ModelError(name, self._clean(f"{message}; {remedy}" if remedy else message))
+        message = f"{self._server()} {what}: {detail}"
+        return ModelError(name, self._redact(f"{message}; {remedy}" if remedy else message))
 
-    def _said(self, exc: Exception) -> str:
-        """Give the server's own words, else those of the error at the bottom."""
+    def _detail(self, exc: Exception) -> str:
+        """Return the server's own message, or else that of the root cause."""
         body, status = getattr(exc, "body", None), getattr(exc, "status_code", None)
         if isinstance(body, dict):
             body = next((body[key] for key in ("message", "detail", "error") if body.get(key)), body)
-        *_, bottom = _chain(exc)
-        text = self._excerpt(str(body)) if body else self._excerpt(str(bottom)) or type(bottom).__name__
+        *_, root = _chain(exc)
+        text = self._excerpt(str(body)) if body else self._excerpt(str(root)) or type(root).__name__
         return text if status is None else f"{text} (HTTP {status})"
 
     def _excerpt(self, text: str | bytes) -> str:
-        """Give the beginning of a text; the secrets go first, for a part of one would not be known any more."""
-        shown = self._clean(text if isinstance(text, str) else text.decode(errors="replace"))
+        """Return the beginning of a text. Secrets are removed first: a secret that is cut would not be recognised."""
+        shown = self._redact(text if isinstance(text, str) else text.decode(errors="replace"))
         shown = " ".join(shown.split())
         return shown if len(shown) <= MAX_EXCERPT else f"{shown[:MAX_EXCERPT]} ..."
 
@@ -246,18 +249,18 @@ class OpenAIBackend:
         return f"the server {self._shown_url()} (model {self._name!r})"
 
     def _shown_url(self) -> str:
-        """Give ``base_url`` without what may be secret in it."""
+        """Return ``base_url`` without its credentials and query, which may be secret."""
         host = self._url.netloc.rpartition("@")[2]
         return urlunsplit((self._url.scheme, host, self._url.path, "", ""))
 
-    def _clean(self, text: str) -> str:
+    def _redact(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return self._mask(text)
 
     def _showable(self, exc: Exception) -> Exception | None:
-        """Give the error as a cause that a traceback may show, or None if it holds a secret."""
-        return exc if all(self._clean(str(link)) == str(link) for link in _chain(exc)) else None
+        """Return the error as a cause for the traceback, or None if it or a cause of it holds a secret."""
+        return exc if all(self._redact(str(link)) == str(link) for link in _chain(exc)) else None
 
 
 class _ServedModel(msgspec.Struct):
@@ -273,31 +276,31 @@ _MODELS: Final = msgspec.json.Decoder(_ServedModels)
 
 def _meaning(exc: Exception) -> _Meaning:
     name = next(kind.__name__ for kind in type(exc).__mro__ if kind.__name__ in MEANINGS)
-    *_, bottom = _chain(exc)
-    if name == "APITimeoutError" and not (isinstance(bottom, TimeoutError) or "Timeout" in type(bottom).__name__):
+    *_, root = _chain(exc)
+    if name == "APITimeoutError" and not (isinstance(root, TimeoutError) or "Timeout" in type(root).__name__):
         name = "APIConnectionError"  # the SDK over aiohttp calls every lost connection a timeout
     return MEANINGS[name]
 
 
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """Give an error and, after it, what it was raised from, down to the bottom."""
+    """Yield an error, its cause, and so on to the root cause."""
     while exc is not None:
         yield exc
         exc = exc.__cause__
 
 
-def _split(address: str) -> SplitResult:
-    """Take an address apart; what cannot be an address gives nothing."""
+def _parse_url(url: str) -> SplitResult:
+    """Parse a URL; an invalid one becomes an empty URL."""
     try:
-        parts = urlsplit(address)
-        _ = parts.port  # reads it, and raises if it is no number
+        parts = urlsplit(url)
+        _ = parts.port  # raises if the port is no number
     except ValueError:
         return urlsplit("")
     return parts
 
 
-def _basic(url: SplitResult) -> str:
-    """Give the header for the credentials in a URL, or an empty text."""
+def _basic_auth(url: SplitResult) -> str:
+    """Return the ``Authorization`` header (RFC 7617) for the credentials in a URL, or an empty text."""
     if not url.username:
         return ""
     pair = f"{unquote(url.username)}:{unquote(url.password or '')}"
@@ -305,13 +308,14 @@ def _basic(url: SplitResult) -> str:
 
 
 def _secrets(model: Model, url: SplitResult) -> set[str]:
-    """Give what no message may show. What is shorter than four characters hides nothing and would garble the rest."""
+    """Return the values that no message may show, except those below four characters, which hide nothing."""
     credentials = [url.username or "", url.password or ""]
     queries = [value for _, value in parse_qsl(url.query)]
     found = [
         model.api_key or "",
-        _basic(url),
+        _basic_auth(url),
         *model.headers.values(),
+        *(token for value in model.headers.values() for token in value.split()[1:]),  # what stands behind a scheme
         *credentials,
         *map(unquote, credentials),
         *queries,

@@ -1,7 +1,8 @@
-"""A model that says what it is told to say: for tests, demos and CI. Deterministic, no threads, no network."""
+"""A model with scripted replies: for tests, demos and CI. Deterministic, no threads, no network."""
 
 import asyncio
 import inspect
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
@@ -20,34 +21,36 @@ from flowrun.spec.yaml.reader import read_document
 from flowrun.templates import compile_condition
 
 Condition = Callable[[AskModel], bool]
-"""Whether a scripted reply answers a request."""
+"""A predicate: whether a scripted reply answers a request."""
 
 _NO_MAPPING: Final = frozenset({"FR112", "FR114"})
-"""The issues of files that are empty or no mapping; their remedies are for specs."""
+"""Issues of a file that is empty or no mapping, not reported here: their remedies are for specs."""
+
+_HAS_KEY: Final = re.compile(r"^[\"']?replies[\"']?\s*:", re.MULTILINE)
 
 MAX_SHOWN: Final = 200
-"""Of the last message, so many characters are shown in an error."""
+"""Characters of the last message that an error shows."""
 
 
 class ScriptedCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A tool call of a scripted reply. ``arguments`` as text is what the model wrote, be it JSON or not."""
+    """A tool call of a scripted reply. ``arguments`` may be the model's raw text, valid JSON or not."""
 
     name: str
     arguments: Mapping[str, JSON] | str = {}
     id: str = ""
 
     def tool_call(self) -> ToolCall:
-        """Give it as the model's."""
+        """Return the call as part of a model's reply."""
         text = self.arguments if isinstance(self.arguments, str) else msgspec.json.encode(self.arguments).decode()
         return ToolCall(id=self.id, name=self.name, arguments=text)
 
 
 class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One thing that the model will say, or the failure that it will end in.
+    """A reply that the model will return, or the failure that it will raise.
 
-    ``when`` says which requests it answers, all if None: one of them, or any number with ``repeat``. ``delay`` is the
-    seconds until it comes. ``error`` is one of ``errors.FAILURES``, ``message`` what the error says. ``finish_reason``
-    None is what the content and calls imply.
+    It answers the first request for which ``when`` holds (None: any), and all of them with ``repeat``, after ``delay``
+    seconds. ``error`` is one of ``errors.FAILURES``, ``message`` its text. A ``finish_reason`` of None follows from the
+    content and the calls.
 
     Raises:
         ValueError: ``error`` is no failure's name.
@@ -67,10 +70,10 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError(f"error {self.error!r} is no failure's name; {suggest(self.error, FAILURES, 'names')}")
 
     def reply(self) -> Reply:
-        """Give what the model says.
+        """Return the model's reply.
 
         Raises:
-            ModelError: the reply is scripted to be this failure.
+            ModelError: the script sets an ``error``.
         """
         if self.error is not None:
             raise ModelError(self.error, self.message or FAILURES[self.error])
@@ -83,15 +86,15 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class ScriptExhausted(FlowrunError):
-    """The script holds no reply for a request. No spec can catch this: it is the script's mistake, not the model's."""
+    """The error that the script has no reply for a request. No spec can catch it: it is no mistake of the model."""
 
 
 class ScriptedBackend:
-    """The port ``ModelBackend`` over given replies: the first unused one whose ``when`` holds is taken.
+    """The port ``ModelBackend`` over scripted replies: the first unused one whose ``when`` holds is returned.
 
     Args:
-        record: keep the requests in ``requests``.
-        sleep: how to wait for a reply's ``delay``.
+        record: store the requests in ``requests``.
+        sleep: called with a reply's ``delay`` in seconds.
     """
 
     def __init__(
@@ -102,8 +105,8 @@ class ScriptedBackend:
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ) -> None:
         self.requests: list[AskModel] = []
-        self._left = deque(replies)
-        self._given = len(self._left)
+        self._remaining = deque(replies)
+        self._total = len(self._remaining)
         self._repeated: set[int] = set()
         self._record = record
         self._sleep = sleep
@@ -112,17 +115,17 @@ class ScriptedBackend:
     def from_function(
         function: Callable[[AskModel], Reply] | Callable[[AskModel], Awaitable[Reply]], *, record: bool = True
     ) -> "ScriptedBackend":
-        """Make a model of a function, sync or async, from requests to replies: a simulation."""
-        return _Simulated(function, record=record)
+        """Return a backend whose replies are computed from the requests by a function, sync or async."""
+        return _FunctionBackend(function, record=record)
 
     @property
     def unused(self) -> tuple[ScriptedReply | Reply, ...]:
-        """What nobody has asked for yet, in order."""
-        return tuple(reply for reply in self._left if id(reply) not in self._repeated)
+        """Return the replies that no request has used yet, in order."""
+        return tuple(reply for reply in self._remaining if id(reply) not in self._repeated)
 
     @property
     def concurrency(self) -> int | None:
-        """None: there is no limit."""
+        """Return None: there is no limit."""
         return None
 
     async def start(self) -> None:
@@ -132,42 +135,42 @@ class ScriptedBackend:
         """Do nothing: nothing was started."""
 
     async def reply(self, request: AskModel) -> Reply:
-        """Give the next reply that fits the request.
+        """Return the next reply that fits the request.
 
         Raises:
-            ModelError: the reply is scripted to be a failure.
+            ModelError: the script sets an ``error``.
             ScriptExhausted: no unused reply fits.
         """
         if self._record:
             self.requests.append(request)
-        scripted = self._take(request)
+        scripted = self._next_reply(request)
         if isinstance(scripted, Reply):
             return scripted
         if scripted.delay:
             await self._sleep(scripted.delay)
         return scripted.reply()
 
-    def _take(self, request: AskModel) -> ScriptedReply | Reply:
-        for index, scripted in enumerate(self._left):
+    def _next_reply(self, request: AskModel) -> ScriptedReply | Reply:
+        for index, scripted in enumerate(self._remaining):
             if isinstance(scripted, Reply) or scripted.when is None or scripted.when(request):
                 if isinstance(scripted, ScriptedReply) and scripted.repeat:
                     self._repeated.add(id(scripted))
                 else:
-                    del self._left[index]
+                    del self._remaining[index]
                 return scripted
         raise ScriptExhausted(self._explain(request))
 
     def _explain(self, request: AskModel) -> str:
-        used = self._given - len(self._left)
-        left = ", and `when` holds for none of the others" if self._left else ""
+        used = self._total - len(self._remaining)
+        left = ", and `when` holds for none of the others" if self._remaining else ""
         return (
-            f"the script has no reply for state {request.state!r} of run {request.run!r}: {used} of {self._given} "
+            f"the script has no reply for state {request.state!r} of run {request.run!r}: {used} of {self._total} "
             f"replies are used{left}; {_last_message(request)}; add a reply, or see why the flow asks again"
         )
 
 
-class _Simulated(ScriptedBackend):
-    """Answers by a function."""
+class _FunctionBackend(ScriptedBackend):
+    """A backend whose replies a function computes."""
 
     def __init__(self, function: Callable[[AskModel], Any], *, record: bool) -> None:
         super().__init__((), record=record)
@@ -185,12 +188,12 @@ def _last_message(request: AskModel) -> str:
     if not request.messages:
         return "the thread is empty"
     last: Message = request.messages[-1]
-    said = last.content if last.content is not None else ", ".join(f"{call.name}(...)" for call in last.tool_calls)
-    return f"the last message is {last.role}: {said if len(said) <= MAX_SHOWN else said[:MAX_SHOWN] + ' ...'!r}"
+    text = last.content if last.content is not None else ", ".join(f"{call.name}(...)" for call in last.tool_calls)
+    return f"the last message is {last.role}: {text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + ' ...'!r}"
 
 
 def view_of(request: AskModel) -> dict[str, JSON]:
-    """Give a request as a ``when`` sees it."""
+    """Return a request as the variable ``request`` of ``when`` expressions."""
     return {
         "messages": [as_openai(message) for message in request.messages],
         "state": request.state,
@@ -202,7 +205,7 @@ def compile_when(text: str) -> Condition:
     """Compile a reply's ``when``, a bare expression over ``request``.
 
     Raises:
-        TemplateError: it is no valid expression.
+        TemplateError: the text is no valid expression.
     """
     holds = compile_condition(text)
     return lambda request: holds({"request": view_of(request)})
@@ -212,42 +215,46 @@ def load_replies(path: Path) -> list[ScriptedReply]:
     """Read replies from a YAML or JSON file: a list under ``replies``, in the form that spec tests have.
 
     Raises:
-        BackendError: the file cannot be read, or some of its replies are wrong; all of them are named.
+        BackendError: the file cannot be read, or some of its replies are wrong; all of them are reported.
     """
-    document, written = _read_list(path)
+    document, items = _read_list(path)
     replies: list[ScriptedReply] = []
-    wrong: list[str] = []
-    for index, raw in enumerate(written):
+    errors: list[str] = []
+    for index, raw in enumerate(items):
         try:
-            replies.append(_read_reply(raw))
+            replies.append(_parse_reply(raw))
         except (ValueError, TypeError, FlowrunError) as exc:
-            wrong.append(f"{place_of(document, ('replies', index))}: reply {index + 1}: {exc}")
-    if wrong:
-        raise BackendError("\n".join(wrong))
+            errors.append(f"{place_of(document, ('replies', index))}: reply {index + 1}: {exc}")
+    if errors:
+        raise BackendError("\n".join(errors))
     return replies
 
 
 def _read_list(path: Path) -> tuple[Document, list[JSON]]:
-    """Give the file, and the list under its only key."""
+    """Return the file, and the list under its only key."""
     try:
         document = read_document(path.read_bytes(), str(path))
     except OSError as exc:
         raise BackendError(f"{path}: the scripted replies cannot be read: {exc.strerror}; see model.name") from exc
     errors = [issue for issue in document.issues if issue.severity == "error" and issue.code not in _NO_MAPPING]
+    if errors and not _HAS_KEY.search(document.text):
+        raise BackendError(
+            f"{path}: is no file of scripted replies: a top-level key `replies` holds a list; see model.name"
+        )
     if errors:
         raise BackendError("\n".join(f"{issue.place}: {issue.message}; {issue.remedy}" for issue in errors))
     match document.value:
-        case {"replies": list(written), **others} if not others:
-            return document, written
+        case {"replies": list(items), **others} if not others:
+            return document, items
         case _:
             raise BackendError(f"{path}: must be a mapping with one key, `replies`, that holds a list")
 
 
-def _read_reply(raw: JSON) -> ScriptedReply:
-    """Read one reply.
+def _parse_reply(raw: JSON) -> ScriptedReply:
+    """Parse one reply.
 
     Raises:
-        ValueError: it is wrong (``msgspec.ValidationError`` is one).
+        ValueError: the reply is invalid; ``msgspec.ValidationError`` is a ``ValueError``.
     """
     if not isinstance(raw, dict):
         raise ValueError(f"must be a mapping such as {{content: ...}}, and is {raw!r}")

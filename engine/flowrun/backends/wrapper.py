@@ -1,4 +1,4 @@
-"""A backend around another one; what it does otherwise, its subclasses say."""
+"""A backend around another one; subclasses override the methods that they change."""
 
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
@@ -6,14 +6,14 @@ from flowrun.core.ports import ModelBackend
 
 
 class WrappedBackend:
-    """A ``ports.ModelBackend`` that passes everything on to ``backend``."""
+    """The port ``ModelBackend`` over another backend, to which all calls are passed."""
 
     def __init__(self, backend: ModelBackend) -> None:
         self.backend = backend
 
     @property
     def concurrency(self) -> int | None:
-        """Give the backend's own. See ``ports.ModelBackend.concurrency``."""
+        """Return the backend's own concurrency. See ``ports.ModelBackend.concurrency``."""
         return self.backend.concurrency
 
     async def start(self) -> None:
@@ -21,7 +21,7 @@ class WrappedBackend:
         await self.backend.start()
 
     async def reply(self, request: AskModel) -> Reply:
-        """Ask the backend."""
+        """Return the backend's reply."""
         return await self.backend.reply(request)
 
     async def stop(self) -> None:

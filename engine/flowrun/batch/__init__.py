@@ -1,7 +1,7 @@
-"""Many runs on the same models: rows in, one result line each out, safe to interrupt and to begin again."""
+"""Many runs on the same models: reads rows, writes one result line per row, and can be interrupted and restarted."""
 
 from flowrun.batch.batch import Batch, BatchStopped, Options, run_by, run_here, run_name
-from flowrun.batch.distributed.merge import Format, check_format, merge_parts
+from flowrun.batch.distributed.merge import Format, check_format, merge_shards
 from flowrun.batch.meter import Meter
 from flowrun.batch.results import Fingerprint, OnChange, Results, count_outcomes
 from flowrun.batch.rows import Row, RowFile, Survey
@@ -25,7 +25,7 @@ __all__ = [
     "Survey",
     "check_format",
     "count_outcomes",
-    "merge_parts",
+    "merge_shards",
     "run_by",
     "run_here",
     "run_name",

@@ -1,4 +1,4 @@
-"""A batch: each row is a run, each run's result a line, and nothing that goes wrong in one of them touches another."""
+"""A batch: each row is a run and each run's result is a line. A failure in one row does not affect the others."""
 
 import asyncio
 import logging
@@ -19,26 +19,30 @@ from flowrun.runtime.result_json import messages_of, outcome_of, waiting_of
 from flowrun.runtime.runner import Result, Runner
 
 UNAVAILABLE_ROWS: Final = 16
-"""So many rows in a row that end because the backend is unavailable end the batch: the next would end so too."""
+"""The number of consecutive rows with ``backend.unavailable`` that ends the batch: the next rows would fail too."""
 
 SYNC_SECONDS: Final = 1.0
-"""How often results are brought to the disk; a power cut takes no more than that, and those rows are run again."""
+"""The interval between two syncs of the results to disk. A power cut loses at most the results of this interval; their
+rows are run again."""
 
 OPEN: Final = frozenset({"waiting", "needs_attention"})
-"""Statuses of runs that are not over."""
+"""The statuses of runs that have not ended."""
 
 _log = logging.getLogger(__name__)
 
 RunRow = Callable[[Row], Awaitable[dict[str, Any]]]
-"""Runs a row and gives its result as JSON data, without the row's own members. Does not raise for what a run can do."""
+"""Runs a row and returns its result as JSON data, without the members ``id`` and ``row``. Does not raise when the run
+fails."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How to run a batch.
 
-    ``max_live`` None is derived from the backends' limits, once they are started. ``fail_after`` ends the batch once so
-    many rows failed; ``messages`` puts them into the results. The runs of a ``durable`` batch that wait get no results
-    yet, since they can go on.
+    Attributes:
+        max_live: the maximum number of live rows; None: computed from the backends' limits once they are started.
+        fail_after: the number of failed rows that ends the batch.
+        messages: include the messages of each run in its result.
+        durable: the runs are in a journal; those that wait get no result line yet, because they can be resumed.
     """
 
     max_live: int | None = None
@@ -48,13 +52,19 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchStopped(FlowrunError):
-    """The batch ended before its last row. What was finished is kept; the message says why and how to go on."""
+    """The batch ended before its last row. Finished results are kept; the message has the reason and the next step."""
 
 
 class Batch:
-    """A batch under way. ``done`` and ``failed`` count this session's rows, ``open`` those that wait for people."""
+    """A batch that runs.
 
-    def __init__(self, run_row: RunRow, results: Results, room: Capacity, options: Options) -> None:
+    Attributes:
+        done: the number of rows of this process that have a result.
+        failed: the number of those rows that did not succeed.
+        open: the number of durable runs that have not ended, by status (``OPEN``).
+    """
+
+    def __init__(self, run_row: RunRow, results: Results, capacity: Capacity, options: Options) -> None:
         self.done = 0
         self.failed = 0
         self.open: Counter[str] = Counter()
@@ -62,46 +72,46 @@ class Batch:
         self._results = results
         self._options = options
         self._unavailable: list[dict[str, Any]] = []
-        self._stopped: str | None = None
-        self._loop = Loop(self._run, room, max_live=options.max_live or room.max_live)
+        self._stop_reason: str | None = None
+        self._loop = Loop(self._run, capacity, max_live=options.max_live or capacity.max_live)
 
     @property
     def live(self) -> int:
-        """Give how many runs are live."""
+        """Return how many rows are live."""
         return self._loop.live
 
     async def run(self, rows: Iterable[Row]) -> None:
         """Run rows and write their results.
 
         Raises:
-            BatchStopped: it ended early, by ``fail_after`` or because a backend is gone.
-            FlowrunError: the results cannot be written, or a backend cannot go on.
+            BatchStopped: it ended early, because of ``fail_after`` or because a backend is unavailable.
+            FlowrunError: the results cannot be written, or a backend failed in a way that affects all rows.
         """
         syncing = asyncio.create_task(self._sync())
         try:
             await self._loop.run(rows)
-            self._settle_unavailable()
+            self._write_unavailable()
         finally:
             syncing.cancel()
             with suppress(asyncio.CancelledError):
-                await syncing  # raises what made it end before
-        if self._stopped is not None:
-            raise BatchStopped(self._stopped)
+                await syncing  # raises the error if a sync failed before
+        if self._stop_reason is not None:
+            raise BatchStopped(self._stop_reason)
 
     async def _run(self, row: Row) -> None:
         if row.wrong is not None:
             result = failed_result(Failure(name="input.invalid", message=row.wrong))
         else:
             result = await self._run_row(row)
-        self._take({"id": row.id, "row": row.number, **result})
+        self._accept({"id": row.id, "row": row.number, **result})
 
-    def _take(self, result: dict[str, Any]) -> None:
-        """Keep a result; but while a backend is unavailable, wait and see whether it stays so."""
-        if self._stopped is not None:
+    def _accept(self, result: dict[str, Any]) -> None:
+        """Write a result. Hold those with ``backend.unavailable`` back until it is clear that this was temporary."""
+        if self._stop_reason is not None:
             return
         error = result["error"]
         if error is None or error["name"] != "backend.unavailable":
-            self._settle_unavailable()
+            self._write_unavailable()
             self._write(result)
             return
         self._unavailable.append(result)
@@ -111,29 +121,29 @@ class Batch:
                 "kept: once the backend is there again, run the same command again"
             )
 
-    def _settle_unavailable(self) -> None:
-        if self._stopped is None:
+    def _write_unavailable(self) -> None:
+        if self._stop_reason is None:
             for result in self._unavailable:
                 self._write(result)
         self._unavailable.clear()
 
     def _write(self, result: dict[str, Any]) -> None:
         if self._options.durable and result["status"] in OPEN:
-            self.open[result["status"]] += 1  # it is in the journal, and has no result yet
+            self.open[result["status"]] += 1  # the run is in the journal, and has no result yet
             return
         try:
             self._results.write(result)
-        except (TypeError, ValueError) as exc:  # there is something in it that no JSON has: that costs this row only
+        except (TypeError, ValueError) as exc:  # a value in it is not JSON: only this row fails
             result = {"id": result["id"], "row": result["row"], **_bug(result["row"], exc)}
             self._results.write(result)
         self.done += 1
         self.failed += result["status"] != SUCCEEDED
         limit = self._options.fail_after
-        if limit is not None and self.failed >= limit and self._stopped is None:
+        if limit is not None and self.failed >= limit and self._stop_reason is None:
             self._stop(f"{self.failed} rows failed, which is --fail-after; run the same command again to go on")
 
-    def _stop(self, why: str) -> None:
-        self._stopped = why
+    def _stop(self, reason: str) -> None:
+        self._stop_reason = reason
         self._loop.stop()
 
     async def _sync(self) -> None:
@@ -143,16 +153,20 @@ class Batch:
 
 
 def run_here(runner: Runner, graph: Graph, *, messages: bool, batch: str = "") -> RunRow:
-    """Give what runs a row in this process; the runs are named after their batch, so that no other has their names."""
+    """Return a function that runs a row in this process; run ids start with the batch's id, which makes them unique."""
     return run_by(lambda row: runner.run(graph, row.inputs, run_id=run_name(batch, row)), messages=messages)
 
 
-def run_by(drive: Callable[[Row], Awaitable[Result]], *, messages: bool) -> RunRow:
-    """Give what runs a row by ``drive``, and takes a bug for the row's failure."""
+def run_by(run: Callable[[Row], Awaitable[Result]], *, messages: bool) -> RunRow:
+    """Return a function that runs a row by ``run`` and turns an unexpected exception into the failure of this row.
+
+    Args:
+        run: starts or resumes the run of a row.
+    """
 
     async def run_row(row: Row) -> dict[str, Any]:
         try:
-            result = await drive(row)
+            result = await run(row)
         except FlowrunError as exc:
             if not isinstance(exc, Bug):
                 raise
@@ -165,12 +179,12 @@ def run_by(drive: Callable[[Row], Awaitable[Result]], *, messages: bool) -> RunR
 
 
 def run_name(batch: str, row: Row) -> str:
-    """Name a row's run."""
+    """Return the id of a row's run."""
     return f"{batch}-{row.number}" if batch else str(row.number)
 
 
 def result_data(result: Result, *, messages: bool) -> dict[str, Any]:
-    """Give a run's result as the line of its row has it."""
+    """Return a run's result as JSON data for the row's result line."""
     return {**outcome_of(result), **waiting_of(result), **(messages_of(result) if messages else {})}
 
 
@@ -180,7 +194,7 @@ def _bug(row: int, exc: Exception) -> dict[str, Any]:
 
 
 def failed_result(failure: Failure) -> dict[str, Any]:
-    """Give the result of a row that no run ended for."""
+    """Return the result of a row that failed outside of its run."""
     return {
         "status": "failed",
         "output": None,

@@ -1,24 +1,29 @@
-"""A durable batch: the runs that earlier processes began are resumed, and each row's run is written down as it goes."""
+"""A durable batch: runs that earlier processes began are resumed, and the journal stores the events of each run."""
 
 import itertools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from flowrun.batch.batch import run_by, run_name
 from flowrun.batch.job import BatchJob
 from flowrun.batch.rows import Row
 from flowrun.core.events import Started
+from flowrun.core.recovery import recover
 from flowrun.errors import UsageError
 from flowrun.journal import ENDED, RunRow, open_history
 from flowrun.runtime.durable import open_durable_runs
 from flowrun.runtime.result import Result
 from flowrun.runtime.runner import with_defaults
+from flowrun.runtime.stored_flow import StoredFlow
 from flowrun.spec.model import JSON
 
 
 class EarlierRuns:
-    """The runs that earlier sessions of a durable batch began, by their ids."""
+    """The runs that earlier processes of a durable batch began; ``rows`` are their journal rows by run id."""
 
     def __init__(self, journal: Path, batch: str) -> None:
         self._history = open_history(journal) if journal.exists() else None
@@ -27,11 +32,11 @@ class EarlierRuns:
 
     @property
     def open(self) -> list[RunRow]:
-        """Give those that are not over."""
+        """Return the runs that have not ended."""
         return [row for row in self.rows.values() if row.status not in ENDED]
 
-    def is_of(self, run: str, inputs: Mapping[str, JSON]) -> bool:
-        """Tell whether a run was begun with these inputs: the rows may have changed since."""
+    def began_with(self, run: str, inputs: Mapping[str, JSON]) -> bool:
+        """Return whether a run began with these inputs; the rows of the file may have changed since."""
         assert self._history is not None
         match self._history.events(run):
             case [first, *_] if isinstance(first.event, Started):
@@ -39,49 +44,64 @@ class EarlierRuns:
             case _:
                 return False
 
+    def result_of(self, run: str, digest: str) -> Result:
+        """Return the result of an ended run that began with another spec, or other values of its variables.
 
-async def run_durably(job: BatchJob, journal: Path, begun: EarlierRuns) -> None:
-    """Run a batch in this process, each run written down as it goes; those begun before are taken up.
+        Args:
+            digest: the stored flow that the run began with: it alone says what the run's events lead to.
+        """
+        assert self._history is not None
+        stored = msgspec.json.decode(self._history.spec(digest), type=StoredFlow)
+        graph = stored.prepare(os.environ, require_environment=False, imports=False).graph
+        return Result(recover(graph, (one.event for one in self._history.events(run))).run)
+
+
+async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> None:
+    """Run a batch in this process with a journal, and resume the runs that earlier processes began.
 
     Raises:
-        UsageError: runs of the batch are driven by another process, or began with another spec and are not over.
+        UsageError: another process runs some of the batch's runs, or unfinished runs began with another spec.
     """
-    kept, meter, batch = job.origin.kept, job.session.meter, job.results.batch
+    stored, meter, batch = job.flow_reference.stored, job.totals.meter, job.results.batch
     async with open_durable_runs(
-        job.flow, kept, journal, settings=job.settings, batch=batch, around=meter.around
+        job.flow, stored, journal, settings=job.settings, batch=batch, around=meter.around
     ) as runs:
-        if stale := [row.id for row in begun.open if row.spec != kept.digest]:
+        if stale := [row.id for row in earlier.open if row.spec != stored.digest]:
             raise UsageError(
                 f"{len(stale)} runs of this batch, such as {stale[0]}, began with another spec: `flowrun resume --all` "
                 "ends them with theirs, `flowrun cancel` gives them up"
             )
-        if held := await runs.journal.take([row.id for row in begun.open]):
-            who = held[0].holder
-            raise UsageError(f"process {who.pid} on {who.host} drives run {held[0].run} of this batch: end it first")
+        if held := await runs.journal.take([row.id for row in earlier.open]):
+            holder = held[0].holder
+            raise UsageError(
+                f"process {holder.pid} on {holder.host} drives run {held[0].run} of this batch: end it first"
+            )
 
-        async def drive(row: Row) -> Result:
-            name = run_name(batch, row)
-            for run in itertools.chain([name], (f"{name}-{attempt}" for attempt in itertools.count(2))):
-                if run not in begun.rows:
+        async def run_or_resume(row: Row) -> Result:
+            first = run_name(batch, row)
+            for run in itertools.chain([first], (f"{first}-{attempt}" for attempt in itertools.count(2))):
+                if run not in earlier.rows:
                     return await runs.start(row.inputs, run)
-                status = begun.rows[run].status
-                if row.number in job.results.failed and status in _TRIED_ANEW:
+                status = earlier.rows[run].status
+                if row.number in job.results.failed and status in _NEW_RUN_ON_RETRY:
                     continue
-                if not begun.is_of(run, with_defaults(job.flow.loaded.spec, row.inputs)):
+                if not earlier.began_with(run, with_defaults(job.flow.loaded.spec, row.inputs)):
                     continue
+                if (digest := earlier.rows[run].spec) != stored.digest:
+                    return earlier.result_of(run, digest)
                 result = await runs.resume(run)
-                if status not in _TRIED_ANEW or not _was_unavailable(result):
+                if status not in _NEW_RUN_ON_RETRY or not _was_unavailable(result):
                     return result
             raise AssertionError("names do not end")
 
-        await job.drive(run_by(drive, messages=job.options.messages), meter)
+        await job.run_rows(run_by(run_or_resume, messages=job.options.messages), meter)
 
 
 def _was_unavailable(result: Result) -> bool:
-    """Tell whether a run ended because of the backend; its row has no result then, and is to be run again."""
+    """Return whether a run ended with ``backend.unavailable``: its row then has no result, and is run again."""
     error = result.run.outcome.error if result.run.outcome is not None else None
     return error is not None and error.name == "backend.unavailable"
 
 
-_TRIED_ANEW: Final = frozenset({"failed", "cancelled"})
-"""A run that ended so is not taken up when its row is tried anew: another one is begun."""
+_NEW_RUN_ON_RETRY: Final = frozenset({"failed", "cancelled"})
+"""The statuses of ended runs that a retry of their row does not resume: it begins a new run."""

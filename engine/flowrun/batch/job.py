@@ -1,4 +1,4 @@
-"""One batch: its rows, where they run, its results and totals."""
+"""A batch job: its rows, its results and totals, and the run of it in this process."""
 
 import asyncio
 import time
@@ -21,24 +21,34 @@ from flowrun.spec.model import WaitState
 
 
 class BatchReporter(Protocol):
-    """Shows how a batch goes."""
+    """Shows the progress of a batch."""
 
     def say(self, message: str, *, important: bool = False) -> None:
-        """Show a line: a stage of the models' loading, or what the user should know."""
+        """Show a line: a stage of the models' loading, or a message to the user."""
 
     async def watch(self, batch: Batch, meter: Meter, *, total: int) -> None:
-        """Show progress until cancelled. ``total`` is the number of rows of this process."""
+        """Show progress until cancelled.
+
+        Args:
+            total: the number of rows to run in this process.
+        """
 
 
 class FlowReference(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a flow comes from: all that is needed to prepare it elsewhere as it was prepared here."""
+    """A reference to a flow: what another process needs in order to prepare the same flow."""
 
-    kept: StoredFlow
+    stored: StoredFlow
     max_tools: int
 
 
 class BatchTotals(msgspec.Struct, kw_only=True):
-    """What a batch did in this process; ``seconds`` are those from the first row to the last result."""
+    """The totals of a batch in this process.
+
+    Attributes:
+        seconds: the time from the first row to the last result.
+        stopped: the reason why the batch ended early.
+        open: the number of runs that have not ended, by status.
+    """
 
     meter: Meter
     seconds: float = 0.0
@@ -47,56 +57,56 @@ class BatchTotals(msgspec.Struct, kw_only=True):
     open: Mapping[str, int] = {}
 
     def figures(self) -> dict[str, Any]:
-        """Give what it took, as JSON data."""
+        """Return the time, rounds and tokens as JSON data."""
         usage = msgspec.to_builtins(self.meter.usage)
         return {"seconds": round(self.seconds, 3), "rounds": self.meter.rounds, "usage": usage}
 
 
 class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch that is to be run: ``total`` rows of a flow."""
+    """A batch to run: ``total`` rows of a flow."""
 
     flow: Flow
-    origin: FlowReference
+    flow_reference: FlowReference
     rows: Iterator[Row]
     total: int
     results: Results
     options: Options
     settings: BackendSettings
     view: BatchReporter
-    session: BatchTotals
+    totals: BatchTotals
 
-    async def drive(self, run_row: RunRow, room: Capacity) -> None:
-        """Run the rows, and show how it goes.
+    async def run_rows(self, run_row: RunRow, capacity: Capacity) -> None:
+        """Run the rows, show the progress, and fill in the totals.
 
         Raises:
-            BatchStopped: it ended early.
+            BatchStopped: the batch ended early; see ``Batch.run``.
         """
-        batch = Batch(run_row, self.results, room, self.options)
-        watching = asyncio.create_task(self.view.watch(batch, self.session.meter, total=self.total))
-        begun = time.monotonic()
+        batch = Batch(run_row, self.results, capacity, self.options)
+        progress = asyncio.create_task(self.view.watch(batch, self.totals.meter, total=self.total))
+        started_at = time.monotonic()
         try:
             await batch.run(self.rows)
         finally:
-            self.session.open = dict(batch.open)
-            self.session.seconds = time.monotonic() - begun
-            watching.cancel()
+            self.totals.open = dict(batch.open)
+            self.totals.seconds = time.monotonic() - started_at
+            progress.cancel()
             with suppress(asyncio.CancelledError):
-                await watching
+                await progress
 
 
 def states_that_wait(flow: Flow) -> str:
-    """Name the wait states of a flow and its sub-flows, in words; empty if there are none."""
-    found = [
+    """Return the wait states of a flow and its sub-flows as text for a message; empty if there are none."""
+    names = [
         f"state {name} of {tree.loaded.spec.name}"
         for tree in flow.tree.walk()
         for name, state in tree.loaded.spec.states.items()
         if isinstance(state, WaitState)
     ]
-    return ", ".join(found)
+    return ", ".join(names)
 
 
 def rows_to_run(file: RowFile, results: Results, *, retry_failed: bool) -> Iterator[Row]:
-    """Give the rows to run, read as they are needed."""
+    """Return an iterator over the rows to run, which reads them one by one."""
     if retry_failed:
         results.retry()
         return (row for row in file if row.number in results.failed)
@@ -104,17 +114,26 @@ def rows_to_run(file: RowFile, results: Results, *, retry_failed: bool) -> Itera
 
 
 def count_rows_to_run(outcomes: Mapping[str, int], rows: int, *, retry_failed: bool) -> tuple[int, int]:
-    """Give how many rows are to be run and how many are skipped, from the outcomes of earlier results."""
+    """Return (rows to run, rows to skip).
+
+    Args:
+        outcomes: the number of earlier results by outcome.
+        rows: the number of rows in the file.
+    """
     finished = sum(outcomes.values())
     failed = finished - outcomes.get("succeeded", 0)
     return (failed, finished - failed) if retry_failed else (rows - finished, finished)
 
 
 async def run_in_process(job: BatchJob) -> None:
-    """Run a batch in this process."""
-    meter = job.session.meter
+    """Run a batch job in this process.
+
+    Raises:
+        BatchStopped: the batch ended early; see ``Batch.run``.
+    """
+    meter = job.totals.meter
     backends = meter.around(make_backends(job.flow, job.settings))
     async with started(backends):
         runner = Runner(backends=backends, functions=job.flow.functions)
         run_row = run_here(runner, job.flow.graph, messages=job.options.messages, batch=job.results.batch)
-        await job.drive(run_row, meter)
+        await job.run_rows(run_row, meter)

@@ -1,4 +1,4 @@
-"""The lines of a batch's results: where each begins, and what of it says where it belongs. A broken one is none."""
+"""The lines of a result file: where each begins, and the row and outcome that it states. Broken lines are skipped."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Line(msgspec.Struct, frozen=True):
-    """What of a result line says where it belongs."""
+    """The members of a result line that say which row it belongs to and how the row's run ended."""
 
     row: int
     status: str
@@ -16,7 +16,7 @@ class Line(msgspec.Struct, frozen=True):
 
     @property
     def outcome(self) -> str:
-        """Give the error's name, or the status where there is none."""
+        """Return the error's name, or the status if there is no error."""
         return self.error.name if self.error is not None else self.status
 
 
@@ -25,25 +25,25 @@ class _Error(msgspec.Struct, frozen=True):
 
 
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Give where each line of a file begins, and the line; none if there is no file."""
+    """Yield (offset in bytes, line) for each line of a file; nothing if there is no file."""
     if not path.exists():
         return
-    at = 0
+    offset = 0
     with path.open("rb") as file:
         for raw in file:
-            yield at, raw
-            at += len(raw)
+            yield offset, raw
+            offset += len(raw)
 
 
 def lines(path: Path) -> Iterator[tuple[bytes, Line]]:
-    """Give the whole lines of a file of results."""
+    """Yield the complete lines of a result file."""
     for _, raw in raw_lines(path):
         if (line := parse_line(raw)) is not None:
             yield raw, line
 
 
 def parse_line(raw: bytes) -> Line | None:
-    """Read a line; None if it is not whole."""
+    """Parse a line; None if it is incomplete or no result."""
     if not raw.endswith(b"\n"):
         return None
     try:
@@ -53,7 +53,7 @@ def parse_line(raw: bytes) -> Line | None:
 
 
 def ends_within_a_line(path: Path) -> bool:
-    """Tell whether the last line of a file has no end."""
+    """Return whether the last line of a file lacks its line break. The file must not be empty."""
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) != b"\n"

@@ -1,4 +1,4 @@
-"""Runs rows, each at its own pace: one task a row, as many live as keep the models busy, no round waits for another."""
+"""Runs the rows of a batch at the same time: one task per row, and as many live rows as keep the models busy."""
 
 import asyncio
 from collections import deque
@@ -9,27 +9,32 @@ from flowrun.batch.rows import Row
 
 
 class Capacity(Protocol):
-    """Says when another row may be begun. A ``Meter`` is one, and a ``Pool``."""
+    """The capacity for further rows. ``Meter`` and ``Pool`` implement it."""
 
-    on_room: Callable[[], None]
-    """Called when there may be room again."""
+    on_capacity: Callable[[], None]
+    """Called when there may be capacity again."""
 
     @property
-    def has_room(self) -> bool:
-        """Tell whether another row may be begun."""
+    def has_capacity(self) -> bool:
+        """Return whether another row may start."""
 
     @property
     def max_live(self) -> int:
-        """Give how many rows may be live at once."""
+        """Return how many rows may be live at once."""
 
 
 class Loop:
-    """A batch under way. ``live`` is the number of runs that have begun and not ended."""
+    """The loop that starts the rows of a batch. ``live`` is the number of rows that have started and not ended."""
 
-    def __init__(self, run_row: Callable[[Row], Awaitable[None]], room: Capacity, *, max_live: int) -> None:
-        """Keep what is needed. ``run_row`` runs a row and keeps its result; what it raises ends the batch."""
+    def __init__(self, run_row: Callable[[Row], Awaitable[None]], capacity: Capacity, *, max_live: int) -> None:
+        """Bind the loop to the function that runs a row.
+
+        Args:
+            run_row: runs a row and stores its result; an exception that it raises ends the batch.
+            max_live: the maximum number of live rows.
+        """
         self._run_row = run_row
-        self._room = room
+        self._capacity = capacity
         self._max_live = max_live
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -38,23 +43,24 @@ class Loop:
 
     @property
     def live(self) -> int:
-        """Give how many runs are live."""
+        """Return how many rows are live."""
         return len(self._tasks)
 
     def stop(self) -> None:
-        """Begin no more rows, and give up those that are live."""
+        """Start no more rows, and cancel the live ones."""
         self._stopping = True
         self._wake.set()
 
     async def run(self, rows: Iterable[Row]) -> None:
-        """Run every row. A row is begun while there is room and fewer than ``max_live`` are live.
+        """Run all rows. A row starts while there is capacity and fewer than ``max_live`` rows are live.
 
-        Once all that are left may be live they begin at once: a row that begins last would have the models to itself.
+        The last rows start without waiting for capacity as soon as ``max_live`` allows all of them: otherwise the
+        last one would run alone on the models.
 
         Raises:
-            FlowrunError: what ``run_row`` raised; the rows that were live are given up.
+            FlowrunError: ``run_row`` raised it; the live rows are cancelled.
         """
-        self._room.on_room = self._wake.set
+        self._capacity.on_capacity = self._wake.set
         waiting = iter(rows)
         ahead: deque[Row] = deque()
         more = True
@@ -65,21 +71,21 @@ class Loop:
                     more = row is not None
                     if row is not None:
                         ahead.append(row)
-                while ahead and self._may_begin(last=not more) and not self._stopping:
-                    self._begin(ahead.popleft())
-                    await asyncio.sleep(0)  # its first request counts before another row is begun
+                while ahead and self._may_start(last=not more) and not self._stopping:
+                    self._start(ahead.popleft())
+                    await asyncio.sleep(0)  # its first request counts before another row starts
                 if self._tasks and not self._stopping:
                     self._wake.clear()
                     await self._wake.wait()
         finally:
-            await self._give_up()
+            await self._cancel_all()
         if self._failure is not None:
             raise self._failure
 
-    def _may_begin(self, *, last: bool) -> bool:
-        return len(self._tasks) < self._max_live and (last or self._room.has_room)
+    def _may_start(self, *, last: bool) -> bool:
+        return len(self._tasks) < self._max_live and (last or self._capacity.has_capacity)
 
-    def _begin(self, row: Row) -> None:
+    def _start(self, row: Row) -> None:
         task = asyncio.get_running_loop().create_task(self._guarded(row))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -95,8 +101,8 @@ class Loop:
         self._tasks.discard(task)
         self._wake.set()
 
-    async def _give_up(self) -> None:
-        left = list(self._tasks)
-        for task in left:
+    async def _cancel_all(self) -> None:
+        live = list(self._tasks)
+        for task in live:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*live, return_exceptions=True)

@@ -1,8 +1,9 @@
-"""A batch's results on disk: one line of JSON a row, written as the row ends, never twice, never half.
+"""A batch's results on disk: one line of JSON per row, written when the row ends; no row has two lines or half a line.
 
-They lie in one file or in many (``sinks``). Beside them lies what they belong to, locked while a batch writes. A
-batch that is begun again finds the rows that are done, and mends what a crash left. Results of rows that are tried anew
-are kept beside, until they take the place of the old ones: if that is interrupted, it is done again from its start.
+They are in one file or in shards (``sinks``). The sidecar file holds their fingerprint, and is locked while a batch
+writes. A batch that is started again reads which rows are finished, and removes the broken lines that a crash left.
+New results of retried rows are in a file of their own until they replace the old ones; if that is interrupted, the
+next process starts it again.
 """
 
 import fcntl
@@ -21,16 +22,19 @@ from flowrun.batch.sinks import Sink
 from flowrun.errors import StoreError, UsageError
 
 OnChange = Literal["refuse", "restart", "continue"]
-"""What to do with results that belong to another spec or input."""
+"""What to do with existing results of another spec or input: refuse them, move them away, or keep them."""
 
 SUCCEEDED: Final = "succeeded"
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """What results belong to: digests of the spec, as ``snapshots`` has it, and of the input's bytes.
+    """What results belong to; the sidecar file holds it.
 
-    ``batch`` is the name that their runs have in common, given when the results are begun; ``journal`` the file that a
-    durable batch writes to.
+    Attributes:
+        spec: the digest of the spec's snapshot.
+        input: the digest of the bytes of the row file.
+        batch: the id of the batch, which its run ids start with; ``Results`` makes it up.
+        journal: the journal of a durable batch.
     """
 
     spec: str
@@ -40,36 +44,39 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Marks:
-    """A set of row numbers, a bit each."""
+    """A set of row numbers, one bit each."""
 
     def __init__(self) -> None:
         self._bits = bytearray()
 
     def add(self, number: int) -> None:
-        """Put a number in."""
-        place, bit = divmod(number, 8)
-        if place >= len(self._bits):
-            self._bits.extend(bytes(place + 1 - len(self._bits)))
-        self._bits[place] |= 1 << bit
+        """Add a number."""
+        byte, bit = divmod(number, 8)
+        if byte >= len(self._bits):
+            self._bits.extend(bytes(byte + 1 - len(self._bits)))
+        self._bits[byte] |= 1 << bit
 
     def __contains__(self, number: int) -> bool:
-        place, bit = divmod(number, 8)
-        return place < len(self._bits) and bool(self._bits[place] >> bit & 1)
+        byte, bit = divmod(number, 8)
+        return byte < len(self._bits) and bool(self._bits[byte] >> bit & 1)
 
 
 class Results:
-    """The results of one batch; this process alone writes to them.
+    """The results of one batch; only this process writes to them.
 
-    ``finished`` are the rows whose results are there, ``failed`` those of them that did not succeed, ``outcomes``
-    counts them by error name, or by status where there is none. ``mended`` counts the broken lines that were dropped.
-    ``batch`` is the name that the runs have in common.
+    Attributes:
+        finished: the rows that have a result.
+        failed: the rows that had a result other than success when the results were opened.
+        outcomes: the number of results at that time by error name, or by status if there is no error.
+        mended: the number of broken lines that were dropped.
+        batch: the id of the batch, which its run ids start with.
     """
 
     def __init__(self, sink: Sink, fingerprint: Fingerprint, *, on_change: OnChange = "refuse") -> None:
         """Open or create the results.
 
         Raises:
-            UsageError: they belong to something else, or another process writes to them.
+            UsageError: they belong to another spec or input, or are no results, or another process writes to them.
             StoreError: they cannot be read or written.
         """
         self.path = sink.path
@@ -82,72 +89,72 @@ class Results:
         self._retrying = False
         self._unsynced = False
         self._syncing = threading.Lock()
-        self._full: list[int] = []  # files that get no more lines, and are not yet synced
-        self._index = self._held = 0  # the part that is written to, and the lines in it
-        with _told(self.path):
-            sink.beside.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(sink.beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._full: list[int] = []  # descriptors of full shards that are not synced yet
+        self._index = self._line_count = 0  # the shard that is written to, and the number of its lines
+        with _StoreErrors(self.path):
+            sink.sidecar.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(sink.sidecar, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            self._take_lock()
-            with _told(self.path):
-                self._settle(fingerprint, on_change)
+            self._acquire_lock()
+            with _StoreErrors(self.path):
+                self._claim(fingerprint, on_change)
                 self._merge_retried()
                 self._read()
-                self._file = self._open(sink.part(self._index))
+                self._file = self._open(sink.shard(self._index))
         except BaseException:
             os.close(self._lock)
             raise
 
-    # --- what the results belong to
+    # --- lock and fingerprint
 
-    def _take_lock(self) -> None:
+    def _acquire_lock(self) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             raise UsageError(f"another process is writing to {self.path}") from exc
 
-    def _settle(self, fingerprint: Fingerprint, on_change: OnChange) -> None:
-        there = bool(self.sink.parts())
-        if there and on_change == "restart":
-            self.sink.put_aside()
+    def _claim(self, fingerprint: Fingerprint, on_change: OnChange) -> None:
+        exists = bool(self.sink.shards())
+        if exists and on_change == "restart":
+            self.sink.back_up()
             self.sink.retried.unlink(missing_ok=True)
-        elif there and on_change == "refuse":
-            self._check(fingerprint)
-        elif there and self._known() is None and not self._holds_results():
+        elif exists and on_change == "refuse":
+            self._require_fingerprint(fingerprint)
+        elif exists and self._read_fingerprint() is None and not self._holds_results():
             raise UsageError(f"{self.path} holds no results of a batch: choose another -o")
-        known = self._known()
-        self.batch = known.batch if there and known is not None and on_change != "restart" else ""
+        known = self._read_fingerprint()
+        self.batch = known.batch if exists and known is not None and on_change != "restart" else ""
         self.batch = self.batch or secrets.token_hex(4)
-        kept = msgspec.structs.replace(fingerprint, batch=self.batch)
+        own = msgspec.structs.replace(fingerprint, batch=self.batch)
         os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, msgspec.json.encode(kept) + b"\n", 0)
+        os.pwrite(self._lock, msgspec.json.encode(own) + b"\n", 0)
         os.fsync(self._lock)
 
-    def _check(self, fingerprint: Fingerprint) -> None:
-        ways = (
+    def _require_fingerprint(self, fingerprint: Fingerprint) -> None:
+        choices = (
             "--continue keeps its results, by the numbers of the rows, and runs only those that have none; "
             "--restart puts them aside, as "
-            f"{self.sink.aside.name}, and runs every row; or choose another -o"
+            f"{self.sink.backup.name}, and runs every row; or choose another -o"
         )
-        known = self._known()
+        known = self._read_fingerprint()
         if known is None:
-            raise UsageError(f"{self.path} is there, and nothing says what it belongs to: {ways}")
+            raise UsageError(f"{self.path} is there, and nothing says what it belongs to: {choices}")
         if known.journal != fingerprint.journal:
             how = f"with --durable --journal {known.journal}" if known.journal else "without --durable"
-            raise UsageError(f"{self.path} was begun {how}: begin it so again, or calls may be made twice; {ways}")
+            raise UsageError(f"{self.path} was begun {how}: begin it so again, or calls may be made twice; {choices}")
         changed = [name for name in ("spec", "input") if getattr(known, name) != getattr(fingerprint, name)]
         if changed:
             what = " and the ".join(changed)
-            raise UsageError(f"the {what} changed since {self.path} was begun: {ways}")
+            raise UsageError(f"the {what} changed since {self.path} was begun: {choices}")
 
     def _holds_results(self) -> bool:
-        """Tell whether what is there is empty or has a result at least, so that it is nobody's notes."""
-        parts = self.sink.parts()
-        return all(part.stat().st_size == 0 for part in parts) or any(
-            parse_line(raw) is not None for part in parts for _, raw in raw_lines(part)
+        """Return whether the files are empty or hold at least one result; other files must not be overwritten."""
+        shards = self.sink.shards()
+        return all(shard.stat().st_size == 0 for shard in shards) or any(
+            parse_line(raw) is not None for shard in shards for _, raw in raw_lines(shard)
         )
 
-    def _known(self) -> Fingerprint | None:
+    def _read_fingerprint(self) -> Fingerprint | None:
         try:
             return msgspec.json.decode(os.pread(self._lock, 4096, 0), type=Fingerprint)
         except ValueError:
@@ -156,45 +163,47 @@ class Results:
     # --- reading
 
     def _read(self) -> None:
-        """Learn which rows are finished, and drop what a crash left half-written."""
-        for index, part in enumerate(self.sink.parts()):
-            self._index, self._held = index, 0
+        """Read which rows are finished, and drop broken lines and repeated rows, which a crash may leave."""
+        for index, shard in enumerate(self.sink.shards()):
+            self._index, self._line_count = index, 0
             broken: set[int] = set()
-            for at, raw in raw_lines(part):
+            for offset, raw in raw_lines(shard):
                 line = parse_line(raw)
                 if line is None or line.row in self.finished:
-                    broken.add(at)
+                    broken.add(offset)
                 else:
-                    self._note(line)
+                    self._record(line)
             self.mended += len(broken)
-            if len(broken) == 1 and ends_within_a_line(part):
-                os.truncate(part, broken.pop())
+            if len(broken) == 1 and ends_within_a_line(shard):
+                os.truncate(shard, broken.pop())
             elif broken:
-                self._rewrite(part, broken)
+                self._rewrite(shard, broken)
 
-    def _note(self, line: Line) -> None:
-        self._held += 1
+    def _record(self, line: Line) -> None:
+        self._line_count += 1
         self.finished.add(line.row)
         self.outcomes[line.outcome] += 1
         if line.status != SUCCEEDED:
             self.failed.add(line.row)
 
-    def _rewrite(self, part: Path, dropped: Container[int], *, added: Path | None = None) -> None:
-        """Write the lines that are not dropped, then those of another file, and put the whole in the place of the old.
+    def _rewrite(self, shard: Path, dropped: Container[int], *, added: Path | None = None) -> None:
+        """Replace a shard by a copy without some lines and with the lines of another file at its end.
 
-        A line is dropped by where it begins.
+        Args:
+            dropped: the offsets of the lines to leave out.
+            added: the file whose lines are appended.
         """
-        fresh = part.with_name(f"{part.name}.new")
+        fresh = shard.with_name(f"{shard.name}.new")
         with fresh.open("wb") as file:
-            for at, raw in raw_lines(part):
-                if at not in dropped:
+            for offset, raw in raw_lines(shard):
+                if offset not in dropped:
                     file.write(raw)
             for raw, _ in lines(added) if added is not None else ():
                 file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(fresh, part)
-        _sync_folder(part)
+        os.replace(fresh, shard)
+        _sync_folder(shard)
 
     # --- writing
 
@@ -204,24 +213,24 @@ class Results:
         return descriptor
 
     def retry(self) -> None:
-        """Write from now on what takes the place of older results of the same rows, once the file is closed."""
-        with _told(self.path):
+        """Write the following results to the file of retried rows; ``close`` replaces the old results by them."""
+        with _StoreErrors(self.path):
             retried = self._open(self.sink.retried)
         os.close(self._file)
         self._file, self._retrying = retried, True
 
     def write(self, result: Mapping[str, Any]) -> str:
-        """Write a row's result, which a crash of this process cannot take back any more; give its outcome.
+        """Write a row's result and return its outcome. A crash of this process after this call does not lose it.
 
         Raises:
-            StoreError: it cannot be written; what was written before it is kept.
+            StoreError: it cannot be written; the results before it are kept.
         """
         raw = msgspec.json.encode(result) + b"\n"
         line = parse_line(raw)
         if line is None:
             raise StoreError(f"{self.path}: a result without row and status")
-        with _told(self.path):
-            self._turn_over()
+        with _StoreErrors(self.path):
+            self._rotate()
             before = os.fstat(self._file).st_size
             try:
                 written = os.write(self._file, raw)
@@ -230,22 +239,22 @@ class Results:
             except OSError:
                 os.ftruncate(self._file, before)
                 raise
-        self._held += 1
+        self._line_count += 1
         self._unsynced = True
         self.finished.add(line.row)
         return line.outcome
 
-    def _turn_over(self) -> None:
-        """Go on with a new part if this one is full."""
-        if self._retrying or self.sink.rows is None or self._held < self.sink.rows:
+    def _rotate(self) -> None:
+        """Open a new shard if the current one is full."""
+        if self._retrying or self.sink.rows is None or self._line_count < self.sink.rows:
             return
-        fresh = self._open(self.sink.part(self._index + 1))
+        fresh = self._open(self.sink.shard(self._index + 1))
         self._full.append(self._file)
-        self._file, self._index, self._held = fresh, self._index + 1, 0
+        self._file, self._index, self._line_count = fresh, self._index + 1, 0
 
     def sync(self) -> None:
-        """Bring to the disk what was written, so that a power cut cannot take it back. Blocks; any thread may call."""
-        with self._syncing, _told(self.path):
+        """Sync the written results to disk, so that a power cut does not lose them. Blocks; any thread may call it."""
+        with self._syncing, _StoreErrors(self.path):
             if self._unsynced:
                 self._unsynced = False
                 try:
@@ -258,11 +267,11 @@ class Results:
                     raise
 
     def close(self) -> None:
-        """Sync, put retried results in their places, and let the next process write."""
+        """Sync, replace old results by the retried ones, and release the lock."""
         try:
             self.sync()
             os.close(self._file)
-            with _told(self.path):
+            with _StoreErrors(self.path):
                 self._merge_retried()
         finally:
             os.close(self._lock)
@@ -271,25 +280,29 @@ class Results:
         retried = self.sink.retried
         if not retried.exists():
             return
-        anew = Marks()
-        for _, again in lines(retried):
-            anew.add(again.row)
-        parts = self.sink.parts() or [self.sink.part(0)]
-        for part in parts:
-            last = part == parts[-1]
-            old = {at for at, raw in raw_lines(part) if (line := parse_line(raw)) is None or line.row in anew}
+        retried_rows = Marks()
+        for _, line in lines(retried):
+            retried_rows.add(line.row)
+        shards = self.sink.shards() or [self.sink.shard(0)]
+        for shard in shards:
+            last = shard == shards[-1]
+            old = {
+                offset
+                for offset, raw in raw_lines(shard)
+                if (found := parse_line(raw)) is None or found.row in retried_rows
+            }
             if old or last:
-                self._rewrite(part, old, added=retried if last else None)
+                self._rewrite(shard, old, added=retried if last else None)
         retried.unlink()
 
 
 def count_outcomes(sink: Sink) -> Counter[str]:
-    """Count the rows of closed results by error name, or by status where there is none."""
-    return Counter(line.outcome for part in sink.parts() for _, line in lines(part))
+    """Count the rows of closed results by error name, or by status if there is no error."""
+    return Counter(line.outcome for shard in sink.shards() for _, line in lines(shard))
 
 
-class _told:
-    """Says of an error of the operating system which results it is about, and that none is lost."""
+class _StoreErrors:
+    """A context that turns an error of the operating system into a StoreError about the results."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -306,7 +319,7 @@ class _told:
 
 
 def _sync_folder(path: Path) -> None:
-    """Bring to the disk that a file is there."""
+    """Sync the folder of a file, so that a new file's name survives a power cut."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -1,6 +1,6 @@
-"""The rows of a batch, read as they are needed: a line of JSON, a record of CSV or a row of Parquet is a run's inputs.
+"""The rows of a batch, read one by one: a line of JSON, a record of CSV or a row of Parquet holds a run's inputs.
 
-A row that cannot be read is a row too: it says what is wrong with it, and stops no other.
+A row that cannot be read is still a row: its ``wrong`` has the reason, and the other rows run.
 """
 
 import codecs
@@ -16,9 +16,10 @@ from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.spec.model import JSON, Spec
+from flowrun.unicode import fault_of
 
 ID: Final = "id"
-"""The member that names a row. It is an input as well only if the flow has an input of that name."""
+"""The member that identifies a row. It is also an input only if the flow has an input with this name."""
 
 _CHUNK: Final = 1 << 20  # bytes
 _CSV: Final = {".csv": ",", ".tsv": "\t"}
@@ -27,9 +28,11 @@ _PARQUET: Final = ".parquet"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One run's inputs. ``number`` counts from 1: the line in a file of lines, else the record.
+    """The inputs of one run.
 
-    ``wrong`` says why the inputs could not be read.
+    Attributes:
+        number: the number of the line in a JSON Lines file, else of the record; from 1.
+        wrong: why the inputs could not be read.
     """
 
     number: int
@@ -39,20 +42,21 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """How many rows a file has, and the digest of its bytes."""
+    """The number of rows in a file, and the digest of its bytes."""
 
     count: int
     digest: str
 
 
 class RowFile:
-    """A file of rows, in the format that its name says."""
+    """A file of rows; its suffix determines the format."""
 
     def __init__(self, path: Path, spec: Spec) -> None:
-        """Look at the file's name, and at the names of its columns if it has any.
+        """Check the file's suffix, and the column names of a table.
 
         Raises:
-            UsageError: it is not there, or of no known format, or has columns that the flow does not take.
+            UsageError: the file does not exist or cannot be read, has no known format, or has a column that is repeated
+                or no input of the flow.
         """
         self.path = path
         self._spec = spec
@@ -65,7 +69,11 @@ class RowFile:
             self._check_columns()
 
     def survey(self) -> Survey:
-        """Read the file once, for its digest and the number of its rows."""
+        """Read the file once, and return its digest and the number of its rows.
+
+        Raises:
+            UsageError: the file is no valid CSV or Parquet.
+        """
         with self.path.open("rb") as file:
             if self._suffix in _LINES:
                 digest = hashlib.blake2b(digest_size=16)
@@ -74,13 +82,13 @@ class RowFile:
                     digest.update(line)
                     count += not line.isspace()
                 return Survey(count, digest.hexdigest())
-            whole = _digest(file)
+            file_digest = _digest(file)
         if self._suffix == _PARQUET:
-            return Survey(_parquet(self.path).metadata.num_rows, whole)
-        return Survey(max(0, sum(1 for _ in self._records()) - 1), whole)
+            return Survey(_parquet(self.path).metadata.num_rows, file_digest)
+        return Survey(max(0, sum(1 for _ in self._records()) - 1), file_digest)
 
     def __iter__(self) -> Iterator[Row]:
-        """Give the rows in their order; no more of the file is held than is being read."""
+        """Return an iterator over the rows in their order; it holds one row or record batch in memory."""
         if self._suffix in _LINES:
             return self._lines()
         return self._parquet_rows() if self._suffix == _PARQUET else self._csv_rows()
@@ -103,18 +111,20 @@ class RowFile:
         return self._row(number, value)
 
     def _row(self, number: int, values: dict[str, JSON]) -> Row:
-        named = values.get(ID, number)
+        row_id = values.get(ID, number)
         if ID in values and ID not in self._spec.inputs:
             del values[ID]
-        if not isinstance(named, (str, int)) or isinstance(named, bool):
+        if not isinstance(row_id, (str, int)) or isinstance(row_id, bool) or fault_of(row_id):
             return Row(number=number, id=number, wrong=f"row {number}: id must be a text or a whole number")
-        return Row(number=number, id=named, inputs=values)
+        return Row(number=number, id=row_id, inputs=values)
 
     # --- tables
 
     def _check_columns(self) -> None:
         columns = _parquet(self.path).schema_arrow.names if self._suffix == _PARQUET else next(self._records(), [])
         known = {*self._spec.inputs, ID}
+        if wrong := fault_of(columns):
+            raise UsageError(f"{self.path} cannot be read as CSV in UTF-8: {wrong}")
         if len(set(columns)) < len(columns):
             raise UsageError(f"{self.path}: two columns have the same name: {', '.join(columns)}")
         if unknown := [column for column in columns if column not in known]:
@@ -122,10 +132,11 @@ class RowFile:
             raise UsageError(f"{self.path}: the flow has no input {', '.join(unknown)}; it has: {inputs}")
 
     def _records(self) -> Iterator[list[str]]:
-        with self.path.open(encoding="utf-8-sig", newline="") as file:
+        # bytes that are no UTF-8 cost their record only: no input takes what becomes of them
+        with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             try:
                 yield from filter(None, csv.reader(file, delimiter=_CSV[self._suffix], strict=True))
-            except (csv.Error, UnicodeDecodeError) as exc:
+            except csv.Error as exc:
                 raise UsageError(f"{self.path} cannot be read as CSV in UTF-8: {exc}") from exc
 
     def _csv_rows(self) -> Iterator[Row]:
@@ -136,19 +147,19 @@ class RowFile:
                 wrong = f"record {number} has {len(record)} cells, and the table has {len(columns)} columns"
                 yield Row(number=number, id=number, wrong=wrong)
                 continue
-            # An empty cell is a value that is not given: CSV has no other way to say so.
+            # An empty cell is a missing value: CSV cannot express it in another way.
             cells = {column: cell for column, cell in zip(columns, record, strict=True) if cell}
             yield self._row(number, {column: self._cell(column, cell) for column, cell in cells.items()})
 
     def _cell(self, column: str, cell: str) -> JSON:
-        """Read a cell: text where the input may be text, else JSON if it is any."""
-        kinds = self._spec.inputs.get(column, {}).get("type", "string")
-        if "string" in (kinds if isinstance(kinds, list) else [kinds]):
+        """Parse a cell: text if the input may be text, else JSON; text again if it is no JSON."""
+        types = self._spec.inputs.get(column, {}).get("type", "string")
+        if "string" in (types if isinstance(types, list) else [types]):
             return cell
         try:
             return parse_json(cell)
         except ValueError:
-            return cell  # the input's own schema says what is wrong with it
+            return cell  # the check against the input's schema reports it
 
     def _parquet_rows(self) -> Iterator[Row]:
         number = 0

@@ -1,7 +1,7 @@
-"""Where the results of a batch lie: one file of lines, or a folder with a part for every so many rows.
+"""The files that a batch writes its results to: one file of lines, or a folder with shards of a fixed number of rows.
 
-Beside the results lies what they belong to, which is locked while a batch writes; and, while rows are tried anew, their
-new results.
+Next to the results lies a sidecar file: it names the spec and the input that they belong to, and is locked while a
+batch writes. While rows are retried, their new results are in a file of their own.
 """
 
 import os
@@ -15,70 +15,70 @@ SHARD_ROWS: Final = 100_000
 
 
 class Sink(Protocol):
-    """Names the files of a batch's results. ``rows`` is how many a part takes; None: any number."""
+    """The names of the files that hold a batch's results."""
 
     @property
     def path(self) -> Path:
-        """Give what the user calls the results: the file, or the folder."""
+        """Return the path that the user named: the file, or the folder."""
 
     @property
     def rows(self) -> int | None:
-        """Give how many rows a part takes; None: any number."""
+        """Return the maximum number of rows in a shard; None: no limit."""
 
     @property
-    def beside(self) -> Path:
-        """Give the file that says what the results belong to."""
+    def sidecar(self) -> Path:
+        """Return the file that holds the results' fingerprint and is locked while a batch writes."""
 
     @property
     def retried(self) -> Path:
-        """Give the file of results that will take the place of older ones."""
+        """Return the file of new results that will replace older ones."""
 
     @property
-    def aside(self) -> Path:
-        """Give where results are put that are no more wanted."""
+    def backup(self) -> Path:
+        """Return where the results of an earlier batch are moved to when it is restarted."""
 
-    def parts(self) -> list[Path]:
-        """Give the files with results that there are, in their order."""
+    def shards(self) -> list[Path]:
+        """Return the existing files with results, in their order."""
 
-    def part(self, index: int) -> Path:
-        """Name a part, counted from 0."""
+    def shard(self, index: int) -> Path:
+        """Return the path of a shard, counted from 0."""
 
-    def put_aside(self) -> None:
-        """Put the results where they are in nobody's way."""
+    def back_up(self) -> None:
+        """Move the results to ``backup``, which is overwritten."""
 
 
 class OneFile(msgspec.Struct, frozen=True):
-    """Results in one file: ``out.jsonl``, with ``out.jsonl.batch`` and ``out.jsonl.retried`` beside it."""
+    """Results in one file: ``out.jsonl``, with ``out.jsonl.batch`` and ``out.jsonl.retried`` next to it."""
 
     path: Path
     rows: int | None = None
 
     @property
-    def beside(self) -> Path:
-        """See ``Layout.beside``."""
+    def sidecar(self) -> Path:
+        """See ``Sink.sidecar``."""
         return self._named("batch")
 
     @property
     def retried(self) -> Path:
-        """See ``Layout.retried``."""
+        """See ``Sink.retried``."""
         return self._named("retried")
 
     @property
-    def aside(self) -> Path:
-        """See ``Layout.aside``."""
+    def backup(self) -> Path:
+        """See ``Sink.backup``."""
         return self._named("old")
 
-    def parts(self) -> list[Path]:
-        """See ``Layout.parts``."""
+    def shards(self) -> list[Path]:
+        """See ``Sink.shards``."""
         return [self.path] if self.path.exists() else []
 
-    def part(self, index: int) -> Path:
-        """See ``Layout.part``."""
+    def shard(self, index: int) -> Path:
+        """See ``Sink.shard``."""
         return self.path
 
-    def put_aside(self) -> None:
-        """See ``Layout.put_aside``."""
-        os.replace(self.path, self.aside)
+    def back_up(self) -> None:
+        """See ``Sink.back_up``."""
+        os.replace(self.path, self.backup)
 
     def _named(self, suffix: str) -> Path:
         return self.path.with_name(f"{self.path.name}.{suffix}")
@@ -91,40 +91,40 @@ class Folder(msgspec.Struct, frozen=True):
     rows: int | None = SHARD_ROWS
 
     @property
-    def beside(self) -> Path:
-        """See ``Layout.beside``."""
+    def sidecar(self) -> Path:
+        """See ``Sink.sidecar``."""
         return self.path / "batch"
 
     @property
     def retried(self) -> Path:
-        """See ``Layout.retried``."""
+        """See ``Sink.retried``."""
         return self.path / "retried"
 
     @property
-    def aside(self) -> Path:
-        """See ``Layout.aside``."""
+    def backup(self) -> Path:
+        """See ``Sink.backup``."""
         return self.path / "old"
 
-    def parts(self) -> list[Path]:
-        """See ``Layout.parts``."""
+    def shards(self) -> list[Path]:
+        """See ``Sink.shards``."""
         return sorted(self.path.glob("part-*.jsonl"))
 
-    def part(self, index: int) -> Path:
-        """See ``Layout.part``."""
+    def shard(self, index: int) -> Path:
+        """See ``Sink.shard``."""
         return self.path / f"part-{index:05}.jsonl"
 
-    def merged(self, kind: str) -> Path:
-        """Name the file with all results in the rows' order; ``kind`` is its suffix."""
-        return self.path / f"results.{kind}"
+    def merged(self, format: str) -> Path:
+        """Return the path of the file with all results in the order of the rows; ``format`` is its suffix."""
+        return self.path / f"results.{format}"
 
     def drop_merged(self) -> None:
-        """Remove the files that hold all results: some are about to change."""
+        """Remove the merged files, because some results are about to change."""
         for merged in self.path.glob("results.*"):
             merged.unlink()
 
-    def put_aside(self) -> None:
-        """See ``Layout.put_aside``."""
-        shutil.rmtree(self.aside, ignore_errors=True)
-        self.aside.mkdir()
-        for file in (*self.parts(), *self.path.glob("results.*")):
-            os.replace(file, self.aside / file.name)
+    def back_up(self) -> None:
+        """See ``Sink.back_up``."""
+        shutil.rmtree(self.backup, ignore_errors=True)
+        self.backup.mkdir()
+        for file in (*self.shards(), *self.path.glob("results.*")):
+            os.replace(file, self.backup / file.name)

@@ -1,7 +1,7 @@
-"""What changed between two versions of a spec, and what that means for whoever runs it. Pure.
+"""Finds the changes between two versions of a spec, and their impact on the callers of the flow. Pure.
 
-A flow's contract is what it takes (inputs, answers to wait states) and what it gives (its ends and their outputs);
-everything else is how it works inside.
+The contract of a flow consists of its inputs, the answers to its wait states, its end states and their outputs;
+everything else is internal.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,9 +16,10 @@ from flowrun.spec.model import Spec
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a spec, with each of its profiles merged over it.
+    """One version of a spec; ``profiles`` holds the same version with each of its profiles merged in.
 
-    ``written`` holds what stands in the file at each place where the environment's value was put in.
+    ``written`` holds the text in the file, such as ``${MODEL}``, at each path where an environment variable was
+    substituted.
     """
 
     spec: Spec
@@ -27,14 +28,14 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def classify(old: Spec, new: Spec) -> list[Change]:
-    """Give every change of a spec, the gravest first, else in the order of the spec."""
-    return _ordered(compare_flows(old, new))
+    """Return all changes of a spec: breaking ones first, those of one impact in the order of the spec."""
+    return _sorted(compare_flows(old, new))
 
 
 def classify_sides(old: Side, new: Side) -> list[Change]:
-    """Give every change of a spec, of its profiles and of its references to the environment."""
-    changes = list(_side(old, new))
-    known = {(change.path, change.impact) for change in changes}
+    """Return all changes of a spec, of its profiles and of its references to environment variables."""
+    changes = list(_compare_sides(old, new))
+    reported = {(change.path, change.impact) for change in changes}
     for name in {**old.profiles, **new.profiles}:
         path = ("profiles", name)
         if name not in new.profiles:
@@ -42,22 +43,22 @@ def classify_sides(old: Side, new: Side) -> list[Change]:
         elif name not in old.profiles:
             changes.append(Change(impact="compatible", path=path, what="profile added"))
         else:
-            found = _side(old.profiles[name], new.profiles[name])
-            changes += [change.below(path) for change in found if (change.path, change.impact) not in known]
-    return _ordered(changes)
+            found = _compare_sides(old.profiles[name], new.profiles[name])
+            changes += [change.with_prefix(path) for change in found if (change.path, change.impact) not in reported]
+    return _sorted(changes)
 
 
-def _side(old: Side, new: Side) -> Iterator[Change]:
+def _compare_sides(old: Side, new: Side) -> Iterator[Change]:
     changes = list(compare_flows(old.spec, new.spec))
     yield from changes
-    known = {change.path for change in changes}
+    reported = {change.path for change in changes}
     for path in {**old.written, **new.written}:
         before, after = (side.written.get(path, msgspec.UNSET) for side in (old, new))
-        if before != after and path not in known:
+        if before != after and path not in reported:
             yield Change(impact="internal", path=path, what="environment variable changed", old=before, new=after)
 
 
-def _ordered(changes: Iterable[Change]) -> list[Change]:
+def _sorted(changes: Iterable[Change]) -> list[Change]:
     return sorted(changes, key=lambda change: IMPACTS.index(change.impact))
 
 

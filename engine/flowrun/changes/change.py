@@ -8,14 +8,14 @@ from flowrun.errors import Path
 from flowrun.spec.model import JSON
 
 Impact = Literal["breaking", "compatible", "internal"]
-"""breaking: somebody who runs the flow has to change something. compatible: somebody may use something new.
-internal: the flow takes and gives the same, and works differently."""
+"""breaking: callers of the flow have to change something. compatible: callers may use something new.
+internal: inputs, answers and outputs stay the same, and the flow works differently."""
 
 IMPACTS: Final[tuple[Impact, ...]] = get_args(Impact)
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """What changed at ``path``; ``old`` and ``new`` are UNSET where nothing stands."""
+    """A change at ``path``; ``old`` or ``new`` is UNSET where that version has no value."""
 
     impact: Impact
     path: Path
@@ -23,10 +23,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     old: JSON = msgspec.UNSET
     new: JSON = msgspec.UNSET
 
-    def below(self, path: Path) -> "Change":
-        """Give the same change further down in a document."""
+    def with_prefix(self, path: Path) -> "Change":
+        """Return the same change with ``path`` put before its path."""
         return msgspec.structs.replace(self, path=(*path, *self.path))
 
-    def inside(self) -> "Change":
-        """Give the same change as one that nobody outside can notice."""
+    def as_internal(self) -> "Change":
+        """Return the same change with the impact ``internal``."""
         return msgspec.structs.replace(self, impact="internal")

@@ -1,4 +1,7 @@
-"""Two versions of a flow, part by part. What the table below does not name is internal."""
+"""Compares two versions of a flow property by property. A change outside the contract is internal.
+
+The contract consists of the inputs, the end and wait states, and the properties in the table ``_CONTRACT``.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,11 +18,11 @@ from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN, EndState, Spec, State,
 
 
 def compare_flows(old: Spec, new: Spec) -> Iterator[Change]:
-    """Give every change of a flow in the order of its parts."""
+    """Yield all changes of a flow, in the order of its properties."""
     for name in ("name", "description"):
         yield from _differences(getattr(old, name), getattr(new, name), (name,))
     yield from _inputs(old, new)
-    before, after = _plain(old), _plain(new)
+    before, after = _as_written(old), _as_written(new)
     for part in ("model", "models", "sampling", "tools", "messages", "threads", "vars", "start"):
         yield from _differences(before.get(part), after.get(part), (part,))
     yield from _states(old, new, before["states"], after["states"])
@@ -27,20 +30,20 @@ def compare_flows(old: Spec, new: Spec) -> Iterator[Change]:
     yield from _differences(before["limits"], after["limits"], ("limits",))
 
 
-def _plain(spec: Spec) -> dict[str, Any]:
-    """Give a spec as its author writes it: with ``model``, ``messages`` and ``next``."""
-    plain: dict[str, Any] = msgspec.to_builtins(spec, enc_hook=float)
-    plain["model"] = plain["models"].pop(DEFAULT_MODEL, None)
-    plain["messages"] = plain["threads"].pop(MAIN, None)
-    for state in plain["states"].values():
+def _as_written(spec: Spec) -> dict[str, Any]:
+    """Return a spec as JSON in the form of a spec file: with ``model``, ``messages`` and ``next``."""
+    written: dict[str, Any] = msgspec.to_builtins(spec, enc_hook=float)
+    written["model"] = written["models"].pop(DEFAULT_MODEL, None)
+    written["messages"] = written["threads"].pop(MAIN, None)
+    for state in written["states"].values():
         routes = state.get("routes", [])
         if len(routes) == 1 and routes[0]["when"] is None:
             del state["routes"]
             state["next"] = routes[0]["to"]
-    return plain
+    return written
 
 
-# --- what a flow takes --------------------------------------------------------------------------------------------
+# --- inputs -------------------------------------------------------------------------------------------------------
 
 
 def _inputs(old: Spec, new: Spec) -> Iterator[Change]:
@@ -91,9 +94,9 @@ def _states(old: Spec, new: Spec, before: Mapping[str, Any], after: Mapping[str,
             yield _removed_state(path, was)
         elif was is not None and now is not None:
             if type(was) is type(now):
-                yield from _state(path, _type(was), before[name], after[name])
+                yield from _compare_state(path, _type(was), before[name], after[name])
             else:
-                yield _other_type(path, was, now)
+                yield _changed_type(path, was, now)
 
 
 def _added_state(path: Path, state: State) -> Change:
@@ -111,13 +114,13 @@ def _removed_state(path: Path, state: State) -> Change:
     return Change(impact="internal", path=path, what=f"{_type(state)} state removed")
 
 
-def _other_type(path: Path, was: State, now: State) -> Change:
-    outside = isinstance(was, EndState | WaitState) or isinstance(now, WaitState)
-    impact: Impact = "breaking" if outside else "compatible" if isinstance(now, EndState) else "internal"
+def _changed_type(path: Path, was: State, now: State) -> Change:
+    in_contract = isinstance(was, EndState | WaitState) or isinstance(now, WaitState)
+    impact: Impact = "breaking" if in_contract else "compatible" if isinstance(now, EndState) else "internal"
     return Change(impact=impact, path=(*path, "type"), what="type changed", old=_type(was), new=_type(now))
 
 
-def _state(path: Path, kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+def _compare_state(path: Path, kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
     for field in {**before, **after}:
         compare = _CONTRACT.get((kind, field), _differences)
         yield from compare(before.get(field), after.get(field), (*path, field))
@@ -133,7 +136,7 @@ _CONTRACT: Final[Mapping[tuple[str, str], Callable[[Any, Any, Path], Iterator[Ch
     ("end", "output"): compare_outputs,
     ("wait", "schema"): compare_schemas,
 }
-"""The properties of states that are part of a flow's contract, and how each is compared."""
+"""The comparison of each state property that is part of a flow's contract, by (type, property)."""
 
 
 def _type(state: State) -> str:
@@ -142,11 +145,11 @@ def _type(state: State) -> str:
     return tag
 
 
-# --- everything else ----------------------------------------------------------------------------------------------
+# --- internal parts -----------------------------------------------------------------------------------------------
 
 
 def _flows(old: Spec, new: Spec) -> Iterator[Change]:
-    """Compare the local flows: only this file can run them, so whatever changes in them is internal."""
+    """Compare the local flows: only this file can run them, so all of their changes are internal."""
     for name in {**old.flows, **new.flows}:
         path = ("flows", name)
         if name not in new.flows:
@@ -156,11 +159,11 @@ def _flows(old: Spec, new: Spec) -> Iterator[Change]:
         else:
             for change in compare_flows(old.flows[name], new.flows[name]):
                 if change.path != ("name",):
-                    yield change.below(path).inside()
+                    yield change.with_prefix(path).as_internal()
 
 
 def _differences(old: JSON, new: JSON, path: Path) -> Iterator[Change]:
-    """Give the innermost differences of two JSON values, all internal. None stands for what is not there."""
+    """Yield the innermost differences of two JSON values, all internal. None stands for a missing value."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in {**old, **new}:
             yield from _differences(old.get(key), new.get(key), (*path, key))
@@ -178,7 +181,7 @@ def _differences(old: JSON, new: JSON, path: Path) -> Iterator[Change]:
 
 
 def _list_differences(old: Sequence[JSON], new: Sequence[JSON], path: Path) -> Iterator[Change]:
-    """Tell what came in, what went and what changed in a list, rather than that all behind the first change moved."""
+    """Yield the items added, removed or changed in a list; an insertion does not change all items after it."""
     before, after = ([json.dumps(item, sort_keys=True) for item in items] for items in (old, new))
     for _, start, end, other_start, other_end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         pairs = min(end - start, other_end - other_start)
@@ -191,5 +194,5 @@ def _list_differences(old: Sequence[JSON], new: Sequence[JSON], path: Path) -> I
 
 
 def _same(old: JSON, new: JSON) -> bool:
-    """Tell whether two values are equal to JSON, to which 0 and 0.0 are the same, and 0 and false are not."""
+    """Return whether two JSON values are equal: 0 equals 0.0, but not false."""
     return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)

@@ -1,4 +1,4 @@
-"""The files of a commit, asked of the git command. Nothing is checked out and nothing is changed."""
+"""Reads the files of a commit through the git command. Nothing is checked out or changed."""
 
 import os
 import shutil
@@ -11,38 +11,56 @@ from flowrun.errors import UsageError
 
 
 class Repository(msgspec.Struct, frozen=True):
-    """A git repository, by its topmost folder. Names of files are relative to it, with slashes, as git has them."""
+    """A git repository with the root folder ``top``. File names are relative to it, with slashes, as in git."""
 
     top: Path
 
     @classmethod
     def around(cls, path: Path) -> "Repository":
-        """Find the repository in which a path lies, which need not exist."""
+        """Find the repository that contains a path; the path itself need not exist.
+
+        Raises:
+            UsageError: the path is not in a repository, or git is not installed.
+        """
         folder = path.absolute()
         while not folder.is_dir():
             folder = folder.parent
-        top = _git(folder, "rev-parse", "--show-toplevel", otherwise=f"{path} is not in a git repository")
+        top = _git(folder, "rev-parse", "--show-toplevel", message=f"{path} is not in a git repository")
         return cls(Path(os.fsdecode(top).rstrip("\n")))
 
     def commit(self, name: str) -> str:
-        """Give the id of the commit that a branch, a tag or an expression such as ``HEAD~1`` names."""
+        """Return the id of the commit that a branch, a tag or an expression such as ``HEAD~1`` names.
+
+        Raises:
+            UsageError: there is no such commit.
+        """
         arguments = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-        return _git(self.top, *arguments, otherwise=f"{name!r} names no commit of {self.top}").decode().strip()
+        return _git(self.top, *arguments, message=f"{name!r} names no commit of {self.top}").decode().strip()
 
     def yaml_files(self, commit: str, path: Path) -> list[str]:
-        """Give the YAML files of a commit at a path or below it, without hidden ones."""
-        at = self.path_of(path)
-        only = ("--", at) if at else ()
-        listed = _git(self.top, "ls-tree", "-r", "-z", "--name-only", "--full-tree", commit, *only)
+        """Return the names of the YAML files of a commit at a path or below it, without hidden ones."""
+        base = self.path_of(path)
+        pathspec = ("--", base) if base else ()
+        listed = _git(self.top, "ls-tree", "-r", "-z", "--name-only", "--full-tree", commit, *pathspec)
         names = [os.fsdecode(name) for name in listed.split(b"\0") if name]
-        return [name for name in names if name == at or (name.endswith((".yaml", ".yml")) and not _hidden(name, at))]
+        return [
+            name for name in names if name == base or (name.endswith((".yaml", ".yml")) and not _hidden(name, base))
+        ]
 
     def show(self, commit: str, name: str) -> bytes:
-        """Give a file's content in a commit."""
+        """Return the content of a file in a commit.
+
+        Raises:
+            UsageError: the commit has no such file.
+        """
         return _git(self.top, "show", "--end-of-options", f"{commit}:{name}")
 
     def path_of(self, path: Path) -> str:
-        """Give the name that git has for a path; the topmost folder's is empty."""
+        """Return the name of a path in git; the name of the root folder is empty.
+
+        Raises:
+            UsageError: the path is not in this repository.
+        """
         absolute = path.absolute()
         resolved = absolute.parent.resolve() / absolute.name if absolute.name not in ("", "..") else absolute.resolve()
         if not resolved.is_relative_to(self.top):
@@ -51,7 +69,7 @@ class Repository(msgspec.Struct, frozen=True):
         return "" if name == "." else name
 
     def shown(self, name: str) -> str:
-        """Give a file's path as people at the current folder would write it."""
+        """Return a file's path relative to the current folder."""
         return os.path.relpath(self.top / name)
 
 
@@ -60,12 +78,12 @@ def _hidden(name: str, folder: str) -> bool:
     return any(part.startswith(".") for part in below.split("/"))
 
 
-def _git(folder: Path, *arguments: str, otherwise: str = "") -> bytes:
+def _git(folder: Path, *arguments: str, message: str = "") -> bytes:
     program = shutil.which("git")
     if program is None:
         raise UsageError("--git needs the git command, which is not installed")
-    done = subprocess.run([program, "-C", str(folder), *arguments], capture_output=True, check=False)
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()
-        raise UsageError(otherwise or f"git {arguments[0]} failed: {said}")
-    return done.stdout
+    completed = subprocess.run([program, "-C", str(folder), *arguments], capture_output=True, check=False)
+    if completed.returncode != 0:
+        stderr = completed.stderr.decode(errors="replace").strip()
+        raise UsageError(message or f"git {arguments[0]} failed: {stderr}")
+    return completed.stdout

@@ -1,4 +1,4 @@
-"""What an end gives, before and after. Outputs are templates, so their shape is known and their values are not."""
+"""Compares the outputs of end states. An output is a template: its shape is known, its values are not."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ _TYPES: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
 
 
 def compare_outputs(old: Template, new: Template, path: Path) -> Iterator[Change]:
-    """Give the changes of an end's output: a key that is gone breaks whoever reads it."""
+    """Yield the changes of an end state's output; a removed key is breaking."""
     was, now = _shape(old), _shape(new)
     if was == now == "object":
         yield from _members(old, new, path)
@@ -42,17 +42,17 @@ def compare_outputs(old: Template, new: Template, path: Path) -> Iterator[Change
 
 def _members(old: Mapping[str | int, Template], new: Mapping[str | int, Template], path: Path) -> Iterator[Change]:
     for key in {**old, **new}:
-        at = (*path, key)
+        member_path = (*path, key)
         if key not in new:
-            yield Change(impact="breaking", path=at, what="output removed", old=old[key])
+            yield Change(impact="breaking", path=member_path, what="output removed", old=old[key])
         elif key not in old:
-            yield Change(impact="compatible", path=at, what="output added", new=new[key])
+            yield Change(impact="compatible", path=member_path, what="output added", new=new[key])
         else:
-            yield from compare_outputs(old[key], new[key], at)
+            yield from compare_outputs(old[key], new[key], member_path)
 
 
 def _shape(output: JSON) -> str:
-    """Give what an output is known to be; ``value`` is what an expression gives, which may be anything."""
+    """Return the known type of an output; ``value`` stands for an expression, whose value may have any type."""
     if output is None or output is msgspec.UNSET:
         return "nothing"
     if isinstance(output, str) and _ONE_EXPRESSION.fullmatch(output):

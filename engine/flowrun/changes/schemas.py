@@ -1,7 +1,7 @@
-"""Two JSON Schemas (2020-12) of something that a flow takes: does the new one still take all that the old one took?
+"""Compares two JSON Schemas (2020-12) of a flow's input or answer: does the new one accept all values of the old one?
 
-Each keyword is compared by itself. One that cannot be compared counts as narrower when it changes: better to ask for a
-version too many than to break somebody.
+Each keyword is compared by itself. A change of a keyword that cannot be compared counts as narrower: a needless major
+version is better than a broken caller.
 """
 
 import json
@@ -17,7 +17,7 @@ from flowrun.spec.model import JSON
 Schema = Mapping[str, JSON] | bool
 
 _TYPES: Final = frozenset({"string", "integer", "number", "boolean", "object", "array", "null"})
-_NOTES: Final = ("default", "title", "description", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
+_ANNOTATIONS: Final = ("default", "title", "description", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
 _LOWER: Final = ("minLength", "minItems", "minProperties", "minContains")
 _UPPER: Final = ("maxLength", "maxItems", "maxProperties", "maxContains")
 _SAME_OR_NARROWER: Final = ("pattern", "format", "uniqueItems", "contentEncoding", "contentMediaType")
@@ -26,18 +26,18 @@ _LISTS: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
 _COMPARED_ELSEWHERE: Final = ("type", "enum", "const", "required", "properties", "multipleOf", "$defs")
 _RANGES: Final = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 _KNOWN: Final = frozenset(
-    (*_NOTES, *_LOWER, *_UPPER, *_SAME_OR_NARROWER, *_NESTED, *_LISTS, *_COMPARED_ELSEWHERE, *_RANGES)
+    (*_ANNOTATIONS, *_LOWER, *_UPPER, *_SAME_OR_NARROWER, *_NESTED, *_LISTS, *_COMPARED_ELSEWHERE, *_RANGES)
 )
 
 
 def compare_schemas(old: Schema, new: Schema, path: Path) -> Iterator[Change]:
-    """Give the changes of a schema: narrower is breaking, wider is compatible, notes are internal."""
+    """Yield the changes of a schema: narrower is breaking, wider is compatible, an annotation is internal."""
     if old != new or json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):
         yield from _Comparison(old, new).compare(old, new, path)
 
 
 class _Comparison:
-    """One comparison; the two whole schemas are kept for their ``$ref``."""
+    """A comparison of two schemas; their roots are stored to resolve ``$ref``."""
 
     def __init__(self, old: Schema, new: Schema) -> None:
         self._old = old
@@ -49,10 +49,10 @@ class _Comparison:
             if old is not new:
                 yield _change("breaking" if new is False else "compatible", path, "changed", old, new)
             return
-        if self._told_of(old, new):
+        if self._seen_before(old, new):
             return
-        before, after = _resolved(old, self._old), _resolved(new, self._new)
-        for compare in (_types, _values, _ranges, _bounds, _marks, _multiple, _notes, _others):
+        before, after = _resolve(old, self._old), _resolve(new, self._new)
+        for compare in (_types, _values, _ranges, _bounds, _flags, _multiple, _annotations, _others):
             yield from compare(before, after, path)
         yield from self._objects(before, after, path)
         for keyword in _NESTED:
@@ -61,8 +61,8 @@ class _Comparison:
         for keyword in _LISTS:
             yield from self._list(before.get(keyword), after.get(keyword), (*path, keyword))
 
-    def _told_of(self, old: Schema, new: Schema) -> bool:
-        """Tell whether this pair was compared already; only through ``$ref`` can one contain itself."""
+    def _seen_before(self, old: Schema, new: Schema) -> bool:
+        """Return whether this pair was compared before; a schema can contain itself through ``$ref`` only."""
         references = [schema.get("$ref") if isinstance(schema, Mapping) else None for schema in (old, new)]
         if references == [None, None]:
             return False
@@ -72,18 +72,18 @@ class _Comparison:
         return known
 
     def _objects(self, old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
-        required, demanded = set(old.get("required", ())), set(new.get("required", ()))
-        for name in sorted(demanded - required):
+        required, now_required = set(old.get("required", ())), set(new.get("required", ()))
+        for name in sorted(now_required - required):
             yield _change("breaking", (*path, "required"), f"{name!r} is required now")
-        for name in sorted(required - demanded):
+        for name in sorted(required - now_required):
             yield _change("compatible", (*path, "required"), f"{name!r} may be left out now")
-        known, kept = old.get("properties", {}), new.get("properties", {})
-        for name in {**known, **kept}:
+        known, now_known = old.get("properties", {}), new.get("properties", {})
+        for name in {**known, **now_known}:
             at = (*path, "properties", name)
-            if name in known and name in kept:
-                yield from self.compare(known[name], kept[name], at)
-            elif name in kept:
-                yield _change("compatible", at, "property added", new=kept[name])
+            if name in known and name in now_known:
+                yield from self.compare(known[name], now_known[name], at)
+            elif name in now_known:
+                yield _change("compatible", at, "property added", new=now_known[name])
             else:
                 impact: Impact = "breaking" if new.get("additionalProperties") is False else "compatible"
                 yield _change(impact, at, "property removed", known[name])
@@ -98,7 +98,7 @@ class _Comparison:
 
 
 def _impact_of_list(keyword: str, old: Sequence[Schema] | None, new: Sequence[Schema] | None) -> Impact:
-    """Tell whether a list of schemas that grew or shrank takes all that it took."""
+    """Return the impact of a list of schemas that grew or shrank: compatible if all old values are still accepted."""
     if new is None:
         return "compatible"
     if old is None:
@@ -108,20 +108,20 @@ def _impact_of_list(keyword: str, old: Sequence[Schema] | None, new: Sequence[Sc
     return "compatible" if wider else "breaking"
 
 
-def _resolved(schema: Schema, root: Schema) -> Mapping[str, Any]:
-    """Put what a ``$ref`` into the same schema leads to in its place; one that leads elsewhere is left as it is."""
+def _resolve(schema: Schema, root: Schema) -> Mapping[str, Any]:
+    """Resolve a ``$ref`` into the same schema; a reference to another document is left as it is."""
     seen: set[str] = set()
     current: Mapping[str, Any] = {} if isinstance(schema, bool) else schema
     while isinstance(reference := current.get("$ref"), str) and reference not in seen:
         seen.add(reference)
-        target = _at(root, reference)
+        target = _follow(root, reference)
         if target is None:
             return current
         current = {**target, **{key: value for key, value in current.items() if key != "$ref"}}
     return current
 
 
-def _at(root: JSON, reference: str) -> Mapping[str, Any] | None:
+def _follow(root: JSON, reference: str) -> Mapping[str, Any] | None:
     if reference != "#" and not reference.startswith("#/"):
         return None
     for part in reference.split("/")[1:]:
@@ -144,7 +144,7 @@ def _types(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterat
 
 
 def _allowed_types(schema: Mapping[str, Any]) -> frozenset[str]:
-    """Give the JSON types that a schema takes; to JSON Schema every integer is a number too."""
+    """Return the JSON types that a schema accepts; in JSON Schema every integer is also a number."""
     written = schema.get("type", _TYPES)
     allowed = {written} if isinstance(written, str) else set(written)
     if "number" in allowed:
@@ -216,7 +216,7 @@ def _bounds(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Itera
                 yield _change("breaking" if narrower else "compatible", (*path, keyword), what, *shown)
 
 
-def _marks(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
+def _flags(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
     for keyword in _SAME_OR_NARROWER:
         was, now = old.get(keyword) or None, new.get(keyword) or None
         if was != now:
@@ -233,15 +233,15 @@ def _multiple(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Ite
         yield _change(impact, (*path, "multipleOf"), "multipleOf changed", _or_unset(was), _or_unset(now))
 
 
-def _notes(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
-    for keyword in _NOTES:
+def _annotations(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
+    for keyword in _ANNOTATIONS:
         if old.get(keyword) != new.get(keyword):
             shown = (_or_unset(schema.get(keyword)) for schema in (old, new))
             yield _change("internal", (*path, keyword), f"{keyword} changed", *shown)
 
 
 def _others(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
-    """Compare the keywords that nothing else compares: whatever changes in them may refuse what was taken."""
+    """Compare all other keywords: a change of one may refuse values that were accepted before."""
     for keyword in {**old, **new}:
         if keyword in _KNOWN or keyword in ("$schema", "$id", "$anchor"):
             continue

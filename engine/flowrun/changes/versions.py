@@ -1,4 +1,4 @@
-"""Version numbers (SemVer 2.0.0) against what changed: was the right part of the number raised?"""
+"""Compares version numbers (SemVer 2.0.0, semver.org) with the changes: was the right part of the number raised?"""
 
 import re
 from collections.abc import Iterable
@@ -14,7 +14,10 @@ _VERSION: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:-([0-9A-Za-z.-]+))?(?:\+.*)
 
 
 class VersionVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a version number says what changed. ``needed`` is the lowest one that would, if this one does not."""
+    """The result of comparing a version number with the changes.
+
+    ``needed`` is the lowest sufficient version. ``impact`` is the greatest impact of a change, None without changes.
+    """
 
     old: str
     new: str
@@ -24,11 +27,11 @@ class VersionVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sentence(self) -> str:
-        """Say it to people."""
+        """The verdict as an English sentence."""
         if self.impact is None:
-            told = "nothing changed"
+            text = "nothing changed"
             return (
-                told if self.raised_enough else f"{told}, but {self.old} -> {self.new} goes back: it needs {self.old}"
+                text if self.raised_enough else f"{text}, but {self.old} -> {self.new} goes back: it needs {self.old}"
             )
         article = {"breaking": "a breaking", "compatible": "a compatible", "internal": "an internal"}[self.impact]
         if self.raised_enough:
@@ -40,27 +43,31 @@ class VersionVerdict(msgspec.Struct, frozen=True, kw_only=True):
 class _Version(NamedTuple):
     core: Core
     stage: tuple[str, ...]
-    """The parts of a pre-release; a version without any is the release itself."""
+    """The identifiers of a pre-release, such as ``rc`` and ``1``; empty for a release."""
 
 
 def judge_version(old: str, new: str, changes: Iterable[Change]) -> VersionVerdict:
-    """Tell whether ``new`` is high enough after ``old`` for the changes."""
+    """Return whether ``new`` is high enough after ``old`` for the changes.
+
+    Raises:
+        ValueError: a version is not valid in SemVer.
+    """
     impacts = {change.impact for change in changes}
     impact = next((impact for impact in IMPACTS if impact in impacts), None)
-    before, after = _read(old), _read(new)
-    least = before.core if impact is None else _next(before, impact)
+    before, after = _parse(old), _parse(new)
+    minimum = before.core if impact is None else _next_release(before, impact)
     order = _precedence(after) >= _precedence(before) if impact is None else _precedence(after) > _precedence(before)
     return VersionVerdict(
         old=old,
         new=new,
         impact=impact,
-        raised_enough=order and after.core >= least,
-        needed=old if impact is None else ".".join(map(str, least)),
+        raised_enough=order and after.core >= minimum,
+        needed=old if impact is None else ".".join(map(str, minimum)),
     )
 
 
-def _next(version: _Version, impact: Impact) -> Core:
-    """Give the lowest release that may follow. What is not released yet (``-rc.1``) may change in any way."""
+def _next_release(version: _Version, impact: Impact) -> Core:
+    """Return the lowest version that may follow. A pre-release (``-rc.1``) may change in any way before its release."""
     major, minor, patch = version.core
     if version.stage:
         return version.core
@@ -71,7 +78,7 @@ def _next(version: _Version, impact: Impact) -> Core:
     return (major, minor, patch + 1)
 
 
-def _read(text: str) -> _Version:
+def _parse(text: str) -> _Version:
     match = _VERSION.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no version as SemVer has it")
@@ -80,6 +87,9 @@ def _read(text: str) -> _Version:
 
 
 def _precedence(version: _Version) -> tuple[Core, bool, tuple[tuple[bool, int, str], ...]]:
-    """Give what versions are ordered by (SemVer, 11): numbers before words, fewer parts first, releases last."""
+    """Return the sort key of a version (SemVer 2.0.0, item 11).
+
+    Numeric identifiers come before alphanumeric ones, fewer identifiers first, the release after its pre-releases.
+    """
     parts = tuple((not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in version.stage)
     return version.core, not version.stage, parts

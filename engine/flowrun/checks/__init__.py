@@ -1,6 +1,6 @@
-"""Static checks of a spec that the schema admits. They never raise, never stop at the first, never evaluate its text.
+"""Static checks of a spec that matches the schema. They never raise, report all issues and evaluate no template.
 
-One module a family of checks; each is a generator of issues over a ``Subject``.
+Each module holds a family of checks; each check is a generator of issues over a ``Subject``.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ _CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
 
 
 def check_spec(subject: Subject) -> list[Issue]:
-    """Give every issue of a spec, sorted by place."""
+    """Return all issues of a spec, sorted by position."""
     issues = [issue for check in _CHECKS for issue in check(subject)]
     return sorted(set(issues), key=lambda issue: (issue.place, issue.code, issue.message))
 

@@ -1,8 +1,8 @@
-"""The states as a graph, and what a run has set by the time that it enters each of them.
+"""The graph of a spec's states, and a data-flow analysis: which slots are set when a run enters a state.
 
-A forward data flow over the graph, to its fixed point. What must be set at a merge is what every way there has set;
-who may have given the last reply is who may have on any way. A way out of a failed state (``catch``) has the error and
-nothing of what the state would have set.
+The analysis runs forward over the graph to its fixed point. Where paths merge, a slot is set if it is set on all of
+them, and a chat state may have given the last reply if it may have on one of them. A ``catch`` edge sets the error and
+none of the failed state's slots.
 """
 
 from collections import deque
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     import networkx
 
 Slot = tuple[str, ...]
-"""What may be set or not: ``("reply",)``, ``("vars", "draft")``, ``("outputs", "ask")``."""
+"""A name that a run sets, with its member: ``("reply",)``, ``("vars", "draft")``, ``("outputs", "ask")``."""
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What holds where a state is entered: the slots surely set, and the chat states that may have replied last."""
+    """The facts when a run enters a state: the slots that are set, and the chat states that may have replied last."""
 
     set: frozenset[Slot]
-    speakers: frozenset[str]
+    reply_states: frozenset[str]
 
 
 class StateGraph(msgspec.Struct, frozen=True):
-    """The graph of a spec. ``facts`` has the states that can be reached."""
+    """The graph of a spec, without edges to unknown states. ``facts`` contains only the reachable states."""
 
     spec: Spec
     outgoing: Mapping[str, list[Edge]]
@@ -37,15 +37,15 @@ class StateGraph(msgspec.Struct, frozen=True):
     facts: Mapping[str, Facts]
 
     def path_without(self, slot: Slot, state: str) -> list[Edge]:
-        """Give the shortest way from the start to a state on which a slot is not set."""
+        """Return the shortest path from the start to a state on which no edge sets a slot; [] if there is none."""
         before: dict[str, Edge | None] = {self.spec.start: None}
-        waiting = deque([self.spec.start])
-        while waiting and state not in before:
-            here = waiting.popleft()
+        queue = deque([self.spec.start])
+        while queue and state not in before:
+            here = queue.popleft()
             for edge in self.outgoing[here]:
-                if edge.target not in before and slot not in gains(self.spec, edge):
+                if edge.target not in before and slot not in slots_set_by(self.spec, edge):
                     before[edge.target] = edge
-                    waiting.append(edge.target)
+                    queue.append(edge.target)
         path: list[Edge] = []
         at = before.get(state)
         while at is not None:
@@ -55,93 +55,99 @@ class StateGraph(msgspec.Struct, frozen=True):
 
 
 def build_state_graph(spec: Spec) -> StateGraph:
-    """Analyse a spec; ways that lead nowhere are left out."""
+    """Build the graph of a spec and analyse it."""
     outgoing: dict[str, list[Edge]] = {name: [] for name in spec.states}
     incoming: dict[str, list[Edge]] = {name: [] for name in spec.states}
     for edge in edges(spec):
         if edge.target in spec.states:
             outgoing[edge.source].append(edge)
             incoming[edge.target].append(edge)
-    return StateGraph(spec, outgoing, incoming, _flow(spec, outgoing))
+    return StateGraph(spec, outgoing, incoming, _analyse(spec, outgoing))
 
 
-def _flow(spec: Spec, outgoing: Mapping[str, list[Edge]]) -> dict[str, Facts]:
+def _analyse(spec: Spec, outgoing: Mapping[str, list[Edge]]) -> dict[str, Facts]:
     if spec.start not in spec.states:
         return {}
     facts = {spec.start: Facts(frozenset(("vars", name) for name in spec.vars), frozenset())}
-    waiting = deque([spec.start])
-    while waiting:
-        here = waiting.popleft()
+    queue = deque([spec.start])
+    while queue:
+        here = queue.popleft()
         entered = facts[here]
         for edge in outgoing[here]:
-            spoken = edge.kind == "route" and isinstance(spec.states[here], ChatState)
-            arriving = Facts(entered.set | gains(spec, edge), frozenset({here}) if spoken else entered.speakers)
+            replies = edge.kind == "route" and isinstance(spec.states[here], ChatState)
+            arriving = Facts(
+                entered.set | slots_set_by(spec, edge), frozenset({here}) if replies else entered.reply_states
+            )
             known = facts.get(edge.target)
-            merged = arriving if known is None else Facts(known.set & arriving.set, known.speakers | arriving.speakers)
+            merged = (
+                arriving
+                if known is None
+                else Facts(known.set & arriving.set, known.reply_states | arriving.reply_states)
+            )
             if merged != known:
                 facts[edge.target] = merged
-                waiting.append(edge.target)
+                queue.append(edge.target)
     return facts
 
 
-def gains(spec: Spec, edge: Edge) -> frozenset[Slot]:
-    """Give what taking a way out of a state sets."""
+def slots_set_by(spec: Spec, edge: Edge) -> frozenset[Slot]:
+    """Return the slots that a move along an edge sets."""
     if edge.kind == "catch":
         return frozenset({("error",)})
     state = spec.states[edge.source]
     assert not isinstance(state, EndState)
-    return own_gains(edge.source, state) | {("vars", name) for name in state.set}
+    return result_slots(edge.source, state) | {("vars", name) for name in state.set}
 
 
-def own_gains(name: str, state: Working) -> frozenset[Slot]:
-    """Give what a state sets before its ``set``."""
-    own: set[Slot] = {("outputs", name)}
+def result_slots(name: str, state: Working) -> frozenset[Slot]:
+    """Return the slots that a state's own result sets, before its ``set`` is evaluated."""
+    slots: set[Slot] = {("outputs", name)}
     if isinstance(state, ChatState):
-        own.add(("reply",))
+        slots.add(("reply",))
     elif isinstance(state, ToolsState):
-        own.add(("results",))
-    return frozenset(own)
+        slots.add(("results",))
+    return frozenset(slots)
 
 
-def reached(outgoing: Mapping[str, list[Edge]], starts: Iterable[str]) -> set[str]:
-    """Give the states that some way leads to from those given, and these themselves."""
+def reachable_from(outgoing: Mapping[str, list[Edge]], starts: Iterable[str]) -> set[str]:
+    """Return ``starts`` and all states that a path from one of them leads to."""
     import networkx
 
     graph = _graph(outgoing)
     return {name for start in starts for name in (start, *networkx.descendants(graph, start))}
 
 
-def reaching(incoming: Mapping[str, list[Edge]], ends: Iterable[str]) -> set[str]:
-    """Give the states from which some way leads to those given, and these themselves."""
+def leading_to(incoming: Mapping[str, list[Edge]], ends: Iterable[str]) -> set[str]:
+    """Return ``ends`` and all states from which a path leads to one of them."""
     import networkx
 
     graph = _graph(incoming)
     return {name for end in ends for name in (end, *networkx.ancestors(graph, end))}
 
 
-def cycles(inner: Mapping[str, list[Edge]]) -> list[set[str]]:
-    """Give the strongly connected parts that hold a cycle."""
+def cycles(outgoing: Mapping[str, list[Edge]]) -> list[set[str]]:
+    """Return the strongly connected components that contain a cycle."""
     import networkx
 
-    graph = _graph(inner)
+    graph = _graph(outgoing)
     return [
-        part
-        for part in networkx.strongly_connected_components(graph)
-        if len(part) > 1 or any(graph.has_edge(name, name) for name in part)
+        component
+        for component in networkx.strongly_connected_components(graph)
+        if len(component) > 1 or any(graph.has_edge(name, name) for name in component)
     ]
 
 
-def _graph(ways: Mapping[str, list[Edge]]) -> "networkx.DiGraph[str]":
+def _graph(edges_of: Mapping[str, list[Edge]]) -> "networkx.DiGraph[str]":
     import networkx
 
     graph: networkx.DiGraph[str] = networkx.DiGraph()
-    graph.add_nodes_from(ways)
-    graph.add_edges_from((edge.source, edge.target) for edges in ways.values() for edge in edges)
+    graph.add_nodes_from(edges_of)
+    graph.add_edges_from((edge.source, edge.target) for edges in edges_of.values() for edge in edges)
     return graph
 
 
-def spell(path: list[Edge]) -> Iterator[str]:
-    """Give the names along a way; one after a failure is marked."""
+def names_on_path(path: list[Edge]) -> Iterator[str]:
+    """Yield the names of the states on a path. A state that a ``catch`` leads to is marked."""
     if path:
         yield path[0].source
     for edge in path:

@@ -1,4 +1,4 @@
-"""FR708: a sub-flow is given the inputs that it needs, those that it has, and none of the wrong type."""
+"""FR708: the arguments of a sub-flow include all required inputs, no unknown ones, and none of a wrong type."""
 
 from collections.abc import Iterator, Mapping
 
@@ -11,7 +11,7 @@ from flowrun.templates import has_template
 
 
 def check_flows(subject: Subject) -> Iterator[Issue]:
-    """Compare what states give to their sub-flows with what these declare."""
+    """Compare the arguments that states pass to sub-flows with the inputs that the sub-flows declare."""
     for name, state in subject.spec.states.items():
         path: Path = ("states", name)
         match state:
@@ -26,18 +26,18 @@ def check_flows(subject: Subject) -> Iterator[Issue]:
                     yield from _inputs(subject, (*path, "branches", branch), part.flow, part.arguments)
 
 
-def _inputs(subject: Subject, path: Path, reference: str, given: Mapping[str, Template]) -> Iterator[Issue]:
+def _inputs(subject: Subject, path: Path, reference: str, arguments: Mapping[str, Template]) -> Iterator[Issue]:
     flow = subject.flows.get(reference)
     if flow is None:
         return
     where = (*path, "with") if subject.has((*path, "with")) else path
     for name, schema in flow.inputs.items():
-        if name not in given and "default" not in schema:
+        if name not in arguments and "default" not in schema:
             remedy = f"add '{name}' to with, or give the input a default"
             yield subject.issue(
                 "FR708", where, f"the sub-flow {reference!r} needs the input {name!r}", remedy, key=True
             )
-    for name, value in given.items():
+    for name, value in arguments.items():
         at = (*path, "with", name)
         if name not in flow.inputs:
             remedy = suggest(name, flow.inputs, f"inputs of {reference}")
@@ -59,4 +59,4 @@ def _mismatch(flow: Spec, name: str, value: Template) -> str | None:
     try:
         return compile_schema(flow.inputs[name])(value)
     except Exception:
-        return None  # the schema itself is wrong, and another check says so
+        return None  # the schema itself is wrong; check_schemas reports it

@@ -1,6 +1,6 @@
-"""FR507: a JSON Schema that replies are forced into uses only what a decoder's grammar can enforce.
+"""FR507: a JSON Schema that constrains decoding uses only keywords that a decoder's grammar can enforce.
 
-The rules are those of vLLM's own test for xgrammar (``has_xgrammar_unsupported_json_features``), each with its name.
+Source: the function ``has_xgrammar_unsupported_json_features`` in vLLM.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ FORMATS: Final = frozenset(
         *("relative-json-pointer", "time", "uri", "uri-reference", "uri-template", "uuid"),
     }
 )
-"""The formats of texts that xgrammar can enforce."""
+"""The values of ``format`` that xgrammar can enforce."""
 
 _REMEDY: Final = (
     "leave it out of the schema and check the value in a route or a function; vLLM may refuse it, or decode slower"
@@ -24,7 +24,7 @@ _REMEDY: Final = (
 
 
 def check_grammar(subject: Subject) -> Iterator[Issue]:
-    """Find what no grammar enforces, in the schemas of replies and of calls that are forced."""
+    """Find keywords that no grammar enforces, in the schemas of replies and of forced or strict tool calls."""
     spec = subject.spec
     for name, state in spec.states.items():
         if (
@@ -40,7 +40,7 @@ def check_grammar(subject: Subject) -> Iterator[Issue]:
 
 
 def _forced(spec: Spec) -> set[str]:
-    """Give the tools of which some chat state forces a call."""
+    """Return the tools that some chat state forces the model to call."""
     forced: set[str] = set()
     for state in spec.states.values():
         if isinstance(state, ChatState) and state.tool_choice == "required":
@@ -57,7 +57,7 @@ def _schema(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterato
 
 
 def unenforced(schema: JSON, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Give what a schema has that xgrammar cannot enforce, each with its path."""
+    """Yield each keyword of a schema that xgrammar cannot enforce: its path and its description."""
     if not isinstance(schema, Mapping):
         return
     for key, what in _features(schema):
@@ -71,7 +71,7 @@ def unenforced(schema: JSON, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 def _features(schema: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:
-    """Give the keys of one schema, not of those inside, that cannot be enforced."""
+    """Yield the keywords of one schema, without its subschemas, that cannot be enforced, with their descriptions."""
     declared = schema.get("type")
     kinds = {kind for kind in (declared if isinstance(declared, list) else [declared]) if isinstance(kind, str)}
     if kinds & {"integer", "number"} and "multipleOf" in schema:
@@ -100,11 +100,11 @@ def _object_features(schema: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:
     if names is not None:
         if isinstance(names, Mapping) and _bounded_pattern(names):
             yield "propertyNames", "'propertyNames' with a pattern or format and a length"
-        beside = [key for key in ("patternProperties", "properties") if key in schema]
+        conflicting = [key for key in ("patternProperties", "properties") if key in schema]
         if schema.get("unevaluatedProperties", True) is not True:
-            beside.append("unevaluatedProperties")
-        if beside:
-            yield "propertyNames", f"'propertyNames' beside {' and '.join(map(repr, beside))}"
+            conflicting.append("unevaluatedProperties")
+        if conflicting:
+            yield "propertyNames", f"'propertyNames' beside {' and '.join(map(repr, conflicting))}"
     if isinstance(patterns, Mapping):
         if "properties" in schema:
             yield "patternProperties", "'patternProperties' beside 'properties'"

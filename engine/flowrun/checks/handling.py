@@ -1,4 +1,4 @@
-"""FR306: where tools are offered, some state handles the calls of the reply."""
+"""FR306: if a chat state offers tools, some state handles the tool calls of its reply."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from flowrun.spec.model import ChatState
 
 
 def check_calls(subject: Subject) -> Iterator[Issue]:
-    """Find chat states whose replies may hold calls that no state handles."""
+    """Find chat states whose reply may contain tool calls that no state handles."""
     spec = subject.spec
     handling = find_call_handling(spec)
     for name, state in spec.states.items():

@@ -1,12 +1,12 @@
-"""FR304: a loop ends by what happens in it, not by ``limits.max_steps``.
+"""FR304: a loop can end before ``limits.max_steps``.
 
-A loop that asks a model is bounded by ``limits.max_rounds``, one that waits for a person by the person. Any other must
-have a way out whose condition reads something that the loop itself changes.
+A loop that asks a model is bounded by ``limits.max_rounds``; a loop that waits for a person is bounded by the person.
+Any other loop needs a route out of it whose condition reads something that the loop changes.
 """
 
 from collections.abc import Iterator, Mapping
 
-from flowrun.checks.dataflow import Slot, cycles, gains
+from flowrun.checks.dataflow import Slot, cycles, slots_set_by
 from flowrun.checks.subject import Subject
 from flowrun.core.graph import Edge
 from flowrun.core.texts import Text, texts_of
@@ -15,23 +15,23 @@ from flowrun.spec.model import ChatState, FlowState, MapState, ParallelState, Sp
 
 
 def check_loops(subject: Subject) -> Iterator[Issue]:
-    """Find loops that nothing bounds but the number of steps."""
-    spec, ways = subject.spec, subject.ways
-    quiet = {name for name, state in spec.states.items() if name in ways.facts and not _asks(subject, state)}
-    inner = {name: [edge for edge in ways.outgoing[name] if edge.target in quiet] for name in quiet}
+    """Find loops that only the number of steps bounds."""
+    spec, graph = subject.spec, subject.state_graph
+    silent = {name for name, state in spec.states.items() if name in graph.facts and not _asks(subject, state)}
+    inner = {name: [edge for edge in graph.outgoing[name] if edge.target in silent] for name in silent}
     conditions = [text for text in texts_of(spec) if text.moment == "left"]
     for loop in cycles(inner):
-        leaving = [edge for name in loop for edge in ways.outgoing[name] if edge.target not in loop]
-        if leaving and not _ends_by_itself(spec, loop, ways.outgoing, leaving, conditions):
+        leaving = [edge for name in loop for edge in graph.outgoing[name] if edge.target not in loop]
+        if leaving and not _ends_by_itself(spec, loop, graph.outgoing, leaving, conditions):
             first = next(name for name in spec.states if name in loop)
-            way = " > ".join([*_around(inner, loop, first), first])
-            message = f"nothing that happens in the loop {way} decides when it ends, but limits.max_steps"
+            cycle = " > ".join([*_shortest_cycle(inner, loop, first), first])
+            message = f"nothing that happens in the loop {cycle} decides when it ends, but limits.max_steps"
             remedy = "leave it by a route whose condition reads what the loop sets, such as a counter in vars"
             yield subject.issue("FR304", ("states", first), message, remedy, key=True, severity="warning")
 
 
 def _asks(subject: Subject, state: State) -> bool:
-    """Tell whether a state asks a model or a person, by itself or in a sub-flow; one that is not known may."""
+    """Return whether a state asks a model or a person, directly or in a sub-flow; True for an unknown sub-flow."""
     match state:
         case ChatState() | WaitState():
             return True
@@ -54,10 +54,16 @@ def _flow_asks(flow: Spec | None) -> bool:
 def _ends_by_itself(
     spec: Spec, loop: set[str], outgoing: Mapping[str, list[Edge]], leaving: list[Edge], conditions: list[Text]
 ) -> bool:
+    """Return whether the condition of a route out of a loop reads something that the loop changes.
+
+    Args:
+        leaving: the edges out of the loop.
+        conditions: the conditions of all routes of the spec.
+    """
     changed: set[Slot] = {("run",)}
     for name in loop:
         for edge in outgoing[name]:
-            changed |= gains(spec, edge) if edge.target in loop or edge.kind == "route" else set()
+            changed |= slots_set_by(spec, edge) if edge.target in loop or edge.kind == "route" else set()
     deciding = {edge.source for edge in leaving if edge.kind == "route"}
     return any(_reads_any(text, changed) for text in conditions if text.state in deciding)
 
@@ -66,19 +72,19 @@ def _reads_any(text: Text, changed: set[Slot]) -> bool:
     return any(path[:1] in changed or path[:2] in changed or len(path) == 1 for path in text.reads_if_valid().paths)
 
 
-def _around(inner: Mapping[str, list[Edge]], loop: set[str], first: str) -> list[str]:
-    """Give the states of a shortest way around a loop, from its first one."""
+def _shortest_cycle(inner: Mapping[str, list[Edge]], loop: set[str], first: str) -> list[str]:
+    """Return the states of a shortest cycle in a loop, from the state ``first``."""
     before: dict[str, str] = {}
-    waiting = [first]
-    while waiting:
-        here = waiting.pop(0)
+    queue = [first]
+    while queue:
+        here = queue.pop(0)
         for edge in inner[here]:
             if edge.target == first:
-                way = [here]
-                while way[-1] != first:
-                    way.append(before[way[-1]])
-                return way[::-1]
+                cycle = [here]
+                while cycle[-1] != first:
+                    cycle.append(before[cycle[-1]])
+                return cycle[::-1]
             if edge.target in loop and edge.target not in before:
                 before[edge.target] = here
-                waiting.append(edge.target)
+                queue.append(edge.target)
     return [first]

@@ -1,6 +1,6 @@
-"""FR6xx: settings of models go by vLLM's names and stay in its ranges, checked without vLLM.
+"""FR6xx: the settings of models have names and ranges that vLLM accepts. The checks do not import vLLM.
 
-A server may take more than vLLM knows, so for it a name that is not known is only doubtful.
+A server may accept more parameters than vLLM, so an unknown name is only a warning for models of other backends.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -19,10 +19,10 @@ OWN_PLACES: Final = {
     "revision": "model.revision",
     "reasoning_parser": "model.reasoning_parser",
 }
-"""Engine arguments that have a place of their own in a spec."""
+"""Engine arguments that have a key of their own in a spec."""
 
 FIXED: Final = frozenset({"n", "detokenize", "output_kind", "stream_interval", "skip_clone"})
-"""Sampling parameters that flowrun sets itself: a reply is one whole text."""
+"""Sampling parameters that flowrun sets itself: a reply is one full text."""
 
 OPENAI_ONLY: Final = frozenset(
     {
@@ -40,18 +40,18 @@ OPENAI_ONLY: Final = frozenset(
         *("temperature", "top_logprobs", "top_p", "user", "verbosity", "web_search_options"),
     }
 )
-"""Parameters of OpenAI's chat API."""
+"""Parameters of OpenAI's chat API (``/v1/chat/completions``)."""
 
 
 class Range(NamedTuple):
-    """The values that a parameter may have; ``above`` is a bound that itself is not one of them."""
+    """The range of a parameter. ``least`` and ``most`` are inclusive bounds, ``above`` is an exclusive lower bound."""
 
     least: float | None = None
     most: float | None = None
     above: float | None = None
 
     def admits(self, value: float) -> bool:
-        """Tell whether a value is in the range."""
+        """Return whether a value is in the range."""
         return (
             (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
@@ -76,11 +76,11 @@ RANGES: Final[Mapping[str, Range]] = {
     "logprobs": Range(least=-1),
     "prompt_logprobs": Range(least=-1),
 }
-"""What vLLM's ``SamplingParams`` verifies."""
+"""The ranges that vLLM's ``SamplingParams`` verifies."""
 
 
 def check_models(subject: Subject) -> Iterator[Issue]:
-    """Find settings that the models' backends do not take."""
+    """Find settings that the backends of the models do not accept."""
     spec = subject.spec
     for name, model in spec.models.items():
         if not subject.has(("models", name)):
@@ -117,7 +117,7 @@ def _engine(subject: Subject, path: Path, arguments: Mapping[str, JSON]) -> Iter
             remedy = f"write it as {OWN_PLACES[name]}"
             yield subject.issue("FR603", (*path, name), f"{name!r} has a place of its own", remedy, key=True)
         elif name not in ENGINE:
-            remedy = _meant(name, ENGINE, "engine arguments")
+            remedy = _name_remedy(name, ENGINE, "engine arguments")
             yield subject.issue("FR603", (*path, name), f"vLLM has no engine argument {name!r}", remedy, key=True)
 
 
@@ -127,38 +127,38 @@ def _parser(subject: Subject, path: Path, name: str | None, known: frozenset[str
         yield subject.issue("FR604", path, f"vLLM has no {kind} {name!r}", suggest(name, known, f"{kind}s"))
 
 
-def _sampling(subject: Subject, path: Path, given: Mapping[str, JSON], models: list[Model]) -> Iterator[Issue]:
-    """Check sampling parameters against all models that take them; only vLLM is known well enough to be sure."""
+def _sampling(subject: Subject, path: Path, parameters: Mapping[str, JSON], models: list[Model]) -> Iterator[Issue]:
+    """Check sampling parameters. An unknown name is an error if one of ``models`` runs on vLLM, else a warning."""
     strict = any(model.backend == "vllm" for model in models)
     known = SAMPLING.keys() if strict else SAMPLING.keys() | OPENAI_ONLY
-    nowhere = "" if strict else ", nor has OpenAI's chat API"
-    for name, value in given.items():
+    nor_openai = "" if strict else ", nor has OpenAI's chat API"
+    for name, value in parameters.items():
         at = (*path, name)
         if name in FIXED and (strict or (name == "n" and value not in (None, 1))):
             remedy = "leave it out: a reply is one whole text"
             yield subject.issue("FR602", at, f"flowrun sets the sampling parameter {name!r} itself", remedy, key=True)
         elif name not in known:
-            message = f"vLLM has no sampling parameter {name!r}{nowhere}"
-            remedy = _meant(name, known, "sampling parameters")
+            message = f"vLLM has no sampling parameter {name!r}{nor_openai}"
+            remedy = _name_remedy(name, known, "sampling parameters")
             yield subject.issue("FR601", at, message, remedy, key=True, severity="error" if strict else "warning")
-        elif strict and not (isinstance(value, str) and "${" in value) and (wrong := _wrong(name, value)):
-            message = f"the sampling parameter {name!r} must be {wrong}, and is {show(value)}"
+        elif strict and not (isinstance(value, str) and "${" in value) and (expected := _violated(name, value)):
+            message = f"the sampling parameter {name!r} must be {expected}, and is {show(value)}"
             yield subject.issue("FR602", at, message, "change the value, or leave it out for vLLM's default")
 
 
-def _wrong(name: str, value: JSON) -> str:
-    """Say what a parameter must be, if its value is something else; null is the same as leaving it out."""
-    kinds, kind = SAMPLING[name], JSON_TYPES[type(value)]
-    if kind == "null":
+def _violated(name: str, value: JSON) -> str:
+    """Return the type or range that a parameter's value violates, or "". Null is valid: it means the default."""
+    types, json_type = SAMPLING[name], JSON_TYPES[type(value)]
+    if json_type == "null":
         return ""
-    if (kind == "number" and value.is_integer()) or (kind == "integer" and "number" in kinds):
-        kind = "integer" if "integer" in kinds else "number"
-    if kind not in kinds:
-        return "of type " + listed([known for known in kinds if known != "null"], "or", quote="")
+    if (json_type == "number" and value.is_integer()) or (json_type == "integer" and "number" in types):
+        json_type = "integer" if "integer" in types else "number"
+    if json_type not in types:
+        return "of type " + listed([known for known in types if known != "null"], "or", quote="")
     in_range = name not in RANGES or not isinstance(value, (int, float)) or RANGES[name].admits(value)
     return "" if in_range else str(RANGES[name])
 
 
-def _meant(name: str, known: Collection[str], kind: str) -> str:
-    """Give what was probably meant, without a list of hundreds."""
+def _name_remedy(name: str, known: Collection[str], kind: str) -> str:
+    """Return a remedy with a similar name, but without the list of all names, which are hundreds."""
     return did_you_mean(name, known) or f"see vLLM's own list of its {kind}, or delete it"

@@ -1,20 +1,20 @@
-"""FR301 and FR302: every state can be reached, and from every state an end can be."""
+"""FR301 and FR302: a path leads from the start to every state, and from every state to an end."""
 
 from collections.abc import Iterator
 
-from flowrun.checks.dataflow import reached, reaching
+from flowrun.checks.dataflow import leading_to, reachable_from
 from flowrun.checks.subject import Subject
 from flowrun.errors import Issue
 from flowrun.spec.model import EndState
 
 
 def check_graph(subject: Subject) -> Iterator[Issue]:
-    """Find states that are never entered, and states that no end follows."""
-    spec, ways = subject.spec, subject.ways
+    """Find states that no path enters, and states from which no path leads to an end."""
+    spec, graph = subject.spec, subject.state_graph
     if spec.start not in spec.states:
         return
-    entered = reached(ways.outgoing, [spec.start])
-    ending = reaching(ways.incoming, [name for name, state in spec.states.items() if isinstance(state, EndState)])
+    entered = reachable_from(graph.outgoing, [spec.start])
+    ending = leading_to(graph.incoming, [name for name, state in spec.states.items() if isinstance(state, EndState)])
     for name in spec.states:
         path = ("states", name)
         if name not in entered:

@@ -1,4 +1,4 @@
-"""FR7xx: a name in a spec leads to something that is there."""
+"""FR7xx: every name that a spec refers to exists."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
@@ -12,14 +12,14 @@ from flowrun.spec.suggestions import suggest
 
 
 def check_references(subject: Subject) -> Iterator[Issue]:
-    """Find names of states, tools, threads, models, flows and files that lead nowhere."""
+    """Find names of states, tools, threads, models, flows and files that do not exist."""
     yield from _states(subject)
     yield from _chats(subject)
     yield from _flows(subject)
     yield from _files(subject)
 
 
-def _known(
+def _check_name(
     subject: Subject, code: str, path: Path, kind: str, name: str, known: Mapping[str, object]
 ) -> Iterator[Issue]:
     if name not in known:
@@ -28,9 +28,9 @@ def _known(
 
 def _states(subject: Subject) -> Iterator[Issue]:
     spec = subject.spec
-    yield from _known(subject, "FR701", ("start",), "state", spec.start, spec.states)
+    yield from _check_name(subject, "FR701", ("start",), "state", spec.start, spec.states)
     for edge in edges(spec):
-        yield from _known(subject, "FR701", edge.path, "state", edge.target, spec.states)
+        yield from _check_name(subject, "FR701", edge.path, "state", edge.target, spec.states)
 
 
 def _chats(subject: Subject) -> Iterator[Issue]:
@@ -39,26 +39,26 @@ def _chats(subject: Subject) -> Iterator[Issue]:
     for name, state in spec.states.items():
         path = ("states", name)
         if isinstance(state, ChatState | ToolsState):
-            yield from _known(subject, "FR703", (*path, "thread"), "thread", state.thread, threads)
+            yield from _check_name(subject, "FR703", (*path, "thread"), "thread", state.thread, threads)
         if not isinstance(state, ChatState):
             continue
         yield from _model(subject, (*path, "model"), state.model)
         for index, tool in enumerate(state.tools or ()):
-            yield from _known(subject, "FR702", (*path, "tools", index), "tool", tool, spec.tools)
+            yield from _check_name(subject, "FR702", (*path, "tools", index), "tool", tool, spec.tools)
         if state.tool_choice not in ("auto", "required", "none"):
             offered = spec.tools if state.tools is None else dict.fromkeys(state.tools)
             where = (*path, "tool_choice")
-            yield from _known(subject, "FR702", where, "tool", state.tool_choice, offered)
+            yield from _check_name(subject, "FR702", where, "tool", state.tool_choice, offered)
 
 
 def _model(subject: Subject, path: Path, name: str) -> Iterator[Issue]:
-    """A flow without any model takes those of the flow that runs it."""
+    """Check the name of a model. A flow that declares no model runs with the models of the flow that runs it."""
     if not subject.spec.models:
         message = "the flow has no model of its own, so it runs only as a sub-flow of one that has"
         remedy = "give it a model, if it shall run by itself"
         yield subject.issue("FR704", ("states",), message, remedy, key=True, severity="warning")
     else:
-        yield from _known(subject, "FR704", path, "model", name, subject.spec.models)
+        yield from _check_name(subject, "FR704", path, "model", name, subject.spec.models)
 
 
 def _flows(subject: Subject) -> Iterator[Issue]:
@@ -73,8 +73,8 @@ def _flows(subject: Subject) -> Iterator[Issue]:
 
 
 def _flow(subject: Subject, path: Path, flow: str) -> Iterator[Issue]:
-    if flow.startswith("#"):  # of files, whoever loads them tells
-        yield from _known(subject, "FR705", path, "flow", flow[1:], subject.spec.flows)
+    if flow.startswith("#"):  # load_flows reports missing files
+        yield from _check_name(subject, "FR705", path, "flow", flow[1:], subject.spec.flows)
 
 
 def _files(subject: Subject) -> Iterator[Issue]:

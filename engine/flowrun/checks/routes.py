@@ -1,4 +1,4 @@
-"""FR303 and FR305: every route of a state can match, and one always does. Conditions are compared, never evaluated."""
+"""FR303 and FR305: every route of a state can match, and one always does. Conditions are parsed, never evaluated."""
 
 from collections.abc import Generator, Iterator
 from functools import lru_cache
@@ -21,12 +21,12 @@ _UNMATCHED: Final = frozenset({"route.unmatched", "route.*"})
 
 
 def check_routes(subject: Subject) -> Iterator[Issue]:
-    """Find routes that cannot be taken, and states that may have none to take."""
+    """Find routes that can never match, and states where it is possible that no route matches."""
     for name, state in subject.spec.states.items():
         if isinstance(state, EndState):
             continue
-        always = yield from _dead(subject, ("states", name), state.routes)
-        if not always and not _caught(state) and not _complete(subject, name, state.routes):
+        always = yield from _never_matching(subject, ("states", name), state.routes)
+        if not always and not _catches_unmatched(state) and not _is_exhaustive(subject, name, state.routes):
             index = len(state.routes) - 1
             message = f"it may be that no route of state {name!r} matches: the last one has a condition too"
             remedy = "add a last route without when; a run that matches none fails with route.unmatched"
@@ -34,13 +34,13 @@ def check_routes(subject: Subject) -> Iterator[Issue]:
             yield subject.issue("FR305", path, message, remedy, severity="warning")
 
 
-def _dead(subject: Subject, at: Path, routes: tuple[Route, ...]) -> Generator[Issue, None, bool]:
-    """Find the routes that can never match; give whether one of the others always does."""
+def _never_matching(subject: Subject, at: Path, routes: tuple[Route, ...]) -> Generator[Issue, None, bool]:
+    """Yield an issue for each route that can never match; return whether one of the others always matches."""
     seen: dict[int, nodes.Expr] = {}
     always = False
     for index, route in enumerate(routes):
         path = (*at, "routes", index)
-        condition = None if route.when is None else _condition(route.when)
+        condition = None if route.when is None else _parse_condition(route.when)
         constant = True if route.when is None else _constant(condition)
         if always:
             remedy = "put the route without when last" if routes[index - 1].when is None else "delete it"
@@ -50,9 +50,9 @@ def _dead(subject: Subject, at: Path, routes: tuple[Route, ...]) -> Generator[Is
             message = f"this route can never match: {route.when!r} is never true"
             yield subject.issue("FR303", (*path, "when"), message, "delete it, or give it a condition")
         elif constant is None and condition is not None:
-            twin = next((earlier for earlier, other in seen.items() if other == condition), None)
-            if twin is not None:
-                message = f"this route can never match: route {twin + 1} has the same condition"
+            duplicate = next((earlier for earlier, other in seen.items() if other == condition), None)
+            if duplicate is not None:
+                message = f"this route can never match: route {duplicate + 1} has the same condition"
                 yield subject.issue("FR303", (*path, "when"), message, "delete one of them, or change its condition")
             else:
                 seen[index] = condition
@@ -60,33 +60,35 @@ def _dead(subject: Subject, at: Path, routes: tuple[Route, ...]) -> Generator[Is
     return always
 
 
-def _caught(state: Working) -> bool:
+def _catches_unmatched(state: Working) -> bool:
     return any(not catch.errors or _UNMATCHED & set(catch.errors) for catch in state.catch)
 
 
-def _complete(subject: Subject, name: str, routes: tuple[Route, ...]) -> bool:
-    """Tell whether the conditions leave nothing out: one is another's negation, or they name all values there are."""
-    conditions = [condition for route in routes if route.when is not None and (condition := _condition(route.when))]
+def _is_exhaustive(subject: Subject, name: str, routes: tuple[Route, ...]) -> bool:
+    """Return whether the conditions cover all cases: one negates another, or they name all values of an enum."""
+    conditions = [
+        condition for route in routes if route.when is not None and (condition := _parse_condition(route.when))
+    ]
     if len(conditions) < len(routes):
-        return True  # one of them is no expression, and another check says so
-    if any(_opposite(one) == other for one in conditions for other in conditions):
+        return True  # one of them is not an expression; check_templates reports it
+    if any(_negation(one) == other for one in conditions for other in conditions):
         return True
-    named: dict[Keys, list[Any]] = {}
+    compared: dict[Keys, list[Any]] = {}
     for condition in conditions:
-        if (pair := _equation(condition)) is not None:
-            named.setdefault(pair[0], []).append(pair[1])
+        if (equation := _equation(condition)) is not None:
+            compared.setdefault(equation[0], []).append(equation[1])
     text = Text(path=("states", name), text="", state=name, moment="left")
-    shapes = shapes_at(subject, text) if named else {}
-    return any(_all_values(shapes.get(str(path[0])), path, values) for path, values in named.items())
+    shapes = shapes_at(subject, text) if compared else {}
+    return any(_are_all_values(shapes.get(str(path[0])), path, values) for path, values in compared.items())
 
 
-def _all_values(shape: Any, path: Keys, values: list[Any]) -> bool:
+def _are_all_values(shape: Any, path: Keys, values: list[Any]) -> bool:
     schema = None if shape is None else schema_at(shape, path)
     allowed = None if schema is None else schema.get("enum")
     return isinstance(allowed, list) and all(value in values for value in allowed)
 
 
-def _opposite(condition: "nodes.Expr") -> "nodes.Expr | None":
+def _negation(condition: "nodes.Expr") -> "nodes.Expr | None":
     from jinja2 import nodes
 
     if isinstance(condition, nodes.Not):
@@ -98,7 +100,7 @@ def _opposite(condition: "nodes.Expr") -> "nodes.Expr | None":
 
 
 def _equation(condition: "nodes.Expr") -> tuple[Keys, Any] | None:
-    """Give the path and the constant of ``path == constant``."""
+    """Return the path and the constant of a condition ``path == constant``; None for any other condition."""
     from jinja2 import nodes
 
     if isinstance(condition, nodes.Compare) and len(condition.ops) == 1 and condition.ops[0].op == "eq":
@@ -109,7 +111,7 @@ def _equation(condition: "nodes.Expr") -> tuple[Keys, Any] | None:
 
 
 def _constant(condition: "nodes.Expr | None") -> bool | None:
-    """Tell what a condition always is, if that is written in so many words; None if it is not."""
+    """Return the value of a condition made of literals only, such as ``not true``; None for any other condition."""
     from jinja2 import nodes
 
     if isinstance(condition, nodes.Not):
@@ -123,8 +125,8 @@ def _constant(condition: "nodes.Expr | None") -> bool | None:
 
 
 @lru_cache(maxsize=2048)
-def _condition(when: str) -> "nodes.Expr | None":
-    """Parse a condition; None if it is none."""
+def _parse_condition(when: str) -> "nodes.Expr | None":
+    """Return a parsed condition, or None if it is not an expression."""
     try:
         return parse_expression(when)
     except TemplateError:

@@ -1,4 +1,4 @@
-"""FR505: every JSON Schema that a spec holds is a schema itself."""
+"""FR505 and FR506: every JSON Schema in a spec is valid, and the default of an input matches the input's schema."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,13 +17,13 @@ _DIALECTS: Final = frozenset(
         *(f"http://json-schema.org/draft-0{number}/schema" for number in (4, 6, 7)),
     }
 )
-_ELSEWHERE: Final = re.compile(r"Resource ('.*') is not present in a registry.*")
+_UNRESOLVED: Final = re.compile(r"Resource ('.*') is not present in a registry.*")
 _DATA: Final = frozenset({"enum", "const", "default", "examples"})
 """Keywords whose values are data, not schemas."""
 
 
 def check_schemas(subject: Subject) -> Iterator[Issue]:
-    """Find JSON Schemas that no validator takes."""
+    """Find JSON Schemas that the validator rejects, and defaults of inputs that do not match."""
     spec = subject.spec
     for name, schema in spec.inputs.items():
         yield from _schema(subject, ("inputs", name), schema)
@@ -57,13 +57,13 @@ def _schema(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterato
     try:
         compile_schema(plain)
     except ValueError as exc:
-        said = _ELSEWHERE.sub(r"it refers to \1, and nothing is fetched", str(exc).partition("\n")[0])
+        reason = _UNRESOLVED.sub(r"it refers to \1, and nothing is fetched", str(exc).partition("\n")[0])
         remedy = "a reference must lead to a part of this schema, and a pattern must be a regular expression"
-        yield subject.issue("FR505", path, f"no usable JSON Schema: {said}", remedy)
+        yield subject.issue("FR505", path, f"no usable JSON Schema: {reason}", remedy)
 
 
 def _foreign_dialects(schema: JSON, path: Path) -> Iterator[tuple[Path, str]]:
-    """Give the values of ``$schema`` in a schema that are not known; the validator would fetch them."""
+    """Yield the unknown values of ``$schema`` with their paths. The validator would fetch them."""
     if isinstance(schema, list):
         for index, item in enumerate(schema):
             yield from _foreign_dialects(item, (*path, index))
@@ -77,7 +77,7 @@ def _foreign_dialects(schema: JSON, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _explain(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterator[Issue]:
-    """Say what is wrong with a schema: the Python library does that better, and takes long to import."""
+    """Yield the errors of a schema. The Python library is slow to import, but its messages are better."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
@@ -88,14 +88,14 @@ def _explain(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterat
 
 
 def _default(subject: Subject, name: str) -> Iterator[Issue]:
-    """A default is checked as any other value of its input."""
+    """Check the default of an input as any other value of the input."""
     schema = subject.spec.inputs[name]
     if "default" not in schema:
         return
     try:
         wrong = compile_schema(schema)(schema["default"])
     except Exception:
-        return  # the schema itself is wrong, and _schema says so
+        return  # the schema itself is wrong; _schema reports it
     if wrong is not None:
         remedy = "change the default or the schema"
         yield subject.issue("FR506", ("inputs", name, "default"), f"the default does not match: {wrong}", remedy)

@@ -1,6 +1,6 @@
-"""What is known of the values that templates see, as JSON Schemas, and whether a path into one can lead anywhere.
+"""JSON Schemas of the values that templates see, and the search for paths that cannot exist in them.
 
-A path is called wrong only if no value that matches the schema has it; what the schema leaves open may be there.
+A path is reported only if no value that matches the schema has it. A member that the schema leaves open may exist.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,13 +26,15 @@ from flowrun.templates.reads import Keys
 Schema = JSON
 
 _ROOT: Final = "(root)"
-"""Under this key stands a whole schema, to which the references inside of it count."""
+"""The key that holds a full JSON Schema. The references in that schema are resolved in it."""
 
 _ANY: Final[Mapping[str, JSON]] = {}
 _NULL: Final = {"type": "null"}
 _OPEN: Final = frozenset(
     {"allOf", "if", "not", "dependentSchemas", "patternProperties", "$dynamicRef", "enum", "const"}
 )
+"""Keywords of schemas that may have members which ``properties`` does not list."""
+
 _MAX_REFERENCES: Final = 20
 
 
@@ -63,8 +65,12 @@ _RUN: Final = _closed(
 )
 
 
-class Lack(NamedTuple):
-    """A member that is not there: of what path, and what is there instead. ``sure`` False: it is only not declared."""
+class MissingMember(NamedTuple):
+    """A member ``key`` that the value at the path ``owner`` does not have.
+
+    ``kind`` is the JSON type of that value, ``known`` are the members that its schema declares. ``sure`` is False if
+    the schema does not declare the member, but does not forbid it.
+    """
 
     owner: Keys
     key: str | int
@@ -74,11 +80,11 @@ class Lack(NamedTuple):
 
 
 def shapes_at(subject: Subject, text: Text) -> dict[str, Schema]:
-    """Give the schemas of the names that a text sees, where anything is known of them."""
+    """Return the schemas of the names that a text sees, without those of unknown schema, such as ``vars``."""
     spec = subject.spec
     return {
         "inputs": _closed(**{name: {_ROOT: schema} for name, schema in spec.inputs.items()}),
-        "reply": _reply_shape(_speakers(subject, text)),
+        "reply": _reply_shape(_reply_states(subject, text)),
         "results": _RESULTS,
         "error": _ERROR,
         "run": _RUN,
@@ -86,19 +92,19 @@ def shapes_at(subject: Subject, text: Text) -> dict[str, Schema]:
     }
 
 
-def _speakers(subject: Subject, text: Text) -> list[ChatState]:
-    """Give the chat states of which one has given the last reply."""
+def _reply_states(subject: Subject, text: Text) -> list[ChatState]:
+    """Return the chat states that may have given the last reply."""
     spec = subject.spec
     state = spec.states.get(text.state)
     if text.moment in ("set", "left") and isinstance(state, ChatState):
         return [state]
-    facts = subject.ways.facts.get(text.state)
-    names: Iterable[str] = () if facts is None else sorted(facts.speakers)
-    return [speaker for name in names if isinstance(speaker := spec.states[name], ChatState)]
+    facts = subject.state_graph.facts.get(text.state)
+    names: Iterable[str] = () if facts is None else sorted(facts.reply_states)
+    return [chat for name in names if isinstance(chat := spec.states[name], ChatState)]
 
 
-def _reply_shape(speakers: list[ChatState]) -> Schema:
-    parsed = {"anyOf": [_parsed(chat.response_format) for chat in speakers]} if speakers else _ANY
+def _reply_shape(chats: list[ChatState]) -> Schema:
+    parsed = {"anyOf": [_parsed(chat.response_format) for chat in chats]} if chats else _ANY
     return _closed(
         content={"type": ["string", "null"]},
         reasoning={"type": ["string", "null"]},
@@ -136,7 +142,7 @@ def _output(subject: Subject, state: State) -> Schema:
 
 
 def _flow_output(flow: Spec | None) -> Schema:
-    """Give what a flow's ends give; those that fail give nothing."""
+    """Return the schema of a flow's output: that of its end states, except those with status ``failed``."""
     if flow is None:
         return _ANY
     ends = [state for state in flow.states.values() if isinstance(state, EndState) and state.status == "succeeded"]
@@ -152,56 +158,62 @@ def _template_shape(output: JSON) -> Schema:
 # --- following a path ---------------------------------------------------------------------------------------------
 
 
-def find_lack(shape: Schema, path: Keys) -> Lack | None:
-    """Give the first member on a path that cannot be there, or is not declared; ``path[0]`` is the value's name."""
-    return _lack(shape, shape, path, 1)
+def find_missing_member(shape: Schema, path: Keys) -> MissingMember | None:
+    """Return the first member on a path that cannot exist or is not declared; None if there is no such member.
+
+    Args:
+        shape: the schema of the value with the name ``path[0]``.
+    """
+    return _find_missing(shape, shape, path, 1)
 
 
 def schema_at(shape: Schema, path: Keys) -> Mapping[str, Any] | None:
-    """Give the schema of what a path leads to, where it is one single schema."""
+    """Return the schema of the value at a path; None if it is unknown or a union."""
     root = shape
     for key in path[1:]:
-        shape, root = _resolved(shape, root)
+        shape, root = _resolve(shape, root)
         shape = _member(shape, key)
-    shape, _ = _resolved(shape, root)
+    shape, _ = _resolve(shape, root)
     return shape if isinstance(shape, Mapping) else None
 
 
-def _lack(shape: Schema, root: Schema, path: Keys, at: int) -> Lack | None:
+def _find_missing(shape: Schema, root: Schema, path: Keys, at: int) -> MissingMember | None:
     if at == len(path):
         return None
-    shape, root = _resolved(shape, root)
+    shape, root = _resolve(shape, root)
     if not isinstance(shape, Mapping) or _OPEN & shape.keys():
         return None
     for union in ("anyOf", "oneOf"):
         if union in shape:
-            lacks = [_lack(branch, root, path, at) for branch in shape[union]]
-            found = [lack for lack in lacks if lack is not None]
-            return min(found, key=lambda lack: lack.sure) if lacks and len(found) == len(lacks) else None
+            of_branches = [_find_missing(branch, root, path, at) for branch in shape[union]]
+            found = [missing for missing in of_branches if missing is not None]
+            return (
+                min(found, key=lambda missing: missing.sure) if of_branches and len(found) == len(of_branches) else None
+            )
     member = _member(shape, path[at])
     if member is not None:
-        return _lack(member, root, path, at + 1)
-    return _lack_in(shape, path, at)
+        return _find_missing(member, root, path, at + 1)
+    return _missing_in(shape, path, at)
 
 
-def _lack_in(shape: Mapping[str, JSON], path: Keys, at: int) -> Lack | None:
+def _missing_in(shape: Mapping[str, JSON], path: Keys, at: int) -> MissingMember | None:
     key, declared = path[at], shape.get("type")
-    kinds = set(declared) if isinstance(declared, list) else {declared}
-    kinds = kinds - {"null"} or kinds
-    if None in kinds or (isinstance(key, int) and kinds & {"array", "string"}):
+    types = set(declared) if isinstance(declared, list) else {declared}
+    types = types - {"null"} or types
+    if None in types or (isinstance(key, int) and types & {"array", "string"}):
         return None
-    if "object" not in kinds:
-        return Lack(path[:at], key, " or ".join(sorted(map(str, kinds))), (), True)
-    if kinds != {"object"} or not isinstance(key, str):
+    if "object" not in types:
+        return MissingMember(path[:at], key, " or ".join(sorted(map(str, types))), (), True)
+    if types != {"object"} or not isinstance(key, str):
         return None
     properties, others = shape.get("properties", {}), shape.get("additionalProperties")
     if others is False or (others is None and properties):
-        return Lack(path[:at], key, "object", tuple(properties), others is False)
+        return MissingMember(path[:at], key, "object", tuple(properties), others is False)
     return None
 
 
 def _member(shape: Schema, key: str | int) -> Schema:
-    """Give the schema of a member, or None if there is none for it."""
+    """Return the schema of a member, or None if the schema does not declare it."""
     if not isinstance(shape, Mapping):
         return None
     if isinstance(key, int):
@@ -209,8 +221,8 @@ def _member(shape: Schema, key: str | int) -> Schema:
     return shape.get("properties", {}).get(key)
 
 
-def _resolved(shape: Schema, root: Schema) -> tuple[Schema, Schema]:
-    """Follow references; one that leads nowhere gives an open schema."""
+def _resolve(shape: Schema, root: Schema) -> tuple[Schema, Schema]:
+    """Return the schema that references lead to, and its root; an open schema if a reference cannot be resolved."""
     for _ in range(_MAX_REFERENCES):
         if not isinstance(shape, Mapping):
             return shape, root
@@ -219,13 +231,13 @@ def _resolved(shape: Schema, root: Schema) -> tuple[Schema, Schema]:
         elif _ROOT in shape:
             shape = root = shape[_ROOT]
         elif isinstance(reference := shape.get("$ref"), str):
-            shape = _pointed(root, reference)
+            shape = _follow_pointer(root, reference)
         else:
             return shape, root
     return _ANY, root
 
 
-def _pointed(root: Schema, reference: str) -> Schema:
+def _follow_pointer(root: Schema, reference: str) -> Schema:
     if not reference.startswith("#"):
         return _ANY
     node = root

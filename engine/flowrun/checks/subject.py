@@ -1,4 +1,4 @@
-"""What a check looks at, and how it says what it found."""
+"""The input of all checks: a loaded spec, and a method that builds issues about it."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -14,10 +14,10 @@ from flowrun.spec.model import Spec
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """A loaded spec; with ``functions``, the Python functions of its entrypoints, or why one could not be loaded.
+    """A loaded spec to check. A local flow is a subject of its own, with ``base`` as its path in the file.
 
-    ``functions`` is None where nothing may be imported (``--no-import``). ``flows`` are the specs of its sub-flows by
-    the texts that refer to them. A local flow is a subject of its own: ``base`` is its path in the file.
+    ``functions`` maps each entrypoint to its Python function, or to the error of its import; it is None if nothing may
+    be imported (``--no-import``). ``flows`` maps each reference to a sub-flow to the sub-flow's spec.
     """
 
     loaded: Loaded
@@ -27,16 +27,16 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def spec(self) -> Spec:
-        """The spec."""
+        """Return the spec."""
         return self.loaded.spec
 
     @cached_property
-    def ways(self) -> StateGraph:
-        """The states as a graph."""
+    def state_graph(self) -> StateGraph:
+        """Return the graph of the spec's states."""
         return build_state_graph(self.spec)
 
     def has(self, path: Path) -> bool:
-        """Tell whether the file says something at a path; a flow may have it from the one that runs it."""
+        """Return whether the file has a value at a path. It has none for a value that a flow inherits."""
         return written_path(self.loaded.document, (*self.base, *path)) in self.loaded.document.places
 
     def issue(
@@ -49,6 +49,10 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         key: bool = False,
         severity: Literal["error", "warning"] = "error",
     ) -> Issue:
-        """Make an issue at a path of the spec; ``key`` points at the key rather than the value."""
+        """Build an issue at a path of the spec.
+
+        Args:
+            key: point to the key instead of the value.
+        """
         issue = issue_at(self.loaded.document, code, (*self.base, *path), message, remedy, key=key)
         return issue if severity == "error" else msgspec.structs.replace(issue, severity=severity)

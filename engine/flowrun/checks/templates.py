@@ -1,9 +1,9 @@
-"""FR4xx: templates and expressions are Jinja2, and the names in them exist. They are parsed here, never evaluated."""
+"""FR4xx: templates and expressions are valid Jinja2, and the names in them exist. They are parsed, never evaluated."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from flowrun.checks.shapes import Lack, find_lack, shapes_at
+from flowrun.checks.shapes import MissingMember, find_missing_member, shapes_at
 from flowrun.checks.subject import Subject
 from flowrun.core.texts import Text, texts_of
 from flowrun.errors import Issue, dotted
@@ -16,7 +16,7 @@ _NAMES: Final = frozenset({"inputs", "vars", "reply", "results", "outputs", "err
 
 
 def check_templates(subject: Subject) -> Iterator[Issue]:
-    """Find what is no Jinja2, and names that no template of this spec can see."""
+    """Find templates that are not valid Jinja2, and names in them that are not defined."""
     members = _members(subject.spec)
     for text in texts_of(subject.spec):
         if text.kind == "expression" and ("{{" in text.text or "{%" in text.text):
@@ -28,11 +28,13 @@ def check_templates(subject: Subject) -> Iterator[Issue]:
         except TemplateError as exc:
             yield subject.issue("FR401", text.path, str(exc), "see the Jinja2 template language")
             continue
-        yield from _unknown(subject, text, reads, members)
-        yield from _lacking(subject, text, reads, members)
+        yield from _unknown_names(subject, text, reads, members)
+        yield from _missing_members(subject, text, reads, members)
 
 
-def _unknown(subject: Subject, text: Text, reads: Reads, members: Mapping[str, Collection[str]]) -> Iterator[Issue]:
+def _unknown_names(
+    subject: Subject, text: Text, reads: Reads, members: Mapping[str, Collection[str]]
+) -> Iterator[Issue]:
     for name in sorted(reads.roots - _NAMES - text.extra):
         remedy = suggest(name, _NAMES | text.extra, "names")
         if name in subject.spec.inputs:
@@ -45,8 +47,10 @@ def _unknown(subject: Subject, text: Text, reads: Reads, members: Mapping[str, C
             yield subject.issue("FR404", text.path, message, remedy)
 
 
-def _lacking(subject: Subject, text: Text, reads: Reads, members: Mapping[str, Collection[str]]) -> Iterator[Issue]:
-    """Find paths that lead beyond what the schemas of inputs, replies and outputs have."""
+def _missing_members(
+    subject: Subject, text: Text, reads: Reads, members: Mapping[str, Collection[str]]
+) -> Iterator[Issue]:
+    """Find paths to members that the schemas of inputs, replies and outputs do not have."""
     deep = sorted((path for path in _unguarded(reads, text) if len(path) > 2 or path[0] == "results"), key=str)
     if not deep:
         return
@@ -54,12 +58,12 @@ def _lacking(subject: Subject, text: Text, reads: Reads, members: Mapping[str, C
     for path in deep:
         root = str(path[0])
         known = root not in members or path[1] in members[root]
-        if known and root in shapes and (lack := find_lack(shapes[root], path)) is not None:
-            yield _lack_issue(subject, text, lack)
+        if known and root in shapes and (missing := find_missing_member(shapes[root], path)) is not None:
+            yield _missing_member_issue(subject, text, missing)
 
 
 def _unguarded(reads: Reads, text: Text) -> list[Keys]:
-    """Give the paths into names of the language that are not asked of whether they are there."""
+    """Return the paths that a text reads without a test of their existence, except those into its extra names."""
     return [
         path
         for path in reads.paths
@@ -69,25 +73,25 @@ def _unguarded(reads: Reads, text: Text) -> list[Keys]:
     ]
 
 
-def _lack_issue(subject: Subject, text: Text, lack: Lack) -> Issue:
-    owner = dotted(lack.owner)
-    if lack.kind == "object":
-        said = "" if lack.sure else ", as far as its schema says"
-        message = f"{owner} has no member {lack.key!r}{said}"
-        remedy = suggest(str(lack.key), lack.known, f"members of {owner}")
-        if not lack.sure:
+def _missing_member_issue(subject: Subject, text: Text, missing: MissingMember) -> Issue:
+    owner = dotted(missing.owner)
+    if missing.kind == "object":
+        unsure = "" if missing.sure else ", as far as its schema says"
+        message = f"{owner} has no member {missing.key!r}{unsure}"
+        remedy = suggest(str(missing.key), missing.known, f"members of {owner}")
+        if not missing.sure:
             remedy += "; or declare it, or set additionalProperties"
-    elif lack.kind == "null":
-        message = f"{owner} is always null here, so it has no member {lack.key!r}"
+    elif missing.kind == "null":
+        message = f"{owner} is always null here, so it has no member {missing.key!r}"
         remedy = "give the chat state a response_format" if owner.endswith("parsed") else "give it an output"
     else:
-        message = f"{owner} is of type {lack.kind} and has no member {lack.key!r}"
-        remedy = did_you_mean(str(lack.key), lack.known) or "read it whole, or change its schema"
-    return subject.issue("FR404", text.path, message, remedy, severity="error" if lack.sure else "warning")
+        message = f"{owner} is of type {missing.kind} and has no member {missing.key!r}"
+        remedy = did_you_mean(str(missing.key), missing.known) or "read it whole, or change its schema"
+    return subject.issue("FR404", text.path, message, remedy, severity="error" if missing.sure else "warning")
 
 
 def _members(spec: Spec) -> Mapping[str, Collection[str]]:
-    """Give the members that each name can have, whatever path a run takes."""
+    """Return the members that each name can have on any path of a run."""
     set_somewhere = {name for state in spec.states.values() if not isinstance(state, EndState) for name in state.set}
     return {
         "inputs": set(spec.inputs),

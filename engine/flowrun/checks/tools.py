@@ -1,4 +1,4 @@
-"""FR5xx: entrypoints lead to Python functions, and a tool's declared parameters are those that its function takes."""
+"""FR501 and FR503: entrypoints lead to Python functions, and a tool's declared parameters match its function's."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from flowrun.spec.model import CallState
 
 
 def check_tools(subject: Subject) -> Iterator[Issue]:
-    """Find entrypoints that lead nowhere, and tools that their function would refuse. Needs the functions imported."""
+    """Find entrypoints without a function, and tools whose parameters do not match. Needs the imported functions."""
     if subject.functions is None:
         return
     for name, tool in subject.spec.tools.items():

@@ -1,7 +1,7 @@
-"""The command line's entry: finds the verb, and holds the one catch-all of the program.
+"""The entry point of the command line: finds the verb, and contains the only catch-all of the program.
 
-Nothing but click is imported here, so that ``flowrun --help`` costs what click costs. A verb is one module of this
-package with a ``command``; the table below names them all.
+Only click is imported here, so that ``flowrun --help`` is fast. A verb is one module of this package with a
+``command``; the table below lists all verbs.
 """
 
 import signal
@@ -40,7 +40,7 @@ EXIT_INTERRUPTED: Final = 130
 
 
 class _Verbs(click.Group):
-    """Imports a verb's module when the verb is used; a first word that is a path means ``run``."""
+    """A group that imports a verb's module when the verb is used; a path as the first word means ``run``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -93,12 +93,13 @@ def app(ctx: click.Context, debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit.
 
-    0 done, 1 the spec or the run failed, 2 wrong usage, 3 a bug, 4 the run waits for people, 130 interrupted.
+    Exit codes: 0 done, 1 the spec or the run failed, 2 wrong usage, 3 a bug, 4 the run waits for human input,
+    130 interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     with suppress(ValueError):  # not in the main thread
-        # What systemd, Slurm and Kubernetes end a program with: it ends as after Ctrl-C, with its closing words.
+        # systemd, Slurm and Kubernetes end a program by SIGTERM: handle it like Ctrl-C, so that the verb can clean up.
         signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
         code = app.main(args=arguments, prog_name="flowrun", standalone_mode=False)
@@ -107,12 +108,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             from flowrun.cli.terminal import echo_traceback
 
             echo_traceback(exc)
-        code = _explain(exc, debug)
+        code = _print_exception(exc, debug)
     sys.exit(code if isinstance(code, int) else EXIT_DONE)
 
 
-def _explain(exc: BaseException, debug: bool) -> int:
-    """Tell the user of an error on stderr, and give the exit code that it means."""
+def _print_exception(exc: BaseException, debug: bool) -> int:
+    """Print an error for the user on stderr, and return its exit code."""
     from flowrun import errors
     from flowrun.cli.terminal import echo, echo_traceback
 
@@ -120,31 +121,31 @@ def _explain(exc: BaseException, debug: bool) -> int:
         case click.exceptions.Exit():
             return exc.exit_code
         case click.ClickException():
-            return _say_usage(exc)
+            return _print_usage_error(exc)
         case errors.SpecError():
             from flowrun.cli.report import render_text
 
             echo(render_text(exc.issues), err=True)
             return EXIT_FAILED
         case errors.UsageError():
-            return _say(exc, EXIT_USAGE)
+            return _print_error(exc, EXIT_USAGE)
         case errors.FlowrunError() if not isinstance(exc, errors.Bug):
-            return _say(exc, EXIT_FAILED)
+            return _print_error(exc, EXIT_FAILED)
         case click.Abort() | KeyboardInterrupt():
-            return _say("interrupted", EXIT_INTERRUPTED)
+            return _print_error("interrupted", EXIT_INTERRUPTED)
         case BrokenPipeError():
-            sys.stderr.close()  # the reader of our output has gone: nobody is left to be told
+            sys.stderr.close()  # the reader of our output has gone: a message would reach nobody
             return EXIT_FAILED
         case SystemExit():
             return exc.code if isinstance(exc.code, int) else EXIT_FAILED
         case _:
             if not debug:
                 echo_traceback(exc)
-            return _say("this is a bug in flowrun; please report it with the traceback above", EXIT_BUG)
+            return _print_error("this is a bug in flowrun; please report it with the traceback above", EXIT_BUG)
 
 
-def _say_usage(exc: click.ClickException) -> int:
-    """Tell of wrong usage, as click does."""
+def _print_usage_error(exc: click.ClickException) -> int:
+    """Print an error of usage in the form that click uses."""
     from flowrun.cli.terminal import echo
 
     if isinstance(exc, click.UsageError) and exc.ctx is not None:
@@ -154,7 +155,7 @@ def _say_usage(exc: click.ClickException) -> int:
     return EXIT_USAGE
 
 
-def _say(message: Any, code: int) -> int:
+def _print_error(message: Any, code: int) -> int:
     from flowrun.cli.terminal import echo
 
     echo(f"flowrun: {message}", err=True)

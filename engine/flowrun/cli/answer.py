@@ -1,4 +1,4 @@
-"""``flowrun answer``: somebody answers a durable run that waits, and it goes on."""
+"""``flowrun answer``: answers a durable run that waits, and resumes it."""
 
 import asyncio
 import os
@@ -29,73 +29,77 @@ from flowrun.spec.model import JSON
 @click.option("--value", metavar="JSON", help="The answer; left out, it is asked for on the terminal.")
 @click.option("--state", help="Which state is answered, if several wait.")
 @click.option("--later", is_flag=True, help="Only keep the answer; `flowrun resume` goes on with the run.")
-@click.option("--json", "whole", is_flag=True, help="Print the whole result as JSON rather than the answer.")
+@click.option("--json", is_flag=True, help="Print the whole result as JSON rather than the answer.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
 @journal_option
 def command(
-    run: str, value: str | None, state: str | None, later: bool, whole: bool, quiet: bool, verbose: bool, journal: Path
+    run: str, value: str | None, state: str | None, later: bool, json: bool, quiet: bool, verbose: bool, journal: Path
 ) -> int:
-    """Answer a run that waits, and go on with it here, unless another process drives it.
+    """Answer a run that waits, and resume it here, unless another process runs it.
 
-    RUN is its id, the beginning of it, or that of the child that waits. Exits as `flowrun run` does.
+    RUN is its id, the beginning of its id, or the id of the child run that waits. Exits as `flowrun run` does.
     """
     history = open_history(journal)
     named, row = history.run(run), history.top_run(run)
-    kept = load_stored_flow(history, row)
-    flow = kept.prepare(os.environ, require_environment=False, imports=False)
+    stored = load_stored_flow(history, row)
+    flow = stored.prepare(os.environ, require_environment=False, imports=False)
     ask = find_wait(find_pending_work(flow.graph, row.id, history.events), named.id, state)
     event = Answered(step=ask.step, value=asyncio.run(_ask(ask)) if value is None else read_value(value, ask))
     with answer_stream() as answers, Console(quiet=quiet, secrets=flow.secrets) as console:
 
-        async def go_on() -> Result:
+        async def answer_and_resume() -> Result:
             settings = BackendSettings(verbose=verbose, progress=console.progress)
-            whole_flow = kept.prepare(os.environ)
-            watching = [console]
+            full_flow = stored.prepare(os.environ)
+            observers = [console]
             async with open_durable_runs(
-                whole_flow, kept, journal, settings=settings, people=terminal_input(), observers=watching
+                full_flow, stored, journal, settings=settings, people=terminal_input(), observers=observers
             ) as runs:
                 await runs.answer(ask.run, event)
                 return await runs.resume(row.id)
 
-        async def leave() -> None:
-            async with SqliteJournal(journal) as kept_in:
-                await kept_in.post(ask.run, event)
+        async def post() -> None:
+            async with SqliteJournal(journal) as opened:
+                await opened.post(ask.run, event)
 
         if later or row.holder is not None:
-            asyncio.run(leave())
-            who = "the process that drives the run" if row.holder is not None else f"`flowrun resume {row.id}`"
-            echo(f"the answer is kept for {who}", err=True)
+            asyncio.run(post())
+            receiver = "the process that drives the run" if row.holder is not None else f"`flowrun resume {row.id}`"
+            echo(f"the answer is kept for {receiver}", err=True)
             return 0
-        warn_of_changes(kept)
+        warn_of_changes(stored)
         with interruptions_explained(row.id, journal):
-            result = asyncio.run(go_on())
-        ways = next_commands(row.id, result, journal)
-        return conclude(result, answers=answers, console=console, whole=whole, ways=ways)
+            result = asyncio.run(answer_and_resume())
+        commands = next_commands(row.id, result, journal)
+        return conclude(result, answers=answers, console=console, whole=json, ways=commands)
 
 
-def find_wait(standing: PendingWork, run: str, state: str | None) -> RequestInput:
-    """Give the one wait that is meant.
+def find_wait(pending: PendingWork, run: str, state: str | None) -> RequestInput:
+    """Return the only wait of a run that an answer can belong to.
+
+    Args:
+        run: the id of the run, or of the child run that waits.
+        state: the state that is answered; None: any.
 
     Raises:
-        UsageError: there is none, or more than one.
+        UsageError: no state waits for this answer, or several do.
     """
-    family = [ask for ask in standing.waits if ask.run == run or ask.run.startswith(f"{run}.")]
+    family = [ask for ask in pending.waits if ask.run == run or ask.run.startswith(f"{run}.")]
     waits = [ask for ask in family if state in (None, ask.state)]
     if len(waits) == 1:
         return waits[0]
     if not waits:
-        what = f"waits in {', '.join(ask.state for ask in family)}" if family else f"is {standing.run.status}"
+        what = f"waits in {', '.join(ask.state for ask in family)}" if family else f"is {pending.run.status}"
         raise UsageError(f"run {run} does not wait for this answer: it {what}")
     several = "; ".join(f"{ask.run} in state {ask.state}: {ask.prompt}" for ask in waits)
     raise UsageError(f"several answers are waited for, name one by its run or by --state: {several}")
 
 
 def read_value(text: str, ask: RequestInput) -> JSON:
-    """Read an answer.
+    """Parse the answer of ``--value`` and check it against the state's schema.
 
     Raises:
-        UsageError: it is no JSON, or not what the state asks for.
+        UsageError: the text is no JSON, or the value does not match the schema.
     """
     try:
         value = parse_json(text)

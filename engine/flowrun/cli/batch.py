@@ -1,4 +1,4 @@
-"""``flowrun batch``: a run for each row of a file, all on the same models, each at its own pace."""
+"""``flowrun batch``: runs a flow for each row of a file, with all runs on the same models."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ MAX_TOOLS: Final = 256
 
 
 class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of the verb, by their names."""
+    """The options of the verb; each field has the name of its option."""
 
     spec: Path
     rows: Path
@@ -106,40 +106,44 @@ class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--project-dir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Where entrypoints start."
 )
-def command(**given: Any) -> int:
+def command(**values: Any) -> int:
     """Run a flow once for each row of ROWS (.jsonl, .csv, .parquet), and write a result line each.
 
-    A row holds the run's inputs, and an id if it likes. Interrupted, the same command goes on where it was: rows that
+    A row holds the run's inputs, and optionally an id. After an interruption, run the same command again: rows that
     are finished are not run again. With --ray, one engine runs on each replica, and the results are parts in a folder,
     merged at the end. Exits with 0 if every row of the file succeeded.
     """
-    options = BatchOptions(**given)
+    options = BatchOptions(**values)
     with answer_stream() as answers:
         check_options(options)
-        rays = read_ray_options(options)
-        batch = _open(options, rays)
+        ray_options = read_ray_options(options)
+        batch = _open(options, ray_options)
         with BatchView(quiet=options.quiet, secrets=batch.flow.secrets) as view:
             job = batch.job(options, view)
-            _run(job, batch, options, rays)
+            _run(job, batch, options, ray_options)
             outcomes = count_outcomes(batch.results.sink)
-            missing = max(0, batch.survey.count - outcomes.total() - sum(job.session.open.values()))
-            view.conclude(outcomes, skipped=batch.skipped, missing=missing, totals=job.session)
-            for status, count in job.session.open.items():
+            missing = max(0, batch.survey.count - outcomes.total() - sum(job.totals.open.values()))
+            view.conclude(outcomes, skipped=batch.skipped, missing=missing, totals=job.totals)
+            for status, count in job.totals.open.items():
                 view.explain_open(status, count, batch.results.batch)
-            if rays is not None and not missing:
-                merge(job, rays)
+            if ray_options is not None and not missing:
+                merge(job, ray_options)
         if options.json:
-            figures = {"skipped": batch.skipped, **job.session.figures()}
+            figures = {"skipped": batch.skipped, **job.totals.figures()}
             write_json(answers, json.dumps({"rows": batch.survey.count, "outcomes": dict(outcomes), **figures}))
-    if job.session.interrupted:
+    if job.totals.interrupted:
         raise KeyboardInterrupt
-    if job.session.stopped is not None:
-        raise BatchStopped(job.session.stopped)
+    if job.totals.stopped is not None:
+        raise BatchStopped(job.totals.stopped)
     return 0 if outcomes["succeeded"] == batch.survey.count else 1
 
 
 def check_options(options: BatchOptions) -> None:
-    """Raise a UsageError for options that do not go together."""
+    """Check that no options exclude each other.
+
+    Raises:
+        UsageError: some do.
+    """
     if options.restart and (options.continue_ or options.retry_failed):
         raise UsageError("--restart runs every row anew: it goes with neither --continue nor --retry-failed")
     if options.durable and options.ray is not None:
@@ -147,29 +151,34 @@ def check_options(options: BatchOptions) -> None:
 
 
 def read_ray_options(options: BatchOptions) -> RayOptions | None:
-    """Return the options that belong to Ray; None if the batch does not run on it.
+    """Return the options of Ray; None if the batch does not run on Ray.
 
     Raises:
-        UsageError: they do not go together, or a package is missing.
+        UsageError: options exclude each other or need ``--ray``, ``-o`` does not fit, or a package is missing.
     """
     output = options.output
     if options.ray is None:
         given = {"--replicas": options.replicas, "--shard-rows": options.shard_rows, "--format": options.format}
-        if alone := [option for option, value in given.items() if value is not None]:
-            raise UsageError(f"{', '.join(alone)}: only with --ray")
+        if refused := [option for option, value in given.items() if value is not None]:
+            raise UsageError(f"{', '.join(refused)}: only with --ray")
         if output.is_dir():
             raise UsageError(f"-o {output}: is a folder; only a batch with --ray writes into one")
         return None
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output}: is a file; a batch with --ray writes into a folder")
-    form = options.format or "jsonl"
-    check_format(form)
+    format = options.format or "jsonl"
+    check_format(format)
     folder = Folder(output, options.shard_rows or SHARD_ROWS)
-    return RayOptions(address=options.ray, replicas=options.replicas, folder=folder, format=form)
+    return RayOptions(address=options.ray, replicas=options.replicas, folder=folder, format=format)
 
 
 class _OpenBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch whose flow is prepared and whose results are open. ``total`` rows are to be run, ``skipped`` are not."""
+    """A batch with a prepared flow and open results.
+
+    Attributes:
+        total: the number of rows to run.
+        skipped: the number of rows that are not run, because they have a result.
+    """
 
     flow: Flow
     stored: StoredFlow
@@ -180,10 +189,10 @@ class _OpenBatch(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int
 
     def job(self, options: BatchOptions, view: BatchView) -> BatchJob:
-        """Return what is to be run."""
+        """Return the job that runs the batch."""
         return BatchJob(
             flow=self.flow,
-            origin=FlowReference(kept=self.stored, max_tools=options.max_tools),
+            flow_reference=FlowReference(stored=self.stored, max_tools=options.max_tools),
             rows=rows_to_run(self.file, self.results, retry_failed=options.retry_failed),
             total=self.total,
             results=self.results,
@@ -195,11 +204,11 @@ class _OpenBatch(msgspec.Struct, frozen=True, kw_only=True):
             ),
             settings=BackendSettings(verbose=options.verbose, progress=view.say),
             view=view,
-            session=BatchTotals(meter=Meter()),
+            totals=BatchTotals(meter=Meter()),
         )
 
 
-def _open(options: BatchOptions, rays: RayOptions | None) -> _OpenBatch:
+def _open(options: BatchOptions, ray_options: RayOptions | None) -> _OpenBatch:
     """Prepare the flow, survey the rows and open the results."""
     spec, rows, output = options.spec, options.rows, options.output
     profile, project_dir = options.profile, options.project_dir
@@ -207,14 +216,14 @@ def _open(options: BatchOptions, rays: RayOptions | None) -> _OpenBatch:
     file = RowFile(rows, flow.loaded.spec)
     survey = file.survey()
     stored = store_flow(flow, spec, profile=profile, project_dir=project_dir)
-    if output.exists() and any(output.samefile(given) for given in (spec, rows)):
+    if output.exists() and any(output.samefile(file) for file in (spec, rows)):
         raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
     if not survey.count:
         raise UsageError(f"{rows} has no rows")
     if not options.durable and (waits := states_that_wait(flow)):
         echo(f"flowrun: {waits} waits for people, whom a batch can only hear with --durable", err=True)
     results = Results(
-        OneFile(output) if rays is None else rays.folder,
+        OneFile(output) if ray_options is None else ray_options.folder,
         Fingerprint(
             spec=stored.snapshot.digest,
             input=survey.digest,
@@ -226,23 +235,23 @@ def _open(options: BatchOptions, rays: RayOptions | None) -> _OpenBatch:
     return _OpenBatch(flow=flow, stored=stored, file=file, survey=survey, results=results, total=total, skipped=skipped)
 
 
-def _run(job: BatchJob, batch: _OpenBatch, options: BatchOptions, rays: RayOptions | None) -> None:
-    """Run the rows where the options say; the totals say whether it ended early."""
+def _run(job: BatchJob, batch: _OpenBatch, options: BatchOptions, ray_options: RayOptions | None) -> None:
+    """Run the rows on Ray, with a journal, or in this process; record an early end in the totals."""
     if batch.results.mended:
         job.view.say(f"{options.output}: {batch.results.mended} broken lines dropped; their rows are run again")
     try:
         if batch.total <= 0:
             return
-        if rays is not None:
-            run_on_ray(job, rays)
+        if ray_options is not None:
+            run_on_ray(job, ray_options)
         elif options.durable:
             warn_of_network(options.journal)
             asyncio.run(run_durably(job, options.journal, EarlierRuns(options.journal, batch.results.batch)))
         else:
             asyncio.run(run_in_process(job))
     except KeyboardInterrupt:
-        job.session.interrupted = True
+        job.totals.interrupted = True
     except BatchStopped as exc:
-        job.session.stopped = str(exc)
+        job.totals.stopped = str(exc)
     finally:
         batch.results.close()

@@ -1,4 +1,4 @@
-"""``flowrun cancel``: a durable run ends, whoever drives it."""
+"""``flowrun cancel``: cancels a durable run, also one that another process runs."""
 
 import asyncio
 import os
@@ -22,23 +22,23 @@ from flowrun.runtime.stored_flow import load_stored_flow
 @click.option("--reason", default="", help="Why; kept with the run.")
 @journal_option
 def command(run: str, reason: str, journal: Path) -> int:
-    """Cancel a run: its status is then `cancelled`, and nothing goes on with it."""
+    """Cancel a run: its status is then `cancelled`, and it cannot be resumed."""
     history = open_history(journal)
     row = history.top_run(run)
     if row.ended is not None:
         raise UsageError(f"run {row.id} has ended: {row.status}")
-    kept = load_stored_flow(history, row)
-    flow = kept.prepare(os.environ, require_environment=False, imports=False)
+    stored = load_stored_flow(history, row)
+    flow = stored.prepare(os.environ, require_environment=False, imports=False)
     event = Cancelled(reason=reason)
 
     async def cancel() -> str:
-        mailbox = Inbox()
-        async with SqliteJournal(journal, on_post=mailbox.receive) as kept_in:
+        inbox = Inbox()
+        async with SqliteJournal(journal, on_post=inbox.receive) as opened:
             if row.holder is not None:
-                await kept_in.post(row.id, event)
+                await opened.post(row.id, event)
                 return f"process {row.holder.pid} on {row.holder.host} is told to end run {row.id}"
-            runner = Runner(backends={}, functions=flow.functions, people=mailbox, journal=kept_in)
-            result = await DurableRuns(runner, flow.graph, kept_in, mailbox).resume(row.id, then=event)
+            runner = Runner(backends={}, functions=flow.functions, people=inbox, journal=opened)
+            result = await DurableRuns(runner, flow.graph, opened, inbox).resume(row.id, then=event)
             return f"run {row.id} is {result.run.status}"
 
     echo(asyncio.run(cancel()), err=True)

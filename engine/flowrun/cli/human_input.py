@@ -1,4 +1,4 @@
-"""Asks whoever sits at the terminal for the answers of wait states, one question at a time."""
+"""Asks the user at the terminal for the answers of wait states, one question at a time."""
 
 import asyncio
 import json
@@ -16,36 +16,36 @@ from flowrun.spec.model import JSON
 
 
 def is_interactive() -> bool:
-    """Tell whether questions can be put: stdin and stderr are a terminal."""
+    """Return whether the user can be asked: stdin and stderr are a terminal."""
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def terminal_input() -> "TerminalInput | None":
-    """Give who can be asked, if somebody is there."""
+    """Return the human input of the terminal; None if stdin or stderr is no terminal."""
     return TerminalInput() if is_interactive() else None
 
 
 class TerminalInput:
-    """The port ``People`` over the terminal: the question goes to stderr, the answer comes from stdin.
+    """The port ``HumanInput`` over the terminal: the question goes to stderr, the answer comes from stdin.
 
-    The loop waits for what is typed, and no thread: Ctrl-C ends a question as it ends all else.
+    The event loop waits for input, not a thread: so Ctrl-C ends a question like everything else.
     """
 
     def __init__(self) -> None:
-        self._one_at_a_time = asyncio.Lock()
-        self._typed = b""
+        self._lock = asyncio.Lock()
+        self._buffer = b""
 
     async def answer(self, effect: RequestInput) -> JSON:
-        """Ask until the answer matches.
+        """Ask until the answer matches the effect's schema.
 
         Raises:
             NoResponderError: the terminal was closed, or its input ended (Ctrl-D).
         """
         validate = compile_schema(effect.schema)
-        async with self._one_at_a_time:
+        async with self._lock:
             echo(f"\n{_QUOTED}{as_lines(effect.prompt, indent=_QUOTED)}", err=True)
             while True:
-                echo(f"{_what(effect.schema)} > ", err=True, nl=False)
+                echo(f"{_hint(effect.schema)} > ", err=True, nl=False)
                 text = await self._next_line()
                 if text:
                     value = read_answer(text, effect.schema)
@@ -54,22 +54,22 @@ class TerminalInput:
                     echo(f"that does not match: {wrong}", err=True)
 
     async def _next_line(self) -> str:
-        """Give what is typed next, without the end of the line.
+        """Return the next line of input without its line break.
 
         Raises:
-            NoResponderError: nothing will be.
+            NoResponderError: the terminal was closed, or its input ended.
         """
-        while b"\n" not in self._typed:
-            typed = await _read(sys.stdin.fileno())
-            if not typed:
+        while b"\n" not in self._buffer:
+            chunk = await _read(sys.stdin.fileno())
+            if not chunk:
                 raise NoResponderError
-            self._typed += typed
-        line, _, self._typed = self._typed.partition(b"\n")
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
         return line.decode(errors="replace").rstrip("\r")
 
 
 async def _read(descriptor: int) -> bytes:
-    """Read what is there, once something is; nothing at the end of the input."""
+    """Wait for input and read it; empty at the end of the input."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_reader(descriptor, ready.set)
@@ -84,11 +84,14 @@ async def _read(descriptor: int) -> bytes:
 
 
 _QUOTED: Final = "│ "
-"""Stands before each line of a question, so that none of them looks like one of ours."""
+"""The prefix of each line of a question, so that none of them looks like flowrun's own output."""
 
 
 def read_answer(text: str, schema: Mapping[str, JSON]) -> JSON:
-    """Read what somebody typed: text where text is asked for, yes or no for a boolean, else JSON."""
+    """Parse a typed answer by the schema's type: text for a string, yes or no for a boolean, else JSON.
+
+    Text that does not parse is returned unchanged; the check against the schema refuses it.
+    """
     if schema.get("type") == "boolean" and text.strip().lower() in _YES | _NO:
         return text.strip().lower() in _YES
     if schema.get("type") == "string":
@@ -103,7 +106,7 @@ _YES = {"y", "yes", "true"}
 _NO = {"n", "no", "false"}
 
 
-def _what(schema: Mapping[str, JSON]) -> str:
+def _hint(schema: Mapping[str, JSON]) -> str:
     match schema.get("type"):
         case "boolean":
             return "yes or no"

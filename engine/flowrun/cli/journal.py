@@ -1,4 +1,4 @@
-"""``flowrun journal``: what keeps the file of durable runs small."""
+"""``flowrun journal``: deletes old durable runs, and shrinks the journal file."""
 
 import time
 from pathlib import Path
@@ -20,7 +20,7 @@ def command() -> None:
 @click.option("--older-than", required=True, metavar="AGE", help="Runs that ended so long ago: 30d, 12h, 90m.")
 @journal_option
 def prune(older_than: str, journal: Path) -> int:
-    """Delete old runs that have ended, and what only they needed. Those that wait or were interrupted stay."""
+    """Delete old runs that have ended, and the data that only they used. Runs that wait or were interrupted stay."""
     from flowrun.journal import Database
     from flowrun.journal import prune as prune_runs
 
@@ -36,7 +36,7 @@ def prune(older_than: str, journal: Path) -> int:
 @command.command()
 @journal_option
 def vacuum(journal: Path) -> int:
-    """Give the space of deleted runs back to the file system."""
+    """Return the space of deleted runs to the file system."""
     from flowrun.journal import Database
     from flowrun.journal import vacuum as vacuum_file
 

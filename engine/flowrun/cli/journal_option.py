@@ -1,4 +1,4 @@
-"""Where the journal is, and how the verbs that need one are told of another."""
+"""The default path of the journal, and the option ``--journal`` for the verbs that need one."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -13,14 +13,14 @@ VARIABLE: Final = "FLOWRUN_JOURNAL"
 
 
 def default_journal(environ: Mapping[str, str]) -> Path:
-    """Give the journal in the user's state folder (XDG Base Directory Specification 0.8)."""
+    """Return the path of the journal in the user's state folder (XDG Base Directory Specification 0.8)."""
     state = environ.get("XDG_STATE_HOME", "")
     folder = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
     return folder / "flowrun" / "journal.sqlite"
 
 
 def journal_option(command: F) -> F:
-    """Give a verb the option ``--journal``."""
+    """Add the option ``--journal`` to a verb."""
     return click.option(
         "--journal",
         type=click.Path(dir_okay=False, path_type=Path),

@@ -1,4 +1,4 @@
-"""What the user can do next about a durable run: commands, word by word."""
+"""The next steps of the user for a durable run: complete commands, and warnings."""
 
 import json
 import os
@@ -16,49 +16,51 @@ from flowrun.runtime.stored_flow import StoredFlow
 
 
 def warn_of_network(journal: Path) -> None:
-    """Say that a journal should not lie where it does."""
+    """Print a warning if a journal is on a network file system."""
     if kind := network_file_system(journal):
         echo(f"flowrun: {journal} lies on a network file system ({kind}), where SQLite can be damaged", err=True)
 
 
 def warn_of_changes(stored: StoredFlow) -> None:
-    """Warn that a run goes on with another spec than its file holds now."""
+    """Print a warning if the file of a run's spec has changed since the run began."""
     if what := stored.what_changed(os.environ):
         echo(f"flowrun: {what}; the run goes on with the spec that it began with", err=True)
 
 
 def next_commands(run: str, result: Result, journal: Path) -> list[str]:
-    """Say how a run that is not over can go on: the commands, word by word."""
-    where = _where(journal)
-    lines = [shlex.join(["flowrun", "answer", ask.run, "--value", _example(ask), *where]) for ask in result.waiting]
+    """Return the commands that answer or resume a run that has not ended."""
+    option = _journal_arguments(journal)
+    lines = [shlex.join(["flowrun", "answer", ask.run, "--value", _example(ask), *option]) for ask in result.waiting]
     for call in result.doubtful:
-        lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--assume-done", *where]))
-        lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--run-again", *where]))
+        lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--assume-done", *option]))
+        lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--run-again", *option]))
     return lines
 
 
 @contextmanager
 def interruptions_explained(run: str, journal: Path) -> Iterator[None]:
-    """Say how a durable run goes on that Ctrl-C interrupts here."""
+    """Print the command that resumes a durable run if Ctrl-C interrupts the context."""
     try:
         yield
     except KeyboardInterrupt:
-        way = shlex.join(["flowrun", "resume", run, *_where(journal)])
-        echo(f"flowrun: what was done is kept; the run goes on by: {way}", err=True)
+        command = shlex.join(["flowrun", "resume", run, *_journal_arguments(journal)])
+        echo(f"flowrun: what was done is kept; the run goes on by: {command}", err=True)
         raise
 
 
-def _where(journal: Path) -> list[str]:
-    """Give the option that names a journal, where it has to be named."""
+def _journal_arguments(journal: Path) -> list[str]:
+    """Return the option that names a journal; empty if a command without it uses the same journal."""
     return [] if journal == default_journal(os.environ) or VARIABLE in os.environ else ["--journal", str(journal)]
 
 
 def _example(ask: RequestInput) -> str:
-    """Make up an answer that matches a schema, as far as its required members show it."""
+    """Build an example answer for a schema from its types and required members; it may not match the full schema."""
     return json.dumps(_example_of(ask.schema), ensure_ascii=False)
 
 
-def _example_of(schema: Mapping[str, object]) -> object:
+def _example_of(schema: object) -> object:
+    if not isinstance(schema, Mapping):  # true and false are schemas too
+        return "..."
     match schema:
         case {"enum": [first, *_]}:
             return first
@@ -69,8 +71,8 @@ def _example_of(schema: Mapping[str, object]) -> object:
             names = required if isinstance(required, list) and required else list(properties)
             return {name: _example_of(properties.get(name, {})) for name in names}
         case _:
-            kinds = schema.get("type", "string")
-            return _EXAMPLES.get(str(kinds[0] if isinstance(kinds, list) else kinds), "...")
+            types = schema.get("type", "string")
+            return _EXAMPLES.get(str(types[0] if isinstance(types, list) else types), "...")
 
 
 _EXAMPLES: Mapping[str, object] = {"boolean": True, "integer": 1, "number": 1, "array": [], "object": {}, "null": None}

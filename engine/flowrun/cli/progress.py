@@ -1,4 +1,4 @@
-"""How a batch goes, on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Shows the progress of a batch on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ class _Sample(NamedTuple):
 
 
 class BatchView:
-    """Shows a batch while it runs, and how it ended."""
+    """The view of a batch: its progress, and its totals at the end. It implements ``job.BatchReporter``."""
 
     def __init__(self, *, quiet: bool, secrets: Mapping[str, str]) -> None:
         self._rich = rich_console(stderr=True)
@@ -49,12 +49,12 @@ class BatchView:
             self._bar = None
 
     def say(self, message: str, *, important: bool = False) -> None:
-        """Show a line: a stage of the models' loading, or what the user should know."""
+        """Show a line: a stage of the models' loading, or a message to the user."""
         if important or not self._quiet:
             self._rich.print(mask(message, self._secrets), style="dim", soft_wrap=True, markup=False)
 
     async def watch(self, batch: Batch, meter: Meter, *, total: int) -> None:
-        """Show how a batch goes until cancelled. ``total`` is the number of rows of this session."""
+        """Show the progress of a batch until cancelled. ``total`` is the number of rows to run in this process."""
         if self._quiet:
             return
         if not self._rich.is_terminal:
@@ -98,7 +98,13 @@ class BatchView:
         return ", ".join(parts)
 
     def conclude(self, outcomes: Mapping[str, int], *, skipped: int, missing: int, totals: BatchTotals) -> None:
-        """Show how many rows ended in which way; failures by their names."""
+        """Show the number of rows by outcome, and the totals.
+
+        Args:
+            outcomes: the number of rows by error name, or by status if there is no error.
+            skipped: the number of rows that had a result before this process.
+            missing: the number of rows without a result.
+        """
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(justify="right")
         table.add_column()
@@ -114,14 +120,14 @@ class BatchView:
             self._rich.print(spell_totals(totals), style="dim", soft_wrap=True)
 
     def explain_open(self, status: str, count: int, batch: str) -> None:
-        """Say how many runs are not over, and which command lists them."""
+        """Show how many runs of a status have not ended, and the command that lists them."""
         what = "wait for people" if status == "waiting" else "have a call in doubt"
-        which = f"flowrun runs --batch {batch} --status {status}"
-        self.say(f"{count} {what}, and get their results once they are over: {which}", important=True)
+        command = f"flowrun runs --batch {batch} --status {status}"
+        self.say(f"{count} {what}, and get their results once they are over: {command}", important=True)
 
 
 def spell_totals(totals: BatchTotals) -> str:
-    """Write what a batch took as people read it."""
+    """Render the totals of a batch as text for people."""
     usage, rounds, seconds = totals.meter.usage, totals.meter.rounds, totals.seconds
     parts = [f"{rounds:,} rounds"]
     if usage.prompt_tokens:
@@ -136,7 +142,7 @@ def spell_totals(totals: BatchTotals) -> str:
 
 
 def spell_seconds(seconds: float) -> str:
-    """Write a time as people read it: 4.2 s, 42 s, 3 min, 2 h 5 min."""
+    """Render a time as text for people: 4.2 s, 42 s, 3 min, 2 h 5 min."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 90:

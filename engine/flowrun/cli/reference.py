@@ -1,6 +1,7 @@
-"""The Markdown reference of a JSON Schema, made of its titles and descriptions: a section a part, a row a property.
+"""Renders the Markdown reference of a JSON Schema from its titles and descriptions.
 
-A part is an object whose schema has ``title`` and ``properties``; all else is explained where it stands.
+It has one section per part and one table row per property. A part is an object whose schema has ``title`` and
+``properties``; other schemas are explained in the row of their property.
 """
 
 import json
@@ -16,16 +17,16 @@ _NAMES: Final = {"string": "text", "object": "mapping", "array": "list", "intege
 _ANYTHING: Final = "any JSON value"
 _MANY_VARIANTS: Final = 4
 _MANY: Final = 12
-"""An enumeration of more values than this is named by its title."""
+"""The maximum number of values of an enumeration that are listed; a longer one is shown by its title."""
 
 
 def render_reference(schema: Schema, *, heading: str, preface: str) -> str:
-    """Write the reference of a schema whose parts refer to each other by ``$ref`` into itself."""
+    """Render the reference of a schema. Each ``$ref`` in it must point into the schema itself."""
     return _Reference(schema).render(heading, preface)
 
 
 class _Reference:
-    """One schema; its parts are collected in the order in which they are first referred to."""
+    """A schema and its parts, in the order of the first reference to them."""
 
     def __init__(self, root: Schema) -> None:
         self._root = root
@@ -46,9 +47,9 @@ class _Reference:
     # --- parts ----------------------------------------------------------------------------------------------------
 
     def _collect(self) -> None:
-        waiting: list[Any] = [self._root]
-        while waiting:
-            node = waiting.pop(0)
+        pending: list[Any] = [self._root]
+        while pending:
+            node = pending.pop(0)
             for schema in _below(node):
                 target = self._resolved(schema)
                 title = target.get("title", "")
@@ -56,11 +57,11 @@ class _Reference:
                     if title not in self._parts and target is not self._root:
                         self._parts[title] = target
                         if not self._is_like_root(target):
-                            waiting.append(target)
+                            pending.append(target)
                 elif target.get("type") == "string" and "(" in title:
                     self._texts.setdefault(title, target)
                 elif target is not schema or not _is_part(schema):
-                    waiting.append(target)
+                    pending.append(target)
 
     def _part(self, part: Schema) -> list[str]:
         if self._is_like_root(part):
@@ -68,7 +69,7 @@ class _Reference:
             return [f"It may have, as the file itself: {names}."]
         variants = _variants(part)
         if not variants:
-            return [*self._table(part, without=self._shared.get(id(part), ())), *self._said_before(part)]
+            return [*self._table(part, without=self._shared.get(id(part), ())), *self._shared_note(part)]
         rows = [[_values(values), self._kind(schema)] for _, values, schema in variants]
         blocks = [*self._table(part), _table([f"`{variants[0][0]}`", "what else it has"], rows)]
         if shared := self._share([self._resolved(schema) for _, _, schema in variants], str(part["title"])):
@@ -76,7 +77,7 @@ class _Reference:
         return blocks
 
     def _share(self, variants: Sequence[Schema], title: str) -> dict[str, Any]:
-        """Give the properties that most of many variants have alike; they are explained once, at what chooses."""
+        """Return the properties that are equal in most of the variants; only the part that chooses explains them."""
         if len(variants) < _MANY_VARIANTS:
             return {}
         first = {name: schema for variant in reversed(variants) for name, schema in variant["properties"].items()}
@@ -90,13 +91,13 @@ class _Reference:
             self._chooser[id(variant)] = title
         return shared
 
-    def _said_before(self, part: Schema) -> list[str]:
+    def _shared_note(self, part: Schema) -> list[str]:
         names = ", ".join(f"`{name}`" for name in self._shared.get(id(part), ()))
         chooser = self._chooser.get(id(part), "")
         return [f"Also, as [{chooser}](#{_anchor(chooser)}) says: {names}."] if names else []
 
     def _is_like_root(self, part: Schema) -> bool:
-        """Tell whether a part only repeats what the file itself has."""
+        """Return whether all properties of a part are also properties of the file itself."""
         return (
             part is not self._root
             and len(part["properties"]) > 1
@@ -110,7 +111,7 @@ class _Reference:
                 f"`{name}`{' (required)' if name in required else ''}",
                 self._kind(schema),
                 self._default(schema),
-                self._told(schema),
+                self._meaning(schema),
             ]
             for name, schema in part["properties"].items()
             if name not in without and schema is not True and list(schema) != ["const"]
@@ -127,7 +128,7 @@ class _Reference:
     # --- cells ----------------------------------------------------------------------------------------------------
 
     def _kind(self, schema: Any) -> str:
-        """Say in a few words what a value may be."""
+        """Return a short text for the type of a value."""
         target = self._resolved(schema)
         title = str(target.get("title", ""))
         if title in self._parts and _is_part(target):
@@ -162,8 +163,8 @@ class _Reference:
                 return _code(level["default"])
         return ""
 
-    def _told(self, schema: Any) -> str:
-        """Give the nearest description, with the nearest example."""
+    def _meaning(self, schema: Any) -> str:
+        """Return the first description and the first example along the schema's chain of references."""
         levels = list(self._chain(schema))
         description = next((level["description"] for level in levels if "description" in level), "")
         examples = next((level["examples"] for level in levels if level.get("examples")), ())
@@ -173,7 +174,7 @@ class _Reference:
         return f"{_escaped(description)} Example: {_code(simple[0])}.".strip()
 
     def _resolved(self, schema: Any) -> Schema:
-        """Give what a chain of references ends in; ``true`` and ``false`` are schemas without anything to say."""
+        """Return the schema at the end of a chain of references; empty for the schemas ``true`` and ``false``."""
         *_, last = self._chain(schema)
         return last
 
@@ -193,7 +194,7 @@ class _Reference:
 
 
 def _below(schema: Schema) -> Iterator[Any]:
-    """Give the schemas directly inside of one."""
+    """Yield the direct subschemas of a schema."""
     for keyword in ("properties", "patternProperties"):
         yield from (value for value in schema.get(keyword, {}).values() if isinstance(value, Mapping))
     for keyword in ("items", "additionalProperties", "then", "else"):
@@ -208,7 +209,7 @@ def _is_part(schema: Schema) -> bool:
 
 
 def _variants(part: Schema) -> list[tuple[str, Sequence[Any], Any]]:
-    """Give the parts that a property's value chooses between, as (property, values, schema)."""
+    """Return the parts that the value of a property chooses, as (property, values, schema)."""
     found = []
     for option in part.get("allOf", ()):
         for name, condition in option.get("if", {}).get("properties", {}).items():
@@ -236,18 +237,18 @@ def _code(value: Any) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Keep Markdown from taking ``<name>`` for HTML, and ``*`` for emphasis."""
+    """Escape ``<name>`` and ``*``, which Markdown would read as HTML and emphasis."""
     return re.sub(r"([<>*\\])", r"\\\1", " ".join(text.split()))
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table; a column in which nothing is said is left out."""
-    said = [n for n in range(len(heads)) if any(row[n] not in ("", _ANYTHING) for row in rows)]
+    """Render a table without its empty columns."""
+    used = [n for n in range(len(heads)) if any(row[n] not in ("", _ANYTHING) for row in rows)]
     lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line[n] for n in said)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(line[n] for n in used)} |" for line in lines)
 
 
 def _anchor(title: str) -> str:
-    """Give a heading's anchor as GitHub makes it."""
-    kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
-    return kept.replace(" ", "-")
+    """Return the anchor that GitHub gives to a heading."""
+    text = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
+    return text.replace(" ", "-")

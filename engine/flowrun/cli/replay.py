@@ -1,4 +1,4 @@
-"""``flowrun replay``: a recorded run beside today's spec. Nothing is called, and no model is asked."""
+"""``flowrun replay``: compares a recorded run with the current spec, without calls of functions or models."""
 
 import os
 from pathlib import Path
@@ -15,9 +15,9 @@ from flowrun.runtime.stored_flow import load_stored_flow
 
 @click.command()
 @click.argument("run")
-@click.option("--json", "as_json", is_flag=True, help="Print the difference as JSON; null if there is none.")
+@click.option("--json", is_flag=True, help="Print the difference as JSON; null if there is none.")
 @journal_option
-def command(run: str, as_json: bool, journal: Path) -> int:
+def command(run: str, json: bool, journal: Path) -> int:
     """Feed a run's recorded events to the spec as it is today, and show where it would go another way.
 
     RUN is its id or the beginning of it. Exits with 1 if it would go another way.
@@ -26,13 +26,13 @@ def command(run: str, as_json: bool, journal: Path) -> int:
 
     history = open_history(journal)
     row = history.top_run(run)
-    kept = load_stored_flow(history, row)
-    then = kept.prepare(os.environ, require_environment=False, imports=False).graph
-    now = kept.prepare_as_it_is_now(os.environ).graph
+    stored = load_stored_flow(history, row)
+    recorded = stored.prepare(os.environ, require_environment=False, imports=False).graph
+    current = stored.prepare_as_it_is_now(stored.snapshot.environment(os.environ)).graph
     histories = {name: history.events(name) for name in history.descendants(row.id)}
-    divergence = replay(then, now, history.events(row.id), histories)
+    divergence = replay(recorded, current, history.events(row.id), histories)
     with answer_stream() as answers:
-        if as_json:
+        if json:
             write_json(answers, msgspec.json.format(msgspec.json.encode(divergence)).decode())
         else:
             write_report(answers, render_divergence(divergence))

@@ -1,4 +1,4 @@
-"""Issues as text for people, and as JSON, SARIF and annotations for programs. Nothing is printed or read here."""
+"""Renders issues as text for people, and as JSON, SARIF and annotations for programs. Prints and reads nothing."""
 
 import os
 import re
@@ -15,28 +15,28 @@ from flowrun.unicode import printable, printable_line
 
 _LINE_BREAK: Final = re.compile(r"\r\n|\r|\n")
 _WIDEST: Final = 100
-"""A longer source line is cut to what stands around the column."""
+"""The maximum length of a shown source line; a longer one is cut to the text around the column."""
 
 SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 
 Sources = Callable[[str], str]
-"""Gives the text of a file that an issue names; empty if there is none."""
+"""Returns the text of a file that an issue names; empty if there is no such file."""
 
 
 def render_text(issues: Iterable[Issue]) -> str:
-    """Write issues one below the other, with a blank line between them."""
+    """Render issues one below the other, with a blank line between them."""
     return "\n\n".join(map(_render, issues))
 
 
 def render_with_source(issues: Iterable[Issue], sources: Sources, *, coloured: bool = False) -> str:
-    """Write issues as ``render_text`` does, each with the line that it is about and a caret under the column."""
+    """Render issues as ``render_text`` does, each with its source line and a caret under the column."""
     listed = list(issues)
     lines = {file: _LINE_BREAK.split(sources(file)) for file in {issue.place.file for issue in listed}}
     return "\n\n".join(_render(issue, lines[issue.place.file], coloured) for issue in listed)
 
 
 def render_json(issues: Iterable[Issue]) -> str:
-    """Write issues as a JSON list of objects, one issue a line group."""
+    """Render issues as an indented JSON list of objects."""
     listed: list[dict[str, Any]] = [
         {
             "code": issue.code,
@@ -54,14 +54,14 @@ def render_json(issues: Iterable[Issue]) -> str:
 
 
 def _shown(issue: Issue) -> Issue:
-    """Give an issue with what people read of it made printable: a spec may hold any character."""
+    """Return an issue with printable path, message and remedy: a spec may contain any character."""
     path = tuple(printable_line(part) if isinstance(part, str) else part for part in issue.path)
     message, remedy = printable(issue.message), printable(issue.remedy)
     return msgspec.structs.replace(issue, path=path, message=message, remedy=remedy)
 
 
 def colours_wanted(stream: TextIO, *, environ: Mapping[str, str]) -> bool:
-    """Tell whether a stream is a terminal whose user has not set NO_COLOR (no-color.org)."""
+    """Return whether a stream is a terminal and NO_COLOR is not set (no-color.org)."""
     return stream.isatty() and not environ.get("NO_COLOR")
 
 
@@ -77,8 +77,8 @@ _BOLD: Final = "1"
 _FAINT: Final = "2"
 
 
-def _render(written: Issue, lines: Sequence[str] | None = None, coloured: bool = False) -> str:
-    issue = _shown(written)
+def _render(raw: Issue, lines: Sequence[str] | None = None, coloured: bool = False) -> str:
+    issue = _shown(raw)
 
     def styled(text: str, style: str) -> str:
         return f"\x1b[{style}m{text}\x1b[0m" if coloured and text else text
@@ -98,7 +98,7 @@ def _render(written: Issue, lines: Sequence[str] | None = None, coloured: bool =
 
 
 def _excerpt(place: Place, lines: Sequence[str], marked: Callable[[str], str]) -> list[str]:
-    """Give a place's line behind its number, and a caret under the column; nothing if the file has no such line."""
+    """Return a place's numbered line, and a line with a caret under the column; empty if the file has no such line."""
     if not 1 <= place.line <= len(lines) or not lines[place.line - 1].strip():
         return []
     line, column = lines[place.line - 1], min(place.column - 1, len(lines[place.line - 1]))
@@ -111,7 +111,7 @@ def _excerpt(place: Place, lines: Sequence[str], marked: Callable[[str], str]) -
 
 
 def _cells(character: str) -> int:
-    """Give how many columns of a terminal a character takes (Unicode, annex 11)."""
+    """Return how many columns of a terminal a character needs (Unicode Standard Annex 11)."""
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
@@ -121,7 +121,7 @@ def _cells(character: str) -> int:
 
 
 def render_github(issues: Iterable[Issue]) -> str:
-    """Write issues as workflow commands, which GitHub Actions shows as annotations of the lines."""
+    """Render issues as workflow commands, which GitHub Actions shows as annotations of the lines."""
     return "\n".join(_annotation(_shown(issue)) for issue in issues)
 
 
@@ -129,8 +129,8 @@ def _annotation(issue: Issue) -> str:
     place = issue.place
     title = " ".join(filter(None, (issue.code, dotted(issue.path))))
     properties = {"file": printable_line(place.file), "line": place.line, "col": place.column, "title": title}
-    told = ",".join(f"{name}={_escaped_property(str(value))}" for name, value in properties.items())
-    return f"::{issue.severity} {told}::{_escaped(_told(issue))}"
+    listed = ",".join(f"{name}={_escaped_property(str(value))}" for name, value in properties.items())
+    return f"::{issue.severity} {listed}::{_escaped(_message(issue))}"
 
 
 def _escaped(text: str) -> str:
@@ -142,12 +142,12 @@ def _escaped_property(text: str) -> str:
     return _escaped(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def _told(issue: Issue) -> str:
+def _message(issue: Issue) -> str:
     return "\n".join(filter(None, (issue.message, issue.remedy)))
 
 
 def render_sarif(issues: Iterable[Issue], *, version: str, folder: Path) -> str:
-    """Write issues as SARIF 2.1.0, which code scanning reads; files below ``folder`` are named relative to it."""
+    """Render issues as SARIF 2.1.0, the format of code scanning; paths below ``folder`` are relative to it."""
     listed = list(map(_shown, issues))
     codes = list(CODES)
     run = {
@@ -188,13 +188,13 @@ def _result(issue: Issue, rule: int, folder: Path) -> dict[str, Any]:
         "ruleId": issue.code,
         "ruleIndex": rule,
         "level": issue.severity,
-        "message": {"text": _told(issue)},
+        "message": {"text": _message(issue)},
         "locations": [location],
     }
 
 
 def _artifact(file: str, folder: Path) -> dict[str, str]:
-    """Name a file as a URI: relative to the folder, which code scanning takes for the repository, or else absolute."""
+    """Return a file's URI: relative to the folder, which code scanning takes as the repository's root, or absolute."""
     path = Path(os.path.normpath(folder / file))
     if path.is_relative_to(folder):
         return {"uri": quote(path.relative_to(folder).as_posix()), "uriBaseId": "%SRCROOT%"}

@@ -1,4 +1,4 @@
-"""``flowrun run``: one conversation. The answer goes to stdout and nothing else does; progress goes to stderr."""
+"""``flowrun run``: runs a flow once. Only the answer goes to stdout; progress goes to stderr."""
 
 import asyncio
 import os
@@ -27,10 +27,10 @@ from flowrun.testing.cassettes import RecordingBackend, begin_cassette
 
 @click.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("-i", "--input", "given", multiple=True, metavar="NAME=VALUE", help="An input; may be repeated.")
+@click.option("-i", "--input", multiple=True, metavar="NAME=VALUE", help="An input; may be repeated.")
 @click.option("--inputs", "file", type=click.File("r"), metavar="FILE", help="Inputs from a JSON file; - is stdin.")
 @click.option("--profile", envvar="FLOWRUN_PROFILE", help="Merge this profile of the spec over it.")
-@click.option("--json", "whole", is_flag=True, help="Print the whole result as JSON rather than the answer.")
+@click.option("--json", is_flag=True, help="Print the whole result as JSON rather than the answer.")
 @click.option(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -46,10 +46,10 @@ from flowrun.testing.cassettes import RecordingBackend, begin_cassette
 )
 def command(
     spec: Path,
-    given: tuple[str, ...],
+    input: tuple[str, ...],
     file: TextIO | None,
     profile: str | None,
-    whole: bool,
+    json: bool,
     record: Path | None,
     durable: bool,
     journal: Path,
@@ -62,26 +62,26 @@ def command(
         raise UsageError("--record is for runs that are not --durable: a durable run has its events in the journal")
     with answer_stream() as answers:
         flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ)
-        inputs = {**read_inputs_file(file), **parse_inputs(flow.loaded.spec, given)}
+        inputs = {**read_inputs_file(file), **parse_inputs(flow.loaded.spec, input)}
         if (wrong := flow.graph.inputs(with_defaults(flow.loaded.spec, inputs))) is not None:
             raise UsageError(f"the inputs do not match what {spec} declares: {wrong}")
         with Console(quiet=quiet, secrets=flow.secrets) as console:
             settings = BackendSettings(verbose=verbose, progress=console.progress)
             if not durable:
-                result = asyncio.run(_converse(flow, inputs, settings, console, record))
-                return conclude(result, answers=answers, console=console, whole=whole)
+                result = asyncio.run(_run_once(flow, inputs, settings, console, record))
+                return conclude(result, answers=answers, console=console, whole=json)
             warn_of_network(journal)
-            kept = store_flow(flow, spec, profile=profile, project_dir=project_dir)
+            stored = store_flow(flow, spec, profile=profile, project_dir=project_dir)
             run_id = secrets.token_hex(6)
             with interruptions_explained(run_id, journal):
-                result = asyncio.run(_converse_durably(flow, kept, inputs, settings, console, journal, run_id))
-            ways = next_commands(result.run.id, result, journal)
-            return conclude(result, answers=answers, console=console, whole=whole, ways=ways)
+                result = asyncio.run(_run_durably(flow, stored, inputs, settings, console, journal, run_id))
+            commands = next_commands(result.run.id, result, journal)
+            return conclude(result, answers=answers, console=console, whole=json, ways=commands)
 
 
-async def _converse_durably(
+async def _run_durably(
     flow: Flow,
-    kept: StoredFlow,
+    stored: StoredFlow,
     inputs: Mapping[str, JSON],
     settings: BackendSettings,
     console: Console,
@@ -89,13 +89,13 @@ async def _converse_durably(
     run_id: str,
 ) -> Result:
     async with open_durable_runs(
-        flow, kept, journal, settings=settings, people=terminal_input(), observers=[console]
+        flow, stored, journal, settings=settings, people=terminal_input(), observers=[console]
     ) as runs:
         console.note("run", f"{run_id}, kept in {journal}")
         return await runs.start(inputs, run_id)
 
 
-async def _converse(
+async def _run_once(
     flow: Flow, inputs: Mapping[str, JSON], settings: BackendSettings, console: Console, record: Path | None
 ) -> Result:
     backends = make_backends(flow, settings)
@@ -108,7 +108,11 @@ async def _converse(
 
 
 def read_inputs_file(file: TextIO | None) -> Mapping[str, JSON]:
-    """Read inputs from a JSON object in a file."""
+    """Read inputs from a file with a JSON object; none if there is no file.
+
+    Raises:
+        UsageError: the file holds no JSON object.
+    """
     if file is None:
         return {}
     try:
@@ -120,25 +124,29 @@ def read_inputs_file(file: TextIO | None) -> Mapping[str, JSON]:
     return inputs
 
 
-def parse_inputs(spec: Spec, given: tuple[str, ...]) -> dict[str, JSON]:
-    """Read ``NAME=VALUE`` words: a value is text where the input may be text, else JSON."""
+def parse_inputs(spec: Spec, arguments: tuple[str, ...]) -> dict[str, JSON]:
+    """Parse ``NAME=VALUE`` arguments: a value is text if the input may be text, else JSON.
+
+    Raises:
+        UsageError: an argument has another form, names no input of the flow, or its value is no JSON.
+    """
     inputs: dict[str, JSON] = {}
-    for word in given:
-        name, equals, text = word.partition("=")
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
         if not equals:
-            raise UsageError(f"-i {word}: write it as NAME=VALUE")
+            raise UsageError(f"-i {argument}: write it as NAME=VALUE")
         if name not in spec.inputs:
             known = ", ".join(spec.inputs) or "none"
-            raise UsageError(f"-i {word}: the flow has no input {name!r}; it has: {known}")
+            raise UsageError(f"-i {argument}: the flow has no input {name!r}; it has: {known}")
         inputs[name] = _parse_value(name, text, spec.inputs[name])
     return inputs
 
 
 def _parse_value(name: str, text: str, schema: Mapping[str, JSON]) -> JSON:
-    kinds = schema.get("type", "string")
-    if "string" in (kinds if isinstance(kinds, list) else [kinds]):
+    types = schema.get("type", "string")
+    if "string" in (types if isinstance(types, list) else [types]):
         return text
     try:
         return parse_json(text)
     except ValueError as exc:
-        raise UsageError(f"-i {name}={text}: the input is declared as {kinds}, and the value is no JSON") from exc
+        raise UsageError(f"-i {name}={text}: the input is declared as {types}, and the value is no JSON") from exc

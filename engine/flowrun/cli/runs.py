@@ -1,7 +1,7 @@
-"""``flowrun runs``: the durable runs, the newest first."""
+"""``flowrun runs``: lists the durable runs, the newest first."""
 
-import json
 import time
+from json import dumps
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +33,8 @@ _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 @click.option("--batch", help="Only the runs of this batch.")
 @click.option("--children", is_flag=True, help="The runs of sub-flows too.")
 @click.option("--limit", type=click.IntRange(1), default=SHOWN, show_default=True, help="At most so many.")
-@click.option("--all", "whole", is_flag=True, help="However many there are.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
+@click.option("--all", "all_", is_flag=True, help="However many there are.")
+@click.option("--json", is_flag=True, help="Print a JSON object a line.")
 @journal_option
 def command(
     status: str | None,
@@ -42,13 +42,13 @@ def command(
     batch: str | None,
     children: bool,
     limit: int,
-    whole: bool,
-    as_json: bool,
+    all_: bool,
+    json: bool,
     journal: Path,
 ) -> int:
     """List the runs of a journal: id, flow, state, status and age.
 
-    A run is interrupted if it should go on and its process is gone; `flowrun resume` takes it up.
+    A run is interrupted if its process ended before the run did; `flowrun resume` continues it.
     """
     from flowrun.journal import Database, History
 
@@ -58,25 +58,27 @@ def command(
             return 0
         history = History(Database(journal, create=False), now=time.time)
         found = history.runs(
-            status=status, flow=flow, batch=batch, children=children, limit=None if whole else limit + 1
+            status=status, flow=flow, batch=batch, children=children, limit=None if all_ else limit + 1
         )
         if status == "running":
             found = (row for row in found if not row.interrupted)
-        if as_json:
-            for row in found if whole else list(found)[:limit]:
-                write_json(answers, json.dumps(described(row), ensure_ascii=False))
+        if json:
+            for row in found if all_ else list(found)[:limit]:
+                write_json(answers, dumps(described(row), ensure_ascii=False))
             return 0
         rows = list(found)
-        shown = rows if whole else rows[:limit]
+        shown = rows if all_ else rows[:limit]
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("run", "flow", "state", "status", "age"):
             table.add_column(
                 name, no_wrap=name in ("run", "status", "age"), justify="right" if name == "age" else "left"
             )
         for row in shown:
-            told = status_of(row)
+            row_status = status_of(row)
             age = spell_age(time.time() - row.created)
-            table.add_row(Text(row.id), Text(row.flow), Text(row.state), Text(told, style=_STYLES[told]), age)
+            table.add_row(
+                Text(row.id), Text(row.flow), Text(row.state), Text(row_status, style=_STYLES[row_status]), age
+            )
         rich_console(file=answers).print(table)
         if len(rows) > len(shown):
             echo(f"the newest {len(shown)} are shown; --all shows the others too", err=True)
@@ -84,17 +86,17 @@ def command(
 
 
 def status_of(row: Any) -> str:
-    """Give a run's status, as lists and filters have it."""
+    """Return a run's status for lists and filters; it may be ``interrupted``, which the journal does not store."""
     return "interrupted" if row.interrupted else str(row.status)
 
 
 def described(row: Any) -> dict[str, Any]:
-    """Give a run's row as JSON data."""
+    """Return a run's row as JSON data."""
     return {**msgspec.to_builtins(row), "status": status_of(row)}
 
 
 def spell_age(seconds: float) -> str:
-    """Write how long ago something was, in its largest unit."""
+    """Render an age as text in its largest unit."""
     for size, unit in _UNITS:
         if seconds >= size:
             return f"{seconds // size:.0f} {unit}"

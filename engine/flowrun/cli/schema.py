@@ -1,4 +1,4 @@
-"""``flowrun schema``: the language as JSON Schema and as a manual, and what issues and errors mean."""
+"""``flowrun schema``: prints the language as JSON Schema and as a reference, and the meaning of issues and errors."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -30,24 +30,24 @@ Editors that know JSON Schema complete and check a file that begins with
 
 
 @click.command()
-@click.option("--test", "of_tests", is_flag=True, help="The schema of *.test.yaml files rather than of specs.")
+@click.option("--test", is_flag=True, help="The schema of *.test.yaml files rather than of specs.")
 @click.option("--doc", "form", flag_value="doc", help="Print the reference as Markdown.")
 @click.option("--codes", "form", flag_value="codes", help="Print the codes of issues and what they mean.")
 @click.option("--errors", "form", flag_value="errors", help="Print the names of a run's errors and what they mean.")
-def command(of_tests: bool, form: str | None) -> int:
+def command(test: bool, form: str | None) -> int:
     """Print the JSON Schema of specs: what may stand where, for editors and other programs."""
-    schema = _TEST_SCHEMA if of_tests else FLOW_SCHEMA
-    echo(_PRINTED[form](schema), nl=False)
+    schema = _TEST_SCHEMA if test else FLOW_SCHEMA
+    echo(_WRITERS[form](schema), nl=False)
     return 0
 
 
 def write_schema(schema: str) -> str:
-    """Give a schema's file as it is."""
+    """Return the unchanged text of a schema's file."""
     return find_schema(schema).read_text(encoding="utf-8")
 
 
 def write_reference(schema: str) -> str:
-    """Give the Markdown reference of a schema; that of specs ends with the names of a run's errors."""
+    """Return the Markdown reference of a schema; that of specs ends with the names of a run's errors."""
     from flowrun.cli.reference import render_reference
 
     if schema == _TEST_SCHEMA:
@@ -60,7 +60,7 @@ def write_reference(schema: str) -> str:
 
 
 def write_codes(schema: str) -> str:
-    """Give every code of an issue with its meaning, by families."""
+    """Return all codes of issues with their meanings, by family."""
     lines: list[str] = []
     for family, subject in _FAMILIES.items():
         codes = {code: meaning for code, meaning in sorted(CODES.items()) if code.startswith(family)}
@@ -70,12 +70,12 @@ def write_codes(schema: str) -> str:
 
 
 def write_errors(schema: str) -> str:
-    """Give every name of a run's error with its meaning."""
+    """Return all names of a run's errors with their meanings."""
     width = max(map(len, FAILURES))
     return "".join(f"{name:{width}}  {meaning}\n" for name, meaning in FAILURES.items())
 
 
-_PRINTED: Final[Mapping[str | None, Callable[[str], str]]] = {
+_WRITERS: Final[Mapping[str | None, Callable[[str], str]]] = {
     None: write_schema,
     "doc": write_reference,
     "codes": write_codes,

@@ -1,4 +1,4 @@
-"""``flowrun show``: what happened in a durable run."""
+"""``flowrun show``: shows the transcript of a durable run."""
 
 import os
 import shutil
@@ -26,10 +26,10 @@ from flowrun.spec import mask
     metavar="FILE",
     help="Write one self-contained page with the drawn graph.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@click.option("--json", is_flag=True, help="Print all of it as JSON.")
 @click.option("--full", is_flag=True, help="Cut no text short.")
 @journal_option
-def command(run: str, html: Path | None, as_json: bool, full: bool, journal: Path) -> int:
+def command(run: str, html: Path | None, json: bool, full: bool, journal: Path) -> int:
     """Show a run: its path on the graph, messages, calls, timings, usage, and what it waits for.
 
     RUN is its id or the beginning of it.
@@ -40,20 +40,20 @@ def command(run: str, html: Path | None, as_json: bool, full: bool, journal: Pat
     row = history.top_run(run)
     flow = load_stored_flow(history, row).prepare(os.environ, require_environment=False, imports=False)
     histories = {name: history.events(name) for name in history.descendants(row.id)}
-    story = build_transcript(flow.graph, history.events(row.id), histories, live=row.holder is not None)
+    transcript = build_transcript(flow.graph, history.events(row.id), histories, live=row.holder is not None)
     zone = datetime.now().astimezone().tzinfo or UTC
     with answer_stream() as answers:
         if html is not None:
             try:
-                html.write_text(mask(render_html(flow.graph, story, zone=zone), flow.secrets), encoding="utf-8")
+                html.write_text(mask(render_html(flow.graph, transcript, zone=zone), flow.secrets), encoding="utf-8")
             except OSError as exc:
                 raise UsageError(f"--html {html}: {exc.strerror}") from exc
             echo(f"{html} shows run {row.id}", err=True)
-        if as_json:
-            write_json(answers, mask(msgspec.json.format(msgspec.json.encode(story)).decode(), flow.secrets))
+        if json:
+            write_json(answers, mask(msgspec.json.format(msgspec.json.encode(transcript)).decode(), flow.secrets))
         elif html is None:
             coloured = colours_wanted(answers, environ=os.environ)
             width = shutil.get_terminal_size((100, 24)).columns
-            text = render_text(story, coloured=coloured, width=width, whole=full, zone=zone)
+            text = render_text(transcript, coloured=coloured, width=width, whole=full, zone=zone)
             write_report(answers, mask(text, flow.secrets), coloured=coloured)
     return 0

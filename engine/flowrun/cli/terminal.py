@@ -1,7 +1,7 @@
-"""The one door to terminals and CI logs. What models, tools, servers, files and people say is shown, never obeyed.
+"""The only module that prints to terminals and CI logs. Control characters in text from outside are shown, not obeyed.
 
-Every text of the command line goes through here; ruff refuses the other ways (``pyproject.toml``). A tool that prints
-does so by itself, and is not watched.
+Text from outside is that of models, tools, servers, files and people. All output of the command line goes through this
+module; ruff bans other functions that print (``pyproject.toml``). What a tool's own code prints is not filtered.
 """
 
 import logging
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True, coloured: bool = False) -> None:
-    """Print a text to stdout or stderr; a ``coloured`` one keeps its colours."""
+    """Print a text to stdout or stderr; ``coloured`` keeps its colour sequences."""
     click.echo(printable_styled(text) if coloured else printable(text), err=err, nl=nl)  # noqa: TID251
 
 
 def echo_json(text: str) -> None:
-    """Print a JSON text to stdout; a program reads the same from it."""
+    """Print a JSON text to stdout; escaped control characters do not change the values that a program parses."""
     click.echo(printable_json(text))  # noqa: TID251
 
 
 def echo_commands(text: str) -> None:
-    """Print commands for a CI system to stdout; whoever made them has escaped what stands in them."""
+    """Print commands for a CI system to stdout; the caller must have escaped their values."""
     click.echo(text)  # noqa: TID251
 
 
 def write_json(stream: TextIO, text: str) -> None:
-    """Write a JSON text as a line, or lines, to the stream of answers."""
+    """Write a JSON text and a line break to the stream of answers."""
     stream.write(printable_json(text) + "\n")
 
 
 def write_report(stream: TextIO, text: str, *, coloured: bool = False) -> None:
-    """Write what people read to the stream of answers."""
+    """Write text for people to the stream of answers; ``coloured`` keeps its colour sequences."""
     stream.write(printable_styled(text) if coloured else printable(text))
 
 
 def write_answer(stream: TextIO, text: str) -> None:
-    """Write a run's answer as it is, for programs; on a terminal, as it can be shown."""
+    """Write a run's answer: unchanged for a program, and made printable on a terminal."""
     stream.write((printable(text) if stream.isatty() else text) + "\n")
 
 
@@ -54,17 +54,18 @@ def echo_traceback(exc: BaseException) -> None:
 
 
 def make_logs_printable() -> None:
-    """Have what nobody handles otherwise logged as all else is shown."""
+    """Make log records printable that no configured handler takes (``logging.lastResort``)."""
     make_printable([logging.lastResort])
+    logging.captureWarnings(True)
 
 
 def as_lines(text: str, *, indent: str) -> str:
-    """Give a text whose lines after the first are indented, so that none of them looks like one of ours."""
+    """Return a text with its lines after the first indented, so that none of them looks like flowrun's own output."""
     return text.replace("\n", f"\n{indent}")
 
 
 def rich_console(**options: Any) -> "Console":
-    """Make a console of rich whose every text is printable, whatever it is a part of."""
+    """Return a console of rich that makes all text printable, also text in tables and other renderables."""
     from rich.console import Console, ConsoleOptions, RenderableType  # noqa: TID251
     from rich.segment import Segment
 

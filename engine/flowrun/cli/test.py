@@ -1,4 +1,4 @@
-"""``flowrun test``: every test of every ``*.test.yaml`` file, without a model."""
+"""``flowrun test``: runs the tests of ``*.test.yaml`` files, without a model."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from flowrun.cli.terminal import echo
-from flowrun.errors import Place, SpecError, UsageError
+from flowrun.errors import FlowrunError, Place, SpecError, UsageError
 from flowrun.testing.coverage import render_coverage
 from flowrun.testing.junit import render_junit
 from flowrun.testing.load import find_suites, load_suite
@@ -49,8 +49,8 @@ def command(
         raise UsageError(f"-k {text}: no test and no test file is called so")
     if junit is not None:
         _write(junit, render_junit(verdicts))
-    for part in _report(verdicts):
-        echo(f"\n{part}")
+    for entry in _report(verdicts):
+        echo(f"\n{entry}")
     if coverage:
         echo(f"\n{render_coverage(covered)}")
     echo(f"\n{summary(verdicts)}")
@@ -58,10 +58,14 @@ def command(
 
 
 def _run_file(session: SpecTestSession, file: Path, text: str, verbose: bool) -> list[Verdict]:
-    """Run a file's tests, and show their progress."""
+    """Run a file's tests, and print their progress.
+
+    Args:
+        text: runs only the tests with this text in their name or their file's path; the case is ignored.
+    """
     try:
         suite = load_suite(file)
-    except SpecError as exc:
+    except (SpecError, UsageError) as exc:
         echo(f"{file} E")
         return [_unreadable(file, exc)]
     cases = [case for case in suite.cases if text.casefold() in f"{file} {case.name}".casefold()]
@@ -78,8 +82,8 @@ def _run_file(session: SpecTestSession, file: Path, text: str, verbose: bool) ->
     return verdicts
 
 
-def _unreadable(file: Path, exc: SpecError) -> Verdict:
-    """Give a file with mistakes as a test that failed."""
+def _unreadable(file: Path, exc: FlowrunError) -> Verdict:
+    """Return a failed verdict for a test file with mistakes."""
     return Verdict(
         file=str(file),
         name="the test file has mistakes",
@@ -90,7 +94,7 @@ def _unreadable(file: Path, exc: SpecError) -> Verdict:
 
 
 def _report(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """Tell of each test that failed or was skipped."""
+    """Yield a text for each test that failed or was skipped."""
     for verdict in verdicts:
         if verdict.status == "failed":
             yield f"FAILED {render_verdict(verdict)}"

@@ -1,4 +1,4 @@
-"""``flowrun validate``: every issue of every spec, in one go."""
+"""``flowrun validate``: reports all issues of all given specs."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from flowrun.errors import Issue, UsageError
 from flowrun.runtime.prepare import check_file
 from flowrun.spec.find import find_specs
 
-_PRINTED: Final[Mapping[str, Callable[[str], None]]] = {
+_PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {
     "text": partial(echo, coloured=True),
     "json": echo_json,
     "sarif": echo_json,
@@ -27,13 +27,15 @@ _PRINTED: Final[Mapping[str, Callable[[str], None]]] = {
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH...")
-@click.option("--format", "form", type=click.Choice(list(_PRINTED)), default="text", help="The report's form.")
+@click.option("--format", type=click.Choice(list(_PRINTERS)), default="text", help="The report's form.")
 @click.option("--profile", envvar="FLOWRUN_PROFILE", help="Check the specs with this profile merged in.")
 @click.option("--no-import", is_flag=True, help="Do not import the Python functions of the specs.")
 @click.option(
     "--project-dir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Where entrypoints start."
 )
-def command(paths: tuple[Path, ...], form: str, profile: str | None, no_import: bool, project_dir: Path | None) -> int:
+def command(
+    paths: tuple[Path, ...], format: str, profile: str | None, no_import: bool, project_dir: Path | None
+) -> int:
     """Check specs and report every issue.
 
     A folder stands for the specs below it: the YAML files with a top-level key ``flowrun``. Exits with 1 if there are
@@ -44,21 +46,21 @@ def command(paths: tuple[Path, ...], form: str, profile: str | None, no_import: 
     files = list(dict.fromkeys(file for path in paths for file in find_specs(path)))
     if not files:
         raise UsageError(f"no spec in {', '.join(map(str, paths))}: a spec is a YAML file with a key 'flowrun'")
-    found: dict[Issue, None] = {}  # a sub-flow's issues are found with each flow that runs it
-    with answer_stream():  # what a tool's module prints while it is imported is no part of the report
+    found: dict[Issue, None] = {}  # as a set: a sub-flow's issues are found again with each flow that runs it
+    with answer_stream():  # output of a tool's module during its import is not part of the report
         for file in files:
             found |= dict.fromkeys(
                 check_file(file, profile=profile, project_dir=project_dir, environ=os.environ, imports=not no_import)
             )
     issues = list(found)
-    if report := _report(issues, form):
-        _PRINTED[form](report)
+    if report := _report(issues, format):
+        _PRINTERS[format](report)
     echo(_summary(issues, len(files)), err=True)
     return 1 if any(issue.severity == "error" for issue in issues) else 0
 
 
-def _report(issues: Sequence[Issue], form: str) -> str:
-    match form:
+def _report(issues: Sequence[Issue], format: str) -> str:
+    match format:
         case "text":
             return render_with_source(issues, _source, coloured=colours_wanted(sys.stdout, environ=os.environ))
         case "json":
@@ -70,7 +72,7 @@ def _report(issues: Sequence[Issue], form: str) -> str:
 
 
 def _source(file: str) -> str:
-    """Read a file again, for the lines that issues are about."""
+    """Read a file again, for the source lines of its issues."""
     try:
         return Path(file).read_bytes().decode("utf-8", errors="replace")
     except OSError:

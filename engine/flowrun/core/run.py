@@ -9,7 +9,7 @@ import msgspec
 from flowrun.core.events import Effect, Move, Outcome
 from flowrun.core.messages import Log, Message, Usage
 from flowrun.core.slots import Slots
-from flowrun.core.views import LazyReply, LazyResults, see_error, see_outputs, see_run
+from flowrun.core.views import LazyReply, LazyResults, Value, see_error, see_outputs, see_run
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
 from flowrun.templates import Scope
@@ -27,12 +27,6 @@ class Mark(enum.Enum):
 
 PENDING: Final = Mark.PENDING
 ANSWERED: Final = Mark.ANSWERED
-
-
-class Value(msgspec.Struct, frozen=True, gc=False):
-    """A value that a function returned, told apart from a failure."""
-
-    value: JSON
 
 
 CallSlot = Value | Failure | Mark
@@ -161,7 +155,7 @@ class RunScope(Mapping[str, Any]):
             case "outputs":
                 return see_outputs(run.outputs)
             case "results" if run.results is not None:
-                return run.results.view()
+                return run.results.data()
             case "error" if run.error is not None:
                 return see_error(run.error)
             case "run":

@@ -12,6 +12,12 @@ from flowrun.spec.model import JSON
 from flowrun.templates import LazyMapping
 
 
+class Value(msgspec.Struct, frozen=True, gc=False):
+    """A value that a function returned, told apart from a failure."""
+
+    value: JSON
+
+
 class LazyReply(LazyMapping):
     """A reply on a thread; arguments of its calls that are not JSON stay strings."""
 
@@ -62,28 +68,28 @@ _REPLY: Final[Mapping[str, Callable[[LazyReply], JSON]]] = {
 
 
 class LazyResults:
-    """The results of a tools state."""
+    """The results of a tools state: its calls, each with the value or failure that answered it."""
 
-    __slots__ = ("_pairs", "_view")
+    __slots__ = ("_data", "_pairs")
 
-    def __init__(self, pairs: Sequence[tuple[ToolCall, Any]]) -> None:
-        self._pairs = pairs
-        self._view: list[JSON] | None = None
+    def __init__(self, pairs: Sequence[tuple[ToolCall, Value | Failure]]) -> None:
+        self._pairs = tuple(pairs)
+        self._data: list[dict[str, JSON]] | None = None
 
-    def view(self) -> list[JSON]:
-        """Return the results as data."""
-        if self._view is None:
-            self._view = [_see_result(call, answer) for call, answer in self._pairs]
-        return self._view
+    def data(self) -> list[dict[str, JSON]]:
+        """Return the results as plain data, made once."""
+        if self._data is None:
+            self._data = [_see_result(call, answer) for call, answer in self._pairs]
+        return self._data
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.view())
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LazyResults) and self._pairs == other._pairs
 
-    def __getitem__(self, index: int) -> Any:
-        return self.view()[index]
+    def __hash__(self) -> int:
+        return hash(self._pairs)
 
 
-def _see_result(call: ToolCall, answer: Any) -> JSON:
+def _see_result(call: ToolCall, answer: Value | Failure) -> dict[str, JSON]:
     if isinstance(answer, Failure):
         return {**see_call(call), "value": None, "error": {"name": answer.name, "message": answer.message}}
     return {**see_call(call), "value": answer.value, "error": None}
@@ -99,7 +105,7 @@ class _LazyOutputs(LazyMapping):
 
     def __getitem__(self, name: str) -> JSON:
         output = self._outputs[name]
-        return output.view() if isinstance(output, LazyResults) else output
+        return output.data() if isinstance(output, LazyResults) else output
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._outputs)

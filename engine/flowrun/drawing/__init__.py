@@ -1,4 +1,4 @@
-"""A flow's state graph as text that other programs, and people, read. Pure: nothing is read, written or printed."""
+"""A flow's state graph drawn as Mermaid, DOT, SVG or plain text. Pure: no I/O."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -16,11 +16,15 @@ DRAWERS: Final[Mapping[str, Callable[[Picture], str]]] = {
     "svg": draw_svg,
     "text": draw_text,
 }
-"""Every form that a graph can be drawn in."""
+"""The drawing function of each output format."""
 
 
 def draw(spec: Spec, form: str) -> str:
-    """Draw a flow's graph in one of the forms that ``DRAWERS`` names."""
+    """Draw a flow's state graph.
+
+    Args:
+        form: the output format, a key of ``DRAWERS``.
+    """
     return DRAWERS[form](picture_of(spec))
 
 

@@ -1,13 +1,16 @@
-"""Graphviz's DOT language. Every id and label is quoted; a backslash begins an escape there, so it is doubled."""
+"""The state graph in Graphviz's DOT language.
+
+Every id and label is quoted; a backslash begins an escape sequence in DOT, so it is doubled.
+"""
 
 from typing import Final
 
 from flowrun.drawing.palette import CAUGHT, LIGHT
 from flowrun.drawing.picture import Arrow, Box, Kind, Picture, shorten
 
-_LONGEST: Final = 60
-_BEGIN: Final = "(start)"
-"""The start mark's id, which no state can have as its name."""
+_MAX_LABEL: Final = 60
+_START: Final = "(start)"
+"""The id of the start mark; no state can have this name."""
 
 _SHAPES: Final[dict[Kind, dict[str, str]]] = {
     "chat": {"shape": "box", "style": "rounded,filled"},
@@ -25,15 +28,15 @@ _SHAPES: Final[dict[Kind, dict[str, str]]] = {
 
 
 def draw_dot(picture: Picture) -> str:
-    """Write a picture as a digraph."""
+    """Render a picture as a DOT digraph."""
     lines = [
-        f"digraph {_quoted(picture.name)} {{",
-        f"    graph [label={_quoted(picture.title)}, labelloc=t, rankdir=TB, fontname=Helvetica]",
+        f"digraph {_quote(picture.name)} {{",
+        f"    graph [label={_quote(picture.title)}, labelloc=t, rankdir=TB, fontname=Helvetica]",
         '    node [fontname=Helvetica, fontsize=11, margin="0.18,0.08"]',
         "    edge [fontname=Courier, fontsize=10]",
-        f'    {_quoted(_BEGIN)} [label="", shape=circle, style=filled, fillcolor=black, width=0.15, fixedsize=true]',
+        f'    {_quote(_START)} [label="", shape=circle, style=filled, fillcolor=black, width=0.15, fixedsize=true]',
         *(_box(box) for box in picture.boxes),
-        f"    {_quoted(_BEGIN)} -> {_quoted(picture.start)}",
+        f"    {_quote(_START)} -> {_quote(picture.start)}",
         *(_arrow(arrow) for arrow in picture.arrows),
         "}",
     ]
@@ -43,29 +46,29 @@ def draw_dot(picture: Picture) -> str:
 def _box(box: Box) -> str:
     fill, line = LIGHT[box.kind]
     look = {
-        "label": f"{box.name}\n{shorten(box.caption, _LONGEST)}",
+        "label": f"{box.name}\n{shorten(box.caption, _MAX_LABEL)}",
         **_SHAPES[box.kind],
         "fillcolor": fill,
         "color": line,
         "tooltip": box.description or box.caption,
     }
-    return f"    {_quoted(box.name)} [{_attributes(look)}]"
+    return f"    {_quote(box.name)} [{_attributes(look)}]"
 
 
 def _arrow(arrow: Arrow) -> str:
     look: dict[str, str] = {}
     if arrow.text:
-        look |= {"label": f" {shorten(arrow.text, _LONGEST)} ", "labeltooltip": arrow.text}
+        look |= {"label": f" {shorten(arrow.text, _MAX_LABEL)} ", "labeltooltip": arrow.text}
     if arrow.caught:
         look |= {"style": "dashed", "color": CAUGHT, "fontcolor": CAUGHT}
     attributes = f" [{_attributes(look)}]" if look else ""
-    return f"    {_quoted(arrow.source)} -> {_quoted(arrow.target)}{attributes}"
+    return f"    {_quote(arrow.source)} -> {_quote(arrow.target)}{attributes}"
 
 
 def _attributes(look: dict[str, str]) -> str:
-    return ", ".join(f"{key}={_quoted(value)}" for key, value in look.items())
+    return ", ".join(f"{key}={_quote(value)}" for key, value in look.items())
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "")
     return f'"{escaped}"'

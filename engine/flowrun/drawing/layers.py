@@ -1,7 +1,9 @@
-"""Which layer each node lies in, and in which order: the first half of a layered drawing (Sugiyama, Tagawa, Toda 1981).
+"""Assigns nodes to layers and orders each layer: the first half of a layered graph drawing.
 
-Nodes lie in the even layers, labels of links in the odd ones between, so that no label can overlap a node. A link that
-would lead upwards is turned round for the layout, and passes through as many layers as any other.
+Source: Sugiyama, Tagawa and Toda, "Methods for visual understanding of hierarchical system structures", 1981.
+
+Nodes are in the even layers and edge labels in the odd layers between them, so no label can overlap a node. An edge
+that would point upwards is reversed for the layout, and crosses as many layers as any other edge.
 """
 
 from bisect import bisect_right, insort
@@ -11,49 +13,53 @@ from typing import Final
 
 import msgspec
 
-_SWEEPS: Final = 24
+_MAX_SWEEPS: Final = 24
 
 Node = str
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """What takes a place in a layer: a node (``link`` None), or the point at which a link passes."""
+    """A position in a layer: a node (``edge`` is None), or the point where an edge crosses the layer."""
 
     layer: int
     node: Node = ""
-    link: int | None = None
+    edge: int | None = None
 
 
 class Layering(msgspec.Struct, frozen=True):
-    """The layers from the top, each with its cells from the left; and the cells that each link passes, from the top.
+    """The layers from top to bottom, each with its cells from left to right.
 
-    ``turned`` are the links that lead upwards: their chains begin at the target. A link from a node to itself has no
-    chain.
+    ``chains`` holds the cells of each edge from top to bottom, by the edge's index; a self-loop has no chain.
+    ``reversed_edges`` holds the edges that point upwards: their chains begin at the edge's target.
     """
 
     layers: list[list[Cell]]
     chains: dict[int, list[Cell]]
-    turned: frozenset[int]
+    reversed_edges: frozenset[int]
 
 
-def make_layers(nodes: Sequence[Node], links: Sequence[tuple[Node, Node]]) -> Layering:
-    """Put the nodes into layers and order them so that few links cross; the first node is on top."""
-    turned = _links_back(nodes, links)
+def make_layers(nodes: Sequence[Node], edges: Sequence[tuple[Node, Node]]) -> Layering:
+    """Assign the nodes to layers and order each layer so that few edges cross; the first node is on top.
+
+    Args:
+        edges: the (source, target) pair of each edge.
+    """
+    reversed_edges = _back_edges(nodes, edges)
     down = {
-        index: (target, source) if index in turned else (source, target)
-        for index, (source, target) in enumerate(links)
+        index: (target, source) if index in reversed_edges else (source, target)
+        for index, (source, target) in enumerate(edges)
         if source != target
     }
     depths = _depths(nodes, list(down.values()))
     chains = {index: _chain(index, source, target, depths) for index, (source, target) in down.items()}
     layers: list[list[Cell]] = [[] for _ in range(max(depths.values(), default=0) + 1)]
-    for cell in _in_first_order(nodes, chains, depths):
+    for cell in _initial_order(nodes, chains, depths):
         layers[cell.layer].append(cell)
-    return Layering(_untangled(layers, neighbours(chains)), chains, turned)
+    return Layering(_reduce_crossings(layers, neighbours(chains)), chains, reversed_edges)
 
 
 def neighbours(chains: Mapping[int, Sequence[Cell]]) -> dict[Cell, tuple[list[Cell], list[Cell]]]:
-    """Give each cell's neighbours in the layer above and in the one below, one for each link."""
+    """Return each cell's neighbours in the layer above and in the layer below, one for each edge."""
     found: dict[Cell, tuple[list[Cell], list[Cell]]] = {}
     for chain in chains.values():
         for above, below in pairwise(chain):
@@ -62,45 +68,45 @@ def neighbours(chains: Mapping[int, Sequence[Cell]]) -> dict[Cell, tuple[list[Ce
     return found
 
 
-def _links_back(nodes: Sequence[Node], links: Sequence[tuple[Node, Node]]) -> frozenset[int]:
-    """Find the links that close a circle, in a walk in depth from the first node."""
-    leaving: dict[Node, list[int]] = {node: [] for node in nodes}
-    for index, (source, _) in enumerate(links):
-        leaving[source].append(index)
+def _back_edges(nodes: Sequence[Node], edges: Sequence[tuple[Node, Node]]) -> frozenset[int]:
+    """Find the edges that close a cycle, by a depth-first search from the first node."""
+    outgoing: dict[Node, list[int]] = {node: [] for node in nodes}
+    for index, (source, _) in enumerate(edges):
+        outgoing[source].append(index)
     back: set[int] = set()
     done: set[Node] = set()
     for first in nodes:
         if first in done:
             continue
-        path = {first: iter(leaving[first])}
+        path = {first: iter(outgoing[first])}
         while path:
             node = next(reversed(path))
-            following = next(path[node], None)
-            if following is None:
+            edge_index = next(path[node], None)
+            if edge_index is None:
                 path.popitem()
                 done.add(node)
-            elif (target := links[following][1]) in path:
-                back.add(following)
+            elif (target := edges[edge_index][1]) in path:
+                back.add(edge_index)
             elif target not in done:
-                path[target] = iter(leaving[target])
+                path[target] = iter(outgoing[target])
     return frozenset(back)
 
 
-def _depths(nodes: Sequence[Node], links: Sequence[tuple[Node, Node]]) -> dict[Node, int]:
-    """Give each node the even layer behind those of all that lead to it."""
+def _depths(nodes: Sequence[Node], edges: Sequence[tuple[Node, Node]]) -> dict[Node, int]:
+    """Assign each node to the first even layer below all of its predecessors (longest-path layering)."""
     depths = dict.fromkeys(nodes, 0)
-    entering = dict.fromkeys(nodes, 0)
-    leaving: dict[Node, list[Node]] = {node: [] for node in nodes}
-    for source, target in links:
-        entering[target] += 1
-        leaving[source].append(target)
-    ready = [node for node in nodes if entering[node] == 0]
+    incoming = dict.fromkeys(nodes, 0)
+    outgoing: dict[Node, list[Node]] = {node: [] for node in nodes}
+    for source, target in edges:
+        incoming[target] += 1
+        outgoing[source].append(target)
+    ready = [node for node in nodes if incoming[node] == 0]
     while ready:
         source = ready.pop()
-        for target in leaving[source]:
+        for target in outgoing[source]:
             depths[target] = max(depths[target], depths[source] + 2)
-            entering[target] -= 1
-            if entering[target] == 0:
+            incoming[target] -= 1
+            if incoming[target] == 0:
                 ready.append(target)
     return depths
 
@@ -109,40 +115,42 @@ def _chain(index: int, source: Node, target: Node, depths: Mapping[Node, int]) -
     between = range(depths[source] + 1, depths[target])
     return [
         Cell(depths[source], node=source),
-        *(Cell(layer, link=index) for layer in between),
+        *(Cell(layer, edge=index) for layer in between),
         Cell(depths[target], node=target),
     ]
 
 
-def _in_first_order(
+def _initial_order(
     nodes: Sequence[Node], chains: Mapping[int, Sequence[Cell]], depths: Mapping[Node, int]
 ) -> list[Cell]:
-    """Walk in depth from the first node: what belongs together begins side by side."""
+    """Order the cells by a depth-first search from the first node, so that connected cells are close to each other."""
     around = neighbours(chains)
     order: dict[Cell, None] = {}
     for node in nodes:
-        waiting = [Cell(depths[node], node=node)]
-        while waiting:
-            cell = waiting.pop()
+        stack = [Cell(depths[node], node=node)]
+        while stack:
+            cell = stack.pop()
             if cell not in order:
                 order[cell] = None
                 above, below = around.get(cell, ([], []))
-                waiting += [*reversed(above), *reversed(below)]
+                stack += [*reversed(above), *reversed(below)]
     return list(order)
 
 
-def _untangled(layers: list[list[Cell]], around: Mapping[Cell, tuple[list[Cell], list[Cell]]]) -> list[list[Cell]]:
-    """Order each layer by the middle of its neighbours, downwards and upwards by turns; the best order stays."""
+def _reduce_crossings(
+    layers: list[list[Cell]], around: Mapping[Cell, tuple[list[Cell], list[Cell]]]
+) -> list[list[Cell]]:
+    """Order each layer by the mean position of its neighbours, downwards and upwards in turn; return the best order."""
     best, fewest = layers, _crossings(layers, around)
-    for sweep in range(_SWEEPS):
+    for sweep in range(_MAX_SWEEPS):
         if fewest == 0:
             break
         side = sweep % 2
         layers = [list(layer) for layer in layers]
         order = range(1, len(layers)) if side == 0 else range(len(layers) - 2, -1, -1)
         for number in order:
-            fixed = {cell: place for place, cell in enumerate(layers[number - 1 if side == 0 else number + 1])}
-            layers[number] = _by_middle(layers[number], fixed, around, side)
+            fixed = {cell: position for position, cell in enumerate(layers[number - 1 if side == 0 else number + 1])}
+            layers[number] = _by_barycenter(layers[number], fixed, around, side)
         _swap_neighbours(layers, around)
         crossings = _crossings(layers, around)
         if crossings < fewest:
@@ -150,32 +158,32 @@ def _untangled(layers: list[list[Cell]], around: Mapping[Cell, tuple[list[Cell],
     return best
 
 
-def _by_middle(
+def _by_barycenter(
     layer: list[Cell], fixed: Mapping[Cell, int], around: Mapping[Cell, tuple[list[Cell], list[Cell]]], side: int
 ) -> list[Cell]:
-    def middle(place: int) -> float:
-        others = [fixed[other] for other in around.get(layer[place], ([], []))[side]]
-        return sum(others) / len(others) if others else float(place)
+    def barycenter(position: int) -> float:
+        others = [fixed[other] for other in around.get(layer[position], ([], []))[side]]
+        return sum(others) / len(others) if others else float(position)
 
-    return [layer[place] for place in sorted(range(len(layer)), key=middle)]
+    return [layer[position] for position in sorted(range(len(layer)), key=barycenter)]
 
 
 def _swap_neighbours(layers: list[list[Cell]], around: Mapping[Cell, tuple[list[Cell], list[Cell]]]) -> None:
-    """Swap two that lie side by side wherever fewer links cross then."""
+    """Swap two adjacent cells wherever this reduces the number of crossings."""
     for number, layer in enumerate(layers):
         sides = [
-            {cell: place for place, cell in enumerate(layers[other])} if 0 <= other < len(layers) else {}
+            {cell: position for position, cell in enumerate(layers[other])} if 0 <= other < len(layers) else {}
             for other in (number - 1, number + 1)
         ]
-        for place in range(len(layer) - 1):
-            left, right = layer[place], layer[place + 1]
-            kept = sum(_crossed(around, side, fixed, left, right) for side, fixed in enumerate(sides))
-            swapped = sum(_crossed(around, side, fixed, right, left) for side, fixed in enumerate(sides))
-            if swapped < kept:
-                layer[place], layer[place + 1] = right, left
+        for position in range(len(layer) - 1):
+            left, right = layer[position], layer[position + 1]
+            current = sum(_pair_crossings(around, side, fixed, left, right) for side, fixed in enumerate(sides))
+            swapped = sum(_pair_crossings(around, side, fixed, right, left) for side, fixed in enumerate(sides))
+            if swapped < current:
+                layer[position], layer[position + 1] = right, left
 
 
-def _crossed(
+def _pair_crossings(
     around: Mapping[Cell, tuple[list[Cell], list[Cell]]], side: int, fixed: Mapping[Cell, int], left: Cell, right: Cell
 ) -> int:
     lefts = [fixed[cell] for cell in around.get(left, ([], []))[side]]
@@ -184,13 +192,13 @@ def _crossed(
 
 
 def _crossings(layers: Sequence[Sequence[Cell]], around: Mapping[Cell, tuple[list[Cell], list[Cell]]]) -> int:
-    """Count the crossings between all layers."""
+    """Count the edge crossings between all layers."""
     count = 0
     for upper, lower in pairwise(layers):
-        places = {cell: place for place, cell in enumerate(lower)}
+        positions = {cell: position for position, cell in enumerate(lower)}
         seen: list[int] = []
         for cell in upper:
-            ends = [places[other] for other in around.get(cell, ([], []))[1]]
+            ends = [positions[other] for other in around.get(cell, ([], []))[1]]
             count += sum(len(seen) - bisect_right(seen, end) for end in ends)
             for end in ends:
                 insort(seen, end)

@@ -1,7 +1,7 @@
-"""Mermaid's flowchart, which GitHub, GitLab and many editors show.
+"""The state graph as a Mermaid flowchart, which GitHub, GitLab and many editors display.
 
-Labels are quoted, and what Mermaid could take for something else in them is written as its ``#NN;`` entities. A
-state's id and a class's name have a prefix because Mermaid reads some words, such as ``end`` and ``call``, as its own.
+Labels are quoted, and their special characters are written as Mermaid's ``#NN;`` entities. The ids of states and the
+names of classes have a prefix because some words, such as ``end`` and ``call``, are keywords of Mermaid.
 """
 
 import re
@@ -11,7 +11,7 @@ from flowrun.drawing.palette import INK, LIGHT
 from flowrun.drawing.picture import KINDS, Arrow, Box, Kind, Picture, shorten
 
 _SPECIAL: Final = re.compile(r"""["#&<>|`%:;\\{}\[\]*~$]""")
-_LONGEST: Final = 60
+_MAX_LABEL: Final = 60
 
 _SHAPES: Final[dict[Kind, tuple[str, str]]] = {
     "chat": ("(", ")"),
@@ -29,7 +29,7 @@ _SHAPES: Final[dict[Kind, tuple[str, str]]] = {
 
 
 def draw_mermaid(picture: Picture) -> str:
-    """Write a picture as a Mermaid flowchart."""
+    """Render a picture as a Mermaid flowchart."""
     used = [kind for kind in KINDS if any(box.kind == kind for box in picture.boxes)]
     lines = [
         "---",
@@ -58,13 +58,13 @@ def _members(picture: Picture, kind: Kind) -> str:
 def _box(box: Box) -> str:
     left, right = _SHAPES[box.kind]
     return (
-        f'    {_id(box.name)}{left}"<b>{_escaped(box.name)}</b><br/>{_escaped(shorten(box.caption, _LONGEST))}"{right}'
+        f'    {_id(box.name)}{left}"<b>{_escape(box.name)}</b><br/>{_escape(shorten(box.caption, _MAX_LABEL))}"{right}'
     )
 
 
 def _arrow(arrow: Arrow) -> str:
     line = "-.->" if arrow.caught else "-->"
-    label = f'|"{_escaped(shorten(arrow.text, _LONGEST))}"|' if arrow.text else ""
+    label = f'|"{_escape(shorten(arrow.text, _MAX_LABEL))}"|' if arrow.text else ""
     return f"    {_id(arrow.source)} {line}{label} {_id(arrow.target)}"
 
 
@@ -72,5 +72,5 @@ def _id(name: str) -> str:
     return f"s_{name}"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return _SPECIAL.sub(lambda found: f"#{ord(found[0])};", text)

@@ -1,4 +1,4 @@
-"""The colours of each kind of state, the same in every drawing that has colours."""
+"""The colours of each kind of state, shared by all drawings that have colours."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -18,7 +18,7 @@ LIGHT: Final[Mapping[Kind, tuple[str, str]]] = {
     "failed": ("#fde7e7", "#d0403f"),
     "missing": ("#ffffff", "#d0403f"),
 }
-"""Fill and line on light paper."""
+"""The fill and line colours on a light background."""
 
 DARK: Final[Mapping[Kind, tuple[str, str]]] = {
     "chat": ("#15243a", "#6ea8fe"),
@@ -33,8 +33,8 @@ DARK: Final[Mapping[Kind, tuple[str, str]]] = {
     "failed": ("#3a1517", "#ff8580"),
     "missing": ("#0d1117", "#ff8580"),
 }
-"""Fill and line on dark paper."""
+"""The fill and line colours on a dark background."""
 
 INK: Final = "#1f2328"
 CAUGHT: Final = "#c4403f"
-"""The ways that errors take, on light paper."""
+"""The colour of the edges of caught errors, on a light background."""

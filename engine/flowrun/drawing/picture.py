@@ -1,4 +1,4 @@
-"""What there is to draw, before it is known how: a box a state, an arrow a way on. Every drawer begins here."""
+"""A state graph as boxes and arrows, independent of the output format. Every drawing function renders a ``Picture``."""
 
 from collections.abc import Iterator
 from typing import Final, Literal, assert_never, get_args
@@ -23,19 +23,19 @@ from flowrun.spec.model import (
 )
 
 Kind = Literal["chat", "tools", "call", "route", "flow", "map", "parallel", "wait", "succeeded", "failed", "missing"]
-"""How a box looks: a state's type, an end's status, or a state that is named and does not exist."""
+"""The kind of a box: a state's type, an end's status, or ``missing`` for a state that is not defined."""
 
 Mark = Literal["broken", "paused"]
-"""What a run may have come to in a state: it failed there, or waits there for somebody."""
+"""The status of a run that stopped in a state: it failed there, or it waits there for human input."""
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True):
-    """A state. ``detail`` says in a few words what it works with, such as the sub-flow that it runs.
+    """The box of a state. ``detail`` names what the state uses, such as the sub-flow that it runs.
 
-    In the picture of a run, ``visits`` counts how often it was entered, ``mark`` says what came of it, and ``link`` is
-    where to read more.
+    In the picture of a run, ``visits`` counts how often the state was entered, ``mark`` is set if the run stopped
+    there, and ``link`` is the URL of the state's details.
     """
 
     name: str
@@ -56,9 +56,10 @@ _TITLES: Final[dict[Kind, str]] = {"succeeded": "end · succeeded", "failed": "e
 
 
 class Arrow(msgspec.Struct, frozen=True, kw_only=True):
-    """A way on. ``number`` counts the routes of a state that has several; ``caught`` marks a way of errors.
+    """An edge from one state to another.
 
-    In the picture of a run, ``taken`` counts how often it was taken.
+    ``number`` numbers the routes of a state that has several, from 1; ``caught`` marks the edge of a ``catch``. In the
+    picture of a run, ``taken`` counts how often the run took the edge.
     """
 
     source: str
@@ -75,7 +76,7 @@ class Arrow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow's graph, in the order of the spec."""
+    """The state graph of a flow, in the order of the spec."""
 
     name: str
     version: str
@@ -91,10 +92,10 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def picture_of(spec: Spec) -> Picture:
-    """Give what there is to draw of a spec. A state that is named and does not exist has its box, at the end."""
+    """Build the picture of a spec. A state that is referenced but not defined gets a box at the end."""
     arrows = tuple(_arrow(edge, spec) for edge in edges(spec))
-    named = [spec.start, *(arrow.target for arrow in arrows)]
-    missing = [Box(name=name, kind="missing") for name in dict.fromkeys(named) if name not in spec.states]
+    referenced = [spec.start, *(arrow.target for arrow in arrows)]
+    missing = [Box(name=name, kind="missing") for name in dict.fromkeys(referenced) if name not in spec.states]
     return Picture(
         name=spec.name,
         version=spec.version,
@@ -106,7 +107,7 @@ def picture_of(spec: Spec) -> Picture:
 
 
 def shorten(text: str, length: int) -> str:
-    """Put a text on one line of at most ``length`` characters; what a terminal would obey is not let through."""
+    """Return a text as one line of at most ``length`` characters, with its control characters replaced."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
     return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
 
@@ -154,7 +155,7 @@ def _arrow(edge: Edge, spec: Spec) -> Arrow:
 
 
 def _number(edge: Edge) -> int:
-    """Give a route's number; its path is ``states.<name>.routes.<index>.to``."""
+    """Return a route's number, from 1; the path of its edge is ``states.<name>.routes.<index>.to``."""
     index = edge.path[3]
     assert isinstance(index, int)
     return index + 1

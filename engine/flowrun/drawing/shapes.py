@@ -1,6 +1,6 @@
-"""How the drawn states look: an outline and two colours for each kind, on light and on dark paper.
+"""The outlines and the style sheets of the SVG drawing, for light and dark backgrounds.
 
-The colours are written out in a rule each, because CSS variables are not known to every program that draws SVG.
+Each colour is written out in its own rule, because some programs that draw SVG do not support CSS variables.
 """
 
 from collections.abc import Callable, Mapping
@@ -80,11 +80,11 @@ PATH_STYLE: Final = "\n".join(
         "}",
     ]
 )
-"""What a drawing with a run's path on it has besides."""
+"""The additional style sheet of a drawing that shows a run's path."""
 
 
 def outline(kind: Kind, width: float, height: float) -> str:
-    """Give the outline of a box of that size around the origin."""
+    """Return the SVG outline of a box of this size, centred at the origin."""
     return _OUTLINES[kind](width / 2, height / 2)
 
 

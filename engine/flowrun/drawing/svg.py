@@ -1,4 +1,4 @@
-"""A self-contained SVG: no scripts, no fonts, nothing to load; light and dark as the reader's system has it."""
+"""A self-contained SVG: no scripts, no fonts, nothing to load; light or dark as the reader's system is set."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -6,44 +6,49 @@ from math import ceil
 from typing import Final
 from xml.sax.saxutils import escape
 
-from flowrun.drawing.layout import Course, GraphLayout, Point, Size, lay_out
+from flowrun.drawing.layout import EdgeLine, GraphLayout, Point, Size, lay_out
 from flowrun.drawing.picture import Arrow, Box, Picture, shorten
 from flowrun.drawing.shapes import CODE_SIZE, DETAIL_SIZE, NAME_SIZE, PATH_STYLE, STYLE, outline
 from flowrun.drawing.widths import code_width, text_width
 
 _MARGIN: Final = 24.0
-_LONGEST_DETAIL: Final = 48
-_LONGEST_LABEL: Final = 44
+_MAX_DETAIL: Final = 48
+_MAX_LABEL: Final = 44
 _NODE_HEIGHT: Final = 50.0
-_LEAST_WIDTH: Final = 96.0
+_MIN_WIDTH: Final = 96.0
 _LABEL_HEIGHT: Final = 20.0
 _LOOP: Final = 26.0
-_BEGIN: Final = ""
-"""The start mark's name in the layout, which no state can have."""
+_START: Final = ""
+"""The name of the start mark in the layout; no state can have it."""
 
 
 def draw_svg(picture: Picture, *, part: str | None = None) -> str:
-    """Draw a picture as SVG: boxes from top to bottom, links that lead back upwards beside them.
+    """Render a picture as SVG: boxes from top to bottom, edges that point upwards beside them.
 
-    As a part of a page it has no paper, and no styles of its own: the page has ``STYLE`` and ``PATH_STYLE``, and each
-    of its drawings another ``part``, with which the ids begin.
+    Args:
+        part: the prefix of the ids of a drawing inside a page, different for each drawing of the page. Such a drawing
+            has no background and no style sheet: the page holds ``STYLE`` and ``PATH_STYLE``. None for a file.
     """
     first = sorted(picture.boxes, key=lambda box: box.name != picture.start)
     arrows = [arrow for arrow in picture.arrows if arrow.source != arrow.target]
     loops = {box.name: [a for a in picture.arrows if a.source == a.target == box.name] for box in first}
-    nodes = {_BEGIN: Size(16, 16), **{box.name: _size(box, loops[box.name]) for box in first}}
-    links = [(_BEGIN, picture.start), *((arrow.source, arrow.target) for arrow in arrows)]
+    nodes = {_START: Size(16, 16), **{box.name: _size(box, loops[box.name]) for box in first}}
+    edges = [(_START, picture.start), *((arrow.source, arrow.target) for arrow in arrows)]
     labels = [Size(0, 0), *map(_label_size, arrows)]
-    layout = lay_out(nodes, links, labels)
+    layout = lay_out(nodes, edges, labels)
     return "\n".join(
         [
-            *_head(picture, layout, part),
-            *(_line(arrow, layout.courses[index]) for index, arrow in enumerate(arrows, 1)),
-            _line(_first_arrow(picture), layout.courses[0]),
-            _start_mark(layout.nodes[_BEGIN]),
+            *_prologue(picture, layout, part),
+            *(_edge(arrow, layout.edge_lines[index]) for index, arrow in enumerate(arrows, 1)),
+            _edge(_first_arrow(picture), layout.edge_lines[0]),
+            _start_mark(layout.nodes[_START]),
             *(_node(box, nodes[box.name], layout.nodes[box.name]) for box in first),
             *(part for box in first for part in _loops(loops[box.name], nodes[box.name], layout.nodes[box.name])),
-            *(_label(arrow, layout.courses[index].label) for index, arrow in enumerate(arrows, 1) if _words(arrow)),
+            *(
+                _label(arrow, layout.edge_lines[index].label)
+                for index, arrow in enumerate(arrows, 1)
+                if _label_of(arrow)
+            ),
             "</g>",
             "</svg>",
             "",
@@ -51,7 +56,7 @@ def draw_svg(picture: Picture, *, part: str | None = None) -> str:
     )
 
 
-def _head(picture: Picture, layout: GraphLayout, part: str | None) -> Iterator[str]:
+def _prologue(picture: Picture, layout: GraphLayout, part: str | None) -> Iterator[str]:
     width, height = ceil(layout.width + 2 * _MARGIN), ceil(layout.height + 2 * _MARGIN)
     title, description = (f"{part}-title", f"{part}-description") if part else ("title", "description")
     role = "group" if any(box.link for box in picture.boxes) else "img"
@@ -70,7 +75,7 @@ def _head(picture: Picture, layout: GraphLayout, part: str | None) -> Iterator[s
 
 def _first_arrow(picture: Picture) -> Arrow:
     visits = next(box.visits for box in picture.boxes if box.name == picture.start)
-    return Arrow(source=_BEGIN, target=picture.start, taken=None if visits is None else min(visits, 1))
+    return Arrow(source=_START, target=picture.start, taken=None if visits is None else min(visits, 1))
 
 
 def _summary(picture: Picture) -> str:
@@ -81,51 +86,52 @@ def _summary(picture: Picture) -> str:
 # --- boxes --------------------------------------------------------------------------------------------------------
 
 
-def _size(box: Box, loops: Sequence[Arrow]) -> Size:
+def _size(box: Box, self_loops: Sequence[Arrow]) -> Size:
     lines = (
         text_width(box.name, NAME_SIZE, bold=True),
-        text_width(shorten(box.caption, _LONGEST_DETAIL), DETAIL_SIZE),
-        _LEAST_WIDTH - 40,
+        text_width(shorten(box.caption, _MAX_DETAIL), DETAIL_SIZE),
+        _MIN_WIDTH - 40,
     )
-    beside = max((_LOOP + _label_size(loop).width for loop in loops), default=0.0)
-    return Size(max(lines) + 40, max(_NODE_HEIGHT, len(loops) * (_LABEL_HEIGHT + 6)), beside)
+    right_margin = max((_LOOP + _label_size(loop).width for loop in self_loops), default=0.0)
+    return Size(max(lines) + 40, max(_NODE_HEIGHT, len(self_loops) * (_LABEL_HEIGHT + 6)), right_margin)
 
 
 def _node(box: Box, size: Size, middle: Point) -> str:
     x, y = middle
-    told = f"{box.name}: {box.caption}" + (f"\n{box.description}" if box.description else "")
-    aside, down = (-3, 3) if box.kind == "map" else (0, 0)  # the front one of its stack is not in the middle
+    tooltip = f"{box.name}: {box.caption}" + (f"\n{box.description}" if box.description else "")
+    dx, dy = (-3, 3) if box.kind == "map" else (0, 0)  # the front box of its stack is not in the centre
     drawn = (
-        f'<g class="{_class(box)}" transform="translate({_number(x)} {_number(y)})"><title>{_text(told)}</title>'
+        f'<g class="{_box_classes(box)}" transform="translate({_number(x)} {_number(y)})">'
+        f"<title>{_text(tooltip)}</title>"
         f"{outline(box.kind, size.width, size.height)}"
-        f'<text class="name" x="{aside}" y="{down - 4}">{_text(box.name)}</text>'
-        f'<text class="detail" x="{aside}" y="{down + 14}">{_text(shorten(box.caption, _LONGEST_DETAIL))}</text>'
+        f'<text class="name" x="{dx}" y="{dy - 4}">{_text(box.name)}</text>'
+        f'<text class="detail" x="{dx}" y="{dy + 14}">{_text(shorten(box.caption, _MAX_DETAIL))}</text>'
         f"{_visits(box, size)}</g>"
     )
     return f'<a href="{_attribute(box.link)}" data-state="{_attribute(box.name)}">{drawn}</a>' if box.link else drawn
 
 
-def _class(box: Box) -> str:
+def _box_classes(box: Box) -> str:
     unseen = "unseen" if box.visits == 0 else None
     return " ".join(filter(None, ("node", box.kind, unseen, box.mark)))
 
 
 def _visits(box: Box, size: Size) -> str:
-    """Draw how often a state was entered, where that says something, at its upper right corner; and its halo."""
-    told = {"broken": "!", "paused": "?"}.get(box.mark or "", "")
-    count = f"{told} ×{box.visits}".strip() if (box.visits or 0) > 1 else told
+    """Draw the badge of a state that was entered more than once or has a mark; a marked state also gets a halo."""
+    symbol = {"broken": "!", "paused": "?"}.get(box.mark or "", "")
+    count = f"{symbol} ×{box.visits}".strip() if (box.visits or 0) > 1 else symbol
     if not count:
         return ""
     width, height = size.width + 12, size.height + 12
     halo = f'<rect class="halo" x="{_number(-width / 2)}" y="{_number(-height / 2)}" ' + (
         f'width="{_number(width)}" height="{_number(height)}" rx="14"/>'
     )
-    room = text_width(count, 11, bold=True) + 12
+    badge = text_width(count, 11, bold=True) + 12
     x, y = size.width / 2 - 4, -size.height / 2
     return (
         f"{halo if box.mark else ''}"
-        f'<g class="count" transform="translate({_number(x)} {_number(y)})"><rect x="{_number(-room / 2)}" y="-9" '
-        f'width="{_number(room)}" height="18" rx="9"/><text y="4">{_text(count)}</text></g>'
+        f'<g class="count" transform="translate({_number(x)} {_number(y)})"><rect x="{_number(-badge / 2)}" y="-9" '
+        f'width="{_number(badge)}" height="18" rx="9"/><text y="4">{_text(count)}</text></g>'
     )
 
 
@@ -134,85 +140,88 @@ def _start_mark(middle: Point) -> str:
     return f'<circle class="start" cx="{_number(x)}" cy="{_number(y)}" r="8"><title>start</title></circle>'
 
 
-# --- links --------------------------------------------------------------------------------------------------------
+# --- edges --------------------------------------------------------------------------------------------------------
 
 
-def _line(arrow: Arrow, course: Course) -> str:
-    """Draw a link: straight within layers, and between two of them a curve that leaves and arrives vertically."""
-    *before, (x, y) = course.points
+def _edge(arrow: Arrow, line: EdgeLine) -> str:
+    """Draw an edge: straight inside a layer, and between two layers a curve that is vertical at both ends."""
+    *before, (x, y) = line.points
     up = before[0][1] > y
     points = [*before, (x, y + (6 if up else -6))]
-    path = [f"M{_pair(points[0])}"]
+    path = [f"M{_point(points[0])}"]
     for number, ((x0, y0), (x1, y1)) in enumerate(pairwise(points)):
         if number % 2 == 0 or abs(x1 - x0) < 0.5:
-            path.append(f"L{_pair((x1, y1))}")
+            path.append(f"L{_point((x1, y1))}")
         else:
             half = (y0 + y1) / 2
-            path.append(f"C{_pair((x0, half))} {_pair((x1, half))} {_pair((x1, y1))}")
-    return _stroke(arrow, " ".join(path), _head_of(arrow, (x, y), (0, -1 if up else 1)))
+            path.append(f"C{_point((x0, half))} {_point((x1, half))} {_point((x1, y1))}")
+    return _stroke(arrow, " ".join(path), _arrowhead(arrow, (x, y), (0, -1 if up else 1)))
 
 
-def _loops(loops: Sequence[Arrow], size: Size, middle: Point) -> Iterator[str]:
-    """Draw the links from a state to itself at its right, one below the other."""
-    for number, arrow in enumerate(loops):
+def _loops(self_loops: Sequence[Arrow], size: Size, middle: Point) -> Iterator[str]:
+    """Draw the edges from a state to itself on its right, one below the other."""
+    for number, arrow in enumerate(self_loops):
         x = middle[0] + size.width / 2
-        y = middle[1] + (number - (len(loops) - 1) / 2) * (_LABEL_HEIGHT + 6)
+        y = middle[1] + (number - (len(self_loops) - 1) / 2) * (_LABEL_HEIGHT + 6)
         end = (x + 6, y + 7)
-        path = f"M{_pair((x, y - 7))} C{_pair((x + _LOOP, y - 12))} {_pair((x + _LOOP, y + 10))} {_pair(end)}"
-        yield _stroke(arrow, path, _head_of(arrow, (x, y + 7), (-1, 0)))
-        if _words(arrow):
+        path = f"M{_point((x, y - 7))} C{_point((x + _LOOP, y - 12))} {_point((x + _LOOP, y + 10))} {_point(end)}"
+        yield _stroke(arrow, path, _arrowhead(arrow, (x, y + 7), (-1, 0)))
+        if _label_of(arrow):
             yield _label(arrow, (x + _LOOP + _label_size(arrow).width / 2, y))
 
 
 def _stroke(arrow: Arrow, path: str, head: str) -> str:
-    return f'<g class="way{_look(arrow)}"><title>{_text(_told(arrow))}</title><path class="line" d="{path}"/>{head}</g>'
+    return (
+        f'<g class="way{_classes(arrow)}"><title>{_text(_tooltip(arrow))}</title>'
+        f'<path class="line" d="{path}"/>{head}</g>'
+    )
 
 
-def _look(arrow: Arrow) -> str:
+def _classes(arrow: Arrow) -> str:
     walked = "" if arrow.taken is None else " taken" if arrow.taken else " unseen"
     return " caught" * arrow.caught + walked
 
 
-def _words(arrow: Arrow) -> str:
-    """Give what stands at a link: its label, and how often it was taken, if more than once."""
-    text = shorten(arrow.text, _LONGEST_LABEL)
+def _label_of(arrow: Arrow) -> str:
+    """Return the text at an edge: its label, and how often the run took it, if more than once."""
+    text = shorten(arrow.text, _MAX_LABEL)
     return f"{text} ×{arrow.taken}".strip() if (arrow.taken or 0) > 1 else text
 
 
-def _head_of(arrow: Arrow, tip: Point, towards: tuple[int, int]) -> str:
+def _arrowhead(arrow: Arrow, tip: Point, towards: tuple[int, int]) -> str:
     (x, y), (dx, dy) = tip, towards
     corners = [(x, y), (x - 8 * dx + 4.5 * dy, y - 8 * dy + 4.5 * dx), (x - 8 * dx - 4.5 * dy, y - 8 * dy - 4.5 * dx)]
-    return f'<path class="head" d="M{" L".join(map(_pair, corners))} Z"/>'
+    return f'<path class="head" d="M{" L".join(map(_point, corners))} Z"/>'
 
 
-def _told(arrow: Arrow) -> str:
+def _tooltip(arrow: Arrow) -> str:
     source = arrow.source or "start"
     when = f" on {arrow.label}" if arrow.caught else f" when {arrow.label}" if arrow.label else ""
     return f"{source} → {arrow.target}" + (" (else)" if arrow.label == "else" else when)
 
 
 def _label_size(arrow: Arrow) -> Size:
-    if not (words := _words(arrow)):
+    if not (text := _label_of(arrow)):
         return Size(0, 0)
-    return Size(code_width(words, CODE_SIZE) + 12, _LABEL_HEIGHT)
+    return Size(code_width(text, CODE_SIZE) + 12, _LABEL_HEIGHT)
 
 
 def _label(arrow: Arrow, middle: Point) -> str:
     size, (x, y) = _label_size(arrow), middle
     return (
-        f'<g class="label{_look(arrow)}" transform="translate({_number(x)} {_number(y)})">'
-        f"<title>{_text(_told(arrow))}</title>"
+        f'<g class="label{_classes(arrow)}" transform="translate({_number(x)} {_number(y)})">'
+        f"<title>{_text(_tooltip(arrow))}</title>"
         f'<rect x="{_number(-size.width / 2)}" y="{_number(-size.height / 2)}" width="{_number(size.width)}" '
         f'height="{_number(size.height)}" rx="5"/>'
-        f'<text y="4">{_text(_words(arrow))}</text></g>'
+        f'<text y="4">{_text(_label_of(arrow))}</text></g>'
     )
 
 
-# --- writing ------------------------------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------------------------------
 
 
 def _text(text: str) -> str:
-    """Escape a text, and leave out the control characters that XML does not have."""
+    """Escape a text, without the control characters that XML does not allow."""
     return escape("".join(c for c in text if c in "\t\n" or (c >= " " and c not in "\x7f\ufffe\uffff")))
 
 
@@ -220,7 +229,7 @@ def _attribute(text: str) -> str:
     return _text(text).replace('"', "&quot;")
 
 
-def _pair(point: Point) -> str:
+def _point(point: Point) -> str:
     return f"{_number(point[0])} {_number(point[1])}"
 
 

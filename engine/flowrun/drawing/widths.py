@@ -1,7 +1,8 @@
-"""How wide a text is on the screen, in shares of its font's size, without any font at hand.
+"""Estimates the width of a text on the screen without access to the font.
 
-The widths are those of Helvetica and Arial (Adobe's font metrics, rounded), made a little wider, because a machine
-without them shows a wider font; what is not listed counts by its East Asian width (Unicode, annex 11).
+The widths are those of Helvetica and Arial (Adobe's font metrics, rounded), as a share of the font size. They are
+increased a little, because a machine without these fonts uses a wider one. A character that is not listed has a width
+by its East Asian Width property (Unicode Standard Annex 11).
 """
 
 import unicodedata
@@ -10,7 +11,8 @@ from typing import Final
 _MARGIN: Final = 1.1
 _BOLD: Final = 1.08
 MONOSPACED: Final = 0.61
-"""The width of a character of a monospaced font: 0.60 in Courier and DejaVu Sans Mono, a little less in others."""
+"""The width of a character of a monospaced font, as a share of the font size: 0.60 in Courier and DejaVu Sans Mono, a
+little less in others."""
 
 _GROUPS: Final = {
     0.22: "ijl|'",
@@ -31,12 +33,12 @@ _WIDTHS: Final = {character: width for width, characters in _GROUPS.items() for 
 
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
-    """Give the width of a line in a proportional font without serifs."""
+    """Return the width of a line in a proportional sans-serif font, in the unit of ``size``."""
     return sum(map(_width, text)) * size * _MARGIN * (_BOLD if bold else 1.0)
 
 
 def code_width(text: str, size: float) -> float:
-    """Give the width of a line in a monospaced font."""
+    """Return the width of a line in a monospaced font, in the unit of ``size``."""
     return sum(MONOSPACED * _cells(character) for character in text) * size
 
 

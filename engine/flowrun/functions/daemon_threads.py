@@ -1,8 +1,8 @@
-"""Blocking work runs in daemon threads, a bounded number at a time; work that nobody waits for any more is let go.
+"""Blocking work runs in daemon threads, a limited number at a time; work that timed out is abandoned.
 
 The pools of the standard library and of anyio join their threads when the process exits, so one function that hangs
-would keep the whole program from ending; and a pool of fixed size is dead once enough of its threads hang. Here a
-thread whose time is up gives its slot back at once, whatever it does.
+would keep the program from ending; and a pool of fixed size stops working once all its threads hang. Here a call that
+timed out frees its slot at once, whatever its thread does.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 IDLE_SECONDS: Final = 10.0
-"""A thread that has had nothing to do for so long ends."""
+"""Seconds after which an idle thread ends."""
 
 _Report = Callable[[], None]
 _Job = Callable[[], _Report]
 
 
 class Slots:
-    """So many at once, in one event loop after another."""
+    """A limit of concurrent calls that works in one event loop after another."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -31,7 +31,7 @@ class Slots:
         self._slots = asyncio.Semaphore(limit)
 
     def here(self) -> asyncio.Semaphore:
-        """Give the slots of the running event loop: asyncio's semaphores belong to the first one that they wait in."""
+        """Return the running loop's semaphore: an asyncio semaphore belongs to the first loop in which it waits."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._slots = loop, asyncio.Semaphore(self._limit)
@@ -39,7 +39,7 @@ class Slots:
 
 
 class DaemonThreads:
-    """Runs blocking actions for one event loop at a time, at most ``limit`` of them at once."""
+    """A pool of daemon threads for one event loop at a time; at most ``limit`` actions run at once."""
 
     def __init__(self, limit: int, *, idle_seconds: float = IDLE_SECONDS) -> None:
         self._slots = Slots(limit)
@@ -49,22 +49,23 @@ class DaemonThreads:
     async def run(self, action: Callable[[], T], *, timeout: float | None) -> T:
         """Run an action that never raises, in a copy of the caller's context.
 
-        Waiting for a slot takes none of its time.
+        Args:
+            timeout: seconds, not counting the time in which it waits for a slot; None: no limit.
 
         Raises:
-            TimeoutError: it took longer than ``timeout`` seconds; its thread goes on alone.
-            RuntimeError: the system gives no more threads.
+            TimeoutError: it took longer than ``timeout``; its thread continues in the background.
+            RuntimeError: the system starts no more threads.
         """
         loop = asyncio.get_running_loop()
         async with self._slots.here():
             done: asyncio.Future[T] = loop.create_future()
-            self._hand_out(_job(action, done, loop))
+            self._dispatch(_job(action, done, loop))
             await asyncio.wait((done,), timeout=timeout)
         if not done.done():
             raise TimeoutError
         return done.result()
 
-    def _hand_out(self, job: _Job) -> None:
+    def _dispatch(self, job: _Job) -> None:
         try:
             worker = self._idle.pop()
         except IndexError:
@@ -76,7 +77,7 @@ class DaemonThreads:
 
 
 class _Worker(threading.Thread):
-    """A thread that does one job after another, and says when it is idle before it reports."""
+    """A thread that runs one job after another; it is idle again before it reports a result."""
 
     def __init__(self, idle: "deque[_Worker]", idle_seconds: float) -> None:
         super().__init__(name="flowrun function", daemon=True)
@@ -89,7 +90,7 @@ class _Worker(threading.Thread):
             report = job()
             self._idle.append(self)
             report()
-            del job, report  # else an idle thread would keep the last result alive
+            del job, report  # otherwise an idle thread would hold the last result in memory
 
     def _next(self) -> _Job | None:
         while True:
@@ -99,7 +100,7 @@ class _Worker(threading.Thread):
                 try:
                     self._idle.remove(self)
                 except ValueError:
-                    continue  # it was taken from the idle ones just now: a job is on its way
+                    continue  # it was dispatched just now: a job is about to arrive
                 return None
 
 
@@ -111,15 +112,15 @@ def _job(action: Callable[[], T], done: "asyncio.Future[T]", loop: asyncio.Abstr
 
         def report() -> None:
             try:
-                loop.call_soon_threadsafe(_settle, done, result)
+                loop.call_soon_threadsafe(_resolve, done, result)
             except RuntimeError:
-                pass  # the loop has ended, and with it everybody who waited
+                pass  # the loop is closed, so no task waits any more
 
         return report
 
     return work
 
 
-def _settle(done: "asyncio.Future[Any]", result: object) -> None:
+def _resolve(done: "asyncio.Future[Any]", result: object) -> None:
     if not done.done():
         done.set_result(result)

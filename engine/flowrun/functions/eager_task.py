@@ -1,12 +1,12 @@
-"""An async function's first step is done at once, in a task that is not the caller's.
+"""Eager tasks: an async function's first step runs at once, in a task that is not the caller's.
 
-Most of what a task for every call costs is the pass of the loop that it waits for. So the first step is done where the
-call is, with the carrier's task as the current one (what ``asyncio.timeout``, task groups and anyio ask for) and in a
-context of its own. A function that is over by then never needed the task, which is there for the next call until the
-loop's next pass ends it; a function that waits has the task to itself from then on.
+The main cost of a task per call is the pass of the event loop that it waits for. So the first step runs within the
+call, with the eager task as the current task (``asyncio.timeout``, task groups and anyio need one) and in a context of
+its own. A function that returns in its first step leaves the task unused: the next call can start in it, until the
+loop's next pass ends it. A function that waits has the task to itself from then on.
 
-``_enter_task`` and ``_leave_task`` are what Python documents for this under "Extending asyncio". From 3.12 on a task
-can start so by itself; this does the same in 3.11.
+``_enter_task`` and ``_leave_task`` are documented for this purpose (docs.python.org/3/library/asyncio-extending.html).
+Python 3.12 has ``asyncio.eager_task_factory``; this does the same in 3.11.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from flowrun.functions.outcomes import failure_of
 from flowrun.spec.model import JSON
 
 WAITS: Final = msgspec.UNSET
-"""What ``EagerTask.start`` gives of a function that waits for something."""
+"""The result of ``EagerTask.start`` for a function that waits."""
 
 
 class EagerTask:
-    """A task for calls that are over in their first step, or for one that waits; ``outcome`` is that one's.
+    """A task for calls that return in their first step, or for one that waits, whose result is ``outcome``.
 
-    The task itself raises nothing and gives nothing: a call that cancels its task at its very end would lose that.
+    The task itself raises and returns nothing: a call that cancels its own task in its last step would lose the result.
     """
 
     __slots__ = ("_awaited", "_context", "_coroutine", "_forced", "_loop", "_name", "outcome", "task")
@@ -44,13 +44,13 @@ class EagerTask:
         self._awaited: Any = None
         self._forced = False
         self._loop = loop
-        body = self._carry()
-        body.send(None)  # into its first wait, where a cancellation reaches it even before the loop's first step
-        self.task = asyncio.Task(body, loop=loop)  # no factory's: it might take the first step
+        body = self._run()
+        body.send(None)  # to its first wait, where a cancellation reaches it even before the loop runs it
+        self.task = asyncio.Task(body, loop=loop)  # not by the loop's task factory: it might run the first step
         self._name = self.task.get_name()
 
     def is_free(self) -> bool:
-        """Tell whether another call may start here after one that did not wait: the task is as it was made."""
+        """Return whether another call may start here after one that did not wait: the task is unchanged."""
         task = self.task
         return not (
             task.done()
@@ -61,7 +61,7 @@ class EagerTask:
         )
 
     def start(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-        """Do a call's first step, in a copy of the caller's context; give its outcome, or ``WAITS``."""
+        """Run a call's first step, in a copy of the caller's context; return its outcome, or ``WAITS``."""
         loop, task, caller = self._loop, self.task, asyncio.current_task()
         context = contextvars.copy_context()
         assert caller is not None
@@ -69,7 +69,7 @@ class EagerTask:
         _enter_task(loop, task)
         try:
             return context.run(self._begin, context, function, arguments)
-        except BaseException as exc:  # an exit or interrupt that a task lets through would end the event loop
+        except BaseException as exc:  # an exit or interrupt that leaves a task would end the event loop
             return failure_of(exc)
         finally:
             _leave_task(loop, task)
@@ -85,19 +85,19 @@ class EagerTask:
         return WAITS
 
     def force(self) -> None:
-        """End the task of a function that did not heed its cancellation."""
+        """End the task of a function that ignored its cancellation."""
         self._forced = True
         self.task.cancel()
 
-    async def _carry(self) -> None:
-        """Go on with the call that waits, if there is one when the loop comes to it."""
+    async def _run(self) -> None:
+        """Run the rest of the waiting call, if there is one when the loop runs this task."""
         try:
-            self.outcome = await self._go_on()
+            self.outcome = await self._resume()
         except BaseException as exc:
             self.outcome = failure_of(exc)
 
     @types.coroutine
-    def _go_on(self) -> Generator[Any, Any, JSON]:
+    def _resume(self) -> Generator[Any, Any, JSON]:
         step: Callable[[], Any]
         try:
             yield
@@ -117,12 +117,12 @@ class EagerTask:
             step = yield from self._wait(self._coroutine, awaited)
 
     def _wait(self, coroutine: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, Any, Callable[[], Any]]:
-        """Wait, and give the function's next step; but once it is to be forced, close it rather than ask again."""
+        """Wait, and return the function's next step; after ``force``, close the function instead."""
         try:
             sent = yield awaited
         except BaseException as exc:
             if self._forced or isinstance(exc, GeneratorExit):
-                with suppress(RuntimeError):  # it does not even heed this: let go of it
+                with suppress(RuntimeError):  # it ignores even this, so it is abandoned
                     coroutine.close()
                 raise
             return partial(coroutine.throw, exc)

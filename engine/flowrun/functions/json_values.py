@@ -1,8 +1,8 @@
-"""What a Python function gives back becomes a JSON value here, or a reason why it is none.
+"""Converts the return value of a Python function to JSON, or explains why it has no JSON form.
 
-The value is always a copy: what the function does to its own objects later changes nothing in the run. Types that say
-themselves how they look as JSON are taken at their word (dataclasses, enums, dates, pydantic models, arrays); a value
-that would have to be guessed at (bytes, sets, objects) is refused.
+The result is always a copy: later changes of the function's own objects change nothing in the run. Types with a defined
+JSON form are converted to it (dataclasses, enums, dates, pydantic models, arrays); types without one (bytes, sets,
+objects) are refused.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ from flowrun.errors import dotted
 from flowrun.spec.model import JSON
 
 MAX_DEPTH: Final = 100
-"""Lists and mappings may be nested this deeply; what holds itself is deeper than any bound."""
+"""Levels of nested lists and mappings; a value that contains itself exceeds any limit."""
 
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
-"""The whole numbers that JSON codecs carry without loss."""
+"""The range of integers that JSON codecs carry without loss."""
 
 
 class NotJSON(ValueError):
-    """A value is no JSON. ``path`` leads to the part that is to blame, innermost step first."""
+    """The error that a value has no JSON form. ``path`` leads to the part at fault, innermost step first."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
@@ -43,19 +43,22 @@ class NotJSON(ValueError):
 
 
 def to_json(value: object, depth: int = 0) -> JSON:
-    """Copy a value as JSON: None, bool, int, float, str, list, dict with text keys.
+    """Return a copy of a value as JSON: None, bool, int, float, str, list, dict with text keys.
+
+    Args:
+        depth: the number of lists and mappings around the value.
 
     Raises:
-        NotJSON: it is none. What the value's own methods raise comes through as it is.
+        NotJSON: the value has no JSON form. Errors of the value's own methods are not caught.
     """
     convert = _EXACT.get(type(value))
     if convert is not None:
         return convert(value, depth)
-    return _convert_kin(value, depth)
+    return _convert_by_base(value, depth)
 
 
 def copy_json(value: JSON) -> JSON:
-    """Copy what is JSON already, so that nobody can change the original."""
+    """Return a copy of a JSON value; changes to it leave the original as it is."""
     if type(value) is dict:
         return {key: copy_json(item) for key, item in value.items()}
     if type(value) is list:
@@ -63,7 +66,7 @@ def copy_json(value: JSON) -> JSON:
     return value
 
 
-def _same(value: JSON, depth: int) -> JSON:
+def _unchanged(value: JSON, depth: int) -> JSON:
     return value
 
 
@@ -76,24 +79,24 @@ def _text(value: str, depth: int) -> str:
     return value if type(value) is str else str.__str__(value)
 
 
-def _whole_number(value: int, depth: int) -> int:
+def _integer(value: int, depth: int) -> int:
     if not _SMALLEST <= value <= _LARGEST:
         raise NotJSON("a whole number of more than 64 bits", "return it as text")
     return value if type(value) is int else int(value)
 
 
-def _real_number(value: float, depth: int) -> float:
+def _float(value: float, depth: int) -> float:
     if not math.isfinite(value):
         raise NotJSON(float.__repr__(value), "return None or a text in its place")
     return value if type(value) is float else float.__float__(value)
 
 
-def _items(value: list[Any] | tuple[Any, ...], depth: int) -> list[JSON]:
+def _list(value: list[Any] | tuple[Any, ...], depth: int) -> list[JSON]:
     _check_depth(depth)
     out: list[JSON] = []
     try:
         for item in value:
-            out.append(to_json(item, depth + 1))  # noqa: PERF401 - how many there are is where it failed
+            out.append(to_json(item, depth + 1))  # noqa: PERF401 - its length is the index of the item that failed
     except NotJSON as exc:
         exc.path.append(len(out))
         raise
@@ -128,41 +131,41 @@ def _check_depth(depth: int) -> None:
 
 _EXACT: Final[Mapping[type, Callable[[Any, int], JSON]]] = {
     str: _text,
-    int: _whole_number,
-    float: _real_number,
-    bool: _same,
-    types.NoneType: _same,
+    int: _integer,
+    float: _float,
+    bool: _unchanged,
+    types.NoneType: _unchanged,
     dict: _mapping,
-    list: _items,
-    tuple: _items,
+    list: _list,
+    tuple: _list,
 }
 
 
-def _enumerated(value: enum.Enum, depth: int) -> JSON:
+def _by_value(value: enum.Enum, depth: int) -> JSON:
     return to_json(value.value, depth)
 
 
-def _encoded(value: object, depth: int) -> JSON:
-    """Take msgspec's word for it; what it would turn into base64 is left, to be refused."""
+def _by_msgspec(value: object, depth: int) -> JSON:
+    """Convert a value as msgspec does, but leave bytes, which msgspec writes in base64, to be refused."""
     plain = msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview), enc_hook=to_json)
     return to_json(plain, depth)
 
 
-def _spelled(value: object, depth: int) -> str:
+def _by_str(value: object, depth: int) -> str:
     return _text(str(value), depth)
 
 
-_KIN: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any, int], JSON]], ...]] = (
-    (enum.Enum, _enumerated),
+_BASES: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any, int], JSON]], ...]] = (
+    (enum.Enum, _by_value),
     (str, _text),
-    (int, _whole_number),
-    (float, _real_number),
-    ((list, tuple), _items),
-    ((msgspec.Struct, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, decimal.Decimal), _encoded),
-    (PurePath, _spelled),
+    (int, _integer),
+    (float, _float),
+    ((list, tuple), _list),
+    ((msgspec.Struct, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, decimal.Decimal), _by_msgspec),
+    (PurePath, _by_str),
     (Mapping, _mapping),
 )
-"""How the types that are not exactly JSON's own are written; the first row that fits."""
+"""Converters of types that are not in ``_EXACT``, by base class; the first row that fits counts."""
 
 _REFUSED: Final[tuple[tuple[type | tuple[type, ...], str, str], ...]] = (
     ((bytes, bytearray, memoryview), "bytes", "decode them to text"),
@@ -172,22 +175,22 @@ _REFUSED: Final[tuple[tuple[type | tuple[type, ...], str, str], ...]] = (
     (types.GeneratorType, "a generator", "return a list of what it yields"),
     (Iterator, "an iterator", "return a list of what it yields"),
 )
-"""What is refused, how it is called, and what to do instead."""
+"""Refused types, their names in an error, and the remedies."""
 
 
-def _convert_kin(value: Any, depth: int) -> JSON:
-    for kinds, convert in _KIN:
+def _convert_by_base(value: Any, depth: int) -> JSON:
+    for kinds, convert in _BASES:
         if isinstance(value, kinds):
             return convert(value, depth)
     for kinds, what, remedy in _REFUSED:
         if isinstance(value, kinds):
             if isinstance(value, types.CoroutineType):
-                value.close()  # else Python warns that nobody awaited it
+                value.close()  # otherwise Python warns that it was never awaited
             raise NotJSON(what, remedy)
     kind = type(value)
     _check_depth(depth)
     if dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__"):
-        return _encoded(value, depth)
+        return _by_msgspec(value, depth)
     if hasattr(kind, "model_dump"):  # pydantic
         return to_json(value.model_dump(mode="json"), depth + 1)
     if hasattr(kind, "tolist"):  # numpy, torch, pandas

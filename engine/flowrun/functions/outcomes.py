@@ -1,6 +1,6 @@
-"""What a call of a function comes to: its value as JSON, or a failure. Nothing here raises, whatever a function does.
+"""The outcome of a function call: its value as JSON, or a failure. Nothing here raises, whatever a function does.
 
-A ``ToolError`` is no JSON value, so the two cannot be mixed up.
+A ``ToolError`` is no JSON value, so the two cannot be confused.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,11 +11,11 @@ from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.spec.model import JSON
 
 MAX_MESSAGE: Final = 4000
-"""A failure's message is cut to so many characters: the model reads it, and the journal keeps it."""
+"""Characters of a failure's message; longer ones are cut, as the model reads them and the journal stores them."""
 
 
 def outcome_of(function: Callable[..., Any], arguments: Mapping[str, Any]) -> JSON | ToolError:
-    """Call a function."""
+    """Call a function and return its outcome."""
     try:
         return to_json(function(**arguments))
     except BaseException as exc:
@@ -23,9 +23,9 @@ def outcome_of(function: Callable[..., Any], arguments: Mapping[str, Any]) -> JS
 
 
 def failure_of(exc: BaseException) -> ToolError:
-    """Give what a function raised as the call's failure."""
-    said = f"returned {exc}" if isinstance(exc, NotJSON) else f"{type(exc).__name__}: {_message_of(exc)}"
-    error = ToolError("tool.failed", said.removesuffix(": "))
+    """Return an exception of a function as the failure of its call."""
+    message = f"returned {exc}" if isinstance(exc, NotJSON) else f"{type(exc).__name__}: {_message_of(exc)}"
+    error = ToolError("tool.failed", message.removesuffix(": "))
     error.__cause__ = exc
     return error
 

@@ -1,8 +1,8 @@
-"""Calls the Python functions of a spec. Whatever a function does harms its own call and nothing else.
+"""Calls the Python functions of a spec. A function that misbehaves harms its own call and nothing else.
 
-It may raise what it likes, exit, hang, swallow its cancellation, change its arguments or give back what is no JSON:
-the call ends as a ``ToolError`` or is over when its time is up, and every other call goes on. ``async def`` functions
-run in a task that is not the run's (``carriers``), ``def`` functions in a daemon thread.
+It may raise anything, exit, hang, ignore its cancellation, change its arguments or return a value that is no JSON: its
+call ends with a ``ToolError``, at its timeout at the latest, and all other calls continue. ``async def`` functions run
+in a task that is not the run's (``eager_task``), ``def`` functions in a daemon thread.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from flowrun.functions.outcomes import outcome_of
 from flowrun.spec.model import JSON
 
 MAX_THREADS: Final = 64
-"""So many ``def`` functions run at once; they mostly wait for others, so it may well exceed the number of cores."""
+"""``def`` functions that run at once; most of them wait for I/O, so the limit may exceed the number of cores."""
 
 GRACE_SECONDS: Final = 5.0
-"""So long an ``async def`` function may clean up after its cancellation; then it is closed by force."""
+"""Seconds that an ``async def`` function may clean up after its cancellation; then it is closed by force."""
 
 
 class _Bound(NamedTuple):
-    """A function, and whether it is to be awaited."""
+    """A function, and whether its call must be awaited."""
 
     function: Callable[..., Any]
     is_async: bool
@@ -38,10 +38,10 @@ class PythonFunctions:
     """The port ``Functions`` over functions of this process, keyed by their entrypoints.
 
     Args:
-        max_calls: so many calls are under way at once, of any kind; None bounds nothing. A call that waits for its
-            turn, here or for a thread, spends none of its timeout, and one that timed out does not count.
-        max_threads: so many ``def`` functions run at once.
-        grace: seconds that a cancelled ``async def`` function has for its cleaning up.
+        max_calls: calls of both kinds that run at once; None: no limit. The time in which a call waits for its turn or
+            for a thread is not part of its timeout, and a call that timed out does not count.
+        max_threads: ``def`` functions that run at once.
+        grace: seconds that a cancelled ``async def`` function may clean up.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class PythonFunctions:
         self._bound = {name: _Bound(function, _is_async(function)) for name, function in functions.items()}
         self._slots = None if max_calls is None else Slots(max_calls)
         self._threads = DaemonThreads(max_threads)
-        self._carrier: EagerTask | None = None
+        self._eager_task: EagerTask | None = None
         self._grace = grace
 
     async def call(self, effect: CallFunction) -> JSON:
-        """Call a function under its timeout and give its value as JSON; see ``ports.Functions``."""
+        """Call a function under its timeout and return its value as JSON; see ``ports.Functions``."""
         if self._slots is None:
             return await self._call(effect)
         async with self._slots.here():
@@ -70,7 +70,7 @@ class PythonFunctions:
         if bound is None:
             raise Bug(f"no function is bound to {effect.entrypoint}")
         arguments = {name: copy_json(value) for name, value in effect.arguments.items()}
-        CURRENT_CALL.set(effect)  # in the caller's context, of which the function gets a copy
+        CURRENT_CALL.set(effect)  # in the caller's context, which is copied for the function
         perform = self._in_task if bound.is_async else self._in_thread
         try:
             outcome = await perform(bound.function, arguments, effect.timeout)
@@ -92,27 +92,27 @@ class PythonFunctions:
     async def _in_task(
         self, function: Callable[..., Any], arguments: dict[str, JSON], timeout: float | None
     ) -> "JSON | ToolError":
-        carrier, self._carrier = self._carrier, None  # a function may itself call another in its first step
-        if carrier is None or not carrier.is_free():
-            carrier = EagerTask(asyncio.get_running_loop())
-        first = carrier.start(function, arguments)
+        eager, self._eager_task = self._eager_task, None  # a function may call another one in its first step
+        if eager is None or not eager.is_free():
+            eager = EagerTask(asyncio.get_running_loop())
+        first = eager.start(function, arguments)
         if first is not WAITS:
-            self._carrier = carrier
+            self._eager_task = eager
             return first
-        task = carrier.task
+        task = eager.task
         try:
             await asyncio.wait((task,), timeout=timeout)
         finally:
             if not task.done():
-                self._abandon(carrier)
+                self._abandon(eager)
         if not task.done():
             raise TimeoutError
-        return carrier.outcome
+        return eager.outcome
 
-    def _abandon(self, carrier: EagerTask) -> None:
-        carrier.task.cancel()
-        timer = carrier.task.get_loop().call_later(self._grace, carrier.force)
-        carrier.task.add_done_callback(lambda _: timer.cancel())
+    def _abandon(self, eager: EagerTask) -> None:
+        eager.task.cancel()
+        timer = eager.task.get_loop().call_later(self._grace, eager.force)
+        eager.task.add_done_callback(lambda _: timer.cancel())
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

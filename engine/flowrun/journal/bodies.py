@@ -1,7 +1,7 @@
-"""Events as text and back, as they are; large texts are kept once.
+"""Events as JSON text and back, unchanged; large strings are stored once.
 
-In a body that is marked ``large``, a string that begins with NUL is not itself but the digest of a large value. One
-that began with NUL before is kept as a large value too, so nothing can be mistaken.
+In a body that is marked ``large``, a string that begins with NUL is the digest of a large value. An event's own string
+that begins with NUL is stored as a large value too, so the two cannot be confused.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from flowrun.errors import StoreError
 from flowrun.spec.model import JSON
 
 LARGE: Final = 4096
-"""A string of more bytes than these is kept once, however often it is said. About a page of SQLite's."""
+"""A string of more bytes (UTF-8) is stored once, however many events hold it. The size of a page of SQLite."""
 
 _MARK: Final = "\x00"
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -23,17 +23,17 @@ _DECODE: Final[Callable[[str | bytes], Event]] = msgspec.json.Decoder(Event).dec
 
 
 class Body(NamedTuple):
-    """An event's text; ``large`` holds the strings that it only refers to, by their digests."""
+    """An event's text; ``large`` maps the digests in it to the strings that they replace."""
 
     text: str
     large: Mapping[str, str]
 
 
 def encode(event: Event) -> str:
-    """Give an event as JSON, as it is: what is read back is what was written.
+    """Return an event as JSON text, from which ``decode`` restores an equal event.
 
     Raises:
-        StoreError: it holds what no JSON can: half a surrogate pair.
+        StoreError: the event holds half a surrogate pair, which JSON cannot hold.
     """
     try:
         return _ENCODE(event).decode()
@@ -42,34 +42,37 @@ def encode(event: Event) -> str:
 
 
 def split(text: str) -> Body:
-    """Take the large strings out of an event's JSON. A text that is no larger than one of them is not looked at."""
+    """Replace the large strings of an event's JSON by digests. A text that is too short to hold one is not parsed."""
     if len(text) <= LARGE // 4 or len(text.encode()) <= LARGE:
         return Body(text, {})
     found: dict[str, str] = {}
 
-    def take(string: str) -> str:
+    def shorten(string: str) -> str:
         if not string.startswith(_MARK) and not _is_large(string):
             return string
         digest = hashlib.blake2b(string.encode(), digest_size=20).hexdigest()
         found[digest] = string
         return _MARK + digest
 
-    shortened = _ENCODE(_each_string(msgspec.json.decode(text), take)).decode()
+    shortened = _ENCODE(_map_strings(msgspec.json.decode(text), shorten)).decode()
     if not any(map(_is_large, found.values())):
         return Body(text, {})
     return Body(shortened, found)
 
 
 def decode(text: str, large: Callable[[str], str] | None) -> Event:
-    """Read an event; ``large`` gives large values by their digests, and is None for a body that has none.
+    """Parse an event.
+
+    Args:
+        large: returns a large value by its digest; None for a body without large values.
 
     Raises:
-        StoreError: it is no event that this version of flowrun knows.
+        StoreError: the text is no event that this version of flowrun knows.
     """
     try:
         if large is None:
             return _DECODE(text)
-        return _DECODE(_ENCODE(_each_string(msgspec.json.decode(text), lambda string: _whole(string, large))))
+        return _DECODE(_ENCODE(_map_strings(msgspec.json.decode(text), lambda string: _restore(string, large))))
     except msgspec.MsgspecError as exc:
         raise StoreError(f"an event of the journal cannot be read: {exc}; was it written by a newer flowrun?") from exc
 
@@ -78,15 +81,15 @@ def _is_large(string: str) -> bool:
     return len(string) > LARGE // 4 and len(string.encode()) > LARGE
 
 
-def _whole(string: str, large: Callable[[str], str]) -> str:
+def _restore(string: str, large: Callable[[str], str]) -> str:
     return large(string[1:]) if string.startswith(_MARK) else string
 
 
-def _each_string(value: JSON, change: Callable[[str], str]) -> JSON:
+def _map_strings(value: JSON, change: Callable[[str], str]) -> JSON:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {key: _each_string(item, change) for key, item in value.items()}
+        return {key: _map_strings(item, change) for key, item in value.items()}
     if isinstance(value, list):
-        return [_each_string(item, change) for item in value]
+        return [_map_strings(item, change) for item in value]
     return value

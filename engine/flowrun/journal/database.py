@@ -1,6 +1,6 @@
-"""One SQLite file, opened safely: made private, told from foreign files, brought to this version's tables.
+"""The SQLite file of a journal: created private, distinguished from foreign files, migrated to this version's tables.
 
-Every error of SQLite leaves here as a ``StoreError`` that says where, what, and what to do.
+Every error of SQLite is raised as a ``StoreError`` that names the file, the fault and a remedy.
 """
 
 import os
@@ -18,13 +18,13 @@ from flowrun.journal.liveness import HOLDERS, living, this_process
 from flowrun.journal.tables import APPLICATION_ID, MIGRATIONS, Migration
 
 Synchronous = Literal["full", "normal"]
-"""``full``: a commit is on the disk when it returns. ``normal``: it outlives the process, but not a loss of power."""
+"""``full``: a commit is on the disk when it returns. ``normal``: it survives a process crash, but not a power cut."""
 
 BUSY_SECONDS: Final = 60.0
-"""How long to wait for another process to finish its transaction."""
+"""Seconds to wait for another process to finish its transaction."""
 
 _PAUSE: Final = 0.01
-"""Seconds between two attempts where SQLite itself does not wait."""
+"""Seconds between two attempts to switch to WAL mode, which SQLite's own timeout does not cover."""
 
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs"})
 
@@ -38,17 +38,17 @@ _REMEDIES: Final = {
     "SQLITE_CORRUPT": "restore a copy of it, or save what can be read with: sqlite3 FILE .recover",
     "SQLITE_IOERR": "look after the disk and its free space, and resume the runs; what was written before is kept",
 }
-_WHAT_IT_IS: Final = """
+_IDENTITY: Final = """
     SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)
     FROM pragma_application_id, pragma_user_version
 """
-"""One statement, so that another process which is just making the tables cannot come between."""
+"""One statement, so that no other process can create the tables between two reads."""
 
 _OTHER_REMEDY: Final = "name another file with --journal"
 
 
 class Database:
-    """A connection to a journal. It may pass from thread to thread, but only one may use it at a time."""
+    """A connection to a journal. Any thread may use it, but only one at a time."""
 
     def __init__(
         self,
@@ -58,21 +58,21 @@ class Database:
         synchronous: Synchronous = "full",
         migrations: Sequence[Migration] = MIGRATIONS,
     ) -> None:
-        """Open the journal at ``path``, and make it first unless ``create`` is False.
+        """Open the journal at ``path``; create a missing file unless ``create`` is False.
 
         Raises:
-            StoreError: it cannot be made or read, is something else, or is a newer flowrun's.
+            StoreError: the file cannot be created or read, is no journal, or is of a newer flowrun.
         """
         self.path = path
         if create:
-            _make_file(path)
+            _create_file(path)
         if not path.is_file():
             what = "is not a file" if path.exists() else "is not there: no run has been kept in it"
             raise StoreError(f"the journal {path} {what}; {_OTHER_REMEDY}")
         self._connection = self._connect(synchronous)
         try:
             with self.errors():
-                self._settle(migrations)
+                self._prepare(migrations)
         except BaseException:
             self._connection.close()
             raise
@@ -89,9 +89,9 @@ class Database:
             connection.execute(f"PRAGMA synchronous = {'FULL' if synchronous == 'full' else 'NORMAL'}")
             return connection
 
-    def _settle(self, migrations: Sequence[Migration]) -> None:
-        """Refuse what is not ours, before anything is changed; then bring the tables up to date."""
-        [(application, version, tables)] = self.rows(_WHAT_IT_IS)
+    def _prepare(self, migrations: Sequence[Migration]) -> None:
+        """Raise for a foreign file, before anything is changed; then migrate the tables."""
+        [(application, version, tables)] = self.rows(_IDENTITY)
         if application != APPLICATION_ID and (application or version or tables):
             raise StoreError(f"{self.path} is a database, but no journal of flowrun; {_OTHER_REMEDY}")
         if version > len(migrations):
@@ -100,34 +100,34 @@ class Database:
                 f"{len(migrations)}: upgrade flowrun, or name another file with --journal"
             )
         if self.value("PRAGMA journal_mode") != "wal":
-            self._turn_to_wal()
+            self._switch_to_wal()
         if version < len(migrations):
             self._migrate(migrations)
 
-    def _turn_to_wal(self) -> None:
-        """Turn a new file to WAL; SQLite does not wait here, as it does elsewhere, while another process does so."""
-        until = time.monotonic() + BUSY_SECONDS
+    def _switch_to_wal(self) -> None:
+        """Switch a new file to WAL mode. SQLite's timeout does not cover this while another process does the same."""
+        deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 return
             except sqlite3.OperationalError as exc:
-                if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
             time.sleep(_PAUSE)
 
     def _migrate(self, migrations: Sequence[Migration]) -> None:
         with self.transaction():
             before: int = self.value("PRAGMA user_version")
-            self._refuse_while_used(before, len(migrations))
+            self._check_unused(before, len(migrations))
             for version in range(before, len(migrations)):
                 for statement in migrations[version]:
                     self.execute(statement)
             self.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self.execute(f"PRAGMA user_version = {len(migrations)}")
 
-    def _refuse_while_used(self, before: int, after: int) -> None:
-        """Keep the tables of a process that writes in the old ones; what has no version yet has none."""
+    def _check_unused(self, before: int, after: int) -> None:
+        """Raise while a process uses the tables of the old version; a new file (version 0) has no users."""
         users = living(self.rows(HOLDERS), here=this_process(), now=time.time()) if before not in (0, after) else []
         if users:
             raise StoreError(
@@ -136,22 +136,22 @@ class Database:
             )
 
     def execute(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
-        """Run one statement; call it within ``transaction`` or ``errors``."""
+        """Run one statement, within ``transaction`` or ``errors`` only."""
         return self._connection.execute(sql, values)
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Give all rows of a query."""
+        """Return all rows of a query."""
         with self.errors():
             return self._connection.execute(sql, values).fetchall()
 
     def value(self, sql: str, values: Sequence[object] = ()) -> Any:
-        """Give the first value of a query's first row; None if there is none."""
+        """Return the first value of a query's first row; None if there is no row."""
         rows = self.rows(sql, values)
         return rows[0][0] if rows else None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write all of what follows, or nothing; what is read in it is not changed by others meanwhile."""
+        """Run the block in one transaction: all of it is written, or nothing. No other process writes meanwhile."""
         with self.errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -164,7 +164,7 @@ class Database:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn SQLite's errors into ``StoreError``s."""
+        """Raise the block's errors of SQLite as ``StoreError``s."""
         try:
             yield
         except (sqlite3.Error, OSError) as exc:
@@ -176,17 +176,17 @@ class Database:
         return StoreError(f"the journal {self.path} cannot be used: {exc}; {remedy}")
 
     def close(self) -> None:
-        """Close the file; the last process to do so leaves it without its -wal. May be called twice."""
+        """Close the file; the last process to close it removes the -wal. May be called twice."""
         self._connection.close()
 
 
 def json_list(values: Iterable[object]) -> str:
-    """Give values as one parameter for ``IN (SELECT value FROM json_each(?))``, however many they are."""
+    """Return any number of values as one parameter for ``IN (SELECT value FROM json_each(?))``."""
     return msgspec.json.encode(list(values)).decode()
 
 
-def _make_file(path: Path) -> None:
-    """Make an empty file, and its folder, that nobody else can read, unless it is there."""
+def _create_file(path: Path) -> None:
+    """Create an empty file and its folder, readable by this user only, unless the file exists."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -205,9 +205,12 @@ def _make_file(path: Path) -> None:
 
 
 def network_file_system(path: Path, mounts: str | None = None) -> str | None:
-    """Name the network file system that a path lies on; None for a local one, or where that cannot be told.
+    """Return the type of the network file system that holds ``path``; None if it is local or unknown.
 
-    SQLite's shared memory and locks are not kept by these: a journal there may be damaged when two machines use it.
+    SQLite's WAL mode does not work on these (https://www.sqlite.org/wal.html): two machines may damage the journal.
+
+    Args:
+        mounts: lines as in ``/proc/self/mounts``, which is read if None.
     """
     if mounts is None:
         try:

@@ -1,7 +1,7 @@
-"""One thread writes: all that gathered while it was busy is one transaction, and one call wakes all who waited.
+"""One thread writes: entries queued while it was busy become one transaction, and one call wakes all waiting tasks.
 
-A group holds the appends of one pass of the event loop, and they share one future. Waiting for it cannot be cancelled:
-a task that is cancelled ends when its event is kept, milliseconds later, and not with its fate unknown.
+A group holds the entries of one pass of the event loop, which share one future. Waiting for it cannot be cancelled: a
+cancelled task ends once its group is committed or has failed, milliseconds later, so the result is always known.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from flowrun.journal.appender import Entry
 
 
 class Written(NamedTuple):
-    """What became of a group: nothing of it was written if there is an ``error``, else all but the ``lost`` runs."""
+    """The result of a group: after an ``error`` nothing was written, otherwise all runs but the ``lost`` ones."""
 
     error: FlowrunError | None = None
     lost: Mapping[str, str] = {}
@@ -27,10 +27,10 @@ ALL: Final = Written()
 
 
 class Committed(asyncio.Future[Written]):
-    """A future that many wait for, so that none of them may cancel it."""
+    """A future that many tasks await, so none of them can cancel it."""
 
     def cancel(self, msg: Any = None) -> bool:
-        """Leave it to the task to end once the group is written."""
+        """Ignore the cancellation and return False: a cancelled task ends once its group is written."""
         return False
 
 
@@ -45,7 +45,7 @@ class Group:
 
 
 class Request(NamedTuple):
-    """Something else to be done with the database, in its turn. The ``last`` one is done even by a halted journal."""
+    """Another action on the database, in order with the groups. The ``last`` one runs even in a halted journal."""
 
     action: Callable[[], Any]
     done: "asyncio.Future[Any]"
@@ -53,10 +53,10 @@ class Request(NamedTuple):
 
 
 class GroupCommit(threading.Thread):
-    """Performs groups and calls in the order in which they come, and ``tick`` at least every ``pause`` seconds.
+    """The thread that performs groups and requests in order, and calls ``tick`` at least every ``pause`` seconds.
 
-    The first group that fails halts it: all later ones fail with the same error, for nothing may go on as if it were
-    written.
+    The first group that fails halts the journal: all later ones fail with the same error, so that no run continues as
+    if its events were written.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class GroupCommit(threading.Thread):
         self._items: queue.SimpleQueue[Group | Request] = queue.SimpleQueue()
 
     def submit(self, item: Group | Request) -> None:
-        """Hand something over; the last call ends the thread."""
+        """Queue an item; the request marked ``last`` ends the thread."""
         self._items.put(item)
 
     def run(self) -> None:
-        """Work until the end; whatever goes wrong is told to those who wait."""
+        """Process items until the last request; errors are raised in the waiting tasks."""
         due = time.monotonic() + self._pause
         while True:
             items = self._gather(max(0.0, due - time.monotonic()))
@@ -92,7 +92,7 @@ class GroupCommit(threading.Thread):
                 due = time.monotonic() + self._pause
 
     def _gather(self, seconds: float) -> list[Group | Request]:
-        """Give all that has come, after waiting for the first of it."""
+        """Return all queued items, after waiting up to ``seconds`` for the first."""
         items: list[Group | Request] = []
         with contextlib.suppress(queue.Empty):
             items.append(self._items.get(timeout=seconds))
@@ -108,7 +108,7 @@ class GroupCommit(threading.Thread):
                 continue
             self._commit(groups)
             groups = []
-            self._answer(item)
+            self._perform_request(item)
         self._commit(groups)
 
     def _commit(self, groups: Sequence[Group]) -> None:
@@ -117,31 +117,31 @@ class GroupCommit(threading.Thread):
         entries = groups[0].entries if len(groups) == 1 else [entry for group in groups for entry in group.entries]
         lost = self._guarded(lambda: self._write(entries))
         written = Written(error=self.failed) if self.failed else Written(lost=lost) if lost else ALL
-        self._report(lambda: _tell(groups, written))
+        self._report(lambda: _resolve_groups(groups, written))
 
     def _guarded(self, action: Callable[[], Any]) -> Any:
-        """Do something unless the journal is halted; an error halts it."""
+        """Return the action's result unless the journal is halted; an error halts it."""
         if self.failed is None:
             try:
                 return action()
             except FlowrunError as exc:
                 self.failed = exc
-            except Exception as exc:  # those who wait would wait for ever
+            except Exception as exc:  # otherwise the waiting tasks would never wake
                 self.failed = Bug(f"the journal's thread failed: {exc!r}")
                 self.failed.__cause__ = exc
         return None
 
-    def _answer(self, call: Request) -> None:
+    def _perform_request(self, request: Request) -> None:
         try:
-            if self.failed is not None and not call.last:
+            if self.failed is not None and not request.last:
                 raise self.failed
-            result, error = call.action(), None
-        except Exception as exc:  # raised where it is waited for
+            result, error = request.action(), None
+        except Exception as exc:  # raised by the task that awaits it
             result, error = None, exc
-        self._report(lambda: _settle(call.done, result, error))
+        self._report(lambda: _resolve(request.done, result, error))
 
     def _report(self, callback: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody who waited
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits any more
             self._loop.call_soon_threadsafe(callback)
 
 
@@ -149,12 +149,12 @@ def _is_last(item: Group | Request) -> bool:
     return isinstance(item, Request) and item.last
 
 
-def _tell(groups: Sequence[Group], written: Written) -> None:
+def _resolve_groups(groups: Sequence[Group], written: Written) -> None:
     for group in groups:
         group.written.set_result(written)
 
 
-def _settle(done: "asyncio.Future[Any]", result: object, error: Exception | None) -> None:
+def _resolve(done: "asyncio.Future[Any]", result: object, error: Exception | None) -> None:
     if done.done():
         return
     if error is None:

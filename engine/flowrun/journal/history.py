@@ -1,4 +1,4 @@
-"""Reading the journal: runs, their events, specs. Nothing here writes, and no reader holds a writer up."""
+"""Reads a journal: runs, their events, specs. Nothing here writes, and no reader blocks a writer."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from flowrun.journal.liveness import HOLDERS, Process, living, this_process
 from flowrun.journal.rows import Holder, RunRow
 
 _PAGE: Final = 500
-"""Rows read at once, so that a long list keeps nobody from cleaning up the -wal."""
+"""Rows per query: a long read would keep other processes from emptying the -wal."""
 
 _RUNS: Final = """
     SELECT runs.no, runs.id, runs.flow, runs.spec, runs.status, last.state, heads.events, runs.created, last.at,
@@ -29,13 +29,13 @@ _EVENTS: Final = """
         FROM chain JOIN events ON events.no = chain.before)
     SELECT seq, at, state, large, body FROM chain ORDER BY seq
 """
-_BEGINNING: Final = "WHERE {} runs.id >= ? AND runs.id < ? ORDER BY runs.id LIMIT ?"
+_BY_PREFIX: Final = "WHERE {} runs.id >= ? AND runs.id < ? ORDER BY runs.id LIMIT ?"
 _SHOWN: Final = 5
-"""So many runs are named to one who gave too short a prefix."""
+"""Runs that the error for an ambiguous prefix names."""
 
 
 class History:
-    """What a journal holds. ``now`` is the time in seconds since the epoch."""
+    """The contents of a journal. ``now`` returns seconds since the epoch."""
 
     def __init__(self, database: Database, *, now: Callable[[], float], here: Process | None = None) -> None:
         self._database = database
@@ -43,7 +43,7 @@ class History:
         self._here = this_process() if here is None else here
 
     def events(self, run: str) -> list[Recorded]:
-        """Give a run's events, oldest first; none if there is no such run."""
+        """Return a run's events, oldest first; an empty list if there is no such run."""
         with self._database.errors():
             rows = self._database.rows(_EVENTS, (run,))
             find = self._large_values(run) if any(row[3] for row in rows) else None
@@ -68,18 +68,20 @@ class History:
         return find
 
     def run(self, prefix: str) -> RunRow:
-        """Give the run whose id is, or alone begins with, ``prefix``.
+        """Return the run with the id ``prefix``, or else the only one whose id begins with it.
+
+        A child run is found by a prefix only if no other run matches.
 
         Raises:
-            UsageError: there is none, or more than one.
+            UsageError: no run matches, or more than one.
         """
         if not prefix:
             raise UsageError("name a run by its id, or the beginning of it")
         rows = self._select("WHERE runs.id = ?", (prefix,))
         if not rows:
             last = prefix + "\U0010ffff"
-            rows = self._select(_BEGINNING.format("runs.parent IS NULL AND"), (prefix, last, _SHOWN))
-            rows = rows or self._select(_BEGINNING.format(""), (prefix, last, _SHOWN))
+            rows = self._select(_BY_PREFIX.format("runs.parent IS NULL AND"), (prefix, last, _SHOWN))
+            rows = rows or self._select(_BY_PREFIX.format(""), (prefix, last, _SHOWN))
         match rows:
             case []:
                 raise UsageError(f"there is no run {prefix!r} in {self._database.path}; flowrun runs lists them")
@@ -90,16 +92,16 @@ class History:
                 raise UsageError(f"{prefix!r} begins the names of more than one run: {names}; write more of the name")
 
     def top_run(self, prefix: str) -> RunRow:
-        """Return the run that ``run`` finds, or the one at the top that started it as a child."""
+        """Return the run that ``run`` finds; for a child run, the run at the top of its parents."""
         row = self.run(prefix)
         while row.parent is not None:
             row = self.run(row.parent)
         return row
 
     def descendants(self, run: str) -> list[str]:
-        """Return the ids of a run's children, and of theirs."""
-        found = [row.id for row in self.runs(parent=run)]
-        return [*found, *(below for child in found for below in self.descendants(child))]
+        """Return the ids of a run's children, and of their children."""
+        children = [row.id for row in self.runs(parent=run)]
+        return [*children, *(run_id for child in children for run_id in self.descendants(child))]
 
     def runs(
         self,
@@ -111,9 +113,11 @@ class History:
         children: bool = False,
         limit: int | None = None,
     ) -> Iterator[RunRow]:
-        """Give runs, the newest first. Children are left out unless ``children``, or their ``parent``, is asked for.
+        """Yield runs, newest first.
 
-        ``interrupted`` stands for the runs that should go on and whose process is gone.
+        Args:
+            status: as stored, or ``interrupted``: running, but without a living process.
+            children: include child runs; a ``parent`` includes its own.
         """
         wanted = {"runs.flow": flow, "runs.batch": batch, "runs.parent": parent}
         wanted["runs.status"] = "running" if status == "interrupted" else status
@@ -121,32 +125,32 @@ class History:
         if not children and parent is None:
             filters["runs.parent IS NULL AND 1 = ?"] = 1  # type: ignore[assignment]
         where = " AND ".join(["runs.no < ?", *filters])
-        below, left = 2**62, 2**62 if limit is None else limit
-        while left > 0:
-            rows = self._select(f"WHERE {where} ORDER BY runs.no DESC LIMIT ?", (below, *filters.values(), _PAGE))
+        before, remaining = 2**62, 2**62 if limit is None else limit
+        while remaining > 0:
+            rows = self._select(f"WHERE {where} ORDER BY runs.no DESC LIMIT ?", (before, *filters.values(), _PAGE))
             for _, row in rows:
                 if status != "interrupted" or row.interrupted:
                     yield row
-                    left -= 1
-                    if not left:
+                    remaining -= 1
+                    if not remaining:
                         return
             if len(rows) < _PAGE:
                 return
-            below = rows[-1][0]
+            before = rows[-1][0]
 
     def _select(self, rest: str, values: tuple[object, ...]) -> list[tuple[int, RunRow]]:
         holders = {holder.id: holder for holder in self.holders()}
         return [
-            (no, RunRow(**dict(zip(_FIELDS, row, strict=True)), holder=holders.get(holder)))
-            for no, *row, holder in self._database.rows(_RUNS + rest, values)
+            (row_id, RunRow(**dict(zip(_FIELDS, row, strict=True)), holder=holders.get(holder)))
+            for row_id, *row, holder in self._database.rows(_RUNS + rest, values)
         ]
 
     def holders(self) -> list[Holder]:
-        """Give the processes that drive runs now, and live."""
+        """Return the living processes that hold runs."""
         return living(self._database.rows(HOLDERS), here=self._here, now=self._now())
 
     def spec(self, digest: str) -> str:
-        """Give a spec's canonical form by its digest.
+        """Return a spec's canonical form, as JSON, by its digest.
 
         Raises:
             StoreError: the journal does not hold it.
@@ -176,6 +180,6 @@ def open_history(path: Path) -> History:
     """Open a journal for reading.
 
     Raises:
-        StoreError: it is not there, or cannot be read.
+        StoreError: the file does not exist, or cannot be read.
     """
     return History(Database(path, create=False), now=time.time)

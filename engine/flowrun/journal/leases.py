@@ -1,7 +1,7 @@
-"""Which process drives a run: one at most. A dead one's runs can be taken, and it cannot write any more if it wakes.
+"""Leases: at most one process drives a run. A dead process loses its runs, and cannot write any more if it wakes.
 
-A process has one row, in ``holders``, and beats once for all its runs. Whoever finds it dead deletes the row, which
-frees all that it held; its own next transaction sees that the row is gone, and writes nothing.
+Each process has one row in ``holders``, with one heartbeat for all its runs. A process that finds another one dead
+deletes that row, which frees all its runs; the dead one's next transaction finds no row, and writes nothing (fencing).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,23 +25,23 @@ _WANTED: Final = """
     SELECT json_group_array(json_array(runs.id, holder, no, last))
     FROM wanted JOIN runs ON runs.id = wanted.id JOIN heads ON heads.run = runs.no
 """
-"""Runs and their children (``.`` follows a parent's id in theirs, and ``/`` comes after ``.``).
+"""Runs and their children: a child's id is its parent's id, ``.`` and more, and ``/`` is the character after ``.``.
 
-Many in one row: each row is a step of SQLite, for which a thread may have to wait while the loop is busy.
+All in one row: each row is a step of SQLite, after which a thread may wait for the GIL of a busy loop.
 """
 _FAMILY: Final = "({0} = ?1 OR ({0} > ?1 || '.' AND {0} < ?1 || '/'))"
 
 
-class Signals(NamedTuple):
-    """An event from another process, for a run that this one holds."""
+class Signal(NamedTuple):
+    """An event that another process sent to a run that this one holds."""
 
-    no: int
+    id: int
     run: str
     event: Event
 
 
 class Leases:
-    """What one process holds. ``id`` is its own, made of chance; ``now`` gives seconds since the epoch."""
+    """The runs that one process holds. ``id`` is random, and only its own; ``now`` returns seconds since the epoch."""
 
     def __init__(self, database: Database, *, id: str, process: Process, now: Callable[[], float]) -> None:
         self.id = id
@@ -51,8 +51,8 @@ class Leases:
         self._history = History(database, now=now, here=process)
 
     def register(self) -> None:
-        """Say that this process lives, and forget those that do not."""
-        me = Holder(id=self.id, beat=self._now(), **msgspec.structs.asdict(self._process))
+        """Add this process to the holders, and delete the dead ones."""
+        me = Holder(id=self.id, heartbeat=self._now(), **msgspec.structs.asdict(self._process))
         with self._database.transaction():
             living = [holder.id for holder in self._history.holders()]
             self._database.execute(
@@ -64,55 +64,55 @@ class Leases:
             )
 
     def leave(self) -> None:
-        """Say that this process is done: all that it held is free."""
+        """Delete this process from the holders, which frees its runs."""
         with self._database.transaction():
             self._database.execute("DELETE FROM holders WHERE id = ?", (self.id,))
 
-    def beat(self) -> None:
-        """Say that this process still lives.
+    def heartbeat(self) -> None:
+        """Write the heartbeat of this process.
 
         Raises:
-            LeaseLost: another process took it for dead.
+            LeaseLost: another process declared this one dead.
         """
         with self._database.transaction():
-            beat = self._database.execute("UPDATE holders SET beat = ? WHERE id = ?", (self._now(), self.id))
-            if not beat.rowcount:
+            change = self._database.execute("UPDATE holders SET beat = ? WHERE id = ?", (self._now(), self.id))
+            if not change.rowcount:
                 raise LeaseLost(FENCED)
 
     def take(self, runs: Sequence[str]) -> tuple[Mapping[str, RunTail], tuple[Held, ...]]:
-        """Take runs and their children that nobody holds, or a dead process; give them, and those that others hold.
+        """Take runs and their children unless a living process holds them; return them, and those that others hold.
 
         Raises:
             UsageError: a run is not in the journal.
-            LeaseLost: another process took this one for dead.
+            LeaseLost: another process declared this one dead.
         """
         with self._database.transaction():
             living = {holder.id: holder for holder in self._history.holders()}
             if self._database.value("SELECT 1 FROM holders WHERE id = ?", (self.id,)) is None:
                 raise LeaseLost(FENCED)
             rows = msgspec.json.decode(self._database.value(_WANTED, (json_list(runs),)))
-            found = {run: (holder, RunTail(no, last)) for run, holder, no, last in rows}
+            found = {run: (holder, RunTail(row_id, last)) for run, holder, row_id, last in rows}
             for run in runs:
                 if run not in found:
                     raise UsageError(f"there is no run {run!r} in {self._database.path}")
             held = {run: living[holder] for run, (holder, _) in found.items() if holder in living}
             others = tuple(Held(run=run, holder=holder) for run, holder in held.items() if holder.id != self.id)
-            taken = {run: head for run, (_, head) in found.items() if run not in held}
+            taken = {run: tail for run, (_, tail) in found.items() if run not in held}
             dead = {holder for holder, _ in found.values()} - living.keys() - {None, self.id}
             self._database.execute(
                 "DELETE FROM holders WHERE id IN (SELECT value FROM json_each(?))", (json_list(dead),)
             )
             self._database.execute(
                 "UPDATE runs SET holder = ? WHERE no IN (SELECT value FROM json_each(?))",
-                (self.id, json_list(head.no for head in taken.values())),
+                (self.id, json_list(tail.row_id for tail in taken.values())),
             )
         return taken, others
 
     def release(self, run: str) -> bool:
-        """Let go of a run and its children; False, and they are kept, if something waits for them in the inbox.
+        """Release a run and its children. Return False, and release none, if the inbox holds a signal for them.
 
         Raises:
-            LeaseLost: they are not held by this process.
+            LeaseLost: this process does not hold the run.
         """
         with self._database.transaction():
             if self._database.value("SELECT holder FROM runs WHERE id = ?", (run,)) != self.id:
@@ -125,12 +125,12 @@ class Leases:
             return change.rowcount > 0
 
     def discard(self, run: str) -> None:
-        """Forget what lies in the inbox for a run and its children."""
+        """Delete the signals for a run and its children from the inbox."""
         with self._database.transaction():
             self._database.execute(f"DELETE FROM inbox WHERE {_FAMILY.format('run')}", (run,))  # noqa: S608
 
-    def post(self, run: str, body: str) -> None:
-        """Leave an event for whichever process drives a run, now or later.
+    def signal(self, run: str, body: str) -> None:
+        """Add an event to the inbox of the process that drives a run, now or later.
 
         Raises:
             UsageError: the run is not in the journal, or has ended.
@@ -143,10 +143,10 @@ class Leases:
                 raise UsageError(f"run {run} has ended: {status}")
             self._database.execute("INSERT INTO inbox (run, at, body) VALUES (?, ?, ?)", (run, self._now(), body))
 
-    def posts(self) -> list[Signals]:
-        """Give what others have left for the runs that this process holds, oldest first; it stays there."""
+    def signals(self) -> list[Signal]:
+        """Return the inbox of the runs that this process holds, oldest first. Nothing is deleted."""
         rows = self._database.rows(
             "SELECT inbox.no, run, body FROM inbox JOIN runs ON runs.id = inbox.run WHERE holder = ? ORDER BY inbox.no",
             (self.id,),
         )
-        return [Signals(no, run, decode(body, None)) for no, run, body in rows]
+        return [Signal(id, run, decode(body, None)) for id, run, body in rows]

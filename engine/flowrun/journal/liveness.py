@@ -1,4 +1,4 @@
-"""Whether the process that holds a run still lives: looked up where it can be, told by its heartbeat elsewhere."""
+"""Whether a process still lives: looked up in ``/proc`` on its own machine, judged by its heartbeat elsewhere."""
 
 import os
 import socket
@@ -11,10 +11,10 @@ import msgspec
 from flowrun.journal.rows import Holder
 
 HEARTBEAT_SECONDS: Final = 5.0
-"""How often a process says that it lives."""
+"""Seconds between two heartbeats of a process."""
 
 LEASE_SECONDS: Final = 30.0
-"""A process that cannot be looked up counts as dead once its last heartbeat is so old."""
+"""A process that cannot be looked up counts as dead once its last heartbeat is this old."""
 
 
 HOLDERS: Final = "SELECT id, host, pid, pid_space, started, beat FROM holders ORDER BY id"
@@ -30,26 +30,26 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def this_process() -> Process:
-    """Describe the process that runs this."""
+    """Return the description of the current process."""
     pid = os.getpid()
     return Process(host=socket.gethostname(), pid=pid, pid_space=_pid_space(), started=started_at(pid) or 0)
 
 
 def is_alive(holder: Holder, *, here: Process, now: float) -> bool:
-    """Tell whether a holder lives. One that is only stopped (SIGSTOP, a laptop asleep) lives."""
+    """Return whether a holder lives. A stopped process (SIGSTOP, a sleeping laptop) lives."""
     if holder.pid_space and holder.pid_space == here.pid_space:
         return started_at(holder.pid) == holder.started
-    return now - holder.beat < LEASE_SECONDS
+    return now - holder.heartbeat < LEASE_SECONDS
 
 
 def living(rows: Iterable[tuple[Any, ...]], *, here: Process, now: float) -> list[Holder]:
-    """Give those of the rows of ``HOLDERS`` whose processes live."""
+    """Return the holders among the rows of ``HOLDERS`` whose processes live."""
     holders = (Holder(**dict(zip(Holder.__struct_fields__, row, strict=True))) for row in rows)
     return [holder for holder in holders if is_alive(holder, here=here, now=now)]
 
 
 def started_at(pid: int) -> int | None:
-    """Give the start of a process in ticks since the boot; None if there is none, or it only waits to be reaped."""
+    """Return a process's start in clock ticks since boot (proc(5), ``starttime``); None if it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -58,7 +58,7 @@ def started_at(pid: int) -> int | None:
 
 
 def _pid_space() -> str:
-    """Name the boot and the pid namespace: within one, a pid and a start mean one process."""
+    """Return the boot and the pid namespace: within both, a pid and a start identify a process."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:

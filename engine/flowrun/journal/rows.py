@@ -1,4 +1,4 @@
-"""What the journal keeps beside events, as data: runs, and which process drives them."""
+"""The data that a journal holds besides events: runs, and the processes that drive them."""
 
 from typing import Final
 
@@ -7,13 +7,13 @@ import msgspec
 from flowrun.errors import StoreError
 
 ENDED: Final = ("succeeded", "failed", "cancelled")
-"""Statuses that nothing leads out of."""
+"""Final statuses: no event changes them."""
 
 STATUSES: Final = ("running", "waiting", "needs_attention", *ENDED)
-"""What the journal keeps of a run; ``interrupted`` is told from ``running`` by the process that is gone."""
+"""Statuses that are stored. ``interrupted`` is not: it is ``running`` without a living process."""
 
 FIRST: Final = 0
-"""The place of a run's first event, ``Started``; the next have no gaps."""
+"""The ``seq`` of a run's first event, ``Started``; the following have no gaps."""
 
 
 class NewRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,8 +29,9 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """A process that drives runs.
 
-    ``started`` is its start in the kernel's ticks, so that another with its ``pid`` is no mistake for it. Only
-    processes of one ``pid_space`` (a boot and a pid namespace) can look each other up; others trust ``beat``.
+    ``started`` is its start in clock ticks since boot, so that a later process with the same ``pid`` is not mistaken
+    for it. Only processes of one ``pid_space`` (a boot and a pid namespace) can look each other up; others rely on
+    ``heartbeat`` (seconds since the epoch).
     """
 
     id: str
@@ -38,11 +39,11 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     pid_space: str
     started: int
-    beat: float
+    heartbeat: float = msgspec.field(name="beat")  # its name in the JSON of `flowrun runs`
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as lists show it. ``updated`` and ``state`` are its last event's, ``holder`` is a process that lives."""
+    """A run as lists show it. ``updated`` and ``state`` are of its last event, ``holder`` is a living process."""
 
     id: str
     flow: str
@@ -59,16 +60,16 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def interrupted(self) -> bool:
-        """Tell whether the run should go on, and the process that drove it is gone."""
+        """Return whether the run is unfinished and the process that drove it is gone."""
         return self.status == "running" and self.holder is None
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that could not be taken, because ``holder`` drives it."""
+    """A run that was not taken, because ``holder`` drives it."""
 
     run: str
     holder: Holder
 
 
 class LeaseLost(StoreError):
-    """Another process drives the run now; this one must let go of it. What it had written before is kept."""
+    """The error that another process drives the run now. Events that this one had written before stay."""

@@ -1,11 +1,11 @@
 """The journal that runs write to: an event is on the disk before anything that follows from it is done.
 
-It belongs to one event loop. One thread writes, so writing does not block; ``append`` returns when its group is
-committed.
+It belongs to one event loop. A thread of its own writes, so the loop is not blocked; ``append`` returns when its group
+is committed.
 """
 
 import asyncio
-import secrets as chance
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,17 +26,17 @@ from flowrun.journal.rows import ENDED, FIRST, Held, LeaseLost, NewRun
 T = TypeVar("T")
 
 POLL_SECONDS: Final = 0.5
-"""How often the inbox is looked at. It costs a few microseconds while no other process writes."""
+"""Seconds between two looks at the inbox, which cost a few microseconds while no other process writes."""
 
-_POSTED: Final = (Answered, Cancelled)
-"""What may have come through the inbox."""
+_SIGNALS: Final = (Answered, Cancelled)
+"""Events that may have come through the inbox."""
 
 OnPost = Callable[[str, Event], None]
-"""Is told, in the loop, of each event that another process left for a run that this one holds."""
+"""A callback, run in the loop for each event that another process sent to a run that this one holds."""
 
 
 class SqliteJournal:
-    """Writes runs down, holds those that it writes, and hears what other processes have for them."""
+    """The port ``Journal`` over a SQLite file: holds the runs that it writes, and receives signals for them."""
 
     def __init__(
         self,
@@ -49,25 +49,29 @@ class SqliteJournal:
         process: Process | None = None,
         pause: float = POLL_SECONDS,
     ) -> None:
-        """Open the journal at ``path``, and make it if it is not there. Call it where the loop runs.
+        """Open the journal at ``path``, which is created if missing. Must be called in the running loop.
 
         Args:
-            batch: what the runs that are begun here are part of.
+            on_post: called with each signal for a run that this journal holds.
+            batch: the batch of the runs that begin here.
+            now: returns seconds since the epoch.
+            process: how other processes find this one; this process if None.
+            pause: seconds between two looks at the inbox.
 
         Raises:
-            StoreError: it cannot be opened.
+            StoreError: the file cannot be opened.
         """
         self._database = Database(path, synchronous=synchronous)
         self._now = now
         here = this_process() if process is None else process
-        self._leases = Leases(self._database, id=chance.token_hex(8), process=here, now=now)
+        self._leases = Leases(self._database, id=secrets.token_hex(8), process=here, now=now)
         self._reader = Database(path)
         self._history = History(self._reader, now=now, here=here)
-        self._ledger = Appender(self._database, holder=self._leases.id)
+        self._appender = Appender(self._database, holder=self._leases.id)
         self._on_post = on_post
         self._batch = batch
         self._spec = ""
-        self._beaten = now()
+        self._last_heartbeat = now()
         self._version: object = None
         self._delivered: set[int] = set()
         self._new: dict[str, NewRun] = {}
@@ -81,46 +85,48 @@ class SqliteJournal:
             self._reader.close()
             self._database.close()
             raise
-        self._thread = GroupCommit(self._ledger.write, loop=self._loop, tick=self._tick, pause=pause)
+        self._thread = GroupCommit(self._appender.write, loop=self._loop, tick=self._tick, pause=pause)
         self._thread.start()
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def keep_spec(self, digest: str, body: str) -> None:
-        """Have a spec's canonical form, as JSON, written down with the first run of it: runs begun from now on are."""
+        """Store a spec's canonical form, as JSON, with the first run of it. Runs that begin from now on are of it."""
         self._spec = digest
-        self._ledger.keep_spec(digest, body)
+        self._appender.store_spec(digest, body)
 
     def begin(
         self, run: str, *, flow: str, parent: str | None = None, spec: str | None = None, batch: str | None = None
     ) -> None:
-        """Say what a run is; it is written down, and held, with its first event.
+        """Register a run; it is written, and held, with its first event.
 
-        ``spec`` and ``batch`` are those that were told last, for the whole process, unless they are given.
+        Args:
+            spec: the digest of its spec; that of the last ``keep_spec`` if None.
+            batch: its batch; that of this journal if None.
         """
         self._new[run] = NewRun(id=run, flow=flow, parent=parent, spec=spec or self._spec, batch=batch or self._batch)
 
     async def append(self, run: str, event: Event, *, seq: int, state: str, status: str) -> None:
-        """Write an event down; when this returns, it is kept. ``state`` and ``status`` are the run's after it.
+        """Write an event; it is committed when this returns. ``state`` and ``status`` are those of the run after it.
 
-        A task that is cancelled here ends only when the event is kept.
+        A task that is cancelled here ends only when the event is committed.
 
         Raises:
             LeaseLost: another process drives the run; nothing that follows from the event may be done.
-            StoreError: the journal cannot be written any more, by any run.
+            StoreError: the journal cannot be written any more, for any run.
         """
-        written = await self._joined(self._entry(run, event, seq, state, status))
+        written = await self._enqueue(self._entry(run, event, seq, state, status))
         if written is not ALL:
             _check(run, written)
 
     async def mark(self, run: str, status: str) -> None:
-        """Note what a run has come to without an event: it is waiting, or needs attention. See ``append``."""
+        """Write a status that comes without an event: the run waits, or needs attention. Raises as ``append`` does."""
         if self._statuses.get(run) != status:
             self._statuses[run] = status
-            _check(run, await self._joined(Entry(run, MARK, self._now(), "", "", status)))
+            _check(run, await self._enqueue(Entry(run, MARK, self._now(), "", "", status)))
 
-    def _joined(self, entry: Entry) -> Committed:
-        """Put an entry into the group that gathers, and give what will tell what became of that."""
+    def _enqueue(self, entry: Entry) -> Committed:
+        """Add an entry to the open group, and return the group's future result."""
         group = self._group
         if group is None:
             self._refuse_if_halted()
@@ -140,17 +146,17 @@ class SqliteJournal:
             changed = self._statuses[run] = status
             if status in ENDED:
                 del self._statuses[run]
-        return Entry(run, seq, self._now(), state, body, changed, new, isinstance(event, _POSTED))
+        return Entry(run, seq, self._now(), state, body, changed, new, isinstance(event, _SIGNALS))
 
     def _submit(self) -> None:
         if self._group is not None:
             self._thread.submit(self._group)
             self._group = None
 
-    # --- what other processes do --------------------------------------------------------------------------------------
+    # --- leases and signals -------------------------------------------------------------------------------------------
 
     async def take(self, runs: Iterable[str]) -> tuple[Held, ...]:
-        """Take runs, with their children, to drive them on; give those that a living process holds, and keeps.
+        """Take runs, with their children, to resume them; return those that another living process holds.
 
         Raises:
             UsageError: a run is not in the journal.
@@ -159,27 +165,27 @@ class SqliteJournal:
 
         def take() -> tuple[Held, ...]:
             taken, held = self._leases.take(wanted)
-            self._ledger.took(taken)
-            self._version = None  # what lies in the inbox for them is to be told
+            self._appender.adopt(taken)
+            self._version = None  # their inbox is to be delivered
             return held
 
-        return await self._ask(take)
+        return await self._run_in_thread(take)
 
     async def release(self, run: str) -> bool:
-        """Let go of a run that waits, and its children; False, and they are held, if something has just come in."""
+        """Release a waiting run and its children; return False, and hold them, if a signal has just arrived."""
 
         def release() -> bool:
             self._version = None
             return self._leases.release(run)
 
-        return await self._ask(release)
+        return await self._run_in_thread(release)
 
     async def discard(self, run: str) -> None:
-        """Forget what has come in for a run and its children: it came too late."""
-        await self._ask(lambda: self._leases.discard(run))
+        """Delete the signals for a run and its children: they came too late."""
+        await self._run_in_thread(lambda: self._leases.discard(run))
 
     async def post(self, run: str, event: Answered | Cancelled) -> None:
-        """Leave an event for the process that drives a run, or that will.
+        """Send an event to the process that drives a run, now or later.
 
         Raises:
             UsageError: the run is not in the journal, or has ended.
@@ -187,21 +193,21 @@ class SqliteJournal:
         body = encode(event)
 
         def post() -> None:
-            self._leases.post(run, body)
+            self._leases.signal(run, body)
             self._version = None
 
-        await self._ask(post)
+        await self._run_in_thread(post)
 
     async def events(self, run: str) -> list[Recorded]:
-        """Give a run's events, oldest first; none if there is no such run.
+        """Return a run's events, oldest first; an empty list if there is no such run.
 
-        This is read here and now, some microseconds an event: a thread would wait for a busy loop at each of them.
+        Reads in the loop's thread, some microseconds per event: another thread would wait for the GIL at each of them.
         """
         self._refuse_if_closed()
         return self._history.events(run)
 
-    async def _ask(self, action: Callable[[], T]) -> T:
-        """Have something done by the journal's thread, after all that was appended before."""
+    async def _run_in_thread(self, action: Callable[[], T]) -> T:
+        """Run an action in the journal's thread, after all entries that were appended before."""
         self._refuse_if_closed()
         self._submit()
         done: asyncio.Future[T] = self._loop.create_future()
@@ -210,41 +216,41 @@ class SqliteJournal:
 
     def _refuse_if_halted(self) -> None:
         if self._thread.failed is not None:
-            raise _again(self._thread.failed)
+            raise _copy_of(self._thread.failed)
 
     def _refuse_if_closed(self) -> None:
         if self._closed is not None:
             raise StoreError(f"the journal {self._database.path} is closed")
 
     def _tick(self) -> None:
-        """Beat when it is time, and tell what has come in; in the journal's thread."""
+        """Write the heartbeat when it is due, and deliver signals; runs in the journal's thread."""
         try:
             now = self._now()
-            if now - self._beaten >= HEARTBEAT_SECONDS:
-                self._leases.beat()
-                self._beaten = now
+            if now - self._last_heartbeat >= HEARTBEAT_SECONDS:
+                self._leases.heartbeat()
+                self._last_heartbeat = now
             if self._on_post is not None:
-                self._look(self._on_post)
+                self._deliver(self._on_post)
         except LeaseLost:
             raise
         except StoreError:
-            return  # a busy or a full disk: appends tell of it, and a beat may be late
+            return  # a busy file or a full disk: the next append raises it, and a heartbeat may be late
 
-    def _look(self, on_post: OnPost) -> None:
+    def _deliver(self, on_post: OnPost) -> None:
         version = self._database.value("PRAGMA data_version")
         if version == self._version:
             return
-        posts = self._leases.posts()
-        for post in posts:
-            if post.no not in self._delivered:
-                self._loop.call_soon_threadsafe(on_post, post.run, post.event)
-        self._delivered = {post.no for post in posts}
+        signals = self._leases.signals()
+        for signal in signals:
+            if signal.id not in self._delivered:
+                self._loop.call_soon_threadsafe(on_post, signal.run, signal.event)
+        self._delivered = {signal.id for signal in signals}
         self._version = version
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Write what was appended, let go of all runs, and close the file. May be called twice."""
+        """Write the queued entries, release all runs, and close the file. May be called twice."""
         if self._closed is None:
             self._submit()
             self._reader.close()
@@ -256,7 +262,7 @@ class SqliteJournal:
         try:
             self._leases.leave()
         except StoreError:
-            pass  # the row stays; without its process it counts as dead
+            pass  # the holder's row stays; without its process it counts as dead
         finally:
             self._database.close()
 
@@ -271,13 +277,13 @@ class SqliteJournal:
 
 def _check(run: str, written: Written) -> None:
     if written.error is not None:
-        raise _again(written.error)
+        raise _copy_of(written.error)
     if run in written.lost:
         raise LeaseLost(f"run {run} cannot go on here: {written.lost[run]}")
 
 
-def _again(error: FlowrunError) -> FlowrunError:
-    """Give a new error like the one that halted the journal: each run that it ends gets its own traceback."""
-    again: Any = type(error)(str(error))
-    again.__cause__ = error
-    return again  # type: ignore[no-any-return]
+def _copy_of(error: FlowrunError) -> FlowrunError:
+    """Return a copy of the error that halted the journal, so that each run raises its own traceback."""
+    copy: Any = type(error)(str(error))
+    copy.__cause__ = error
+    return copy  # type: ignore[no-any-return]

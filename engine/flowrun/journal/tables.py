@@ -1,14 +1,14 @@
-"""The journal's tables. A script that was ever released is never changed: a later one goes on from it.
+"""The journal's tables. A migration that was released is never changed: a later one starts from its result.
 
-Events are appended to the end of their table, whosever they are, and each names the one of its run before it (0 is
-none); ``heads`` has each run's last. A table or an index in the order of runs would be simpler, but would have a page
-of its own for each live run with some hundred events, so that a commit wrote 10 kB an event instead of some 500 bytes.
+The events of all runs are appended to the end of one table, and each row names its run's previous event (0: none);
+``heads`` holds each run's last. A table or an index ordered by run would be simpler, but each live run with some
+hundred events would have a page of its own, so a commit would write 10 kB per event instead of some 500 bytes.
 """
 
 from typing import Final
 
 APPLICATION_ID: Final = 0x666C6F77
-"""``flow``: what ``file`` and SQLite itself tell a journal by."""
+"""``flow`` in ASCII: by this number ``file`` and SQLite recognise a journal."""
 
 Migration = tuple[str, ...]
 """Statements that lead from one version to the next, in one transaction."""
@@ -35,4 +35,4 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             no INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, at REAL NOT NULL, body TEXT NOT NULL)""",
     ),
 )
-"""How an empty file becomes a journal, a version an entry."""
+"""The statements of each version; the first ones create the tables in an empty file."""

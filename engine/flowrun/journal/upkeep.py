@@ -1,4 +1,4 @@
-"""Keeping a journal small: old runs are deleted whole, and what only they needed with them."""
+"""Maintenance of a journal: old runs are deleted completely, with the values and specs that only they used."""
 
 from collections.abc import Callable
 from typing import Final
@@ -11,7 +11,7 @@ from flowrun.journal.history import History
 from flowrun.journal.rows import ENDED
 
 _RUNS: Final = 200
-"""Runs deleted in one transaction, so that processes which write wait only shortly."""
+"""Runs deleted in one transaction, so that writing processes wait only briefly."""
 
 _OLD_FAMILIES: Final = """
     WITH RECURSIVE family (no, id) AS (
@@ -32,16 +32,19 @@ _DELETE_EVENTS: Final = """
 
 
 class Vacuumed(msgspec.Struct, frozen=True, kw_only=True):
-    """The bytes of a journal before and after."""
+    """The size of a journal in bytes, before and after."""
 
     before: int
     after: int
 
 
 def prune(database: Database, *, older_than: float, now: float) -> int:
-    """Delete runs that ended more than ``older_than`` seconds ago, with their children; count all of them.
+    """Delete runs that ended more than ``older_than`` seconds ago, with their children; return their number.
 
-    A child goes with its parent, never before. Runs that wait or were interrupted stay.
+    A child is deleted with its parent, never before. Runs that wait or were interrupted stay.
+
+    Args:
+        now: seconds since the epoch.
     """
     count = 0
     while True:
@@ -65,7 +68,7 @@ def prune(database: Database, *, older_than: float, now: float) -> int:
 
 
 def vacuum(database: Database, *, now: Callable[[], float]) -> Vacuumed:
-    """Give the space of what was deleted back to the file system.
+    """Shrink the file by the space of deleted rows, and return its sizes.
 
     Raises:
         StoreError: a process is driving runs; it would have to wait too long.

@@ -12,7 +12,7 @@ from flowrun.checks import Subject, check_spec
 from flowrun.core.events import ToolDeclaration
 from flowrun.core.graph import Graph, compile_graph
 from flowrun.core.ports import Functions
-from flowrun.errors import Bug, FlowrunError, Issue, Place, SpecError, UnreadableFile, crashed
+from flowrun.errors import Bug, FlowrunError, Issue, Place, SpecError, UnreadableFile, UsageError, crashed
 from flowrun.errors import Path as ErrorPath
 from flowrun.runtime.snapshot import Snapshot, flow_name
 from flowrun.spec import (
@@ -28,6 +28,7 @@ from flowrun.spec import (
 )
 from flowrun.spec.document import MASKED
 from flowrun.spec.model import JSON, CallState, ChatState, Model, Tool
+from flowrun.unicode import fault_of, well_formed
 
 Function = Callable[..., JSON]
 
@@ -167,6 +168,8 @@ def prepare_flow(
         SpecError: the specs have errors; all of them.
         UsageError: the file or the profile is not there.
     """
+    if well_formed(str(path)) != str(path):
+        raise UsageError(f"the name of {well_formed(str(path))} is no valid Unicode: rename the file")
     files = ON_DISK if snapshot is None else snapshot.files_in(path.parent)
     project = find_project(path, project_dir)
     loaded = load_spec(path, profile=profile, environ=environ, require_environment=require_environment, files=files)
@@ -267,4 +270,7 @@ def declare_tool(name: str, tool: Tool, function: Function) -> ToolDeclaration:
         derived_description, derived_parameters = derive_parameters(function)
         description = derived_description if description is None else description
         parameters = derived_parameters if parameters is None else parameters
+    description = well_formed(description)
+    if wrong := fault_of(parameters):
+        raise UsageError(f"tool {name!r}: the parameters that its function takes cannot be written down: {wrong}")
     return ToolDeclaration(name=name, description=description, parameters=parameters, strict=tool.strict)

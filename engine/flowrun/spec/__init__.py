@@ -1,4 +1,4 @@
-"""From a file to a frozen ``Spec``: YAML with the place of every node, profiles, ``${VAR}``, the JSON Schema."""
+"""Loading of a file into a frozen ``Spec``: YAML with source positions, profiles, ``${VAR}``, the JSON Schema."""
 
 from flowrun.spec.document import Document, issue_at, mask, place_of
 from flowrun.spec.entrypoints import EntrypointError, load_entrypoint

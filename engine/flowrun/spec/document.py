@@ -1,4 +1,4 @@
-"""A YAML file as plain data, and the place in the file of every value and key. Nothing here reads or decides."""
+"""A parsed YAML file: plain data, and the position in the file of every value and key. No I/O, no decisions."""
 
 import json
 import re
@@ -11,14 +11,15 @@ from flowrun.errors import Issue, Path, Place
 from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN
 
 MASKED: Final = 8
-"""A secret of fewer characters hides nothing, and would garble what has the same characters."""
+"""The fewest characters of a secret that is masked inside of words too. A shorter one would garble other words."""
 
 
 class Variables(msgspec.Struct, frozen=True, kw_only=True):
-    """What the environment gave for the variables of a document, by their names; empty for those it does not have.
+    """The environment variables that a document uses: names to values, empty for a variable that is not set.
 
-    ``secrets`` are those of ``api_key``, ``headers`` and a ``base_url`` with credentials: they never become data.
-    ``addresses`` are those of any other ``base_url``, and may differ when a run goes on; ``values`` all others.
+    ``secrets`` are used in ``api_key``, ``headers`` or a ``base_url`` with credentials; their values are never stored.
+    ``addresses`` are used in any other ``base_url``; their values may differ when a run resumes. ``values`` are all
+    others.
     """
 
     values: Mapping[str, str] = {}
@@ -33,16 +34,20 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+_FRAGMENT: Final = 4
+"""What a cut left of a secret is replaced from so many characters on."""
+
+
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file says, before anything is known about specs.
+    """A parsed YAML file, before it is validated against a schema.
 
-    ``value`` is None if the file could not be read; ``issues`` then says why. It may share parts (aliases), so it must
-    never be changed in place. ``places`` holds where each value begins, ``key_places`` where its key does. ``bare``
-    holds the paths of unquoted scalars with ``${`` in them.
+    ``value`` is None if the file could not be parsed; ``issues`` then says why. Aliases share parts of ``value``, so it
+    must never be changed in place. ``places`` maps the path of each value to the position where the value begins,
+    ``key_places`` to the position of its key. ``bare`` holds the paths of unquoted scalars that contain ``${``.
 
-    Once the environment is substituted, ``written`` holds what was written where a variable was, ``shown`` the values
-    that came from the environment, each with the ``${VAR}`` that issues show in its place, and ``variables`` which
-    variables these were.
+    The other fields are filled when the environment is substituted. ``written`` maps the path of each substituted value
+    to its text in the file, ``shown`` maps each value from the environment to the ``${VAR}`` that issues show instead,
+    and ``variables`` holds the variables.
     """
 
     file: str
@@ -58,9 +63,11 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def place_of(document: Document, path: Path, *, key: bool = False) -> Place:
-    """Give the place of a value (or of its ``key``), else of the nearest value around it.
+    """Return the position of the value at a path, else that of the nearest value around it.
 
-    ``path`` may be one into the file or one into the ``Spec``, whose names differ in a few places.
+    Args:
+        path: a path in the file or in the ``Spec``; see ``written_path`` for the difference.
+        key: return the position of the value's key, if it has one.
     """
     written = written_path(document, path)
     if key and written in document.key_places:
@@ -72,9 +79,10 @@ def place_of(document: Document, path: Path, *, key: bool = False) -> Place:
 
 
 def issue_at(document: Document, code: str, path: Path, message: str, remedy: str = "", *, key: bool = False) -> Issue:
-    """Make an error at a path into the file or the ``Spec``; with ``key`` it points to the key, not to the value.
+    """Build an error at a path in the file or in the ``Spec``. It shows ``${VAR}`` instead of the environment's values.
 
-    Values from the environment are not shown: ``${VAR}`` is, in their place.
+    Args:
+        key: point to the key instead of the value.
     """
     return Issue(
         code=code,
@@ -86,23 +94,41 @@ def issue_at(document: Document, code: str, path: Path, message: str, remedy: st
 
 
 def mask(text: str, secrets: Mapping[str, str]) -> str:
-    """Replace every secret in a text; a short one only where it stands alone, because ``1`` is part of much else."""
+    """Replace every secret in a text. One of less than ``MASKED`` characters is replaced only as a whole word.
+
+    Texts of models and servers are cut in many places before they come here, so what may be left of a secret at a cut
+    is replaced too: its beginning before the end of a quoted or cut text, its end after the beginning of one.
+
+    Args:
+        secrets: each secret with the text that replaces it, such as ``${VAR}``.
+    """
     shown = {
-        spelling: name
-        for secret, name in secrets.items()
+        spelling: replacement
+        for secret, replacement in secrets.items()
         for spelling in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1])
     }
     if not shown:
         return text
-    patterns = [
-        re.escape(spelling) if len(spelling) >= MASKED else rf"(?<!\w){re.escape(spelling)}(?!\w)"
-        for spelling in sorted(shown, key=len, reverse=True)
-    ]
-    return re.sub("|".join(patterns), lambda found: shown[found[0]], text)
+    replacements: dict[str, str] = {}
+    patterns: list[str] = []
+    for spelling in sorted(shown, key=len, reverse=True):
+        if len(spelling) < MASKED:
+            patterns.append(rf"(?<!\w){re.escape(spelling)}(?!\w)")
+        else:
+            patterns.append(re.escape(spelling))
+        replacements.setdefault(spelling, shown[spelling])
+    for spelling in sorted(shown, key=len, reverse=True):
+        if len(spelling) >= MASKED:
+            for length in range(len(spelling) - 1, _FRAGMENT - 1, -1):
+                patterns.append(rf"{re.escape(spelling[:length])}(?=\s?\.\.\.|[…'\"&<\\]|\s*$)")
+                patterns.append(rf"(?<=[…'\";>]){re.escape(spelling[-length:])}")
+                replacements.setdefault(spelling[:length], shown[spelling])
+                replacements.setdefault(spelling[-length:], shown[spelling])
+    return re.sub("|".join(patterns), lambda match: replacements[match[0]], text, flags=re.MULTILINE)
 
 
 def written_path(document: Document, path: Path) -> Path:
-    """Turn a path into the ``Spec`` into the one that the author wrote: ``models.default`` may be ``model``."""
+    """Convert a path in the ``Spec`` to the path in the file: ``models.default`` may be written as ``model``."""
     if path in document.places:
         return path
     depth = 0

@@ -1,6 +1,6 @@
-"""From ``module.path:function`` to the Python function, looked for from the spec's file, not from the current folder.
+"""Import of the Python function that ``module.path:function`` names, relative to the spec's file.
 
-One project a process: Python knows each module name once, so the ``tools`` of two projects cannot both be loaded.
+One process serves one project: Python loads each module name once, so two projects cannot both load their ``tools``.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from flowrun.spec.suggestions import closest
 
 
 class EntrypointError(FlowrunError):
-    """A function cannot be had; ``remedy`` says what to do."""
+    """An error of an entrypoint that leads to no function; ``remedy`` says what to do."""
 
     def __init__(self, message: str, remedy: str) -> None:
         self.message = message
@@ -26,10 +26,10 @@ class EntrypointError(FlowrunError):
 
 
 def split_entrypoint(entrypoint: str) -> tuple[str, str]:
-    """Give the module's dotted name and the function's.
+    """Return the dotted name of the module and that of the function.
 
     Raises:
-        EntrypointError: it is not of the form ``module.path:function``.
+        EntrypointError: the entrypoint does not have the form ``module.path:function``.
     """
     module, colon, function = entrypoint.partition(":")
     if not colon or not all(name.isidentifier() for name in (*module.split("."), *function.split("."))):
@@ -40,50 +40,53 @@ def split_entrypoint(entrypoint: str) -> tuple[str, str]:
 
 
 def find_project_root(entrypoint: str, spec_file: FilePath, project_dir: FilePath | None = None) -> FilePath:
-    """Find the folder that the entrypoint's module is imported from.
+    """Find the folder that is the import root of the entrypoint's module.
 
-    It is ``project_dir`` if given, else the nearest parent of the spec in which the module's first name is found; a
-    folder with .git or pyproject.toml is the last one that is looked into.
+    It is ``project_dir`` if given. Otherwise it is the nearest folder above the spec that contains the module's
+    top-level package or file; the search ends at the first folder with .git or pyproject.toml.
 
     Raises:
-        EntrypointError: there is no such module, or its folder has no ``__init__.py``.
+        EntrypointError: the module does not exist, or its folder has no ``__init__.py``.
     """
     first = split_entrypoint(entrypoint)[0].partition(".")[0]
-    folders = [project_dir.resolve()] if project_dir is not None else list(_upwards(spec_file.resolve().parent))
+    folders = (
+        [project_dir.resolve()] if project_dir is not None else list(_folders_up_to_project(spec_file.resolve().parent))
+    )
     for folder in folders:
         if (folder / first / "__init__.py").is_file() or (folder / f"{first}.py").is_file():
             return folder
     for folder in folders:
         if (folder / first).is_dir():
-            # Without it Python prefers any installed package of that name.
+            # Without this file Python prefers an installed package of the same name.
             raise EntrypointError(f"{first}/ has no __init__.py", f"create an empty file {folder / first}/__init__.py")
-    looked = str(folders[0]) if len(folders) == 1 else f"{folders[0]} and its parents up to {folders[-1]}"
+    searched = str(folders[0]) if len(folders) == 1 else f"{folders[0]} and its parents up to {folders[-1]}"
     raise EntrypointError(
-        f"there is no module '{first}' in {looked}",
+        f"there is no module '{first}' in {searched}",
         f"create {first}/__init__.py or {first}.py there, or name the project's folder with --project-dir",
     )
 
 
 def load_entrypoint(entrypoint: str, *, spec_file: FilePath, project_dir: FilePath | None = None) -> Callable[..., Any]:
-    """Import an entrypoint's module, with the project's root first on ``sys.path``, and give the function.
+    """Import the module of an entrypoint, with the project's root first on ``sys.path``, and return the function.
 
     Raises:
-        EntrypointError: whatever is wrong; an exception of the user's module is told with its line.
+        EntrypointError: the module or function does not exist, the import raises an exception (the message names its
+            line), or the module's name belongs to a module outside of the project.
     """
     module_name, function_name = split_entrypoint(entrypoint)
     root = find_project_root(entrypoint, spec_file, project_dir)
     _refuse_other_project(module_name.partition(".")[0], root)
-    _put_first(root)
+    _prepend_to_sys_path(root)
     module = _import(module_name, root)
-    if not _lies_under(module, root):
+    if not _lies_below(module, root):
         where = getattr(module, "__file__", None) or "Python itself"
         raise EntrypointError(
             f"{module_name} comes from {where}, outside of the project {root}", "call it from a module of the project"
         )
-    return _function(module, function_name)
+    return _resolve_function(module, function_name)
 
 
-def _upwards(folder: FilePath) -> Iterator[FilePath]:
+def _folders_up_to_project(folder: FilePath) -> Iterator[FilePath]:
     for parent in (folder, *folder.parents):
         yield parent
         if any((parent / mark).exists() for mark in PROJECT_MARKS):
@@ -91,22 +94,22 @@ def _upwards(folder: FilePath) -> Iterator[FilePath]:
 
 
 def _refuse_other_project(first: str, root: FilePath) -> None:
-    known = sys.modules.get(first)
-    if known is not None and not _lies_under(known, root):
-        where = getattr(known, "__file__", None) or "Python itself"
+    loaded = sys.modules.get(first)
+    if loaded is not None and not _lies_below(loaded, root):
+        where = getattr(loaded, "__file__", None) or "Python itself"
         raise EntrypointError(
             f"another module '{first}' is loaded already, from {where}",
             f"rename '{first}' in {root}, or run the flows of different projects in processes of their own",
         )
 
 
-def _lies_under(module: ModuleType, root: FilePath) -> bool:
+def _lies_below(module: ModuleType, root: FilePath) -> bool:
     if file := getattr(module, "__file__", None):
         return FilePath(file).resolve().is_relative_to(root)
     return any(FilePath(folder).resolve().is_relative_to(root) for folder in getattr(module, "__path__", ()))
 
 
-def _put_first(root: FilePath) -> None:
+def _prepend_to_sys_path(root: FilePath) -> None:
     if sys.path[:1] != [str(root)]:
         sys.path[:] = [str(root), *(folder for folder in sys.path if folder != str(root))]
     importlib.invalidate_caches()
@@ -119,31 +122,31 @@ def _import(name: str, root: FilePath) -> ModuleType:
         missing = error.name or ""
         if name == missing or name.startswith(f"{missing}."):
             raise _no_such_module(missing, root) from error
-        raise _raised_on_import(name, root, error, remedy=f"install what provides '{missing}'") from error
+        raise _import_error(name, root, error, remedy=f"install what provides '{missing}'") from error
     except (Exception, SystemExit) as error:
-        raise _raised_on_import(name, root, error, remedy="importing a module of tools must do nothing else") from error
+        raise _import_error(name, root, error, remedy="importing a module of tools must do nothing else") from error
 
 
 def _no_such_module(name: str, root: FilePath) -> EntrypointError:
     *packages, last = name.split(".")
     folder = root.joinpath(*packages)
-    there = sorted(
+    siblings = sorted(
         entry.stem
         for entry in (folder.iterdir() if folder.is_dir() else ())
         if entry.suffix == ".py" or (entry / "__init__.py").is_file()
     )
-    similar = closest(last, there)
+    similar = closest(last, siblings)
     remedy = f"did you mean {'.'.join((*packages, similar))}?" if similar else f"create {folder / last}.py"
     return EntrypointError(f"there is no module {name} in {root}", remedy)
 
 
-def _raised_on_import(name: str, root: FilePath, error: BaseException, *, remedy: str) -> EntrypointError:
+def _import_error(name: str, root: FilePath, error: BaseException, *, remedy: str) -> EntrypointError:
     described = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return EntrypointError(f"{name} cannot be imported: {described}{_line_of(error, root)}", remedy)
 
 
 def _line_of(error: BaseException, root: FilePath) -> str:
-    """Say which line of the project raised an exception: `` (tools/weather.py, line 3)``."""
+    """Return the line of the project that raised an exception, such as `` (tools/weather.py, line 3)``, or ""."""
     if isinstance(error, SyntaxError) and error.filename:
         lines = [(error.filename, error.lineno)]
     else:
@@ -154,7 +157,7 @@ def _line_of(error: BaseException, root: FilePath) -> str:
     return ""
 
 
-def _function(module: ModuleType, name: str) -> Callable[..., Any]:
+def _resolve_function(module: ModuleType, name: str) -> Callable[..., Any]:
     found: Any = module
     owner = module.__name__
     for part in name.split("."):
@@ -164,7 +167,7 @@ def _function(module: ModuleType, name: str) -> Callable[..., Any]:
                 for known, value in vars(found).items()
                 if callable(value) and not known.startswith("_") and getattr(value, "__module__", "") == module.__name__
             ]
-            raise EntrypointError(f"{owner} has no function '{part}'", _other_function(owner, part, functions))
+            raise EntrypointError(f"{owner} has no function '{part}'", _function_remedy(owner, part, functions))
         found = getattr(found, part)
         owner = f"{owner}{'.' if ':' in owner else ':'}{part}"
     if not callable(found):
@@ -173,7 +176,7 @@ def _function(module: ModuleType, name: str) -> Callable[..., Any]:
     return function
 
 
-def _other_function(owner: str, name: str, functions: list[str]) -> str:
+def _function_remedy(owner: str, name: str, functions: list[str]) -> str:
     joint = "." if ":" in owner else ":"
     if similar := closest(name, functions):
         return f"did you mean {owner}{joint}{similar}?"

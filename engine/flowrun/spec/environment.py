@@ -1,8 +1,8 @@
-"""``${VAR}`` and ``${VAR:-default}``, replaced from a mapping that is handed in. Nothing here reads the environment.
+"""Substitution of ``${VAR}`` and ``${VAR:-default}`` from a given mapping. No access to ``os.environ``.
 
-They are replaced in models, and in what the chosen profile gives, because only these differ between machines;
-elsewhere ``${`` is plain text. As in a shell, ``:-`` takes its default for an empty variable too. ``$${`` is a
-literal ``${``. What was put in is not looked at again.
+References are substituted in models and in the values of the selected profile, because only these differ between
+machines; elsewhere ``${`` is plain text. As in a shell, ``:-`` uses its default for an empty variable too. ``$${`` is a
+literal ``${``. Substituted text is not scanned again.
 """
 
 import re
@@ -19,11 +19,11 @@ from flowrun.spec.yaml.scalars import NotJSONScalar, read_scalar
 from flowrun.unicode import fault_of
 
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
-_INSIDE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
-_NO_TEXT: Final = frozenset(
+_NAME_AND_DEFAULT: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_NOT_ANY_STRING: Final = frozenset(
     {"backend", "timeout", "max_rounds", "max_steps", "max_concurrency", "idempotent", "strict"}
 )
-"""Keys of models, and of whatever else a profile may change, whose value cannot be just any text."""
+"""Keys of models and profiles that do not accept every string as their value."""
 
 _MODELS: Final = frozenset({"model", "models"})
 
@@ -31,17 +31,18 @@ _MODELS: Final = frozenset({"model", "models"})
 def substitute(
     document: Document, environ: Mapping[str, str], *, from_profile: AbstractSet[Path], required: bool = True
 ) -> Document:
-    """Replace the references of a document, whose profile is merged in already.
+    """Substitute the references of a document with the profile already merged.
 
-    ``from_profile`` holds the paths of the values that the profile gave. A variable that is not set and has no default
-    is an issue if it is ``required``; else its reference stays as it is written, or, where no text may stand, its key
-    goes.
+    Args:
+        from_profile: the paths of the values that came from the profile.
+        required: report a variable that is not set and has no default. If False, its reference stays as it is written;
+            where the reference would not be a valid value (``_NOT_ANY_STRING``), its key is removed.
     """
     return _Substitution(document, environ, from_profile, required).document()
 
 
 class _Substitution:
-    """One pass over a document's value."""
+    """A single pass over a document's value."""
 
     def __init__(
         self, document: Document, environ: Mapping[str, str], from_profile: AbstractSet[Path], required: bool
@@ -77,47 +78,47 @@ class _Substitution:
         if isinstance(value, list):
             return [self._walk(item, (*path, index), in_model=in_model) for index, item in enumerate(value)]
         if isinstance(value, str) and "${" in value and (in_model or path in self._from_profile):
-            return self._substituted(value, path, in_model=in_model)
+            return self._substitute(value, path, in_model=in_model)
         return value
 
-    def _substituted(self, written: str, path: Path, *, in_model: bool) -> JSON:
-        if not self._required and path[-1] in _NO_TEXT and self._is_unset(written):
+    def _substitute(self, written: str, path: Path, *, in_model: bool) -> JSON:
+        if not self._required and path[-1] in _NOT_ANY_STRING and self._is_unset(written):
             return msgspec.UNSET
-        known = len(self._issues)
+        issues_before = len(self._issues)
         used: dict[str, str] = {}
         text = _REFERENCE.sub(lambda reference: self._resolve(reference, path, used), written)
-        if len(self._issues) > known:
+        if len(self._issues) > issues_before:
             return written
         if text != written:
             self._written[path] = written
-        self._found[_kind(path, text) if in_model else "values"] |= used
-        if path in self._document.bare and (whole := _REFERENCE.fullmatch(written)) and whole[1] is not None:
-            return self._read_again(text, path, written)
+        self._found[_variable_kind(path, text) if in_model else "values"] |= used
+        if path in self._document.bare and (only := _REFERENCE.fullmatch(written)) and only[1] is not None:
+            return self._parse_scalar(text, path, written)
         return text
 
     def _is_unset(self, written: str) -> bool:
-        inside = _INSIDE.fullmatch(written[2:-1])
+        inside = _NAME_AND_DEFAULT.fullmatch(written[2:-1])
         return inside is not None and inside[2] is None and inside[1] not in self._environ
 
     def _resolve(self, reference: re.Match[str], path: Path, used: dict[str, str]) -> str:
-        """Give the text that takes a reference's place, and put the variable among those that are ``used``."""
+        """Return the text that replaces a reference, and add the variable to ``used``."""
         if reference[1] is None:
             return "${"
-        inside = _INSIDE.fullmatch(reference[1])
+        inside = _NAME_AND_DEFAULT.fullmatch(reference[1])
         if not inside or not reference[2]:
             message = f"{reference[0]} is not a reference to an environment variable"
-            self._refuse("FR131", path, message, "write ${VAR} or ${VAR:-default}, or $${ for a literal ${")
+            self._report("FR131", path, message, "write ${VAR} or ${VAR:-default}, or $${ for a literal ${")
             return reference[0]
         name, default = inside.groups()
         value = self._environ.get(name)
-        if value is not None and (wrong := fault_of(value)):
-            self._refuse("FR131", path, f"the environment variable {name} is no text: {wrong}", "set it to valid UTF-8")
+        if value is not None and (fault := fault_of(value)):
+            self._report("FR131", path, f"the environment variable {name} is no text: {fault}", "set it to valid UTF-8")
             return reference[0]
         if value is None and default is None:
             if not self._required:
                 return reference[0]
             remedy = f"set it, or give a default: ${{{name}:-...}}"
-            self._refuse("FR130", path, f"the environment variable {name} is not set", remedy)
+            self._report("FR130", path, f"the environment variable {name} is not set", remedy)
             return reference[0]
         used[name] = value or ""
         if default is not None and not value:
@@ -126,23 +127,27 @@ class _Substitution:
             self._shown[value] = f"${{{name}}}"
         return value or ""
 
-    def _read_again(self, text: str, path: Path, written: str) -> JSON:
-        """Read the value of an unquoted reference as YAML would have, had it been written there."""
+    def _parse_scalar(self, text: str, path: Path, written: str) -> JSON:
+        """Parse the value of an unquoted reference as YAML parses an unquoted scalar."""
         try:
             value = read_scalar(text.strip())
         except NotJSONScalar as error:
-            self._refuse(
+            self._report(
                 "FR119", path, f"the value of {written} {error}", "give it a number that JSON has, or quote it"
             )
             return written
         return text if isinstance(value, str) else value
 
-    def _refuse(self, code: str, path: Path, message: str, remedy: str) -> None:
+    def _report(self, code: str, path: Path, message: str, remedy: str) -> None:
         self._issues.append(issue_at(self._document, code, path, message, remedy))
 
 
-def _kind(path: Path, value: str) -> str:
-    """Tell what variables at a place of a model are, as a field of ``Variables``; ``value`` is what they gave there."""
+def _variable_kind(path: Path, value: str) -> str:
+    """Return the field of ``Variables`` for the variables at a path in a model.
+
+    Args:
+        value: the text after substitution.
+    """
     if path[-1] == "api_key" or "headers" in path:
         return "secrets"
     if path[-1] != "base_url":
@@ -151,7 +156,7 @@ def _kind(path: Path, value: str) -> str:
 
 
 def _is_model(path: Path) -> bool:
-    """Tell whether a path leads to ``model`` or ``models`` of the spec or of a local flow."""
+    """Return whether a path leads to ``model`` or ``models`` of the spec or of a local flow."""
     while len(path) > 2 and path[0] == "flows":
         path = path[2:]
     return len(path) == 1 and path[0] in _MODELS

@@ -1,8 +1,8 @@
-"""Why a document does not match its JSON Schema, in plain words: one issue a mistake, and none for what follows of it.
+"""Explanations of why a document does not match its JSON Schema: one issue per mistake, none for its consequences.
 
-The schema is written with this in mind. Variants are told apart by if/then, not by anyOf; where anyOf is used, its
-first branch is the one that is usually meant. ``title`` is the noun for what a subschema describes, and the first of
-``examples`` is what a remedy shows.
+The schema is written for these explanations. It selects variants by if/then instead of anyOf; where it uses anyOf, the
+first branch is the one that authors usually mean. ``title`` is the noun for the thing that a subschema describes, and
+remedies show the first of ``examples``.
 """
 
 import json
@@ -22,11 +22,15 @@ from flowrun.spec.remedies import add_property, like_example, meant_by, type_rem
 from flowrun.spec.suggestions import closest
 
 MAX_EXPLAINED: Final = 500
-"""Nobody reads more at once, and the remedy of each costs a search for similar names."""
+"""The most mistakes that are explained: nobody reads more at once, and each remedy searches for similar names."""
 
 
 class Mistake(msgspec.Struct, frozen=True, kw_only=True):
-    """An issue before it has a place. ``missing`` and ``meant`` name properties of the mapping at ``owner``."""
+    """An issue without a position yet.
+
+    ``missing`` and ``meant`` name properties of the mapping at ``owner``: those that it lacks, and the one that was
+    probably meant by an unknown property. ``key`` points to the key instead of the value.
+    """
 
     code: str
     path: Path
@@ -39,7 +43,7 @@ class Mistake(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
-    """A validator's error with the document and schema that it is about."""
+    """An error of the ``jsonschema`` package, with the document and the root schema."""
 
     error: Any
     document: Document
@@ -60,7 +64,7 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hidden(self) -> bool:
-        """Whether the value came from the environment, wholly or in part."""
+        """Return whether the value, or a part of it, came from the environment."""
         return self.path in self.document.written
 
     @property
@@ -69,7 +73,10 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explain_mismatch(document: Document, schema: dict[str, JSON]) -> list[Issue]:
-    """Tell the mistakes that the ``jsonschema`` package finds, ``MAX_EXPLAINED`` at most."""
+    """Return the mistakes that the ``jsonschema`` package finds, ``MAX_EXPLAINED`` at most.
+
+    The list is empty if that package finds none or exceeds Python's recursion limit.
+    """
     errors = Draft202012Validator(schema).iter_errors(document.value)
     try:
         mistakes = list(islice(_explain_all(errors, document, schema), MAX_EXPLAINED))
@@ -82,14 +89,14 @@ def explain_mismatch(document: Document, schema: dict[str, JSON]) -> list[Issue]
         if not any((mistake.owner, name) in corrected for name in mistake.missing)
     ]
     unique: dict[tuple[str, Place, str], Issue] = {}
-    # A mistake in a profile is found where it was merged to as well; the longer path is the one that was written.
+    # A mistake in a profile is also found at the path where it was merged; the longer path is the one in the file.
     for issue in sorted(issues, key=lambda issue: (-len(issue.path), dotted(issue.path))):
         unique.setdefault((issue.code, issue.place, issue.message), issue)
     return list(unique.values())
 
 
 def _explain_all(errors: Iterable[Any], document: Document, root: dict[str, JSON]) -> Iterator[Mistake]:
-    told: set[Path] = set()
+    reported: set[Path] = set()
     for error in errors:
         mismatch = Mismatch(error=error, document=document, root=root)
         if "propertyNames" in list(error.absolute_schema_path)[-3:]:
@@ -97,10 +104,10 @@ def _explain_all(errors: Iterable[Any], document: Document, root: dict[str, JSON
         else:
             explained = _EXPLAINERS.get(error.validator, _other)(mismatch)
         for mistake in explained:
-            if mistake.key or mistake.path not in told:
+            if mistake.key or mistake.path not in reported:
                 yield mistake
             if not mistake.key:
-                told.add(mistake.path)  # a value that is wrong in two ways is told to be wrong once
+                reported.add(mistake.path)  # one issue per value, even if it breaks two keywords
 
 
 # --- one explainer a keyword --------------------------------------------------------------------------------------
@@ -120,7 +127,7 @@ def _wrong_name(mismatch: Mismatch) -> Iterator[Mistake]:
 def _unknown_property(mismatch: Mismatch) -> Iterator[Mistake]:
     schema, present = mismatch.schema, mismatch.error.instance
     known = schema.get("properties", {})
-    free = [name for name in known if name not in present]
+    unused = [name for name in known if name not in present]
     for name in present:
         if name in known or any(re.search(pattern, name) for pattern in schema.get("patternProperties", {})):
             continue
@@ -129,9 +136,9 @@ def _unknown_property(mismatch: Mismatch) -> Iterator[Mistake]:
             path=(*mismatch.path, name),
             key=True,
             message=f"'{shorten(name, 60)}' is not a property of {with_article(schema.get('title', 'mapping'))}",
-            remedy=meant_by(name, free, schema, mismatch.root),
+            remedy=meant_by(name, unused, schema, mismatch.root),
             owner=mismatch.path,
-            meant=closest(name, free),
+            meant=closest(name, unused),
         )
 
 
@@ -214,14 +221,14 @@ def _wrong_size(mismatch: Mismatch) -> Iterator[Mistake]:
 
 
 def _one_of(mismatch: Mismatch) -> Iterator[Mistake]:
-    """Explain a choice among properties; any other anyOf or oneOf by its first branch."""
+    """Explain a choice among required properties; explain any other anyOf or oneOf by its first branch."""
     branches = mismatch.error.validator_value
     if not all(branch.keys() == {"required"} for branch in branches):
         first = [child for child in mismatch.error.context if child.relative_schema_path[0] == 0]
         yield from _explain_all(first or [], mismatch.document, mismatch.root)
         return
     if not isinstance(mismatch.error.instance, dict):
-        return  # the wrong type is a mistake of its own
+        return  # the keyword "type" reports it
     choices = [name for branch in branches for name in branch["required"]]
     present = [name for name in choices if name in mismatch.error.instance]
     title = with_article(mismatch.schema.get("title", "mapping"))
@@ -305,7 +312,7 @@ _TYPES: Final = {
     "null": "empty",
 }
 
-# --- words --------------------------------------------------------------------------------------------------------
+# --- formatting ---------------------------------------------------------------------------------------------------
 
 
 def _must_be(mismatch: Mismatch, expected: str) -> str:
@@ -313,7 +320,7 @@ def _must_be(mismatch: Mismatch, expected: str) -> str:
 
 
 def _expected(schema: dict[str, JSON], types: list[str]) -> str:
-    """Name what a value must be: by its JSON type, or by the subschema's title where several will do."""
+    """Return the noun for the expected value: its JSON type, or the subschema's title if several types are allowed."""
     title = schema.get("title")
     if title and len(types) > 1:
         return with_article(title)

@@ -1,4 +1,4 @@
-"""Which files of a folder are specs."""
+"""Search for the spec files of a folder."""
 
 import re
 from collections.abc import Iterator
@@ -9,15 +9,19 @@ _IS_SPEC: Final = re.compile(rb"^[\"']?flowrun[\"']?\s*:", re.MULTILINE)
 
 
 def find_specs(path: Path) -> Iterator[Path]:
-    """Give the specs below a folder, sorted: YAML files with a top-level key ``flowrun``. A file stands for itself."""
+    """Yield the specs below a folder, sorted: YAML files with a top-level key ``flowrun``.
+
+    Args:
+        path: a folder, or a file, which is yielded whatever it contains.
+    """
     if path.is_dir():
-        yield from sorted(file for file in path.rglob("*") if _may_be_spec(file, path) and _is_spec(file))
+        yield from sorted(file for file in path.rglob("*") if _is_visible_yaml(file, path) and _is_spec(file))
     else:
         yield path
 
 
 def _is_spec(file: Path) -> bool:
-    """Tell whether a file is a spec; one that cannot be read may be, and whoever reads it says why."""
+    """Return whether a file is a spec. An unreadable file counts as one, so that loading it reports the error."""
     try:
         return is_spec(file.read_bytes())
     except OSError:
@@ -25,10 +29,10 @@ def _is_spec(file: Path) -> bool:
 
 
 def is_spec(content: bytes) -> bool:
-    """Tell whether a YAML file's content is meant as a spec."""
+    """Return whether a YAML file's content has the top-level key ``flowrun``."""
     return _IS_SPEC.search(content) is not None
 
 
-def _may_be_spec(file: Path, folder: Path) -> bool:
+def _is_visible_yaml(file: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     return not hidden and file.suffix in (".yaml", ".yml") and file.is_file()

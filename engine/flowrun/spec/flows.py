@@ -1,4 +1,4 @@
-"""A flow with its sub-flows: files are loaded as they are, local flows take what they lack from their file."""
+"""Loading of a flow with its sub-flows. A local flow inherits models, tools and more from its file (``inherit``)."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,14 +12,15 @@ from flowrun.spec.document import Variables, issue_at
 from flowrun.spec.load import ON_DISK, Files, Loaded, load_spec
 from flowrun.spec.model import FlowState, MapState, ParallelState, Spec
 from flowrun.spec.project import lies_in
+from flowrun.spec.yaml.reader import read_document
 
-_HAS_KEY: Final = re.compile(rb"(?:^|[{,])\s*[\"']?flowrun[\"']?\s*:", re.MULTILINE)
+_HAS_KEY: Final = re.compile(rb"^[\"']?flowrun[\"']?\s*:", re.MULTILINE)
 
 
 class FlowTree(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow and those that it runs, by the texts that refer to them.
+    """A flow and its sub-flows. ``flows`` maps each reference, as the spec writes it, to the sub-flow.
 
-    ``base`` is a local flow's path in its file, ``model_dir`` the folder from which the paths of its models count.
+    ``base`` is a local flow's path in its file. Relative paths in the flow's models start at the folder ``model_dir``.
     """
 
     loaded: Loaded
@@ -29,7 +30,7 @@ class FlowTree(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def variables(self) -> Variables:
-        """Give what the environment gave to these flows. What is a secret anywhere is nothing else elsewhere."""
+        """Return the environment variables of all flows in the tree. A secret of one flow is a secret in all."""
         found = Variables()
         for flow in self.walk():
             found |= flow.loaded.document.variables
@@ -40,16 +41,16 @@ class FlowTree(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def walk(self) -> Iterator["FlowTree"]:
-        """Give this flow and all below it, each once however often it is referred to."""
+        """Yield this flow and all flows below it, each once, however many references lead to it."""
         seen: set[tuple[str, Path]] = set()
-        waiting = [self]
-        while waiting:
-            tree = waiting.pop(0)
+        queue = [self]
+        while queue:
+            tree = queue.pop(0)
             key = (tree.loaded.document.file, tree.base)
             if key not in seen:
                 seen.add(key)
                 yield tree
-                waiting.extend(tree.flows.values())
+                queue.extend(tree.flows.values())
 
 
 def load_flows(
@@ -61,24 +62,32 @@ def load_flows(
     files: Files = ON_DISK,
     project: FilePath | None = None,
 ) -> FlowTree:
-    """Load the sub-flows of a spec, and theirs. A local flow that is not there is left out: the checks tell of it.
+    """Load the sub-flows of a spec, recursively. A local flow that does not exist is left out: the checks report it.
 
-    A sub-flow's file is loaded with the same profile where it has one of that name. It must lie in the ``project``, if
-    one is given, and be a spec: of any other file nothing is read or shown.
+    Args:
+        profile: the profile to merge over each sub-flow's file that has a profile of this name.
+        environ: the variables for ``${VAR}``.
+        require_environment: report a variable that is not set; see ``load_spec``.
+        files: the source of the sub-flows' files.
+        project: the folder that must contain the files. Issues show no text of a file outside of it, or of a file that
+            is not a spec.
 
     Raises:
-        SpecError: everything that is wrong with the files of sub-flows, and sub-flows that run themselves.
+        SpecError: the files of sub-flows have errors, or a sub-flow runs itself.
     """
     return _Loader(profile, environ, require_environment, files, project).tree(loaded, (), _folder(loaded), ())
 
 
 def may_be_spec(content: bytes) -> bool:
-    """Tell whether a file may be meant as a spec: errors show nothing of any other."""
-    return _HAS_KEY.search(content) is not None
+    """Return whether a file is probably meant as a spec: it has its top-level key. Issues show no text of others."""
+    if _HAS_KEY.search(content) is not None:
+        return True
+    value = read_document(content, "").value
+    return isinstance(value, dict) and "flowrun" in value
 
 
 def references(spec: Spec) -> Iterator[tuple[Path, str]]:
-    """Give each reference to a sub-flow, with its path in the spec."""
+    """Yield each reference to a sub-flow with its path in the spec."""
     for name, state in spec.states.items():
         match state:
             case FlowState() | MapState():
@@ -88,8 +97,8 @@ def references(spec: Spec) -> Iterator[tuple[Path, str]]:
                     yield ("states", name, "branches", branch, "flow"), part.flow
 
 
-class _NoSpec(Exception):
-    """A reference leads to no spec; nothing of what it leads to is told."""
+class _NotASpec(Exception):
+    """A reference that leads to no spec. The message shows no text of the file."""
 
     def __init__(self, code: str, message: str, remedy: str) -> None:
         self.code = code
@@ -98,7 +107,7 @@ class _NoSpec(Exception):
 
 
 class _Loader:
-    """One pass over a tree of flows. A flow is known by its file and, if it is a local one, its name."""
+    """A single pass over a tree of flows. A flow is identified by its file and its path in the file."""
 
     def __init__(
         self,
@@ -116,13 +125,13 @@ class _Loader:
         self._files: dict[FilePath, Loaded] = {}
 
     def tree(
-        self, loaded: Loaded, base: Path, model_dir: FilePath, above: tuple[tuple[FilePath, Path], ...]
+        self, loaded: Loaded, base: Path, model_dir: FilePath, ancestors: tuple[tuple[FilePath, Path], ...]
     ) -> FlowTree:
         here = (FilePath(loaded.document.file).resolve(), base)
-        chain = (*above, here)
+        chain = (*ancestors, here)
         flows: dict[str, FlowTree] = {}
         issues: list[Issue] = []
-        for path, reference in (*references(loaded.spec), *_declared_here(loaded, base)):
+        for path, reference in (*references(loaded.spec), *_declared_flows(loaded, base)):
             if reference in flows:
                 continue
             try:
@@ -130,14 +139,14 @@ class _Loader:
             except SpecError as exc:
                 issues += exc.issues
                 continue
-            except _NoSpec as exc:
+            except _NotASpec as exc:
                 issues.append(issue_at(loaded.document, exc.code, (*base, *path), str(exc), exc.remedy))
                 continue
             if child is None:
                 continue
             found, child_base, has_models = child
             if (FilePath(found.document.file).resolve(), child_base) in chain:
-                message = f"the sub-flow {reference!r} runs itself, through {' > '.join(map(_name, chain))}"
+                message = f"the sub-flow {reference!r} runs itself, through {' > '.join(map(_flow_name, chain))}"
                 issues.append(issue_at(loaded.document, "FR707", (*base, *path), message, "loop by routes instead"))
                 continue
             try:
@@ -149,34 +158,36 @@ class _Loader:
         return FlowTree(loaded=loaded, base=base, model_dir=model_dir, flows=flows)
 
     def _child(self, loaded: Loaded, base: Path, reference: str) -> tuple[Loaded, Path, bool] | None:
-        """Give what a reference leads to, its path in its file, and whether it has models of its own."""
+        """Return a sub-flow, its path in its file, and whether it has models of its own; None if it does not exist."""
         if reference.startswith("#"):
             name = reference[1:]
             if name not in loaded.spec.flows:
                 return None
             own = loaded.spec.flows[name]
             found = msgspec.structs.replace(loaded, spec=inherit(loaded.spec, own))
-            return found, _declared(loaded, base, name), bool(own.models)
+            return found, _declared_path(loaded, base, name), bool(own.models)
         file = self._file(FilePath(loaded.document.file).parent / reference, reference)
         models = file.spec.models or loaded.spec.models
-        whole = msgspec.structs.replace(file, spec=msgspec.structs.replace(file.spec, models=models))
-        return whole, (), bool(file.spec.models)
+        with_models = msgspec.structs.replace(file, spec=msgspec.structs.replace(file.spec, models=models))
+        return with_models, (), bool(file.spec.models)
 
     def _file(self, path: FilePath, reference: str) -> Loaded:
-        """Load a file, once.
+        """Load a file, or return it if it is loaded already.
 
         Raises:
-            _NoSpec: it is not there, not of the project, or no spec.
+            _NotASpec: the file does not exist, lies outside of the project, or is not a spec.
         """
         if self._project is not None and not lies_in(path, self._project):
             remedy = "move it into the project, or name a folder around both with --project-dir"
-            raise _NoSpec("FR709", f"the file {reference!r} lies outside of the project {self._project}", remedy)
+            raise _NotASpec("FR709", f"the file {reference!r} lies outside of the project {self._project}", remedy)
         key = path.resolve()
         if key not in self._files:
             if not self._disk.has(path):
-                raise _NoSpec("FR706", f"there is no file {reference!r}", "give its path relative to this spec's file")
+                raise _NotASpec(
+                    "FR706", f"there is no file {reference!r}", "give its path relative to this spec's file"
+                )
             if not may_be_spec(self._disk.read(path)):
-                raise _NoSpec("FR709", f"the file {reference!r} is no spec", "a spec has a top-level key 'flowrun'")
+                raise _NotASpec("FR709", f"the file {reference!r} is no spec", "a spec has a top-level key 'flowrun'")
             self._files[key] = self._load(path)
         return self._files[key]
 
@@ -195,7 +206,10 @@ class _Loader:
 
 
 def inherit(parent: Spec, child: Spec) -> Spec:
-    """Give a local flow with the models, tools, sampling and local flows of its file where it has none of its own."""
+    """Return the local flow ``child`` with the models, tools, sampling and local flows of the flow around it.
+
+    The child's own values win: models and tools replace those of the parent, sampling and flows are merged by name.
+    """
     return msgspec.structs.replace(
         child,
         models=child.models or parent.models,
@@ -205,8 +219,8 @@ def inherit(parent: Spec, child: Spec) -> Spec:
     )
 
 
-def _declared_here(loaded: Loaded, base: Path) -> Iterator[tuple[Path, str]]:
-    """Give a reference to each local flow that this flow declares, so that one that nothing runs is checked too."""
+def _declared_flows(loaded: Loaded, base: Path) -> Iterator[tuple[Path, str]]:
+    """Yield a reference to each local flow that this flow declares, so that an unused one is checked too."""
     for name in loaded.spec.flows:
         if (*base, "flows", name) in loaded.document.places:
             yield ("flows", name), f"#{name}"
@@ -216,13 +230,13 @@ def _folder(loaded: Loaded) -> FilePath:
     return FilePath(loaded.document.file).resolve().parent
 
 
-def _declared(loaded: Loaded, base: Path, name: str) -> Path:
-    """Give the path of a local flow: in the flow that refers to it, or in one around that."""
+def _declared_path(loaded: Loaded, base: Path, name: str) -> Path:
+    """Return the path of a local flow: in the flow that refers to it, or in the nearest flow around that one."""
     while base and (*base, "flows", name) not in loaded.document.places:
         base = base[:-2]
     return (*base, "flows", name)
 
 
-def _name(flow: tuple[FilePath, Path]) -> str:
+def _flow_name(flow: tuple[FilePath, Path]) -> str:
     file, base = flow
     return f"{file.name}#{base[-1]}" if base else file.name

@@ -1,4 +1,4 @@
-"""One way in: a file, a profile and an environment give a checked ``Spec``, or every issue at once."""
+"""The entry point of loading: from a file, a profile and an environment to a valid ``Spec``, or to all issues."""
 
 from collections.abc import Mapping
 from pathlib import Path as FilePath
@@ -17,11 +17,11 @@ from flowrun.spec.schema import check_schema
 from flowrun.spec.yaml.reader import read_document, read_yaml
 
 _ABOUT_THE_FILE: Final = frozenset({"FR110", "FR111"})
-"""After any other issue of the YAML, what the schema says of the same place only follows from it."""
+"""Codes of encoding issues. Any other YAML issue hides the schema's issues at its position: they are consequences."""
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """A spec with what later checks need to speak of its file. ``issues`` are warnings only."""
+    """A spec with the document that it was parsed from. ``issues`` are warnings only."""
 
     spec: Spec
     document: Document
@@ -29,17 +29,17 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Files:
-    """Where specs are read from: the disk."""
+    """The source of spec files: the disk."""
 
     def has(self, path: FilePath) -> bool:
-        """Tell whether a file is there."""
+        """Return whether a file exists."""
         return is_file(path)
 
     def read(self, path: FilePath) -> bytes:
-        """Give a file's bytes.
+        """Return the bytes of a file.
 
         Raises:
-            UnreadableFile: it cannot be read.
+            UnreadableFile: the file does not exist, is a directory, or cannot be read.
         """
         try:
             return path.read_bytes()
@@ -52,17 +52,17 @@ class Files:
 
 
 class StoredFiles(Files):
-    """Files as they were once, by their resolved paths; nothing else is there."""
+    """The files of a stored flow by their resolved paths. No other file exists."""
 
     def __init__(self, contents: Mapping[FilePath, bytes]) -> None:
         self._contents = contents
 
     def has(self, path: FilePath) -> bool:
-        """Tell whether a file was there."""
+        """Return whether a file was stored."""
         return path.resolve() in self._contents
 
     def read(self, path: FilePath) -> bytes:
-        """Give a file's bytes as they were. See ``Files.read``."""
+        """Return the bytes that were stored for a file. See ``Files.read``."""
         try:
             return self._contents[path.resolve()]
         except KeyError:
@@ -80,14 +80,18 @@ def load_spec(
     require_environment: bool = True,
     files: Files = ON_DISK,
 ) -> Loaded:
-    """Load the spec at ``path``, with a profile merged over it and ``${VAR}`` taken from ``environ``.
+    """Load the spec at ``path``.
 
-    Without ``require_environment`` a variable may be missing, and stays as ``${VAR}``: a spec can be checked where it
-    will not run.
+    Args:
+        profile: the name of the profile to merge over the spec.
+        environ: the variables for ``${VAR}``.
+        require_environment: report a variable that is not set. If False, its ``${VAR}`` stays, so that a spec can be
+            checked on a machine where it will not run.
+        files: the source of the file.
 
     Raises:
         UsageError: the file cannot be read, or has no such profile.
-        SpecError: everything that is wrong with the file.
+        SpecError: the file has errors.
     """
     document = read_document(files.read(path), str(path))
     return _load(document, profile=profile, environ=environ, require_environment=require_environment)
@@ -101,7 +105,11 @@ def parse_text(
     environ: Mapping[str, str] = {},
     require_environment: bool = True,
 ) -> Loaded:
-    """Load a spec from a text as ``load_spec`` does from a file; ``file`` is the name in its issues."""
+    """Load a spec from a text. See ``load_spec`` for the other arguments and the errors.
+
+    Args:
+        file: the name of the file in issues.
+    """
     document = read_yaml(text, file)
     return _load(document, profile=profile, environ=environ, require_environment=require_environment)
 
@@ -111,8 +119,8 @@ def _load(document: Document, *, profile: str | None, environ: Mapping[str, str]
         raise SpecError(document.issues)
     document, from_profile = merge_profile(document, profile)
     document = substitute(document, environ, from_profile=from_profile, required=require_environment)
-    told = {issue.place for issue in document.issues if issue.code not in _ABOUT_THE_FILE}
-    issues = [*document.issues, *(issue for issue in check_schema(document) if issue.place not in told)]
+    reported = {issue.place for issue in document.issues if issue.code not in _ABOUT_THE_FILE}
+    issues = [*document.issues, *(issue for issue in check_schema(document) if issue.place not in reported)]
     if any(issue.severity == "error" for issue in issues):
         raise SpecError(issues)
     return Loaded(spec=parse_spec(document), document=document, issues=tuple(issues))

@@ -1,7 +1,7 @@
-"""What a spec says, as frozen data. Nothing here reads files, renders templates or decides anything.
+"""The content of a spec as frozen data. Nothing here reads files, renders templates or decides anything.
 
 The field names are the spec language's own; ``schemas/flow.v1.schema.json`` describes each of them, and a test
-keeps the two property sets equal. Templates are kept as their unevaluated text until ``graph.compile_graph``.
+keeps the two property sets equal. Templates stay unevaluated text until ``graph.compile_graph``.
 """
 
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from typing import Any, Literal
 import msgspec
 
 JSON = Any
-"""A JSON value: None, bool, int, float, str, list or a mapping with text keys."""
+"""A JSON value: None, bool, int, float, str, list or a mapping with string keys."""
 
 Template = Any
-"""A JSON value in which any text may be a Jinja2 template."""
+"""A JSON value in which any string may be a Jinja2 template."""
 
 MAIN = "main"
-"""The name of the thread that a state uses unless it says otherwise."""
+"""The default thread of a state."""
 
 DEFAULT_MODEL = "default"
-"""The name under which ``model:`` is kept beside those of ``models:``."""
+"""The key of ``model:`` in ``Spec.models``."""
 
 
 class Seconds(float):
@@ -27,7 +27,7 @@ class Seconds(float):
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all parts of a spec."""
+    """The base class of all parts of a spec."""
 
 
 class Model(_Part, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ class Tool(_Part, frozen=True, kw_only=True):
 
 
 class CallTemplate(_Part, frozen=True, kw_only=True):
-    """A tool call in a written message (a few-shot example); arguments may hold templates."""
+    """A tool call in a message of the spec (a few-shot example); its arguments may contain templates."""
 
     name: str
     arguments: Mapping[str, Template] = {}
@@ -68,7 +68,7 @@ class CallTemplate(_Part, frozen=True, kw_only=True):
 
 
 class MessageTemplate(_Part, frozen=True, kw_only=True):
-    """A message to be rendered. A tool message without ``tool_call_id`` answers the oldest call still open."""
+    """A message with templates. A tool message without ``tool_call_id`` answers the oldest call without an answer."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | None = None
@@ -78,14 +78,14 @@ class MessageTemplate(_Part, frozen=True, kw_only=True):
 
 
 class Route(_Part, frozen=True, kw_only=True):
-    """A way on from a state. Without ``when`` it always matches."""
+    """A route from a state to the state ``to``. Without ``when`` it always matches."""
 
     when: str | None = None
     to: str
 
 
 class Retry(_Part, frozen=True, kw_only=True):
-    """How often and how fast a state is tried again. ``max_attempts`` counts the first attempt."""
+    """The retry policy of a state: exponential backoff with jitter. ``max_attempts`` includes the first attempt."""
 
     max_attempts: int = 3
     errors: tuple[str, ...] = ()
@@ -96,14 +96,17 @@ class Retry(_Part, frozen=True, kw_only=True):
 
 
 class Catch(_Part, frozen=True, kw_only=True):
-    """Where a state's failures go. No ``errors`` means all of them; ``tool.*`` a family."""
+    """A handler of a state's failures: the run continues in the state ``to``.
+
+    Without ``errors`` it catches all failures; ``tool.*`` catches a family of them.
+    """
 
     errors: tuple[str, ...] = ()
     to: str
 
 
 class Limits(_Part, frozen=True, kw_only=True):
-    """What bounds a run. Rounds are replies asked of a model, steps are states entered; sub-flows count too."""
+    """The limits of a run and its sub-flows. A round is one request to a model; a step is one state visit."""
 
     max_rounds: int = 32
     max_steps: int = 1000
@@ -111,7 +114,7 @@ class Limits(_Part, frozen=True, kw_only=True):
 
 
 class ResponseFormat(_Part, frozen=True, kw_only=True):
-    """A reply's form: any JSON object, or the JSON that ``schema`` describes."""
+    """The format of a reply: any JSON object, or a JSON value that matches ``schema``."""
 
     type: Literal["json_object", "json_schema"] = "json_schema"
     schema: Mapping[str, JSON] | None = None
@@ -119,7 +122,7 @@ class ResponseFormat(_Part, frozen=True, kw_only=True):
 
 
 class _State(_Part, frozen=True, kw_only=True, tag_field="type"):
-    """What every state may have. ``next`` is kept as a last route without ``when``."""
+    """The fields that all states but ``end`` share. ``next`` becomes a route without ``when``."""
 
     set: Mapping[str, Template] = {}
     routes: tuple[Route, ...] = ()
@@ -130,7 +133,7 @@ class _State(_Part, frozen=True, kw_only=True, tag_field="type"):
 
 
 class ChatState(_State, frozen=True, kw_only=True, tag="chat"):
-    """Ask the model for one reply on a thread. ``tools`` None offers every tool of the spec."""
+    """A state that asks the model for one reply on a thread. ``tools`` None offers all tools of the spec."""
 
     thread: str = MAIN
     messages: tuple[MessageTemplate, ...] = ()
@@ -142,14 +145,14 @@ class ChatState(_State, frozen=True, kw_only=True, tag="chat"):
 
 
 class ToolsState(_State, frozen=True, kw_only=True, tag="tools"):
-    """Run the tool calls of the thread's last reply, in parallel, and append their results."""
+    """A state that runs the tool calls of the thread's last reply in parallel and appends their results."""
 
     thread: str = MAIN
     on_error: Literal["return", "raise"] = "return"
 
 
 class CallState(_State, frozen=True, kw_only=True, tag="call"):
-    """Call a Python function without the model."""
+    """A state that calls a Python function directly, not through the model."""
 
     entrypoint: str
     arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
@@ -157,18 +160,18 @@ class CallState(_State, frozen=True, kw_only=True, tag="call"):
 
 
 class RouteState(_State, frozen=True, kw_only=True, tag="route"):
-    """Decide where to go, and nothing else."""
+    """A state that only selects a route."""
 
 
 class FlowState(_State, frozen=True, kw_only=True, tag="flow"):
-    """Run a sub-flow: a spec's file, or ``#name`` for one under ``flows:``."""
+    """A state that runs a sub-flow: the file of a spec, or ``#name`` for an entry of ``flows:``."""
 
     flow: str
     arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
 
 
 class MapState(_State, frozen=True, kw_only=True, tag="map"):
-    """Run a sub-flow for each item of a list; the outputs keep the items' order."""
+    """A state that runs a sub-flow for each item of a list; the outputs are in the order of the items."""
 
     flow: str
     for_each: str
@@ -186,20 +189,20 @@ class ParallelBranch(_Part, frozen=True, kw_only=True):
 
 
 class ParallelState(_State, frozen=True, kw_only=True, tag="parallel"):
-    """Run several sub-flows at once; the output is a mapping of the branches' outputs."""
+    """A state that runs several sub-flows at once; its output maps each branch to the branch's output."""
 
     branches: Mapping[str, ParallelBranch]
 
 
 class WaitState(_State, frozen=True, kw_only=True, tag="wait"):
-    """Pause until a person or a program answers; the answer must match ``schema``."""
+    """A state that pauses until a person or a program answers; the answer must match ``schema``."""
 
     prompt: str
     schema: Mapping[str, JSON] = {}
 
 
 class EndState(_Part, frozen=True, kw_only=True, tag_field="type", tag="end"):
-    """End the run."""
+    """A state that ends the run."""
 
     status: Literal["succeeded", "failed"] = "succeeded"
     output: Template = None
@@ -211,9 +214,9 @@ State = Working | EndState
 
 
 class Spec(_Part, frozen=True, kw_only=True):
-    """A whole flow, its profile merged in.
+    """A full flow with its profile merged.
 
-    ``models`` holds ``model:`` as ``default``, ``threads`` holds ``messages:`` as ``main``.
+    ``model:`` is the entry ``default`` of ``models``, ``messages:`` the entry ``main`` of ``threads``.
     """
 
     flowrun: Literal["v1"]

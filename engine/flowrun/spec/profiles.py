@@ -1,8 +1,8 @@
-"""A profile merged over its spec: mappings merge deeply, lists and scalars replace, null removes (RFC 7396).
+"""Merging of a profile over its spec: mappings merge deeply, lists and scalars replace, null removes (RFC 7396).
 
-Three exceptions, because some keys mean nothing without others: a model that is given ``name`` or ``backend`` anew
-loses the ``engine`` and ``chat_template_kwargs`` below; a state that is given ``type`` anew is replaced as a whole;
-``next`` and ``routes`` replace each other.
+Three exceptions, because some keys depend on others. A profile that sets a model's ``name`` or ``backend`` removes the
+spec's ``engine`` and ``chat_template_kwargs`` of that model. A profile that sets a state's ``type`` replaces the full
+state. ``next`` and ``routes`` replace each other.
 """
 
 from typing import Any, Final
@@ -15,13 +15,14 @@ from flowrun.spec.model import JSON
 from flowrun.spec.suggestions import suggest
 
 NOT_IN_PROFILES: Final = frozenset({"flowrun", "name", "version", "profiles"})
-"""What a profile cannot change; the schema refuses it there."""
+"""Keys that a profile cannot set; the schema rejects them."""
 
 
 def merge_profile(document: Document, name: str | None) -> tuple[Document, frozenset[Path]]:
-    """Merge the profile ``name`` over the document; without a name nothing changes.
+    """Merge the profile ``name`` over the document; None changes nothing.
 
-    Gives the paths of what came from the profile too. Places follow the values into the profile's lines.
+    Return the merged document and the paths of the values that came from the profile. The positions of these values
+    are their lines in the profile.
 
     Raises:
         UsageError: the spec has no such profile.
@@ -30,19 +31,19 @@ def merge_profile(document: Document, name: str | None) -> tuple[Document, froze
         return document, frozenset()
     profiles = document.value.get("profiles", {})
     if not isinstance(profiles, dict):
-        return document, frozenset()  # the schema says what is wrong
+        return document, frozenset()  # the schema check reports it
     if name not in profiles:
         raise UsageError(f"{document.file} has no profile '{name}'; {suggest(name, profiles, 'profiles')}")
     patch = profiles[name]
     if not isinstance(patch, dict):
         return document, frozenset()
-    taken = {key: value for key, value in patch.items() if key not in NOT_IN_PROFILES}
+    allowed = {key: value for key, value in patch.items() if key not in NOT_IN_PROFILES}
     prefix: Path = ("profiles", name)
-    moved = {path[2:]: path for path in document.places if path[:2] == prefix and path[2:3] and path[2] in taken}
+    moved = {path[2:]: path for path in document.places if path[:2] == prefix and path[2:3] and path[2] in allowed}
     key_places = {path: document.key_places[old] for path, old in moved.items() if old in document.key_places}
     merged = msgspec.structs.replace(
         document,
-        value=_merged(document.value, taken, ()),
+        value=_merge(document.value, allowed, ()),
         places={**document.places, **{path: document.places[old] for path, old in moved.items()}},
         key_places={**document.key_places, **key_places},
         bare=document.bare.difference(moved) | {path for path, old in moved.items() if old in document.bare},
@@ -50,34 +51,34 @@ def merge_profile(document: Document, name: str | None) -> tuple[Document, froze
     return merged, frozenset(moved)
 
 
-def _merged(base: Any, patch: dict[str, JSON], path: Path) -> dict[str, JSON]:
-    dropped = _dropped(patch, path)
-    kept = base if isinstance(base, dict) and dropped is not None else {}
-    merged = {key: value for key, value in kept.items() if key not in (dropped or ())}
+def _merge(base: Any, patch: dict[str, JSON], path: Path) -> dict[str, JSON]:
+    dropped = _dropped_keys(patch, path)
+    inherited = base if isinstance(base, dict) and dropped is not None else {}
+    merged = {key: value for key, value in inherited.items() if key not in (dropped or ())}
     for key, value in patch.items():
         if value is None:
             merged.pop(key, None)
         elif isinstance(value, dict):
-            merged[key] = _merged(merged.get(key), value, (*path, key))
+            merged[key] = _merge(merged.get(key), value, (*path, key))
         else:
             merged[key] = value
     return merged
 
 
-def _dropped(patch: dict[str, JSON], path: Path) -> frozenset[str] | None:
-    """Tell which keys of the mapping below go, beside those that the patch replaces; None means all of them."""
+def _dropped_keys(patch: dict[str, JSON], path: Path) -> frozenset[str] | None:
+    """Return the keys of the base mapping that the patch removes, besides those that it sets; None means all keys."""
     while len(path) > 2 and path[0] == "flows":
         path = path[2:]
     match path:
         case ("model",) | ("models", _):
-            return _OF_ONE_MODEL if patch.keys() & {"name", "backend"} else frozenset()
+            return _SPECIFIC_TO_MODEL if patch.keys() & {"name", "backend"} else frozenset()
         case ("states", _) if "type" in patch:
             return None
         case ("states", _):
-            return frozenset(other for key, other in _OTHER_WAY_ON.items() if patch.get(key) is not None)
+            return frozenset(other for key, other in _ALTERNATIVES.items() if patch.get(key) is not None)
         case _:
             return frozenset()
 
 
-_OF_ONE_MODEL: Final = frozenset({"engine", "chat_template_kwargs"})
-_OTHER_WAY_ON: Final = {"next": "routes", "routes": "next"}
+_SPECIFIC_TO_MODEL: Final = frozenset({"engine", "chat_template_kwargs"})
+_ALTERNATIVES: Final = {"next": "routes", "routes": "next"}

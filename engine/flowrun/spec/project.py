@@ -1,17 +1,17 @@
-"""What belongs to a spec's project: the folder in which all lies that the spec includes. Nothing else is read."""
+"""The project of a spec: the folder that contains all files which the spec may include. No other file is read."""
 
 from pathlib import Path as FilePath
 from typing import Final
 
 PROJECT_MARKS: Final = (".git", "pyproject.toml")
-"""A folder with one of these is a project's topmost one."""
+"""Entries of a folder that mark it as the root of a project."""
 
 
 def find_project(spec_file: FilePath, project_dir: FilePath | None = None) -> FilePath:
-    """Return the project of a spec, resolved.
+    """Return the resolved project folder of a spec.
 
-    It is ``project_dir`` if given, else the nearest folder upwards with a mark, else the current folder if it holds the
-    spec, else the spec's own; that is it too for a spec that lies outside of ``project_dir``.
+    With ``project_dir`` it is that folder, or the spec's own folder if the spec lies outside of it. Otherwise it is the
+    nearest folder above the spec with a mark, else the current folder if it contains the spec, else the spec's own.
     """
     folder = spec_file.resolve().parent
     if project_dir is not None:
@@ -25,15 +25,15 @@ def find_project(spec_file: FilePath, project_dir: FilePath | None = None) -> Fi
 
 
 def lies_in(path: FilePath, project: FilePath) -> bool:
-    """Tell whether a file belongs to a project, wherever links lead."""
+    """Return whether a file lies in a project, after symbolic links are followed."""
     try:
         return path.resolve().is_relative_to(project)
-    except (OSError, RuntimeError, ValueError):  # a name too long, links in a circle, a NUL: nothing is there
+    except (OSError, RuntimeError, ValueError):  # a name too long, a cycle of links, a NUL: no such file
         return False
 
 
 def is_file(path: FilePath) -> bool:
-    """Tell whether a file is there; what cannot be a file's name is none."""
+    """Return whether a file exists; False for a path that no file can have."""
     try:
         return path.is_file()
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""What to do about a mistake that the schema finds, drawn from the schema itself: examples, properties, neighbours.
+"""Remedies of mistakes that the schema check finds, derived from the schema: its examples, properties and titles.
 
-``root`` is the whole schema, for the references in a subschema.
+``root`` is the root schema, in which the ``$ref`` of a subschema is resolved.
 """
 
 import re
@@ -11,16 +11,16 @@ from flowrun.spec.model import JSON
 from flowrun.spec.phrases import inline, listed
 from flowrun.spec.suggestions import closest
 
-_OLD_BOOLEANS: Final = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+_YAML_1_1_BOOLEANS: Final = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
 def type_remedy(value: JSON, types: list[str], schema: dict[str, JSON]) -> str:
-    """Say how a value of the wrong type becomes one of the right ``types``."""
+    """Return a remedy that converts a value of the wrong type to one of the JSON ``types``."""
     if isinstance(value, str):
         if "array" in types and "examples" not in schema:
             return f"write [{inline(value)}]"
-        if "boolean" in types and value.lower() in _OLD_BOOLEANS:
-            return f"write {_OLD_BOOLEANS[value.lower()]}; YAML 1.2 has no other words for it"
+        if "boolean" in types and value.lower() in _YAML_1_1_BOOLEANS:
+            return f"write {_YAML_1_1_BOOLEANS[value.lower()]}; YAML 1.2 has no other words for it"
         if {"integer", "number"} & set(types) and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value):
             return "delete the quotes"
     elif value is None and {"object", "array"} & set(types):
@@ -31,13 +31,13 @@ def type_remedy(value: JSON, types: list[str], schema: dict[str, JSON]) -> str:
 
 
 def like_example(schema: dict[str, JSON]) -> str:
-    """Show the first example of a subschema."""
+    """Return a remedy that shows the first example of a subschema."""
     examples = schema.get("examples")
     return f"write it like {inline(examples[0])}" if examples else "see 'flowrun schema' for what may stand here"
 
 
 def valid_name(name: str, schema: dict[str, JSON]) -> str:
-    """Make a valid name of one that is not."""
+    """Return a remedy that shows a valid name similar to an invalid one."""
     if len(name) > schema["maxLength"]:
         return f"shorten it to {schema['maxLength']} characters"
     similar = re.sub(r"[^A-Za-z0-9]+", "_", name)
@@ -46,14 +46,14 @@ def valid_name(name: str, schema: dict[str, JSON]) -> str:
 
 
 def add_property(name: str, schema: JSON, root: dict[str, JSON]) -> str:
-    """Ask for a property, with an example of its value if the schema has one."""
+    """Return a remedy that adds a property, with an example of its value if the schema has one."""
     example = _example(schema, root)
     return f"add '{name}'" if example is None else f"add '{name}: {inline(example)}'"
 
 
 def _example(schema: JSON, root: dict[str, JSON]) -> JSON:
-    """Give the first example of a subschema, or of one that it refers to."""
-    for found in _referred(schema, root):
+    """Return the first example of a subschema, or of one that its ``$ref`` leads to."""
+    for found in _follow_refs(schema, root):
         if "examples" in found:
             return found["examples"][0]
         if "const" in found:
@@ -61,8 +61,8 @@ def _example(schema: JSON, root: dict[str, JSON]) -> JSON:
     return None
 
 
-def _referred(schema: JSON, root: dict[str, JSON]) -> Iterator[dict[str, JSON]]:
-    """Give a subschema, the one that it refers to, the one that this refers to, and so on."""
+def _follow_refs(schema: JSON, root: dict[str, JSON]) -> Iterator[dict[str, JSON]]:
+    """Yield a subschema and every further one on its chain of ``$ref``."""
     while isinstance(schema, dict):
         yield schema
         if "$ref" not in schema:
@@ -73,10 +73,15 @@ def _referred(schema: JSON, root: dict[str, JSON]) -> Iterator[dict[str, JSON]]:
         schema = target
 
 
-def meant_by(name: str, free: list[str], schema: dict[str, JSON], root: dict[str, JSON]) -> str:
-    """Say what an unknown property was to be: a free one misspelt, one of something else, or one further in."""
+def meant_by(name: str, unused: list[str], schema: dict[str, JSON], root: dict[str, JSON]) -> str:
+    """Return a remedy for an unknown property: a similar name, the owner of that property, or a nested property.
+
+    Args:
+        unused: the known properties that are not present.
+        schema: the subschema of the mapping that has the unknown property.
+    """
     known = schema.get("properties", {})
-    if similar := closest(name, free):
+    if similar := closest(name, unused):
         return f"did you mean '{similar}'?"
     if owners := _owners(name, schema.get("title", "mapping"), root):
         return owners
@@ -86,11 +91,11 @@ def meant_by(name: str, free: list[str], schema: dict[str, JSON], root: dict[str
 
 
 def _nested(name: str, known: dict[str, JSON], root: dict[str, JSON]) -> str:
-    """Give a property of a property that is called so, or nearly so: ``sampling.temperature``."""
+    """Return the property of a property with this or a similar name, such as ``sampling.temperature``, or ""."""
     below = {
         f"{outer}.{inner}": inner
         for outer, schema in known.items()
-        for found in _referred(schema, root)
+        for found in _follow_refs(schema, root)
         for inner in found.get("properties", {})
     }
     similar = closest(name, below.values())
@@ -98,7 +103,7 @@ def _nested(name: str, known: dict[str, JSON], root: dict[str, JSON]) -> str:
 
 
 def _owners(name: str, title: str, root: dict[str, JSON]) -> str:
-    """Say which other kinds of the same thing have a property: ``chat states have it``."""
+    """Return a sentence about the sibling types that have a property, such as ``chat states have it``, or ""."""
     *_, thing = title.split()
     owners = [
         definition["title"].removesuffix(f" {thing}")

@@ -1,4 +1,4 @@
-"""A document against its JSON Schema: a compiled validator says yes fast; only a no is looked into, and explained."""
+"""Validation of a document against its JSON Schema: a fast compiled validator decides, a slower one explains errors."""
 
 import json
 from functools import cache
@@ -15,7 +15,11 @@ FLOW_SCHEMA: Final = "flow.v1.schema.json"
 
 
 def check_schema(document: Document, schema: str = FLOW_SCHEMA) -> list[Issue]:
-    """Tell every way in which a document does not match the schema of that file name, one issue a mistake."""
+    """Return the issues of a document that does not match a schema, one per mistake.
+
+    Args:
+        schema: the file name of the schema.
+    """
     validator = _validator(schema)
     if validator.is_valid(document.value):
         return []
@@ -26,13 +30,17 @@ def check_schema(document: Document, schema: str = FLOW_SCHEMA) -> list[Issue]:
 
 @cache
 def read_schema(name: str) -> dict[str, JSON]:
-    """Read one of the schemas that ship with flowrun."""
+    """Read a schema that ships with flowrun; ``name`` is its file name."""
     parsed: dict[str, JSON] = json.loads(find_schema(name).read_bytes())
     return parsed
 
 
 def find_schema(name: str) -> FilePath:
-    """Find a schema's file: in the installed package, or beside the sources in a checkout."""
+    """Return the path of a schema's file: in the installed package, or in ``schemas/`` of a checkout.
+
+    Raises:
+        Bug: the file does not exist.
+    """
     package = FilePath(__file__).resolve().parents[1]
     if (installed := package / "schemas" / name).is_file():
         return installed
@@ -48,7 +56,7 @@ def _validator(schema: str) -> Any:
 
 
 def _unexplained(document: Document, validator: Any) -> list[Issue]:
-    """Report what only the compiled validator objects to, in its own words."""
+    """Return the errors of the compiled validator that the other one does not find, with their original messages."""
     issues = []
     for error in validator.iter_errors(document.value):
         path: Path = tuple(error.instance_path)

@@ -1,6 +1,6 @@
-"""A Python function's signature and a JSON Schema of its arguments: the one derived from the other, or compared.
+"""JSON Schemas of a Python function's arguments: derived from its signature, or compared with it.
 
-Types become schemas as msgspec does it, so what is declared to a model is what msgspec can convert to.
+The schema of a type is the one that msgspec derives.
 """
 
 import inspect
@@ -17,17 +17,18 @@ from flowrun.spec.suggestions import did_you_mean
 
 _REF: Final = "#/$defs/"
 _POSITIONAL: Final = inspect.Parameter.POSITIONAL_ONLY
-_REST: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
+_VARIADIC: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
 
 
 def derive_parameters(function: Callable[..., Any]) -> tuple[str, dict[str, JSON]]:
-    """Give a function's description and the JSON Schema of its arguments, from its signature and docstring.
+    """Return a function's description and the JSON Schema of its arguments, from its signature and docstring.
 
     The description is the docstring's first paragraph. Arguments are described by ``Annotated[type, "text"]`` or by
-    the docstring (Google, reST or numpy style). One without an annotation may be any JSON value.
+    the docstring (Google, reST or numpy style). An argument without an annotation may be any JSON value.
 
     Raises:
-        EntrypointError: a parameter can only be given by position, or has a type that JSON has nothing for.
+        EntrypointError: the function has no readable signature or annotations, or a parameter is positional-only or
+            has a type without a JSON Schema.
     """
     parameters = _parameters(function)
     types = _types(function)
@@ -37,15 +38,15 @@ def derive_parameters(function: Callable[..., Any]) -> tuple[str, dict[str, JSON
     for parameter in _named(parameters):
         if parameter.kind is _POSITIONAL:
             raise EntrypointError(*_positional_only(parameter.name))
-        kind = types.get(parameter.name, Any)
+        annotation = types.get(parameter.name, Any)
         try:
-            schema = _schema_of(kind, shared)
+            schema = _schema_of(annotation, shared)
         except TypeError as error:
             raise EntrypointError(
                 f"no JSON Schema can be derived for the parameter '{parameter.name}': {str(error).splitlines()[-1]}",
                 "declare the tool's 'parameters' in the spec, or annotate it with a type that JSON has",
             ) from error
-        if text := _annotated_text(kind) or described.get(parameter.name):
+        if text := _annotated_text(annotation) or described.get(parameter.name):
             schema = {**schema, "description": text}
         if (default := _json_default(parameter)) is not msgspec.UNSET:
             schema = {**schema, "default": default}
@@ -60,7 +61,10 @@ def derive_parameters(function: Callable[..., Any]) -> tuple[str, dict[str, JSON
 
 
 def check_signature(function: Callable[..., Any], schema: Mapping[str, JSON]) -> list[tuple[str, str]]:
-    """Compare a declared schema of a function's arguments with its signature; give a message and a remedy each."""
+    """Return the differences between a declared schema of a function's arguments and its signature.
+
+    Each difference is a message and a remedy.
+    """
     try:
         parameters = _parameters(function)
         types = _types(function)
@@ -70,19 +74,19 @@ def check_signature(function: Callable[..., Any], schema: Mapping[str, JSON]) ->
     required = schema.get("required", ())
     known = {parameter.name: parameter for parameter in _named(parameters)}
     found = [
-        disagreement
+        difference
         for parameter in known.values()
-        for disagreement in _check_parameter(parameter, declared, required, types.get(parameter.name, Any))
+        for difference in _check_parameter(parameter, declared, required, types.get(parameter.name, Any))
     ]
     for name in () if _takes_any_name(parameters) else [name for name in declared if name not in known]:
-        free = [other for other in known if other not in declared]
-        remedy = did_you_mean(name, free) or "delete it, or add the parameter to the function"
+        undeclared = [other for other in known if other not in declared]
+        remedy = did_you_mean(name, undeclared) or "delete it, or add the parameter to the function"
         found.append((f"the function has no parameter '{name}'", remedy))
     return found
 
 
 def _check_parameter(
-    parameter: inspect.Parameter, declared: Mapping[str, JSON], required: typing.Collection[str], kind: Any
+    parameter: inspect.Parameter, declared: Mapping[str, JSON], required: typing.Collection[str], annotation: Any
 ) -> list[tuple[str, str]]:
     name = parameter.name
     has_default = parameter.default is not parameter.empty
@@ -96,15 +100,15 @@ def _check_parameter(
         remedy = "add it to 'required', or give it a default in the function"
         found.append((f"the function needs '{name}', which is declared as optional", remedy))
     try:
-        takes = _schema_of(kind, {})
+        accepted = _schema_of(annotation, {})
     except TypeError:
         return found
-    if message := _contradiction(name, declared[name], takes):
+    if message := _contradiction(name, declared[name], accepted):
         found.append((message, "change the declared schema or the function's annotation"))
     return found
 
 
-# --- what a function says -----------------------------------------------------------------------------------------
+# --- reading a function -------------------------------------------------------------------------------------------
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -127,7 +131,7 @@ def _types(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _named(parameters: Mapping[str, inspect.Parameter]) -> list[inspect.Parameter]:
-    return [parameter for parameter in parameters.values() if parameter.kind not in _REST]
+    return [parameter for parameter in parameters.values() if parameter.kind not in _VARIADIC]
 
 
 def _takes_any_name(parameters: Mapping[str, inspect.Parameter]) -> bool:
@@ -139,7 +143,7 @@ def _positional_only(name: str) -> tuple[str, str]:
 
 
 def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """Give a docstring's first paragraph on one line, and the parameters' descriptions."""
+    """Return a docstring's first paragraph on one line, and the parameters' descriptions."""
     import docstring_parser
 
     text = inspect.getdoc(function) or ""
@@ -152,14 +156,14 @@ def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     return " ".join(summary.split()), {name: text for name, text in described.items() if text}
 
 
-def _annotated_text(kind: Any) -> str | None:
-    if typing.get_origin(kind) is not Annotated:
+def _annotated_text(annotation: Any) -> str | None:
+    if typing.get_origin(annotation) is not Annotated:
         return None
-    return next((extra for extra in typing.get_args(kind)[1:] if isinstance(extra, str)), None)
+    return next((extra for extra in typing.get_args(annotation)[1:] if isinstance(extra, str)), None)
 
 
 def _json_default(parameter: inspect.Parameter) -> JSON:
-    """Give a parameter's default as a JSON value, or ``UNSET`` if it has none, or none that JSON has."""
+    """Return a parameter's default as a JSON value; ``UNSET`` if there is none or JSON cannot express it."""
     if parameter.default is parameter.empty:
         return msgspec.UNSET
     try:
@@ -171,53 +175,62 @@ def _json_default(parameter: inspect.Parameter) -> JSON:
 # --- types as schemas ---------------------------------------------------------------------------------------------
 
 
-def _schema_of(kind: Any, shared: dict[str, JSON]) -> dict[str, JSON]:
-    """Give a type's schema with all references written out; those of recursive types stay, and go to ``shared``.
+def _schema_of(annotation: Any, shared: dict[str, JSON]) -> dict[str, JSON]:
+    """Return a type's schema with references inlined.
+
+    Args:
+        shared: receives the definitions of recursive types, whose references stay.
 
     Raises:
-        TypeError: JSON has nothing for the type.
+        TypeError: the type has no JSON Schema.
     """
-    (schema,), components = msgspec.json.schema_components((kind,), ref_template=_REF + "{name}")
-    written: dict[str, JSON] = _written_out(schema, components, (), shared)
-    return written
+    (schema,), components = msgspec.json.schema_components((annotation,), ref_template=_REF + "{name}")
+    inlined: dict[str, JSON] = _inline(schema, components, (), shared)
+    return inlined
 
 
-def _written_out(node: JSON, components: Mapping[str, JSON], inside: tuple[str, ...], shared: dict[str, JSON]) -> JSON:
+def _inline(node: JSON, components: Mapping[str, JSON], inside: tuple[str, ...], shared: dict[str, JSON]) -> JSON:
     if isinstance(node, list):
-        return [_written_out(item, components, inside, shared) for item in node]
+        return [_inline(item, components, inside, shared) for item in node]
     if not isinstance(node, dict):
         return node
     name = node.get("$ref", "").removeprefix(_REF) if isinstance(node.get("$ref", ""), str) else ""
     if not name:
-        return _with_type({key: _written_out(value, components, inside, shared) for key, value in node.items()})
+        return _with_type({key: _inline(value, components, inside, shared) for key, value in node.items()})
     if name in inside:
         shared[name] = components[name]
         return node
     rest = {key: value for key, value in node.items() if key != "$ref"}
-    return {**_written_out(components[name], components, (*inside, name), shared), **rest}
+    return {**_inline(components[name], components, (*inside, name), shared), **rest}
 
 
 def _with_type(schema: dict[str, JSON]) -> dict[str, JSON]:
-    """Say of an enum what type its values have, because many chat templates show a model nothing else."""
+    """Add the type of its values to an enum, because many chat templates show a model only the type."""
     values = schema.get("enum")
-    if "type" in schema or not isinstance(values, list) or len(kinds := {type(value) for value in values}) != 1:
+    if "type" in schema or not isinstance(values, list) or len(types := {type(value) for value in values}) != 1:
         return schema
-    return {"type": JSON_TYPES[kinds.pop()], **schema}
+    return {"type": JSON_TYPES[types.pop()], **schema}
 
 
-def _contradiction(name: str, declared: JSON, takes: dict[str, JSON]) -> str:
-    """Say what the schema lets through and the function does not take; only outermost types and values are compared."""
-    allowed, taken = _values(declared), _values(takes)
-    if allowed is not None and taken is not None and (extra := [value for value in allowed if value not in taken]):
+def _contradiction(name: str, declared: JSON, accepted: dict[str, JSON]) -> str:
+    """Return a message about values that the schema admits and the function rejects, or "".
+
+    Only the outermost types and enum values are compared.
+
+    Args:
+        accepted: the schema of the function's parameter.
+    """
+    allowed, known = _values(declared), _values(accepted)
+    if allowed is not None and known is not None and (extra := [value for value in allowed if value not in known]):
         return f"'{name}' may be {listed([str(value) for value in extra], 'or')}, which the function does not take"
-    kinds, taken_kinds = _kinds(declared), _kinds(takes)
-    if kinds is None or taken_kinds is None:
+    types, accepted_types = _json_types(declared), _json_types(accepted)
+    if types is None or accepted_types is None:
         return ""
-    extra_kinds = sorted(kinds - taken_kinds - ({"integer"} if "number" in taken_kinds else set()))
-    if not extra_kinds:
+    extra_types = sorted(types - accepted_types - ({"integer"} if "number" in accepted_types else set()))
+    if not extra_types:
         return ""
-    expected = listed(sorted(taken_kinds), "or", quote="")
-    return f"'{name}' may be of type {listed(extra_kinds, 'or', quote='')}, and the function takes {expected}"
+    expected = listed(sorted(accepted_types), "or", quote="")
+    return f"'{name}' may be of type {listed(extra_types, 'or', quote='')}, and the function takes {expected}"
 
 
 def _values(schema: JSON) -> list[JSON] | None:
@@ -227,8 +240,8 @@ def _values(schema: JSON) -> list[JSON] | None:
     return values
 
 
-def _kinds(schema: JSON) -> set[str] | None:
-    """Give the JSON types that a schema lets through, or None if that cannot be told."""
+def _json_types(schema: JSON) -> set[str] | None:
+    """Return the JSON types that a schema admits, or None if they cannot be determined."""
     if not isinstance(schema, dict):
         return None
     if (values := _values(schema)) is not None:
@@ -236,12 +249,12 @@ def _kinds(schema: JSON) -> set[str] | None:
     if "type" in schema:
         return {schema["type"]} if isinstance(schema["type"], str) else set(schema["type"])
     branches: list[JSON] = schema["anyOf"] if "anyOf" in schema else schema.get("oneOf", [])
-    kinds: set[str] = set()
+    types: set[str] = set()
     for branch in branches:
-        if (known := _kinds(branch)) is None:
+        if (branch_types := _json_types(branch)) is None:
             return None
-        kinds |= known
-    return kinds or None
+        types |= branch_types
+    return types or None
 
 
 JSON_TYPES: Final[dict[type, str]] = {

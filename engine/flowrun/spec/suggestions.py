@@ -1,14 +1,14 @@
-"""What somebody probably meant who wrote a name that does not exist."""
+"""Suggestions for a name that does not exist: similar names, or the list of names."""
 
 from collections.abc import Iterable
 from typing import Final
 
 LONGEST_COMPARED: Final = 100
-"""Names of more characters are like nothing; comparing costs the square of the length."""
+"""The most characters of a name that is compared. The cost grows with the square of the length."""
 
 
 def closest(name: str, names: Iterable[str]) -> str:
-    """Give the most similar of ``names``, or an empty text if none is similar."""
+    """Return the most similar of ``names``, or "" if none is similar."""
     if len(name) > LONGEST_COMPARED:
         return ""
     from difflib import get_close_matches
@@ -19,12 +19,16 @@ def closest(name: str, names: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Give ``did you mean 'x'?`` for the most similar of ``names``, or an empty text."""
+    """Return ``did you mean 'x'?`` for the most similar of ``names``, or "" if none is similar."""
     similar = closest(name, names)
     return f"did you mean '{similar}'?" if similar else ""
 
 
 def suggest(name: str, names: Iterable[str], kind: str) -> str:
-    """Give ``did you mean``, else the list of what there is, else that there is none. ``kind`` is a plural."""
+    """Return ``did you mean 'x'?``; if no name is similar, a sentence that lists all names.
+
+    Args:
+        kind: the noun for the names, in the plural.
+    """
     known = sorted(names)
     return did_you_mean(name, known) or (f"the {kind} are: {', '.join(known)}" if known else f"there are no {kind}")

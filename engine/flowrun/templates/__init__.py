@@ -1,9 +1,9 @@
 """Templates and expressions: one language, Jinja2, in an immutable sandbox, with strict undefined and no autoescape.
 
-What was rendered is never rendered again. A text that is exactly one ``{{ ... }}`` gives the expression's value
-with its type; any other text gives text, in which lists, mappings and booleans are written as JSON and None as
-nothing. A bare path such as ``reply.tool_calls`` is looked up without Jinja2, to the same effect: it is what most
-routes are made of. What an evaluation may cost is bounded, in time and in size (``limits``).
+Rendered text is never rendered again. A template that is exactly one ``{{ ... }}`` evaluates to the expression's
+value with its type. Any other template evaluates to text, in which lists, mappings and booleans are written as JSON
+and None as an empty text. A bare path such as ``reply.tool_calls``, the most frequent condition of a route, is looked
+up without Jinja2, with the same result. The cost of an evaluation is bounded in time and in size (``limits``).
 """
 
 import re
@@ -13,39 +13,47 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowrun.spec.model import Template
 from flowrun.templates.lazy import LazyMapping, as_data
-from flowrun.templates.limits import MAX_LENGTH, TemplateError, begin
+from flowrun.templates.limits import MAX_LENGTH, TemplateError, start_evaluation
 from flowrun.templates.writing import as_native, as_text, as_well_formed
 
 if TYPE_CHECKING:
     from jinja2 import nodes
 
 Scope = Mapping[str, Any]
-"""The names that a template sees, with plain data as values."""
+"""The names that a template can read, with their values as plain data."""
 
 Evaluator = Callable[[Scope], Any]
 
 _PATH: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 _ONE_PATH: Final = re.compile(r"\{\{\s*(" + _PATH.pattern + r")\s*\}\}")
-_WORDS: Final = frozenset(
+_KEYWORDS: Final = frozenset(
     {"true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if", "else"}
 )
 
 
 def has_template(text: str) -> bool:
-    """Tell whether Jinja2 would do anything to a text."""
+    """Return whether a text holds Jinja2 syntax."""
     return "{{" in text or "{%" in text or "{#" in text
 
 
 def compile_expression(text: str) -> Evaluator:
-    """Compile a bare expression, such as ``reply.tool_calls | length > 1``; it gives a value with its type."""
+    """Compile a bare expression, such as ``reply.tool_calls | length > 1``, to a function that returns its value.
+
+    Raises:
+        TemplateError: the text is not an expression.
+    """
     text = text.strip()
-    if _PATH.fullmatch(text) and text not in _WORDS:
+    if _PATH.fullmatch(text) and text not in _KEYWORDS:
         return _lookup(text)
-    return _jinja_expression(text)
+    return _cached_jinja_expression(text)
 
 
 def compile_condition(text: str) -> Callable[[Scope], bool]:
-    """Compile a ``when``: it must give a boolean, or something whose emptiness is plain (None, list, mapping, text)."""
+    """Compile a ``when``. Its value must be a boolean, None, a list, a mapping or a text; an empty one counts as false.
+
+    Raises:
+        TemplateError: the text is not an expression; the returned function raises it for any other value.
+    """
     evaluate = compile_expression(text)
 
     def holds(scope: Scope) -> bool:
@@ -60,7 +68,11 @@ def compile_condition(text: str) -> Callable[[Scope], bool]:
 
 
 def compile_value(template: Template) -> Evaluator:
-    """Compile a JSON value in which any text may be a template; keys are left as they are."""
+    """Compile a JSON value in which each text may be a template; keys are not evaluated.
+
+    Raises:
+        TemplateError: a text is not a template.
+    """
     if isinstance(template, str):
         return _compile_text(template, native=True)
     if isinstance(template, Mapping):
@@ -78,36 +90,40 @@ def compile_assignments(templates: Mapping[str, Template]) -> tuple[tuple[str, E
 
 
 def compile_text(template: str) -> Callable[[Scope], str]:
-    """Compile a template that always gives text, such as a message's content."""
+    """Compile a template whose value is always text, such as a message's content.
+
+    Raises:
+        TemplateError: the text is not a template.
+    """
     return _compile_text(template, native=False)
 
 
 def _compile_text(template: str, *, native: bool) -> Evaluator:
     if not has_template(template):
         return lambda scope: template
-    if (path := _ONE_PATH.fullmatch(template)) and path[1] not in _WORDS:
+    if (path := _ONE_PATH.fullmatch(template)) and path[1] not in _KEYWORDS:
         evaluate = _lookup(path[1])
-        return evaluate if native else _written(template, evaluate)
+        return evaluate if native else _as_text_evaluator(template, evaluate)
     tree = parse_template(template)
     if native and (expression := only_expression(tree)) is not None:
-        return _compiled(template, expression)
-    return _compiled_text(template, tree)
+        return _compile_jinja_expression(template, expression)
+    return _compile_jinja_text(template, tree)
 
 
-def _written(shown: str, evaluate: Evaluator) -> Callable[[Scope], str]:
+def _as_text_evaluator(source: str, evaluate: Evaluator) -> Callable[[Scope], str]:
     def write(scope: Scope) -> str:
         value = evaluate(scope)
         if isinstance(value, str):
             return value
-        begin()
-        text: str = guarded(shown, lambda: as_text(value))
+        start_evaluation()
+        text: str = wrap_errors(source, lambda: as_text(value))
         return text
 
     return write
 
 
 def _lookup(path: str) -> Evaluator:
-    """Walk mappings along a path; whatever is no member of a mapping is left to Jinja2, and so are the errors."""
+    """Compile a bare path to a look-up in mappings; Jinja2 evaluates any other member, and reports the errors."""
     root, *keys = path.split(".")
 
     def evaluate(scope: Scope) -> Any:
@@ -115,10 +131,10 @@ def _lookup(path: str) -> Evaluator:
             value = scope[root]
             for key in keys:
                 if not isinstance(value, (dict, Mapping)):
-                    return _jinja_expression(path)(scope)
+                    return _cached_jinja_expression(path)(scope)
                 value = value[key]
         except KeyError:
-            return _jinja_expression(path)(scope)
+            return _cached_jinja_expression(path)(scope)
         return as_data(value)
 
     return evaluate
@@ -129,35 +145,35 @@ def _as_context(scope: Scope) -> dict[str, Any]:
 
 
 @cache
-def _jinja_expression(text: str) -> Evaluator:
-    return _compiled(text, parse_expression(text))
+def _cached_jinja_expression(text: str) -> Evaluator:
+    return _compile_jinja_expression(text, parse_expression(text))
 
 
-def _compiled(shown: str, expression: "nodes.Expr") -> Evaluator:
-    from flowrun.templates.sandbox import bound, environment
+def _compile_jinja_expression(source: str, expression: "nodes.Expr") -> Evaluator:
+    from flowrun.templates.sandbox import add_metering, environment
 
-    template = guarded(shown, lambda: environment().from_string(bound(_result_template(expression))))
+    template = wrap_errors(source, lambda: environment().from_string(add_metering(_result_template(expression))))
 
     def evaluate(scope: Scope) -> Any:
-        def run() -> Any:
+        def render() -> Any:
             context = template.new_context(_as_context(scope))
             for _ in template.root_render_func(context):
                 pass
             return as_native(context.vars["result"])
 
-        begin()
-        return guarded(shown, run)
+        start_evaluation()
+        return wrap_errors(source, render)
 
     return evaluate
 
 
-def _compiled_text(shown: str, tree: "nodes.Template") -> Callable[[Scope], str]:
-    from flowrun.templates.sandbox import bound, environment
+def _compile_jinja_text(source: str, tree: "nodes.Template") -> Callable[[Scope], str]:
+    from flowrun.templates.sandbox import add_metering, environment
 
-    template = guarded(shown, lambda: environment().from_string(bound(tree)))
+    template = wrap_errors(source, lambda: environment().from_string(add_metering(tree)))
 
     def evaluate(scope: Scope) -> str:
-        def run() -> str:
+        def render() -> str:
             parts: list[str] = []
             length = 0
             for part in template.root_render_func(template.new_context(_as_context(scope))):
@@ -167,22 +183,29 @@ def _compiled_text(shown: str, tree: "nodes.Template") -> Callable[[Scope], str]
                 parts.append(part)
             return as_well_formed("".join(parts))
 
-        begin()
-        text: str = guarded(shown, run)
+        start_evaluation()
+        text: str = wrap_errors(source, render)
         return text
 
     return evaluate
 
 
-def guarded(shown: str, action: Callable[[], Any]) -> Any:
-    """Do something with a template; whatever it raises becomes a TemplateError that shows the template."""
+def wrap_errors(source: str, action: Callable[[], Any]) -> Any:
+    """Run an action on a template.
+
+    Args:
+        source: the text of the template, for the error message.
+
+    Raises:
+        TemplateError: the action raised an exception; the message shows the template.
+    """
     try:
         return action()
     except RecursionError as exc:
-        raise TemplateError(f"in {_excerpt(shown)}: nested too deeply") from exc
+        raise TemplateError(f"in {_excerpt(source)}: nested too deeply") from exc
     except Exception as exc:
-        said = getattr(exc, "message", None) or exc  # the text of Jinja2's own errors adds places of no use here
-        raise TemplateError(f"in {_excerpt(shown)}: {said}") from exc
+        message = getattr(exc, "message", None) or exc  # str() of a Jinja2 error adds line numbers
+        raise TemplateError(f"in {_excerpt(source)}: {message}") from exc
 
 
 def _excerpt(text: str) -> str:
@@ -190,27 +213,27 @@ def _excerpt(text: str) -> str:
 
 
 def parse_template(text: str) -> "nodes.Template":
-    """Parse a template, and evaluate nothing.
+    """Parse a template without evaluating it.
 
     Raises:
-        TemplateError: it is none, or uses a tag that is not available here.
+        TemplateError: the text is not a template, or uses a tag that specs do not have.
     """
-    return _parse(text, shown=text)
+    return _parse(text, source=text)
 
 
 def parse_expression(text: str) -> "nodes.Expr":
-    """Parse a bare expression, and evaluate nothing.
+    """Parse a bare expression without evaluating it.
 
     Raises:
-        TemplateError: it is no expression.
+        TemplateError: the text is not an expression.
     """
-    expression = only_expression(_parse("{{ (" + text + ") }}", shown=text))
+    expression = only_expression(_parse("{{ (" + text + ") }}", source=text))
     if expression is None:
         raise TemplateError(f"{text!r} is no single expression: write it without braces")
     return expression
 
 
-def _parse(text: str, *, shown: str) -> "nodes.Template":
+def _parse(text: str, *, source: str) -> "nodes.Template":
     from flowrun.templates.sandbox import environment, refuse_tags
 
     def parse() -> "nodes.Template":
@@ -218,12 +241,12 @@ def _parse(text: str, *, shown: str) -> "nodes.Template":
         refuse_tags(tree)
         return tree
 
-    tree: nodes.Template = guarded(shown, parse)
+    tree: nodes.Template = wrap_errors(source, parse)
     return tree
 
 
 def only_expression(tree: "nodes.Template") -> "nodes.Expr | None":
-    """Give the expression that a template consists of, if it consists of one."""
+    """Return the expression if a template consists of exactly one, else None."""
     from jinja2 import nodes
 
     if len(tree.body) == 1 and isinstance(tree.body[0], nodes.Output):
@@ -234,7 +257,7 @@ def only_expression(tree: "nodes.Template") -> "nodes.Expr | None":
 
 
 def _result_template(expression: "nodes.Expr") -> "nodes.Template":
-    """Make the template that stores an expression's value: what Jinja2's own compile_expression does with a text."""
+    """Build a template that stores an expression's value in ``result``, as Jinja2's ``compile_expression`` does."""
     from jinja2 import nodes
 
     body: list[nodes.Node] = [nodes.Assign(nodes.Name("result", "store", lineno=1), expression, lineno=1)]

@@ -1,7 +1,7 @@
-"""Jinja2's filters and tests, bounded: each pays for what it looks at, and refuses to make much out of little.
+"""Jinja2's filters and tests with bounded cost: each spends units for its input, and refuses too large a result.
 
-Left out are those for HTML (``xmlattr``, ``urlize``), for Python's own eyes (``pprint``), and ``random``: a run can be
-replayed only if its templates give the same again.
+Not available are the filters for HTML (``xmlattr``, ``urlize``), for Python's syntax (``pprint``), and ``random``: a
+replay needs templates that return the same value again.
 """
 
 import json
@@ -28,45 +28,45 @@ from flowrun.templates.writing import as_json, as_text
 
 _LEFT_OUT: Final = frozenset({"pprint", "random", "urlize", "xmlattr"})
 _CHEAP: Final = frozenset({"abs", "attr", "count", "d", "default", "first", "float", "length"})
-_OF_TEXT: Final = frozenset(
+_TEXT_FILTERS: Final = frozenset(
     {
         *("capitalize", "center", "e", "escape", "forceescape", "format", "indent", "lower", "replace", "striptags"),
         *("title", "trim", "truncate", "upper", "wordcount", "wordwrap"),
     }
 )
-"""Filters that make a text of whatever they are given: the text that it is everywhere else in a spec."""
+"""Filters that convert their input to text; here by ``as_text``, as everywhere else in a spec."""
 
-_COMPARING: Final = frozenset({"in", "==", "eq", "equalto", "!=", "ne"})
-_MAX_STRIPPED: Final = 100_000  # the library's way takes the square of the number of comments
+_COMPARISONS: Final = frozenset({"in", "==", "eq", "equalto", "!=", "ne"})
+_MAX_STRIPPED: Final = 100_000  # Jinja2's implementation is quadratic in the number of comments
 _MAX_PRECISION: Final = 100
 _WIDE: Final = re.compile(r"\d{4}|%[^%a-zA-Z]*\*|\{[^{}]*\{")
 
 
 def bounded_filters(filters: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
-    """Give the filters that a template may use, by name."""
+    """Return the filters that a template may use, by name, with bounded cost."""
     own: dict[str, Callable[..., Any]] = {**filters, "join": _join, "sum": _sum, "string": as_text, "tojson": _tojson}
     return {
-        name: function if name in _CHEAP else _bounded(name, function)
+        name: function if name in _CHEAP else _metered_filter(name, function)
         for name, function in own.items()
         if name not in _LEFT_OUT
     }
 
 
 def bounded_tests(tests: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
-    """Give the tests that a template may use, by name."""
-    return {name: _comparing(test) if name in _COMPARING else test for name, test in tests.items()}
+    """Return the tests that a template may use, by name, with bounded cost."""
+    return {name: _metered_test(test) if name in _COMPARISONS else test for name, test in tests.items()}
 
 
-def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _metered_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     first = 1 if hasattr(function, "jinja_pass_arg") else 0
-    check, of_text = _CHECKS.get(name), name in _OF_TEXT
+    check, is_text_filter = _CHECKS.get(name), name in _TEXT_FILTERS
 
     @wraps(function)
-    def bounded(*args: Any, **kwargs: Any) -> Any:
+    def metered(*args: Any, **kwargs: Any) -> Any:
         value, rest = args[first], args[first + 1 :]
-        if of_text and not isinstance(value, (str, Undefined)):
+        if is_text_filter and not isinstance(value, (str, Undefined)):
             value = as_text(value)
-        value = _paid(value)
+        value = _charge(value)
         if check is not None:
             check(value, rest, kwargs)
         result = function(*args[:first], value, *rest, **kwargs)
@@ -74,11 +74,11 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             weight(result)
         return result
 
-    return bounded
+    return metered
 
 
-def _paid(value: Any) -> Any:
-    """Pay for looking at a value; one that is still being made pays for each item when it comes."""
+def _charge(value: Any) -> Any:
+    """Spend units for reading a value; an iterator spends them for each item when it is read."""
     if isinstance(value, str):
         spend(1 + len(value) // 50)
     elif isinstance(value, (list, tuple, Mapping)):
@@ -93,7 +93,7 @@ def _paid(value: Any) -> Any:
     return value
 
 
-def _comparing(test: Callable[..., Any]) -> Callable[..., Any]:
+def _metered_test(test: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(test)
     def compare(value: Any, other: Any) -> Any:
         return test(compared(value), compared(other))
@@ -101,65 +101,65 @@ def _comparing(test: Callable[..., Any]) -> Callable[..., Any]:
     return compare
 
 
-# --- what a filter's arguments may not be ---------------------------------------------------------------------------
+# --- checks of a filter's arguments -------------------------------------------------------------------------------
 
 Arguments = tuple[Any, ...]
-Named = Mapping[str, Any]
+Keywords = Mapping[str, Any]
 
 
-def _argument(args: Arguments, kwargs: Named, index: int, name: str, default: Any) -> Any:
+def _argument(args: Arguments, kwargs: Keywords, index: int, name: str, default: Any) -> Any:
     return args[index] if len(args) > index else kwargs.get(name, default)
 
 
-def _check_center(value: str, args: Arguments, kwargs: Named) -> None:
+def _check_center(value: str, args: Arguments, kwargs: Keywords) -> None:
     check_length(_argument(args, kwargs, 0, "width", 80), "the padded text")
 
 
-def _check_indent(value: str, args: Arguments, kwargs: Named) -> None:
+def _check_indent(value: str, args: Arguments, kwargs: Keywords) -> None:
     width = _argument(args, kwargs, 0, "width", 4)
-    each = len(width) if isinstance(width, str) else width
-    check_length(len(value) + (len(value.splitlines()) + 1) * each, "the indented text")
+    indentation = len(width) if isinstance(width, str) else width
+    check_length(len(value) + (len(value.splitlines()) + 1) * indentation, "the indented text")
 
 
-def _check_wordwrap(value: str, args: Arguments, kwargs: Named) -> None:
+def _check_wordwrap(value: str, args: Arguments, kwargs: Keywords) -> None:
     width = _argument(args, kwargs, 0, "width", 79)
-    between = _argument(args, kwargs, 2, "wrapstring", None) or "\n"
+    separator = _argument(args, kwargs, 2, "wrapstring", None) or "\n"
     lines = 2 * len(value) // max(1, width) + value.count("\n") + 1
     spend(len(value) // 10 + lines)
-    check_length(len(value) + lines * len(between), "the wrapped text")
+    check_length(len(value) + lines * len(separator), "the wrapped text")
 
 
-def _check_replace(value: str, args: Arguments, kwargs: Named) -> None:
+def _check_replace(value: str, args: Arguments, kwargs: Keywords) -> None:
     old, new = _argument(args, kwargs, 0, "old", ""), _argument(args, kwargs, 1, "new", "")
     check_length(replaced_length(value, old, new), "the text with replacements")
 
 
-def _check_format(value: str, args: Arguments, kwargs: Named) -> None:
+def _check_format(value: str, args: Arguments, kwargs: Keywords) -> None:
     check_format(value, [*args, *kwargs.values()])
 
 
-def _check_count(value: Any, args: Arguments, kwargs: Named) -> None:
+def _check_count(value: Any, args: Arguments, kwargs: Keywords) -> None:
     count = _argument(args, kwargs, 0, "linecount", kwargs.get("slices", 1))
     check_length(count, "the number of parts")
     spend(count)
 
 
-def _check_round(value: Any, args: Arguments, kwargs: Named) -> None:
+def _check_round(value: Any, args: Arguments, kwargs: Keywords) -> None:
     if abs(_argument(args, kwargs, 0, "precision", 0)) > _MAX_PRECISION:
         raise TemplateError(f"round: the precision must be at most {_MAX_PRECISION}")
 
 
-def _check_int(value: Any, args: Arguments, kwargs: Named) -> None:
+def _check_int(value: Any, args: Arguments, kwargs: Keywords) -> None:
     if isinstance(value, str) and len(value) > MAX_DIGITS:
         raise TemplateError(f"int: a number has at most {MAX_DIGITS:,} digits")
 
 
-def _check_striptags(value: str, args: Arguments, kwargs: Named) -> None:
+def _check_striptags(value: str, args: Arguments, kwargs: Keywords) -> None:
     if len(value) > _MAX_STRIPPED:
         raise TemplateError(f"striptags: the text has more than {_MAX_STRIPPED:,} characters")
 
 
-_CHECKS: Final[dict[str, Callable[[Any, Arguments, Named], None]]] = {
+_CHECKS: Final[dict[str, Callable[[Any, Arguments, Keywords], None]]] = {
     "batch": _check_count,
     "center": _check_center,
     "format": _check_format,
@@ -174,17 +174,17 @@ _CHECKS: Final[dict[str, Callable[[Any, Arguments, Named], None]]] = {
 
 
 def replaced_length(text: str, old: Any, new: Any) -> int:
-    """Give the length that a text has when every ``old`` in it is ``new``, or more."""
+    """Return an upper bound of the length of a text after each ``old`` in it is replaced by ``new``."""
     old, new = as_text(old), as_text(new)
     times = text.count(old) if old else len(text) + 1
     return len(text) + times * len(new)
 
 
 def check_format(text: str, values: Sequence[Any]) -> None:
-    """Refuse formats with widths of thousands, or widths that are arguments themselves.
+    """Refuse a format with a width of four or more digits, or with a width that is an argument.
 
     Raises:
-        TemplateError: the text would be too large.
+        TemplateError: the format has such a width, or its result could be too large.
     """
     if found := _WIDE.search(text):
         raise TemplateError(f"the format has a width that is too large or an argument itself: {found[0]!r}")
@@ -193,34 +193,34 @@ def check_format(text: str, values: Sequence[Any]) -> None:
     check_length(len(text) + fields * (longest + 1000), "the formatted text")
 
 
-# --- filters of our own ---------------------------------------------------------------------------------------------
+# --- own filters --------------------------------------------------------------------------------------------------
 
 
 @pass_environment
 def _join(environment: Any, value: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:
-    """Join as Jinja2 does, with what is no text written as everywhere in a spec."""
+    """Join items as Jinja2 does, with ``as_text`` for the items that are no text."""
     items = value if attribute is None else map(make_attrgetter(environment, attribute), value)
     texts: list[str] = []
-    between, length = as_text(d), 0
+    separator, length = as_text(d), 0
     for item in items:
         text = _text(item)
-        length += len(text) + len(between)
+        length += len(text) + len(separator)
         if length > MAX_LENGTH:
             check_length(length, "the joined text")
         texts.append(text)
     spend(length // 100)
-    return between.join(texts)
+    return separator.join(texts)
 
 
 def _text(item: Any) -> str:
     if isinstance(item, Undefined):
-        str(item)  # a strict one raises an UndefinedError that names what is missing
+        str(item)  # StrictUndefined raises an UndefinedError that names the missing member
     return as_text(item)
 
 
 @pass_environment
 def _sum(environment: Any, iterable: Iterable[Any], attribute: str | int | None = None, start: Any = 0) -> Any:
-    """Add up as Jinja2 does; a sum of lists pays for every list on the way."""
+    """Add up items as Jinja2 does; a sum of lists spends units for each intermediate list."""
     total = start
     for item in iterable if attribute is None else map(make_attrgetter(environment, attribute), iterable):
         total = add(total, item)

@@ -1,8 +1,8 @@
-"""What one evaluation of a template may cost. Counted, never timed, so it ends at the same point on every machine.
+"""Bounds the cost of one evaluation of a template. Cost is counted, not timed, so it is the same on every machine.
 
-A unit is about a microsecond: a node of the template evaluated, a member of a value looked at, a hundred characters
-written. No value that a template makes weighs more than ``MAX_WEIGHT``, its shared parts counted each time, so nothing
-that walks a value (comparing it, hashing it, writing it as JSON) can take long either.
+A unit is about a microsecond: one evaluated node of the template, one visited member of a value, or a hundred written
+characters. No value of a template has a weight of more than ``MAX_WEIGHT``, where a shared part counts each time, so
+no traversal of a value (to compare, hash or encode it) takes long either.
 """
 
 import threading
@@ -12,18 +12,18 @@ from typing import Any, Final
 from flowrun.errors import FlowrunError
 
 BUDGET: Final = 1_000_000
-"""The units of one evaluation."""
+"""The maximum units of one evaluation."""
 
 MAX_WEIGHT: Final = 1_000_000
-"""Members of a value, and as many sixteens of characters."""
+"""The maximum weight of a value: its members, and one more for each 16 characters of text."""
 
 MAX_LENGTH: Final = 1_000_000
-"""Characters of a text, or items of a list, that one operation makes."""
+"""The maximum size of the result of one operation: characters of a text, or items of a list."""
 
 MAX_EXPONENT: Final = 1_000
-MAX_DIGITS: Final = 4_300  # Python's own limit for an integer that becomes text
+MAX_DIGITS: Final = 4_300  # CPython's default limit for converting an integer to text
 
-_LIGHT: Final = 16  # what weighs no more is as well weighed again
+_MAX_UNCACHED_WEIGHT: Final = 16  # a smaller weight is computed again rather than cached
 _SCALARS: Final = frozenset({int, float, bool, type(None)})
 
 
@@ -32,32 +32,32 @@ class TemplateError(FlowrunError):
 
 
 class _Meter(threading.local):
-    """The evaluation that this thread is in: what is left of its budget, and what is known to weigh how much.
+    """The current evaluation of a thread: the units left, and the known weights of values by their ``id``.
 
-    A value cannot change while a template sees it, so it is weighed once; ``known`` keeps it, or another could get its
-    ``id``.
+    A value cannot change during an evaluation, so it is weighed once. ``weights`` also holds the value itself, because
+    the ``id`` of a deleted object can be reused.
     """
 
     def __init__(self) -> None:
         self.left = BUDGET
-        self.known: dict[int, tuple[Any, int]] = {}
+        self.weights: dict[int, tuple[Any, int]] = {}
 
 
 _meter: Final = _Meter()
 
 
-def begin() -> None:
-    """Start a new evaluation, and forget the one before."""
+def start_evaluation() -> None:
+    """Reset the budget and the known weights for a new evaluation in this thread."""
     _meter.left = BUDGET
-    if _meter.known:
-        _meter.known = {}
+    if _meter.weights:
+        _meter.weights = {}
 
 
 def spend(units: int) -> None:
-    """Take units from the budget.
+    """Subtract units from the budget.
 
     Raises:
-        TemplateError: none are left.
+        TemplateError: the budget is exceeded.
     """
     _meter.left -= units
     if _meter.left < 0:
@@ -65,28 +65,39 @@ def spend(units: int) -> None:
 
 
 def check_length(length: int, what: str) -> None:
-    """Refuse to make a text or list of more than ``MAX_LENGTH``, and pay for one of less."""
+    """Check the length of a text or list before it is built, and spend the units for building it.
+
+    Args:
+        what: the name of the result in the error message.
+
+    Raises:
+        TemplateError: it is more than ``MAX_LENGTH``, or the budget is exceeded.
+    """
     if length > MAX_LENGTH:
         raise TemplateError(f"{what} is too large: {MAX_LENGTH:,} characters or items are the most")
     spend(length // 100)
 
 
 def check_operands(operator: str, left: Any, right: Any) -> None:
-    """Refuse the operators that make much out of little: powers, products, repetition, sums of texts and lists."""
+    """Check the operands whose result can be much larger: powers, products, repetition, sums of texts and lists.
+
+    Raises:
+        TemplateError: the result would be too large, or the budget is exceeded.
+    """
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
         if operator == "**" and (abs(right) > MAX_EXPONENT or abs(left) > 10**MAX_EXPONENT):
             raise TemplateError(f"the power {excerpt(left)} ** {excerpt(right)} is too large")
-        both_whole = isinstance(left, int) and isinstance(right, int)
-        if operator == "*" and both_whole and int(left).bit_length() + int(right).bit_length() > 3 * MAX_DIGITS:
+        both_integers = isinstance(left, int) and isinstance(right, int)
+        if operator == "*" and both_integers and int(left).bit_length() + int(right).bit_length() > 3 * MAX_DIGITS:
             raise TemplateError("the product is too large a number")
     elif operator == "%" and isinstance(left, (str, bytes)):
         raise TemplateError("'%' does not format text here: use '~' to join, or the filters format and round")
     elif operator == "*":
-        for many, times in ((left, right), (right, left)):
-            if isinstance(many, (str, list, tuple)) and isinstance(times, int):
-                if max(len(many), weight(many)) * times > MAX_LENGTH:
-                    raise TemplateError(f"repeating {excerpt(many)} {times} times is too large")
-                spend(len(many) * max(times, 0) // 100)
+        for sequence, count in ((left, right), (right, left)):
+            if isinstance(sequence, (str, list, tuple)) and isinstance(count, int):
+                if max(len(sequence), weight(sequence)) * count > MAX_LENGTH:
+                    raise TemplateError(f"repeating {excerpt(sequence)} {count} times is too large")
+                spend(len(sequence) * max(count, 0) // 100)
     elif operator == "+" and isinstance(left, (str, list, tuple)) and isinstance(right, type(left)):
         check_length(len(left) + len(right), "the sum")
         if not isinstance(left, str):
@@ -94,19 +105,23 @@ def check_operands(operator: str, left: Any, right: Any) -> None:
 
 
 def add(left: Any, right: Any) -> Any:
-    """Do what ``+`` does; a list that grows in a loop is not weighed as a whole each time."""
+    """Return ``left + right``; the weight of a list is a sum too, so a list that grows in a loop is not weighed again.
+
+    Raises:
+        TemplateError: the result would be too large, or the budget is exceeded.
+    """
     check_operands("+", left, right)
     total = left + right
     if isinstance(total, (list, tuple)):
-        together = weight(left) + weight(right)
-        if together > MAX_WEIGHT:
+        total_weight = weight(left) + weight(right)
+        if total_weight > MAX_WEIGHT:
             raise TemplateError(f"the sum has more than {MAX_WEIGHT:,} members, shared ones counted each time")
-        _meter.known[id(total)] = (total, together)
+        _meter.weights[id(total)] = (total, total_weight)
     return total
 
 
 def excerpt(value: Any) -> str:
-    """Show a value in an error, shortened."""
+    """Return a value as a short text for an error message."""
     if isinstance(value, int) and value.bit_length() > 300:
         return "(a number of hundreds of digits)"
     text = repr(value if not isinstance(value, (str, list, tuple)) else value[:80])
@@ -114,59 +129,65 @@ def excerpt(value: Any) -> str:
 
 
 def weight(value: Any) -> int:
-    """Count a value's members, those of shared parts each time, and sixteens of characters; pay for the counting.
+    """Return the weight of a value, and spend the units for computing it.
+
+    The weight is the number of its members, where a shared part counts each time, plus one for each 16 characters.
 
     Raises:
-        TemplateError: they are more than ``MAX_WEIGHT``.
+        TemplateError: the weight is more than ``MAX_WEIGHT``, or the budget is exceeded.
     """
     if type(value) in _SCALARS:
         return 1
     if isinstance(value, str):
         spend(len(value) // 100)
         return 1 + len(value) // 16
-    known = _meter.known
-    total, seen, waiting = 0, 0, [value]
-    while waiting:
-        one = waiting.pop()
-        kind = type(one)
+    weights = _meter.weights
+    total, seen, stack = 0, 0, [value]
+    while stack:
+        member = stack.pop()
+        kind = type(member)
         seen += 1
         total += 1
         if kind in _SCALARS:
             continue
         if kind is str:
-            total += len(one) >> 4
-        elif id(one) in known:
-            total += known[id(one)][1]
-        elif isinstance(one, Mapping):
-            total += len(one)
-            waiting.extend(one.values())
-        elif isinstance(one, (list, tuple)):
-            waiting.extend(one)
-        if total + len(waiting) > MAX_WEIGHT:
+            total += len(member) >> 4
+        elif id(member) in weights:
+            total += weights[id(member)][1]
+        elif isinstance(member, Mapping):
+            total += len(member)
+            stack.extend(member.values())
+        elif isinstance(member, (list, tuple)):
+            stack.extend(member)
+        if total + len(stack) > MAX_WEIGHT:
             spend(seen)
             raise TemplateError(
                 f"a value has more than {MAX_WEIGHT:,} members, those of shared parts counted each time"
             )
     spend(seen)
-    if total > _LIGHT:
-        known[id(value)] = (value, total)
+    if total > _MAX_UNCACHED_WEIGHT:
+        weights[id(value)] = (value, total)
     return total
 
 
 def check_weight(value: Any) -> Any:
-    """Give a value back, if it is not too heavy."""
+    """Return the value after checking its weight.
+
+    Raises:
+        TemplateError: its weight is more than ``MAX_WEIGHT``, or the budget is exceeded.
+    """
     weight(value)
     return value
 
 
 def compared(value: Any) -> Any:
-    """Give a value back, having paid for comparing it with another one."""
+    """Return the value after spending the units for comparing it with another one."""
     spend(weight(value) // 10)
     return value
 
 
 def counted(iterable: Any, cost: int) -> Iterator[Any]:
-    """Give the items of what a loop goes over, and pay ``cost`` for each."""
+    """Yield the items of an iterable, and spend ``cost`` units for each."""
     for item in iterable:
         spend(cost)
         yield item

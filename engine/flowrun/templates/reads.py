@@ -1,4 +1,4 @@
-"""What a template or expression reads, found in its text alone: it is parsed, never evaluated."""
+"""Finds the names that a template or an expression reads. The text is parsed, never evaluated."""
 
 import re
 from collections.abc import Iterator
@@ -14,19 +14,23 @@ if TYPE_CHECKING:
     from jinja2 import nodes
 
 Keys = tuple[str | int, ...]
-"""A name and the members behind it: ``("reply", "tool_calls", 0, "name")``."""
+"""A name followed by the keys of its nested members: ``("reply", "tool_calls", 0, "name")``."""
 
 _PATH: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 _PART: Final = re.compile(r"\{(?:\{\s*(" + _PATH.pattern + r")\s*\}\}|[{%#])")
-_WORDS: Final = frozenset(
+_KEYWORDS: Final = frozenset(
     {"true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if", "else"}
 )
 _LOCAL: Final = frozenset({"loop", "caller", "varargs", "kwargs"})
-_MAX_DEPTH: Final = 80  # operators within operators: Python itself gives up at a hundred
+_MAX_DEPTH: Final = 80  # of nested operators: CPython's own compiler fails at about 100
 
 
 class Reads(msgspec.Struct, frozen=True):
-    """The names that a template reads; ``guarded`` are those that it also asks of whether they are there."""
+    """The names that a template reads.
+
+    ``roots`` are the names, ``paths`` the names with their members. ``guarded`` are the paths whose existence is also
+    tested, such as by ``is defined``.
+    """
 
     roots: frozenset[str] = frozenset()
     paths: frozenset[Keys] = frozenset()
@@ -35,34 +39,34 @@ class Reads(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=4096)
 def reads_of_expression(text: str) -> Reads:
-    """Give what a bare expression reads.
+    """Return the names that a bare expression reads.
 
     Raises:
-        TemplateError: it is no expression.
+        TemplateError: the text is not an expression.
     """
     stripped = text.strip()
-    if _PATH.fullmatch(stripped) and stripped not in _WORDS:
-        return _plain([stripped])
+    if _PATH.fullmatch(stripped) and stripped not in _KEYWORDS:
+        return _reads_of_paths([stripped])
     return _reads(text, parse_expression(text), statements=False)
 
 
 @lru_cache(maxsize=4096)
 def reads_of_template(text: str) -> Reads:
-    """Give what a template reads. Most are texts with bare paths, which need no parser.
+    """Return the names that a template reads. A text with bare paths only, the most frequent case, needs no parser.
 
     Raises:
-        TemplateError: it is no template.
+        TemplateError: the text is not a template.
     """
     found = [match[1] for match in _PART.finditer(text)]
-    if all(path and path not in _WORDS for path in found):
-        return _plain(found)
+    if all(path and path not in _KEYWORDS for path in found):
+        return _reads_of_paths(found)
     from jinja2 import nodes
 
     tree = parse_template(text)
     return _reads(text, tree, statements=any(not isinstance(node, nodes.Output) for node in tree.body))
 
 
-def _plain(paths: list[str]) -> Reads:
+def _reads_of_paths(paths: list[str]) -> Reads:
     keys = [tuple(path.split(".")) for path in paths]
     return Reads(frozenset(path[0] for path in keys), frozenset(keys))
 
@@ -81,12 +85,12 @@ def _reads(text: str, tree: "nodes.Node", *, statements: bool) -> Reads:
 
 
 def _undeclared(tree: "nodes.Node") -> set[str]:
-    """Ask Jinja2 itself which names a template with statements takes from outside."""
+    """Find the undeclared names of a template with statements, by Jinja2's own code generator."""
     from jinja2 import TemplateSyntaxError
     from jinja2.meta import TrackingCodeGenerator
 
     tracker = TrackingCodeGenerator(environment())
-    tracker.optimizer = None  # what meta.find_undeclared_variables leaves on: it would evaluate constant filters
+    tracker.optimizer = None  # meta.find_undeclared_variables leaves it on, which would evaluate constant filters
     try:
         tracker.visit(tree)
     except TemplateSyntaxError as exc:
@@ -95,7 +99,7 @@ def _undeclared(tree: "nodes.Node") -> set[str]:
 
 
 class _Reader:
-    """Collects from a tree the paths that it reads, asks about, and stores."""
+    """A visitor that collects the paths of a tree that are read or guarded, and the names that it sets."""
 
     def __init__(self) -> None:
         from jinja2 import nodes
@@ -116,11 +120,11 @@ class _Reader:
             for argument in _arguments(node):
                 self.visit(argument, depth + 1)
         else:
-            self._look(node)
+            self._inspect(node)
             for child in node.iter_child_nodes():
                 self.visit(child, depth + 1)
 
-    def _look(self, node: "nodes.Node") -> None:
+    def _inspect(self, node: "nodes.Node") -> None:
         nodes = self._nodes
         if isinstance(node, nodes.Filter):
             _check_known("filter", node.name, environment().filters)
@@ -146,7 +150,7 @@ def _check_known(kind: str, name: str, known: object) -> None:
 
 
 def keys_of(node: "nodes.Node") -> Keys | None:
-    """Give the path that a node is, if it is one; a method that is called is no part of it."""
+    """Return the path that a node stands for, or None; the name of a called method is not part of it."""
     from jinja2 import nodes
 
     if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Getattr):

@@ -1,7 +1,8 @@
-"""The one Jinja2 environment of all specs' templates: immutable, strict, and bounded by ``limits``.
+"""The Jinja2 environment of all templates: immutable, strict, with costs bounded by ``limits``.
 
-What could make much out of little pays first: loops, operators, literals and comparisons by a change of the template's
-tree, calls by name, filters by ``filters``. Compiling folds no constants, so it evaluates nothing.
+Each operation whose result can be much larger than its input spends units first. For loops, literals and comparisons,
+the template's tree is rewritten; operators and calls are intercepted; ``filters`` wraps the filters. Compiling does not
+fold constants, so it evaluates nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,14 +36,14 @@ _TAGS: Final[dict[type[nodes.Node], str]] = {
     nodes.Block: "block",
     nodes.ScopedEvalContextModifier: "autoescape",
 }
-"""Tags that have no place in a template that stands by itself and whose text is not HTML."""
+"""Tags that are refused, because a template cannot read other templates and its text is not HTML."""
 
 _NO_METHODS: Final = frozenset({"encode", "translate", "maketrans", "expandtabs", "fromkeys"})
 _PADDING: Final = frozenset({"center", "ljust", "rjust", "zfill"})
 
 
 class Missing(StrictUndefined):
-    """Says what there is instead."""
+    """An undefined value whose error message lists the existing members."""
 
     @property
     def _undefined_message(self) -> str:
@@ -53,7 +54,7 @@ class Missing(StrictUndefined):
 
 
 class SpecEnvironment(ImmutableSandboxedEnvironment):
-    """Members of a mapping come before its methods, so an input named ``items`` can be read."""
+    """The sandbox. Members of a mapping take precedence over its methods, so an input named ``items`` can be read."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
@@ -67,12 +68,12 @@ class SpecEnvironment(ImmutableSandboxedEnvironment):
         if formatted is None:
             return None
 
-        def bounded(*args: Any, **kwargs: Any) -> Any:
-            given = args[0].values() if value.__name__ == "format_map" and args else args
-            check_format(value.__self__, [*given, *kwargs.values()])
+        def metered(*args: Any, **kwargs: Any) -> Any:
+            values = args[0].values() if value.__name__ == "format_map" and args else args
+            check_format(value.__self__, [*values, *kwargs.values()])
             return formatted(*args, **kwargs)
 
-        return bounded
+        return metered
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "+":
@@ -95,7 +96,12 @@ class SpecEnvironment(ImmutableSandboxedEnvironment):
 
 
 def _check_call(function: Any, args: tuple[Any, ...]) -> None:
-    """Let a template call the plain methods of texts, lists and mappings, with arguments that make no monsters."""
+    """Check that a call is a plain method of a text, list or mapping, and that its result is not too large.
+
+    Raises:
+        SecurityError: the method must not be called.
+        TemplateError: the result would be too large, or the budget is exceeded.
+    """
     owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
     if isinstance(owner, str):
         spend(1 + len(owner) // 100)
@@ -117,8 +123,8 @@ def _check_text_method(owner: str, name: str, args: tuple[Any, ...]) -> None:
         check_length(sum(len(owner) + len(item) for item in args[0] if isinstance(item, str)), "the joined text")
 
 
-class _Bounding(NodeTransformer):
-    """Rewrites a template's tree so that loops, literals and comparisons pay for what they do."""
+class _MeteringTransformer(NodeTransformer):
+    """A transformer that rewrites a template's tree so that loops, literals and comparisons spend units."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
@@ -156,25 +162,25 @@ class _Bounding(NodeTransformer):
         return node if _is_constant([pair.value for pair in node.items]) else _filtered(node, "(weighed)")
 
 
-def bound(tree: nodes.Template) -> nodes.Template:
-    """Rewrite a parsed template, so that evaluating it is bounded."""
-    bounded: nodes.Template = _Bounding().visit(tree)
-    bounded.set_environment(environment())
-    return bounded
+def add_metering(tree: nodes.Template) -> nodes.Template:
+    """Rewrite a parsed template so that its evaluation spends units."""
+    metered: nodes.Template = _MeteringTransformer().visit(tree)
+    metered.set_environment(environment())
+    return metered
 
 
 def refuse_tags(tree: nodes.Template) -> None:
-    """Refuse the tags that read other templates.
+    """Check that a parsed template has no tag of ``_TAGS``.
 
     Raises:
-        TemplateError: there is one.
+        TemplateError: it has one.
     """
     for node in tree.find_all(tuple(_TAGS)):
         raise TemplateError(f"the tag '{_TAGS[type(node)]}' is not available: a template here stands by itself")
 
 
 def _cost(node: nodes.Node) -> int:
-    """Count a tree's nodes, and hundreds of characters of its text; loops inside pay for themselves."""
+    """Return the cost of a tree: its nodes, plus one for each 100 characters; a nested loop spends its own units."""
     if isinstance(node, nodes.TemplateData):
         return 1 + len(node.data) // 100
     if isinstance(node, nodes.For):
@@ -190,7 +196,7 @@ def _filtered(node: Any, name: str, *args: nodes.Expr) -> nodes.Filter:
     return nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
 
 
-@pass_context  # with a context Jinja2 cannot fold constants while compiling, so compiling never evaluates
+@pass_context  # with pass_context, Jinja2 cannot fold constants, so compiling evaluates nothing
 def _finalize(context: Any, value: Any) -> Any:
     if isinstance(value, Undefined):
         return value
@@ -201,7 +207,7 @@ def _finalize(context: Any, value: Any) -> Any:
 
 @cache
 def environment() -> SpecEnvironment:
-    """Give the one Jinja2 environment in which all specs' templates live."""
+    """Return the Jinja2 environment that all templates share."""
     env = SpecEnvironment(
         undefined=Missing, autoescape=False, optimized=False, finalize=_finalize, keep_trailing_newline=True
     )

@@ -1,4 +1,4 @@
-"""Values as text: None as nothing, text as it is, numbers plainly, all else as JSON."""
+"""Converts values to text: None to an empty text, numbers in decimal notation, lists and mappings to JSON."""
 
 import json
 import math
@@ -16,7 +16,11 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def as_text(value: JSON) -> str:
-    """Write a value into a text."""
+    """Return a value as text.
+
+    Raises:
+        TemplateError: the value is not a JSON value, or too large.
+    """
     if isinstance(value, str):
         return value if type(value) is str else str.__str__(value)
     if value is None:
@@ -29,10 +33,10 @@ def as_text(value: JSON) -> str:
 
 
 def as_json(value: JSON, indent: int | None = None) -> str:
-    """Write a value as JSON, characters as they are.
+    """Return a value as JSON text, in which non-ASCII characters are not escaped.
 
     Raises:
-        TemplateError: it is none, or too large.
+        TemplateError: the value is not a JSON value, or too large.
     """
     check_weight(value)
     try:
@@ -44,47 +48,52 @@ def as_json(value: JSON, indent: int | None = None) -> str:
 
 
 def _plain(value: Any) -> JSON:
-    """Give what JSON has for a value of a kind that the encoder does not know."""
+    """Return a JSON value for a value of a type that the encoder does not know."""
     if isinstance(value, Mapping):
         return dict(value)
     raise TemplateError(f"a value of type {type(value).__name__} is no JSON value; the filter list makes a list of it")
 
 
 def concatenate(parts: list[Any]) -> str:
-    """Join values as text: what ``~`` does."""
-    texts = [as_text(_defined(part)) for part in parts]
+    """Join values as text: the operator ``~``.
+
+    Raises:
+        UndefinedError: a value is undefined.
+        TemplateError: the text would be too large.
+    """
+    texts = [as_text(_require_defined(part)) for part in parts]
     check_length(sum(map(len, texts)), "the joined text")
     return "".join(texts)
 
 
-def _defined(value: Any) -> Any:
+def _require_defined(value: Any) -> Any:
     from jinja2 import Undefined
 
     if isinstance(value, Undefined):
-        str(value)  # a strict one raises an UndefinedError that names what is missing
+        str(value)  # StrictUndefined raises an UndefinedError that names the missing member
     return value
 
 
 def as_native(value: Any) -> JSON:
-    """Give an expression's value as JSON has it: what is still being made becomes a list.
+    """Return an expression's value as a JSON value; an iterator becomes a list.
 
     Raises:
-        TemplateError: it is no JSON value, or too large.
+        TemplateError: the value is not a JSON value, or too large.
     """
     if type(value) in _PLAIN:
         return as_well_formed(value) if type(value) is str else value
     check_weight(value)
-    value = value if _is_plain(value) else _made_plain(value)
+    value = value if _is_plain(value) else _to_plain(value)
     if wrong := fault_of(value):
         raise TemplateError(f"it gave a value that cannot be written down: {wrong}")
     return value
 
 
 def as_well_formed(text: str) -> str:
-    """Give a text that a template made.
+    """Return the text unchanged if it is valid Unicode.
 
     Raises:
-        TemplateError: it holds half of a surrogate pair.
+        TemplateError: it holds a lone surrogate.
     """
     if not text.isascii() and (wrong := fault_of(text)):
         raise TemplateError(f"it gave a text that cannot be written down: {wrong}")
@@ -92,20 +101,20 @@ def as_well_formed(text: str) -> str:
 
 
 def _is_plain(value: Any) -> bool:
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        kind = type(one)
+    stack = [value]
+    while stack:
+        member = stack.pop()
+        kind = type(member)
         if kind is dict:
-            waiting.extend(one.values())
+            stack.extend(member.values())
         elif kind is list or kind is tuple:
-            waiting.extend(one)
-        elif kind not in _PLAIN and not (kind is float and math.isfinite(one)):
+            stack.extend(member)
+        elif kind not in _PLAIN and not (kind is float and math.isfinite(member)):
             return False
     return True
 
 
-def _made_plain(value: Any) -> JSON:
+def _to_plain(value: Any) -> JSON:
     if type(value) in _PLAIN:
         return value
     if isinstance(value, str):
@@ -113,9 +122,9 @@ def _made_plain(value: Any) -> JSON:
     if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, Mapping):
-        return {key: _made_plain(member) for key, member in value.items()}
+        return {key: _to_plain(member) for key, member in value.items()}
     if isinstance(value, _LISTED):
-        return [_made_plain(item) for item in counted(value, 1)]
-    _defined(value)
+        return [_to_plain(item) for item in counted(value, 1)]
+    _require_defined(value)
     what = f"the number {value}" if isinstance(value, float) else f"a value of type {type(value).__name__}"
     raise TemplateError(f"it gave {what}, which JSON has not")

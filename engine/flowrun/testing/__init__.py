@@ -1,4 +1,4 @@
 """Spec tests: flows run against scripted or recorded replies, without a model.
 
-pytest imports this package whenever it runs, so nothing is imported here.
+pytest imports this package in every run, so this module imports nothing.
 """

@@ -1,7 +1,7 @@
-"""Real replies, recorded: one JSON line each, found again by the request that led to it.
+"""Cassettes: recorded replies of a real model, one JSON line each, found by the request.
 
-A request is known by what the model reads: the prompt, the tools and the sampling. Where the backend renders prompts
-itself, the prompt counts (a changed chat template is a changed request); elsewhere the messages do.
+A request is identified by the input of the model: the prompt, the tools and the sampling. If the backend renders its
+prompts itself, the rendered prompt counts (a changed chat template is a changed request); otherwise the messages do.
 """
 
 import difflib
@@ -23,12 +23,12 @@ from flowrun.testing.compare import diff_lines
 from flowrun.testing.readers import Reader
 from flowrun.testing.verdict import message_lines
 
-_CONTEXT: Final = 1
-"""So many lines of a request are shown around each that differs."""
+_CONTEXT_LINES: Final = 1
+"""The number of equal lines shown around each line of a request that differs."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model was asked, in a form that people can read."""
+    """A request to a model, in a readable form."""
 
     state: str
     messages: list[dict[str, JSON]]
@@ -39,9 +39,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordedReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of a cassette: a request, and the reply or the failure that it led to.
+    """One line of a cassette: a request with its reply or its failure.
 
-    ``key`` stands for the request with its messages, ``prompt_key`` for the same with the rendered prompt instead.
+    ``key`` identifies the request by its messages, ``prompt_key`` by its rendered prompt.
     """
 
     key: str
@@ -53,14 +53,14 @@ class RecordedReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 @runtime_checkable
 class Renders(Protocol):
-    """A backend that can show the prompt that its model reads."""
+    """A backend that can return the rendered prompt of a request."""
 
     async def rendered_prompt(self, request: AskModel) -> str:
-        """Give the text that the model would read."""
+        """Return the rendered prompt, as the model would read it."""
 
 
 def request_of(ask: AskModel) -> Request:
-    """Give a request as a cassette keeps it."""
+    """Return a request in the form of a cassette."""
     return Request(
         state=ask.state,
         messages=[as_openai(message) for message in ask.messages],
@@ -72,16 +72,20 @@ def request_of(ask: AskModel) -> Request:
 
 
 def key_of(request: Request, prompt: str | None = None) -> str:
-    """Give what a request is known by: the same for equal requests, whichever state asks."""
-    read: dict[str, Any] = msgspec.to_builtins(request)
-    del read["state"]
+    """Return the key of a request: equal for equal requests, whichever state sends them.
+
+    Args:
+        prompt: the rendered prompt, which replaces the messages; None to use the messages.
+    """
+    identity: dict[str, Any] = msgspec.to_builtins(request)
+    del identity["state"]
     if prompt is not None:
-        read["messages"] = prompt
-    return hashlib.sha256(json.dumps(read, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        identity["messages"] = prompt
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def without_tokens(ask: AskModel) -> AskModel:
-    """Give a request with the replies as text: a cassette keeps no tokens, so prompts are told apart without them."""
+    """Return a request without tokens: a cassette stores replies as text, so prompts are compared without tokens."""
     messages = (msgspec.structs.replace(message, tokens=None) for message in ask.messages)
     return msgspec.structs.replace(ask, messages=Log(messages))
 
@@ -90,7 +94,7 @@ def without_tokens(ask: AskModel) -> AskModel:
 
 
 def begin_cassette(path: Path) -> None:
-    """Make an empty cassette; what was recorded there before is gone.
+    """Create an empty cassette; an existing file is overwritten.
 
     Raises:
         UsageError: the file cannot be written.
@@ -102,14 +106,14 @@ def begin_cassette(path: Path) -> None:
 
 
 class RecordingBackend(WrappedBackend):
-    """A ``ports.ModelBackend`` that asks another one and appends each reply to a cassette."""
+    """A ``ports.ModelBackend`` that calls another one and appends each reply to a cassette."""
 
     def __init__(self, backend: ModelBackend, path: Path) -> None:
         super().__init__(backend)
         self._path = path
 
     async def reply(self, request: AskModel) -> Reply:
-        """Ask the backend, and write down what it gave or raised."""
+        """Request a reply from the backend, and record the reply or the failure."""
         try:
             reply = await self.backend.reply(request)
         except ModelError as exc:
@@ -138,26 +142,31 @@ class RecordingBackend(WrappedBackend):
 
 
 class CassetteMiss(FlowrunError):
-    """A cassette holds no reply to a request. No spec can catch this: the flow asks what it did not ask before."""
+    """A cassette holds no reply to a request. A spec cannot catch this: the flow sends another request than before."""
 
 
 class CassetteBackend:
-    """A ``ports.ModelBackend`` that says what was recorded for the same request, in the order of the recording.
+    """A ``ports.ModelBackend`` that returns the replies recorded for the same request, in the order of the recording.
 
-    ``reader_of`` gives who renders the prompts of a request's model and reads its raw text again; None is nobody, and
-    then the reply is taken as it was read when it was recorded.
+    Args:
+        path: the cassette.
+        reader_of: returns the reader that renders the prompts of a request's model and parses its raw text again. If
+            it returns None, the reply is used as it was parsed when it was recorded.
+
+    Raises:
+        StoreError: the cassette cannot be read.
     """
 
     def __init__(self, path: Path, *, reader_of: Callable[[AskModel], Awaitable[Reader | None]]) -> None:
         self._path = path
         self._recorded = load_cassette(path)
-        self._left = list(range(len(self._recorded)))
+        self._unused = list(range(len(self._recorded)))
         self._reader_of = reader_of
 
     @property
     def unused(self) -> list[int]:
-        """The numbers of the lines that nobody asked for yet, from 1."""
-        return [index + 1 for index in self._left]
+        """The numbers, from 1, of the lines whose replies were not requested yet."""
+        return [index + 1 for index in self._unused]
 
     @property
     def concurrency(self) -> int | None:
@@ -171,16 +180,16 @@ class CassetteBackend:
         """Do nothing: nothing was started."""
 
     async def reply(self, request: AskModel) -> Reply:
-        """Give the recorded reply.
+        """Return the recorded reply.
 
         Raises:
             ModelError: the recorded failure.
-            CassetteMiss: nothing is recorded for this request that is not used yet.
+            CassetteMiss: the cassette has no unused reply to this request.
         """
         asked = request_of(request)
         reader = await self._reader_of(request)
         prompt = None if reader is None else await reader.rendered_prompt(request)
-        recorded = self._take(key_of(asked), None if prompt is None else key_of(asked, prompt))
+        recorded = self._pop_match(key_of(asked), None if prompt is None else key_of(asked, prompt))
         if recorded is None:
             raise CassetteMiss("\n".join(self._explain(asked)))
         if recorded.error is not None:
@@ -190,12 +199,12 @@ class CassetteBackend:
             return recorded.reply
         return await reader.read_text(request, recorded.reply)
 
-    def _take(self, key: str, prompt_key: str | None) -> RecordedReply | None:
-        for index in self._left:
+    def _pop_match(self, key: str, prompt_key: str | None) -> RecordedReply | None:
+        for index in self._unused:
             recorded = self._recorded[index]
             by_prompt = prompt_key is not None and recorded.prompt_key is not None
             if recorded.prompt_key == prompt_key if by_prompt else recorded.key == key:
-                self._left.remove(index)
+                self._unused.remove(index)
                 return recorded
         return None
 
@@ -205,14 +214,14 @@ class CassetteBackend:
             yield "  it is empty"
             return
         lines = list(_request_lines(asked))
-        index = max(self._left or range(len(self._recorded)), key=lambda one: _likeness(self._recorded[one], lines))
+        index = max(self._unused or range(len(self._recorded)), key=lambda n: _similarity(self._recorded[n], lines))
         nearest = self._recorded[index]
         if key_of(asked) != nearest.key:
             yield f"  its line {index + 1} is the nearest; - recorded, + asked now"
             yield from (
-                f"  {line}" for line in diff_lines(list(_request_lines(nearest.request)), lines, context=_CONTEXT)
+                f"  {line}" for line in diff_lines(list(_request_lines(nearest.request)), lines, context=_CONTEXT_LINES)
             )
-        elif self._left:
+        elif self._unused:
             yield f"  its line {index + 1} has the same messages; the chat template or the tokenizer has changed"
         else:
             yield f"  its line {index + 1} is the same request, and used already"
@@ -223,7 +232,7 @@ def load_cassette(path: Path) -> list[RecordedReply]:
     """Read a cassette.
 
     Raises:
-        StoreError: a line cannot be read.
+        StoreError: the file cannot be read, or a line is not a valid recording.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -233,21 +242,21 @@ def load_cassette(path: Path) -> list[RecordedReply]:
     for number, line in enumerate(lines, 1):
         try:
             recorded.append(msgspec.json.decode(line, type=RecordedReply))
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise StoreError(f"{path}:{number}: not a cassette's line ({exc}): record it anew") from exc
         if (recorded[-1].reply is None) == (recorded[-1].error is None):
             raise StoreError(f"{path}:{number}: a cassette's line has a reply or an error: record it anew")
     return recorded
 
 
-def _likeness(recorded: RecordedReply, lines: Sequence[str]) -> float:
+def _similarity(recorded: RecordedReply, lines: Sequence[str]) -> float:
     return difflib.SequenceMatcher(None, list(_request_lines(recorded.request)), list(lines), autojunk=False).ratio()
 
 
 def _request_lines(request: Request) -> Iterator[str]:
-    """Write a request for people, line by line."""
+    """Render a request as readable text, line by line."""
     for message in request.messages:
-        yield from message_lines(_message(message))
+        yield from message_lines(_parse_message(message))
     for tool in request.tools:
         yield f"tool {tool['name']}: {json.dumps(tool, ensure_ascii=False, sort_keys=True)}"
     yield f"tool_choice: {request.tool_choice}"
@@ -256,9 +265,9 @@ def _request_lines(request: Request) -> Iterator[str]:
         yield f"response_format: {json.dumps(request.response_format, ensure_ascii=False, sort_keys=True)}"
 
 
-def _message(written: dict[str, JSON]) -> Message:
+def _parse_message(data: dict[str, JSON]) -> Message:
     calls = tuple(
         ToolCall(id=call["id"], name=call["function"]["name"], arguments=call["function"]["arguments"])
-        for call in written.get("tool_calls", ())
+        for call in data.get("tool_calls", ())
     )
-    return Message(role=written["role"], content=written["content"], tool_calls=calls, name=written.get("name"))
+    return Message(role=data["role"], content=data["content"], tool_calls=calls, name=data.get("name"))

@@ -1,7 +1,7 @@
-"""Virtual time: an event loop that skips what it would only wait for.
+"""Virtual time: an event loop that skips idle time.
 
-Delays, timeouts and pauses keep their order and take no time. While real work is under way (a function that is not
-stubbed, a tokenizer) the loop waits as any other does, for nobody knows how long that work takes.
+Delays, timeouts and pauses end in the right order and take no real time. During real work (a function without a stub, a
+tokenizer) the loop waits in real time, because the duration of that work is unknown.
 """
 
 import asyncio
@@ -11,29 +11,29 @@ from contextlib import contextmanager
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time jumps to the next timer once nothing else is left to do."""
+    """An event loop whose time jumps to the next timer when it is idle."""
 
     def __init__(self) -> None:
         self._skipped = 0.0
         self._at_work = 0
-        super().__init__(_Skipping(self))
+        super().__init__(_SkippingSelector(self))
 
     def time(self) -> float:
-        """Give the real time, and what was skipped of it so far."""
+        """Return the real time plus the skipped time, in seconds."""
         return super().time() + self._skipped
 
     @property
     def at_work(self) -> bool:
-        """Whether something real is under way."""
+        """Whether real work is in progress."""
         return self._at_work > 0
 
     def skip(self, seconds: float) -> None:
-        """Let time jump."""
+        """Advance the time by ``seconds``."""
         self._skipped += seconds
 
     @contextmanager
     def real_time(self) -> Iterator[None]:
-        """Let time pass as it does while real work is under way."""
+        """Return a context manager; while it is open, the loop waits in real time."""
         self._at_work += 1
         try:
             yield
@@ -41,8 +41,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._at_work -= 1
 
 
-class _Skipping(selectors.DefaultSelector):
-    """Where the loop would sit and wait for a timer, lets time jump instead."""
+class _SkippingSelector(selectors.DefaultSelector):
+    """A selector that advances the loop's time instead of waiting for a timer."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a test puts in place of the world: a model, functions and people that do as the test says."""
+"""The fakes of a test: a model, functions and human input with scripted results."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -13,46 +13,46 @@ from flowrun.spec.model import JSON
 from flowrun.testing.clock import VirtualLoop
 from flowrun.testing.suite import GivenAnswer, Stub
 
-Read = Callable[[AskModel, Reply], Awaitable[Reply]]
-"""Reads a reply that is raw text yet."""
+ParseReply = Callable[[AskModel, Reply], Awaitable[Reply]]
+"""Parses a reply that holds raw text."""
 
 
 class Script(ScriptedBackend):
-    """A model that says what a test's ``replies`` say; raw text is read as its family's parser reads it."""
+    """A model that returns a test's ``replies``; raw text is parsed by the parsers of the model's family."""
 
-    def __init__(self, replies: Iterable[ScriptedReply], *, read: Read) -> None:
+    def __init__(self, replies: Iterable[ScriptedReply], *, parse: ParseReply) -> None:
         super().__init__(replies, record=False)
-        self._read = read
+        self._parse = parse
 
     async def reply(self, request: AskModel) -> Reply:
         reply = await super().reply(request)
-        return reply if reply.text is None else await self._read(request, reply)
+        return reply if reply.text is None else await self._parse(request, reply)
 
 
 class StubbedFunctions:
-    """The port ``Functions``: stubs where there are some, the real functions elsewhere.
+    """The port ``Functions``: stubs, and the real functions where a test has no stub.
 
-    ``calls`` holds the tools' calls, in order.
+    ``calls`` holds the tool calls, in order. The last stub of a function is used for all further calls.
     """
 
     def __init__(self, real: Functions, stubs: Mapping[str, tuple[Stub, ...]], loop: VirtualLoop) -> None:
         self.calls: list[dict[str, JSON]] = []
         self._real = real
-        self._left = {name: list(several) for name, several in stubs.items()}
+        self._stubs = {name: list(stubs_of_name) for name, stubs_of_name in stubs.items()}
         self._loop = loop
 
     async def call(self, effect: CallFunction) -> JSON:
-        """Call a function, or play its stub; see ``ports.Functions``."""
+        """Call a function, or return the result of its stub; see ``ports.Functions``."""
         if effect.tool is not None:
             self.calls.append({"name": effect.tool, "arguments": dict(effect.arguments)})
-        stubs = self._left.get(effect.tool or effect.entrypoint)
+        stubs = self._stubs.get(effect.tool or effect.entrypoint)
         if not stubs:
             with self._loop.real_time():
                 return await self._real.call(effect)
-        return await _play_stub(stubs.pop(0) if len(stubs) > 1 else stubs[0], effect)
+        return await _run_stub(stubs.pop(0) if len(stubs) > 1 else stubs[0], effect)
 
 
-async def _play_stub(stub: Stub, effect: CallFunction) -> JSON:
+async def _run_stub(stub: Stub, effect: CallFunction) -> JSON:
     if effect.timeout is not None and stub.delay > effect.timeout:
         await asyncio.sleep(effect.timeout)
         raise ToolError("tool.timeout", f"{effect.tool or effect.entrypoint} took longer than {effect.timeout:g} s")
@@ -66,20 +66,20 @@ class WrongAnswer(FlowrunError):
     """A test's answer does not match the schema of its wait state."""
 
 
-class ScriptedPeople:
-    """The port ``People`` over a test's ``answers``. ``unused`` are those that nobody asked for yet."""
+class ScriptedHumanInput:
+    """The port ``HumanInput`` over a test's ``answers``. ``unused`` holds the answers not requested yet."""
 
     def __init__(self, answers: Iterable[GivenAnswer]) -> None:
         self.unused = list(answers)
 
     async def answer(self, effect: RequestInput) -> JSON:
-        """Give the next answer for the state.
+        """Return the next answer for the state.
 
         Raises:
-            NoResponderError: there is none.
-            WrongAnswer: it does not match.
+            NoResponderError: the test has no answer for it.
+            WrongAnswer: the answer does not match the state's schema.
         """
-        answer = next((one for one in self.unused if one.state == effect.state), None)
+        answer = next((candidate for candidate in self.unused if candidate.state == effect.state), None)
         if answer is None:
             raise NoResponderError(effect.state)
         self.unused.remove(answer)

@@ -1,4 +1,4 @@
-"""Verdicts as JUnit XML, the form that CI systems read."""
+"""Verdicts as JUnit XML, a format that CI systems read."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -9,7 +9,7 @@ from flowrun.unicode import visible
 
 
 def render_junit(verdicts: Sequence[Verdict]) -> str:
-    """Write verdicts as one XML document: a suite for each test file."""
+    """Render verdicts as one XML document, with a ``testsuite`` for each test file."""
     root = ElementTree.Element("testsuites", _counts(verdicts))
     for file, group in groupby(verdicts, key=lambda verdict: verdict.file):
         cases = list(group)
@@ -51,5 +51,5 @@ def _counts(verdicts: Sequence[Verdict]) -> dict[str, str]:
 
 
 def _xml(text: str) -> str:
-    """Mark what XML cannot hold, and what would show a report in another order than it has."""
+    """Replace characters that XML does not allow, and those that change the direction of text."""
     return visible(text)

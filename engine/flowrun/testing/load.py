@@ -1,4 +1,4 @@
-"""From a test file to a ``Suite``, or every mistake in it at once, each with its place."""
+"""Loads a test file as a ``Suite``, or reports all of its errors at once, each with its place."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +13,7 @@ from flowrun.errors import Path as DocumentPath
 from flowrun.spec import Document, issue_at, may_be_spec
 from flowrun.spec.model import JSON, CallState, Seconds, WaitState
 from flowrun.spec.parse import parse_duration
+from flowrun.spec.project import is_file
 from flowrun.spec.schema import check_schema
 from flowrun.spec.suggestions import suggest
 from flowrun.spec.yaml.reader import read_document
@@ -22,23 +23,25 @@ from flowrun.testing.suite import SUFFIX, Case, CaseReply, Expectation, GivenAns
 
 TEST_SCHEMA: Final = "test.v1.schema.json"
 REQUEST: Final = ("messages", "state", "flow", "tools")
-"""What ``request`` has in a reply's ``when``."""
+"""The members of ``request`` in a reply's ``when``."""
 
-_ABOUT_SPECS: Final = frozenset({"FR112", "FR114"})
-"""The issues of files that are empty or no mapping; their remedies are for specs."""
+_SPEC_REMEDIES: Final = frozenset({"FR112", "FR114"})
+"""The issues of a file that is empty or not a mapping; their remedies are written for specs."""
 
 
 def find_suites(paths: Iterable[Path]) -> list[Path]:
-    """Give the test files that paths stand for, each once: a folder for those below it, a spec for the one beside it.
+    """Find the test files of paths, each once.
 
-    Hidden folders are left out.
+    Args:
+        paths: test files, specs (for the test file with the same stem), and folders (for all test files below them,
+            without hidden ones).
     """
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            below = sorted(path.rglob(f"*{SUFFIX}"))
-            found |= dict.fromkeys(file for file in below if not _hidden(file.relative_to(path)))
-        elif (file := path if path.name.endswith(SUFFIX) else path.with_suffix(SUFFIX)).is_file():
+            files = sorted(path.rglob(f"*{SUFFIX}"))
+            found |= dict.fromkeys(file for file in files if is_file(file) and not _hidden(file.relative_to(path)))
+        elif is_file(file := path if path.name.endswith(SUFFIX) else path.with_suffix(SUFFIX)):
             found[file] = None
     return list(found)
 
@@ -52,26 +55,26 @@ def load_suite(path: Path) -> Suite:
 
     Raises:
         UsageError: the file cannot be read.
-        SpecError: everything that is wrong with it.
+        SpecError: the file has errors.
     """
     try:
         document = read_document(path.read_bytes(), str(path))
     except OSError as exc:
         raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
-    issues = list(map(_about_tests, document.issues))
+    issues = list(map(_with_test_remedy, document.issues))
     if document.value is not None:
-        told = {issue.place for issue in issues}
-        issues += [issue for issue in check_schema(document, TEST_SCHEMA) if issue.place not in told]
+        reported = {issue.place for issue in issues}
+        issues += [issue for issue in check_schema(document, TEST_SCHEMA) if issue.place not in reported]
     if any(issue.severity == "error" for issue in issues):
         raise SpecError(issues)
     suite = _parse(path, document)
-    if wrong := [*_check_files(suite), *_check_tests(suite)]:
-        raise SpecError(wrong)
+    if issues_of_tests := [*_check_files(suite), *_check_tests(suite)]:
+        raise SpecError(issues_of_tests)
     return suite
 
 
-def _about_tests(issue: Issue) -> Issue:
-    if issue.code not in _ABOUT_SPECS:
+def _with_test_remedy(issue: Issue) -> Issue:
+    if issue.code not in _SPEC_REMEDIES:
         return issue
     return msgspec.structs.replace(issue, remedy="begin it with 'flow: weather.yaml', or what your spec is called")
 
@@ -95,27 +98,27 @@ def _parse_case(test: dict[str, JSON], at: DocumentPath, folder: Path) -> Case:
         inputs=test.get("inputs", {}),
         replies=tuple(map(_parse_reply, test.get("replies", ()))),
         cassette=None if cassette is None else folder / cassette,
-        stubs={name: _parse_stubs(written) for name, written in test.get("tools", {}).items()},
+        stubs={name: _parse_stubs(data) for name, data in test.get("tools", {}).items()},
         answers=_convert(test.get("answers", []), tuple[GivenAnswer, ...]),
         expect=_convert(test.get("expect", {}), Expectation),
     )
 
 
-def _parse_stubs(written: JSON) -> tuple[Stub, ...]:
-    stubs: tuple[Stub, ...] = _convert(written if isinstance(written, list) else [written], tuple[Stub, ...])
+def _parse_stubs(data: JSON) -> tuple[Stub, ...]:
+    stubs: tuple[Stub, ...] = _convert(data if isinstance(data, list) else [data], tuple[Stub, ...])
     return stubs
 
 
-def _parse_reply(written: dict[str, JSON]) -> CaseReply:
-    fields = {key: value for key, value in written.items() if key != "when"}
+def _parse_reply(data: dict[str, JSON]) -> CaseReply:
+    fields = {key: value for key, value in data.items() if key != "when"}
     if "delay" in fields:
         fields["delay"] = float(parse_duration(fields["delay"]))
     reply: ScriptedReply = _convert(fields, RawReply if "text" in fields else ScriptedReply)
-    return CaseReply(reply=reply, holds=_compile_when(written.get("when")))
+    return CaseReply(reply=reply, holds=_compile_when(data.get("when")))
 
 
 def _compile_when(when: str | None) -> Callable[[Scope], bool] | None:
-    """Compile a ``when``; None also for one that is wrong, of which the checks tell."""
+    """Compile a ``when``; return None if there is none, or if it is invalid, which ``_check_when`` reports."""
     try:
         return None if when is None else compile_condition(when)
     except TemplateError:
@@ -137,14 +140,14 @@ def _decode_duration(kind: type, value: Any) -> Any:
 
 def _check_files(suite: Suite) -> Iterator[Issue]:
     document = suite.document
-    if not suite.flow.is_file():
+    if not is_file(suite.flow):
         message = f"there is no file {document.value['flow']!r}"
         yield issue_at(document, "FR706", ("flow",), message, "give the spec's path relative to this file")
     elif not may_be_spec(suite.flow.read_bytes()):
         message = f"the file {document.value['flow']!r} is no spec"
         yield issue_at(document, "FR709", ("flow",), message, "a spec has a top-level key 'flowrun'")
     for case, test in zip(suite.cases, document.value["tests"], strict=True):
-        if case.cassette is not None and not case.cassette.is_file():
+        if case.cassette is not None and not is_file(case.cassette):
             remedy = f"record it: flowrun {suite.flow} --record {case.cassette}"
             message = f"there is no file {test['cassette']!r}"
             yield issue_at(document, "FR706", (*case.at, "cassette"), message, remedy)
@@ -190,14 +193,14 @@ def _check_when(document: Document, at: DocumentPath, when: str) -> Iterator[Iss
 
 
 def check_case(suite: Suite, case: Case, graph: Graph) -> list[Issue]:
-    """Find names of tools and states in a test that its flow and the sub-flows do not have."""
-    family = list(_family(graph))
-    states = [(name, state) for flow in family for name, state in flow.spec.states.items()]
-    tools = {name for flow in family for name in flow.tools}
+    """Check that the tools and states that a test names exist in its flow or the sub-flows."""
+    flows = list(_flow_tree(graph))
+    states = [(name, state) for flow in flows for name, state in flow.spec.states.items()]
+    tools = {name for flow in flows for name in flow.tools}
     entrypoints = {state.entrypoint for _, state in states if isinstance(state, CallState)}
     waits = {name for name, state in states if isinstance(state, WaitState)}
     stubs = [((*case.at, "tools", name), name) for name in case.stubs]
-    answers = [((*case.at, "answers", index, "state"), one.state) for index, one in enumerate(case.answers)]
+    answers = [((*case.at, "answers", index, "state"), answer.state) for index, answer in enumerate(case.answers)]
     path = [((*case.at, "expect", "path", index), name) for index, name in enumerate(case.expect.path or ())]
     return [
         *_unknown(suite, "FR702", stubs, tools | entrypoints, "tool or called function", key=True),
@@ -221,8 +224,8 @@ def _unknown(
             yield issue_at(suite.document, code, at, f"the flow has no {kind} {name!r}", remedy, key=key)
 
 
-def _family(graph: Graph) -> Iterator[Graph]:
-    """Give a graph and those of its sub-flows; none runs itself, so there is an end."""
+def _flow_tree(graph: Graph) -> Iterator[Graph]:
+    """Yield a graph and the graphs of its sub-flows; no flow runs itself, so the recursion ends."""
     yield graph
     for child in graph.flows.values():
-        yield from _family(child)
+        yield from _flow_tree(child)

@@ -1,4 +1,4 @@
-"""A journal in memory, for tests: it keeps what a durable run writes down, and can forget its end, as a crash does."""
+"""An in-memory journal for tests, which can be truncated to simulate a crash."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,11 @@ from flowrun.core.events import Event, Recorded
 
 
 class MemoryJournal:
-    """The port ``Journal`` over a mapping. ``statuses`` and ``parents`` are the runs' as they were last told of."""
+    """The port ``Journal`` over a mapping.
+
+    ``kept`` holds the events of each run, ``statuses`` its latest status, ``parents`` its parent. ``order`` holds the
+    run of each event, in the order of writing.
+    """
 
     def __init__(self) -> None:
         self.kept: dict[str, list[Recorded]] = {}
@@ -15,37 +19,37 @@ class MemoryJournal:
         self.order: list[str] = []
 
     def begin(self, run: str, *, flow: str, parent: str | None) -> None:
-        """Take a run in. See ``ports.Journal.begin``."""
+        """Register a run. See ``ports.Journal.begin``."""
         assert run not in self.kept, f"run {run} was begun twice"
         self.kept[run] = []
         self.parents[run] = parent
 
     async def append(self, run: str, event: Event, *, seq: int, state: str, status: str) -> None:
-        """Keep an event. See ``ports.Journal.append``."""
-        kept = self.kept[run]
-        assert seq == len(kept), f"run {run}: event {seq} comes after {len(kept)} others"
-        kept.append(Recorded(seq=seq, at=0.0, state=state, event=event))
+        """Store an event. See ``ports.Journal.append``."""
+        events = self.kept[run]
+        assert seq == len(events), f"run {run}: event {seq} comes after {len(events)} others"
+        events.append(Recorded(seq=seq, at=0.0, state=state, event=event))
         self.statuses[run] = status
         self.order.append(run)
 
     async def mark(self, run: str, status: str) -> None:
-        """Note a status. See ``ports.Journal.mark``."""
+        """Store a status. See ``ports.Journal.mark``."""
         self.statuses[run] = status
 
     async def events(self, run: str) -> Sequence[Recorded]:
-        """Give a run's events. See ``ports.Journal.events``."""
+        """Return a run's events. See ``ports.Journal.events``."""
         return tuple(self.kept.get(run, ()))
 
     def all_events(self, run: str) -> list[Event]:
-        """Give a run's events without their places."""
-        return [one.event for one in self.kept[run]]
+        """Return a run's events without their sequence numbers, times and states."""
+        return [recorded.event for recorded in self.kept[run]]
 
     def cut(self, count: int) -> "MemoryJournal":
-        """Give a journal that holds only the first ``count`` events of all that were written, as after a crash."""
-        earlier = MemoryJournal()
+        """Return a journal with only the first ``count`` events of all runs, as after a crash."""
+        truncated = MemoryJournal()
         for run in self.order[:count]:
-            place = len(earlier.kept.setdefault(run, []))
-            earlier.kept[run].append(self.kept[run][place])
-            earlier.parents[run] = self.parents[run]
-            earlier.order.append(run)
-        return earlier
+            index = len(truncated.kept.setdefault(run, []))
+            truncated.kept[run].append(self.kept[run][index])
+            truncated.parents[run] = self.parents[run]
+            truncated.order.append(run)
+        return truncated

@@ -1,7 +1,7 @@
-"""The pytest plugin: ``pytest specs/`` collects ``*.test.yaml`` files, and each test in them is one of pytest's.
+"""The pytest plugin: ``pytest specs/`` collects ``*.test.yaml`` files, and each of their tests becomes a pytest item.
 
-pytest loads it in every run of every project where flowrun is installed, so flowrun itself is imported only once there
-is a test file.
+pytest loads this module in every project where flowrun is installed, so the rest of flowrun is imported only when a
+test file is collected.
 """
 
 from collections.abc import Iterable
@@ -20,14 +20,14 @@ _SESSION: "pytest.StashKey[SpecTestSession]" = pytest.StashKey()
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> "SpecFile | None":
-    """Take test files."""
+    """Return a collector for a test file, None for other files."""
     if not file_path.name.endswith(_SUFFIX):
         return None
     return SpecFile.from_parent(parent, path=file_path)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Give back what the tests started."""
+    """Close the session of the tests."""
     session = config.stash.get(_SESSION, None)
     if session is not None:
         session.close()
@@ -43,17 +43,21 @@ def _session(config: pytest.Config) -> "SpecTestSession":
 
 
 class SpecFile(pytest.File):
-    """A test file."""
+    """The collector of a test file."""
 
     def collect(self) -> Iterable["SpecItem"]:
-        """Give its tests."""
+        """Yield the tests of the file.
+
+        Raises:
+            CollectError: the file has errors.
+        """
         from flowrun.errors import FlowrunError
         from flowrun.testing.load import load_suite
         from flowrun.testing.verdict import explain_error, render_problem
         from flowrun.unicode import printable, printable_line
 
         try:
-            suite = load_suite(_shortest(self.path, self.config.invocation_params.dir))
+            suite = load_suite(_relative_path(self.path, self.config.invocation_params.dir))
         except FlowrunError as exc:
             lines = [line for problem in explain_error(exc) for line in render_problem(problem)]
             raise self.CollectError(printable("\n".join(lines))) from exc
@@ -61,13 +65,13 @@ class SpecFile(pytest.File):
             yield SpecItem.from_parent(self, name=printable_line(case.name), suite=suite, case=case)
 
 
-def _shortest(path: Path, folder: Path) -> Path:
-    """Give a path as the user would write it."""
+def _relative_path(path: Path, folder: Path) -> Path:
+    """Return a path relative to the folder where pytest was started, if that is the current one."""
     return path.relative_to(folder) if path.is_relative_to(folder) and Path.cwd() == folder else path
 
 
 class SpecItem(pytest.Item):
-    """A test of a test file."""
+    """The pytest item of one test of a test file."""
 
     def __init__(self, *, suite: "Suite", case: "Case", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -75,7 +79,11 @@ class SpecItem(pytest.Item):
         self._case = case
 
     def runtest(self) -> None:
-        """Run it."""
+        """Run the test.
+
+        Raises:
+            SpecTestFailed: the test failed.
+        """
         verdict = _session(self.config).run(self._suite, self._case)
         if verdict.status == "skipped":
             pytest.skip(verdict.reason)
@@ -85,13 +93,13 @@ class SpecItem(pytest.Item):
             raise SpecTestFailed(render_verdict(verdict))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *args: Any, **kwargs: Any) -> Any:
-        """Show the report of a failed test; a traceback of flowrun's own would say nothing."""
+        """Return the report of a failed test, without the traceback, which would only show flowrun's code."""
         if isinstance(excinfo.value, SpecTestFailed):
             return str(excinfo.value)
         return super().repr_failure(excinfo, *args, **kwargs)
 
     def reportinfo(self) -> tuple[PathLike[str], int, str]:
-        """Say where it is."""
+        """Return the file, the line (from 0) and the name of the test."""
         from flowrun.spec import place_of
 
         return self.path, place_of(self._suite.document, self._case.at).line - 1, self.name

@@ -1,4 +1,4 @@
-"""Who reads a model's raw text in a test: one reader a model, started when it is first needed, kept for later tests."""
+"""The readers that parse the raw text of models in tests: one per model, started at its first use and then reused."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -13,30 +13,34 @@ NOT_INSTALLED = "its replies hold raw text, which only vLLM's parsers read, and 
 
 
 class Reader(Protocol):
-    """Puts requests into prompts and reads replies as one model's family does."""
+    """A reader that renders the prompts and parses the replies of one model."""
 
     async def start(self) -> None:
-        """Load what is needed. Raises BackendError if it is not there."""
+        """Load the tokenizer and the parsers.
+
+        Raises:
+            BackendError: a package or a file of the model is missing.
+        """
 
     async def rendered_prompt(self, request: AskModel) -> str:
-        """Give the text that the model would read."""
+        """Return the rendered prompt, as the model would read it."""
 
     async def read_text(self, request: AskModel, written: Reply) -> Reply:
-        """Read a reply's ``text``."""
+        """Return a reply with its ``text`` parsed into content, reasoning and tool calls."""
 
     async def stop(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
 
 
 def vllm_reader_here() -> Callable[[BoundModel], Reader] | None:
-    """Give what makes readers by vLLM; None where it is not installed."""
+    """Return a function that builds readers with vLLM's parsers, or None if vLLM is not installed."""
     from flowrun.backends.vllm.reader import VllmReader, can_read
 
     return (lambda bound: VllmReader(bound.model, base_dir=bound.folder)) if can_read() else None
 
 
-class _InRealTime:
-    """A reader whose work the loop waits for."""
+class _RealTimeReader:
+    """A reader whose work takes real time on the virtual loop."""
 
     def __init__(self, reader: Reader, loop: VirtualLoop) -> None:
         self._reader = reader
@@ -60,7 +64,11 @@ class _InRealTime:
 
 
 class Readers:
-    """The readers of a session. ``open_reader`` None is a machine that has none."""
+    """The readers of a session.
+
+    Args:
+        open_reader: builds the reader of a model; None if raw text cannot be parsed here.
+    """
 
     def __init__(self, open_reader: Callable[[BoundModel], Reader] | None, loop: VirtualLoop) -> None:
         self._open = open_reader
@@ -69,17 +77,17 @@ class Readers:
 
     @property
     def available(self) -> bool:
-        """Whether raw text can be read at all."""
+        """Whether raw text can be parsed here."""
         return self._open is not None
 
     async def reader_of(self, bound: BoundModel) -> Reader:
-        """Give a model's reader, started.
+        """Return the reader of a model; start it at its first use.
 
         Raises:
-            BackendError: the model has none, or it cannot start.
+            BackendError: there is no reader for the model, or it cannot start.
         """
-        for known, reader in self._started:
-            if known == bound:
+        for started, reader in self._started:
+            if started == bound:
                 return reader
         if self._open is None:
             raise BackendError(NOT_INSTALLED)
@@ -88,12 +96,12 @@ class Readers:
                 f"raw text is read by vLLM's parsers, and the model {bound.model.name!r} runs by "
                 f"{bound.model.backend}: give content and tool_calls in place of text"
             )
-        reader = _InRealTime(self._open(bound), self._loop)
+        reader = _RealTimeReader(self._open(bound), self._loop)
         await reader.start()
         self._started.append((bound, reader))
         return reader
 
     async def stop(self) -> None:
-        """Stop every reader."""
+        """Stop all readers."""
         while self._started:
             await self._started.pop()[1].stop()

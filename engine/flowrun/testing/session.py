@@ -1,4 +1,4 @@
-"""Runs tests, one after the other, on one event loop: flows are prepared once, and so is what reads raw text."""
+"""Runs tests one after the other on one event loop; flows and readers of raw text are prepared once per session."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ from flowrun.testing.cassettes import CassetteBackend
 from flowrun.testing.clock import VirtualLoop
 from flowrun.testing.compare import Problem, compare_run
 from flowrun.testing.coverage import Coverage
-from flowrun.testing.fakes import Script, ScriptedPeople, StubbedFunctions
+from flowrun.testing.fakes import Script, ScriptedHumanInput, StubbedFunctions
 from flowrun.testing.load import check_case
 from flowrun.testing.readers import NOT_INSTALLED, Reader, Readers
 from flowrun.testing.suite import Case, CaseReply, RawReply, Suite
@@ -34,22 +34,22 @@ from flowrun.testing.trace import Trace
 from flowrun.testing.verdict import Conversation, Verdict, explain_error
 
 RUN: Final = "test"
-"""The id of every run in a test."""
+"""The id of the run of each test."""
 
-_PATIENCE: Final = 60.0
-"""So many seconds, which take no time, a task has to end."""
+_CANCEL_TIMEOUT: Final = 60.0
+"""The seconds, in virtual time, that a cancelled task has to end."""
 
-_SHOWN: Final = 200
-"""Of a reply that is left over, so many characters are shown."""
+_MAX_REPLY: Final = 200
+"""The number of characters of a leftover reply that are shown."""
 
 
 class SpecTestSession:
-    """Runs tests. ``coverage`` knows what they went through.
+    """A session of tests. ``coverage`` collects the states and edges that they take.
 
     Args:
-        project_dir: where entrypoints start.
-        environ: the variables for ``${VAR}``; those that are not there are left as they are written.
-        open_reader: makes what reads raw text of a model; None if nothing can.
+        project_dir: the folder from which entrypoints are imported.
+        environ: the variables for ``${VAR}``; a reference to a missing variable is left as it is written.
+        open_reader: builds the reader of a model's raw text; None if raw text cannot be parsed here.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class SpecTestSession:
         self._readers = Readers(open_reader, self._loop)
 
     def run(self, suite: Suite, case: Case) -> Verdict:
-        """Run one test. Never raises because of what the test or its flow is like, nor for a bug that one shows."""
-        begun = time.perf_counter()
+        """Run one test. Errors of the test or its flow, and bugs of flowrun, become the verdict; none is raised."""
+        started = time.perf_counter()
         try:
             verdict = self._run(suite, case)
         except Exception as exc:
@@ -77,10 +77,10 @@ class SpecTestSession:
                 what="flowrun failed on this test: this is a bug in flowrun; please report it", lines=lines
             )
             verdict = msgspec.structs.replace(_verdict(suite, case), status="failed", problems=(problem,))
-        return msgspec.structs.replace(verdict, seconds=time.perf_counter() - begun)
+        return msgspec.structs.replace(verdict, seconds=time.perf_counter() - started)
 
     def close(self) -> None:
-        """Give back what was started."""
+        """Stop the readers and close the event loop."""
         if not self._loop.is_closed():
             self._loop.run_until_complete(self._readers.stop())
             self._loop.close()
@@ -101,9 +101,9 @@ class SpecTestSession:
                 raise SpecError(issues)
         except FlowrunError as exc:
             return msgspec.structs.replace(verdict, status="failed", problems=tuple(explain_error(exc)))
-        if not self._readers.available and any(isinstance(said.reply, RawReply) for said in case.replies):
+        if not self._readers.available and any(isinstance(reply.reply, RawReply) for reply in case.replies):
             return msgspec.structs.replace(verdict, status="skipped", reason=NOT_INSTALLED)
-        return self._play(flow, case, verdict)
+        return self._run_case(flow, case, verdict)
 
     def _flow(self, path: Path, profile: str | None) -> Flow:
         key = (path, profile)
@@ -125,24 +125,24 @@ class SpecTestSession:
         self.coverage.expect(flow)
         return flow
 
-    def _play(self, flow: Flow, case: Case, verdict: Verdict) -> Verdict:
-        play = _TestRun(flow, case, self._readers, self._loop)
-        self._loop.run_until_complete(play.run())
-        problems = tuple(_masked(problem, flow.secrets) for problem in play.problems())
-        self.coverage.add(flow, play.trace)
+    def _run_case(self, flow: Flow, case: Case, verdict: Verdict) -> Verdict:
+        test_run = _TestRun(flow, case, self._readers, self._loop)
+        self._loop.run_until_complete(test_run.run())
+        problems = tuple(_masked(problem, flow.secrets) for problem in test_run.problems())
+        self.coverage.add(flow, test_run.trace)
         if not problems:
             return verdict
         return msgspec.structs.replace(
             verdict,
             status="failed",
             problems=problems,
-            path=tuple(play.trace.run.path),
-            conversations=tuple(_conversations(play.trace)),
+            path=tuple(test_run.trace.run.path),
+            conversations=tuple(_conversations(test_run.trace)),
         )
 
 
 class _TestRun:
-    """One test under way."""
+    """A test in progress."""
 
     def __init__(self, flow: Flow, case: Case, readers: Readers, loop: VirtualLoop) -> None:
         self.trace = Trace(flow.graph, RUN)
@@ -150,19 +150,23 @@ class _TestRun:
         self._case = case
         self._readers = readers
         self._functions = StubbedFunctions(flow.functions, case.stubs, loop)
-        self._people = ScriptedPeople(case.answers)
-        self._replies = [_bound(said, self.trace) for said in case.replies]
+        self._human_input = ScriptedHumanInput(case.answers)
+        self._replies = [_bind_reply(reply, self.trace) for reply in case.replies]
         self._backend: Script | CassetteBackend | None = None
-        self._stopped: FlowrunError | None = None
+        self._error: FlowrunError | None = None
 
     async def run(self) -> None:
-        """Run the flow until it ends, waits, or asks for what the test does not have."""
+        """Run the flow until it ends, waits, or requests a reply or an answer that the test does not have.
+
+        Raises:
+            Bug: flowrun itself has a bug.
+        """
         try:
             self._backend = backend = self._make_backend()
             runner = Runner(
                 backends=defaultdict[str, ModelBackend](lambda: backend),
                 functions=self._functions,
-                people=self._people,
+                people=self._human_input,
                 observers=[self.trace],
                 chance=lambda: 0.0,
             )
@@ -170,97 +174,97 @@ class _TestRun:
         except Bug:
             raise
         except FlowrunError as exc:
-            self._stopped = exc
+            self._error = exc
         finally:
-            await _end_others()
+            await _cancel_other_tasks()
 
     def problems(self) -> Iterator[Problem]:
-        """Give everything that is not as the test has it."""
-        if self._stopped is not None:
-            yield from explain_error(self._stopped)
+        """Yield the differences between the run and the expectations of the test."""
+        if self._error is not None:
+            yield from explain_error(self._error)
             return
         yield from compare_run(self._case.expect, self.trace.run, self._functions.calls)
-        yield from self._left_over()
+        yield from self._leftovers()
 
-    def _left_over(self) -> Iterator[Problem]:
-        """Tell of replies and answers that nobody asked for."""
+    def _leftovers(self) -> Iterator[Problem]:
+        """Yield a problem for replies and for answers that were not requested."""
         match self._backend:
             case Script() as script:
                 left = [number for number, one in enumerate(self._replies, 1) if any(one is u for u in script.unused)]
-                lines = tuple(f"reply {number}: {_shown(self._replies[number - 1])}" for number in left)
-                yield from _unasked(lines, "reply", "replies")
+                lines = tuple(f"reply {number}: {_as_line(self._replies[number - 1])}" for number in left)
+                yield from _leftover_problems(lines, "reply", "replies")
             case CassetteBackend() as cassette:
                 lines = tuple(f"{self._case.cassette}:{number}" for number in cassette.unused)
-                yield from _unasked(lines, "recorded reply", "recorded replies")
+                yield from _leftover_problems(lines, "recorded reply", "recorded replies")
         answers = tuple(
             f"for state {answer.state}: {json.dumps(answer.value, ensure_ascii=False)}"
-            for answer in self._people.unused
+            for answer in self._human_input.unused
         )
-        yield from _unasked(answers, "answer", "answers")
+        yield from _leftover_problems(answers, "answer", "answers")
 
     def _make_backend(self) -> Script | CassetteBackend:
         if self._case.cassette is not None:
             return CassetteBackend(self._case.cassette, reader_of=self._reader_of)
-        return Script(self._replies, read=self._read)
+        return Script(self._replies, parse=self._parse)
 
     async def _reader_of(self, request: AskModel) -> Reader | None:
-        """Give who reads a model's raw text; nobody where that is done elsewhere, or cannot be done here."""
+        """Return the reader of a model's raw text; None for a model not run by vLLM, or if vLLM is not installed."""
         bound = self._flow.models[request.model]
         if not self._readers.available or bound.model.backend != "vllm":
             return None
         return await self._readers.reader_of(bound)
 
-    async def _read(self, request: AskModel, written: Reply) -> Reply:
+    async def _parse(self, request: AskModel, raw: Reply) -> Reply:
         reader = await self._readers.reader_of(self._flow.models[request.model])
-        return await reader.read_text(request, written)
+        return await reader.read_text(request, raw)
 
 
 def _verdict(suite: Suite, case: Case) -> Verdict:
     return Verdict(file=str(suite.path), name=case.name, place=place_of(suite.document, case.at), status="passed")
 
 
-async def _end_others() -> None:
-    """End what a run left behind, such as the other branches of one that was stopped."""
+async def _cancel_other_tasks() -> None:
+    """Cancel the tasks that a run left behind, such as the other branches of a stopped run."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
     if others:
-        await asyncio.wait(others, timeout=_PATIENCE)
+        await asyncio.wait(others, timeout=_CANCEL_TIMEOUT)
 
 
-def _bound(said: CaseReply, trace: Trace) -> ScriptedReply:
-    """Give a reply whose ``when`` looks at the requests of one run and its children."""
-    holds = said.holds
+def _bind_reply(case_reply: CaseReply, trace: Trace) -> ScriptedReply:
+    """Return a scripted reply with its ``when`` bound to the requests of one run and its children."""
+    holds = case_reply.holds
     if holds is None:
-        return said.reply
-    return msgspec.structs.replace(said.reply, when=lambda request: holds({"request": _view(request, trace)}))
+        return case_reply.reply
+    return msgspec.structs.replace(case_reply.reply, when=lambda request: holds({"request": _scope_of(request, trace)}))
 
 
-def _view(request: AskModel, trace: Trace) -> dict[str, JSON]:
-    """Give a request as a ``when`` sees it."""
+def _scope_of(request: AskModel, trace: Trace) -> dict[str, JSON]:
+    """Return the value of ``request`` in a ``when``."""
     return {**view_of(request), "flow": trace.graphs[request.run].spec.name}
 
 
-def _shown(reply: ScriptedReply) -> str:
-    """Write a reply in a line, as a test file would have it."""
-    said = {
+def _as_line(reply: ScriptedReply) -> str:
+    """Return a reply as one line, in the form of a test file."""
+    fields = {
         "content": reply.content,
         "tool_calls": [{"name": call.name, "arguments": call.arguments} for call in reply.tool_calls],
         "text": reply.text if isinstance(reply, RawReply) else None,
         "error": reply.error,
     }
-    return shorten(json.dumps({key: value for key, value in said.items() if value}, ensure_ascii=False), _SHOWN)
+    return shorten(json.dumps({key: value for key, value in fields.items() if value}, ensure_ascii=False), _MAX_REPLY)
 
 
-def _unasked(lines: tuple[str, ...], one: str, many: str) -> Iterator[Problem]:
+def _leftover_problems(lines: tuple[str, ...], singular: str, plural: str) -> Iterator[Problem]:
     if lines:
-        what = f"1 {one} is left over" if len(lines) == 1 else f"{len(lines)} {many} are left over"
+        what = f"1 {singular} is left over" if len(lines) == 1 else f"{len(lines)} {plural} are left over"
         yield Problem(what=what, lines=lines)
 
 
 def _conversations(trace: Trace) -> Iterator[Conversation]:
-    """Give the threads of a run and its children that hold messages."""
-    begun = trace.begun()
+    """Yield the threads of a run and its children that hold messages."""
+    started = trace.begun()
     for name, run in trace.runs().items():
         child = "" if name == RUN else f" ({name.removeprefix(f'{RUN}.')})"
         for thread, messages in run.threads.items():
@@ -268,7 +272,7 @@ def _conversations(trace: Trace) -> Iterator[Conversation]:
                 yield Conversation(
                     of=f"messages of flow {trace.graphs[name].spec.name}{child}, thread {thread}",
                     messages=messages,
-                    given=len(begun[name].threads.get(thread, ())),
+                    given=len(started[name].threads.get(thread, ())),
                 )
 
 

@@ -1,4 +1,4 @@
-"""What a test file says, as frozen data. Nothing here reads files or decides."""
+"""The content of a test file as frozen data. No I/O, no logic."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,32 +14,32 @@ from flowrun.spec.model import JSON, Seconds
 from flowrun.templates import Scope
 
 SUFFIX = ".test.yaml"
-"""The end of every test file's name."""
+"""The suffix of the name of a test file."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all parts of a test file."""
+    """The base class of the parts of a test file."""
 
 
 class RawReply(ScriptedReply, frozen=True, kw_only=True):
-    """A reply as the model writes it; somebody has to read it before it is one."""
+    """A reply as the raw text of the model, which a reader must parse."""
 
     text: str
 
     def reply(self) -> Reply:
-        """Give the text, not yet read."""
+        """Return a reply that holds the unparsed text."""
         return Reply(text=self.text, finish_reason=self.finish_reason or "stop")
 
 
 class CaseReply(msgspec.Struct, frozen=True, kw_only=True):
-    """One of a test's replies; ``holds`` says of a scope with ``request`` whether it is for that one, None for any."""
+    """One of a test's replies; ``holds`` is its compiled ``when``, None for a reply to any request."""
 
     reply: ScriptedReply
     holds: Callable[[Scope], bool] | None = None
 
 
 class Stub(_Part, frozen=True, kw_only=True):
-    """What a function gives instead of being called, after ``delay`` seconds."""
+    """The result of a function that is not called, ``delay`` seconds later: ``returns`` or the error ``raises``."""
 
     returns: JSON = None
     raises: str | None = None
@@ -47,7 +47,7 @@ class Stub(_Part, frozen=True, kw_only=True):
 
 
 class GivenAnswer(_Part, frozen=True, kw_only=True):
-    """What somebody answers a wait state, after ``delay`` seconds."""
+    """The answer to a wait state, ``delay`` seconds later."""
 
     state: str
     value: JSON
@@ -55,14 +55,14 @@ class GivenAnswer(_Part, frozen=True, kw_only=True):
 
 
 class ExpectedCall(_Part, frozen=True, kw_only=True):
-    """A tool call that was made."""
+    """An expected tool call."""
 
     name: str
     arguments: Mapping[str, JSON] = {}
 
 
 class Expectation(_Part, frozen=True, kw_only=True):
-    """What must come of a run. What is left out may be anything, but for ``status``."""
+    """The expected result of a run. A property that is left out is not compared, except ``status``."""
 
     status: Literal["succeeded", "failed", "waiting"] | None = None
     path: tuple[str, ...] | None = None
@@ -71,13 +71,13 @@ class Expectation(_Part, frozen=True, kw_only=True):
     calls: tuple[ExpectedCall, ...] | None = None
 
     @property
-    def whole_status(self) -> str:
-        """The status, also where it is left out."""
+    def full_status(self) -> str:
+        """The expected status, with its default where it is left out."""
         return self.status or ("failed" if self.error else "succeeded")
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """One test. ``at`` is its path in the document."""
+    """One test of a test file. ``at`` is its path in the document."""
 
     name: str
     at: DocumentPath
@@ -91,7 +91,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
-    """The tests of one file, which are all of one flow."""
+    """The tests of one file, which all test one flow."""
 
     path: Path
     document: Document

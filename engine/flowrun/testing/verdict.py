@@ -1,4 +1,4 @@
-"""What came of a test, as data and as text for people."""
+"""The result of a test, as data and as readable text."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
@@ -11,14 +11,14 @@ from flowrun.testing.compare import Problem, as_path
 from flowrun.unicode import printable, printable_line
 
 _MESSAGES: Final = 12
-"""So many messages of a thread are shown, the last ones."""
+"""The number of messages of a thread that are shown: the last ones."""
 
 _CONTENT: Final = 2000
-"""So many characters of a message are shown."""
+"""The number of characters of a message that are shown."""
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
-    """A thread of a run or of a child; ``of`` says whose. The first ``given`` messages were there from the start."""
+    """A thread of a run or of a child; ``of`` is its heading. The first ``given`` messages are its prologue."""
 
     of: str
     messages: Sequence[Message]
@@ -26,7 +26,10 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a test passed; if not, why, and what happened. ``reason`` is why it was skipped."""
+    """The result of a test.
+
+    ``reason`` says why it was skipped. ``problems``, ``path`` and ``conversations`` are those of a failed test.
+    """
 
     file: str
     name: str
@@ -40,19 +43,19 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def render_verdict(verdict: Verdict) -> str:
-    """Write a failed test: where it is, each problem, the path, the messages."""
-    head = f"{verdict.place}  {printable_line(verdict.name)}"
-    return printable("\n".join([head, *(f"  {line}" for line in _body(verdict))]))
+    """Render the verdict of a failed test: its place, the problems, the path and the messages."""
+    heading = f"{verdict.place}  {printable_line(verdict.name)}"
+    return printable("\n".join([heading, *(f"  {line}" for line in _body(verdict))]))
 
 
 def render_problem(problem: Problem) -> Iterator[str]:
-    """Write a problem, line by line."""
+    """Render a problem, line by line."""
     yield from problem.what.splitlines()
     yield from (f"  {line}" for line in problem.lines)
 
 
 def explain_error(exc: FlowrunError) -> Iterator[Problem]:
-    """Give an error as problems; every issue of a spec is one."""
+    """Yield an error as problems: one for each issue of a spec, one for any other error."""
     if not isinstance(exc, SpecError):
         first, *rest = str(exc).splitlines()
         yield Problem(what=first, lines=tuple(line.removeprefix("  ") for line in rest))
@@ -73,7 +76,7 @@ def _body(verdict: Verdict) -> Iterator[str]:
 
 
 def _messages(conversation: Conversation) -> Iterator[str]:
-    """Show a short thread whole; of a long one neither the examples at its start nor too many messages."""
+    """Render all messages of a short thread; of a long one only the last, without the examples at its start."""
     messages = conversation.messages
     earlier = max(len(messages) - _MESSAGES, conversation.given - 1) if len(messages) > _MESSAGES else 0
     if earlier:
@@ -83,16 +86,16 @@ def _messages(conversation: Conversation) -> Iterator[str]:
 
 
 def message_lines(message: Message) -> Iterator[str]:
-    """Write a message: its role, its text, and its calls."""
-    head = f"{message.role} {message.name}:" if message.name else f"{message.role}:"
+    """Render a message: its role, its text, and its calls."""
+    heading = f"{message.role} {message.name}:" if message.name else f"{message.role}:"
     if message.content is not None or not message.tool_calls:
         content = message.content or ""
         shown = content if len(content) <= _CONTENT else f"{content[:_CONTENT]} ..."
         first, *rest = shown.splitlines() or [""]
-        yield f"{head} {first}".rstrip()
+        yield f"{heading} {first}".rstrip()
         yield from (f"  {line}" for line in rest)
     for call in message.tool_calls:
-        yield f"{head} calls {call.name}({call.arguments})"
+        yield f"{heading} calls {call.name}({call.arguments})"
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:

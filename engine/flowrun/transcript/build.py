@@ -170,7 +170,7 @@ class _TranscriptBuilder:
             return
         made = {asked.effect.call_id for asked in stay.asked if isinstance(asked.effect, CallFunction)}
         results = self._run.results
-        for index, result in enumerate(results.view() if results is not None else ()):
+        for index, result in enumerate(results.data() if results is not None else ()):
             if result["error"] is not None and result["id"] not in made:
                 yield FunctionCall(
                     index=index,

@@ -1,8 +1,8 @@
-"""What every ``ModelBackend`` does, whichever model is behind it. A backend's tests subclass the contract.
+"""The contract of all ``ModelBackend``s, whatever their model. The tests of a backend subclass it.
 
-A subclass gives two fixtures: ``fresh``, a backend that was not started, and ``live``, a started one with the event
-loop that it lives in (``started`` makes it; of any scope, so that a real engine starts once). Nothing here depends on
-what a model says, only on what was asked of it, so that real models can be held to it:
+A subclass defines two fixtures: ``fresh``, a backend that was not started, and ``live``, a started one with its event
+loop (from ``started``; of any scope, so that a real engine starts once). No test depends on the words of a reply, only
+on the properties that the request demands, so real models can pass too:
 
     @pytest.mark.vllm
     class TestVllm(ModelBackendContract):
@@ -51,7 +51,7 @@ LOOKED_UP = (
     Message(role="tool", content="85 F", tool_call_id=CALL.id, name=CALL.name),
 )
 WINDOW = 4096
-"""No model under test reads more tokens."""
+"""The largest context window of the tested models, in tokens."""
 
 
 def ask(
@@ -62,7 +62,7 @@ def ask(
     sampling: Mapping[str, JSON] | None = None,
     response_format: ResponseFormat | None = None,
 ) -> AskModel:
-    """Make a request; greedy and short unless said otherwise."""
+    """Return a request; by default for a greedy and short reply."""
     return AskModel(
         step=1,
         state="ask",
@@ -78,18 +78,18 @@ def ask(
 
 
 class Live:
-    """A started backend and the loop that it lives in."""
+    """A started backend and its event loop."""
 
     def __init__(self, backend: ModelBackend, runner: asyncio.Runner) -> None:
         self.backend = backend
         self._runner = runner
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run something in the backend's loop to its end."""
+        """Run a coroutine in the backend's loop to its end."""
         return self._runner.run(coroutine)
 
     def reply(self, request: AskModel) -> Reply:
-        """Ask for one reply."""
+        """Return the backend's reply."""
         return self.run(self.backend.reply(request))
 
 
@@ -109,11 +109,11 @@ class ModelBackendContract:
 
     @pytest.fixture
     def fresh(self) -> ModelBackend:
-        raise NotImplementedError("a subclass gives a backend that was not started")
+        raise NotImplementedError("a subclass returns a backend that was not started")
 
     @pytest.fixture
     def live(self) -> Iterator[Live]:
-        raise NotImplementedError("a subclass gives a started backend")
+        raise NotImplementedError("a subclass returns a started backend")
 
     def test_answers_with_text(self, live: Live) -> None:
         reply = live.reply(ask())
@@ -127,7 +127,7 @@ class ModelBackendContract:
         assert 0 < usage.completion_tokens <= 64
         assert 0 <= usage.cached_tokens <= usage.prompt_tokens
 
-    def test_says_that_a_reply_was_cut(self, live: Live) -> None:
+    def test_reports_that_a_reply_was_cut(self, live: Live) -> None:
         assert live.reply(ask(sampling={"max_tokens": 1})).finish_reason == "length"
 
     @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ class ModelBackendContract:
         reply = live.reply(ask(tools=(WEATHER,), tool_choice="none"))
         assert (reply.tool_calls, reply.invalid_call) == ((), None)
 
-    def test_keeps_to_a_json_schema(self, live: Live) -> None:
+    def test_matches_a_json_schema(self, live: Live) -> None:
         reply = live.reply(ask(response_format=ResponseFormat(schema=VERDICT)))
         jsonschema.validate(msgspec.json.decode(reply.content or ""), VERDICT)
 
@@ -169,7 +169,7 @@ class ModelBackendContract:
 
         assert live.run(cancel_one()).content
 
-    def test_says_that_a_prompt_does_not_fit(self, live: Live) -> None:
+    def test_reports_that_a_prompt_does_not_fit(self, live: Live) -> None:
         with pytest.raises(ModelError) as caught:
             live.reply(ask([Message(role="user", content="weather " * 4 * WINDOW)]))
         assert caught.value.name == "model.context_overflow"
@@ -179,7 +179,7 @@ class ModelBackendContract:
             live.reply(ask(sampling={"temperature": -1.0}))
         assert caught.value.name == "model.request_refused"
 
-    def test_says_how_many_it_works_on_at_once(self, live: Live) -> None:
+    def test_reports_its_concurrency(self, live: Live) -> None:
         assert live.backend.concurrency is None or live.backend.concurrency > 0
 
     def test_may_be_stopped_without_a_start_and_twice(self, fresh: ModelBackend) -> None:
@@ -191,26 +191,26 @@ class ModelBackendContract:
 
 
 def obliging(request: AskModel) -> Reply:
-    """Answer as a model would that does what it is asked: the fakes' stand-in for one. Words count as tokens.
+    """Return a reply that does what the request demands: the model of the fake backends. Words count as tokens.
 
     Raises:
-        ModelError: as a real backend's.
+        ModelError: the prompt is too long, or the temperature is negative, as for a real backend.
     """
     prompt_tokens = sum(len((message.content or "").split()) for message in request.messages)
     if prompt_tokens > WINDOW:
         raise ModelError("model.context_overflow", f"the maximum context length is {WINDOW} tokens")
     if request.sampling["temperature"] < 0:
         raise ModelError("model.request_refused", "temperature must not be negative")
-    said = _said_to(request)
+    reply = _reply_to(request)
     bound = request.sampling["max_tokens"]
-    words = (said.content or "").split()
+    words = (reply.content or "").split()
     if len(words) > bound:
-        said = Reply(content=" ".join(words[:bound]), finish_reason="length")
+        reply = Reply(content=" ".join(words[:bound]), finish_reason="length")
     usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=min(bound, max(len(words), 1)))
-    return msgspec.structs.replace(said, usage=usage)
+    return msgspec.structs.replace(reply, usage=usage)
 
 
-def _said_to(request: AskModel) -> Reply:
+def _reply_to(request: AskModel) -> Reply:
     if request.tools and request.tool_choice not in ("auto", "none"):
         name = request.tools[0].name if request.tool_choice == "required" else request.tool_choice
         call = ToolCall(id="call00002", name=name, arguments='{"city":"Boston"}')

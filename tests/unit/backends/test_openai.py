@@ -1,4 +1,4 @@
-"""The openai backend against a real HTTP server on this machine: what is sent, what comes back, what goes wrong."""
+"""The openai backend against a real HTTP server on this machine: requests, replies, errors."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 class Seen(NamedTuple):
-    """A request as the server got it. ``gone`` waits until the client has closed the connection."""
+    """A request as the server received it. ``gone`` waits until the client has closed the connection."""
 
     path: str
     headers: Mapping[str, str]
@@ -51,7 +51,7 @@ class Seen(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the server says to a request."""
+    """The server's response to a request."""
 
     body: JSON | bytes
     status: int = 200
@@ -68,7 +68,7 @@ def completion(message: JSON = None, finish_reason: str | None = "stop", **more:
 
 
 class Server:
-    """Lists its models, and answers chat completions by a function."""
+    """A server that lists its models, and answers chat completions by a function."""
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
@@ -82,8 +82,8 @@ class Server:
 
     def respond(self, seen: Seen) -> Answer:
         self.seen.append(seen)
-        said = self.models if seen.path.startswith("/v1/models") else self.answer(seen)
-        return said if isinstance(said, Answer) else Answer(said)
+        answer = self.models if seen.path.startswith("/v1/models") else self.answer(seen)
+        return answer if isinstance(answer, Answer) else Answer(answer)
 
     def backend(self, *, max_retries: int = 0, mask: Callable[[str], str] = str, **fields: Any) -> OpenAIBackend:
         model = Model(**{"backend": "openai", "name": "default", "base_url": self.url} | fields)
@@ -91,7 +91,7 @@ class Server:
 
     @property
     def asked(self) -> Seen:
-        """The only chat completion that was asked for."""
+        """Return the only request for a chat completion."""
         (seen,) = (each for each in self.seen if each.path == "/v1/chat/completions")
         return seen
 
@@ -122,14 +122,14 @@ def server() -> Iterator[Server]:
         do_POST = do_GET
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Stay silent."""
+            """Log nothing."""
 
     class Http(ThreadingHTTPServer):
         daemon_threads = True
         request_queue_size = 1024
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that goes is what some tests are about."""
+            """Ignore errors: some tests close the connection."""
 
     with Http(("127.0.0.1", 0), Handler) as http:
         served.port = http.server_port
@@ -144,7 +144,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(params=["aiohttp", "httpx"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a test over both of what the SDK may send its requests by."""
+    """Run a test over both HTTP clients of the SDK."""
 
     def missing(**_: Any) -> Any:
         raise RuntimeError("install openai[aiohttp]")
@@ -154,7 +154,7 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def started_and(backend: OpenAIBackend, *actions: Callable[[OpenAIBackend], Coroutine[Any, Any, T]]) -> list[T]:
-    """Start a backend, do something with it, stop it."""
+    """Start a backend, return the results of the actions, and stop it."""
 
     async def go() -> list[T]:
         await backend.start()
@@ -187,7 +187,7 @@ def start_error_of(backend: OpenAIBackend) -> str:
 
 
 def obliging_server(seen: Seen) -> JSON | Answer:
-    """Do on the wire what ``obliging`` does."""
+    """Return the reply of ``obliging`` in the wire format."""
     body = seen.body
     choice = body.get("tool_choice", "auto")
     form = body.get("response_format")
@@ -226,7 +226,7 @@ class TestContract(ModelBackendContract):
             yield live
 
 
-# --- what is sent -------------------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------------------------
 
 PLAIN: dict[str, JSON] = {
     "model": "qwen",
@@ -300,12 +300,12 @@ STRICT = {"type": "function", "function": TOOL["function"] | {"strict": True}}
         ),
     ],
 )
-def test_what_a_request_becomes(server: Server, request_: AskModel, more: dict[str, JSON]) -> None:
+def test_the_body_of_a_request(server: Server, request_: AskModel, more: dict[str, JSON]) -> None:
     reply_of(server.backend(), request_)
     assert server.asked.body == PLAIN | more
 
 
-def test_template_kwargs_are_sent_and_what_is_vllms_own_is_not(server: Server) -> None:
+def test_template_kwargs_are_sent_and_settings_of_vllm_are_not(server: Server) -> None:
     own: dict[str, Any] = {"engine": {"dtype": "float32"}, "tool_call_parser": "hermes", "chat_template": "a.jinja"}
     reply_of(server.backend(chat_template_kwargs={"enable_thinking": False}, **own))
     assert server.asked.body == PLAIN | {"chat_template_kwargs": {"enable_thinking": False}}
@@ -361,7 +361,7 @@ def test_headers_and_the_address_query_are_sent(server: Server) -> None:
     ]
 
 
-# --- what comes back ----------------------------------------------------------------------------------------------
+# --- replies ------------------------------------------------------------------------------------------------------
 
 
 def called(arguments: Any, id_: str | None = "a1") -> dict[str, JSON]:
@@ -386,7 +386,7 @@ def called(arguments: Any, id_: str | None = "a1") -> dict[str, JSON]:
         pytest.param(
             completion(called({"a": 1}, None), "stop"),
             Reply(tool_calls=(ToolCall(id="", name="f", arguments='{"a":1}'),), finish_reason="tool_calls"),
-            id="call with a mapping, without an id, that is said to be a stop",
+            id="call with a mapping, without an id, with the reason stop",
         ),
         pytest.param(
             completion(called(None), "function_call"),
@@ -396,7 +396,7 @@ def called(arguments: Any, id_: str | None = "a1") -> dict[str, JSON]:
         pytest.param(
             completion({"content": "4", "reasoning": "2 + 2", "tool_calls": []}, "tool_calls"),
             Reply(content="4", reasoning="2 + 2"),
-            id="reasoning, and no call whatever the reason says",
+            id="reasoning, and no call despite the reason",
         ),
         pytest.param(
             completion({"content": "4", "reasoning_content": "2 + 2", "tool_calls": None}, None),
@@ -436,13 +436,13 @@ def called(arguments: Any, id_: str | None = "a1") -> dict[str, JSON]:
         pytest.param(completion(usage=None), Reply(content="It is fair."), id="no usage"),
     ],
 )
-def test_what_a_reply_becomes(server: Server, body: JSON, expected: Reply) -> None:
+def test_the_reply_of_a_body(server: Server, body: JSON, expected: Reply) -> None:
     server.answer = lambda seen: body
     assert reply_of(server.backend()) == expected
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "reported"),
     [
         pytest.param(
             Answer(b"<html>\n<h1>Welcome</h1>", headers={"content-type": "text/html"}),
@@ -472,13 +472,13 @@ def test_what_a_reply_becomes(server: Server, body: JSON, expected: Reply) -> No
         ),
     ],
 )
-def test_an_answer_that_is_none(server: Server, answer: Answer, said: str) -> None:
+def test_an_answer_that_is_no_chat_completion(server: Server, answer: Answer, reported: str) -> None:
     server.answer = lambda seen: answer
-    expected = f"the server {server.url} (model 'qwen') gave an answer that is no chat completion: {said}"
+    expected = f"the server {server.url} (model 'qwen') gave an answer that is no chat completion: {reported}"
     assert failure_of(server.backend()) == ("backend.unavailable", expected)
 
 
-# --- what goes wrong ----------------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------------------
 
 
 def error(message: str, **more: JSON) -> JSON:
@@ -486,7 +486,7 @@ def error(message: str, **more: JSON) -> JSON:
 
 
 @pytest.mark.parametrize(
-    ("answer", "name", "said"),
+    ("answer", "name", "reported"),
     [
         pytest.param(
             Answer(error("temperature must be non-negative", code=400), 400),
@@ -576,9 +576,9 @@ def error(message: str, **more: JSON) -> JSON:
         ),
     ],
 )
-def test_errors_of_the_server(server: Server, answer: Answer, name: str, said: str) -> None:
+def test_errors_of_the_server(server: Server, answer: Answer, name: str, reported: str) -> None:
     server.answer = lambda seen: answer
-    assert failure_of(server.backend()) == (name, f"the server {server.url} (model 'qwen') {said}")
+    assert failure_of(server.backend()) == (name, f"the server {server.url} (model 'qwen') {reported}")
 
 
 @pytest.mark.usefixtures("transport")
@@ -664,7 +664,7 @@ def test_an_error_without_secrets_keeps_its_cause(server: Server) -> None:
     assert isinstance(caught.value.__cause__, openai.BadRequestError)
 
 
-def test_an_answer_that_is_none_shows_no_secret_either(server: Server) -> None:
+def test_an_answer_that_is_no_chat_completion_shows_no_secret_either(server: Server) -> None:
     server.answer = lambda seen: Answer(b"<p>sk-secret</p>")
     assert failure_of(server.backend(**SECRETS))[1].endswith("it begins: <p>***</p>")
 
@@ -692,7 +692,7 @@ def test_the_model_is_the_one_named_or_the_first(server: Server, name: str, chos
 
 
 @pytest.mark.parametrize(
-    ("name", "models", "said"),
+    ("name", "models", "reported"),
     [
         pytest.param("smolm", None, "has no model 'smolm'; it has: qwen, smollm; did you mean 'smollm'?", id="similar"),
         pytest.param("gpt-9", None, "has no model 'gpt-9'; it has: qwen, smollm", id="other"),
@@ -719,15 +719,15 @@ def test_the_model_is_the_one_named_or_the_first(server: Server, name: str, chos
         ),
     ],
 )
-def test_a_start_without_the_model(server: Server, name: str, models: JSON | Answer, said: str) -> None:
+def test_a_start_without_the_model(server: Server, name: str, models: JSON | Answer, reported: str) -> None:
     server.models = models if models is not None else server.models
-    assert start_error_of(server.backend(name=name)) == f"the server {server.url} {said}"
+    assert start_error_of(server.backend(name=name)) == f"the server {server.url} {reported}"
 
 
 @pytest.mark.usefixtures("transport")
 def test_a_start_without_a_server() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))  # bound, but not listening
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
         message = start_error_of(OpenAIBackend(Model(backend="openai", name="m", base_url=url), max_retries=0))
     assert message.startswith(f"the server {url} (model 'm') could not be reached: ")
@@ -777,8 +777,8 @@ def test_may_be_started_again(server: Server) -> None:
 
 
 @pytest.mark.usefixtures("transport")
-def test_no_pool_holds_live_runs_back(server: Server) -> None:
-    many = 150  # more than what the clients underneath allow by themselves
+def test_no_connection_pool_limits_live_runs(server: Server) -> None:
+    many = 150  # more than the default limits of the HTTP clients
     all_here = threading.Barrier(many)
 
     def wait_for_all(seen: Seen) -> JSON:
@@ -794,7 +794,7 @@ def test_no_pool_holds_live_runs_back(server: Server) -> None:
 
 
 @pytest.mark.usefixtures("transport")
-def test_cancelling_frees_what_the_server_holds(server: Server) -> None:
+def test_cancelling_frees_the_servers_resources(server: Server) -> None:
     arrived, gone = threading.Event(), threading.Event()
 
     def notice(seen: Seen) -> JSON:

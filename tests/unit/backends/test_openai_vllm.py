@@ -18,12 +18,12 @@ from flowrun.backends.vllm.model_files import find_model
 from tests.conftest import SMALL_MODEL, SPECS
 
 ROOT = SPECS.parent
-PATIENCE = 180  # seconds for the server's start, on a busy machine
+START_SECONDS = 180  # seconds for the server's start, on a busy machine
 
 
 @pytest.fixture
 def server(needs_vllm: None, tmp_path: Path) -> Iterator[str]:
-    """Start vLLM's server on the small model, as a user would, and give its base URL."""
+    """Start vLLM's server on the small model, as a user would, and yield its base URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -44,15 +44,15 @@ def server(needs_vllm: None, tmp_path: Path) -> Iterator[str]:
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()[-3000:]
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
-    pytest.fail(f"the server did not start in {PATIENCE} s: {log.read_text()[-3000:]}")
+    pytest.fail(f"the server did not start in {START_SECONDS} s: {log.read_text()[-3000:]}")
 
 
 @pytest.mark.vllm

@@ -1,4 +1,4 @@
-"""Scripted replies come in order, to those they are meant for; a script's mistake is never taken for a model's."""
+"""Scripted replies are returned in order, to matching requests; a script's mistake is no failure of the model."""
 
 import asyncio
 from collections.abc import Iterator
@@ -49,14 +49,14 @@ def reply_to(backend: ScriptedBackend, *requests: AskModel) -> list[Reply]:
         ),
     ],
 )
-def test_says_what_the_script_says(scripted: ScriptedReply | Reply, expected: Reply) -> None:
+def test_replies_as_scripted(scripted: ScriptedReply | Reply, expected: Reply) -> None:
     assert reply_to(ScriptedBackend([scripted]), ask()) == [expected]
 
 
 @pytest.mark.parametrize(
     ("scripted", "message"),
     [
-        pytest.param(ScriptedReply(error="backend.unavailable", message="it is off"), "it is off", id="own words"),
+        pytest.param(ScriptedReply(error="backend.unavailable", message="it is off"), "it is off", id="own message"),
         pytest.param(
             ScriptedReply(error="backend.unavailable"),
             "the model's backend could not be reached, or died",
@@ -64,7 +64,7 @@ def test_says_what_the_script_says(scripted: ScriptedReply | Reply, expected: Re
         ),
     ],
 )
-def test_fails_as_the_script_says(scripted: ScriptedReply, message: str) -> None:
+def test_fails_as_scripted(scripted: ScriptedReply, message: str) -> None:
     with pytest.raises(ModelError) as caught:
         reply_to(ScriptedBackend([scripted]), ask())
     assert (caught.value.name, caught.value.message) == ("backend.unavailable", message)
@@ -75,7 +75,7 @@ def test_an_error_must_be_a_failures_name() -> None:
         ScriptedReply(error="backend.unavailible")
 
 
-def test_takes_the_first_unused_reply_that_fits() -> None:
+def test_returns_the_first_unused_reply_that_fits() -> None:
     backend = ScriptedBackend(
         [
             ScriptedReply(content="for many", when=lambda request: len(request.messages) > 1),
@@ -117,7 +117,7 @@ def test_shows_the_last_message(messages: list[Message], shown: str) -> None:
 
 @pytest.mark.parametrize(("record", "seen"), [(True, [ask()]), (False, [])])
 @pytest.mark.parametrize("simulated", [False, True], ids=["script", "function"])
-def test_keeps_the_requests_unless_told_otherwise(record: bool, seen: list[AskModel], simulated: bool) -> None:
+def test_records_the_requests_by_default(record: bool, seen: list[AskModel], simulated: bool) -> None:
     backend = (
         ScriptedBackend.from_function(obliging, record=record)
         if simulated
@@ -127,7 +127,7 @@ def test_keeps_the_requests_unless_told_otherwise(record: bool, seen: list[AskMo
     assert backend.requests == seen
 
 
-def test_waits_with_the_sleep_that_it_was_given() -> None:
+def test_waits_by_its_own_sleep_function() -> None:
     waited: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -137,7 +137,7 @@ def test_waits_with_the_sleep_that_it_was_given() -> None:
     assert waited == [3.5]
 
 
-def test_a_reply_is_taken_when_it_is_asked_for_not_when_it_comes() -> None:
+def test_a_reply_is_chosen_at_its_request_not_after_its_delay() -> None:
     async def go() -> list[str | None]:
         released = asyncio.Event()
 
@@ -155,10 +155,10 @@ def test_a_reply_is_taken_when_it_is_asked_for_not_when_it_comes() -> None:
 
 
 def test_a_function_may_be_async() -> None:
-    async def say(request: AskModel) -> Reply:
+    async def reply_with_state(request: AskModel) -> Reply:
         return Reply(content=request.state)
 
-    assert reply_to(ScriptedBackend.from_function(say), ask()) == [Reply(content="ask")]
+    assert reply_to(ScriptedBackend.from_function(reply_with_state), ask()) == [Reply(content="ask")]
 
 
 WRITTEN = [
@@ -235,17 +235,17 @@ def test_replies_with_conditions_and_without_end(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_says_what_is_wrong_with_a_file(tmp_path: Path, text: str | None, message: str) -> None:
+def test_reports_the_faults_of_a_file(tmp_path: Path, text: str | None, message: str) -> None:
     file = tmp_path / "replies.yaml"
     if text is not None:
         file.write_text(text)
     with pytest.raises(BackendError) as caught:
         load_replies(file)
-    said, _, _ = str(caught.value).partition("the names are: ")
-    assert said == message.format(file=file).removesuffix("NAMES")
+    reported, _, _ = str(caught.value).partition("the names are: ")
+    assert reported == message.format(file=file).removesuffix("NAMES")
 
 
-def test_a_file_that_is_no_yaml_says_where(tmp_path: Path) -> None:
+def test_a_file_that_is_no_yaml_is_reported_with_its_place(tmp_path: Path) -> None:
     file = tmp_path / "replies.yaml"
     file.write_text("replies:\n- content: a\n- content: [b\n")
     with pytest.raises(BackendError, match=r"replies\.yaml:\d+:\d+: "):

@@ -1,4 +1,4 @@
-"""Rows that are run: how many at once, and what stops a batch and what does not."""
+"""How many rows run at once, and which failures stop a batch."""
 
 import asyncio
 import json
@@ -21,17 +21,17 @@ GRAPH = graph_of(AGENT)
 
 
 class Narrow(ScriptedBackend):
-    """Works on so many requests at once; notes the most that it was ever asked at once."""
+    """A backend with a limit of requests at once; ``most`` is the highest number of requests that it had in flight."""
 
-    def __init__(self, places: int, answer: Callable[[AskModel], Awaitable[Reply]]) -> None:
+    def __init__(self, limit: int, answer: Callable[[AskModel], Awaitable[Reply]]) -> None:
         super().__init__(())
         self.most = self._now = 0
-        self._places = places
+        self._limit = limit
         self._answer = answer
 
     @property
     def concurrency(self) -> int | None:
-        return self._places
+        return self._limit
 
     async def reply(self, request: AskModel) -> Reply:
         self._now += 1
@@ -47,15 +47,15 @@ def rows(count: int) -> Iterator[Row]:
 
 
 def run(
-    backend: ScriptedBackend, given: Iterator[Row], path: Path, **options: Any
+    backend: ScriptedBackend, source: Iterator[Row], path: Path, **options: Any
 ) -> tuple[list[dict[str, Any]], Meter]:
-    """Run rows, and give the results by row, and the meter."""
+    """Run rows, and return the results in the order of the rows, and the meter."""
     results = Results(OneFile(path), Fingerprint(spec="", input=""))
     meter = Meter()
 
     async def go() -> None:
         runner = Runner(backends=meter.around({"default": backend}), functions=PythonFunctions({}))
-        await Batch(run_here(runner, GRAPH, messages=False), results, meter, Options(**options)).run(given)
+        await Batch(run_here(runner, GRAPH, messages=False), results, meter, Options(**options)).run(source)
 
     try:
         asyncio.run(go())
@@ -80,7 +80,7 @@ def test_every_row_has_its_result(tmp_path: Path) -> None:
     assert (meter.rounds, meter.usage) == (50, Usage(prompt_tokens=500, completion_tokens=100, cached_tokens=400))
 
 
-def test_a_backend_is_asked_a_little_more_than_it_works_on_at_once(tmp_path: Path) -> None:
+def test_a_backend_gets_a_few_more_requests_than_its_limit(tmp_path: Path) -> None:
     async def slowly(request: AskModel) -> Reply:
         for _ in range(100):
             await asyncio.sleep(0)
@@ -96,10 +96,10 @@ def test_a_backend_is_asked_a_little_more_than_it_works_on_at_once(tmp_path: Pat
 
     run(gate, counted(), tmp_path / "out.jsonl")
     assert max(asked[:800]) == 18
-    assert gate.most > 18  # the last ones begin together: one that began last would have the model to itself
+    assert gate.most > 18  # the last rows start together: otherwise the last one would run alone on the model
 
 
-def test_rows_are_read_as_they_are_needed(tmp_path: Path) -> None:
+def test_rows_are_read_one_by_one(tmp_path: Path) -> None:
     read: list[int] = []
     gate = asyncio.Event()
     most = 0
@@ -121,7 +121,7 @@ def test_rows_are_read_as_they_are_needed(tmp_path: Path) -> None:
     assert (most, len(found)) == (4, 30)
 
 
-def test_slow_rows_hold_up_nobody(tmp_path: Path) -> None:
+def test_slow_rows_block_no_others(tmp_path: Path) -> None:
     order: list[str] = []
     slow = asyncio.Event()
 
@@ -139,12 +139,12 @@ def test_slow_rows_hold_up_nobody(tmp_path: Path) -> None:
 
 
 def test_a_bad_row_stops_no_other(tmp_path: Path) -> None:
-    def given() -> Iterator[Row]:
+    def source() -> Iterator[Row]:
         yield Row(number=1, id="a", wrong="line 1 is no JSON")
         yield Row(number=2, id="b", inputs={"nothing": 1})
         yield Row(number=3, id="c", inputs={"question": "3"})
 
-    found, _ = run(ScriptedBackend.from_function(echo), given(), tmp_path / "out.jsonl")
+    found, _ = run(ScriptedBackend.from_function(echo), source(), tmp_path / "out.jsonl")
     assert [(one["id"], one["status"], (one["error"] or {}).get("name")) for one in found] == [
         ("a", "failed", "input.invalid"),
         ("b", "failed", "input.invalid"),
@@ -153,7 +153,7 @@ def test_a_bad_row_stops_no_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bug", [Bug("this cannot be"), ZeroDivisionError("division by zero")], ids=["Bug", "other"])
-def test_a_bug_of_ours_costs_its_row_only(tmp_path: Path, bug: Exception, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_of_ours_fails_only_its_row(tmp_path: Path, bug: Exception, caplog: pytest.LogCaptureFixture) -> None:
     async def answer(request: AskModel) -> Reply:
         if request.messages[0].content == "2":
             raise bug
@@ -174,7 +174,7 @@ def test_fail_after(tmp_path: Path) -> None:
     assert len(written(tmp_path / "out.jsonl")) == 3
 
 
-def test_a_backend_that_is_gone_ends_the_batch_and_its_rows_are_not_kept(tmp_path: Path) -> None:
+def test_an_unavailable_backend_ends_the_batch_and_its_rows_get_no_result(tmp_path: Path) -> None:
     async def answer(request: AskModel) -> Reply:
         if int(str(request.messages[0].content)) > 5:
             raise ModelError("backend.unavailable", "the engine died")
@@ -185,7 +185,7 @@ def test_a_backend_that_is_gone_ends_the_batch_and_its_rows_are_not_kept(tmp_pat
     assert [one["row"] for one in written(tmp_path / "out.jsonl")] == [1, 2, 3, 4, 5]
 
 
-def test_a_backend_that_was_away_for_a_while_costs_the_rows_of_that_while(tmp_path: Path) -> None:
+def test_a_backend_that_is_unavailable_for_a_while_fails_the_rows_of_that_time(tmp_path: Path) -> None:
     async def answer(request: AskModel) -> Reply:
         if 3 <= int(str(request.messages[0].content)) <= 12:
             raise ModelError("backend.unavailable", "try later")

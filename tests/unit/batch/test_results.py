@@ -1,4 +1,4 @@
-"""What is on the disk after crashes of every kind, and what a batch that is begun again makes of it."""
+"""The results on disk after crashes of all kinds, and what a batch that is started again does with them."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 from flowrun.batch import Fingerprint, Folder, OneFile, Results, count_outcomes
 from flowrun.errors import StoreError, UsageError
 
-PRINT = Fingerprint(spec="s", input="i")
+FINGERPRINT = Fingerprint(spec="s", input="i")
 
 
 def result(row: int, status: str = "succeeded", **more: Any) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def result(row: int, status: str = "succeeded", **more: Any) -> dict[str, Any]:
 
 
 def write(path: Path, *results: dict[str, Any]) -> None:
-    file = Results(OneFile(path), PRINT)
+    file = Results(OneFile(path), FINGERPRINT)
     for one in results:
         file.write(one)
     file.close()
@@ -31,13 +31,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def finished(path: Path, rows: range = range(1, 10)) -> list[int]:
-    file = Results(OneFile(path), PRINT)
+    file = Results(OneFile(path), FINGERPRINT)
     found = [row for row in rows if row in file.finished]
     file.close()
     return found
 
 
-def test_what_was_written_is_finished(tmp_path: Path) -> None:
+def test_rows_with_a_written_result_are_finished(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "out.jsonl"
     write(path, result(1), result(3, "failed"))
     write(path, result(2))
@@ -56,7 +56,7 @@ def test_what_was_written_is_finished(tmp_path: Path) -> None:
         pytest.param(json.dumps(result(1)).encode() + b"\n", id="a row that is there already"),
     ],
 )
-def test_what_a_crash_left_half_written_is_dropped(tmp_path: Path, torn: bytes) -> None:
+def test_lines_that_a_crash_left_incomplete_are_dropped(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "out.jsonl"
     write(path, result(1), result(2))
     with path.open("ab") as file:
@@ -70,7 +70,7 @@ def test_a_broken_line_among_others_costs_only_itself(tmp_path: Path) -> None:
     write(path, result(1), result(2), result(3))
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + b"\0" * 20 + b"\n" + lines[2])
-    file = Results(OneFile(path), PRINT)
+    file = Results(OneFile(path), FINGERPRINT)
     assert file.mended == 1
     file.close()
     assert read(path) == [result(1), result(3)]
@@ -78,34 +78,34 @@ def test_a_broken_line_among_others_costs_only_itself(tmp_path: Path) -> None:
 
 def test_one_process_writes(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    file = Results(OneFile(path), PRINT)
+    file = Results(OneFile(path), FINGERPRINT)
     with pytest.raises(UsageError, match="another process is writing"):
-        Results(OneFile(path), PRINT)
+        Results(OneFile(path), FINGERPRINT)
     file.close()
-    Results(OneFile(path), PRINT).close()
+    Results(OneFile(path), FINGERPRINT).close()
 
 
 @pytest.mark.parametrize(
-    ("now", "what"),
+    ("current", "message"),
     [
         pytest.param(Fingerprint(spec="t", input="i"), "the spec changed since", id="spec"),
         pytest.param(Fingerprint(spec="s", input="j"), "the input changed since", id="input"),
         pytest.param(Fingerprint(spec="t", input="j"), "the spec and the input changed since", id="both"),
     ],
 )
-def test_results_of_something_else_are_not_added_to(tmp_path: Path, now: Fingerprint, what: str) -> None:
+def test_results_of_something_else_are_not_added_to(tmp_path: Path, current: Fingerprint, message: str) -> None:
     path = tmp_path / "out.jsonl"
     write(path, result(1))
-    with pytest.raises(UsageError, match=f"{what}.*--continue.*--restart"):
-        Results(OneFile(path), now)
+    with pytest.raises(UsageError, match=f"{message}.*--continue.*--restart"):
+        Results(OneFile(path), current)
     assert read(path) == [result(1)]
 
-    file = Results(OneFile(path), now, on_change="continue")
+    file = Results(OneFile(path), current, on_change="continue")
     assert 1 in file.finished
     file.close()
-    Results(OneFile(path), now).close()  # they belong to what is now
+    Results(OneFile(path), current).close()  # the new fingerprint has replaced the old one
 
-    file = Results(OneFile(path), PRINT, on_change="restart")
+    file = Results(OneFile(path), FINGERPRINT, on_change="restart")
     assert 1 not in file.finished
     file.close()
     assert (read(path), read(tmp_path / "out.jsonl.old")) == ([], [result(1)])
@@ -115,14 +115,14 @@ def test_a_file_of_somebody_else_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text("precious\n")
     with pytest.raises(UsageError, match="nothing says what it belongs to"):
-        Results(OneFile(path), PRINT)
+        Results(OneFile(path), FINGERPRINT)
     assert path.read_text() == "precious\n"
 
 
-def test_retried_results_take_the_place_of_the_old_ones(tmp_path: Path) -> None:
+def test_retried_results_replace_the_old_ones(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     write(path, result(1), result(2, "failed"), result(3, "failed"))
-    file = Results(OneFile(path), PRINT)
+    file = Results(OneFile(path), FINGERPRINT)
     file.retry()
     assert [row for row in range(5) if row in file.failed] == [2, 3]
     file.write(result(3))
@@ -136,15 +136,15 @@ def test_a_crash_while_retrying_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     write(path, result(1), result(2, "failed"), result(3, "failed"))
     (tmp_path / "out.jsonl.retried").write_text(json.dumps(result(2)) + '\n{"id": 3, "row"')
-    file = Results(OneFile(path), PRINT)
+    file = Results(OneFile(path), FINGERPRINT)
     assert [row for row in range(5) if row in file.failed] == [3]
     file.close()
     assert read(path) == [result(1), result(3, "failed"), result(2)]
 
 
-def test_a_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_written_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "out.jsonl"
-    file = Results(OneFile(path), PRINT)
+    file = Results(OneFile(path), FINGERPRINT)
     file.write(result(1))
     real = os.write
 
@@ -161,65 +161,65 @@ def test_a_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.
     assert read(path) == [result(1)]
 
 
-# --- results in the parts of a folder
+# --- results in the shards of a folder
 
 
-def parts(folder: Folder) -> list[list[int]]:
-    return [[one["row"] for one in read(part)] for part in folder.parts()]
+def rows_by_shard(folder: Folder) -> list[list[int]]:
+    return [[one["row"] for one in read(shard)] for shard in folder.shards()]
 
 
-def test_a_part_has_so_many_rows(tmp_path: Path) -> None:
+def test_a_shard_has_so_many_rows(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "out", 2)
     for batch in ([1, 2, 3], [4, 5]):
-        file = Results(folder, PRINT)
+        file = Results(folder, FINGERPRINT)
         for row in batch:
             file.write(result(row))
         file.close()
-    assert parts(folder) == [[1, 2], [3, 4], [5]]
-    assert [part.name for part in folder.parts()] == ["part-00000.jsonl", "part-00001.jsonl", "part-00002.jsonl"]
+    assert rows_by_shard(folder) == [[1, 2], [3, 4], [5]]
+    assert [shard.name for shard in folder.shards()] == ["part-00000.jsonl", "part-00001.jsonl", "part-00002.jsonl"]
     assert count_outcomes(folder) == Counter({"succeeded": 5})
 
 
-def test_every_part_is_mended(tmp_path: Path) -> None:
+def test_all_shards_are_mended(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "out", 2)
-    file = Results(folder, PRINT)
+    file = Results(folder, FINGERPRINT)
     for row in range(1, 6):
         file.write(result(row))
     file.close()
-    first, second, last = folder.parts()
+    first, second, last = folder.shards()
     first.write_bytes(first.read_bytes().splitlines(keepends=True)[0] + b"\0\0\n")
     with second.open("ab") as torn:
-        torn.write(json.dumps(result(5)).encode() + b"\n")  # a row of the next part too: the first one counts
+        torn.write(json.dumps(result(5)).encode() + b"\n")  # a row of the next shard too: the first one counts
     with last.open("ab") as torn:
         torn.write(b'{"row": 9')
-    file = Results(folder, PRINT)
+    file = Results(folder, FINGERPRINT)
     assert file.mended == 3
     assert [row for row in range(10) if row in file.finished] == [1, 3, 4, 5]
     file.close()
-    assert parts(folder) == [[1], [3, 4, 5], []]
+    assert rows_by_shard(folder) == [[1], [3, 4, 5], []]
 
 
-def test_retried_results_replace_those_of_all_parts(tmp_path: Path) -> None:
+def test_retried_results_replace_those_of_all_shards(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "out", 2)
-    file = Results(folder, PRINT)
+    file = Results(folder, FINGERPRINT)
     for row in range(1, 6):
         file.write(result(row, "failed" if row % 2 else "succeeded"))
     file.close()
-    file = Results(folder, PRINT)
+    file = Results(folder, FINGERPRINT)
     file.retry()
     for row in (3, 1):
         file.write(result(row))
     file.close()
-    assert parts(folder) == [[2], [4], [5, 3, 1]]
+    assert rows_by_shard(folder) == [[2], [4], [5, 3, 1]]
     assert count_outcomes(folder) == Counter({"succeeded": 4, "tool.failed": 1})
 
 
-def test_a_folder_is_put_aside_whole(tmp_path: Path) -> None:
+def test_all_of_a_folder_is_backed_up(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "out", 2)
     for row in (1, 2):
-        file = Results(folder, PRINT, on_change="restart")
+        file = Results(folder, FINGERPRINT, on_change="restart")
         file.write(result(row))
         file.close()
         folder.merged("jsonl").write_text("merged\n")
-    assert parts(folder) == [[2]]
-    assert sorted(os.listdir(folder.aside)) == ["part-00000.jsonl", "results.jsonl"]
+    assert rows_by_shard(folder) == [[2]]
+    assert sorted(os.listdir(folder.backup)) == ["part-00000.jsonl", "results.jsonl"]

@@ -1,4 +1,4 @@
-"""Rows of every format, and what is wrong with some of them."""
+"""Rows of all formats, and rows that cannot be read."""
 
 import itertools
 import json
@@ -11,13 +11,14 @@ from pyarrow import parquet
 
 from flowrun.batch import Row, RowFile, Survey
 from flowrun.errors import UsageError
+from flowrun.unicode import fault_of
 from tests.flows import spec_of
 
 SPEC = spec_of(
     "inputs: {question: {type: string, default: why}, number: {type: [integer, 'null'], default: 1}}\n"
     "states: {done: {type: end}}\n"
 )
-NAMED = spec_of("inputs: {id: {type: integer}}\nstates: {done: {type: end}}\n")
+SPEC_WITH_ID = spec_of("inputs: {id: {type: integer}}\nstates: {done: {type: end}}\n")
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -37,10 +38,10 @@ def test_lines_of_json(tmp_path: Path) -> None:
     ]
 
 
-def test_an_id_that_the_flow_takes_is_an_input_too(tmp_path: Path) -> None:
+def test_an_id_that_the_flow_declares_is_also_an_input(tmp_path: Path) -> None:
     path = tmp_path / "in.ndjson"
     path.write_text('{"id": 5}\n')
-    assert list(RowFile(path, NAMED)) == [Row(number=1, id=5, inputs={"id": 5})]
+    assert list(RowFile(path, SPEC_WITH_ID)) == [Row(number=1, id=5, inputs={"id": 5})]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         pytest.param("in.txt", b"", "rows are read from .jsonl, .ndjson, .csv, .tsv or .parquet", id="format"),
         pytest.param("no.jsonl", None, "there is no file", id="no file"),
@@ -92,11 +93,19 @@ def test_parquet(tmp_path: Path) -> None:
         pytest.param("in.parquet", b"PAR", "cannot be read as Parquet", id="no Parquet"),
     ],
 )
-def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes | None, said: str) -> None:
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         RowFile(tmp_path / name, SPEC)
+
+
+def test_bytes_that_are_no_text_cost_their_row(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_bytes(b"number,question\n1,caf\xe9\n2,ok\n")
+    rows = list(RowFile(tmp_path / "in.csv", SPEC))
+    assert [row.number for row in rows] == [1, 2]
+    assert fault_of(rows[0].inputs["question"])
+    assert rows[1].inputs["question"] == "ok"
 
 
 def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
@@ -109,7 +118,7 @@ def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     assert (before.count, after) == (1, Survey(1, after.digest))
 
 
-def test_a_long_file_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+def test_a_long_file_needs_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
     def peak(count: int) -> int:
         path = tmp_path / f"{count}.jsonl"
         path.write_text("".join(json.dumps({"number": number}) + "\n" for number in range(count)))

@@ -1,4 +1,4 @@
-"""Each change of a spec has its impact, and a version number either says it or does not."""
+"""Each change of a spec has its impact, and a version number is raised enough for it or not."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ limits: {max_rounds: 8}
 
 
 def changes(old: str, new: str) -> list[tuple[str, str, str]]:
-    """Give the changes that replacing a part of the base's text makes: impact, path, what."""
+    """Return the changes, as (impact, path, what), after a part of the text ``BASE`` is replaced."""
     assert old in BASE
     found = classify(spec_of(BASE), spec_of(BASE.replace(old, new, 1)))
     return [(change.impact, ".".join(map(str, change.path)), change.what) for change in found]
@@ -139,7 +139,7 @@ def changes(old: str, new: str) -> list[tuple[str, str, str]]:
             "gone: {type: end, status: failed}",
             "gone: {type: route, next: done}",
             [("breaking", "states.gone.type", "type changed")],
-            id="end no end any more",
+            id="end replaced by another state",
         ),
         pytest.param(
             "act: {type: tools, next: ask}",
@@ -183,7 +183,7 @@ def changes(old: str, new: str) -> list[tuple[str, str, str]]:
             ],
             id="local flow",
         ),
-        pytest.param("temperature: 0.0", "temperature: 0", [], id="a number written otherwise"),
+        pytest.param("temperature: 0.0", "temperature: 0", [], id="another notation of a number"),
         pytest.param("tools:\n", "# A comment.\ntools:\n", [], id="comment"),
         pytest.param(
             "{role: system, content: Be kind.}", "{content: 'Be kind.', role: system}", [], id="quotes and order"
@@ -194,7 +194,7 @@ def test_each_change_has_its_impact(old: str, new: str, expected: list[tuple[str
     assert changes(old, new) == expected
 
 
-def test_the_gravest_come_first() -> None:
+def test_breaking_changes_come_first() -> None:
     old, new = spec_of(BASE), spec_of(BASE.replace("Be kind.", "Be.").replace("status: failed", "status: succeeded"))
     assert [change.impact for change in classify(old, new)] == ["breaking", "internal"]
 
@@ -223,9 +223,7 @@ TREE = {
         pytest.param({"type": "number"}, {"type": "integer"}, ["breaking type"], id="not all numbers are integers"),
         pytest.param({"type": "string"}, {}, ["compatible type"], id="any type"),
         pytest.param({}, {"type": "string"}, ["breaking type"], id="not any type"),
-        pytest.param(
-            {"enum": ["a", "b"]}, {"type": "string", "enum": ["a", "b"]}, [], id="a type that says nothing new"
-        ),
+        pytest.param({"enum": ["a", "b"]}, {"type": "string", "enum": ["a", "b"]}, [], id="redundant type"),
         pytest.param({"const": 1}, {"enum": [1, 2]}, ["compatible enum"], id="constant to one of two"),
         pytest.param({"type": "string", "enum": ["a"]}, {"type": "string"}, ["compatible enum"], id="any text"),
         pytest.param({"minimum": 0}, {"minimum": 1}, ["breaking minimum"], id="minimum higher"),
@@ -239,7 +237,7 @@ TREE = {
         pytest.param({"minItems": 1}, {}, ["compatible minItems"], id="fewer items"),
         pytest.param({"pattern": "a"}, {"pattern": "b"}, ["breaking pattern"], id="pattern changed"),
         pytest.param({"pattern": "a"}, {}, ["compatible pattern"], id="pattern removed"),
-        pytest.param({"uniqueItems": False}, {}, [], id="a mark that says nothing"),
+        pytest.param({"uniqueItems": False}, {}, [], id="flag without effect"),
         pytest.param({"multipleOf": 4}, {"multipleOf": 2}, ["compatible multipleOf"], id="multiples of a divisor"),
         pytest.param({"multipleOf": 2}, {"multipleOf": 3}, ["breaking multipleOf"], id="other multiples"),
         pytest.param(
@@ -272,12 +270,12 @@ TREE = {
             {"allOf": [{"minimum": 1}, {"type": "integer"}]},
             {"allOf": [{"minimum": 1}]},
             ["compatible allOf"],
-            id="one demand less",
+            id="one requirement less",
         ),
         pytest.param(
             {"oneOf": [{"minimum": 1}]}, {"oneOf": [{"minimum": 2}]}, ["breaking oneOf.0.minimum"], id="option narrowed"
         ),
-        pytest.param({"not": {"const": 1}}, {"not": {"const": 2}}, ["breaking not"], id="what cannot be compared"),
+        pytest.param({"not": {"const": 1}}, {"not": {"const": 2}}, ["breaking not"], id="incomparable keyword"),
         pytest.param(
             {"$ref": "#/$defs/t", "$defs": {"t": {"type": "string"}}}, {"type": "string"}, [], id="a reference resolved"
         ),
@@ -285,7 +283,7 @@ TREE = {
             TREE,
             {**TREE, "$defs": {"n": {**TREE["$defs"]["n"], "maxProperties": 1}}},  # type: ignore[index]
             ["breaking maxProperties"],
-            id="a schema that holds itself",
+            id="a schema that contains itself",
         ),
     ],
 )
@@ -308,7 +306,7 @@ profiles:
 
 
 def side(text: str) -> Side:
-    """Load one version as ``flowrun diff`` does."""
+    """Parse one version of a spec as ``flowrun diff`` does."""
     plain = parse_text(text, require_environment=False)
     quick = parse_text(text, profile="quick") if "quick" in plain.document.value.get("profiles", {}) else None
     profiles = {} if quick is None else {"quick": Side(spec=quick.spec, written=quick.document.written)}
@@ -337,7 +335,7 @@ def test_profiles_and_references_to_the_environment(old: str, new: str, expected
 # --- versions -----------------------------------------------------------------------------------------------------
 
 
-def test_a_verdict_says_which_version_would_do() -> None:
+def test_a_verdict_names_the_version_that_is_needed() -> None:
     verdict = judge_version("1.2.3", "1.2.4", [Change(impact="breaking", path=("inputs", "a"), what="input removed")])
     assert verdict == VersionVerdict(old="1.2.3", new="1.2.4", impact="breaking", raised_enough=False, needed="2.0.0")
     assert verdict.sentence == "version 1.2.3 -> 1.2.4: a breaking change needs 2.0.0"
@@ -356,7 +354,7 @@ def test_a_verdict_says_which_version_would_do() -> None:
         ("1.2.3+build.5", "internal", "1.2.4"),
     ],
 )
-def test_what_each_impact_asks_for(old: str, impact: Any, needed: str) -> None:
+def test_each_impact_needs_its_version(old: str, impact: Any, needed: str) -> None:
     assert judge_version(old, old, [Change(impact=impact, path=(), what="changed")]).needed == needed
 
 

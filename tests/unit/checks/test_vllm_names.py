@@ -1,4 +1,4 @@
-"""The table of vLLM's names is that of the vLLM that is installed, and so are the ranges and the rules for schemas."""
+"""The table of vLLM's names, the ranges and the rules for schemas match the installed vLLM."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from flowrun.checks.vllm_names import SAMPLING
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.usefixtures("needs_vllm"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # what importing torch and vLLM says of themselves
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # raised by the imports of torch and vLLM
 ]
 
 

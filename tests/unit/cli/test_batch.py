@@ -1,4 +1,4 @@
-"""``flowrun batch`` as its users meet it: interrupted, killed, begun again."""
+"""``flowrun batch`` as a command: interrupted, killed, started again."""
 
 import json
 import signal
@@ -41,7 +41,7 @@ def test_a_batch(tmp_path: Path) -> None:
     assert [message["content"] for message in first["messages"]] == ["Double 1.", "I will.", "It is 2.", "Well done."]
 
 
-def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
+def test_finished_rows_are_not_run_again(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", range(1, 21))
     ledger = str(tmp_path / "ledger")
     first = batch(SPEC, "in.jsonl", "-o", "out.jsonl", cwd=tmp_path, FLOWRUN_TEST_LEDGER=ledger)
@@ -72,18 +72,18 @@ def test_a_changed_spec_or_input_is_noticed(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "the spec and the input changed since out.jsonl was begun" in refused.stderr
 
-    went_on = batch("spec.yaml", "in.jsonl", "-o", "out.jsonl", "--continue", cwd=tmp_path)
-    assert (went_on.returncode, len(results(tmp_path / "out.jsonl"))) == (0, 6)
-    assert "4  of them finished before, and skipped" in went_on.stderr
+    continued = batch("spec.yaml", "in.jsonl", "-o", "out.jsonl", "--continue", cwd=tmp_path)
+    assert (continued.returncode, len(results(tmp_path / "out.jsonl"))) == (0, 6)
+    assert "4  of them finished before, and skipped" in continued.stderr
 
-    anew = batch("spec.yaml", "in.jsonl", "-o", "out.jsonl", "--restart", cwd=tmp_path)
-    assert (anew.returncode, len(results(tmp_path / "out.jsonl"))) == (0, 6)
-    assert "skipped" not in anew.stderr
+    restarted = batch("spec.yaml", "in.jsonl", "-o", "out.jsonl", "--restart", cwd=tmp_path)
+    assert (restarted.returncode, len(results(tmp_path / "out.jsonl"))) == (0, 6)
+    assert "skipped" not in restarted.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["Ctrl-C", "kill", "kill -9"])
-def test_interrupted_and_begun_again(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["Ctrl-C", "kill", "kill -9"])
+def test_interrupted_and_started_again(tmp_path: Path, signal_: signal.Signals) -> None:
     numbers = [*range(1, 11), *([1300] * 40)]
     write_rows(tmp_path / "in.jsonl", numbers)
     words = (SPEC, "in.jsonl", "-o", "out.jsonl", "--max-live", "5")
@@ -94,38 +94,38 @@ def test_interrupted_and_begun_again(tmp_path: Path, how: signal.Signals) -> Non
         running = subprocess.Popen(command(*words), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         while running.poll() is None and (not out.exists() or out.read_bytes().count(b"\n") < before + 12):
             time.sleep(0.01)
-        running.send_signal(how)
-        _, said = running.communicate(timeout=60)
+        running.send_signal(signal_)
+        _, stderr = running.communicate(timeout=60)
         if running.returncode == 0:
             break
         kills += 1
-        assert running.returncode == (-9 if how is signal.SIGKILL else 130)
-        assert how is signal.SIGKILL or "not finished: run the same command again" in said
+        assert running.returncode == (-9 if signal_ is signal.SIGKILL else 130)
+        assert signal_ is signal.SIGKILL or "not finished: run the same command again" in stderr
         with out.open("ab") as file:
-            file.write(b'{"id": 1, "row": 1, "sta')  # what a power cut would leave
+            file.write(b'{"id": 1, "row": 1, "sta')  # a broken line, as a power cut may leave it
     assert kills >= 2
     assert outputs(out) == {row: number * 2 for row, number in enumerate(numbers, 1)}
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         pytest.param(["no.jsonl", "-o", "o.jsonl"], "there is no file no.jsonl", id="no input"),
         pytest.param(["in.jsonl", "-o", "o.jsonl", "--restart", "--continue"], "--restart runs every row", id="both"),
         pytest.param(["in.jsonl"], "Missing option '-o'", id="no output"),
     ],
 )
-def test_wrong_usage(tmp_path: Path, words: list[str], said: str) -> None:
+def test_wrong_usage(tmp_path: Path, words: list[str], message: str) -> None:
     write_rows(tmp_path / "in.jsonl", [1])
     done = batch(SPEC, *words, cwd=tmp_path)
-    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
 
 
-@pytest.mark.parametrize("how", ["--continue", "--restart"])
-def test_what_is_no_result_is_not_touched(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("option", ["--continue", "--restart"])
+def test_a_file_without_results_is_not_changed(tmp_path: Path, option: str) -> None:
     write_rows(tmp_path / "in.jsonl", [1])
     (tmp_path / "notes.txt").write_text("a\nb\n")
-    itself = batch(SPEC, "in.jsonl", "-o", "in.jsonl", how, cwd=tmp_path)
+    itself = batch(SPEC, "in.jsonl", "-o", "in.jsonl", option, cwd=tmp_path)
     assert (itself.returncode, "is the spec or the rows themselves" in itself.stderr) == (2, True)
     notes = batch(SPEC, "in.jsonl", "-o", "notes.txt", "--continue", cwd=tmp_path)
     assert (notes.returncode, "holds no results of a batch" in notes.stderr) == (2, True)
@@ -144,7 +144,7 @@ def test_two_batches_do_not_share_an_output(tmp_path: Path) -> None:
     assert (second.returncode, second.stderr) == (2, "flowrun: another process is writing to out.jsonl\n")
 
 
-def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+def test_plain_lines_without_a_terminal(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", range(14, 40))
     done = batch(SPEC, "in.jsonl", "-o", "out.jsonl", cwd=tmp_path)
     assert Counter(done.stderr)["\x1b"] == 0

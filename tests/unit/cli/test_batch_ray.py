@@ -1,6 +1,6 @@
-"""``flowrun batch --ray``: replicas that are killed, a batch that is killed, and what is left then.
+"""``flowrun batch --ray``: killed replicas, a killed batch, and the results after that.
 
-Ray runs in processes of its own, started by each test for itself with ``--ray local``.
+Ray runs in processes of its own; each test starts one with ``--ray local``.
 """
 
 import os
@@ -23,7 +23,7 @@ needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not inst
 
 
 class Running:
-    """A batch under way, and the processes of its replicas by number."""
+    """A running batch; ``replicas`` are the process ids of its replicas by number."""
 
     def __init__(self, *words: str | Path, cwd: Path, **environ: str) -> None:
         self.lines: list[str] = []
@@ -55,10 +55,10 @@ class Running:
         return sum(part.read_bytes().count(b"\n") for part in self._out.glob("part-*.jsonl"))
 
     def end(self) -> tuple[str, list[str]]:
-        """Give what it wrote, on stdout and, as lines, on stderr, with the numbers of processes left out."""
+        """Wait for the end; return its stdout and the lines of its stderr, without process ids."""
         out, rest = self.process.communicate(timeout=180)
-        said = "".join(self.lines) + rest
-        return out, [re.sub(r"process \d+ on .*", "process N", line) for line in said.splitlines()]
+        text = "".join(self.lines) + rest
+        return out, [re.sub(r"process \d+ on .*", "process N", line) for line in text.splitlines()]
 
 
 @needs_ray
@@ -72,24 +72,24 @@ def test_a_replica_is_killed(tmp_path: Path) -> None:
     running.wait_for_replicas(2)
     running.wait_for_results(60)
     os.kill(running.replicas[1], signal.SIGKILL)
-    out, said = running.end()
+    out, lines = running.end()
     assert out == ""
-    assert said[:2] == ["starting Ray here", "asking Ray for 2 replicas of 1 CPU each; hosts there: 1"]
-    assert sorted(said[2:4]) == ["replica 1 of 2 is ready: process N", "replica 2 of 2 is ready: process N"]
-    assert re.fullmatch(r"replica 1 is lost: its process died, or cannot be reached; \d rows are run again", said[4])
-    assert said[-1] == "all results, in the rows' order: out/results.jsonl"
+    assert lines[:2] == ["starting Ray here", "asking Ray for 2 replicas of 1 CPU each; hosts there: 1"]
+    assert sorted(lines[2:4]) == ["replica 1 of 2 is ready: process N", "replica 2 of 2 is ready: process N"]
+    assert re.fullmatch(r"replica 1 is lost: its process died, or cannot be reached; \d rows are run again", lines[4])
+    assert lines[-1] == "all results, in the rows' order: out/results.jsonl"
 
     found = results(tmp_path / "out" / "results.jsonl")
     assert [result["row"] for result in found] == list(range(1, 201))
-    began = (tmp_path / "ledger").read_text().split()
-    assert len(began) <= 200 + 8  # what was live on the killed one was begun again, and nothing else
+    started = (tmp_path / "ledger").read_text().split()
+    assert len(started) <= 200 + 8  # only the live rows of the killed replica started again
 
     assert batch(*words, "-o", "plain.jsonl", cwd=tmp_path).returncode == 1
     assert found == sorted(results(tmp_path / "plain.jsonl"), key=lambda result: int(result["row"]))
 
 
 @needs_ray
-def test_the_batch_is_killed_and_begun_again(tmp_path: Path) -> None:
+def test_the_batch_is_killed_and_started_again(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", [*range(1, 11), *([1200] * 90)])
     words = (
         SPEC,
@@ -137,7 +137,7 @@ def test_no_cluster_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         pytest.param(["-o", "o.jsonl", "--replicas", "2"], "--replicas: only with --ray", id="replicas"),
         pytest.param(
@@ -147,10 +147,10 @@ def test_no_cluster_there(tmp_path: Path) -> None:
         pytest.param(["-o", "in.jsonl", "--ray", "local"], "-o in.jsonl: is a file; a batch with --ray", id="a file"),
     ],
 )
-def test_wrong_usage(tmp_path: Path, words: list[str], said: str) -> None:
+def test_wrong_usage(tmp_path: Path, words: list[str], message: str) -> None:
     write_rows(tmp_path / "in.jsonl", [1])
     done = batch(SPEC, "in.jsonl", *words, cwd=tmp_path)
-    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
 
 
 @needs_ray
@@ -164,7 +164,7 @@ def test_a_replica_of_the_small_model_is_killed(tmp_path: Path) -> None:
     running.wait_for_replicas(2)
     running.wait_for_results(4)
     os.kill(running.replicas[1], signal.SIGKILL)
-    _, said = running.end()
-    assert "replica 1 is lost: its process died, or cannot be reached; 2 rows are run again" in said
+    _, lines = running.end()
+    assert "replica 1 is lost: its process died, or cannot be reached; 2 rows are run again" in lines
     found = [(result["row"], result["output"]) for result in results(tmp_path / "out" / "results.jsonl")]
     assert found == [(number, {"said": number}) for number in range(1, 17)]

@@ -1,4 +1,4 @@
-"""The command line as its users meet it: whole processes, their streams and exit codes."""
+"""The command line in processes of its own: their streams and exit codes."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def test_stdout_holds_the_answer_only() -> None:
     assert done.stderr.count("NOT THE ANSWER") >= 3
 
 
-def test_the_whole_result() -> None:
+def test_the_full_result() -> None:
     spec = "tests/cases/runs/call_and_route/spec.yaml"
     done = flowrun("run", spec, "-i", "number=5", "--json", "--quiet")
     result = json.loads(done.stdout)
@@ -50,7 +50,7 @@ def test_the_whole_result() -> None:
     assert result == {key: value for key, value in expected.items() if key != "run"}
 
 
-def test_inputs_from_a_file_and_from_words() -> None:
+def test_inputs_from_a_file_and_from_options() -> None:
     spec = "tests/cases/runs/call_and_route/spec.yaml"
     assert json.loads(flowrun(spec, "--inputs", "-", stdin='{"number": 20}').stdout) == {"number": 40, "tries": 1}
     done = flowrun(spec, "--inputs", "-", "-i", "number=40", stdin='{"number": 20}')
@@ -65,7 +65,7 @@ def test_a_failed_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         pytest.param(["nothing.yaml"], "there is no file nothing.yaml", id="no file"),
         pytest.param(["nonsense"], "'nonsense' is neither a verb nor the path of a spec", id="no verb"),
@@ -81,10 +81,10 @@ def test_a_failed_run() -> None:
         pytest.param(["specs/weather.yaml", "--frobnicate"], "No such option", id="no option"),
     ],
 )
-def test_wrong_usage(words: list[str], said: str) -> None:
+def test_wrong_usage(words: list[str], message: str) -> None:
     done = flowrun(*words)
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -139,7 +139,7 @@ def test_an_interrupt_ends_it_cleanly(tmp_path: Path) -> None:
     )
     assert process.stderr is not None
     while "input" not in (line := process.stderr.readline()) and line:
-        pass  # the run has begun once its first line is there; an empty line is the end of the stream
+        pass  # the first line shows that the run has started; an empty line is the end of the stream
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
@@ -149,7 +149,7 @@ def test_an_interrupt_ends_it_cleanly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["validate", "specs/weather.yaml"], ["doctor"]], ids=lambda w: w[0])
-def test_no_verb_that_runs_no_model_imports_what_only_models_need(words: list[str]) -> None:
+def test_verbs_without_a_model_import_no_packages_of_models(words: list[str]) -> None:
     code = (
         "import sys\nfrom flowrun.cli import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit as exc:\n    assert not exc.code, exc.code\n"
@@ -184,7 +184,7 @@ def test_a_flow_without_a_model_does_not_run_alone(tmp_path: Path) -> None:
     assert "FR704  states\n  the flow has no model of its own" in done.stderr
 
 
-def test_what_a_module_prints_is_no_part_of_a_report(tmp_path: Path) -> None:
+def test_output_of_a_module_is_not_part_of_a_report(tmp_path: Path) -> None:
     (tmp_path / "chatty").mkdir()
     (tmp_path / "chatty" / "__init__.py").write_text("print('NOISE')\ndef greet() -> str:\n    return 'hi'\n")
     (tmp_path / "s.yaml").write_text(

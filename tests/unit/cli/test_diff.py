@@ -1,4 +1,4 @@
-"""``flowrun diff`` compares two files, or files with those of a commit, and judges their versions."""
+"""``flowrun diff`` compares two files, or files with those of a commit, and checks their versions."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ def diff(*words: str | Path) -> Result:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give an empty folder, which is the current one."""
+    """Return an empty folder, which is the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NO_COLOR", raising=False)
     return tmp_path
@@ -37,7 +37,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def git(files: Path) -> Callable[..., None]:
-    """Give git in a new repository of the folder, with ``specs/greet.yaml`` as its only commit."""
+    """Return a function that runs git in a new repository of the folder; its only commit has ``specs/greet.yaml``."""
 
     def run(*words: str) -> None:
         identity = ["-c", "user.name=test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false"]
@@ -76,7 +76,7 @@ def test_a_version_that_was_raised_enough(files: Path) -> None:
     assert done.stdout.splitlines()[-1] == "  version 1.0.0 -> 1.0.1 says enough for an internal change"
 
 
-def test_what_is_only_written_otherwise_is_no_change(files: Path) -> None:
+def test_another_notation_is_no_change(files: Path) -> None:
     (files / "old.yaml").write_text(SPEC)
     (files / "new.yaml").write_text("# A comment.\n" + SPEC.replace("{name: small}", '\n  "name": "small"'))
     done = diff("old.yaml", "new.yaml")
@@ -129,7 +129,7 @@ def test_a_new_version_that_is_not_valid_fails(files: Path) -> None:
     ]
 
 
-def test_an_old_version_that_was_not_valid_is_nothing_to_compare_with(files: Path) -> None:
+def test_an_invalid_old_version_is_not_compared(files: Path) -> None:
     (files / "old.yaml").write_text(SPEC.replace("version: 1.0.0\n", ""))
     (files / "new.yaml").write_text(SPEC)
     done = diff("old.yaml", "new.yaml")
@@ -151,7 +151,7 @@ def test_with_a_commit(files: Path, git: Callable[..., None]) -> None:
     )
 
 
-def test_a_deleted_spec_is_told_of(files: Path, git: Callable[..., None]) -> None:
+def test_a_deleted_spec_is_reported(files: Path, git: Callable[..., None]) -> None:
     (files / "specs" / "greet.yaml").unlink()
     expected = "specs/greet.yaml  deleted since HEAD: whoever runs it has to change\n"
     assert [
@@ -180,7 +180,7 @@ def test_a_commit_before_the_last_one_from_another_folder(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         pytest.param([], "name two files, OLD and NEW, or --git BASE", id="nothing"),
         pytest.param(["a.yaml"], "name two files, OLD and NEW, or --git BASE", id="one file"),
@@ -192,10 +192,10 @@ def test_a_commit_before_the_last_one_from_another_folder(
         pytest.param(["--git", "HEAD", "/"], "/ is not in a", id="outside"),
     ],
 )
-def test_wrong_usage(git: Callable[..., None], words: list[str], said: str) -> None:
+def test_wrong_usage(git: Callable[..., None], words: list[str], message: str) -> None:
     done = diff(*words)
     assert isinstance(done.exception, UsageError)
-    assert str(done.exception).startswith(said)
+    assert str(done.exception).startswith(message)
 
 
 def test_names_of_files_are_not_patterns(files: Path, git: Callable[..., None]) -> None:

@@ -1,4 +1,4 @@
-"""Durable runs as their users meet them: kept, listed, answered, resumed after a kill, cancelled, looked at."""
+"""Durable runs on the command line: stored, listed, answered, resumed after a kill, cancelled, shown."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SPEC = ROOT / "tests" / "cases" / "batch" / "spec.yaml"
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
-    """Give the place of a journal that is not there yet."""
+    """Return the path of a journal that does not exist yet."""
     return tmp_path / "state" / "journal.sqlite"
 
 
@@ -86,8 +86,8 @@ def test_a_run_waits_is_answered_and_shown(journal: Path, tmp_path: Path) -> Non
 
 def test_an_answer_for_later(journal: Path) -> None:
     run = waiting_refund(journal)
-    kept = flowrun("answer", run, "--value", '{"ok": false, "note": "no"}', "--later", journal=journal)
-    assert (kept.returncode, f"the answer is kept for `flowrun resume {run}`" in kept.stderr) == (0, True)
+    posted = flowrun("answer", run, "--value", '{"ok": false, "note": "no"}', "--later", journal=journal)
+    assert (posted.returncode, f"the answer is kept for `flowrun resume {run}`" in posted.stderr) == (0, True)
     assert [row["status"] for row in listed(journal)] == ["waiting"]
     done = flowrun("resume", "--all", journal=journal)
     assert (done.returncode, done.stderr) == (0, f"{run}  refund  succeeded\n")
@@ -109,7 +109,7 @@ def test_a_cancelled_run_is_over(journal: Path) -> None:
 
 
 def start_and_kill(journal: Path, tmp_path: Path, *, idempotent: bool) -> tuple[Path, str]:
-    """Begin a run whose function takes long, and kill its process while it does."""
+    """Start a run with a slow function, and kill its process during the call; return (ledger, run id)."""
     for name in ("spec.yaml", "replies.yaml", "functions.py"):
         text = (SPEC.parent / name).read_text()
         if idempotent:
@@ -133,7 +133,7 @@ def start_and_kill(journal: Path, tmp_path: Path, *, idempotent: bool) -> tuple[
     return ledger, row["id"]
 
 
-def test_a_killed_run_needs_somebody_to_say_what_became_of_its_call(journal: Path, tmp_path: Path) -> None:
+def test_a_killed_run_needs_a_resolution_of_its_in_doubt_call(journal: Path, tmp_path: Path) -> None:
     ledger, run = start_and_kill(journal, tmp_path, idempotent=False)
     words = {"journal": journal, "cwd": tmp_path, "FLOWRUN_TEST_LEDGER": str(ledger)}
     stopped = flowrun("resume", run, **words)  # type: ignore[arg-type]
@@ -146,14 +146,14 @@ def test_a_killed_run_needs_somebody_to_say_what_became_of_its_call(journal: Pat
     assert ledger.read_text() == "61000\n"
 
 
-def test_a_killed_run_whose_call_may_be_repeated_just_goes_on(journal: Path, tmp_path: Path) -> None:
+def test_a_killed_run_with_an_idempotent_call_is_resumed(journal: Path, tmp_path: Path) -> None:
     ledger, run = start_and_kill(journal, tmp_path, idempotent=True)
     done = flowrun("resume", "--all", journal=journal, cwd=tmp_path, FLOWRUN_TEST_LEDGER=str(ledger))
     assert (done.returncode, done.stderr) == (0, f"{run}  doubler  succeeded\n")
     assert ledger.read_text() == "61000\n61000\n"
 
 
-def test_a_run_goes_on_with_the_spec_that_it_began_with(journal: Path, tmp_path: Path) -> None:
+def test_a_run_is_resumed_with_the_spec_that_it_began_with(journal: Path, tmp_path: Path) -> None:
     spec = tmp_path / "wait.yaml"
     text = (
         "flowrun: v1\nname: ask\nversion: 1.0.0\nstates:\n"
@@ -189,14 +189,14 @@ def test_two_processes_do_not_drive_one_run(journal: Path, tmp_path: Path) -> No
     assert (row["status"], row["holder"]["pid"]) == ("running", running.pid)
     refused = flowrun("resume", row["id"], journal=journal)
     assert (refused.returncode, f"is being driven by process {running.pid}" in refused.stderr) == (2, True)
-    told = flowrun("cancel", row["id"], "--reason", "too slow", journal=journal)
-    assert (told.returncode, "is told to end run" in told.stderr) == (0, True)
-    _, said = running.communicate(timeout=30)
-    assert (running.returncode, "run.cancelled in state act: too slow" in said) == (1, True)
+    cancelled = flowrun("cancel", row["id"], "--reason", "too slow", journal=journal)
+    assert (cancelled.returncode, "is told to end run" in cancelled.stderr) == (0, True)
+    _, stderr = running.communicate(timeout=30)
+    assert (running.returncode, "run.cancelled in state act: too slow" in stderr) == (1, True)
     assert [row["status"] for row in listed(journal)] == ["cancelled"]
 
 
-def test_a_run_can_be_looked_at_where_its_code_is_gone(journal: Path, tmp_path: Path) -> None:
+def test_a_run_can_be_shown_without_its_code(journal: Path, tmp_path: Path) -> None:
     _, run = start_and_kill(journal, tmp_path, idempotent=False)
     (tmp_path / "functions.py").unlink()
     assert "act  call" in flowrun("show", run, journal=journal).stdout
@@ -216,7 +216,7 @@ def test_no_journal_yet(journal: Path) -> None:
     assert not journal.exists()
 
 
-def test_the_journal_is_kept_small(journal: Path) -> None:
+def test_old_runs_are_deleted_from_the_journal(journal: Path) -> None:
     flowrun(REFUND, "--durable", "-i", "amount=60", journal=journal)
     run = waiting_refund_too(journal)
     pruned = flowrun("journal", "prune", "--older-than", "0s", journal=journal)
@@ -232,7 +232,7 @@ def waiting_refund_too(journal: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         pytest.param(["resume"], "name a run, or say --all", id="neither"),
         pytest.param(["resume", "x", "--all"], "name a run, or say --all", id="both"),
@@ -241,14 +241,14 @@ def waiting_refund_too(journal: Path) -> str:
         pytest.param(["resume", "x", "--assume-done", "--value", "{"], "no JSON", id="no JSON"),
     ],
 )
-def test_wrong_usage(journal: Path, words: list[str], said: str) -> None:
+def test_wrong_usage(journal: Path, words: list[str], message: str) -> None:
     done = flowrun(*words, journal=journal)
-    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
 
 
 def batch(folder: Path, journal: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    whole = ("batch", "spec.yaml", "in.jsonl", "-o", "out.jsonl", "--durable", *words)
-    return flowrun(*whole, journal=journal, cwd=folder, **environ)
+    arguments = ("batch", "spec.yaml", "in.jsonl", "-o", "out.jsonl", "--durable", *words)
+    return flowrun(*arguments, journal=journal, cwd=folder, **environ)
 
 
 def results(folder: Path) -> dict[int, Any]:
@@ -257,7 +257,7 @@ def results(folder: Path) -> dict[int, Any]:
     return {line["row"]: line["output"] or line["error"]["name"] for line in lines}
 
 
-def test_a_killed_batch_goes_on_within_its_runs(journal: Path, tmp_path: Path) -> None:
+def test_a_killed_batch_resumes_its_runs(journal: Path, tmp_path: Path) -> None:
     for name in ("spec.yaml", "replies.yaml", "functions.py"):
         (tmp_path / name).write_text((SPEC.parent / name).read_text())
     numbers = [*range(1, 6), *([61000] * 5), *range(6, 14)]
@@ -288,8 +288,8 @@ def test_a_killed_batch_goes_on_within_its_runs(journal: Path, tmp_path: Path) -
     for row in rows[:2]:
         resumed = flowrun("resume", row["id"], "--run-again", "-q", journal=journal, cwd=tmp_path)
         assert (resumed.returncode, json.loads(resumed.stdout)["doubled"]) == (0, 122000)
-    everyone = flowrun("resume", "--all", "--assume-done", "--value", "7", journal=journal, cwd=tmp_path)
-    assert everyone.returncode == 0
+    all_resumed = flowrun("resume", "--all", "--assume-done", "--value", "7", journal=journal, cwd=tmp_path)
+    assert all_resumed.returncode == 0
     last = batch(tmp_path, journal)
     assert "in doubt" not in last.stderr
     outputs = results(tmp_path)
@@ -305,10 +305,13 @@ def test_a_killed_batch_goes_on_within_its_runs(journal: Path, tmp_path: Path) -
 
 def test_the_runs_of_a_batch_that_wait_get_their_results_later(journal: Path, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(
-        "flowrun: v1\nname: ask\nversion: 1.0.0\ninputs: {n: {type: integer}}\nstates:\n"
+        "flowrun: v1\nname: ask\nversion: 1.0.0\n"
+        "model: {backend: scripted, name: r.yaml, sampling: {seed: '${SEED:-1}'}}\n"
+        "inputs: {n: {type: integer}}\nstates:\n"
         "  ask: {type: wait, prompt: Well?, schema: {type: integer}, next: done}\n"
         "  done: {type: end, output: '{{ inputs.n + outputs.ask }}'}\n"
     )
+    (tmp_path / "r.yaml").write_text("replies: []\n")
     (tmp_path / "in.jsonl").write_text('{"n": 1}\n{"n": 2}\n')
     first = batch(tmp_path, journal)
     assert (first.returncode, "2 wait for people" in first.stderr, results(tmp_path)) == (1, True, {})
@@ -316,6 +319,11 @@ def test_the_runs_of_a_batch_that_wait_get_their_results_later(journal: Path, tm
     assert flowrun("answer", run, "--value", "40", journal=journal).stdout == "42\n"
     second = batch(tmp_path, journal)
     assert (second.returncode, "1 wait for people" in second.stderr, results(tmp_path)) == (1, True, {2: 42})
+    run = next(row["id"] for row in listed(journal) if row["id"].endswith("-1"))
+    assert flowrun("answer", run, "--value", "40", journal=journal).stdout == "41\n"
+    # with another value of a variable: what has ended is told as it was, by its own flow
+    third = batch(tmp_path, journal, SEED="2")
+    assert (third.returncode, results(tmp_path)) == (0, {1: 41, 2: 42})
 
 
 DATA = """\
@@ -335,17 +343,17 @@ states:
 """
 
 
-def test_what_is_read_back_is_what_was_written_whatever_the_environment(journal: Path, tmp_path: Path) -> None:
+def test_a_stored_flow_does_not_depend_on_the_environment(journal: Path, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(DATA)
     (tmp_path / "replies.yaml").write_text("replies: []\n")
     environ = {"MAX_TOKENS": "100", "STAGE": "STAGE-5", "SEED": "5", "ORDER_KEY": "sk-order-0123456789"}
-    begun = flowrun("spec.yaml", "--durable", "--profile", "live", journal=journal, cwd=tmp_path, **environ)
-    assert begun.returncode == 4
+    first = flowrun("spec.yaml", "--durable", "--profile", "live", journal=journal, cwd=tmp_path, **environ)
+    assert first.returncode == 4
     (row,) = listed(journal)
     stored = b"".join(file.read_bytes() for file in journal.parent.glob("journal.sqlite*"))
     assert b"sk-order" not in stored
     assert b"pay 100 EUR to account 100-7" in stored
-    # goes on where ordinary variables are other ones or gone: only the secret is of today
+    # resumed with other or missing variables: only the secret is read from the current environment
     words = ("answer", row["id"], "--value", "true", "-q")
     done = flowrun(*words, journal=journal, cwd=tmp_path, STAGE="other", ORDER_KEY="sk-other-0123456789")
     assert (done.returncode, done.stdout) == (0, "pay 100 EUR to account 100-7\n")
@@ -365,13 +373,13 @@ def test_a_secret_that_a_model_says_shows_nowhere(journal: Path, tmp_path: Path)
     (tmp_path / "replies.yaml").write_text("replies: [{content: the key is sk-order-0123456789}]\n")
     environ = {"ORDER_KEY": "sk-order-0123456789"}
     done = flowrun("spec.yaml", "--durable", journal=journal, cwd=tmp_path, **environ)
-    whole = flowrun("spec.yaml", "--json", journal=journal, cwd=tmp_path, **environ)
+    full = flowrun("spec.yaml", "--json", journal=journal, cwd=tmp_path, **environ)
     (row,) = listed(journal)
     page = tmp_path / "run.html"
     shown = [
         flowrun("show", row["id"], *words, journal=journal, cwd=tmp_path, **environ)
         for words in ((), ("--json",), ("--full",), ("--html", page))
     ]
-    said = "".join(one.stdout + one.stderr for one in (done, whole, *shown)) + page.read_text()
-    assert "sk-order" not in said
-    assert said.count("the key is ${ORDER_KEY}") >= 6
+    output = "".join(one.stdout + one.stderr for one in (done, full, *shown)) + page.read_text()
+    assert "sk-order" not in output
+    assert output.count("the key is ${ORDER_KEY}") >= 6

@@ -15,13 +15,13 @@ WEATHER = ROOT / "specs" / "weather.yaml"
 EVERY_STATE = ROOT / "tests" / "cases" / "valid" / "every_state.yaml"
 
 
-@pytest.mark.parametrize("form", DRAWERS)
-def test_a_graph_goes_to_stdout(form: str) -> None:
-    done = CliRunner().invoke(command, [str(WEATHER), "--format", form], standalone_mode=False)
-    assert (done.return_value, done.stdout) == (0, draw(load_spec(WEATHER).spec, form))
+@pytest.mark.parametrize("format", DRAWERS)
+def test_a_graph_goes_to_stdout(format: str) -> None:
+    done = CliRunner().invoke(command, [str(WEATHER), "--format", format], standalone_mode=False)
+    assert (done.return_value, done.stdout) == (0, draw(load_spec(WEATHER).spec, format))
 
 
-def test_text_is_what_is_printed_if_nothing_is_said() -> None:
+def test_text_is_the_default_format() -> None:
     done = CliRunner().invoke(command, [str(WEATHER)], standalone_mode=False)
     assert done.stdout.startswith("weather 1.0.0\n")
 
@@ -41,7 +41,7 @@ def test_a_local_flow_can_be_drawn(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         pytest.param([str(ROOT / "none.yaml")], f"there is no file {ROOT / 'none.yaml'}", id="no file"),
         pytest.param(
@@ -55,10 +55,10 @@ def test_a_local_flow_can_be_drawn(name: str) -> None:
         ),
     ],
 )
-def test_wrong_usage(words: list[str], said: str) -> None:
+def test_wrong_usage(words: list[str], message: str) -> None:
     done = CliRunner().invoke(command, words, standalone_mode=False)
     assert isinstance(done.exception, UsageError)
-    assert str(done.exception).startswith(said)
+    assert str(done.exception).startswith(message)
 
 
 def test_a_spec_that_cannot_be_read_is_not_drawn(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A wait state asks whoever sits at the terminal, with the prompt and the form of the answer."""
+"""A wait state asks the user at the terminal, with the prompt and the form of the answer."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import pytest
 from flowrun.cli.human_input import read_answer
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 60  # seconds; only a hang lasts so long
+TIMEOUT = 60  # seconds; only a hang takes so long
 
 
 @pytest.mark.parametrize(
@@ -44,23 +44,23 @@ def test_asking_on_a_terminal_until_the_answer_matches() -> None:
         assert "that does not match" in _until(ours, " > ")
         os.write(ours, b'{"ok": true}\n')
         _until(ours, "succeeded")
-        out, _ = process.communicate(timeout=PATIENCE)
+        out, _ = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0
         assert json.loads(out) == {"paid": 500, "entry": 1}
 
 
-def test_who_ends_the_input_has_not_answered() -> None:
+def test_the_end_of_the_input_is_no_answer() -> None:
     with _terminal() as (ours, process):
         _until(ours, " > ")
         os.write(ours, b"\x04")
         _until(ours, "nobody was there to answer")
-        out, _ = process.communicate(timeout=PATIENCE)
+        out, _ = process.communicate(timeout=TIMEOUT)
         assert (process.returncode, out) == (4, "")
 
 
 @contextmanager
 def _terminal() -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """Run the refund on a terminal of our own; give its other side and the process."""
+    """Run the refund flow on a new terminal; yield our side of the terminal and the process."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "flowrun", "specs/refund.yaml", "-i", "amount=500"],
@@ -81,14 +81,14 @@ def _terminal() -> Iterator[tuple[int, subprocess.Popen[str]]]:
 
 
 def _until(terminal: int, sign: str) -> str:
-    """Read what the terminal shows until a sign is there."""
+    """Read the terminal's output until it contains a sign, and return it."""
     shown = ""
-    until = time.monotonic() + PATIENCE
-    while sign not in shown and time.monotonic() < until:
+    deadline = time.monotonic() + TIMEOUT
+    while sign not in shown and time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.1)[0]:
             try:
                 shown += os.read(terminal, 4096).decode()
-            except OSError:  # the program has gone, and its side of the terminal with it
+            except OSError:  # the program has ended, which closed its side of the terminal
                 break
     assert sign in shown, shown
     return shown

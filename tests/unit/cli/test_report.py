@@ -1,4 +1,4 @@
-"""Issues are written as people read them, and as programs do."""
+"""Issues are rendered for people, and for programs."""
 
 import io
 import json
@@ -29,7 +29,7 @@ ISSUES = [
 ]
 
 
-def test_issues_are_written_for_people() -> None:
+def test_issues_are_rendered_for_people() -> None:
     assert render_text(ISSUES) == (
         "specs/weather.yaml:14:17  FR501  tools.get_current_weather.entrypoint\n"
         "  tools.weather has no function 'get_curent_weather'\n"
@@ -41,7 +41,7 @@ def test_issues_are_written_for_people() -> None:
     )
 
 
-def test_issues_are_written_for_programs() -> None:
+def test_issues_are_rendered_for_programs() -> None:
     assert json.loads(render_json(ISSUES)) == [
         {
             "code": "FR501",
@@ -66,11 +66,11 @@ def test_issues_are_written_for_programs() -> None:
     ]
 
 
-def test_no_issues_are_nothing() -> None:
+def test_no_issues_render_empty() -> None:
     assert (render_text([]), render_json([])) == ("", "[]")
 
 
-# --- with the source's line ---------------------------------------------------------------------------------------
+# --- with the source line -----------------------------------------------------------------------------------------
 
 
 def issue_at(line: int, column: int) -> Issue:
@@ -102,13 +102,13 @@ def test_a_line_is_shown_so_that_the_caret_fits(text: str, column: int, shown: l
 
 
 @pytest.mark.parametrize(("text", "line"), [("", 1), ("a\n\nb", 2), ("a", 7)], ids=["no file", "blank", "no such line"])
-def test_without_a_line_to_show_the_plain_form_is_left(text: str, line: int) -> None:
+def test_without_a_source_line_the_plain_form_is_used(text: str, line: int) -> None:
     issue = issue_at(line, 1)
     assert render_with_source([issue], lambda file: text) == render_text([issue])
 
 
 @pytest.mark.parametrize("break_", ["\n", "\r\n", "\r"])
-def test_every_line_break_of_yaml_counts(break_: str) -> None:
+def test_all_line_breaks_of_yaml_count(break_: str) -> None:
     assert "     2 | b: 2\n" in render_with_source([issue_at(2, 1)], lambda file: break_.join(["a: 1", "b: 2", ""]))
 
 

@@ -1,4 +1,4 @@
-"""``flowrun schema`` prints the schemas, the manual made of them, and what codes and errors mean."""
+"""``flowrun schema`` prints the schemas, the reference made from them, and the meanings of codes and errors."""
 
 import json
 import re
@@ -38,9 +38,9 @@ def test_the_reference_has_not_drifted() -> None:
 def test_the_reference_names_every_property_and_error() -> None:
     reference = write_reference(FLOW_SCHEMA)
     definitions = read_schema(FLOW_SCHEMA)["$defs"]
-    told = {name: part for name, part in definitions.items() if not name.endswith("_patch") and name != "profile"}
+    described = {name: part for name, part in definitions.items() if not name.endswith("_patch") and name != "profile"}
     properties = {
-        name for part in told.values() for name, schema in part.get("properties", {}).items() if schema is not True
+        name for part in described.values() for name, schema in part.get("properties", {}).items() if schema is not True
     }
     assert [
         name for name in sorted(properties) if f"| `{name}`" not in reference and f"`{name}`" not in reference
@@ -57,7 +57,7 @@ def test_every_link_of_a_reference_leads_to_a_heading(words: list[str]) -> None:
     assert set(re.findall(r"\]\(#([^)]*)\)", text)) - headings == set()
 
 
-def test_a_reference_is_a_section_a_part_and_a_row_a_property() -> None:
+def test_a_reference_has_a_section_per_part_and_a_row_per_property() -> None:
     made_up = {
         "description": "A <thing>.",
         "required": ["size"],

@@ -1,4 +1,4 @@
-"""stdout holds the answer and nothing else, whoever writes what and by which way."""
+"""stdout has only the answer, whatever other code writes to it by any API."""
 
 import io
 import subprocess
@@ -24,14 +24,14 @@ after()
 
 
 def program(during: str = "pass", *, before: str = "pass", after: str = "pass") -> list[str]:
-    """Give the command of a program with an answer, and what it does around it."""
+    """Return the command of a program that writes an answer and runs code before, during and after it."""
     parts = {"before": before, "during": during, "after": after}
     functions = "".join(f"def {name}():\n{indent(dedent(code), '    ')}\n" for name, code in parts.items())
     return [sys.executable, "-c", functions + PROGRAM]
 
 
 def run(command: list[str]) -> tuple[int, str, str]:
-    """Run a command: exit code, stdout, stderr."""
+    """Run a command; return (exit code, stdout, stderr)."""
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60)
     return done.returncode, done.stdout, done.stderr
 
@@ -63,7 +63,7 @@ def test_children_cannot_even_reach_the_real_stdout() -> None:
     assert run(program(count)) == (0, "the answer\n", "")
 
 
-def test_all_is_as_before_afterwards() -> None:
+def test_everything_is_restored_afterwards() -> None:
     before = "print('before'); ctypes.CDLL(None).puts(b'C before')"
     after = """
         assert sys.stdout is old
@@ -78,7 +78,7 @@ def test_all_is_as_before_afterwards() -> None:
     )
 
 
-def test_an_error_in_between_leaves_all_as_it_was() -> None:
+def test_an_error_meanwhile_restores_everything() -> None:
     original = sys.stdout
     with pytest.raises(ZeroDivisionError), answer_stream():
         raise ZeroDivisionError
@@ -93,23 +93,23 @@ def test_the_answer_may_be_any_text() -> None:
     ("redirections", "stdout", "stderr"),
     [(">&-", "", "noise\n"), ("2>&-", "the answer\n", ""), (">&- 2>&-", "", "")],
 )
-def test_closed_streams_are_no_accident(redirections: str, stdout: str, stderr: str) -> None:
+def test_closed_streams_are_handled(redirections: str, stdout: str, stderr: str) -> None:
     closing = ["sh", "-c", f'exec "$@" {redirections}', "sh"]
     assert run(closing + program("print('noise')")) == (0, stdout, stderr)
 
 
-def test_a_reader_that_has_gone_is_told_of() -> None:
+def test_a_reader_that_has_gone_is_reported() -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen(program("sys.stdin.read()"), stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
         process.stdout.close()
-        _, said = process.communicate()
+        _, stderr = process.communicate()
     assert process.returncode == 1
-    assert said.splitlines()[-1] == "BrokenPipeError: [Errno 32] Broken pipe"
-    assert "Exception ignored" not in said
+    assert stderr.splitlines()[-1] == "BrokenPipeError: [Errno 32] Broken pipe"
+    assert "Exception ignored" not in stderr
 
 
-def test_an_object_in_the_place_of_stdout_gets_the_answer() -> None:
+def test_an_object_that_replaces_stdout_gets_the_answer() -> None:
     with redirect_stdout(io.StringIO()) as shown, redirect_stderr(io.StringIO()) as noise:
         with answer_stream() as answers:
             print("noise")

@@ -1,4 +1,4 @@
-"""The door to terminals and CI logs: whatever is said is shown, and nothing of it is obeyed."""
+"""Output to terminals and CI logs: control characters in text from outside are shown, not obeyed."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def quoted(value: object) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Give a folder with functions and replies that say what should not be obeyed."""
+    """Return a folder with functions and replies whose text must not be obeyed."""
     (tmp_path / "evil.py").write_text(FUNCTIONS)
     (tmp_path / "replies.yaml").write_text(
         "replies:\n"
@@ -77,12 +77,12 @@ SPECS = {
 @pytest.mark.parametrize(
     "words", [("run",), ("validate",), ("validate", "--format", "json"), ("graph",)], ids=lambda words: " ".join(words)
 )
-def test_nothing_that_is_said_is_obeyed(project: Path, spec: str, words: tuple[str, ...]) -> None:
+def test_no_text_from_outside_is_obeyed(project: Path, spec: str, words: tuple[str, ...]) -> None:
     (project / "spec.yaml").write_text(HEADER + SPECS[spec])
     done = flowrun(*words, "spec.yaml", cwd=project)
     assert done.returncode in (0, 1, 4), done.stderr
-    said = done.stderr if words[0] == "run" else done.stdout + done.stderr  # a run's answer is for programs
-    assert OBEYED.findall(said) == []
+    output = done.stderr if words[0] == "run" else done.stdout + done.stderr  # a run's answer on stdout is for programs
+    assert OBEYED.findall(output) == []
 
 
 def test_annotations_cannot_be_forged(project: Path) -> None:
@@ -112,7 +112,7 @@ def test_durable_runs_are_shown_and_not_obeyed(project: Path) -> None:
     environ = {"FLOWRUN_JOURNAL": str(project / "j.sqlite")}
     done = flowrun("spec.yaml", "--durable", cwd=project, **environ)
     run = json.loads(flowrun("runs", "--json", cwd=project, **environ).stdout)["id"]
-    said = [done.stderr]
+    output = [done.stderr]
     for words in (
         ("runs",),
         ("show", run),
@@ -124,17 +124,17 @@ def test_durable_runs_are_shown_and_not_obeyed(project: Path) -> None:
         ("show", run, "--html", "page.html"),
     ):
         shown = flowrun(*words, cwd=project, **environ)
-        said.append(shown.stdout + shown.stderr)
-    assert OBEYED.findall("\n".join(said)) == []
+        output.append(shown.stdout + shown.stderr)
+    assert OBEYED.findall("\n".join(output)) == []
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", (project / "page.html").read_text())
 
 
 def test_wrong_usage_and_tracebacks_are_shown_too(project: Path) -> None:
-    said = [flowrun(EVIL, cwd=project).stderr, flowrun("run", "--evil" + EVIL, "x.yaml", cwd=project).stderr]
+    output = [flowrun(EVIL, cwd=project).stderr, flowrun("run", "--evil" + EVIL, "x.yaml", cwd=project).stderr]
     (project / "spec.yaml").write_text(HEADER + SPECS["a function that raises"])
-    said.append(flowrun("--debug", "run", "spec.yaml", "-i", EVIL, cwd=project).stderr)
-    assert "Traceback" in said[-1]
-    assert OBEYED.findall("\n".join(said)) == []
+    output.append(flowrun("--debug", "run", "spec.yaml", "-i", EVIL, cwd=project).stderr)
+    assert "Traceback" in output[-1]
+    assert OBEYED.findall("\n".join(output)) == []
 
 
 def test_rich_shows_and_obeys_nothing() -> None:
@@ -151,7 +151,7 @@ def test_rich_shows_and_obeys_nothing() -> None:
     assert OBEYED.findall(ours) == []
 
 
-def test_a_log_of_nobody_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unhandled_log_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
     assert logging.lastResort is not None
     before = logging.lastResort.formatter
     make_logs_printable()
@@ -172,11 +172,11 @@ def test_an_answer_is_for_programs_and_on_a_terminal_for_people() -> None:
         assert bool(OBEYED.search(stream.getvalue())) is obeyed
 
 
-# --- a person at a terminal -----------------------------------------------------------------------------------------
+# --- a user at a terminal -------------------------------------------------------------------------------------------
 
 
 def at_terminal(project: Path, *words: str, keys: bytes, sign: str) -> tuple[str, int]:
-    """Run a verb on a terminal, press keys once it shows a sign; give all that it showed, and how it ended."""
+    """Run a verb on a terminal, and press keys once it shows a sign; return (its full output, its exit code)."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(project)
@@ -184,21 +184,21 @@ def at_terminal(project: Path, *words: str, keys: bytes, sign: str) -> tuple[str
         os.execv(sys.executable, [sys.executable, "-m", "flowrun", *words])
     shown = b""
     pressed = False
-    until = time.monotonic() + 60
+    deadline = time.monotonic() + 60
     try:
-        while time.monotonic() < until:
+        while time.monotonic() < deadline:
             if not pressed and sign.encode() in shown:
                 pressed = os.write(terminal, keys) > 0
             if select.select([terminal], [], [], 0.1)[0]:
                 try:
                     shown += os.read(terminal, 65536)
-                except OSError:  # it has gone
+                except OSError:  # the process has ended
                     break
     finally:
         os.close(terminal)
-    until = time.monotonic() + 60
+    deadline = time.monotonic() + 60
     while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
     return shown.decode(errors="replace"), os.waitstatus_to_exitcode(ended[1])

@@ -1,4 +1,4 @@
-"""The graph is drawn whole in every form, and nothing that a spec may say breaks the form."""
+"""Every output format draws the full graph, and no text of a spec breaks the format."""
 
 import xml.etree.ElementTree as ElementTree
 from itertools import combinations
@@ -42,11 +42,11 @@ states:
 
 @pytest.fixture(scope="module")
 def every_state() -> Spec:
-    """Give the flow that has every state."""
+    """Return the flow that has every kind of state."""
     return load_spec(EVERY_STATE).spec
 
 
-def test_a_picture_has_every_state_and_every_way() -> None:
+def test_a_picture_has_every_state_and_every_edge() -> None:
     picture = picture_of(spec_of(AGENT))
     assert picture == Picture(
         name="test",
@@ -66,7 +66,7 @@ def test_a_picture_has_every_state_and_every_way() -> None:
     )
 
 
-def test_a_box_says_what_its_state_works_with(every_state: Spec) -> None:
+def test_a_box_names_what_its_state_uses(every_state: Spec) -> None:
     assert {box.name: box.caption for box in picture_of(every_state).boxes} == {
         "gather": "parallel · facts: #facts, weather: #facts",
         "cities": "map · #facts for each city in inputs.cities",
@@ -83,7 +83,7 @@ def test_a_box_says_what_its_state_works_with(every_state: Spec) -> None:
     }
 
 
-def test_the_way_of_errors_is_marked(every_state: Spec) -> None:
+def test_the_edge_of_a_caught_error_is_marked(every_state: Spec) -> None:
     caught = [arrow for arrow in picture_of(every_state).arrows if arrow.caught]
     assert caught == [
         Arrow(source="gather", target="apologise", label="state.timeout, flow.*", caught=True),
@@ -91,7 +91,7 @@ def test_the_way_of_errors_is_marked(every_state: Spec) -> None:
     ]
 
 
-def test_a_state_that_does_not_exist_is_shown_as_such() -> None:
+def test_an_undefined_state_is_shown_as_missing() -> None:
     assert picture_of(spec_of(NASTY)).boxes[-1] == Box(name="nowhere", kind="missing")
 
 
@@ -109,7 +109,7 @@ def test_long_texts_are_shortened_to_one_line(text: str, expected: str) -> None:
     assert shorten(text, 10) == expected
 
 
-# --- forms --------------------------------------------------------------------------------------------------------
+# --- formats ------------------------------------------------------------------------------------------------------
 
 
 def test_as_text() -> None:
@@ -168,7 +168,7 @@ def test_as_mermaid() -> None:
     )
 
 
-def test_mermaid_gets_nothing_that_it_could_take_for_its_own() -> None:
+def test_mermaid_labels_hold_no_mermaid_syntax() -> None:
     lines = draw(spec_of(NASTY), "mermaid").splitlines()
     assert [line.strip() for line in lines if "-->|" in line or "-.->" in line] == [
         's_end -->|"1#58; vars.a == #34;x#124;y#34; and '
@@ -209,7 +209,7 @@ def test_dot_strings_are_escaped() -> None:
 
 
 @pytest.mark.parametrize("form", DRAWERS)
-def test_every_form_names_every_state(form: str, every_state: Spec) -> None:
+def test_every_format_names_every_state(form: str, every_state: Spec) -> None:
     drawn = draw(every_state, form)
     assert [name for name in every_state.states if name not in drawn] == []
 
@@ -218,11 +218,11 @@ def test_every_form_names_every_state(form: str, every_state: Spec) -> None:
 
 
 def svg_of(spec: Spec) -> ElementTree.Element:
-    """Draw a spec and read the picture as XML."""
+    """Draw a spec and parse the picture as XML."""
     return ElementTree.fromstring(draw(spec, "svg"))
 
 
-def test_svg_is_accessible_and_asks_for_nothing_else(every_state: Spec) -> None:
+def test_svg_is_accessible_and_self_contained(every_state: Spec) -> None:
     root = svg_of(every_state)
     assert (root.get("role"), root.get("aria-labelledby")) == ("img", "title description")
     assert root.findtext(f"{SVG}title") == "every_state 1.0.0"
@@ -235,7 +235,7 @@ def test_svg_is_accessible_and_asks_for_nothing_else(every_state: Spec) -> None:
     assert "@import" not in style
 
 
-def test_svg_shows_a_long_condition_whole_in_its_tooltip() -> None:
+def test_svg_shows_the_full_condition_in_its_tooltip() -> None:
     condition = "reply.parsed.kind in ['question', 'complaint'] and reply.parsed.confidence > 0.85"
     root = svg_of(
         spec_of(f'states:\n  a:\n    type: chat\n    routes: [{{when: "{condition}", to: b}}]\n  b: {{type: end}}\n')
@@ -255,7 +255,7 @@ Rectangle = tuple[float, float, float, float]
 
 
 def boxes_of(root: ElementTree.Element) -> list[Rectangle]:
-    """Give the outer rectangle of every node and label, as (left, top, right, bottom)."""
+    """Return the outer rectangle of every node and label, as (left, top, right, bottom)."""
     found = []
     for group in root.iter(f"{SVG}g"):
         if (group.get("class") or "").partition(" ")[0] not in ("node", "label"):
@@ -264,7 +264,7 @@ def boxes_of(root: ElementTree.Element) -> list[Rectangle]:
         rectangles = [
             {key: float(rect.get(key, 0)) for key in ("x", "y", "width", "height")} for rect in group.iter(f"{SVG}rect")
         ]
-        if not rectangles:  # a polygon: its corners say how large it is
+        if not rectangles:  # a polygon: its size follows from its corners
             paths = [str(path.get("d")) for path in group.iter(f"{SVG}path")]
             corners = [tuple(map(float, pair.split())) for pair in paths[0][1:-2].split(" L")]
             left, top = (min(corner[n] for corner in corners) for n in (0, 1))
@@ -282,7 +282,7 @@ def boxes_of(root: ElementTree.Element) -> list[Rectangle]:
 
 
 def overlap(one: Rectangle, other: Rectangle) -> bool:
-    """Tell whether two rectangles have more than a line in common."""
+    """Return whether two rectangles share an area, not only a border."""
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
@@ -304,7 +304,7 @@ def test_no_two_boxes_or_labels_overlap(name: str, every_state: Spec) -> None:
 
 
 def walked_agent(**marks: Mark) -> Picture:
-    """Give the agent's picture with a run on it that came to ``act`` twice, and ends there."""
+    """Return the agent's picture with a run that entered ``act`` twice and ended there."""
     picture = picture_of(spec_of(AGENT))
     visits, taken = {"ask": 2, "act": 2}, {"act": 2}
     return structs.replace(
@@ -340,7 +340,7 @@ def test_svg_shows_what_a_run_visited_and_what_it_did_not() -> None:
     assert [link.get("href") for link in root.iter(f"{SVG}a")] == ["#ask", "#act", "#done"]
 
 
-def test_svg_as_a_part_of_a_page_has_no_style_of_its_own() -> None:
+def test_svg_inside_a_page_has_no_style_sheet() -> None:
     picture = walked_agent(ask="paused")
     root = ElementTree.fromstring(draw_svg(picture, part="flow-1"))
     assert (root.get("role"), root.get("aria-labelledby")) == ("group", "flow-1-title flow-1-description")
@@ -349,7 +349,7 @@ def test_svg_as_a_part_of_a_page_has_no_style_of_its_own() -> None:
     assert PATH_STYLE in (ElementTree.fromstring(draw_svg(picture)).findtext(f"{SVG}style") or "")
 
 
-def test_svg_without_a_run_is_as_it_always_was(every_state: Spec) -> None:
+def test_svg_without_a_run_has_no_marks_of_a_run(every_state: Spec) -> None:
     picture = picture_of(every_state)
     drawn = draw_svg(picture)
     assert "unseen" not in drawn
@@ -357,7 +357,7 @@ def test_svg_without_a_run_is_as_it_always_was(every_state: Spec) -> None:
     assert "<a " not in drawn
 
 
-def test_links_of_states_stay_attributes() -> None:
+def test_urls_of_states_are_escaped() -> None:
     picture = structs.replace(picture_of(spec_of(AGENT)), boxes=(Box(name='a"b', kind="chat", link='#"><x y="'),))
     picture = structs.replace(picture, start='a"b', arrows=())
     (link,) = ElementTree.fromstring(draw_svg(picture)).iter(f"{SVG}a")
@@ -367,22 +367,22 @@ def test_links_of_states_stay_attributes() -> None:
 # --- layout -------------------------------------------------------------------------------------------------------
 
 
-def test_layers_follow_the_ways_and_circles_are_turned_round() -> None:
+def test_layers_follow_the_edges_and_the_edges_that_close_a_cycle_are_reversed() -> None:
     layering = make_layers(["a", "b", "c"], [("a", "b"), ("b", "c"), ("c", "a"), ("b", "b")])
-    nodes = [[cell.node for cell in layer if cell.link is None] for layer in layering.layers]
+    nodes = [[cell.node for cell in layer if cell.edge is None] for layer in layering.layers]
     assert nodes == [["a"], [], ["b"], [], ["c"]]
-    assert layering.turned == {2, 3}
+    assert layering.reversed_edges == {2, 3}
     assert sorted(layering.chains) == [0, 1, 2]
     assert [cell.layer for cell in layering.chains[2]] == [0, 1, 2, 3, 4]
 
 
-def test_a_link_that_leads_back_ends_at_its_target() -> None:
+def test_an_edge_back_to_an_earlier_state_ends_at_its_target() -> None:
     sizes = {"a": Size(100, 40), "b": Size(100, 40)}
     layout = lay_out(sizes, [("a", "b"), ("b", "a")], [Size(50, 20), Size(0, 0)])
-    forth, back = layout.courses[0].points, layout.courses[1].points
-    assert forth[0][1] < forth[-1][1]
-    assert back[0][1] > back[-1][1]
-    assert back[-1][1] == layout.nodes["a"][1] + 20
+    down, up = layout.edge_lines[0].points, layout.edge_lines[1].points
+    assert down[0][1] < down[-1][1]
+    assert up[0][1] > up[-1][1]
+    assert up[-1][1] == layout.nodes["a"][1] + 20
 
 
 graphs = st.integers(1, 12).flatmap(
@@ -397,16 +397,16 @@ graphs = st.integers(1, 12).flatmap(
 @given(graphs)
 def test_any_graph_is_laid_out_without_overlaps(graph: Any) -> None:
     nodes, pairs = graph
-    links = [(f"n{source}", f"n{target}") for source, target in pairs]
+    edges = [(f"n{source}", f"n{target}") for source, target in pairs]
     sizes = {node: Size(80 + 10 * place, 40) for place, node in enumerate(nodes)}
-    layout = lay_out(sizes, links, [Size(60, 20)] * len(links))
+    layout = lay_out(sizes, edges, [Size(60, 20)] * len(edges))
     found = [(*layout.nodes[node], sizes[node]) for node in nodes]
-    found += [(*course.label, Size(60, 20)) for course in layout.courses.values()]
+    found += [(*line.label, Size(60, 20)) for line in layout.edge_lines.values()]
     boxes = [
         (x - s.width / 2 + 1, y - s.height / 2 + 1, x + s.width / 2 - 1, y + s.height / 2 - 1) for x, y, s in found
     ]
     assert [pair for pair in combinations(boxes, 2) if overlap(*pair)] == []
-    assert sorted(layout.courses) == [index for index, (source, target) in enumerate(links) if source != target]
+    assert sorted(layout.edge_lines) == [index for index, (source, target) in enumerate(edges) if source != target]
 
 
 def test_a_long_chain_of_states_is_drawn() -> None:

@@ -1,4 +1,4 @@
-"""A call's first step is done at once in a task of its own; for what the function sees, the task had it all along."""
+"""A call's first step runs at once in a task of its own; the function sees the same task in all its steps."""
 
 import asyncio
 import contextvars
@@ -16,7 +16,7 @@ Function = Callable[[], Coroutine[Any, Any, Any]]
 
 
 class Calls:
-    """Calls functions one after another, from one task."""
+    """A caller of functions, one after another, from one task."""
 
     def __init__(self, **functions: Function) -> None:
         self._functions = PythonFunctions(functions)
@@ -36,7 +36,7 @@ def this_task() -> asyncio.Task[Any]:
 
 
 class Noting:
-    """Functions that note the task which they run in."""
+    """Functions that note their current task."""
 
     def __init__(self) -> None:
         self.tasks: list[asyncio.Task[Any]] = []
@@ -51,16 +51,16 @@ class Noting:
             self.tasks.append(this_task())
 
 
-def test_a_function_that_does_not_wait_is_over_before_the_loop_goes_on() -> None:
+def test_a_function_that_does_not_wait_ends_before_the_loop_continues() -> None:
     async def go() -> list[str]:
-        heard: list[str] = []
+        notes: list[str] = []
 
         async def note() -> None:
-            heard.append("called")
+            notes.append("called")
 
-        asyncio.get_running_loop().call_soon(heard.append, "loop")
+        asyncio.get_running_loop().call_soon(notes.append, "loop")
         await Calls(f=note)("f")
-        return list(heard)
+        return list(notes)
 
     assert asyncio.run(go()) == ["called"]
 
@@ -76,11 +76,11 @@ def test_a_function_that_waits_has_one_task_from_its_first_step_to_its_last() ->
     ("names", "tasks"),
     [
         pytest.param("aaa", 1, id="none of them waits"),
-        pytest.param("aawaa", 2, id="one takes the task for itself"),
+        pytest.param("aawaa", 2, id="one waits in the task"),
         pytest.param("ww", 2, id="all wait"),
     ],
 )
-def test_the_caller_keeps_its_task_and_no_two_that_wait_share_one(names: str, tasks: int) -> None:
+def test_the_caller_has_its_own_task_and_waiting_calls_share_none(names: str, tasks: int) -> None:
     noting = Noting()
 
     async def go() -> None:
@@ -163,7 +163,7 @@ async def cancelled_at_its_end() -> str:
     ],
     ids=["cancelled at its end", "timeout", "task group", "its own cancellation"],
 )
-def test_what_asks_for_the_current_task_works(function: Function, value: str) -> None:
+def test_features_that_need_the_current_task_work(function: Function, value: str) -> None:
     async def go() -> list[JSON]:
         calls = Calls(f=function)
         return [await calls("f"), await calls("f")]
@@ -184,7 +184,7 @@ async def is_listened_to() -> None:
 
 
 @pytest.mark.parametrize("function", [cancels_itself, names_itself, is_listened_to])
-def test_a_task_that_was_changed_is_not_for_the_next_call(function: Function) -> None:
+def test_a_task_that_was_changed_is_not_used_again(function: Function) -> None:
     noting = Noting()
 
     async def go() -> list[JSON]:
@@ -199,14 +199,14 @@ def test_a_task_that_was_changed_is_not_for_the_next_call(function: Function) ->
     assert len(set(noting.tasks)) == 2
 
 
-def test_a_call_that_is_given_up_before_the_loop_came_to_it_is_told() -> None:
-    heard: list[str] = []
+def test_a_call_that_times_out_before_its_task_runs_is_cancelled() -> None:
+    notes: list[str] = []
 
     async def long() -> None:
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
-            heard.append("cancelled")
+            notes.append("cancelled")
             raise
 
     async def go() -> JSON:
@@ -216,7 +216,7 @@ def test_a_call_that_is_given_up_before_the_loop_came_to_it_is_told() -> None:
         return value
 
     assert asyncio.run(go()) == "tool.timeout: f took longer than 0 s"
-    assert heard == ["cancelled"]
+    assert notes == ["cancelled"]
 
 
 def test_a_function_may_call_others_in_its_first_step() -> None:

@@ -1,4 +1,4 @@
-"""What functions return, as JSON: types are taken at their word, and what would have to be guessed is refused."""
+"""Return values as JSON: types with a defined JSON form are converted, all others are refused."""
 
 import collections
 import dataclasses
@@ -31,13 +31,13 @@ JSON_VALUES = st.recursive(
 
 
 @given(JSON_VALUES)
-def test_json_stays_as_it_is(value: Any) -> None:
+def test_json_stays_unchanged(value: Any) -> None:
     assert to_json(value) == value
     assert copy_json(value) == value
 
 
 @given(JSON_VALUES)
-def test_what_comes_out_survives_the_codec(value: Any) -> None:
+def test_the_result_survives_the_codec(value: Any) -> None:
     assert msgspec.json.decode(msgspec.json.encode(to_json(value))) == value
 
 
@@ -93,7 +93,7 @@ class Weather(pydantic.BaseModel):
 
 
 class Array:
-    """Like numpy's arrays and scalars."""
+    """A class like numpy's arrays and scalars."""
 
     def tolist(self) -> list[Any]:
         return [1, 2.5]
@@ -134,7 +134,7 @@ ID = uuid.UUID(int=7)
         pytest.param({"a": Array()}, {"a": [1, 2.5]}, id="array"),
     ],
 )
-def test_types_that_say_how_they_look(value: Any, expected: Any) -> None:
+def test_types_with_a_json_form(value: Any, expected: Any) -> None:
     converted = to_json(value)
     assert converted == expected
     assert msgspec.json.decode(msgspec.json.encode(converted)) == expected
@@ -214,7 +214,7 @@ TOO_DEEP = (
         pytest.param(holding_itself(), TOO_DEEP, id="holds itself"),
     ],
 )
-def test_what_is_refused(value: Any, message: str) -> None:
+def test_values_without_a_json_form_are_refused(value: Any, message: str) -> None:
     with pytest.raises(NotJSON) as caught:
         to_json(value)
     assert str(caught.value) == message

@@ -1,4 +1,4 @@
-"""Whatever a function does, its call ends as it should, and the calls beside it do not notice."""
+"""Whatever a function does, its call ends properly, and other calls are not affected."""
 
 import asyncio
 import contextvars
@@ -40,8 +40,8 @@ def failure_of(function: Function, **arguments: JSON) -> tuple[str, str]:
     return caught.value.name, caught.value.message
 
 
-def both_ways(function: Function) -> list[Function]:
-    """Give a function as it is, and as an async one that waits before it does the same."""
+def sync_and_async(function: Function) -> list[Function]:
+    """Return a function itself, and an async one that waits before it calls it."""
 
     async def waiting(**arguments: JSON) -> Any:
         await asyncio.sleep(0)
@@ -86,7 +86,7 @@ def test_calls_by_keyword(function: Function) -> None:
     assert call(function, name="Ada", loudly=True) == "Hello Ada!"
 
 
-@pytest.mark.parametrize("function", both_ways(greet), ids=["def", "async def"])
+@pytest.mark.parametrize("function", sync_and_async(greet), ids=["def", "async def"])
 def test_a_wrong_signature_is_the_functions_failure(function: Function) -> None:
     assert failure_of(function, name="Ada", age=36) == (
         "tool.failed",
@@ -99,7 +99,7 @@ def test_an_unbound_entrypoint_is_a_bug() -> None:
         asyncio.run(PythonFunctions({}).call(effect()))
 
 
-def test_context_variables_reach_the_function_and_what_it_sets_stays_there() -> None:
+def test_context_variables_reach_the_function_and_its_changes_stay_there() -> None:
     variable = contextvars.ContextVar("variable", default="unset")
 
     def read_and_set() -> str:
@@ -109,7 +109,7 @@ def test_context_variables_reach_the_function_and_what_it_sets_stays_there() -> 
 
     async def go() -> list[str]:
         variable.set("outer")
-        functions = [PythonFunctions({"m:f": function}) for function in both_ways(read_and_set)]
+        functions = [PythonFunctions({"m:f": function}) for function in sync_and_async(read_and_set)]
         return [*[await each.call(effect()) for each in functions], variable.get()]
 
     assert asyncio.run(go()) == ["outer", "outer", "outer"]
@@ -121,8 +121,8 @@ def spoil(places: list[str], options: dict[str, Any]) -> str:
     return "done"
 
 
-@pytest.mark.parametrize("function", both_ways(spoil), ids=["def", "async def"])
-def test_a_function_cannot_change_its_arguments_for_others(function: Function) -> None:
+@pytest.mark.parametrize("function", sync_and_async(spoil), ids=["def", "async def"])
+def test_a_function_changes_only_its_own_copy_of_the_arguments(function: Function) -> None:
     arguments: dict[str, JSON] = {"places": ["Dallas"], "options": {"deep": {"unit": "celsius"}}}
     call(function, **arguments)
     assert arguments == {"places": ["Dallas"], "options": {"deep": {"unit": "celsius"}}}
@@ -163,8 +163,8 @@ class Mute(Exception):
         pytest.param(Mute(), "Mute: its message cannot be shown", id="no message to be had"),
     ],
 )
-def test_what_a_function_raises_is_its_failure(exc: BaseException, message: str, is_async: bool) -> None:
-    assert failure_of(both_ways(raising(exc))[is_async]) == ("tool.failed", message)
+def test_an_exception_of_a_function_is_its_failure(exc: BaseException, message: str, is_async: bool) -> None:
+    assert failure_of(sync_and_async(raising(exc))[is_async]) == ("tool.failed", message)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_a_function_raises_is_its_failure(exc: BaseException, message: str,
     ids=["def", "async def"],
 )
 def test_stop_iteration_is_a_failure_too(is_async: bool, message: str) -> None:
-    assert failure_of(both_ways(raising(StopIteration("end")))[is_async]) == ("tool.failed", message)
+    assert failure_of(sync_and_async(raising(StopIteration("end")))[is_async]) == ("tool.failed", message)
 
 
 def test_a_failure_keeps_its_cause_for_the_traceback() -> None:
@@ -245,7 +245,7 @@ def _generator() -> Iterator[int]:
         ),
     ],
 )
-def test_what_is_no_json_is_a_failure(function: Function, message: str) -> None:
+def test_a_value_without_json_form_is_a_failure(function: Function, message: str) -> None:
     assert failure_of(function) == ("tool.failed", message)
 
 
@@ -253,11 +253,11 @@ def test_what_is_no_json_is_a_failure(function: Function, message: str) -> None:
 
 
 class Hanging:
-    """Functions that do not end before they are released, in all the ways in which functions hang."""
+    """Functions that hang until they are released, each in another manner."""
 
     def __init__(self) -> None:
         self.released = threading.Event()
-        self.heard: list[str] = []
+        self.notes: list[str] = []
 
     def blocking(self) -> str:
         self.released.wait(60)
@@ -267,24 +267,24 @@ class Hanging:
         try:
             await asyncio.sleep(3600)
         finally:
-            self.heard.append("cleaned up")
+            self.notes.append("cleaned up")
 
     async def deaf(self) -> None:
         while not self.released.is_set():
             try:
                 await asyncio.sleep(3600)
             except asyncio.CancelledError:
-                self.heard.append("ignored a cancellation")
+                self.notes.append("ignored a cancellation")
 
     async def stone_deaf(self) -> None:
         while not self.released.is_set():
             try:
                 await asyncio.sleep(3600)
             except BaseException as exc:
-                self.heard.append(f"ignored {type(exc).__name__}")
+                self.notes.append(f"ignored {type(exc).__name__}")
 
 
-async def the_other_tasks() -> None:
+async def other_tasks_ended() -> None:
     """Wait until all tasks but this one have ended."""
     this = asyncio.current_task()
     while others := {task for task in asyncio.all_tasks() if task is not this}:
@@ -299,17 +299,17 @@ def hanging() -> Iterator[Hanging]:
     gc.collect()
 
 
-@pytest.mark.parametrize("way", ["blocking", "polite", "deaf", "stone_deaf"])
+@pytest.mark.parametrize("kind", ["blocking", "polite", "deaf", "stone_deaf"])
 @pytest.mark.parametrize(("tool", "shown"), [("look_up", "look_up"), (None, "m:f")], ids=["tool", "call state"])
-def test_a_call_ends_when_its_time_is_up(hanging: Hanging, way: str, tool: str | None, shown: str) -> None:
-    functions = PythonFunctions({"m:f": getattr(hanging, way)}, grace=0.0)
+def test_a_call_ends_at_its_timeout(hanging: Hanging, kind: str, tool: str | None, shown: str) -> None:
+    functions = PythonFunctions({"m:f": getattr(hanging, kind)}, grace=0.0)
     with pytest.raises(ToolError) as caught:
         asyncio.run(functions.call(effect(timeout=0.02, tool=tool)))
     assert (caught.value.name, caught.value.message) == ("tool.timeout", f"{shown} took longer than 0.02 s")
 
 
 @pytest.mark.parametrize(
-    ("way", "heard"),
+    ("kind", "notes"),
     [
         ("polite", ["cleaned up"]),
         ("deaf", ["ignored a cancellation"]),
@@ -317,19 +317,19 @@ def test_a_call_ends_when_its_time_is_up(hanging: Hanging, way: str, tool: str |
     ],
 )
 def test_a_function_is_cancelled_with_the_call_then_closed_by_force(
-    hanging: Hanging, way: str, heard: list[str]
+    hanging: Hanging, kind: str, notes: list[str]
 ) -> None:
     async def go() -> bool:
-        functions = PythonFunctions({"m:f": getattr(hanging, way)}, grace=0.0)
+        functions = PythonFunctions({"m:f": getattr(hanging, kind)}, grace=0.0)
         task = asyncio.create_task(functions.call(effect(timeout=None)))
         await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.wait((task,))
-        await the_other_tasks()  # asyncio.run would wait for them at its end
+        await other_tasks_ended()  # asyncio.run would wait for them at its end
         return task.cancelled()
 
     assert asyncio.run(go())
-    assert hanging.heard == heard
+    assert hanging.notes == notes
 
 
 def test_a_cancelled_function_may_clean_up_with_awaits() -> None:
@@ -346,13 +346,13 @@ def test_a_cancelled_function_may_clean_up_with_awaits() -> None:
     async def go() -> None:
         with pytest.raises(ToolError, match=r"tool.timeout"):
             await PythonFunctions({"m:f": thorough}).call(effect(timeout=0.01))
-        await the_other_tasks()
+        await other_tasks_ended()
 
     asyncio.run(go())
     assert done == ["closed"]
 
 
-def test_a_hung_thread_gives_its_slot_back(hanging: Hanging) -> None:
+def test_a_hung_thread_frees_its_slot(hanging: Hanging) -> None:
     async def go() -> list[JSON]:
         functions = PythonFunctions({"m:f": hanging.blocking}, max_threads=2)
         hung = await asyncio.gather(*(functions.call(effect(timeout=0.02)) for _ in range(6)), return_exceptions=True)
@@ -362,7 +362,7 @@ def test_a_hung_thread_gives_its_slot_back(hanging: Hanging) -> None:
     assert asyncio.run(go()) == ["tool.timeout: m:f took longer than 0.02 s"] * 6 + ["too late"]
 
 
-def test_so_many_functions_run_at_once_and_no_more() -> None:
+def test_max_threads_limits_the_functions_that_run_at_once() -> None:
     running, most, lock = 0, 0, threading.Lock()
     together = threading.Barrier(3)
 
@@ -384,13 +384,13 @@ def test_so_many_functions_run_at_once_and_no_more() -> None:
 
 
 class Turns:
-    """Functions, def and async, that hold until they are told to go on, and note how many are at it."""
+    """Functions, def and async, that wait until they are released, and count how many run at once."""
 
     def __init__(self) -> None:
         self.running = 0
         self.most = 0
         self.lock = threading.Lock()
-        self.told = threading.Event()
+        self.released = threading.Event()
         self.entered = threading.Semaphore(0)
 
     def __enter__(self) -> None:
@@ -405,14 +405,14 @@ class Turns:
 
     def blocking(self) -> None:
         with self:
-            assert self.told.wait(10)
+            assert self.released.wait(10)
 
     async def waiting(self) -> None:
         with self:
-            await asyncio.to_thread(self.told.wait, 10)
+            await asyncio.to_thread(self.released.wait, 10)
 
 
-def test_so_many_calls_are_under_way_and_no_more_whatever_their_kind() -> None:
+def test_max_calls_limits_the_calls_of_both_kinds() -> None:
     turns = Turns()
 
     async def go() -> list[JSON]:
@@ -421,31 +421,31 @@ def test_so_many_calls_are_under_way_and_no_more_whatever_their_kind() -> None:
         calls = asyncio.gather(*map(functions.call, kinds))
         for _ in range(3):
             assert await asyncio.to_thread(turns.entered.acquire, timeout=10)
-        turns.told.set()
+        turns.released.set()
         return await calls
 
     assert asyncio.run(go()) == [None] * 8
     assert turns.most == 3
 
 
-@pytest.mark.parametrize("way", ["blocking", "waiting"])
-def test_waiting_for_a_turn_takes_none_of_a_calls_time(way: str) -> None:
+@pytest.mark.parametrize("kind", ["blocking", "waiting"])
+def test_waiting_for_a_turn_does_not_count_against_the_timeout(kind: str) -> None:
     turns = Turns()
 
     async def go() -> list[JSON]:
-        functions = PythonFunctions({"m:f": getattr(turns, way), "m:g": greet_at_once}, max_calls=1)
+        functions = PythonFunctions({"m:f": getattr(turns, kind), "m:g": greet_at_once}, max_calls=1)
         first = asyncio.create_task(functions.call(effect(timeout=None)))
         assert await asyncio.to_thread(turns.entered.acquire, timeout=10)
         hurried = msgspec.structs.replace(effect(arguments={"name": "Ada"}, timeout=0.001), entrypoint="m:g")
         second = asyncio.create_task(functions.call(hurried))
         await asyncio.wait((second,), timeout=0.05)
-        turns.told.set()
+        turns.released.set()
         return [await first, await second]
 
     assert asyncio.run(go()) == [None, "Hello Ada."]
 
 
-def test_a_call_that_took_too_long_gives_its_turn_to_the_next(hanging: Hanging) -> None:
+def test_a_call_that_timed_out_frees_its_turn(hanging: Hanging) -> None:
     async def go() -> list[str]:
         functions = PythonFunctions({"m:f": hanging.stone_deaf}, max_calls=1, grace=0.0)
         hung = await asyncio.gather(*(functions.call(effect(timeout=0.02)) for _ in range(3)), return_exceptions=True)
@@ -454,7 +454,7 @@ def test_a_call_that_took_too_long_gives_its_turn_to_the_next(hanging: Hanging) 
     assert asyncio.run(go()) == ["tool.timeout: m:f took longer than 0.02 s"] * 3
 
 
-def test_waiting_for_a_thread_takes_none_of_a_calls_time() -> None:
+def test_waiting_for_a_thread_does_not_count_against_the_timeout() -> None:
     first = threading.Event()
 
     def slow_once() -> str:
@@ -501,7 +501,7 @@ asyncio.run(go())
 """
 
 
-def test_nothing_that_hangs_keeps_the_process_from_its_end() -> None:
+def test_functions_that_hang_do_not_block_the_exit() -> None:
     done = subprocess.run([sys.executable, "-c", HANGS_AT_EXIT], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
@@ -510,7 +510,7 @@ def test_nothing_that_hangs_keeps_the_process_from_its_end() -> None:
     )
 
 
-def test_calls_beside_a_bad_one_go_on() -> None:
+def test_other_calls_continue_beside_a_bad_one() -> None:
     async def exit_soon() -> None:
         await asyncio.sleep(0)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Other processes of the tests: ``python -m tests.unit.journal.child VERB PATH``. Each line out is a fact."""
+"""A process of the tests: ``python -m tests.unit.journal.child VERB PATH``. Each line of its output is an event."""
 
 import asyncio
 import os
@@ -11,15 +11,15 @@ from pathlib import Path
 from flowrun.core.events import Returned
 from flowrun.errors import StoreError
 from flowrun.journal import Database, SqliteJournal
-from tests.unit.journal.stories import begin, new_run
+from tests.unit.journal.sample_runs import begin, new_run
 
 
-def say(*what: object) -> None:
-    print(*what, flush=True)
+def report(*values: object) -> None:
+    print(*values, flush=True)
 
 
 async def killed(path: Path) -> None:
-    """Write 20 events of a run, then be killed."""
+    """Write 20 events of a run, then kill this process."""
     journal = SqliteJournal(path)
     await begin(journal, new_run("r"))
     for seq in range(1, 20):
@@ -28,54 +28,54 @@ async def killed(path: Path) -> None:
 
 
 async def full(path: Path) -> None:
-    """Write until the disk takes no more: here, until a file may grow no more."""
+    """Write until the disk is full: here, until the size limit of a file is reached."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     journal = SqliteJournal(path)
     await begin(journal, new_run("r"))
-    say("kept", 0)
+    report("kept", 0)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
     try:
         for seq in count(1):
             await journal.append("r", Returned(step=seq, value="x" * 3000), seq=seq, state="ask", status="running")
-            say("kept", seq)
+            report("kept", seq)
     except StoreError as exc:
-        say("halted", exc)
+        report("halted", exc)
     try:
         await begin(journal, new_run("another"))
     except StoreError as exc:
-        say("halted", exc)
+        report("halted", exc)
     await journal.close()
 
 
 async def hold(path: Path) -> None:
-    """Hold a run until the end of the input."""
+    """Hold a run until stdin ends."""
     journal = SqliteJournal(path)
     await begin(journal, new_run("r"))
-    say("holding", os.getpid())
+    report("holding", os.getpid())
     sys.stdin.read()
     await journal.close()
 
 
 async def race(path: Path) -> None:
-    """Take a run once told to, and hold it until the end of the input."""
+    """Take a run after a line on stdin, and hold it until stdin ends."""
     journal = SqliteJournal(path)
-    say("ready")
+    report("ready")
     sys.stdin.readline()
-    say("held" if await journal.take(["r"]) else "taken")
+    report("held" if await journal.take(["r"]) else "taken")
     sys.stdin.read()
     await journal.close()
 
 
 async def open_once(path: Path) -> None:
-    """Open a journal that may not be there yet, once told to."""
-    say("ready")
+    """Open a journal that may not exist yet, after a line on stdin."""
+    report("ready")
     sys.stdin.readline()
     Database(path).close()
-    say("opened")
+    report("opened")
 
 
 async def flood(path: Path) -> None:
-    """Write five runs for ever."""
+    """Write five runs without end."""
     journal = SqliteJournal(path)
 
     async def write(run: str) -> None:
@@ -83,7 +83,7 @@ async def flood(path: Path) -> None:
         for seq in count(1):
             await journal.append(run, Returned(step=seq, value="x" * 500), seq=seq, state="ask", status="running")
             if seq == 100 and run == "run 0":
-                say("writing")
+                report("writing")
 
     await asyncio.gather(*(write(f"run {number}") for number in range(5)))
 

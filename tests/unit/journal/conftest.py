@@ -14,7 +14,7 @@ _ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Run the coroutines among the tests with asyncio, by anyio's own plugin."""
+    """Run async tests with asyncio, by the plugin of anyio."""
     return "asyncio"
 
 
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def child(path: Path) -> Iterator[Child]:
-    """Start processes that run a verb of ``child.py`` on the journal; those that are left are killed."""
+    """Start processes that run a verb of ``child.py`` on the journal; kill them at the end of the test."""
     children: list[subprocess.Popen[str]] = []
 
     def start(verb: str) -> "subprocess.Popen[str]":

@@ -1,4 +1,4 @@
-"""Appending: what has returned is on the disk, and what gathers in one pass of the loop is one commit."""
+"""Appending: an event is on the disk when ``append`` returns; the entries of one pass of the loop are one commit."""
 
 import asyncio
 from pathlib import Path
@@ -9,9 +9,10 @@ from flowrun.core.events import Recorded, Returned, Slept
 from flowrun.errors import Bug, StoreError
 from flowrun.journal import Database, History, LeaseLost, RunRow, SqliteJournal
 from tests.unit.journal.conftest import Child
-from tests.unit.journal.stories import (
+from tests.unit.journal.sample_runs import (
     NEVER,
     Clock,
+    append,
     begin,
     commits,
     end,
@@ -20,7 +21,6 @@ from tests.unit.journal.stories import (
     on_disk,
     recorded,
     started,
-    tell,
 )
 
 pytestmark = pytest.mark.anyio
@@ -31,34 +31,34 @@ async def test_runs_of_one_pass_share_a_commit(path: Path) -> None:
         before = commits(path)
         await asyncio.gather(*(begin(journal, new_run(f"run {number}")) for number in range(300)))
         assert commits(path) - before == 1
-        await asyncio.gather(*(tell(journal, f"run {number}", [Slept(step=1)]) for number in range(300)))
+        await asyncio.gather(*(append(journal, f"run {number}", [Slept(step=1)]) for number in range(300)))
         assert commits(path) - before == 2
         assert {number: events(path, f"run {number}") for number in range(300)} == {
             number: [started(f"run {number}"), Slept(step=1)] for number in range(300)
         }
 
 
-async def test_what_has_returned_can_be_read_by_others_at_once(path: Path) -> None:
+async def test_an_appended_event_can_be_read_by_others_at_once(path: Path) -> None:
     clock = Clock(1000.5)
     async with SqliteJournal(path, now=clock) as journal:
         await begin(journal, new_run("r"))
         clock.now = 1002.0
-        await tell(journal, "r", [Returned(step=1, value={"a": [1, None]})])
+        await append(journal, "r", [Returned(step=1, value={"a": [1, None]})])
         assert recorded(path, "r") == [
             Recorded(seq=0, at=1000.5, state="ask", event=started("r")),
             Recorded(seq=1, at=1002.0, state="ask", event=Returned(step=1, value={"a": [1, None]})),
         ]
 
 
-async def test_what_has_returned_outlives_a_killed_process(path: Path, child: Child) -> None:
+async def test_appended_events_survive_a_killed_process(path: Path, child: Child) -> None:
     assert child("killed").wait() == -9
     assert events(path, "r") == [started("r"), *(Returned(step=seq) for seq in range(1, 20))]
 
 
-async def test_a_cancelled_append_ends_when_its_event_is_kept(path: Path) -> None:
+async def test_a_cancelled_append_ends_when_its_event_is_committed(path: Path) -> None:
     async with SqliteJournal(path, pause=NEVER) as journal:
         await begin(journal, new_run("r"))
-        one = asyncio.create_task(tell(journal, "r", [Slept(step=1)]))
+        one = asyncio.create_task(append(journal, "r", [Slept(step=1)]))
         other = asyncio.create_task(begin(journal, new_run("s")))
         await asyncio.sleep(0)
         one.cancel()
@@ -68,7 +68,7 @@ async def test_a_cancelled_append_ends_when_its_event_is_kept(path: Path) -> Non
         assert events(path, "s") == [started("s")]
 
 
-async def test_a_run_that_ends_at_once_is_whole(path: Path) -> None:
+async def test_a_run_that_ends_at_once_is_complete(path: Path) -> None:
     async with SqliteJournal(path, now=Clock(5.0)) as journal:
         await begin(journal, new_run("r"), status="failed")
         database = Database(path)
@@ -108,10 +108,10 @@ async def test_a_doubled_event_is_lost_for_its_run_only(path: Path) -> None:
     async with SqliteJournal(path, pause=NEVER) as journal:
         await asyncio.gather(begin(journal, new_run("r")), begin(journal, new_run("s")))
         results = await asyncio.gather(
-            tell(journal, "s", [Slept(step=1)]),
-            tell(journal, "r", [Slept(step=1)]),
-            tell(journal, "r", [Slept(step=9)]),
-            tell(journal, "r", [Slept(step=2)], first=2),
+            append(journal, "s", [Slept(step=1)]),
+            append(journal, "r", [Slept(step=1)]),
+            append(journal, "r", [Slept(step=9)]),
+            append(journal, "r", [Slept(step=2)], first=2),
             begin(journal, new_run("t")),
             return_exceptions=True,
         )
@@ -121,7 +121,7 @@ async def test_a_doubled_event_is_lost_for_its_run_only(path: Path) -> None:
             "run r cannot go on here: its event 1 is not the next: another process has gone on with it"
         )
         with pytest.raises(LeaseLost, match="run r cannot go on here"):
-            await tell(journal, "r", [Slept(step=1)])
+            await append(journal, "r", [Slept(step=1)])
     assert [events(path, run) for run in "rst"] == [
         [started("r")],
         [started("s"), Slept(step=1)],
@@ -139,7 +139,7 @@ async def test_a_run_id_is_used_once(path: Path) -> None:
 async def test_a_run_that_was_pruned_meanwhile_is_lost(path: Path) -> None:
     async with SqliteJournal(path) as journal:
         with pytest.raises(LeaseLost, match="it is not in the journal: was it pruned"):
-            await tell(journal, "never", [Slept(step=1)])
+            await append(journal, "never", [Slept(step=1)])
 
 
 async def test_a_run_begins_before_its_first_event(path: Path) -> None:
@@ -148,12 +148,12 @@ async def test_a_run_begins_before_its_first_event(path: Path) -> None:
             await journal.append("r", started("r"), seq=0, state="ask", status="running")
 
 
-async def test_what_no_json_can_hold_is_refused_and_harms_nobody(path: Path) -> None:
+async def test_an_event_that_json_cannot_hold_is_refused_and_harms_no_other(path: Path) -> None:
     async with SqliteJournal(path) as journal:
         await begin(journal, new_run("r"))
         with pytest.raises(StoreError, match="an event of kind Returned cannot be kept: 'utf-8'"):
-            await tell(journal, "r", [Returned(step=1, value="\ud800")])
-        await tell(journal, "r", [Slept(step=1)])
+            await append(journal, "r", [Returned(step=1, value="\ud800")])
+        await append(journal, "r", [Slept(step=1)])
     assert events(path, "r") == [started("r"), Slept(step=1)]
 
 
@@ -174,13 +174,13 @@ async def test_a_full_disk_halts_the_journal_and_loses_nothing(path: Path, child
         await end(journal, "r", seq=len(kept))
 
 
-async def test_no_page_left_says_so_to_everybody(path: Path) -> None:
+async def test_a_full_database_is_reported_to_all_runs(path: Path) -> None:
     journal = SqliteJournal(path, pause=NEVER)
     await begin(journal, new_run("r"))
     pages = journal._database.value("PRAGMA page_count")
     journal._database.rows(f"PRAGMA max_page_count = {pages + 2}")
-    stories = (begin(journal, new_run(f"run {number}", flow="f" * 300)) for number in range(200))
-    errors = await asyncio.gather(*stories, return_exceptions=True)
+    beginnings = (begin(journal, new_run(f"run {number}", flow="f" * 300)) for number in range(200))
+    errors = await asyncio.gather(*beginnings, return_exceptions=True)
     assert {(type(error), str(error)) for error in errors} == {
         (
             StoreError,
@@ -195,7 +195,7 @@ async def test_no_page_left_says_so_to_everybody(path: Path) -> None:
     assert events(path, "r") == [started("r")]
 
 
-def test_a_torn_wal_keeps_the_beginning_of_every_run(path: Path, tmp_path: Path, child: Child) -> None:
+def test_a_torn_wal_holds_the_beginning_of_every_run(path: Path, tmp_path: Path, child: Child) -> None:
     process = child("flood")
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"
@@ -204,9 +204,9 @@ def test_a_torn_wal_keeps_the_beginning_of_every_run(path: Path, tmp_path: Path,
     process.kill()
     lengths: dict[int, list[int]] = {}
     for tenth in range(11):
-        whole = len(wal) * tenth // 10
+        size = len(wal) * tenth // 10
         copy.write_bytes(database)
-        copy.with_name("copy.db-wal").write_bytes(wal[:whole])
+        copy.with_name("copy.db-wal").write_bytes(wal[:size])
         lengths[tenth] = []
         for number in range(5):
             rows = recorded(copy, f"run {number}") if tenth else []
@@ -221,19 +221,19 @@ def mode_of(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-async def test_what_is_written_is_what_was_told(path: Path) -> None:
-    """Also where it looks like a variable's value: secrets stay in their adapter, so nothing is looked for here."""
+async def test_values_are_written_unchanged(path: Path) -> None:
+    """Also those that look like a secret: secrets stay in their adapter, so the journal masks nothing."""
     async with SqliteJournal(path) as journal:
         journal.keep_spec("digest of weather", '{"limits": {"max_attempts": 5}}')
         await begin(journal, new_run("r"))
-        await tell(journal, "r", [Returned(step=1, value={"pay": "100 EUR to 100-7"})])
+        await append(journal, "r", [Returned(step=1, value={"pay": "100 EUR to 100-7"})])
         written = on_disk(path)
         assert b'{"pay":"100 EUR to 100-7"}' in written
         assert b'{"limits": {"max_attempts": 5}}' in written
     assert mode_of(path) == 0o600
 
 
-async def test_a_status_without_an_event_is_kept(path: Path) -> None:
+async def test_a_status_without_an_event_is_stored(path: Path) -> None:
     async with SqliteJournal(path, batch="b", pause=NEVER) as journal:
         journal.keep_spec("d", "{}")
         journal.begin("r", flow="weather")
@@ -250,7 +250,7 @@ async def test_a_status_without_an_event_is_kept(path: Path) -> None:
         assert commits(path) == before
         await journal.mark("r", "needs_attention")
         assert history.run("r").status == "needs_attention"
-        await tell(journal, "r", [Slept(step=1)])
+        await append(journal, "r", [Slept(step=1)])
         assert history.run("r").status == "running"
         with pytest.raises(LeaseLost, match="it is not in the journal"):
             await journal.mark("nobody", "waiting")

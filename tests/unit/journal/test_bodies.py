@@ -1,4 +1,4 @@
-"""Events as text: all of them come back as they were, and large texts are kept once."""
+"""Events as text: all of them are restored unchanged, and large texts are stored once."""
 
 import asyncio
 from pathlib import Path
@@ -25,7 +25,7 @@ from flowrun.errors import Failure, StoreError
 from flowrun.journal import SqliteJournal
 from flowrun.journal.bodies import LARGE, Body, decode, encode, split
 from flowrun.spec.model import JSON
-from tests.unit.journal.stories import begin, count, events, new_run, started, tell
+from tests.unit.journal.sample_runs import append, begin, count, events, new_run, started
 
 VALUE: JSON = {"text": 'é\x00\u2028"\\', "numbers": [0, -(2**63), 2**64 - 1, 1e300, 0.1], "none": None, "empty": {}}
 CALLS = (ToolCall(id="call00001", name="look", arguments='{"city": "Dallas"}'),)
@@ -48,24 +48,24 @@ EVENTS: list[Event] = [
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_every_event_comes_back_as_it_was(event: Event) -> None:
+def test_every_event_is_restored_unchanged(event: Event) -> None:
     assert decode(encode(event), None) == event
 
 
-def test_every_kind_of_event_is_tried() -> None:
+def test_every_kind_of_event_is_tested() -> None:
     kinds = msgspec.inspect.type_info(Event)
     assert isinstance(kinds, msgspec.inspect.UnionType)
-    tried = {type(event) for event in EVENTS}
+    tested = {type(event) for event in EVENTS}
     known = {kind.cls for kind in kinds.types if isinstance(kind, msgspec.inspect.StructType)}
-    assert tried == known
+    assert tested == known
 
 
-def test_an_event_of_a_newer_flowrun_is_told() -> None:
+def test_an_event_of_a_newer_flowrun_is_reported() -> None:
     with pytest.raises(StoreError, match="an event of the journal cannot be read: Invalid value 'Dreamt'"):
         decode('{"kind":"Dreamt"}', None)
 
 
-def test_large_texts_are_kept_once(path: Path) -> None:
+def test_large_texts_are_stored_once(path: Path) -> None:
     large, other = "x" * 100_000, "é" * (LARGE // 2 + 1)
     first = Returned(step=1, value={"page": large, "tail": "\x00 like a mark", "small": "y"})
     second = Replied(step=2, reply=Reply(content=large, text=other))
@@ -74,8 +74,8 @@ def test_large_texts_are_kept_once(path: Path) -> None:
         async with SqliteJournal(path) as journal:
             await begin(journal, new_run("r"))
             await begin(journal, new_run("s"))
-            await tell(journal, "r", [first, second])
-            await tell(journal, "s", [second])
+            await append(journal, "r", [first, second])
+            await append(journal, "s", [second])
 
     asyncio.run(write())
     assert events(path, "r") == [started("r"), first, second]

@@ -1,4 +1,4 @@
-"""Opening: made private, told from foreign and newer files, brought up to date; every error says what to do."""
+"""Opening: created private, distinguished from foreign and newer files, migrated; every error has a remedy."""
 
 import asyncio
 import sqlite3
@@ -11,10 +11,10 @@ from flowrun.errors import StoreError
 from flowrun.journal import Database, SqliteJournal, network_file_system
 from flowrun.journal.tables import APPLICATION_ID, MIGRATIONS
 from tests.unit.journal.conftest import Child
-from tests.unit.journal.stories import begin, events, new_run
+from tests.unit.journal.sample_runs import begin, events, new_run
 
 ANOTHER = ("ALTER TABLE runs ADD COLUMN colour TEXT NOT NULL DEFAULT 'blue'", "UPDATE runs SET colour = 'red'")
-"""A migration as a later version might have one."""
+"""A migration of a later version."""
 
 
 def refusal(path: Path, *, create: bool = True) -> str:
@@ -41,7 +41,7 @@ def test_a_commit_is_on_the_disk_when_it_returns(path: Path) -> None:
     normal.close()
 
 
-def test_what_is_only_read_is_not_made(path: Path) -> None:
+def test_a_journal_opened_for_reading_is_not_created(path: Path) -> None:
     assert refusal(path, create=False) == (
         f"the journal {path} is not there: no run has been kept in it; name another file with --journal"
     )
@@ -52,7 +52,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"the journal {tmp_path} is not a file; name another file with --journal"
 
 
-def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "state").touch()
     path = tmp_path / "state" / "journal.db"
     assert refusal(path) == (
@@ -62,7 +62,7 @@ def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
     assert refusal(deeper) == f"the journal {deeper} cannot be made: Not a directory; name another file with --journal"
 
 
-def test_what_is_no_database_is_left_alone(path: Path) -> None:
+def test_a_file_that_is_no_database_stays_unchanged(path: Path) -> None:
     path.write_text("name: weather\n" * 100)
     assert refusal(path) == (
         f"the journal {path} cannot be used: file is not a database; it is no journal of flowrun; "
@@ -72,7 +72,7 @@ def test_what_is_no_database_is_left_alone(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["CREATE TABLE t (a)", "PRAGMA user_version = 1", "PRAGMA application_id = 5"])
-def test_another_programs_database_is_left_alone(path: Path, change: str) -> None:
+def test_another_programs_database_stays_unchanged(path: Path, change: str) -> None:
     other = sqlite3.connect(path)
     other.execute(change)
     other.commit()
@@ -89,7 +89,7 @@ def test_an_empty_file_becomes_a_journal(path: Path) -> None:
     database.close()
 
 
-def test_a_newer_journal_is_left_alone(path: Path) -> None:
+def test_a_newer_journal_stays_unchanged(path: Path) -> None:
     Database(path, migrations=(*MIGRATIONS, ANOTHER)).close()
     before = path.read_bytes()
     assert refusal(path) == (
@@ -100,7 +100,7 @@ def test_a_newer_journal_is_left_alone(path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_an_older_journal_is_brought_up_to_date_once_nobody_uses_it(path: Path) -> None:
+async def test_an_older_journal_is_migrated_once_no_process_uses_it(path: Path) -> None:
     async with SqliteJournal(path) as journal:
         await begin(journal, new_run("r"))
         with pytest.raises(StoreError, match=f"the journal {path} must be brought from version 1 to 2, and process"):
@@ -121,7 +121,7 @@ def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     database.close()
 
 
-def test_processes_that_make_it_at_once_agree(path: Path, child: Child) -> None:
+def test_processes_may_create_it_at_once(path: Path, child: Child) -> None:
     children = [child("open_once") for _ in range(4)]
     for process in children:
         assert process.stdout is not None
@@ -133,8 +133,8 @@ def test_processes_that_make_it_at_once_agree(path: Path, child: Child) -> None:
     assert [process.communicate()[0] for process in children] == ["opened\n"] * 4
 
 
-def test_a_new_file_that_another_process_is_making_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite itself does not wait when a file is turned to WAL, however long its timeout."""
+def test_a_file_that_another_process_is_creating_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timeout of SQLite does not cover the switch of a file to WAL mode."""
     path.touch()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -153,7 +153,7 @@ def test_a_new_file_that_another_process_is_making_is_waited_for(path: Path, mon
 
 
 @pytest.mark.anyio
-async def test_a_damaged_file_is_told(path: Path) -> None:
+async def test_a_damaged_file_is_reported(path: Path) -> None:
     async with SqliteJournal(path) as journal:
         await asyncio.gather(*(begin(journal, new_run(f"run {number}")) for number in range(200)))
     damage(path)
@@ -162,9 +162,9 @@ async def test_a_damaged_file_is_told(path: Path) -> None:
 
 
 def damage(path: Path) -> None:
-    whole = bytearray(path.read_bytes())
-    whole[4096:] = b"\xff" * (len(whole) - 4096)
-    path.write_bytes(whole)
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
 
 
 MOUNTS = """\

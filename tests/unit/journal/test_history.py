@@ -1,4 +1,4 @@
-"""Reading: a run by the beginning of its id, lists by what they are of, specs by their digests."""
+"""Reading: a run by a prefix of its id, lists of runs by filters, specs by their digests."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import pytest
 from flowrun.core.events import Slept
 from flowrun.errors import StoreError, UsageError
 from flowrun.journal import Database, History, RunRow, SqliteJournal
-from tests.unit.journal.stories import NEVER, Clock, begin, end, new_run, tell
+from tests.unit.journal.sample_runs import NEVER, Clock, append, begin, end, new_run
 
 Ids = Callable[[Iterator[RunRow]], list[str]]
 
@@ -25,14 +25,14 @@ async def write(path: Path) -> None:
         await begin(journal, new_run("abc3", batch="b"), status="waiting")
         await begin(journal, new_run("%_"))
         clock.now += 1
-        await tell(journal, "abc1", [Slept(step=1), Slept(step=2)])
+        await append(journal, "abc1", [Slept(step=1), Slept(step=2)])
         clock.now += 1
         await end(journal, "abd2", status="failed")
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a journal that no test changes."""
+    """Return the path of a journal that no test changes."""
     path = tmp_path_factory.mktemp("history") / "journal.db"
     asyncio.run(write(path))
     return path
@@ -58,13 +58,13 @@ def test_a_run_is_found_by_the_beginning_of_its_id(history: History) -> None:
         ("", "name a run by its id, or the beginning of it"),
     ],
 )
-def test_a_run_that_is_not_one_is_told(history: History, written: Path, prefix: str, message: str) -> None:
+def test_a_missing_or_ambiguous_run_is_reported(history: History, written: Path, prefix: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         history.run(prefix)
     assert str(caught.value) == message.format(path=written)
 
 
-def test_a_row_says_how_far_a_run_came(history: History) -> None:
+def test_a_row_shows_the_progress_of_a_run(history: History) -> None:
     assert history.run("abc1") == RunRow(
         id="abc1",
         flow="weather",
@@ -111,7 +111,7 @@ def test_runs_are_listed_newest_first(history: History, filters: dict[str, str],
 
 
 @pytest.mark.anyio
-async def test_a_long_list_is_whole(path: Path) -> None:
+async def test_a_long_list_is_complete(path: Path) -> None:
     async with SqliteJournal(path) as journal:
         await asyncio.gather(*(begin(journal, new_run(f"run {number}")) for number in range(1200)))
     database = Database(path)
@@ -120,7 +120,7 @@ async def test_a_long_list_is_whole(path: Path) -> None:
     assert listed == [f"run {number}" for number in reversed(range(1200))]
 
 
-def test_a_spec_is_kept_with_the_first_run_of_it(history: History) -> None:
+def test_a_spec_is_stored_with_the_first_run_of_it(history: History) -> None:
     assert history.spec("digest of weather") == '{"name":"weather"}'
     with pytest.raises(StoreError, match="does not hold the spec digest of nothing"):
         history.spec("digest of nothing")

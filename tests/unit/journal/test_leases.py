@@ -1,4 +1,4 @@
-"""One process drives a run. A dead one's runs can be taken; one that was taken for dead writes nothing any more."""
+"""One process drives a run. A dead one loses its runs; one that was declared dead writes nothing any more."""
 
 import asyncio
 import subprocess
@@ -13,11 +13,12 @@ from flowrun.journal import Database, Held, History, LeaseLost, RunRow, SqliteJo
 from flowrun.journal.liveness import LEASE_SECONDS, is_alive, started_at
 from flowrun.journal.rows import Holder
 from tests.unit.journal.conftest import Child
-from tests.unit.journal.stories import (
+from tests.unit.journal.sample_runs import (
     ELSEWHERE,
     HERE,
     NEVER,
     Clock,
+    append,
     begin,
     commits,
     count,
@@ -25,7 +26,6 @@ from tests.unit.journal.stories import (
     events,
     new_run,
     started,
-    tell,
 )
 
 pytestmark = pytest.mark.anyio
@@ -40,7 +40,7 @@ def row(path: Path, run: str, *, now: float = 1000.0) -> RunRow:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Wait for what another thread does; pytest's own timeout ends a wait for ever."""
+    """Wait for an effect of another thread; pytest's own timeout ends an endless wait."""
     while not true():  # noqa: ASYNC110 - a thread has no asyncio.Event
         await asyncio.sleep(0.001)
 
@@ -62,12 +62,12 @@ async def test_a_living_process_keeps_its_runs_and_a_killed_one_loses_them(path:
         process.wait()
         assert row(path, "r").interrupted
         assert await journal.take(["r"]) == ()
-        await tell(journal, "r", [Slept(step=1)])
+        await append(journal, "r", [Slept(step=1)])
         assert not row(path, "r").interrupted
     assert events(path, "r") == [started("r"), Slept(step=1)]
 
 
-async def test_a_process_that_closes_lets_go_of_its_runs(path: Path) -> None:
+async def test_a_process_that_closes_releases_its_runs(path: Path) -> None:
     async with SqliteJournal(path) as first:
         await begin(first, new_run("r"))
     assert count(path, "holders") == 0
@@ -75,7 +75,7 @@ async def test_a_process_that_closes_lets_go_of_its_runs(path: Path) -> None:
         assert await second.take(["r"]) == ()
 
 
-async def test_of_two_that_take_a_run_at_once_one_has_it(path: Path, child: Child) -> None:
+async def test_only_one_of_two_processes_takes_a_run(path: Path, child: Child) -> None:
     async with SqliteJournal(path) as journal:
         await begin(journal, new_run("r"))
     racers = [child("race"), child("race")]
@@ -87,7 +87,7 @@ async def test_of_two_that_take_a_run_at_once_one_has_it(path: Path, child: Chil
     assert sorted(line(racer) for racer in racers) == ["held", "taken"]
 
 
-async def test_one_that_slept_too_long_elsewhere_is_fenced(path: Path) -> None:
+async def test_a_process_elsewhere_that_slept_too_long_is_fenced(path: Path) -> None:
     clock = Clock()
     sleeper = SqliteJournal(path, now=clock, process=ELSEWHERE, pause=NEVER)
     await begin(sleeper, new_run("r"))
@@ -99,7 +99,7 @@ async def test_one_that_slept_too_long_elsewhere_is_fenced(path: Path) -> None:
         clock.now += 0.1
         assert await heir.take(["r"]) == ()
         results = await asyncio.gather(
-            tell(sleeper, "r", [Slept(step=1)]), tell(sleeper, "s", [Slept(step=1)]), return_exceptions=True
+            append(sleeper, "r", [Slept(step=1)]), append(sleeper, "s", [Slept(step=1)]), return_exceptions=True
         )
         assert [(type(result), str(result)) for result in results] == [
             (
@@ -109,14 +109,14 @@ async def test_one_that_slept_too_long_elsewhere_is_fenced(path: Path) -> None:
         ] * 2
         with pytest.raises(LeaseLost, match="took this one for dead"):
             await sleeper.take(["s"])
-        await tell(heir, "r", [Slept(step=2)])
+        await append(heir, "r", [Slept(step=2)])
         assert await heir.take(["s"]) == ()
     await sleeper.close()
     assert events(path, "r") == [started("r"), Slept(step=2)]
     assert events(path, "s") == [started("s")]
 
 
-async def test_one_that_slept_notices_at_its_next_heartbeat(path: Path) -> None:
+async def test_a_process_that_slept_notices_at_its_next_heartbeat(path: Path) -> None:
     clock = Clock()
     async with SqliteJournal(path, now=clock, process=ELSEWHERE, pause=0.001) as sleeper:
         await begin(sleeper, new_run("r"))
@@ -126,10 +126,10 @@ async def test_one_that_slept_notices_at_its_next_heartbeat(path: Path) -> None:
         clock.now += 5
         await until(lambda: sleeper._thread.failed is not None)
         with pytest.raises(LeaseLost, match="took this one for dead"):
-            await tell(sleeper, "r", [Slept(step=1)])
+            await append(sleeper, "r", [Slept(step=1)])
 
 
-async def test_a_process_beats_once_for_all_its_runs(path: Path) -> None:
+async def test_a_process_has_one_heartbeat_for_all_its_runs(path: Path) -> None:
     clock = Clock()
     async with SqliteJournal(path, now=clock, process=ELSEWHERE, pause=0.001) as journal:
         await begin(journal, new_run("r"))
@@ -137,11 +137,11 @@ async def test_a_process_beats_once_for_all_its_runs(path: Path) -> None:
         clock.now += 4 * LEASE_SECONDS
         assert row(path, "r", now=clock.now).interrupted
 
-        def beaten() -> bool:
+        def has_new_heartbeat() -> bool:
             holder = row(path, "r", now=clock.now).holder
-            return holder is not None and holder.beat == clock.now
+            return holder is not None and holder.heartbeat == clock.now
 
-        await until(beaten)
+        await until(has_new_heartbeat)
         assert not row(path, "s", now=clock.now).interrupted
         assert count(path, "holders") == 1
 
@@ -154,13 +154,13 @@ async def test_a_released_run_is_free(path: Path) -> None:
         with pytest.raises(LeaseLost, match="another process has gone on with it"):
             await first.release("r")
         assert await second.take(["r"]) == ()
-        await tell(second, "r", [Answered(step=1)])
+        await append(second, "r", [Answered(step=1)])
         with pytest.raises(LeaseLost, match="run r cannot go on here: its event 1 is not the next"):
-            await tell(first, "r", [Slept(step=1)])
+            await append(first, "r", [Slept(step=1)])
         await begin(first, new_run("s"))
 
 
-async def test_many_are_taken_at_once_but_for_those_that_are_held(path: Path) -> None:
+async def test_many_runs_are_taken_at_once_except_those_that_are_held(path: Path) -> None:
     async with SqliteJournal(path) as first:
         for run in ("a", "b", "c"):
             await begin(first, new_run(run))
@@ -175,14 +175,14 @@ async def test_many_are_taken_at_once_but_for_those_that_are_held(path: Path) ->
 
 
 async def test_an_answer_reaches_the_process_that_drives_the_run(path: Path) -> None:
-    heard: asyncio.Queue[tuple[str, Event]] = asyncio.Queue()
-    async with SqliteJournal(path, on_post=lambda *post: heard.put_nowait(post), pause=0.001) as driver:
+    received: asyncio.Queue[tuple[str, Event]] = asyncio.Queue()
+    async with SqliteJournal(path, on_post=lambda *post: received.put_nowait(post), pause=0.001) as driver:
         await begin(driver, new_run("r"), status="waiting")
         async with SqliteJournal(path) as other:
             await other.post("r", Answered(step=1, value="yes"))
             await other.post("r", Cancelled(reason="enough"))
             assert not await driver.release("r")
-        assert [await heard.get(), await heard.get()] == [
+        assert [await received.get(), await received.get()] == [
             ("r", Answered(step=1, value="yes")),
             ("r", Cancelled(reason="enough")),
         ]
@@ -191,7 +191,7 @@ async def test_an_answer_reaches_the_process_that_drives_the_run(path: Path) -> 
         assert count(path, "inbox") == 1
         await end(driver, "r", seq=2)
         assert count(path, "inbox") == 0
-        assert heard.empty()
+        assert received.empty()
 
 
 async def test_an_answer_waits_for_the_process_that_takes_the_run(path: Path) -> None:
@@ -199,14 +199,14 @@ async def test_an_answer_waits_for_the_process_that_takes_the_run(path: Path) ->
         await begin(first, new_run("r"), status="waiting")
         assert await first.release("r")
         await first.post("r", Answered(step=1, value="yes"))
-    for _ in range(2):  # one that heard of it and died before it wrote it down has changed nothing
-        heard: asyncio.Queue[tuple[str, Event]] = asyncio.Queue()
-        async with SqliteJournal(path, on_post=lambda *post, q=heard: q.put_nowait(post), pause=0.001) as next_one:
+    for _ in range(2):  # a process that received it and died before it wrote it has changed nothing
+        received: asyncio.Queue[tuple[str, Event]] = asyncio.Queue()
+        async with SqliteJournal(path, on_post=lambda *post, q=received: q.put_nowait(post), pause=0.001) as next_one:
             assert await next_one.take(["r"]) == ()
-            assert await heard.get() == ("r", Answered(step=1, value="yes"))
+            assert await received.get() == ("r", Answered(step=1, value="yes"))
 
 
-async def test_what_has_ended_takes_no_answer(path: Path) -> None:
+async def test_an_ended_run_accepts_no_answer(path: Path) -> None:
     async with SqliteJournal(path) as journal:
         await begin(journal, new_run("r"), status="cancelled")
         with pytest.raises(UsageError, match="run r has ended: cancelled"):
@@ -215,26 +215,26 @@ async def test_what_has_ended_takes_no_answer(path: Path) -> None:
             await journal.post("s", Answered(step=1))
 
 
-HOLDER = Holder(id="h", host=HERE.host, pid=HERE.pid, pid_space=HERE.pid_space, started=HERE.started, beat=0.0)
+HOLDER = Holder(id="h", host=HERE.host, pid=HERE.pid, pid_space=HERE.pid_space, started=HERE.started, heartbeat=0.0)
 
 
 @pytest.mark.parametrize(
     ("holder", "now", "alive"),
     [
         (HOLDER, 1e9, True),
-        (Holder(id="h", host="a", pid=HERE.pid, pid_space=HERE.pid_space, started=1, beat=0.0), 0.0, False),
-        (Holder(id="h", host="a", pid=2**22 + 1, pid_space=HERE.pid_space, started=1, beat=0.0), 0.0, False),
-        (Holder(id="h", host=HERE.host, pid=HERE.pid, pid_space="x", started=1, beat=0.0), 29.9, True),
-        (Holder(id="h", host=HERE.host, pid=HERE.pid, pid_space="x", started=1, beat=0.0), 30.0, False),
-        (Holder(id="h", host=HERE.host, pid=HERE.pid, pid_space="", started=0, beat=0.0), 30.0, False),
+        (Holder(id="h", host="a", pid=HERE.pid, pid_space=HERE.pid_space, started=1, heartbeat=0.0), 0.0, False),
+        (Holder(id="h", host="a", pid=2**22 + 1, pid_space=HERE.pid_space, started=1, heartbeat=0.0), 0.0, False),
+        (Holder(id="h", host=HERE.host, pid=HERE.pid, pid_space="x", started=1, heartbeat=0.0), 29.9, True),
+        (Holder(id="h", host=HERE.host, pid=HERE.pid, pid_space="x", started=1, heartbeat=0.0), 30.0, False),
+        (Holder(id="h", host=HERE.host, pid=HERE.pid, pid_space="", started=0, heartbeat=0.0), 30.0, False),
     ],
     ids=["stopped for long", "another with its pid", "gone", "elsewhere", "elsewhere and late", "no /proc"],
 )
-def test_a_process_is_looked_up_or_told_by_its_heartbeat(holder: Holder, now: float, alive: bool) -> None:
+def test_a_process_is_looked_up_or_judged_by_its_heartbeat(holder: Holder, now: float, alive: bool) -> None:
     assert is_alive(holder, here=HERE, now=now) is alive
 
 
-def test_a_process_that_only_waits_to_be_reaped_is_dead() -> None:
+def test_a_zombie_is_dead() -> None:
     process = subprocess.Popen(["/bin/true"])
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as living:
         assert started_at(living.pid) is not None
@@ -243,15 +243,17 @@ def test_a_process_that_only_waits_to_be_reaped_is_dead() -> None:
     process.wait()
 
 
-async def test_a_taken_run_is_read_and_gone_on_with(path: Path) -> None:
+async def test_a_taken_run_is_read_and_resumed(path: Path) -> None:
     async with SqliteJournal(path) as first:
         await begin(first, new_run("r"))
-        await tell(first, "r", [Slept(step=1)])
+        await append(first, "r", [Slept(step=1)])
     async with SqliteJournal(path) as second:
         assert await second.take(["r"]) == ()
         assert await second.take(["r"]) == ()
         assert [row.event for row in await second.events("r")] == [started("r"), Slept(step=1)]
-        await asyncio.gather(tell(second, "r", [Slept(step=2)], first=2), tell(second, "r", [Slept(step=3)], first=3))
+        await asyncio.gather(
+            append(second, "r", [Slept(step=2)], first=2), append(second, "r", [Slept(step=3)], first=3)
+        )
         assert [row.event for row in await second.events("r")] == [started("r"), *(Slept(step=n) for n in (1, 2, 3))]
 
 
@@ -264,7 +266,7 @@ async def test_many_runs_of_a_dead_process_are_taken_at_once(path: Path) -> None
     async with SqliteJournal(path, now=clock, pause=NEVER) as heir:
         assert await heir.take(names) == ()
         before = commits(path)
-        await asyncio.gather(*(tell(heir, name, [Slept(step=1)]) for name in names))
+        await asyncio.gather(*(append(heir, name, [Slept(step=1)]) for name in names))
         assert commits(path) - before == 1
     await dead.close()
     assert events(path, "run 999") == [started("run 999"), Slept(step=1)]

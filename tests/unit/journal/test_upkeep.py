@@ -1,4 +1,4 @@
-"""Pruning: ended runs go with their children and what only they needed; nothing else does."""
+"""Pruning: ended runs are deleted with their children and the values that only they used, and nothing else is."""
 
 import asyncio
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from flowrun.core.events import Returned
 from flowrun.errors import StoreError
 from flowrun.journal import Database, History, SqliteJournal, Vacuumed, prune, vacuum
-from tests.unit.journal.stories import NEVER, Clock, begin, end, events, new_run, started, tell
+from tests.unit.journal.sample_runs import NEVER, Clock, append, begin, end, events, new_run, started
 
 pytestmark = pytest.mark.anyio
 
@@ -27,15 +27,15 @@ async def write(path: Path) -> None:
         await begin(journal, new_run("new"))
         await begin(journal, new_run("parent"))
         await begin(journal, new_run("ended child", parent="parent"))
-        await tell(journal, "old", [LARGE, Returned(step=1, value="y" * 50_000)])
-        await tell(journal, "waits", [LARGE])
+        await append(journal, "old", [LARGE, Returned(step=1, value="y" * 50_000)])
+        await append(journal, "waits", [LARGE])
         await end(journal, "old", seq=3)
         await end(journal, "ended child")
         clock.now = 100.0
         await end(journal, "new")
 
 
-def test_old_runs_go_with_all_that_was_theirs(path: Path) -> None:
+def test_old_runs_are_deleted_with_all_their_data(path: Path) -> None:
     asyncio.run(write(path))
     database = Database(path)
     assert prune(database, older_than=50, now=100.0) == 2
@@ -50,10 +50,10 @@ def test_old_runs_go_with_all_that_was_theirs(path: Path) -> None:
     database.close()
 
 
-async def test_more_runs_go_than_one_transaction_takes(path: Path) -> None:
+async def test_more_runs_are_deleted_than_one_transaction_can(path: Path) -> None:
     async with SqliteJournal(path, now=Clock(0.0), pause=NEVER) as journal:
-        stories = (begin(journal, new_run(f"run {number}"), status="cancelled") for number in range(450))
-        await asyncio.gather(*stories)
+        beginnings = (begin(journal, new_run(f"run {number}"), status="cancelled") for number in range(450))
+        await asyncio.gather(*beginnings)
         database = Database(path)
         assert prune(database, older_than=1, now=2.0) == 450
         assert database.value("SELECT count(*) FROM runs") == 0
@@ -62,7 +62,7 @@ async def test_more_runs_go_than_one_transaction_takes(path: Path) -> None:
     assert events(path, "next") == [started("next")]
 
 
-def test_a_vacuum_gives_the_space_back(path: Path) -> None:
+def test_a_vacuum_shrinks_the_file(path: Path) -> None:
     asyncio.run(write(path))
     database = Database(path)
     before = path.stat().st_size

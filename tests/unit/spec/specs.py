@@ -1,4 +1,4 @@
-"""Texts that the tests of loading are made of."""
+"""Spec texts and their issues, for the tests of loading."""
 
 from textwrap import dedent
 
@@ -13,12 +13,12 @@ version: 1.0.0
 
 
 def spec_text(*parts: str) -> str:
-    """Put what every spec begins with, three lines, before parts of one."""
+    """Return a spec of the three required lines and the given parts, so that the parts begin in line 4."""
     return HEADER + "".join(map(dedent, parts))
 
 
-def told(text: str, *, profile: str | None = None, environ: dict[str, str] | None = None) -> list[str]:
-    """Give the issues of a spec on one line each."""
+def reported(text: str, *, profile: str | None = None, environ: dict[str, str] | None = None) -> list[str]:
+    """Return the issues of a spec, one line each."""
     try:
         parse_text(text, "f", profile=profile, environ=environ or {})
     except SpecError as error:

@@ -1,4 +1,4 @@
-"""Places are found by the path that the author wrote, and by the one that the ``Spec`` has."""
+"""Positions are found by a path in the file and by a path in the ``Spec``."""
 
 import pytest
 
@@ -78,6 +78,11 @@ def test_an_issue_is_made_at_a_path() -> None:
             "abcdefgh-i abcdefgh", {"abcdefgh": "${A}", "abcdefgh-i": "${B}"}, "${B} ${A}", id="longest first"
         ),
         pytest.param("secret KEY", {"secret": "${KEY}", "KEY": "${B}"}, "${KEY} ${B}", id="in one go"),
+        pytest.param("said sk-1234...", {"sk-12345678": "${KEY}"}, "said ${KEY}...", id="its beginning at a cut"),
+        pytest.param("'sk-12345'", {"sk-12345678": "${KEY}"}, "'${KEY}'", id="its beginning at the end of a quotation"),
+        pytest.param("a sk-1234\nb", {"sk-12345678": "${KEY}"}, "a ${KEY}\nb", id="its beginning at the end of a line"),
+        pytest.param("…45678 b", {"sk-12345678": "${KEY}"}, "…${KEY} b", id="its end after a cut"),
+        pytest.param("sk-1 is", {"sk-12345678": "${KEY}"}, "sk-1 is", id="what only begins like one"),
         pytest.param("nothing", {}, "nothing", id="no secrets"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Entrypoints lead from a spec's file to the function, and every way that can fail says what to do."""
+"""Entrypoints are resolved to functions, relative to the spec's file, and every error says what to do."""
 
 import sys
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ class Station:
 
 @pytest.fixture(autouse=True)
 def _fresh_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave ``sys.path`` and ``sys.modules`` as they were found, and hide the repository's own ``tools``."""
+    """Restore ``sys.path`` and ``sys.modules`` after the test, and hide the repository's own ``tools``."""
     known = dict(sys.modules)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -37,7 +37,7 @@ def _fresh_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Lay out a project with ``tools/weather.py`` and ``specs/weather.yaml``."""
+    """Create a project with ``tools/weather.py`` and ``specs/weather.yaml``."""
     root = tmp_path.resolve() / "project"
     files = {
         "pyproject.toml": "",
@@ -76,7 +76,7 @@ def test_a_function_is_found_from_the_spec_s_file(entrypoint: str, value: object
     assert sys.path[0] == str(project)
 
 
-def test_the_project_stands_on_the_path_once_and_first(project: Path) -> None:
+def test_the_project_is_on_the_path_once_and_first(project: Path) -> None:
     for _ in range(2):
         load_entrypoint("alone:f", spec_file=project / "specs" / "weather.yaml")
         sys.path.insert(0, "elsewhere")
@@ -186,13 +186,13 @@ def test_a_refusal_says_what_to_do(entrypoint: str, message: str, remedy: str, p
     assert refusal(entrypoint, project) == (message, remedy)
 
 
-def test_a_syntax_error_is_told_with_its_line(project: Path) -> None:
+def test_a_syntax_error_is_reported_with_its_line(project: Path) -> None:
     message, _ = refusal("tools.typo:f", project)
     assert message.startswith("tools.typo cannot be imported: SyntaxError: ")
     assert message.endswith(" (tools/typo.py, line 1)")
 
 
-def test_another_project_s_module_of_the_same_name_is_told(project: Path, tmp_path: Path) -> None:
+def test_another_project_s_module_of_the_same_name_is_reported(project: Path, tmp_path: Path) -> None:
     load_entrypoint("tools.weather:get_current_weather", spec_file=project / "specs" / "weather.yaml")
     other = tmp_path.resolve() / "other"
     (other / "tools").mkdir(parents=True)
@@ -203,14 +203,14 @@ def test_another_project_s_module_of_the_same_name_is_told(project: Path, tmp_pa
     )
 
 
-def test_a_module_of_the_standard_library_s_name_is_told(project: Path) -> None:
+def test_a_module_with_the_name_of_a_standard_one_is_reported(project: Path) -> None:
     (project / "json.py").touch()
     message, remedy = refusal("json:loads", project)
     assert message.startswith("another module 'json' is loaded already, from ")
     assert remedy == "rename 'json' in ROOT, or run the flows of different projects in processes of their own"
 
 
-def test_a_module_that_python_finds_elsewhere_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_python_finds_elsewhere_is_reported(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = project.parent / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "late.py").write_text("def f(): pass\n")

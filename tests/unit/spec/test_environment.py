@@ -1,10 +1,10 @@
-"""References to the environment are replaced in models and in the chosen profile; their values are shown nowhere."""
+"""References to the environment are substituted in models and in the selected profile; no issue shows their values."""
 
 import pytest
 
 from flowrun.spec import parse_text
 from flowrun.spec.model import Limits, Seconds
-from tests.unit.spec.specs import spec_text, told
+from tests.unit.spec.specs import reported, spec_text
 
 
 def model_name(written: str, **environ: str) -> tuple[str, set[str]]:
@@ -79,7 +79,7 @@ def test_only_what_is_left_after_merging_is_replaced_and_required() -> None:
     spec = loaded.spec
     assert (spec.description, spec.models["default"].name, spec.sampling) == ("first", "first", {"seed": "${ONE}"})
     assert set(loaded.document.shown) == {"first"}
-    assert told(PROFILES, environ={"ENGINE": "e"}) == [
+    assert reported(PROFILES, environ={"ENGINE": "e"}) == [
         "4:15 FR130 model.name: the environment variable BASE is not set; set it, or give a default: ${BASE:-...}"
     ]
 
@@ -94,14 +94,14 @@ def test_a_check_needs_no_environment() -> None:
 
 @pytest.mark.parametrize("written", ["${}", "${A", "${1A}", "${A-b}", "${A:=b}", "${ A }"])
 def test_what_is_no_reference_is_refused(written: str) -> None:
-    assert told(spec_text(f"model: {{name: 'x {written}'}}\n"), environ={"A": "a"}) == [
+    assert reported(spec_text(f"model: {{name: 'x {written}'}}\n"), environ={"A": "a"}) == [
         f"4:15 FR131 model.name: {written} is not a reference to an environment variable; "
         "write ${VAR} or ${VAR:-default}, or $${ for a literal ${"
     ]
 
 
-def test_a_number_that_json_lacks_is_refused_without_being_shown() -> None:
-    assert told(spec_text("model:\n  name: m\n  engine:\n    x: ${A}\n"), environ={"A": ".inf"}) == [
+def test_a_number_that_json_does_not_have_is_refused_without_being_shown() -> None:
+    assert reported(spec_text("model:\n  name: m\n  engine:\n    x: ${A}\n"), environ={"A": ".inf"}) == [
         "7:8 FR119 model.engine.x: the value of ${A} is not a number that JSON has; "
         "give it a number that JSON has, or quote it"
     ]
@@ -127,13 +127,13 @@ SECRET = 's3cr3t "quoted"\nand a second line that is rather long, longer than an
 )
 def test_no_issue_shows_a_value_from_the_environment(text: str) -> None:
     profile = "p" if "profiles" in text else None
-    issues = told(spec_text(text), profile=profile, environ={"A": SECRET})
+    issues = reported(spec_text(text), profile=profile, environ={"A": SECRET})
     assert issues != []
     assert [issue for issue in issues if "s3cr3t" in issue or "second line" in issue] == []
 
 
 def test_an_issue_shows_what_is_written_in_place_of_a_value_from_the_environment() -> None:
-    assert told(spec_text('model: {name: m, backend: "${A:-vllm}"}\n'), environ={"A": "vlm"}) == [
+    assert reported(spec_text('model: {name: m, backend: "${A:-vllm}"}\n'), environ={"A": "vlm"}) == [
         "4:27 FR204 model.backend: backend must be one of vllm, openai, scripted, and is the text '${A:-vllm}'; "
         "write one of vllm, openai, scripted"
     ]
@@ -160,7 +160,7 @@ def test_which_variables_are_secrets() -> None:
 
 
 def test_a_variable_that_is_no_text_is_refused() -> None:
-    assert told(spec_text("model: {name: '${A}'}\n"), environ={"A": "\udcff"}) == [
+    assert reported(spec_text("model: {name: '${A}'}\n"), environ={"A": "\udcff"}) == [
         "4:15 FR131 model.name: the environment variable A is no text: it holds '\\udcff', which is half of a "
         "character; set it to valid UTF-8"
     ]

@@ -1,8 +1,8 @@
-"""One issue a mistake, in plain words, with what to do. The case files hold many more."""
+"""Each mistake is one issue in plain words with a remedy. The files in tests/cases/invalid have many more."""
 
 import pytest
 
-from tests.unit.spec.specs import spec_text, told
+from tests.unit.spec.specs import reported, spec_text
 
 STATE = "states: {a: {type: chat, next: a, %s}}\n"
 
@@ -52,7 +52,7 @@ STATE = "states: {a: {type: chat, next: a, %s}}\n"
         pytest.param(
             "states: {a: {type: chat, nxt: a}}\n",
             ["4:26 FR201 states.a.nxt: 'nxt' is not a property of a chat state; did you mean 'next'?"],
-            id="a way on, misspelt",
+            id="a misspelt next",
         ),
         pytest.param(
             "limits: {max_rounds: '8'}\n",
@@ -115,4 +115,4 @@ STATE = "states: {a: {type: chat, next: a, %s}}\n"
     ],
 )
 def test_a_mistake_is_one_issue(part: str, issues: list[str]) -> None:
-    assert told(spec_text(part)) == issues
+    assert reported(spec_text(part)) == issues

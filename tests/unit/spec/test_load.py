@@ -1,4 +1,4 @@
-"""A file is loaded, or it is said why not."""
+"""A file is loaded, or an error says why not."""
 
 import sys
 from pathlib import Path

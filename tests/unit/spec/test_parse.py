@@ -1,4 +1,4 @@
-"""Plain data becomes a ``Spec``: shorthands are written out, durations are seconds, defaults are filled in."""
+"""Plain data becomes a ``Spec``: shorthands are expanded, durations are seconds, defaults are filled in."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from flowrun.spec.model import (
     ToolsState,
 )
 from flowrun.spec.parse import parse_duration
-from tests.unit.spec.specs import spec_text, told
+from tests.unit.spec.specs import reported, spec_text
 
 
 def test_a_flow_without_states_is_chat_and_tools_until_a_reply_without_calls() -> None:
@@ -37,7 +37,7 @@ def test_a_flow_without_states_is_chat_and_tools_until_a_reply_without_calls() -
     )
 
 
-def test_shorthands_are_kept_beside_what_they_are_short_for() -> None:
+def test_shorthands_become_entries_of_the_keys_that_they_are_short_for() -> None:
     spec = parse_text(
         spec_text(
             """\
@@ -97,7 +97,7 @@ def test_a_count_may_be_written_with_a_point() -> None:
 
 
 def test_what_only_the_types_object_to_is_an_issue_too() -> None:
-    assert told(spec_text('model: {name: m, backend: "$${A}"}\n')) == [
+    assert reported(spec_text('model: {name: m, backend: "$${A}"}\n')) == [
         "1:1 FR203 models: models[...].backend: Invalid enum value '${A}'; see 'flowrun schema' for what may stand here"
     ]
 

@@ -1,4 +1,4 @@
-"""A profile is merged over its spec, and the places of what it gave are its own."""
+"""A profile is merged over its spec, and the positions of its values are lines of the profile."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from flowrun.errors import Place, UsageError
 from flowrun.spec import parse_text, place_of
 from flowrun.spec.profiles import merge_profile
 from flowrun.spec.yaml.reader import read_yaml
-from tests.unit.spec.specs import spec_text, told
+from tests.unit.spec.specs import reported, spec_text
 
 
 def merged(base: str, profile: str) -> Any:
@@ -112,12 +112,12 @@ def test_places_follow_the_values_into_the_profile() -> None:
     } == {"value": Place("f", 12, 16), "key": Place("f", 12, 9), "untouched": Place("f", 3, 10)}
 
 
-def test_a_mistake_in_a_profile_is_told_once_and_at_its_place() -> None:
+def test_a_mistake_in_a_profile_is_reported_once_and_at_its_position() -> None:
     text = spec_text(
         "model: {name: m}\nprofiles:\n  p:\n    model: {nam: x}\n    limits: {max_rounds: 0}\n  q: {modle: {}}\n"
     )
-    assert told(text) == told(text, profile="p")
-    assert [issue.split(": ")[0] for issue in told(text)] == [
+    assert reported(text) == reported(text, profile="p")
+    assert [issue.split(": ")[0] for issue in reported(text)] == [
         "7:13 FR201 profiles.p.model.nam",
         "8:26 FR206 profiles.p.limits.max_rounds",
         "9:7 FR201 profiles.q.modle",
@@ -140,4 +140,4 @@ def test_an_unknown_profile_is_the_caller_s_mistake(text: str, name: str, messag
 
 @pytest.mark.parametrize("profiles", ["5", "{p: 5}", "[p]", "{p: null}"])
 def test_profiles_of_the_wrong_type_are_an_issue(profiles: str) -> None:
-    assert [issue.split()[1] for issue in told(spec_text(f"profiles: {profiles}\n"), profile="p")] == ["FR203"]
+    assert [issue.split()[1] for issue in reported(spec_text(f"profiles: {profiles}\n"), profile="p")] == ["FR203"]

@@ -1,4 +1,4 @@
-"""Whatever the bytes, loading gives a spec or a ``SpecError``: no other exception, no crash, no hang."""
+"""For any bytes, loading returns a spec or raises a ``SpecError``: no other exception, no crash, no hang."""
 
 import math
 from collections.abc import Callable
@@ -29,14 +29,14 @@ TOKENS = st.sampled_from(
     ]
 )  # fmt: skip
 anytime = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-"""How fast a machine is must not decide a test."""
+"""Settings without a deadline: the speed of the machine must not decide a test."""
 
 PROFILES = st.sampled_from([None, "server", "mistral-7b", "small"])
 ENVIRON = {"X": "7", "OPENAI_BASE_URL": "http://a secret url"}
 
 
 def check_loading(load: Callable[[], Any]) -> None:
-    """Load something; every issue must be whole, and none may show what the environment holds."""
+    """Load a spec; each issue must be complete, and none may show a value of the environment."""
     try:
         load()
     except SpecError as error:
@@ -144,7 +144,7 @@ def test_any_json_in_place_of_a_property(name: str, value: JSON) -> None:
 
 
 def _same(one: JSON, other: JSON) -> bool:
-    """Tell whether two values are the same JSON; floats that JSON writes like integers count as numbers."""
+    """Return whether two JSON values are equal, with the same types; floats are compared exactly."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):

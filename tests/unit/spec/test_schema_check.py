@@ -1,4 +1,4 @@
-"""The compiled validator decides; what only it objects to is reported in its words, and never with a secret."""
+"""The compiled validator decides; errors that only it finds are reported with its message, and never with a secret."""
 
 from pathlib import Path
 

@@ -63,7 +63,7 @@ def rest(days: int) -> None:
 
 
 def by_position(city: str, /, days: int) -> None:
-    """Have a parameter without a name to call it by."""
+    """Require a positional-only parameter."""
 
 
 def numpy(city: str) -> None:
@@ -232,7 +232,7 @@ def test_what_cannot_be_called_by_name_is_refused(function: Callable[..., Any], 
     assert caught.value.message == message
 
 
-def test_a_type_that_json_lacks_is_refused() -> None:
+def test_a_type_without_a_json_schema_is_refused() -> None:
     with pytest.raises(EntrypointError) as caught:
         derived(Opaque)
     assert caught.value.message.startswith("no JSON Schema can be derived for the parameter 'x': type <class ")
@@ -251,7 +251,7 @@ def declared(*required: str, **properties: JSON) -> JSON:
 
 
 def takes(city: str, count: int, unit: Literal["c", "f"] = "c", ratio: float = 1.0, note: str | None = None) -> None:
-    """Stand for a tool."""
+    """Serve as an example of a tool."""
 
 
 TEXT, INTEGER = {"type": "string"}, {"type": "integer"}
@@ -320,7 +320,7 @@ def test_a_schema_is_compared_with_a_signature(schema: JSON, messages: list[str]
     assert [message for message, _ in check_signature(takes, schema)] == messages
 
 
-def test_a_misspelt_name_is_told_with_what_is_meant() -> None:
+def test_a_misspelt_name_is_reported_with_a_similar_one() -> None:
     assert check_signature(takes, declared("city", "count", city=TEXT, count=INTEGER, nots=TEXT)) == [
         ("the function has no parameter 'nots'", "did you mean 'note'?")
     ]

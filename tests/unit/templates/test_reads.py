@@ -1,4 +1,4 @@
-"""What templates and expressions read is found in their text; nothing of it is evaluated."""
+"""The names that templates and expressions read are found in their text; nothing is evaluated."""
 
 import json
 import time
@@ -15,11 +15,11 @@ from flowrun.templates.reads import Keys, reads_of_expression, reads_of_template
     ("text", "paths"),
     [
         pytest.param("reply.tool_calls", {("reply", "tool_calls")}, id="a path"),
-        pytest.param("inputs['q'] and vars.a.b", {("inputs", "q"), ("vars", "a", "b")}, id="an item by its name"),
-        pytest.param("results[0].value", {("results", 0, "value")}, id="an item by its number"),
-        pytest.param("reply.content.strip() == 'x'", {("reply", "content")}, id="a method is no member"),
-        pytest.param("vars.get(inputs.key)", {("vars",), ("inputs", "key")}, id="what a method is given"),
-        pytest.param("vars[inputs.key]", {("vars",), ("inputs", "key")}, id="an item by a name that is computed"),
+        pytest.param("inputs['q'] and vars.a.b", {("inputs", "q"), ("vars", "a", "b")}, id="an item by its key"),
+        pytest.param("results[0].value", {("results", 0, "value")}, id="an item by its index"),
+        pytest.param("reply.content.strip() == 'x'", {("reply", "content")}, id="a method call"),
+        pytest.param("vars.get(inputs.key)", {("vars",), ("inputs", "key")}, id="argument of a method"),
+        pytest.param("vars[inputs.key]", {("vars",), ("inputs", "key")}, id="an item by a computed key"),
         pytest.param("'a' in outputs", {("outputs",)}, id="a test for a key"),
         pytest.param("true", set(), id="a constant"),
     ],
@@ -32,8 +32,10 @@ def test_reads_of_expressions(text: str, paths: set[Keys]) -> None:
     ("text", "roots", "guarded"),
     [
         pytest.param("a {{ inputs.q }} b {{reply.content}}", {"inputs", "reply"}, set(), id="bare paths"),
-        pytest.param("{% for x in inputs.q %}{{ x.y }}{{ loop.index }}{% endfor %}", {"inputs"}, set(), id="a loop's"),
-        pytest.param("{% set z = 1 %}{{ z }}{{ range(3) }}{{ loose }}", {"loose"}, set(), id="what it sets itself"),
+        pytest.param(
+            "{% for x in inputs.q %}{{ x.y }}{{ loop.index }}{% endfor %}", {"inputs"}, set(), id="loop variable"
+        ),
+        pytest.param("{% set z = 1 %}{{ z }}{{ range(3) }}{{ loose }}", {"loose"}, set(), id="own variable"),
         pytest.param("{{ vars.a | default(1) }}", {"vars"}, {("vars", "a")}, id="a default"),
         pytest.param("{{ 1 if reply is defined else 2 }}", {"reply"}, {("reply",)}, id="a test"),
         pytest.param("{{ 1 if 'a' in vars else 2 }}", {"vars"}, {("vars", "a")}, id="a test for a key"),
@@ -48,7 +50,7 @@ def test_reads_of_templates(text: str, roots: set[str], guarded: set[Keys]) -> N
 @pytest.mark.parametrize(
     "text", ["1 2", "a b", "[x for x in y]", "x | no_such", "x is no_such", "1, }} {{ 2", "-" * 200 + "1"]
 )
-def test_what_is_no_expression(text: str) -> None:
+def test_invalid_expressions(text: str) -> None:
     with pytest.raises(TemplateError):
         reads_of_expression(text)
 
@@ -88,7 +90,7 @@ def test_checking_evaluates_nothing(text: str) -> None:
         "flows": {"f": {"inputs": {"a": {}}, "states": {"e": {"type": "end"}}}},
     }
     subject = Subject(loaded=parse_text(json.dumps(spec)))
-    begun = time.process_time()
+    started = time.process_time()
     issues = check_spec(subject)
-    assert time.process_time() - begun < 0.5
+    assert time.process_time() - started < 0.5
     assert {issue.code for issue in issues} <= {"FR304", "FR401", "FR403"}

@@ -1,4 +1,4 @@
-"""Templates: native values, text, conditions, and what they refuse."""
+"""Templates: native values, text, conditions and errors."""
 
 from typing import Any
 
@@ -21,8 +21,8 @@ SCOPE: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("template", "value"),
     [
-        pytest.param("{{ inputs.n }}", 3, id="one path keeps its type"),
-        pytest.param("{{ inputs.n + 1 }}", 4, id="one expression keeps its type"),
+        pytest.param("{{ inputs.n }}", 3, id="type of a single path"),
+        pytest.param("{{ inputs.n + 1 }}", 4, id="type of a single expression"),
         pytest.param("{{ inputs.items }}", [1, 2], id="a member before a method"),
         pytest.param("{{ inputs.name.upper() }}", "ANN", id="a method"),
         pytest.param("n = {{ inputs.n }}", "n = 3", id="text"),
@@ -73,12 +73,14 @@ def test_conditions(when: str, holds: bool) -> None:
         ),
         pytest.param("{{ replies }}", "in 'replies': 'replies' is undefined", id="no such name"),
         pytest.param(
-            "{{ reply.x.y }}", "in 'reply.x.y': there is no member 'x'; there are: content, tool_calls", id="beyond it"
+            "{{ reply.x.y }}",
+            "in 'reply.x.y': there is no member 'x'; there are: content, tool_calls",
+            id="nested",
         ),
         pytest.param(
             "{{ 'a' * 10000000 }}",
             "in \"{{ 'a' * 10000000 }}\": repeating 'a' 10000000 times is too large",
-            id="much out of little",
+            id="repetition",
         ),
         pytest.param(
             "{{ 9 ** 9999999 }}", "in '{{ 9 ** 9999999 }}': the power 9 ** 9999999 is too large", id="a power"
@@ -92,12 +94,12 @@ def test_conditions(when: str, holds: bool) -> None:
         pytest.param(
             "{{ ''.__class__.__mro__ }}",
             "in \"{{ ''.__class__.__mro__ }}\": access to attribute '__class__' of 'str' object is unsafe.",
-            id="the way out of the sandbox",
+            id="escape from the sandbox",
         ),
         pytest.param(
             "{{ inputs.items.append(3) }}",
             "in '{{ inputs.items.append(3) }}': access to attribute 'append' of 'list' object is unsafe.",
-            id="changing what is seen",
+            id="change of an input",
         ),
     ],
 )
@@ -107,13 +109,13 @@ def test_failures(template: str, message: str) -> None:
     assert str(raised.value) == message
 
 
-def test_a_condition_must_be_one() -> None:
+def test_a_condition_must_be_true_or_false() -> None:
     with pytest.raises(TemplateError, match="gave 3, which is neither true nor false"):
         compile_condition("inputs.n")(SCOPE)
 
 
 @pytest.mark.parametrize("text", ["{{ a", "{% if %}", "{{ 1 2 }}", "{% for x in y %}"])
-def test_no_jinja(text: str) -> None:
+def test_invalid_jinja(text: str) -> None:
     with pytest.raises(TemplateError):
         compile_value(text)
 
@@ -127,10 +129,10 @@ def test_compiling_evaluates_nothing() -> None:
 @pytest.mark.parametrize(
     ("template", "value"),
     [
-        pytest.param("{{ inputs.items | map('string') }}", ["1", "2"], id="what is being made becomes a list"),
+        pytest.param("{{ inputs.items | map('string') }}", ["1", "2"], id="an iterator becomes a list"),
         pytest.param("{{ range(3) }}", [0, 1, 2], id="a range"),
-        pytest.param("{{ inputs.name | escape }}", "Ann", id="a kind of text"),
-        pytest.param("{{ inputs.items ~ true ~ none ~ 1.5 }}", "[1, 2]true1.5", id="joined as written everywhere"),
+        pytest.param("{{ inputs.name | escape }}", "Ann", id="Markup becomes text"),
+        pytest.param("{{ inputs.items ~ true ~ none ~ 1.5 }}", "[1, 2]true1.5", id="joined by an operator"),
         pytest.param("{{ [[1], none, 'a'] | join('-') }}", "[1]--a", id="joined by a filter"),
         pytest.param("{{ [[1], [2]] | sum(start=[]) }}", [1, 2], id="lists added up"),
         pytest.param("{{ '%.2f' | format(2.5) }} {{ '{:>4}'.format('x') }}", "2.50    x", id="formats"),
@@ -149,7 +151,7 @@ def test_more_values(template: str, value: Any) -> None:
     assert compile_value(template)(SCOPE) == value
 
 
-TOO_MUCH = [
+TOO_EXPENSIVE = [
     "{{ 'a' | center(10 ** 10) }}",
     "{{ 'a'.ljust(10 ** 9) }}",
     "{{ 'a'.zfill(10 ** 9) }}",
@@ -194,13 +196,13 @@ TOO_MUCH = [
 ]
 
 
-@pytest.mark.parametrize("template", TOO_MUCH)
+@pytest.mark.parametrize("template", TOO_EXPENSIVE)
 def test_an_evaluation_is_bounded_in_time_and_size(template: str) -> None:
     with pytest.raises(TemplateError):
         compile_value(template)({**SCOPE, "inputs": {**SCOPE["inputs"], "items": None}})
 
 
-def test_what_takes_too_long_says_so() -> None:
+def test_an_exceeded_budget_is_reported() -> None:
     template = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     with pytest.raises(TemplateError) as raised:
         compile_text(template)(SCOPE)
@@ -209,7 +211,7 @@ def test_what_takes_too_long_says_so() -> None:
     )
 
 
-def test_ordinary_work_is_well_within_the_bounds() -> None:
+def test_ordinary_templates_are_within_the_budget() -> None:
     rows = [{"name": f"n{i}", "value": i} for i in range(2000)]
     template = "{% for r in rows %}{% if r.value > 3 %}{{ loop.index }}. {{ r.name | upper }}\n{% endif %}{% endfor %}"
     assert compile_text(template)({"rows": rows}).count("\n") == 1996
@@ -261,6 +263,6 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("template", ESCAPES)
-def test_the_ways_out_of_the_sandbox_are_closed(template: str) -> None:
+def test_the_sandbox_cannot_be_escaped(template: str) -> None:
     with pytest.raises(TemplateError):
         compile_value(template)(SCOPE)

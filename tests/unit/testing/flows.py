@@ -1,4 +1,4 @@
-"""A small flow and its tests, written into a folder of a test's own."""
+"""A small flow and its tests, written into the folder of a test."""
 
 from pathlib import Path
 from textwrap import dedent
@@ -19,7 +19,7 @@ states:
 
 
 def write_tests(folder: Path, tests: str, *, spec: str = SPEC) -> Path:
-    """Write a spec and its test file; give the latter's path."""
+    """Write a spec and its test file; return the path of the test file."""
     (folder / "talk.yaml").write_text(spec)
     file = folder / "talk.test.yaml"
     file.write_text("flow: talk.yaml\ntests:\n" + dedent(tests))

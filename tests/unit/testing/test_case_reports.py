@@ -1,6 +1,6 @@
-"""``tests/cases/tests/``: a folder with a spec and test files is a test; ``expected.txt`` is what is said of them.
+"""``tests/cases/tests/``: each folder with a spec and test files is a test; ``expected.txt`` is the expected report.
 
-To write ``expected.txt`` anew, run pytest with ``FLOWRUN_WRITE_EXPECTED=1`` in the environment; read the difference.
+To rewrite ``expected.txt``, run pytest with ``FLOWRUN_WRITE_EXPECTED=1`` in the environment, and review the diff.
 """
 
 import os
@@ -16,7 +16,7 @@ ALL = sorted(path for path in CASES.iterdir() if path.is_dir() and not path.name
 
 
 def run_tests(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
-    """Run the verb as on a machine without vLLM."""
+    """Run ``flowrun test`` as on a machine without vLLM."""
     monkeypatch.setattr(verb, "vllm_reader_here", lambda: None)
     return CliRunner().invoke(verb.command, arguments, catch_exceptions=False, standalone_mode=False)
 
@@ -25,7 +25,7 @@ def run_tests(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
 def test_report(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = case / "expected.txt"
     monkeypatch.chdir(case)
-    said = run_tests(monkeypatch, ".", "--coverage").stdout
+    report = run_tests(monkeypatch, ".", "--coverage").stdout
     if os.environ.get("FLOWRUN_WRITE_EXPECTED"):
-        expected.write_text(said, encoding="utf-8")
-    assert said == expected.read_text(encoding="utf-8")
+        expected.write_text(report, encoding="utf-8")
+    assert report == expected.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Cassettes: what was recorded is said again for the same request, and a request that is not recorded is explained."""
+"""Cassettes: a recorded reply is replayed for the same request; for an unrecorded request, the error shows the diff."""
 
 import asyncio
 import json
@@ -26,14 +26,14 @@ ONE_TEST = """\
   cassette: talk.jsonl
   expect: {output: It is warm.}
 """
-SAID = (
+REPLIES = (
     Reply(content="It is wet.", text="It is wet.</s>", usage=Usage(completion_tokens=3)),
     Reply(content="It is warm.", text="It is warm.</s>", usage=Usage(completion_tokens=3)),
 )
 
 
 class Rendering(ScriptedBackend):
-    """A backend that renders prompts itself, as vLLM's does."""
+    """A backend that renders prompts itself, like the vLLM backend."""
 
     async def rendered_prompt(self, request: AskModel) -> str:
         own = sum(message.tokens is not None for message in request.messages)
@@ -41,7 +41,7 @@ class Rendering(ScriptedBackend):
 
 
 class FakeReader:
-    """Reads a family's text: everything before ``</s>``."""
+    """A reader whose content is the text before ``</s>``."""
 
     template = "{} messages"
 
@@ -74,7 +74,7 @@ def record(folder: Path, backend: ScriptedBackend) -> Path:
 
 
 def replay(file: Path, open_reader: Callable[[BoundModel], Reader] | None = None) -> list[Verdict]:
-    """Run every test of a file."""
+    """Run all tests of a file."""
     suite = load_suite(file)
     with SpecTestSession(open_reader=open_reader) as session:
         return [session.run(suite, case) for case in suite.cases]
@@ -90,17 +90,17 @@ def file(tmp_path: Path) -> Path:
     return write_tests(tmp_path, ONE_TEST)
 
 
-@pytest.mark.parametrize("open_reader", [None, FakeReader], ids=["as-recorded", "read-again"])
+@pytest.mark.parametrize("open_reader", [None, FakeReader], ids=["as-recorded", "parsed-again"])
 @pytest.mark.parametrize("backend", [ScriptedBackend, Rendering], ids=["messages", "prompt"])
 def test_a_recorded_run_is_replayed(
     file: Path, backend: type[ScriptedBackend], open_reader: Callable[[BoundModel], Reader] | None
 ) -> None:
-    record(file.parent, backend(SAID))
+    record(file.parent, backend(REPLIES))
     assert [(verdict.status, problems(verdict)) for verdict in replay(file, open_reader)] == [("passed", [])]
 
 
 def test_a_line_is_a_reply_with_its_request(file: Path) -> None:
-    first, second = record(file.parent, Rendering(SAID)).read_text().splitlines()
+    first, second = record(file.parent, Rendering(REPLIES)).read_text().splitlines()
     line = json.loads(first)
     keys = {line.pop("key"), line.pop("prompt_key")}
     assert [len(key) for key in keys] == [64, 64]
@@ -122,18 +122,18 @@ def test_a_line_is_a_reply_with_its_request(file: Path) -> None:
     assert json.loads(second)["request"]["state"] == "ask_again"
 
 
-def test_a_recording_works_on_as_many_requests_as_its_backend(tmp_path: Path) -> None:
+def test_a_recording_has_the_concurrency_of_its_backend(tmp_path: Path) -> None:
     class Narrow(ScriptedBackend):
         concurrency = 3
 
     assert RecordingBackend(Narrow(()), tmp_path / "talk.jsonl").concurrency == 3
 
 
-def test_tokens_are_not_recorded_and_no_prompt_is_known_by_them(file: Path) -> None:
+def test_tokens_are_not_recorded_and_not_part_of_the_prompt_key(file: Path) -> None:
     tokens = Tokens(vocabulary=1, ids=b"\1\0\0\0", end=9, digest=7)
-    said = [msgspec.structs.replace(reply, tokens=tokens) for reply in SAID]
-    with_tokens = record(file.parent, Rendering(said)).read_bytes()
-    assert with_tokens == record(file.parent, Rendering(SAID)).read_bytes()
+    replies = [msgspec.structs.replace(reply, tokens=tokens) for reply in REPLIES]
+    with_tokens = record(file.parent, Rendering(replies)).read_bytes()
+    assert with_tokens == record(file.parent, Rendering(REPLIES)).read_bytes()
 
 
 def test_a_failure_is_recorded_and_replayed(file: Path) -> None:
@@ -142,8 +142,8 @@ def test_a_failure_is_recorded_and_replayed(file: Path) -> None:
     assert [problems(verdict) for verdict in replay(file)] == [[]]
 
 
-def test_a_request_that_is_not_recorded_is_compared_with_the_nearest(file: Path) -> None:
-    cassette = record(file.parent, ScriptedBackend(SAID))
+def test_an_unrecorded_request_is_compared_with_the_nearest(file: Path) -> None:
+    cassette = record(file.parent, ScriptedBackend(REPLIES))
     (file.parent / "talk.yaml").write_text(SPEC.replace("More.", "Some more.").replace("0.0", "0.7"))
     (verdict,) = replay(file)
     assert problems(verdict) == [
@@ -157,7 +157,7 @@ def test_a_request_that_is_not_recorded_is_compared_with_the_nearest(file: Path)
 
 
 def test_another_chat_template_is_another_request(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cassette = record(file.parent, Rendering(SAID))
+    cassette = record(file.parent, Rendering(REPLIES))
     monkeypatch.setattr(FakeReader, "template", "<{} messages>")
     (verdict,) = replay(file, FakeReader)
     assert problems(verdict) == [
@@ -167,8 +167,8 @@ def test_another_chat_template_is_another_request(file: Path, monkeypatch: pytes
     ]
 
 
-def test_replies_left_over_fail_the_test(file: Path) -> None:
-    cassette = record(file.parent, ScriptedBackend(SAID))
+def test_leftover_replies_fail_the_test(file: Path) -> None:
+    cassette = record(file.parent, ScriptedBackend(REPLIES))
     (file.parent / "talk.yaml").write_text(SPEC.replace("next: ask_again", "next: done").replace("More.", "x"))
     file.write_text(file.read_text().replace("It is warm.", "It is wet."))
     spec = file.parent / "talk.yaml"
@@ -197,10 +197,10 @@ def test_a_cassette_that_cannot_be_read_fails_the_test(file: Path, line: str, pr
     assert problems(verdict) == [f"{cassette}:1: {problem}"]
 
 
-def test_a_recording_begins_anew(file: Path) -> None:
-    record(file.parent, ScriptedBackend(SAID))
-    cassette = record(file.parent, ScriptedBackend(SAID))
-    assert [one.reply for one in load_cassette(cassette)] == list(SAID)
+def test_a_recording_overwrites_the_cassette(file: Path) -> None:
+    record(file.parent, ScriptedBackend(REPLIES))
+    cassette = record(file.parent, ScriptedBackend(REPLIES))
+    assert [line.reply for line in load_cassette(cassette)] == list(REPLIES)
 
 
 def test_a_recording_that_cannot_be_written_is_wrong_usage(tmp_path: Path) -> None:
@@ -217,12 +217,12 @@ RAW = """\
 """
 
 
-def test_raw_text_is_read_by_the_models_reader(tmp_path: Path) -> None:
+def test_raw_text_is_parsed_by_the_reader_of_the_model(tmp_path: Path) -> None:
     (verdict,) = replay(write_tests(tmp_path, RAW), FakeReader)
     assert (verdict.status, problems(verdict)) == ("passed", [])
 
 
-def test_raw_text_is_skipped_where_nothing_reads_it(tmp_path: Path) -> None:
+def test_raw_text_is_skipped_without_a_reader(tmp_path: Path) -> None:
     (verdict,) = replay(write_tests(tmp_path, RAW))
     assert (verdict.status, verdict.reason) == (
         "skipped",
@@ -242,7 +242,7 @@ def test_raw_text_is_skipped_where_nothing_reads_it(tmp_path: Path) -> None:
         pytest.param("{name: another-model}", "there is no such model", id="no-model"),
     ],
 )
-def test_raw_text_that_no_reader_can_read_fails_the_test(tmp_path: Path, model: str, problem: str) -> None:
+def test_raw_text_of_a_model_without_a_reader_fails_the_test(tmp_path: Path, model: str, problem: str) -> None:
     lines = [f"model: {model}" if line.startswith("model:") else line for line in SPEC.splitlines()]
     (verdict,) = replay(write_tests(tmp_path, RAW, spec="\n".join(lines)), FakeReader)
     assert (verdict.status, problems(verdict)) == ("failed", [problem])

@@ -1,4 +1,4 @@
-"""Virtual time: order is kept, nothing waits, and real work gets the time that it takes."""
+"""Virtual time: the order is preserved, idle time is skipped, and real work takes real time."""
 
 import asyncio
 import threading
@@ -27,15 +27,15 @@ def test_a_year_passes_at_once_and_in_order() -> None:
         await asyncio.sleep(days * 86_400)
         seen.append(name)
 
-    async def all_of_them() -> float:
-        begun = asyncio.get_running_loop().time()
+    async def sleep_all() -> float:
+        started = asyncio.get_running_loop().time()
         await asyncio.gather(sleep("year", 365), sleep("day", 1), sleep("week", 7))
-        return asyncio.get_running_loop().time() - begun
+        return asyncio.get_running_loop().time() - started
 
-    begun = time.monotonic()
-    assert run(VirtualLoop(), all_of_them()) == pytest.approx(365 * 86_400, abs=5)
+    started = time.monotonic()
+    assert run(VirtualLoop(), sleep_all()) == pytest.approx(365 * 86_400, abs=5)
     assert seen == ["day", "week", "year"]
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started < 5
 
 
 def test_a_timeout_ends_a_sleep_that_is_longer() -> None:
@@ -50,7 +50,7 @@ def test_a_timeout_ends_a_sleep_that_is_longer() -> None:
     assert run(VirtualLoop(), sleep_too_long()) == "too long"
 
 
-def test_real_work_is_waited_for_under_its_own_timeout() -> None:
+def test_real_work_runs_in_real_time_under_its_own_timeout() -> None:
     loop = VirtualLoop()
     release = threading.Event()
 

@@ -1,4 +1,4 @@
-"""What is the same, and how a difference is shown."""
+"""Which values are equal, and how a difference is shown."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_short_values_are_shown_one_below_the_other() -> None:
     assert list(diff({"a": 1}, None)) == ['expected  {"a": 1}', "actual    null"]
 
 
-def test_long_values_are_shown_line_by_line_with_what_is_around() -> None:
+def test_long_values_are_shown_line_by_line_with_context() -> None:
     expected = [f"line {number}" for number in range(20)]
     actual = [*expected[:2], "another", *expected[3:18], "last"]
     assert list(diff(expected, actual)) == [

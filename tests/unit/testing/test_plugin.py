@@ -1,4 +1,4 @@
-"""The pytest plugin, in a pytest of its own."""
+"""The pytest plugin, in its own pytest process."""
 
 import os
 import subprocess
@@ -21,17 +21,17 @@ PLUGIN = "flowrun.testing.plugin"
 def pytest_in(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     options = ["-p", PLUGIN, "-p", "no:cacheprovider", "-W", "error", f"--rootdir={folder}", "--color=no", "-q"]
     command = [sys.executable, "-m", "pytest", *options, *arguments]
-    # It is named here, whether or not it is installed as an entry point.
+    # The plugin is named here because it may not be installed as an entry point.
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_test_files_are_collected_and_a_failure_shows_the_report(tmp_path: Path) -> None:
     write_tests(tmp_path, TESTS)
-    ran = pytest_in(tmp_path, ".")
-    lines = ran.stdout.splitlines()
+    completed = pytest_in(tmp_path, ".")
+    lines = completed.stdout.splitlines()
     report = lines[lines.index("talk.test.yaml:6:3  talks otherwise") :][:9]
-    assert ran.returncode == 1, ran.stderr
+    assert completed.returncode == 1, completed.stderr
     assert report == [
         "talk.test.yaml:6:3  talks otherwise",
         "  the output is not as expected",
@@ -47,14 +47,14 @@ def test_test_files_are_collected_and_a_failure_shows_the_report(tmp_path: Path)
     assert pytest_in(tmp_path, "talk.test.yaml::talks").stdout.splitlines()[-1].startswith("1 passed")
 
 
-def test_a_test_file_with_mistakes_is_an_error_of_collection(tmp_path: Path) -> None:
+def test_a_test_file_with_errors_is_a_collection_error(tmp_path: Path) -> None:
     (tmp_path / "talk.test.yaml").write_text("flow: talk.yaml\ntests: [{name: a}]\n")
-    ran = pytest_in(tmp_path, ".")
-    assert ran.returncode == 2
-    assert "talk.test.yaml:1:7  FR706  flow\n  there is no file 'talk.yaml'\n" in ran.stdout
+    completed = pytest_in(tmp_path, ".")
+    assert completed.returncode == 2
+    assert "talk.test.yaml:1:7  FR706  flow\n  there is no file 'talk.yaml'\n" in completed.stdout
 
 
 def test_loading_the_plugin_imports_nothing_of_flowrun() -> None:
     code = f"import sys, pytest, {PLUGIN}; print(sorted(name for name in sys.modules if name.startswith('flowrun')))"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert ran.stdout.strip() == "['flowrun', 'flowrun.testing', 'flowrun.testing.plugin']"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert completed.stdout.strip() == "['flowrun', 'flowrun.testing', 'flowrun.testing.plugin']"

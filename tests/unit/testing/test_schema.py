@@ -1,4 +1,4 @@
-"""The schema of test files: it says what the code reads, and every property of it is described."""
+"""The schema of test files has the properties that the code reads, and describes each of them."""
 
 import json
 from collections.abc import Iterator
@@ -40,10 +40,10 @@ def test_it_is_a_valid_schema() -> None:
         pytest.param(DEFS["stub"]["properties"], Stub, id="stub"),
         pytest.param(DEFS["answer"]["properties"], GivenAnswer, id="answer"),
         pytest.param(DEFS["expectation"]["properties"], Expectation, id="expectation"),
-        pytest.param(DEFS["expectation"]["properties"]["calls"]["items"]["properties"], ExpectedCall, id="made-call"),
+        pytest.param(DEFS["expectation"]["properties"]["calls"]["items"]["properties"], ExpectedCall, id="tool-call"),
     ],
 )
-def test_its_properties_are_the_fields_that_are_read(properties: dict[str, Any], kind: Any) -> None:
+def test_its_properties_are_the_fields_of_the_structs(properties: dict[str, Any], kind: Any) -> None:
     assert set(properties) == {field.encode_name for field in msgspec.structs.fields(kind)}
 
 
@@ -51,7 +51,7 @@ def test_its_names_of_errors_are_the_failures() -> None:
     assert DEFS["error_name"]["enum"] == list(FAILURES)
 
 
-def test_it_says_what_a_when_may_read() -> None:
+def test_it_names_all_members_of_request() -> None:
     described = DEFS["reply"]["properties"]["when"]["description"]
     assert [name for name in REQUEST if f"request.{name}" not in described] == []
 
@@ -66,15 +66,15 @@ def test_every_property_is_described() -> None:
 
 
 def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
-    referred = DEFS[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else {}
-    return {**referred, **schema}
+    target = DEFS[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else {}
+    return {**target, **schema}
 
 
-def test_examples_match_what_they_are_examples_of() -> None:
-    wrong = [
+def test_examples_match_their_schemas() -> None:
+    invalid = [
         path
         for path, schema in subschemas(SCHEMA)
         for example in schema.get("examples", ())
         if not Draft202012Validator({**schema, "$defs": DEFS}).is_valid(example)
     ]
-    assert wrong == []
+    assert invalid == []

@@ -1,4 +1,4 @@
-"""``flowrun test`` as its users call it: what it exits with, what it picks, and what it writes for CI."""
+"""``flowrun test`` as users run it: its exit codes, the selection of tests, and the JUnit file for CI."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -21,11 +21,11 @@ TESTS = """\
 
 
 def run(*arguments: str | Path) -> tuple[int, list[str]]:
-    result = CliRunner().invoke(command, [str(one) for one in arguments], catch_exceptions=False, standalone_mode=False)
+    result = CliRunner().invoke(command, list(map(str, arguments)), catch_exceptions=False, standalone_mode=False)
     return result.return_value, result.stdout.splitlines()
 
 
-def test_a_test_that_fails_is_told_and_exits_with_1(tmp_path: Path) -> None:
+def test_a_failed_test_is_reported_and_exits_with_1(tmp_path: Path) -> None:
     file = write_tests(tmp_path, TESTS)
     code, lines = run(tmp_path)
     assert code == 1
@@ -33,13 +33,13 @@ def test_a_test_that_fails_is_told_and_exits_with_1(tmp_path: Path) -> None:
     assert lines[-1] == "1 passed, 1 failed, 0 skipped"
 
 
-def test_tests_are_picked_by_a_part_of_their_name(tmp_path: Path) -> None:
+def test_tests_are_selected_by_a_part_of_their_name(tmp_path: Path) -> None:
     file = write_tests(tmp_path, TESTS)
     assert run(file, "-k", "TALKS OTHER")[1][-1] == "0 passed, 1 failed, 0 skipped"
     assert run(file, "-k", "talk.test.yaml")[1][-1] == "1 passed, 1 failed, 0 skipped"
 
 
-def test_every_test_is_named_where_that_is_wanted(tmp_path: Path) -> None:
+def test_verbose_output_names_every_test(tmp_path: Path) -> None:
     file = write_tests(tmp_path, TESTS)
     assert run(file, "-v")[1][:3] == [str(file), "  passed   talks", "  failed   talks otherwise \\e"]
 
@@ -52,7 +52,7 @@ def test_no_test_is_wrong_usage(tmp_path: Path, arguments: tuple[str, ...]) -> N
         run(tmp_path, *arguments)
 
 
-def test_a_spec_stands_for_the_test_file_beside_it(tmp_path: Path) -> None:
+def test_a_spec_selects_its_test_file(tmp_path: Path) -> None:
     file = write_tests(tmp_path, TESTS)
     assert run(tmp_path / "talk.yaml")[1][0] == f"{file} .F"
 

@@ -1,4 +1,4 @@
-"""Raw text in tests and cassettes goes through the model family's real parser, without an engine."""
+"""Raw text in tests and cassettes is parsed by the real parsers of the model family, without an engine."""
 
 import asyncio
 from pathlib import Path
@@ -31,7 +31,7 @@ tests:
       path: [ask, look_up, ask, answered]
       calls: [{{name: get_current_weather, arguments: {{city: Dallas, state: TX, unit: fahrenheit}}}}]
       output: {{answer: It is 85 degrees.}}
-  - name: a call that is none
+  - name: an invalid call
     replies: [{{text: '<tool_call>{{"name": get_current_weather}}</tool_call>'}}]
     expect: {{error: model.invalid_call}}
   - name: half a call
@@ -53,8 +53,8 @@ tests:
 """
 
 
-class Writes(ScriptedBackend):
-    """The small model as far as prompts and parsers go; what it writes is given."""
+class ScriptedVllmBackend(ScriptedBackend):
+    """The prompts and parsers of the small model, with scripted texts."""
 
     def __init__(self, *texts: str) -> None:
         super().__init__([Reply(text=text, usage=Usage(completion_tokens=9)) for text in texts])
@@ -80,30 +80,30 @@ def run_file(file: Path) -> list[Verdict]:
 
 
 @pytest.mark.vllm
-def test_raw_text_goes_through_the_real_parser(needs_vllm: None, tmp_path: Path) -> None:
+def test_raw_text_is_parsed_by_the_real_parser(needs_vllm: None, tmp_path: Path) -> None:
     file = tmp_path / "weather.test.yaml"
     file.write_text(TESTS.format(flow=SPECS / "weather.yaml"))
     assert [(verdict.name, verdict.status, verdict.problems) for verdict in run_file(file)] == [
         ("a call and an answer", "passed", ()),
-        ("a call that is none", "passed", ()),
+        ("an invalid call", "passed", ()),
         ("half a call", "passed", ()),
     ]
 
 
 @pytest.mark.vllm
-def test_a_recording_is_replayed_by_its_prompts_and_through_the_real_parser(needs_vllm: None, tmp_path: Path) -> None:
+def test_a_recording_is_replayed_by_its_prompts_and_the_real_parser(needs_vllm: None, tmp_path: Path) -> None:
     cassette = tmp_path / "weather.cassette.jsonl"
 
     async def record() -> None:
         flow = prepare_flow(SPECS / "weather.yaml", profile=None, project_dir=None, environ={})
-        backend = RecordingBackend(Writes(CALL, "It is 85 degrees."), cassette)
+        backend = RecordingBackend(ScriptedVllmBackend(CALL, "It is 85 degrees."), cassette)
         await backend.start()
         await Runner(backends={"default": backend}, functions=flow.functions).run(flow.graph, {}, run_id="recorded")
         await backend.stop()
 
     begin_cassette(cassette)
     asyncio.run(record())
-    # What the parser made of the text then does not count any more: it is read anew.
+    # The recorded content is not used: the recorded text is parsed again.
     cassette.write_text(
         cassette.read_text().replace('"content":"It is 85 degrees."', '"content":"It is 58 degrees."', 1)
     )

@@ -1,6 +1,6 @@
-"""The model in this process: vLLM's engine, asked for any number of replies at once.
+"""The model in this process: vLLM's engine, which works on any number of requests at once.
 
-Only this module's neighbours ``vllm_*`` import vllm, inside functions, when a run needs it; importing them is cheap.
+Only the modules of this package import vllm, inside functions, when a run needs it; importing them is cheap.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from flowrun.spec.model import Model
 
 
 class VllmBackend:
-    """A ``ports.ModelBackend`` that runs the model by vLLM."""
+    """The port ``ModelBackend`` over an engine of vLLM."""
 
     def __init__(
         self,
@@ -34,23 +34,26 @@ class VllmBackend:
         progress: Callable[[str], None] | None = None,
         cache_dir: Path | None = None,
     ) -> None:
-        """Keep what is needed to start; ``base_dir`` is the spec's folder, from which its paths count.
+        """Bind the model's settings; ``start`` loads it.
 
-        ``progress`` is told of the stages of a start; ``cache_dir`` is where converted models are kept, instead of in
-        the user's cache.
+        Args:
+            base_dir: the spec's folder; its paths are relative to it.
+            verbose: show vLLM's log.
+            progress: called with each stage of a start.
+            cache_dir: the folder of converted models; the user's cache if None.
         """
         self._model = model
         self._base_dir = base_dir
         self._verbose = verbose
         self._progress = progress or (lambda message: None)
         self._cache_dir = cache_dir
-        self._numbers = itertools.count(1)
+        self._counter = itertools.count(1)
         self._engine: Engine | None = None
         self._chat: VllmChat | None = None
 
     @property
     def concurrency(self) -> int | None:
-        """So many sequences are in one step of the engine; None while it is not running."""
+        """Return the number of sequences in one step of the engine; None while it is not running."""
         return None if self._chat is None else self._chat.concurrency
 
     async def start(self) -> None:
@@ -75,16 +78,16 @@ class VllmBackend:
             verbose=self._verbose,
             progress=lambda message: loop.call_soon_threadsafe(self._progress, message),
         )
-        self._engine, self._chat = await finish(start)
-        if template is not None and not self._chat.takes_template:
+        self._engine, self._chat = await run_start(start)
+        if template is not None and not self._chat.uses_template:
             self._progress("the Mistral tokenizer ignores model.chat_template")
         self._progress("ready")
 
     async def reply(self, request: AskModel) -> Reply:
-        """Ask for one reply. See ``ports.ModelBackend.reply``."""
+        """Return the model's reply. See ``ports.ModelBackend.reply``."""
         engine, chat = self._running()
         rendered = await self._render(chat, request)
-        output = await self._generate(engine, rendered, f"{request.run}-{request.step}-{next(self._numbers)}")
+        output = await self._generate(engine, rendered, f"{request.run}-{request.step}-{next(self._counter)}")
         (completion,) = output.outputs
         if completion.finish_reason in ("abort", "error"):
             why = engine.dead or f"vLLM gave the request up ({completion.finish_reason})"
@@ -103,30 +106,30 @@ class VllmBackend:
         )
 
     async def rendered_prompt(self, request: AskModel) -> str:
-        """Give the text that the model would read for a request.
+        """Return the text that the model would read for a request.
 
         Raises:
-            ModelError: as ``reply`` does for a request that cannot be rendered.
+            ModelError: the request cannot be rendered, or the engine is not running.
         """
         _, chat = self._running()
         return chat.prompt_text(await self._render(chat, request))
 
     async def read_text(self, request: AskModel, text: str) -> Reply:
-        """Read ``text`` as if the model had written it in answer to a request.
+        """Parse ``text`` as if it were the model's reply to a request.
 
         Raises:
-            ModelError: as ``reply`` does for a request that cannot be rendered.
+            ModelError: the request cannot be rendered, or the engine is not running.
         """
         _, chat = self._running()
         return chat.read(await self._render(chat, request), text)
 
     async def stop(self) -> None:
-        """End the engine. See ``ports.ModelBackend.stop``."""
+        """Stop the engine. See ``ports.ModelBackend.stop``."""
         engine, chat = self._engine, self._chat
         self._engine = self._chat = None
         with anyio.CancelScope(shield=True):
             if engine is not None and chat is not None:
-                await end(engine, chat)
+                await stop_engine(engine, chat)
 
     def _running(self) -> tuple[Engine, VllmChat]:
         if self._engine is None or self._chat is None:
@@ -154,11 +157,11 @@ class VllmBackend:
             raise as_model_error(exc) from exc
 
 
-async def finish(start: Start) -> tuple[Engine, VllmChat]:
-    """Wait for a start in its thread; if this task is cancelled, end what it began.
+async def run_start(start: Start) -> tuple[Engine, VllmChat]:
+    """Run a start in a thread; if this task is cancelled, cancel the start and stop its engine.
 
     Raises:
-        BackendError: it did not succeed.
+        BackendError: the start failed.
     """
     running = asyncio.ensure_future(asyncio.to_thread(start.run))
     try:
@@ -166,15 +169,15 @@ async def finish(start: Start) -> tuple[Engine, VllmChat]:
     except asyncio.CancelledError:
         with anyio.CancelScope(shield=True):
             while not running.done():
-                start.give_up()
+                start.cancel()
                 await asyncio.wait([running], timeout=0.2)
-            if running.exception() is None:  # it was ready just then
-                await end(*running.result())
+            if running.exception() is None:  # it succeeded before it was cancelled
+                await stop_engine(*running.result())
         raise
 
 
-async def end(engine: Engine, chat: VllmChat) -> None:
-    """End an engine's processes and give back what it held."""
+async def stop_engine(engine: Engine, chat: VllmChat) -> None:
+    """Stop an engine's processes and release its resources."""
     await asyncio.to_thread(engine.shutdown)
     await asyncio.to_thread(chat.close)
     await asyncio.sleep(0)  # vLLM closes its sockets by a callback in this loop
@@ -182,12 +185,15 @@ async def end(engine: Engine, chat: VllmChat) -> None:
 
 
 def load_template(template: str | None, base_dir: Path) -> str | None:
-    """Give a chat template's text; a text that looks like Jinja is one itself, any other is a path.
+    """Return a chat template's text.
+
+    Args:
+        template: the text itself if it has a line break or Jinja2's brackets, otherwise a path.
 
     Raises:
-        BackendError: there is no such file.
+        BackendError: the file cannot be read.
     """
-    if template is None or any(sign in template for sign in ("\n", "{{", "{%")):
+    if template is None or any(mark in template for mark in ("\n", "{{", "{%")):
         return template
     path = base_dir / Path(template).expanduser()
     try:

@@ -1,7 +1,7 @@
-"""Tells a tool call that a parser could not read from an answer.
+"""Finds tool calls that a parser could not read.
 
-vLLM's parsers log what they cannot read and report no call, or only the others; taken at their word, a run would take
-a broken call for an answer, or lose one of two.
+vLLM's parsers log a call that they cannot read, and return no call or only the others. Without this check, a run would
+treat a broken call as an answer, or lose one of two calls.
 """
 
 import re
@@ -19,33 +19,37 @@ _EXCERPT: Final = 200  # characters
 
 
 def read_call(call: Any, text: str) -> ToolCall:
-    """Give a parsed call; its id only if the model wrote it (Kimi's), for parsers make others up at random."""
+    """Return a parsed call; its id only if the model wrote it (Kimi's), as parsers generate other ids at random."""
     written = bool(call.id) and not call.id.isdigit() and call.id in text
     return ToolCall(id=call.id if written else "", name=call.name, arguments=call.arguments)
 
 
-def unread_call(spoken: str, *, markers: Collection[str], choice: str, read: int, parser: str) -> str | None:
-    """Say which call in ``spoken``, a reply without its reasoning, was not ``read``; None if all were.
+def unread_call(text: str, *, markers: Collection[str], choice: str, read: int, parser: str) -> str | None:
+    """Return a message about a call that the parser did not read; None if it read all calls.
 
-    ``choice`` is the tool choice, ``parser`` the parser's name. A call is begun by one of the family's ``markers``; a
-    few families have none.
+    Args:
+        text: a reply without its reasoning.
+        markers: the texts that begin a call; a few families have none.
+        choice: the request's tool choice.
+        read: the number of calls that the parser returned.
+        parser: the parser's name.
     """
     if choice == "none":
         return None
-    marker = max(markers, key=spoken.count, default="")
-    begun = spoken.count(marker) if marker else 0
-    if begun > read:
-        excerpt = spoken[spoken.index(marker) :][:_EXCERPT]
-        return f"the {parser} parser could read {read} of {begun} tool calls in {excerpt!r}"
+    marker = max(markers, key=text.count, default="")
+    started = text.count(marker) if marker else 0
+    if started > read:
+        excerpt = text[text.index(marker) :][:_EXCERPT]
+        return f"the {parser} parser could read {read} of {started} tool calls in {excerpt!r}"
     if choice != "auto" and not read:
-        return f"tool_choice is {choice}, but the {parser} parser found no call in {spoken[:_EXCERPT]!r}"
+        return f"tool_choice is {choice}, but the {parser} parser found no call in {text[:_EXCERPT]!r}"
     return None
 
 
 def call_markers(tool_parser: Any, request: Any) -> frozenset[str]:
-    """Give the texts with which a family's calls begin, wherever its parser keeps them.
+    """Return the texts that begin a family's calls, from the attributes, the terminals or the grammar of its parser.
 
-    What an answer or an argument may hold as well is left out: words (phi-4's ``functools``) and plain JSON.
+    Words (phi-4's ``functools``) and plain JSON are left out, as an answer or an argument may contain them too.
     """
     engine = getattr(tool_parser, "_parser_engine", None)
     terminals = getattr(getattr(engine, "parser_engine_config", None), "terminals", {})
@@ -56,7 +60,7 @@ def call_markers(tool_parser: Any, request: Any) -> frozenset[str]:
 
 
 def _triggers(tool_parser: Any, request: Any) -> set[str]:
-    """Give the texts at which a family's grammar of calls sets in."""
+    """Return the texts that start a family's grammar of calls."""
     from vllm.tool_parsers.tool_strict_level import ToolStrictLevel
 
     auto = request.model_copy(update={"tool_choice": "auto"})

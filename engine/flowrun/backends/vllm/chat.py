@@ -1,7 +1,7 @@
-"""How a model family puts a conversation into tokens, and reads a reply: its chat template, tokenizer and parsers.
+"""Renders a conversation as tokens and parses a reply, by the chat template, tokenizer and parsers of a model family.
 
-The same steps in the same order as in vLLM's own server, so a spec gets in process what it gets from a server. Needs
-vLLM's configuration of the model, but no engine.
+The steps and their order are those of vLLM's own server, so a spec behaves in process as with a server. Needs vLLM's
+configuration of the model, but no engine.
 """
 
 import dataclasses
@@ -20,15 +20,15 @@ from flowrun.errors import BackendError, ModelError
 from flowrun.spec.model import JSON, Model
 
 _SHARED: Final = ("structured_outputs", "skip_special_tokens", "spaces_between_special_tokens")
-"""Sampling parameters that a family's parser may change, so they travel in the request."""
+"""Sampling parameters that a family's parser may change, so they are part of the chat request."""
 _EXCERPT = 200  # characters
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """A request as the engine takes it, and what is needed to read the reply. vLLM's own objects.
+    """A request in the form of the engine, and the parser for its reply. vLLM's own objects.
 
-    ``rerendered`` says that the prompt does not begin with what the model read and wrote in the round before.
+    ``rerendered`` means that the prompt does not begin with the tokens that the model read and wrote in the last round.
     """
 
     prompt: Any
@@ -45,7 +45,11 @@ class VllmChat:
     """The chat template, the tokenizer and the parsers of one model."""
 
     def __init__(self, model: Model, config: Any, template: str | None) -> None:
-        """Load the tokenizer; ``config`` is a VllmConfig, ``template`` Jinja text.
+        """Load the tokenizer and the parsers.
+
+        Args:
+            config: a VllmConfig.
+            template: a chat template in Jinja2; the model's own if None.
 
         Raises:
             BackendError: the template has a syntax error, or the parsers do not fit the model's tokenizer.
@@ -58,8 +62,8 @@ class VllmChat:
         self._config = config.model_config
         self.concurrency: int = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         self._renderer = renderer_from_config(config)
-        self._history = PromptCache(
-            self._renderer, ends=self._ends_of_turns(), max_model_len=self._config.max_model_len
+        self._prompt_cache = PromptCache(
+            self._renderer, ends=self._stop_token_ids(), max_model_len=self._config.max_model_len
         )
         self._markers: frozenset[str] | None = None
         self._defaults = dict(self._config.get_diff_sampling_param())
@@ -74,8 +78,8 @@ class VllmChat:
             )
         except (TypeError, ValueError) as exc:
             raise BackendError(f"the parsers do not fit the model {model.name!r}: {exc.__cause__ or exc}") from exc
-        # A call that is forced keeps to its tool's schema in every family: vLLM's way of forcing depends on the family,
-        # and where it has a grammar for it, that leaves the arguments of a tool that is not ``strict`` free.
+        # A forced call must match its tool's schema in every family. vLLM's default depends on the family: a grammar of
+        # calls, where there is one, does not constrain the arguments of a tool that is not ``strict``.
         self._renderers = {
             forced: OnlineRenderer(
                 self._config,
@@ -93,24 +97,24 @@ class VllmChat:
         self._check_template(template)
 
     @property
-    def takes_template(self) -> bool:
-        """Tell whether the tokenizer works with chat templates; Mistral's own has its format built in."""
+    def uses_template(self) -> bool:
+        """Return whether the tokenizer uses chat templates; Mistral's own has its format built in."""
         from vllm.utils.mistral import is_mistral_tokenizer
 
         return not is_mistral_tokenizer(self._renderer.tokenizer)
 
-    def _ends_of_turns(self) -> list[int]:
-        """Give the tokens at which the engine ends a reply."""
+    def _stop_token_ids(self) -> list[int]:
+        """Return the ids of the tokens that end a reply."""
         ends = self._config.try_get_generation_config().get("eos_token_id")
-        several = ends if isinstance(ends, list) else [ends]
-        return sorted({one for one in (*several, self._renderer.get_eos_token_id()) if one is not None})
+        ids = ends if isinstance(ends, list) else [ends]
+        return sorted({id for id in (*ids, self._renderer.get_eos_token_id()) if id is not None})
 
     def _check_template(self, template: str | None) -> None:
         from jinja2 import TemplateSyntaxError
         from vllm.renderers import ChatParams
         from vllm.renderers.chat_utils import ChatTemplateResolutionError
 
-        if not self.takes_template:
+        if not self.uses_template:
             return
         try:
             self._renderer.render_chat([[{"role": "user", "content": "Hello"}]], ChatParams(chat_template=template))
@@ -121,20 +125,25 @@ class VllmChat:
             raise BackendError(
                 f"the model {self._model.name!r} comes without a chat template: set model.chat_template to a file"
             ) from exc
-        except Exception:  # a template may refuse so short a thread; only a real request shows what is wrong
+        except Exception:  # a template may refuse so short a thread; only a real request shows a fault
             return
 
     async def render(self, ask: AskModel) -> Rendered:
-        """Put a request into tokens. Raises ModelError, or whatever vLLM raises for a request that it refuses."""
+        """Render a request as tokens.
+
+        Raises:
+            ModelError: the sampling, the tools or the prompt cannot be used.
+            Exception: any error by which vLLM refuses a request.
+        """
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
         self._check(ask)
         body = chat_request(ask)
         messages = body.pop("messages")
-        # The reply's length is bounded below, by the room that there is. Without this one, vLLM reads ``max_tokens``,
-        # which warns of being deprecated. Nobody reads the id, but making one up takes as long as all the rest.
+        # ``_sampling_params`` limits the reply's length. Without ``max_completion_tokens``, vLLM reads ``max_tokens``,
+        # which logs a deprecation. The id is not used, but generating one takes as long as all the rest.
         request = ChatCompletionRequest(
-            **body, messages=list(filter(_odd, messages)), max_completion_tokens=1, request_id="-"
+            **body, messages=list(filter(_needs_check, messages)), max_completion_tokens=1, request_id="-"
         )
         request.messages = messages
         choice = ask.tool_choice if ask.tools else "none"
@@ -148,29 +157,29 @@ class VllmChat:
                 chat_template_kwargs=template_kwargs,
                 model_config=self._config,
             )
-        with self._history.of(ask):
+        with self._prompt_cache.rendering(ask):
             rendered = await renderer.render_chat(request)
         if not isinstance(rendered, tuple):  # an ErrorResponse
             raise ModelError("model.request_refused", rendered.error.message)
         (prompt,) = rendered[1]
         token_ids = prompt["prompt_token_ids"]
-        thinks = parser is not None and parser.reasoning_parser is not None
+        has_reasoning = parser is not None and parser.reasoning_parser is not None
         return Rendered(
             prompt=prompt,
             token_ids=token_ids,
             sampling=self._sampling_params(ask.sampling, request, len(token_ids)),
             generate={
                 "reasoning_ended": request.resolve_reasoning_ended(parser, token_ids),
-                "reasoning_parser_kwargs": {"chat_template_kwargs": template_kwargs} if thinks else None,
+                "reasoning_parser_kwargs": {"chat_template_kwargs": template_kwargs} if has_reasoning else None,
             },
             request=request,
             parser=parser,
             choice=choice,
-            rerendered=not extends(token_ids, ask.messages, vocabulary=self._history.vocabulary),
+            rerendered=not extends(token_ids, ask.messages, vocabulary=self._prompt_cache.vocabulary),
         )
 
     def prompt_text(self, rendered: Rendered) -> str:
-        """Give a rendered prompt as the text that the model reads."""
+        """Return a rendered prompt as the text that the model reads."""
         text = rendered.prompt.get("prompt")
         return text if isinstance(text, str) else str(self._renderer.tokenizer.decode(list(rendered.token_ids)))
 
@@ -188,8 +197,8 @@ class VllmChat:
     def _sampling_params(self, wanted: Mapping[str, JSON], request: Any, prompt_length: int) -> Any:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-        room = self._config.max_model_len - prompt_length
-        if room < 1:
+        available = self._config.max_model_len - prompt_length
+        if available < 1:
             raise ModelError(
                 "model.context_overflow",
                 f"the prompt is {prompt_length} tokens long and fills the context window of "
@@ -200,12 +209,12 @@ class VllmChat:
         return SamplingParams.from_optional(
             **{
                 **params,
-                "max_tokens": room if longest is None else min(longest, room),
+                "max_tokens": available if longest is None else min(longest, available),
                 "structured_outputs": request.extract_structured_outputs(),
                 "skip_special_tokens": request.skip_special_tokens,
                 "spaces_between_special_tokens": request.spaces_between_special_tokens,
                 "output_kind": RequestOutputKind.FINAL_ONLY,
-                "skip_clone": True,  # these are this request's own
+                "skip_clone": True,  # only this request uses them
             }
         )
 
@@ -218,32 +227,36 @@ class VllmChat:
         finish_reason: str = "stop",
         usage: Usage | None = None,
     ) -> Reply:
-        """Read a model's raw text as a reply; ``token_ids`` are the text's, which some families' parsers need."""
+        """Parse a model's raw text as a reply.
+
+        Args:
+            token_ids: the tokens of the text, which the parsers of some families need.
+        """
         tokens = None
         if token_ids and finish_reason == "stop":
-            tokens = written(token_ids, after=rendered.token_ids, vocabulary=self._history.vocabulary)
-        whole = Reply(content=text, text=text, finish_reason=finish_reason, usage=usage or Usage(), tokens=tokens)
+            tokens = written(token_ids, after=rendered.token_ids, vocabulary=self._prompt_cache.vocabulary)
+        full = Reply(content=text, text=text, finish_reason=finish_reason, usage=usage or Usage(), tokens=tokens)
         if rendered.parser is None:
-            return whole
+            return full
         rendered.parser.set_prompt_token_ids(rendered.token_ids)
         try:
             reasoning, content, found = rendered.parser.parse(
                 text, rendered.request, enable_auto_tools=True, model_output_token_ids=token_ids
             )
-        except Exception as exc:  # a parser of a model family, surprised by what the model wrote
+        except Exception as exc:  # a family's parser may raise anything for a text that it does not expect
             why = f"the {self._parser_name} parser failed ({type(exc).__name__}: {exc}) on {text[:_EXCERPT]!r}"
-            return msgspec.structs.replace(whole, invalid_call=why)
+            return msgspec.structs.replace(full, invalid_call=why)
         calls = tuple(read_call(call, text) for call in found or ())
-        spoken = text[text.index(reasoning) + len(reasoning) :] if reasoning and reasoning in text else text
+        answer = text[text.index(reasoning) + len(reasoning) :] if reasoning and reasoning in text else text
         blank = content is None or not content.strip()
         return msgspec.structs.replace(
-            whole,
+            full,
             content=None if calls and blank else content,
             reasoning=reasoning,
             tool_calls=calls,
             finish_reason="tool_calls" if calls and finish_reason == "stop" else finish_reason,
             invalid_call=unread_call(
-                spoken,
+                answer,
                 markers=self._markers_of(rendered),
                 choice=rendered.choice,
                 read=len(calls),
@@ -263,18 +276,18 @@ class VllmChat:
         return self._model.tool_call_parser or self._model.reasoning_parser or ""
 
     def close(self) -> None:
-        """Let go of the tokenizer's threads."""
+        """Stop the tokenizer's threads."""
         self._renderer.shutdown()
 
 
 def chat_request(ask: AskModel) -> dict[str, Any]:
-    """Give a request in the form of the OpenAI chat API; rendering changes it, so no part of it is shared."""
+    """Return a request in the form of the OpenAI chat API; a deep copy, as rendering changes it."""
     shared = {name: ask.sampling[name] for name in _SHARED if name in ask.sampling}
     body = request_body(msgspec.structs.replace(ask, sampling=shared), model="", template_kwargs={})
     copied: dict[str, Any] = msgspec.to_builtins(body)
     return copied
 
 
-def _odd(message: Mapping[str, Any]) -> bool:
-    """Tell whether vLLM's check of a message, 15 µs each, could find anything: the others are of the right form."""
+def _needs_check(message: Mapping[str, Any]) -> bool:
+    """Return whether vLLM's check of a message, 15 µs each, could find a fault; only missing content is possible."""
     return message["content"] is None and message["role"] != "assistant"

@@ -1,8 +1,8 @@
-"""Starts vLLM's engine in a thread and a process of its own: the event loop goes on, and a start can be given up.
+"""Starts vLLM's engine in a thread and a process of its own: the loop is not blocked, and a start can be cancelled.
 
-It is AsyncLLM, the engine of vLLM's own server, whose process may die without taking us along. On CPUs two of its
-defaults are changed, which halves the time to the first token: no worker process beside the engine's, and a fork of
-this process, which has all imports done, instead of a new one.
+The engine is AsyncLLM, that of vLLM's own server; if its process dies, this one survives. On CPUs two of its defaults
+are changed, which halves the time to the first token: no worker process besides the engine's, and a fork of this
+process, which has imported all modules, instead of a new one.
 """
 
 import contextlib
@@ -40,14 +40,14 @@ _IMPORTS: Final = (
     "vllm.parser",
     "vllm.renderers.online_renderer",
 )
-"""In pieces, for between two of them a start can be given up."""
+"""Imported one by one: a start can be cancelled between two of them."""
 _QUIET: Final = {
     "VLLM_LOGGING_LEVEL": "CRITICAL",
     "TRANSFORMERS_VERBOSITY": "error",
     "TQDM_DISABLE": "1",
 }
-_ALWAYS: Final = {"VLLM_LOGGING_STREAM": "ext://sys.stderr"}  # stdout is for the answer
-_DEFAULTS: Final = {"VLLM_NO_USAGE_STATS": "1"}  # nobody asked us to report what the user runs
+_ALWAYS: Final = {"VLLM_LOGGING_STREAM": "ext://sys.stderr"}  # stdout is for the flow's answer
+_DEFAULTS: Final = {"VLLM_NO_USAGE_STATS": "1"}  # no usage report without the user's consent
 _CPU_DEFAULTS: Final = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # 1 adds a worker process: three processes, slower, a longer start
     "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB; vLLM's own default takes a large part of the machine
@@ -55,11 +55,11 @@ _CPU_DEFAULTS: Final = {
 _CACHE_HINT: Final = " On CPUs the cache has 2 GiB unless model.engine.kv_cache_memory_bytes says otherwise."
 _KILLED: Final = re.compile(r"'EngineCore\w*': -(\d+)")
 
-_one_start = threading.Lock()  # a start changes the process's environment for a while
+_start_lock = threading.Lock()  # a start temporarily changes the process's environment
 
 
-class GivenUp(Exception):
-    """Nobody waits for this start any more."""
+class StartCancelled(Exception):
+    """The error that a start was cancelled."""
 
 
 class Engine:
@@ -73,7 +73,7 @@ class Engine:
 
     @property
     def dead(self) -> str | None:
-        """Say why the engine died, or None while it lives."""
+        """Return the reason why the engine died; None while it lives."""
         if self._stopped:
             return "vLLM's engine was stopped"
         if not self._engine.errored:
@@ -83,7 +83,7 @@ class Engine:
         return f"vLLM's engine died{f': {why}' if why else ''}"
 
     async def generate(self, rendered: Rendered, request_id: str) -> Any:
-        """Give vLLM's output of a request, whole. Cancelling frees its place in the engine at once."""
+        """Return vLLM's final output of a request. Cancelling frees its place in the engine at once."""
         outputs: AsyncIterator[Any] = self._engine.generate(
             rendered.prompt, rendered.sampling, request_id, **rendered.generate
         )
@@ -93,11 +93,11 @@ class Engine:
         return last
 
     def shutdown(self) -> None:
-        """End the processes. Blocks for a second or two; may be called twice. ``release`` comes after it."""
+        """Stop the processes. Blocks for a second or two; may be called twice. To be followed by ``release``."""
         self._stopped = True
         try:
             self._engine.shutdown()
-            # Its __del__ calls it again; if somebody still holds it when Python ends, that prints a traceback.
+            # vLLM's __del__ calls it again, which prints a traceback if the engine lives until Python exits.
             self._engine.shutdown = lambda: None
         finally:
             for process in self._processes:
@@ -106,13 +106,13 @@ class Engine:
                 self._log.close()
 
     def release(self) -> None:
-        """Let go of what vLLM's shutdown leaves to the garbage collector; in the event loop, once its callbacks ran."""
+        """Close the ZeroMQ context, which vLLM's shutdown leaves open; in the event loop, after vLLM's callbacks."""
         with contextlib.suppress(Exception):
             self._engine.engine_core.resources.ctx.destroy(linger=0)
 
 
 class Start:
-    """One attempt to start an engine: ``run`` blocks in a thread of its own, ``give_up`` ends it from another."""
+    """One attempt to start an engine: ``run`` blocks in a thread of its own, ``cancel`` ends it from another."""
 
     def __init__(
         self, model: Model, *, path: str, template: str | None, verbose: bool, progress: Callable[[str], object]
@@ -122,39 +122,39 @@ class Start:
         self._template = template
         self._verbose = verbose
         self._progress = progress
-        self._given_up = threading.Event()
-        self._others: list[BaseProcess] | None = None  # engine processes that were there before the launch
+        self._cancelled = threading.Event()
+        self._earlier: list[BaseProcess] | None = None  # engine processes that existed before this start
 
-    def give_up(self) -> None:
-        """Make ``run`` end soon; it raises GivenUp, or gives an engine that was ready just then."""
-        self._given_up.set()
+    def cancel(self) -> None:
+        """Make ``run`` end soon; it raises StartCancelled, or returns an engine that became ready before."""
+        self._cancelled.set()
         for process in self._processes():
             engine_process.kill_group(process)
 
     def _processes(self) -> list[BaseProcess]:
-        if self._others is None:
+        if self._earlier is None:
             return []
-        return [process for process in engine_process.engine_processes() if process not in self._others]
+        return [process for process in engine_process.engine_processes() if process not in self._earlier]
 
     def run(self) -> tuple[Engine, VllmChat]:
         """Import vLLM, check the model's settings, start the engine.
 
         Raises:
-            BackendError: something is missing or wrong; no process is left.
-            GivenUp: nobody wants it any more; no process is left.
+            BackendError: vLLM, the model or a setting is missing or wrong; no process is left.
+            StartCancelled: ``cancel`` was called; no process is left.
         """
-        while not _one_start.acquire(timeout=0.1):
-            self._go_on()
-        settings = _ALWAYS if self._verbose else {**_ALWAYS, **_QUIET}
+        while not _start_lock.acquire(timeout=0.1):
+            self._check_cancelled()
+        variables = _ALWAYS if self._verbose else {**_ALWAYS, **_QUIET}
         try:
-            with engine_process.environment(settings, _DEFAULTS), engine_process.silence(verbose=self._verbose):
+            with engine_process.environment(variables, _DEFAULTS), engine_process.silence(verbose=self._verbose):
                 return self._run()
-        except (BackendError, GivenUp):
+        except (BackendError, StartCancelled):
             raise
         except Exception as exc:
             raise BackendError(f"vLLM cannot run {self._model.name!r}: {explain(exc)}") from exc
         finally:
-            _one_start.release()
+            _start_lock.release()
 
     def _run(self) -> tuple[Engine, VllmChat]:
         self._progress("importing vLLM")
@@ -165,30 +165,30 @@ class Start:
             raise BackendError("\n".join(faults))
         cpu = current_platform.is_cpu()
         defaults = _CPU_DEFAULTS if cpu else {}
-        if "kv_cache_memory_bytes" in self._model.engine:  # which the environment's would override
+        if "kv_cache_memory_bytes" in self._model.engine:  # the variable would override it
             defaults = {name: value for name, value in defaults.items() if name != "VLLM_CPU_KVCACHE_SPACE"}
         with engine_process.environment({}, defaults):
             method = os.environ.get("VLLM_WORKER_MULTIPROC_METHOD")
             config = self._configure({"enforce_eager": True} if cpu else {})
-            if cpu:  # configuring has set it to spawn; what the user set counts more
+            if cpu:  # configuring sets it to spawn; the user's value has precedence
                 os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = method or "fork"
-            self._go_on()
+            self._check_cancelled()
             chat = VllmChat(self._model, config, self._template)
             try:
-                self._go_on()
+                self._check_cancelled()
                 self._progress("loading the weights")
-                return self._launch(config), chat
+                return self._start_engine(config), chat
             except BaseException:
                 chat.close()
                 raise
 
-    def _go_on(self) -> None:
-        if self._given_up.is_set():
-            raise GivenUp
+    def _check_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise StartCancelled
 
     def _import(self) -> None:
         for module in _IMPORTS:
-            self._go_on()
+            self._check_cancelled()
             try:
                 importlib.import_module(module)
             except Exception as exc:
@@ -219,14 +219,14 @@ class Start:
         except Exception as exc:
             raise BackendError(f"vLLM refuses {model.name!r} or its engine arguments: {explain(exc)}") from exc
 
-    def _launch(self, config: Any) -> Engine:
+    def _start_engine(self, config: Any) -> Engine:
         from vllm import AsyncLLMEngine
 
         log = None if self._verbose else engine_process.EngineLog()
-        self._others = engine_process.engine_processes()
+        self._earlier = engine_process.engine_processes()
         try:
             with engine_process.settled_forks(log.name if log else ""):
-                self._go_on()
+                self._check_cancelled()
                 engine = AsyncLLMEngine.from_vllm_config(config, disable_log_stats=True)
         except Exception as exc:
             for process in self._processes():
@@ -234,7 +234,7 @@ class Start:
             output = log.read() if log else ""
             if log:
                 log.close()
-            self._go_on()
+            self._check_cancelled()
             why = cause_of(exc, output)
             hint = _CACHE_HINT if "cache" in why and "VLLM_CPU_KVCACHE_SPACE" in os.environ else ""
             raise BackendError(f"vLLM's engine did not start: {why}{hint}") from exc
@@ -244,13 +244,18 @@ class Start:
 
 
 def cause_of(exc: Exception, output: str) -> str:
-    """Say why an engine did not start, from vLLM's exception and what the engine's process wrote."""
+    """Return the reason why an engine did not start.
+
+    Args:
+        exc: vLLM's exception.
+        output: the log of the engine's process.
+    """
     if killed := _KILLED.search(str(exc)):
         return killed_by(int(killed[1]))
     return telling_line(output) or explain(exc)
 
 
 def killed_by(number: int) -> str:
-    """Say that the engine's process was killed by a signal, and what that most often means."""
+    """Return the message that a signal killed the engine's process, with its most likely cause."""
     likely = ", most often for lack of memory" if number == signal.SIGKILL else ""
     return f"its process was killed by {signal.Signals(number).name}{likely}"

@@ -1,4 +1,4 @@
-"""What vLLM's exceptions mean for a run. Decided by the classes' names, so that nothing here needs vLLM."""
+"""Maps vLLM's exceptions to a run's failures, by the names of their classes: nothing here imports vLLM."""
 
 from typing import Final
 
@@ -15,11 +15,11 @@ MEANINGS: Final[dict[str, str]] = {
 }
 """From the name of an exception's class, or of its nearest base in this table, to a failure's name."""
 _OVERFLOWS: Final = frozenset({"input_tokens", "input_text"})  # VLLMValidationError.parameter of a prompt too long
-_WRAPPERS: Final = frozenset({"EngineGenerateError"})  # say nothing; their cause does
+_WRAPPERS: Final = frozenset({"EngineGenerateError"})  # only their cause has a message
 
 
 def as_model_error(exc: Exception) -> ModelError:
-    """Give vLLM's exception as one of ours; the caller raises it ``from exc``."""
+    """Return the ``ModelError`` for an exception of vLLM; the caller raises it ``from exc``."""
     while type(exc).__name__ in _WRAPPERS and isinstance(exc.__cause__, Exception):
         exc = exc.__cause__
     if getattr(exc, "parameter", None) in _OVERFLOWS:
@@ -29,7 +29,7 @@ def as_model_error(exc: Exception) -> ModelError:
 
 
 def explain(exc: BaseException) -> str:
-    """Give an exception's message on one line; of pydantic's, each field and what is wrong with it."""
+    """Return an exception's message on one line; for pydantic's, each field with its fault."""
     faults = getattr(exc, "errors", None)
     if type(exc).__name__ == "ValidationError" and callable(faults):
         return "; ".join(_fault(fault["loc"], fault["msg"]) for fault in faults())

@@ -1,7 +1,7 @@
-"""Converts a GGUF file, once, into a folder that vLLM can load. A folder under its final name is always whole.
+"""Converts a GGUF file, once, into a folder that vLLM can load. A folder under its final name is always complete.
 
-vLLM loads GGUF only with kernels for NVIDIA's GPUs. The folder's name is the file's content and the converter's
-version, so a changed file or a better converter makes a new one.
+vLLM loads GGUF only with kernels for NVIDIA's GPUs. The folder is named after a digest of the file and the version of
+the converter, so a changed file or a new converter creates another one.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from flowrun.backends.vllm.log_scan import telling_line
 from flowrun.errors import BackendError
 
 CONVERTER = 1
-"""The version of what ``gguf_convert`` writes; raise it with every change of that."""
+"""The version of ``gguf_convert``'s output; to be raised with each change of it."""
 _MAGIC = b"GGUF"
 _SCRATCH = ".converting-"
 _DAY = 86_400.0
 
 
 def is_gguf(path: Path) -> bool:
-    """Tell by its first bytes whether a file is GGUF, whatever it is called."""
+    """Return whether a file is GGUF by its first bytes, whatever its name."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -34,9 +34,12 @@ def is_gguf(path: Path) -> bool:
 
 
 async def convert_gguf(source: Path, *, cache_dir: Path, progress: Callable[[str], None]) -> Path:
-    """Give the Hugging Face folder made of a GGUF file, making it if the cache has none.
+    """Return the Hugging Face folder of a GGUF file, converted now if the cache does not hold it.
 
-    Several processes may do so at once; the first to finish wins. Cancelling ends the conversion.
+    Several processes may convert at once; the first to finish wins. Cancelling ends the conversion.
+
+    Args:
+        progress: called with the notes of the conversion.
 
     Raises:
         BackendError: the file cannot be converted, or the cache cannot be written.
@@ -48,25 +51,25 @@ async def convert_gguf(source: Path, *, cache_dir: Path, progress: Callable[[str
     try:
         await asyncio.to_thread(prepare, cache_dir, now=time.time())
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=cache_dir, ignore_cleanup_errors=True) as scratch:
-            made = Path(scratch) / "model"
-            await _run_converter(source, made, progress)
-            await asyncio.to_thread(publish, made, target)
+            converted = Path(scratch) / "model"
+            await _run_converter(source, converted, progress)
+            await asyncio.to_thread(publish, converted, target)
     except OSError as exc:
         raise BackendError(f"cannot keep the converted model in {cache_dir}: {exc}") from exc
     return target
 
 
 def digest_of(source: Path) -> str:
-    """Give the first 32 hexadecimal digits of a file's SHA-256."""
+    """Return the first 32 hexadecimal digits of a file's SHA-256."""
     with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def publish(made: Path, target: Path) -> None:
-    """Give a finished folder its final name, all at once; another process's is as good as ours."""
+    """Rename a finished folder to its final name, atomically; a folder of another process stays."""
     for file in made.iterdir():
         with file.open("rb") as written:
-            os.fsync(written.fileno())  # or a power cut leaves a whole-looking folder of empty files
+            os.fsync(written.fileno())  # otherwise a power cut could leave a folder of empty files
     try:
         made.rename(target)
     except OSError:
@@ -75,7 +78,7 @@ def publish(made: Path, target: Path) -> None:
 
 
 def prepare(cache_dir: Path, *, now: float) -> None:
-    """Make the cache's folder, and remove what conversions that were killed more than a day ago left in it."""
+    """Create the cache's folder, and remove the files of conversions that were killed more than a day ago."""
     cache_dir.mkdir(parents=True, exist_ok=True)
     for scratch in cache_dir.glob(f"{_SCRATCH}*"):
         with contextlib.suppress(OSError):
@@ -83,11 +86,11 @@ def prepare(cache_dir: Path, *, now: float) -> None:
                 shutil.rmtree(scratch, ignore_errors=True)
 
 
-async def _run_converter(source: Path, made: Path, progress: Callable[[str], None]) -> None:
-    # A process of its own: gigabytes of weights and half a minute of imports end with it, and ours, which forks the
-    # engine later, stays clean. Its own session, so that Ctrl-C reaches it through us only.
+async def _run_converter(source: Path, target: Path, progress: Callable[[str], None]) -> None:
+    # A process of its own: it frees gigabytes of weights when it ends, and this process, which forks the engine later,
+    # does not hold its imports. A session of its own, so that Ctrl-C ends it only through this process.
     converter = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "flowrun.backends.vllm.gguf_convert", str(source), str(made)),
+        *(sys.executable, "-P", "-m", "flowrun.backends.vllm.gguf_convert", str(source), str(target)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -95,7 +98,7 @@ async def _run_converter(source: Path, made: Path, progress: Callable[[str], Non
         env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
     )
     try:
-        notes, complaints = await converter.communicate()
+        notes, errors = await converter.communicate()
     finally:
         if converter.returncode is None:
             converter.kill()
@@ -103,5 +106,5 @@ async def _run_converter(source: Path, made: Path, progress: Callable[[str], Non
     for note in notes.decode(errors="replace").splitlines():
         progress(note)
     if converter.returncode:
-        why = telling_line(complaints.decode(errors="replace")) or f"exit status {converter.returncode}"
+        why = telling_line(errors.decode(errors="replace")) or f"exit status {converter.returncode}"
         raise BackendError(f"cannot convert {source} for vLLM: {why}")

@@ -1,7 +1,7 @@
-"""Writes a GGUF file as a Hugging Face folder: ``python -m flowrun.backends.vllm.gguf_convert FILE FOLDER``.
+"""Converts a GGUF file to a Hugging Face folder: ``python -m flowrun.backends.vllm.gguf_convert FILE FOLDER``.
 
-A program, so that its memory and its imports end with it. What it prints on stdout is for the user. transformers does
-the work: it knows dozens of model families, and their tensors' names and orders.
+A program of its own, so that its memory and its imports end with it. Its stdout is shown to the user. transformers does
+the conversion: it knows the names and orders of the tensors of dozens of model families.
 """
 
 import sys
@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any, Final
 
 DIGITS_APART: Final = frozenset({"codeshell", "command-r", "exaone", "minerva-7b", "refact", "smollm", "starcoder"})
-"""Values of ``tokenizer.ggml.pre`` that stand for GPT-2's rule after splitting every digit off, as in llama.cpp."""
+"""Values of ``tokenizer.ggml.pre`` for GPT-2's rule after each digit is split off, as in llama.cpp."""
 GPT2_RULE: Final = frozenset({"", "default", "gpt-2", "gpt2", "granite-docling", "jais", "mpt", "olmo", "trillion"})
-"""Values that stand for GPT-2's rule alone, which transformers falls back to."""
+"""Values for GPT-2's rule alone, which is the default of transformers."""
 
 
 def convert(source: Path, target: Path) -> None:
     """Write the model's weights, config and tokenizer into ``target``."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    place = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
-    tokenizer = AutoTokenizer.from_pretrained(**place)
+    location = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
+    tokenizer = AutoTokenizer.from_pretrained(**location)
     mend_digits(tokenizer, pre_tokenizer_of(source))
-    # Left quantized, the model could not be saved. float32 holds each quantized weight exactly, so vLLM rounds once, to
-    # the dtype that the spec asks for: "auto" too reads such a checkpoint as half precision.
+    # A quantized model cannot be saved. float32 holds each quantized weight exactly, so vLLM rounds only once, to the
+    # dtype of the spec: "auto" also loads such a checkpoint in half precision.
     model = AutoModelForCausalLM.from_pretrained(
-        **place, quantization_config=GgufConfig(dequantize=True), dtype="float32"
+        **location, quantization_config=GgufConfig(dequantize=True), dtype="float32"
     )
     target.mkdir(parents=True)
     model.save_pretrained(target)
@@ -33,7 +33,7 @@ def convert(source: Path, target: Path) -> None:
 
 
 def pre_tokenizer_of(source: Path) -> str:
-    """Give the name of the rule by which the file's tokenizer splits text into words, or an empty text."""
+    """Return the name of the rule by which the file's tokenizer splits text into words, or an empty text."""
     from gguf import GGUFReader
 
     fields: Any = GGUFReader(source).fields
@@ -43,10 +43,13 @@ def pre_tokenizer_of(source: Path) -> str:
 
 
 def mend_digits(tokenizer: Any, pre: str) -> None:
-    """Give a tokenizer back the rule that transformers loses.
+    """Set the rule of a tokenizer that transformers replaced by its default.
 
-    It does not know the names in ``DIGITS_APART`` and takes GPT-2's rule for them, under which numbers become tokens
-    that the model never saw in its training.
+    transformers does not know the names in ``DIGITS_APART`` and uses GPT-2's rule for them, under which numbers become
+    tokens that did not occur in the model's training.
+
+    Args:
+        pre: the name of the file's rule.
     """
     from tokenizers import pre_tokenizers
 
@@ -55,17 +58,17 @@ def mend_digits(tokenizer: Any, pre: str) -> None:
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
     elif pre not in GPT2_RULE and pre not in rules_of_transformers():
-        print(  # noqa: T201 - whoever started this process reads it
+        print(  # noqa: T201 - the parent process reads it
             f"the file's way of splitting text ({pre!r}) is not known, so the model may read some words wrongly; "
             "its Hugging Face folder would be safer"
         )
 
 
 def rules_of_transformers() -> Collection[str]:
-    """Give the values of ``tokenizer.ggml.pre`` that transformers itself has a rule for."""
+    """Return the values of ``tokenizer.ggml.pre`` for which transformers has a rule."""
     try:
         from transformers.integrations.gguf import gguf_tokenizer_mapping
-    except ImportError:  # an inner table of transformers 5, which older ones lack
+    except ImportError:  # a private table of transformers 5, which older versions lack
         return ()
     known: Collection[str] = gguf_tokenizer_mapping.GGUF_PRE_TOKENIZER_SPLITS
     return known

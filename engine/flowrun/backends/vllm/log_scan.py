@@ -1,4 +1,4 @@
-"""Finds the one line that tells what went wrong, in what a program of others left behind."""
+"""Finds the line that names the fault in the output of another program."""
 
 import re
 
@@ -11,10 +11,7 @@ _ELSEWHERE = re.compile(
 
 
 def telling_line(output: str) -> str:
-    """Give the last exception's line in a program's output that does not point to another; else the last line.
-
-    Empty if the output says nothing.
-    """
+    """Return ``raised_line`` of a program's output, or else its last line; empty for an empty output."""
     if line := raised_line(output):
         return line
     lines = [line.strip() for line in output.splitlines() if line.strip()]
@@ -22,6 +19,6 @@ def telling_line(output: str) -> str:
 
 
 def raised_line(output: str) -> str:
-    """Give the last exception's line in a program's output that does not point to another, or an empty text."""
+    """Return the last line with an exception that does not refer to another one, or an empty text."""
     raised = [str(line) for line in _RAISED.findall(output) if not _ELSEWHERE.search(line)]
     return raised[-1] if raised else ""

@@ -1,7 +1,7 @@
-"""Where a spec's model ``name`` leads: a package's file, a path beside the spec, or a repository of the hub.
+"""Finds the model that a spec names: a file of a package, a path beside the spec, or a repository of the hub.
 
-No weights are loaded and no vLLM is imported here. What comes out is what vLLM takes as its ``model``: the path of a
-Hugging Face folder, or a repository's id when the hub was asked and has it.
+No weights are loaded and no vLLM is imported here. The result is a value of vLLM's argument ``model``: the path of a
+Hugging Face folder, or the id of a repository that the hub has.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from flowrun.backends.vllm.gguf import convert_gguf, is_gguf
 from flowrun.errors import BackendError
 
 PACKAGE = "package:"
-HUB_TIMEOUT = 10.0  # seconds that the hub has to answer one small question
+HUB_TIMEOUT = 10.0  # seconds for one small request to the hub
 CONFIGS = ("config.json", "params.json")  # Hugging Face's and Mistral's
 LISTED = 12  # names in a message
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -30,14 +30,17 @@ async def find_model(
     cache_dir: Path | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> str:
-    """Find a model and give what vLLM takes for it; a GGUF file is converted on its first use.
+    """Return the value of vLLM's argument ``model``; a GGUF file is converted on its first use.
 
-    Paths count from ``base_dir``, the spec's folder. ``cache_dir`` is where conversions are kept.
+    Args:
+        base_dir: the spec's folder; paths are relative to it.
+        cache_dir: the folder of converted models; the user's cache if None.
+        progress: called with the notes of a conversion.
 
     Raises:
-        BackendError: there is no such package, file, folder or repository, or it holds no model.
+        BackendError: the package, file, folder or repository does not exist, or holds no model.
     """
-    if "://" in name:  # an object store; vLLM reads it itself
+    if "://" in name:  # an object store, which vLLM reads itself
         return name
     path = find_local_model(name, base_dir)
     if path is None:
@@ -52,16 +55,16 @@ async def find_model(
 
 
 def default_cache_dir() -> Path:
-    """Give the folder of converted models, as the XDG base directory specification wants it."""
+    """Return the folder of converted models, by the XDG base directory specification."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "flowrun" / "models"
 
 
 def find_local_model(name: str, base_dir: Path) -> Path | None:
-    """Find a package's file or a path; None if the name can only be a repository's.
+    """Find a package's file or a path; None if the name can only be that of a repository.
 
     Raises:
-        BackendError: the name says that it is a path or a package's file, and there is none.
+        BackendError: the name is that of a path or a package's file, which does not exist.
     """
     if name.startswith(PACKAGE):
         return find_package_file(name.removeprefix(PACKAGE))
@@ -94,7 +97,7 @@ def find_package_file(reference: str) -> Path:
             f"model not found: the package {package!r} is not installed; "
             f"`pip install {package.replace('_', '-')}` may help"
         )
-    folders = [Path(place, *parts) for place in spec.submodule_search_locations or ()]
+    folders = [Path(folder, *parts) for folder in spec.submodule_search_locations or ()]
     if not folders:
         raise BackendError(f"model not found: {package!r} is a module of one file, not a package that holds files")
     for folder in folders:
@@ -104,7 +107,7 @@ def find_package_file(reference: str) -> Path:
 
 
 def listing(folder: Path) -> str:
-    """Say in half a sentence what is in a folder."""
+    """Return a clause that lists the entries of a folder."""
     if not folder.is_dir():
         return f"there is no folder {folder} either"
     names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if entry.name[0] not in "._")
@@ -115,17 +118,18 @@ def listing(folder: Path) -> str:
 
 
 def find_on_hub(name: str, revision: str | None) -> str:
-    """Ask the hub once whether it has a repository, lest vLLM wait and retry; give its id, or its folder in the cache.
+    """Return a repository's id if the hub has it, or its folder in the hub's cache.
 
-    A hub that cannot be reached is no error if the cache has the model.
+    The hub is asked only once, while vLLM would wait and retry. A hub that cannot be reached is no error if the cache
+    has the model.
 
     Raises:
-        BackendError: neither the hub nor its cache has it, or the hub refuses it.
+        BackendError: neither the hub nor its cache has the repository, or the hub refuses access.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    if os.environ.get("VLLM_USE_MODELSCOPE", "").lower() in ("1", "true"):  # another hub, which vLLM asks
+    if os.environ.get("VLLM_USE_MODELSCOPE", "").lower() in ("1", "true"):  # another hub, which vLLM reads itself
         return name
     cached = find_in_hub_cache(name, revision)
     if constants.HF_HUB_OFFLINE:
@@ -150,11 +154,11 @@ def find_on_hub(name: str, revision: str | None) -> str:
 
 
 def find_in_hub_cache(name: str, revision: str | None) -> str | None:
-    """Give the folder in which the hub's cache has a repository, or None."""
+    """Return a repository's folder in the hub's cache, or None."""
     from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except Exception:  # whatever is wrong with the cache: the model is not in it
+    except Exception:  # with any error of the cache, the model is not in it
         return None
     return str(folder) if any((folder / config).is_file() for config in CONFIGS) else None

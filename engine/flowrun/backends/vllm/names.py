@@ -1,4 +1,4 @@
-"""What vLLM knows by name: engine arguments, sampling parameters, parsers; asked of the vLLM that is installed."""
+"""The names that the installed vLLM knows: engine arguments, sampling parameters, parsers."""
 
 import dataclasses
 import functools
@@ -14,13 +14,13 @@ OWN_ENGINE_ARGUMENTS: Final = {
     "revision": "model.revision",
     "reasoning_parser": "model.reasoning_parser",
 }
-"""Engine arguments that have a place of their own in a spec."""
+"""Engine arguments that a spec sets by keys of their own."""
 FIXED_SAMPLING: Final = frozenset({"n", "detokenize", "output_kind", "stream_interval", "skip_clone"})
-"""Sampling parameters that the adapter sets itself: a reply is one whole text."""
+"""Sampling parameters that the backend sets itself: a reply is one complete text."""
 
 
 def faults_of_model(model: Model) -> list[str]:
-    """Say what is wrong with the names that a model's settings use, and what was probably meant."""
+    """Return the faults of the names in a model's settings, with suggestions."""
     faults = [*faults_of_engine(model.engine), *faults_of_sampling(model.sampling)]
     for setting, name, known in (
         ("tool_call_parser", model.tool_call_parser, tool_call_parsers()),
@@ -32,7 +32,7 @@ def faults_of_model(model: Model) -> list[str]:
 
 
 def faults_of_engine(arguments: Iterable[str]) -> list[str]:
-    """Say which engine arguments vLLM does not have, or the spec has elsewhere."""
+    """Return a fault for each engine argument that vLLM does not have, or that a spec sets by another key."""
     from vllm.engine.arg_utils import AsyncEngineArgs
 
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
@@ -46,7 +46,7 @@ def faults_of_engine(arguments: Iterable[str]) -> list[str]:
 
 
 def faults_of_sampling(sampling: Mapping[str, JSON]) -> list[str]:
-    """Say which sampling parameters vLLM does not have, or the adapter sets itself."""
+    """Return a fault for each sampling parameter that vLLM does not have, or that the backend sets itself."""
     known = sampling_names()
     return [
         f"sampling.{name} is set by flowrun itself: leave it out"
@@ -58,27 +58,27 @@ def faults_of_sampling(sampling: Mapping[str, JSON]) -> list[str]:
 
 
 def _missing(kind: str, name: str, known: Iterable[str]) -> str:
-    meant = did_you_mean(name, known)
-    return f"vLLM has no {kind} {name!r}{f'; {meant}' if meant else ''}"
+    suggestion = did_you_mean(name, known)
+    return f"vLLM has no {kind} {name!r}{f'; {suggestion}' if suggestion else ''}"
 
 
 @functools.cache
 def sampling_names() -> frozenset[str]:
-    """Give the names of the sampling parameters that a spec may set."""
+    """Return the names of the sampling parameters that a spec may set."""
     from vllm import SamplingParams
 
     return frozenset(inspect.signature(SamplingParams.from_optional).parameters) - FIXED_SAMPLING
 
 
 def tool_call_parsers() -> list[str]:
-    """Give the names of vLLM's parsers of tool calls."""
+    """Return the names of vLLM's parsers of tool calls."""
     from vllm.tool_parsers import ToolParserManager
 
     return list(ToolParserManager.list_registered())
 
 
 def reasoning_parsers() -> list[str]:
-    """Give the names of vLLM's parsers of reasoning."""
+    """Return the names of vLLM's parsers of reasoning."""
     from vllm.reasoning import ReasoningParserManager
 
     return list(ReasoningParserManager.list_registered())

@@ -1,8 +1,9 @@
-"""A prompt extends the very tokens that the model read and wrote before, wherever its chat template lets it.
+"""A prompt extends the exact tokens that the model read and wrote before, if its chat template allows it.
 
-Text put into tokens anew may give others than the model wrote: from there on the prefix cache misses, and the model
-reads what it did not write. So a reply's own tokens stand in a prompt in place of its text, and only what stands
-between replies is tokenized. The prompt depends on the request alone; whatever is remembered here only saves time.
+If the text of a reply is tokenized again, its tokens may differ from those that the model wrote: from there on the
+prefix cache misses, and the model reads a history that is not its own. So a prompt holds a reply's own tokens in place
+of its text, and only the text between replies is tokenized. A prompt depends on the request alone; the caches here only
+save time.
 """
 
 import asyncio
@@ -26,68 +27,81 @@ if TYPE_CHECKING:
 else:
     Ids = array  # it takes no index before Python 3.12
 T = TypeVar("T")
-Whole: TypeAlias = str | Ids
-"""A rendered prompt: a text, or tokens where the tokenizer gives no text (Mistral's)."""
+RenderedPrompt: TypeAlias = str | Ids
+"""A text, or tokens if the tokenizer returns no text (Mistral's)."""
 
-_HEADS: Final = 64 * 2**20  # bytes for the last prompts of threads, whose next round extends them
-_PIECES: Final = 16 * 2**20  # bytes for texts that many prompts share, in tokens
-_LONG: Final = 8_000  # characters; to render more holds the event loop up for too long
+_PROMPTS_SIZE: Final = 64 * 2**20  # bytes for the last prompt of each thread, which the next round extends
+_PIECES_SIZE: Final = 16 * 2**20  # bytes for the tokens of texts that many prompts share
+_LONG: Final = 8_000  # characters; rendering more would block the event loop for too long
 _WORD: Final = re.compile(r"[A-Za-z0-9]+")
 _SAMPLE: Final = ("A first text ", "\n of two words\n", " and\n\na last one")
 
-_asked: ContextVar[AskModel | None] = ContextVar("flowrun_asked", default=None)
-"""The request that is being rendered: vLLM's steps hand nothing of ours on to the one that needs it."""
+_request: ContextVar[AskModel | None] = ContextVar("flowrun_request", default=None)
+"""The request that is being rendered: vLLM's functions do not pass it to the one that needs it."""
 
 
-class ThreadHead(NamedTuple):
-    """A prompt that the model read: what was rendered, and its tokens, in which the replies are as it wrote them."""
+class CachedPrompt(NamedTuple):
+    """A prompt that the model read: as rendered, and as tokens, which hold the replies as the model wrote them.
 
-    asked: tuple[Any, ...]
+    ``settings`` are the other inputs of the template.
+    """
+
+    settings: tuple[Any, ...]
     messages: Sequence[Message]
-    whole: Whole
+    rendered: RenderedPrompt
     ids: Ids
 
 
 def written(ids: Sequence[int], *, after: Sequence[int], vocabulary: int) -> Tokens:
-    """Keep a reply's tokens; the model had read ``after``."""
+    """Return a reply's tokens as a ``Tokens``.
+
+    Args:
+        after: the tokens of its prompt.
+        vocabulary: the fingerprint of the tokenizer's vocabulary.
+    """
     reply = _array(ids)
     both = _array(after) + reply
     return Tokens(vocabulary=vocabulary, ids=_bytes(reply), end=len(both), digest=zlib.crc32(_bytes(both)))
 
 
 def extends(ids: Sequence[int], messages: Sequence[Message], *, vocabulary: int) -> bool:
-    """Tell whether a prompt begins with all that the model read and wrote for its last reply in ``messages``."""
-    kept = (message.tokens for message in reversed(messages))
-    last = next((tokens for tokens in kept if tokens is not None and tokens.vocabulary == vocabulary), None)
+    """Return whether a prompt begins with all tokens that the model read and wrote up to its last reply."""
+    found = (message.tokens for message in reversed(messages))
+    last = next((tokens for tokens in found if tokens is not None and tokens.vocabulary == vocabulary), None)
     return last is None or zlib.crc32(_bytes(_array(ids[: last.end]))) == last.digest
 
 
 class Recent(Generic[T]):
-    """The things used last, of so many bytes together; from any thread."""
+    """A thread-safe LRU cache, limited by the bytes of all its values."""
 
     def __init__(self, limit: int, size: Callable[[T], int]) -> None:
         from cachetools import LRUCache
 
-        self._things: Any = LRUCache(limit, getsizeof=size)
+        self._values: Any = LRUCache(limit, getsizeof=size)
         self._lock = threading.Lock()
 
     def get(self, key: object) -> T | None:
-        """Give what was kept, if it still is."""
+        """Return a value, or None if it is not cached any more."""
         with self._lock:
-            found: T | None = self._things.get(key)
+            found: T | None = self._values.get(key)
         return found
 
-    def keep(self, key: object, thing: T) -> None:
-        """Keep something, unless it is larger than everything may be."""
+    def store(self, key: object, value: T) -> None:
+        """Cache a value, unless it alone exceeds the limit."""
         with self._lock, contextlib.suppress(ValueError):
-            self._things[key] = thing
+            self._values[key] = value
 
 
 class PromptCache:
-    """Stands in a renderer of vLLM's between its rendering of messages and its tokenizing."""
+    """A replacement of two methods of a vLLM renderer: between the chat template and the tokenizer."""
 
     def __init__(self, renderer: Any, *, ends: Sequence[int], max_model_len: int) -> None:
-        """Take the place of two of the renderer's methods; ``ends`` are the tokens that end a reply."""
+        """Replace the methods of ``renderer``.
+
+        Args:
+            renderer: vLLM's renderer of the model.
+            ends: the ids of the tokens that end a reply.
+        """
         self._tokenizer = renderer.tokenizer
         self.vocabulary = _fingerprint(self._tokenizer.get_vocab())
         self._render = renderer.render_messages
@@ -95,150 +109,153 @@ class PromptCache:
         self._ends = dict(zip(ends, self._tokenizer.convert_ids_to_tokens(list(ends)), strict=True))
         self._end = re.compile("|".join(re.escape(text) for text in self._ends.values()) or r"(?!)")
         self._longest = max_model_len * self._tokenizer.max_chars_per_token
-        self._heads = Recent[ThreadHead](_HEADS, lambda head: 4 * len(head.whole) + 4 * len(head.ids))
-        self._pieces = Recent[Ids](_PIECES, lambda ids: 8 * len(ids))
-        self._quick: Any = None
-        self._divides = self._ends_divide()
-        self._quick = self._rust_alone()
+        self._prompts = Recent[CachedPrompt](_PROMPTS_SIZE, lambda one: 4 * len(one.rendered) + 4 * len(one.ids))
+        self._pieces = Recent[Ids](_PIECES_SIZE, lambda ids: 8 * len(ids))
+        self._rust_tokenizer: Any = None
+        self._can_split = self._check_splitting()
+        self._rust_tokenizer = self._find_rust_tokenizer()
         renderer.render_messages = self._render_messages
         renderer.render_chat_async = self._render_chat_async
 
     @contextlib.contextmanager
-    def of(self, ask: AskModel) -> Iterator[None]:
-        """Render the messages of this request meanwhile."""
-        token = _asked.set(ask)
+    def rendering(self, ask: AskModel) -> Iterator[None]:
+        """Set the request whose messages are rendered within the block."""
+        token = _request.set(ask)
         try:
             yield
         finally:
-            _asked.reset(token)
+            _request.reset(token)
 
     async def _render_chat_async(self, *args: Any, **kwargs: Any) -> Any:
-        """Render here what is short, and in a thread what is long.
+        """Render a short thread here, and a long one in a worker thread.
 
-        vLLM's own puts every template into a thread and makes tasks for each step: on busy processors that costs more
-        than the rendering itself.
+        vLLM's own method renders every template in a worker thread and creates a task for each step: on busy processors
+        that costs more than the rendering itself.
         """
-        ask = _asked.get()
+        ask = _request.get()
         if ask is None or _is_long(ask.messages):
             return await asyncio.to_thread(functools.partial(self._render_chat, *args, **kwargs))
         return self._render_chat(*args, **kwargs)
 
     def _render_messages(self, messages: list[Any], params: Any) -> tuple[Any, Any]:
-        ask = _asked.get()
+        ask = _request.get()
         if ask is None:
             conversation, prompt = self._render(messages, params)
             return conversation, prompt
-        head = self._head(ask, messages, params)  # first, for rendering changes the messages
+        last = self._last_prompt(ask, messages, params)  # first, as rendering changes the messages
         conversation, prompt = self._render(messages, params)
-        whole = self._whole(prompt)
-        if whole is None:
+        rendered = self._rendered(prompt)
+        if rendered is None:
             return conversation, prompt
-        ids = self._tokens(whole, head, ask.messages)
-        self._heads.keep((ask.run, ask.thread), ThreadHead(_read_with(ask), tuple(ask.messages), whole, ids))
-        own = head is not None or isinstance(whole, array)
-        return conversation, {"prompt_token_ids": ids.tolist()} | ({} if own else {"prompt": whole})
+        ids = self._tokenize_prompt(rendered, last, ask.messages)
+        self._prompts.store((ask.run, ask.thread), CachedPrompt(_settings(ask), tuple(ask.messages), rendered, ids))
+        own = last is not None or isinstance(rendered, array)
+        return conversation, {"prompt_token_ids": ids.tolist()} | ({} if own else {"prompt": rendered})
 
-    def _whole(self, prompt: Mapping[str, Any]) -> Whole | None:
-        """Give what was rendered; None if it is more than text, or for vLLM to tokenize or refuse."""
+    def _rendered(self, prompt: Mapping[str, Any]) -> RenderedPrompt | None:
+        """Return the text or tokens of a prompt; None if it holds more, or if vLLM must tokenize or refuse it."""
         if prompt.keys() == {"prompt_token_ids"}:
             return _array(prompt["prompt_token_ids"])
-        if prompt.keys() == {"prompt"} and self._divides and len(prompt["prompt"]) <= self._longest:
+        if prompt.keys() == {"prompt"} and self._can_split and len(prompt["prompt"]) <= self._longest:
             return str(prompt["prompt"])
         return None
 
-    def _head(self, ask: AskModel, messages: list[Any], params: Any) -> ThreadHead | None:
-        """Give the prompt of the round in which the thread's last reply was written."""
-        kept = [message.tokens for message in ask.messages]
-        spoken = [number for number, one in enumerate(kept) if one is not None and one.vocabulary == self.vocabulary]
-        if not spoken:
+    def _last_prompt(self, ask: AskModel, messages: list[Any], params: Any) -> CachedPrompt | None:
+        """Return the prompt of the thread's last reply, rendered again if it is not cached; None without a reply."""
+        tokens = [message.tokens for message in ask.messages]
+        replies = [index for index, one in enumerate(tokens) if one is not None and one.vocabulary == self.vocabulary]
+        if not replies:
             return None
-        asked, before = _read_with(ask), tuple(ask.messages[: spoken[-1]])
-        head = self._heads.get((ask.run, ask.thread))
-        if head is not None and head.asked == asked and head.messages == before:
-            return head
-        head = None
-        for index in spoken:
+        settings, before = _settings(ask), tuple(ask.messages[: replies[-1]])
+        last = self._prompts.get((ask.run, ask.thread))
+        if last is not None and last.settings == settings and last.messages == before:
+            return last
+        last = None
+        for index in replies:
             _, prompt = self._render(copy.deepcopy(messages[:index]), params)
-            whole = self._whole(prompt)
-            if whole is None:
+            rendered = self._rendered(prompt)
+            if rendered is None:
                 return None
-            head = ThreadHead(asked, before[:index], whole, self._tokens(whole, head, ask.messages))
-        return head
+            last = CachedPrompt(settings, before[:index], rendered, self._tokenize_prompt(rendered, last, ask.messages))
+        return last
 
-    def _tokens(self, whole: Whole, head: ThreadHead | None, messages: Sequence[Message]) -> Ids:
-        """Put a rendered prompt into tokens, which extend those of ``head`` and of its reply if that is possible."""
-        start = len(head.whole) if head is not None else 0
-        if head is None or whole[:start] != head.whole:  # the template writes the earlier messages in another way now
-            return self._ids_of(whole)
-        reply, *following = messages[len(head.messages) :][:2]
+    def _tokenize_prompt(self, rendered: RenderedPrompt, last: CachedPrompt | None, messages: Sequence[Message]) -> Ids:
+        """Return a prompt's tokens, which extend those of the ``last`` prompt and of its reply if that is possible."""
+        start = len(last.rendered) if last is not None else 0
+        if last is None or rendered[:start] != last.rendered:  # the template changed the earlier messages
+            return self._ids_of(rendered)
+        reply, *following = messages[len(last.messages) :][:2]
         own = _array(reply.tokens.ids) if reply.tokens else _array()
-        end = self._next_end(whole, start)
+        end = self._find_end(rendered, start)
         if end is not None and own and own[-1] in self._ends:
-            rest = whole[end:]
-            if self._same(reply, self._text(whole[start:end]), own) and _in(self._text(rest), following):
-                return head.ids + own + self._ids_of(rest)[1:]
-        if isinstance(whole, array):
-            return head.ids + whole[start:]
-        # This reply is rendered, but those before it stay: all is kept up to the last place where text may be divided.
-        assert isinstance(head.whole, str)
-        *_, text_end = 0, *(found.start() for found in self._end.finditer(head.whole))
-        ids_end = next((index for index in reversed(range(len(head.ids))) if head.ids[index] in self._ends), 0)
-        return head.ids[:ids_end] + self._ids_of(whole[text_end:])
+            rest = rendered[end:]
+            if self._is_faithful(reply, self._text(rendered[start:end]), own) and _holds(self._text(rest), following):
+                return last.ids + own + self._ids_of(rest)[1:]
+        if isinstance(rendered, array):
+            return last.ids + rendered[start:]
+        # This reply is tokenized from its text; the tokens of the last prompt stay up to its last end of a turn.
+        assert isinstance(last.rendered, str)
+        *_, text_end = 0, *(found.start() for found in self._end.finditer(last.rendered))
+        ids_end = next((index for index in reversed(range(len(last.ids))) if last.ids[index] in self._ends), 0)
+        return last.ids[:ids_end] + self._ids_of(rendered[text_end:])
 
-    def _next_end(self, whole: Whole, start: int) -> int | None:
-        """Find where the reply that begins at ``start`` ends."""
-        if isinstance(whole, str):
-            found = self._end.search(whole, start)
+    def _find_end(self, rendered: RenderedPrompt, start: int) -> int | None:
+        """Return the index of the end of the reply that begins at ``start``."""
+        if isinstance(rendered, str):
+            found = self._end.search(rendered, start)
             return None if found is None else found.start()
-        return next((index for index in range(start, len(whole)) if whole[index] in self._ends), None)
+        return next((index for index in range(start, len(rendered)) if rendered[index] in self._ends), None)
 
-    def _same(self, reply: Message, told: str, own: Ids) -> bool:
-        """Tell whether a template tells a reply whole, in ``told``, and tells no more than the model wrote.
+    def _is_faithful(self, reply: Message, text: str, own: Ids) -> bool:
+        """Return whether a template's ``text`` holds all of a reply, and nothing that the model did not write.
 
-        Some drop its reasoning, and some tell ids of calls, to which results refer, that the model did not write.
+        Some templates drop the reasoning, and some add the ids of calls, to which results refer.
+
+        Args:
+            own: the reply's own tokens.
         """
         parts = [reply.reasoning, reply.content, *(call.name for call in reply.tool_calls)]
-        if not all(part.strip() in told for part in parts if part):
+        if not all(part.strip() in text for part in parts if part):
             return False
-        spoken = [*parts, *(call.arguments for call in reply.tool_calls)]
-        if any(self._end.search(part) for part in spoken if part):  # its end cannot be told from one that it quotes
+        texts = [*parts, *(call.arguments for call in reply.tool_calls)]
+        if any(self._end.search(part) for part in texts if part):  # the reply quotes an end of a turn
             return False
-        ids = [call.id for call in reply.tool_calls if call.id in told]
+        ids = [call.id for call in reply.tool_calls if call.id in text]
         return not ids or all(map(self._text(own).__contains__, ids))
 
-    def _text(self, whole: Whole) -> str:
-        if isinstance(whole, str):
-            return whole
-        return str(self._tokenizer.decode(whole.tolist(), skip_special_tokens=True))
+    def _text(self, rendered: RenderedPrompt) -> str:
+        if isinstance(rendered, str):
+            return rendered
+        return str(self._tokenizer.decode(rendered.tolist(), skip_special_tokens=True))
 
-    def _ids_of(self, whole: Whole) -> Ids:
-        """Put a text into tokens piece by piece, for most pieces are in many prompts."""
-        if isinstance(whole, array):
-            return whole
+    def _ids_of(self, rendered: RenderedPrompt) -> Ids:
+        """Return a prompt's tokens; a text is tokenized in pieces, most of which occur in many prompts."""
+        if isinstance(rendered, array):
+            return rendered
         joined = _array()
-        for number, piece in enumerate(self._divided(whole)):
+        for number, piece in enumerate(self._split(rendered)):
             ids = self._pieces.get(piece)
             if ids is None:
                 ids = self._tokenize(piece)
-                self._pieces.keep(piece, ids)
+                self._pieces.store(piece, ids)
             joined += ids[1:] if number else ids
         return joined
 
-    def _divided(self, text: str) -> list[str]:
-        """Divide a text at the ends of turns; each is in both pieces, for a tokenizer may take the space around it."""
+    def _split(self, text: str) -> list[str]:
+        """Split a text at the ends of turns; each end is in both pieces, as its token may include spaces around it."""
         ends = list(self._end.finditer(text))
         starts, stops = [0, *(end.start() for end in ends)], [*(end.end() for end in ends), len(text)]
         return [text[start:stop] for start, stop in zip(starts, stops, strict=True)]
 
     def _tokenize(self, text: str) -> Ids:
-        if self._quick is not None and len(text) <= _LONG:  # it keeps other threads waiting meanwhile
-            return _array(self._quick.encode(text, add_special_tokens=False).ids)
+        if self._rust_tokenizer is not None and len(text) <= _LONG:  # it holds the GIL meanwhile
+            return _array(self._rust_tokenizer.encode(text, add_special_tokens=False).ids)
         return _array(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _rust_alone(self) -> Any:
-        """Give the tokenizer behind that of transformers, if it alone gives the same.
+    def _find_rust_tokenizer(self) -> Any:
+        """Return the Rust tokenizer behind that of transformers if their tokens are equal for samples, or None.
 
-        transformers has even a single text tokenized by a pool of threads: many times the work of a short text.
+        transformers tokenizes even a single text by a pool of threads: many times the work of a short text.
         """
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is None:
@@ -251,11 +268,11 @@ class PromptCache:
                 return None
         return backend
 
-    def _ends_divide(self) -> bool:
-        """Tell whether this tokenizer gives a text's tokens when it is given the pieces."""
-        for number, end in self._ends.items():
-            first, *others = map(self._tokenize, self._divided(end.join(_SAMPLE)))
-            if any(ids[:1] != _array([number]) for ids in others):
+    def _check_splitting(self) -> bool:
+        """Return whether the tokens of a sample text are those of its pieces."""
+        for id, end in self._ends.items():
+            first, *others = map(self._tokenize, self._split(end.join(_SAMPLE)))
+            if any(ids[:1] != _array([id]) for ids in others):
                 return False
             if sum((ids[1:] for ids in others), first) != self._tokenize(end.join(_SAMPLE)):
                 return False
@@ -263,32 +280,32 @@ class PromptCache:
 
 
 def _fingerprint(vocabulary: Mapping[str, int]) -> int:
-    """Give the same for the same vocabulary, on any machine; a part of it will do."""
-    part = sorted((number, text) for text, number in vocabulary.items() if number % 89 == 0)
-    return zlib.crc32(repr((len(vocabulary), part)).encode(errors="surrogatepass"))
+    """Return a checksum of a sample of the vocabulary, the same on all machines."""
+    sample = sorted((id, text) for text, id in vocabulary.items() if id % 89 == 0)
+    return zlib.crc32(repr((len(vocabulary), sample)).encode(errors="surrogatepass"))
 
 
-def _read_with(ask: AskModel) -> tuple[Any, ...]:
-    """Give what a template may show besides the messages."""
+def _settings(ask: AskModel) -> tuple[Any, ...]:
+    """Return the inputs of a template besides the messages."""
     return ask.tools, ask.tool_choice, ask.response_format
 
 
-def _in(text: str, messages: Sequence[Message]) -> bool:
-    """Tell whether a text holds the messages, by their longest words; templates escape other characters."""
+def _holds(text: str, messages: Sequence[Message]) -> bool:
+    """Return whether a text holds the longest word of each message; templates may escape other characters."""
     words = (max(_WORD.findall(message.content or ""), key=len, default="") for message in messages)
     return all(word in text for word in words)
 
 
 def _is_long(messages: Sequence[Message]) -> bool:
-    said = sum(len(message.content or "") + len(message.reasoning or "") for message in messages)
-    return said + sum(len(call.arguments) for message in messages for call in message.tool_calls) > _LONG
+    length = sum(len(message.content or "") + len(message.reasoning or "") for message in messages)
+    return length + sum(len(call.arguments) for message in messages for call in message.tool_calls) > _LONG
 
 
 def _array(ids: Sequence[int] | bytes = ()) -> Ids:
-    made = array("I", ids)
+    result = array("I", ids)
     if isinstance(ids, bytes) and sys.byteorder == "big":
-        made.byteswap()
-    return made
+        result.byteswap()
+    return result
 
 
 def _bytes(ids: Ids) -> bytes:

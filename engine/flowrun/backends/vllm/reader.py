@@ -1,6 +1,6 @@
-"""Reads what a model wrote without the model: vLLM's tokenizer, chat template and parsers, and no engine.
+"""Parses a model's text without the model: vLLM's tokenizer, chat template and parsers, and no engine.
 
-It needs the model's configuration and tokenizer, never its weights.
+Needs the model's configuration and tokenizer, never its weights.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from flowrun.spec.model import Model
 
 
 def can_read() -> bool:
-    """Tell whether vLLM is installed."""
+    """Return whether vLLM is installed."""
     return importlib.util.find_spec("vllm") is not None
 
 
@@ -28,7 +28,7 @@ class VllmReader:
     """The prompts and the parsers of one model."""
 
     def __init__(self, model: Model, *, base_dir: Path) -> None:
-        """Keep what is needed to start; ``base_dir`` is the folder from which the model's paths count."""
+        """Bind the model's settings; its paths are relative to ``base_dir``."""
         self._model = model
         self._base_dir = base_dir
         self._chat: VllmChat | None = None
@@ -37,7 +37,7 @@ class VllmReader:
         """Load the tokenizer and the parsers.
 
         Raises:
-            BackendError: vLLM or the model is missing, or they do not fit.
+            BackendError: vLLM or the model is missing, or the parsers do not fit the model.
         """
         if not can_read():
             raise BackendError(INSTALL)
@@ -47,7 +47,7 @@ class VllmReader:
         self._chat = (await asyncio.to_thread(start.run))[1]
 
     async def rendered_prompt(self, request: AskModel) -> str:
-        """Give the text that the model would read for a request.
+        """Return the text that the model would read for a request.
 
         Raises:
             ModelError: the request cannot be rendered.
@@ -56,7 +56,7 @@ class VllmReader:
         return chat.prompt_text(await _render(chat, request))
 
     async def read_text(self, request: AskModel, written: Reply) -> Reply:
-        """Read the ``text`` of a reply that the model gave to a request; its finish reason and usage are kept.
+        """Parse the ``text`` of a model's reply to a request again; its finish reason and usage stay.
 
         Raises:
             ModelError: the request cannot be rendered.
@@ -67,7 +67,7 @@ class VllmReader:
         return chat.read(rendered, written.text or "", finish_reason=reason, usage=written.usage)
 
     async def stop(self) -> None:
-        """Let go of everything. May be called twice, and without a start."""
+        """Stop the tokenizer. May be called twice, and without a start."""
         chat, self._chat = self._chat, None
         if chat is not None:
             await asyncio.to_thread(chat.close)
@@ -88,11 +88,11 @@ async def _render(chat: VllmChat, request: AskModel) -> Any:
 
 
 class _ChatOnly(Start):
-    """The start of an engine, but for the engine."""
+    """A start that loads the tokenizer and the parsers, but no engine."""
 
-    def _launch(self, config: Any) -> Engine:
+    def _start_engine(self, config: Any) -> Engine:
         return _NoEngine(None, [], None)
 
 
 class _NoEngine(Engine):
-    """What a start gives in place of an engine; nobody asks it anything."""
+    """The placeholder that such a start returns in place of an engine."""

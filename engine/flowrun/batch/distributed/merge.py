@@ -1,6 +1,8 @@
-"""All parts of a batch's results as one file, in the rows' order; the parts stay, for a batch goes on with them.
+"""Merges the shards of a batch's results into one file, in the order of the rows. The shards stay: a later session of
+the batch continues them.
 
-The parts are read twice: once to learn where each row's line is, once in the rows' order. Eight bytes a row are held.
+The shards are read twice: first to index where each row's line is, then in the order of the rows. The index takes
+eight bytes of memory per row.
 """
 
 import bisect
@@ -23,65 +25,68 @@ Format = Literal["jsonl", "parquet"]
 
 _BATCH: Final = 1024  # rows
 _TEXTS: Final = ("output", "messages", "threads", "waiting")
-"""Members of a result that may be any JSON: in Parquet they are its text."""
+"""The members of a result that may be any JSON; their Parquet columns hold the JSON as text."""
 
 
-class _Head(msgspec.Struct, frozen=True):
+class _LineKey(msgspec.Struct, frozen=True):
     row: int
     id: str | int
 
 
 class _Index:
-    """Where each row's line is, counted over all parts; ``ids_are_numbers`` tells whether all of them are."""
+    """The offset of each row's line, counted over all shards; ``ids_are_numbers`` is true if all row ids are."""
 
-    def __init__(self, parts: Sequence[Path]) -> None:
+    def __init__(self, shards: Sequence[Path]) -> None:
         self.ids_are_numbers = True
-        self._ends = list(accumulate(part.stat().st_size for part in parts))
-        self._places = array("Q")  # by row: 0 for none, else one more than where its line begins
-        at = 0
-        for part in parts:
-            for place, raw in raw_lines(part):
-                head = msgspec.json.decode(raw, type=_Head)
-                self.ids_are_numbers &= isinstance(head.id, int)
-                self._note(head.row, at + place)
-            at += part.stat().st_size
+        self._ends = list(accumulate(shard.stat().st_size for shard in shards))
+        self._offsets = array("Q")  # by row number: 0 for no line, else the line's offset plus 1
+        start = 0
+        for shard in shards:
+            for offset, raw in raw_lines(shard):
+                key = msgspec.json.decode(raw, type=_LineKey)
+                self.ids_are_numbers &= isinstance(key.id, int)
+                self._record(key.row, start + offset)
+            start += shard.stat().st_size
 
-    def _note(self, row: int, at: int) -> None:
-        if row >= len(self._places):
-            self._places.extend(bytes(row + 1 - len(self._places)))
-        self._places[row] = at + 1
+    def _record(self, row: int, offset: int) -> None:
+        if row >= len(self._offsets):
+            self._offsets.extend(bytes(row + 1 - len(self._offsets)))
+        self._offsets[row] = offset + 1
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Give the lines by their rows' order: the part's number and where in it."""
-        for place in self._places:
-            if place:
-                part = bisect.bisect_right(self._ends, place - 1)
-                yield part, place - 1 - (self._ends[part - 1] if part else 0)
+        """Yield (index of the shard, offset in it) for each line, in the order of the rows."""
+        for entry in self._offsets:
+            if entry:
+                shard = bisect.bisect_right(self._ends, entry - 1)
+                yield shard, entry - 1 - (self._ends[shard - 1] if shard else 0)
 
 
-def check_format(kind: Format) -> None:
-    """Find out now rather than after the last row whether a format can be written.
+def check_format(format: Format) -> None:
+    """Check whether a format can be written, before the first row rather than after the last.
 
     Raises:
         UsageError: a package is missing.
     """
-    if kind == "parquet":
+    if format == "parquet":
         _pyarrow()
 
 
-def merge_parts(folder: Folder, kind: Format) -> Path:
-    """Write all results of a folder into one file, in the rows' order, and give it. It is there whole or not at all.
+def merge_shards(folder: Folder, format: Format) -> Path:
+    """Write all results of a folder into one file, in the order of the rows, and return its path.
+
+    The file is replaced only when it is complete.
 
     Raises:
-        StoreError: it cannot be written; the parts are kept.
+        StoreError: it cannot be written; the shards are kept.
+        UsageError: a package for the format is missing.
     """
-    merged = folder.merged(kind)
+    merged = folder.merged(format)
     fresh = merged.with_name(f"{merged.name}.new")
     try:
-        index = _Index(folder.parts())
+        index = _Index(folder.shards())
         with ExitStack() as stack:
-            lines = _lines(index, [stack.enter_context(_mapped(part)) for part in folder.parts()])
-            if kind == "parquet":
+            lines = _lines(index, [stack.enter_context(_mapped(shard)) for shard in folder.shards()])
+            if format == "parquet":
                 _write_parquet(fresh, lines, index)
             else:
                 with fresh.open("wb") as file:
@@ -94,15 +99,15 @@ def merge_parts(folder: Folder, kind: Format) -> Path:
     return merged
 
 
-def _mapped(part: Path) -> Any:
-    with part.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if part.stat().st_size else ExitStack()
+def _mapped(shard: Path) -> Any:
+    with shard.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if shard.stat().st_size else ExitStack()
 
 
-def _lines(index: _Index, parts: Sequence[mmap.mmap]) -> Iterator[bytes]:
-    for part, at in index:
-        text = parts[part]
-        yield text[at : text.find(b"\n", at) + 1]
+def _lines(index: _Index, shards: Sequence[mmap.mmap]) -> Iterator[bytes]:
+    for shard, offset in index:
+        text = shards[shard]
+        yield text[offset : text.find(b"\n", offset) + 1]
 
 
 # --- Parquet
@@ -145,5 +150,5 @@ def _schema(arrow: Any, index: _Index) -> Any:
 
 def _record(result: Mapping[str, Any], index: _Index) -> dict[str, Any]:
     texts = {name: msgspec.json.encode(value).decode() for name in _TEXTS if (value := result.get(name)) is not None}
-    named = result["id"] if index.ids_are_numbers else str(result["id"])
-    return {**result, **dict.fromkeys(_TEXTS), **texts, "id": named}
+    row_id = result["id"] if index.ids_are_numbers else str(result["id"])
+    return {**result, **dict.fromkeys(_TEXTS), **texts, "id": row_id}

@@ -1,7 +1,7 @@
-"""A replica: one set of backends and the rows that run on them, in a process of its own that Ray looks after.
+"""A replica: one set of backends and the rows that run on them, in a process of its own that Ray starts and restarts.
 
-Nothing here knows Ray: the methods are called from outside, and their arguments and values travel between processes.
-A row is run by ``run_here``, like that of a batch on one machine.
+Nothing here depends on Ray: another process calls the methods, so their arguments and results must be picklable. A row
+is run by ``run_here``, as in a batch on one machine.
 """
 
 import asyncio
@@ -28,16 +28,23 @@ from flowrun.runtime.runner import Runner
 from flowrun.spec import mask
 
 PULSE: Final = 5.0
-"""So many seconds without news are news too."""
+"""The longest time in seconds between two reports: a report is due even if nothing happened."""
 
-_GATHER: Final = 0.01  # seconds in which further news come along with the first
+_GATHER: Final = 0.01  # seconds to wait for further results that go into the same report
 
 Load = Callable[[], tuple[Flow, dict[str, ModelBackend]]]
-"""Prepares the flow and makes its backends, on the replica's host."""
+"""Prepares the flow and makes its backends on the replica's host."""
 
 
 class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How a batch wants its rows run: by which flowrun, under which name, and its options."""
+    """How a replica runs the rows of a batch.
+
+    Attributes:
+        version: the flowrun version of the batch, which the replica's must equal.
+        batch: the id of the batch, which its run ids start with.
+        messages: include the messages of each run in its result.
+        max_live: the maximum number of live rows; None: computed from the backends' limits.
+    """
 
     version: str = __version__
     batch: str = ""
@@ -46,67 +53,71 @@ class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaStart(msgspec.Struct, frozen=True):
-    """How a start went: where the replica is, or why it cannot be."""
+    """The result of a start: the replica's process and host, or the error."""
 
     where: str = ""
     error: str | None = None
 
 
 class HostedReplica:
-    """What runs in a replica's process."""
+    """The side of a replica that runs in its own process."""
 
-    def __init__(self, load: Load, terms: ReplicaConfig) -> None:
+    def __init__(self, load: Load, config: ReplicaConfig) -> None:
         self._load = load
-        self._terms = terms
+        self._config = config
         self._session: _Session | None = None
-        self._one_start = asyncio.Lock()  # the pool may ask again while it cannot hear that a start goes on
+        self._start_lock = asyncio.Lock()  # after a lost connection the pool may start it again during a start
 
     async def start(self, number: int) -> ReplicaStart:
-        """End the session that is, if any, and begin one; ``number`` names it from now on."""
-        async with self._one_start:
+        """End the current session, if any, and begin a new one with the id ``number``."""
+        async with self._start_lock:
             return await self._start(number)
 
     async def _start(self, number: int) -> ReplicaStart:
         await self.stop()
-        terms, host = self._terms, socket.gethostname()
-        if terms.version != __version__:
-            return ReplicaStart(error=f"flowrun is {__version__} on {host}, and {terms.version} in the batch")
+        config, host = self._config, socket.gethostname()
+        if config.version != __version__:
+            return ReplicaStart(error=f"flowrun is {__version__} on {host}, and {config.version} in the batch")
         secrets: Mapping[str, str] = {}
         try:
             flow, backends = self._load()
             secrets = flow.secrets
-            session = _Session(number, backends, in_process=_in_process(flow), max_live=terms.max_live)
-            await session.start(flow, terms)
+            session = _Session(number, backends, in_process=_in_process(flow), max_live=config.max_live)
+            await session.start(flow, config)
         except FlowrunError as exc:
-            return ReplicaStart(error=mask(f"{host}: {_spell(exc)}", secrets))
+            return ReplicaStart(error=mask(f"{host}: {_error_text(exc)}", secrets))
         self._session = session
         return ReplicaStart(where=f"process {os.getpid()} on {host}")
 
     async def feed(self, number: int, rows: Sequence[Row]) -> bool:
-        """Begin rows; False if the session is not on any more."""
+        """Start rows; return False if the session has ended."""
         session = self._session
         if session is None or session.number != number:
             return False
         for row in rows:
-            session.begin(row)
+            session.start_row(row)
         return True
 
     async def collect(self, number: int) -> ReplicaReport:
-        """Wait for news of a session."""
+        """Wait for the next report of a session."""
         session = self._session
         if session is None or session.number != number:
             return ReplicaReport(lost="its process was started again")
-        return await session.news()
+        return await session.next_report()
 
     async def stop(self) -> None:
-        """End the session: give up its rows, end its backends."""
+        """End the session: cancel its rows and stop its backends."""
         session, self._session = self._session, None
         if session is not None:
             await session.stop()
 
 
 class _Session:
-    """The rows of a replica from one start to the next."""
+    """The rows of a replica from one start to the next.
+
+    Args:
+        in_process: the backends that run in this process: when one is unavailable, the session is lost.
+    """
 
     def __init__(
         self, number: int, backends: Mapping[str, ModelBackend], *, in_process: frozenset[str], max_live: int | None
@@ -122,25 +133,25 @@ class _Session:
         self._news = asyncio.Event()
         self._results: list[tuple[int, dict[str, Any]]] = []
         self._received = 0
-        self._told = (0, Usage())
+        self._reported = (0, Usage())
         self._lost: str | None = None
         self._error: str | None = None
 
-    async def start(self, flow: Flow, terms: ReplicaConfig) -> None:
-        """Start the backends; those that were started are ended if one cannot be."""
+    async def start(self, flow: Flow, config: ReplicaConfig) -> None:
+        """Start the backends; if one cannot start, stop all of them."""
         try:
             for backend in self._backends.values():
                 await backend.start()
         except BaseException:
             await self.stop()
             raise
-        self._meter.on_room = self._news.set
+        self._meter.on_capacity = self._news.set
         runner = Runner(backends=self._backends, functions=flow.functions)
-        self._run_row = run_here(runner, flow.graph, messages=terms.messages, batch=terms.batch)
-        self._news.set()  # that there is room
+        self._run_row = run_here(runner, flow.graph, messages=config.messages, batch=config.batch)
+        self._news.set()  # the first report states the capacity
 
-    def begin(self, row: Row) -> None:
-        """Run a row."""
+    def start_row(self, row: Row) -> None:
+        """Start a row."""
         self._received += 1
         task = asyncio.create_task(self._run(row))
         self._tasks.add(task)
@@ -152,23 +163,23 @@ class _Session:
         except FlowrunError as exc:
             self._error = str(exc)
         else:
-            if self._lost is None:  # what ends after the model is gone may have ended because of that
+            if self._lost is None:  # a run that ends after the loss may have ended because of it
                 self._results.append((row.number, result))
         self._news.set()
 
-    async def news(self) -> ReplicaReport:
-        """Give what happened since the answer before, once something did."""
+    async def next_report(self) -> ReplicaReport:
+        """Wait until something happens or ``PULSE`` is over; return what happened since the report before."""
         with suppress(TimeoutError):
             async with asyncio.timeout(PULSE):
                 await self._news.wait()
                 await asyncio.sleep(_GATHER)
         self._news.clear()
         results, self._results = self._results, []
-        rounds, usage = self._told
-        self._told = (self._meter.rounds, self._meter.usage)
+        rounds, usage = self._reported
+        self._reported = (self._meter.rounds, self._meter.usage)
         return ReplicaReport(
             results=results,
-            room=self._room(),
+            capacity=self._capacity(),
             received=self._received,
             rounds=self._meter.rounds - rounds,
             usage=_minus(self._meter.usage, usage),
@@ -176,35 +187,35 @@ class _Session:
             error=self._error,
         )
 
-    def _room(self) -> int:
+    def _capacity(self) -> int:
         live = len(self._tasks)
-        room = (self._max_live or self._meter.max_live) - live
-        places = self._meter.places
-        return max(0, room if places is None else min(room, places))
+        capacity = (self._max_live or self._meter.max_live) - live
+        free_slots = self._meter.free_slots
+        return max(0, capacity if free_slots is None else min(capacity, free_slots))
 
-    def _lose(self, why: str) -> None:
-        self._lost = why
+    def _lose(self, reason: str) -> None:
+        self._lost = reason
         self._news.set()
 
     async def stop(self) -> None:
-        """Give up the rows, and end the backends."""
-        left = list(self._tasks)
-        for task in left:
+        """Cancel the rows, and stop the backends."""
+        live = list(self._tasks)
+        for task in live:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*live, return_exceptions=True)
         for backend in self._backends.values():
             await backend.stop()
 
 
 class _Watched(WrappedBackend):
-    """A backend in this process. When it is gone, so is the replica: no row's spec can do anything about it."""
+    """A backend in this process. If it is unavailable, the replica is lost: no row's spec can handle that."""
 
     def __init__(self, backend: ModelBackend, lose: Callable[[str], None]) -> None:
         super().__init__(backend)
         self._lose = lose
 
     async def reply(self, request: AskModel) -> Reply:
-        """Ask the backend, and note it if it is gone."""
+        """Ask the backend, and report the replica as lost if the backend is unavailable."""
         try:
             return await self.backend.reply(request)
         except ModelError as exc:
@@ -217,7 +228,7 @@ def _in_process(flow: Flow) -> frozenset[str]:
     return frozenset(name for name, bound in flow.models.items() if bound.model.backend == "vllm")
 
 
-def _spell(exc: FlowrunError) -> str:
+def _error_text(exc: FlowrunError) -> str:
     if isinstance(exc, SpecError):
         return "; ".join(f"{issue.place}: {issue.message}" for issue in exc.issues)
     return str(exc)

@@ -6,7 +6,7 @@ from functools import partial
 
 import msgspec
 
-from flowrun.batch.distributed.merge import Format, merge_parts
+from flowrun.batch.distributed.merge import Format, merge_shards
 from flowrun.batch.distributed.pool import Pool
 from flowrun.batch.distributed.ray_cluster import Host, cluster, make_replicas, needs_of
 from flowrun.batch.distributed.replica import ReplicaConfig
@@ -18,7 +18,13 @@ from flowrun.runtime.prepare import Flow
 
 
 class RayOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line says of Ray."""
+    """The options of a batch on Ray.
+
+    Attributes:
+        address: the cluster's address; ``local`` starts a Ray on this machine.
+        replicas: the number of replicas; None: as many as the cluster has resources for.
+        format: the format of the merged results.
+    """
 
     address: str
     replicas: int | None
@@ -26,42 +32,51 @@ class RayOptions(msgspec.Struct, frozen=True, kw_only=True):
     format: Format
 
 
-def run_on_ray(job: BatchJob, rays: RayOptions) -> None:
-    """Run a batch on the replicas of a cluster."""
-    rays.folder.drop_merged()
-    job.view.say("starting Ray here" if rays.address == "local" else f"connecting to Ray at {rays.address}")
-    with cluster(rays.address, verbose=job.settings.verbose) as hosts:
-        asyncio.run(_run(job, rays, hosts))
+def run_on_ray(job: BatchJob, options: RayOptions) -> None:
+    """Run a batch on the replicas of a cluster.
+
+    Raises:
+        BatchStopped: the batch ended early; see ``Batch.run``.
+        UsageError: Ray is not installed, or there is no cluster at the address.
+        FlowrunError: no replica can start, or a replica failed in a way that affects all rows.
+    """
+    options.folder.drop_merged()
+    job.view.say("starting Ray here" if options.address == "local" else f"connecting to Ray at {options.address}")
+    with cluster(options.address, verbose=job.settings.verbose) as hosts:
+        asyncio.run(_run(job, options, hosts))
 
 
-async def _run(job: BatchJob, rays: RayOptions, hosts: list[Host]) -> None:
+async def _run(job: BatchJob, options: RayOptions, hosts: list[Host]) -> None:
     needs = needs_of(job.flow)
-    count = rays.replicas or needs.count(hosts)
+    count = options.replicas or needs.count(hosts)
     resources = needs.resources(hosts, count)
     each = f"{resources['num_cpus']} CPU" + (f" and {needs.gpus} GPU" if resources["num_gpus"] else "")
     job.view.say(f"asking Ray for {count} replicas of {each} each; hosts there: {len(hosts)}")
     replicas = make_replicas(
-        partial(load, job.origin, verbose=job.settings.verbose),
+        partial(load, job.flow_reference, verbose=job.settings.verbose),
         ReplicaConfig(batch=job.results.batch, messages=job.options.messages, max_live=job.options.max_live),
         count=count,
         resources=resources,
     )
-    pool = Pool(replicas, job.session.meter, job.view.say)
+    pool = Pool(replicas, job.totals.meter, job.view.say)
     try:
         await pool.start()
-        here = msgspec.structs.replace(job.options, max_live=None)  # the replicas see to it, each for itself
-        await msgspec.structs.replace(job, options=here).drive(pool.run_row, pool)
+        unlimited = msgspec.structs.replace(job.options, max_live=None)  # each replica applies the limit itself
+        await msgspec.structs.replace(job, options=unlimited).run_rows(pool.run_row, pool)
     finally:
         await pool.stop()
 
 
-def load(origin: FlowReference, *, verbose: bool) -> tuple[Flow, dict[str, ModelBackend]]:
-    """Prepare the flow on a replica's host: the spec as it was for the batch, functions and variables of this host."""
-    flow = origin.kept.prepare(os.environ, max_calls=origin.max_tools)
+def load(flow_reference: FlowReference, *, verbose: bool) -> tuple[Flow, dict[str, ModelBackend]]:
+    """Prepare the flow and its backends on a replica's host.
+
+    The spec is the one that the batch began with; functions and environment variables are those of this host.
+    """
+    flow = flow_reference.stored.prepare(os.environ, max_calls=flow_reference.max_tools)
     calm_collector()
     return flow, make_backends(flow, BackendSettings(verbose=verbose))
 
 
-def merge(job: BatchJob, rays: RayOptions) -> None:
-    """Bring all results into one file."""
-    job.view.say(f"all results, in the rows' order: {merge_parts(rays.folder, rays.format)}")
+def merge(job: BatchJob, options: RayOptions) -> None:
+    """Merge the shards of the results into one file."""
+    job.view.say(f"all results, in the rows' order: {merge_shards(options.folder, options.format)}")

@@ -1,9 +1,10 @@
 """The call state: calls a Python function without the model."""
 
 from flowrun.core.events import CallFunction, Event, Failed, Returned
-from flowrun.core.run import Run, Value
+from flowrun.core.run import Run
 from flowrun.core.state_node import StateNode, Turn
 from flowrun.core.states.compiler import Compiler
+from flowrun.core.views import Value
 from flowrun.spec.model import CallState
 from flowrun.templates import Evaluator, compile_value
 

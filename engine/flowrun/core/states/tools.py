@@ -9,14 +9,14 @@ from typing import Final
 
 from flowrun.core.events import CallFunction, Effect, Event, Failed, Returned
 from flowrun.core.messages import Message, ToolCall
-from flowrun.core.run import ANSWERED, PENDING, CallSlot, Draft, Made, Mark, Run, Value
+from flowrun.core.run import ANSWERED, PENDING, CallSlot, Draft, Made, Mark, Run
 from flowrun.core.slots import Slots
 from flowrun.core.state_node import Graph, StateNode, Turn
 from flowrun.core.states.chat import ChatNode
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.strict_json import parse_json
 from flowrun.core.threads import LastCalls, last_calls
-from flowrun.core.views import LazyResults
+from flowrun.core.views import LazyResults, Value
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, ToolsState
 

@@ -1,7 +1,7 @@
-"""The event stream of a YAML parser, composed into plain values with the place of each; no recursion, no constructors.
+"""Composition of a YAML parser's events into plain values with their positions. No recursion, no constructors.
 
-A mistake becomes an issue and the composing goes on with what was most likely meant; only a limit ends it. Limits are
-checked before memory is spent. No value is ever made but None, bool, int, float, str, list and dict.
+A mistake becomes an issue, and composing continues with the value that was most likely meant; only a limit ends it.
+Limits are checked before memory is allocated. All values are None, bool, int, float, str, list or dict.
 """
 
 import re
@@ -29,10 +29,10 @@ from flowrun.spec.yaml.scalars import NotJSONScalar, read_scalar
 from flowrun.spec.yaml.syntax import unquoted_template
 
 MAX_NODES: Final = 100_000
-"""No spec has more values than this, each counted as often as aliases repeat it."""
+"""The most values of a spec. A value counts once more for each alias that repeats it."""
 
 MAX_DEPTH: Final = 64
-"""No value of a spec is nested deeper than this."""
+"""The most levels of lists and mappings in a spec."""
 
 MERGE_KEY: Final = "<<"
 
@@ -40,12 +40,16 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _Loader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Stop(Exception):
-    """A limit is reached; the issue is noted already."""
+class _LimitReached(Exception):
+    """The signal that a limit is reached; its issue is recorded already."""
 
 
 class _Anchor:
-    """A value with a name. ``first`` and ``last`` bound its paths in the trail; it is open while ``last`` is -1."""
+    """A value with an anchor.
+
+    Its paths are ``Composer._trail[first:last]``; ``last`` is -1 until the value ends. ``height`` is the number of
+    levels in the value.
+    """
 
     __slots__ = ("first", "height", "last", "path", "value")
 
@@ -58,7 +62,10 @@ class _Anchor:
 
 
 class _Frame:
-    """A list or mapping that is still open. ``key`` is None in a mapping while a key comes next."""
+    """A list or mapping that has not ended yet. In a mapping, ``key`` is None if the next event is a key.
+
+    ``merges`` is True after a merge key; ``height`` is the number of levels so far.
+    """
 
     __slots__ = ("anchor", "height", "items", "key", "mapping", "merges", "path")
 
@@ -73,7 +80,7 @@ class _Frame:
 
 
 class Composer:
-    """Composes one text, once. ``value`` stays None where there is nothing that could be checked further."""
+    """A composer of one text, for one use. ``value`` stays None if the text has no value that a check can use."""
 
     def __init__(self, text: str, file: str) -> None:
         self.value: JSON = None
@@ -89,10 +96,10 @@ class Composer:
         self._count = 0
         self._open: list[_Frame] = []
         self._anchors: dict[str, _Anchor] = {}
-        self._meaningless = False
+        self._unusable = False
 
     def compose(self) -> yaml.MarkedYAMLError | None:
-        """Compose the text; give the syntax error at which the parser gave up, if there is one."""
+        """Compose the text; return the syntax error that ended parsing, if any."""
         event: Any = None
         try:
             for event in self._events:
@@ -104,11 +111,11 @@ class Composer:
             self.value = None
             return error
         except (yaml.YAMLError, ValueError, OverflowError) as error:
-            # PyYAML's parser in Python lets some of Python's own errors through: chr() of a number too large.
+            # PyYAML's parser in Python raises some of Python's own errors, such as that of chr() for a large number.
             self.value = None
             return yaml.MarkedYAMLError(problem=str(error), problem_mark=event.end_mark if event else None)
-        except _Stop:
-            self._meaningless = True
+        except _LimitReached:
+            self._unusable = True
         self._check_root()
         return None
 
@@ -116,19 +123,19 @@ class Composer:
         self._documents += 1
         if self._documents == 1:
             return True
-        self._note(
+        self._report(
             "FR113", self._place(event), "a second YAML document begins here", "delete the '---', or make two files"
         )
         return False
 
     def _check_root(self) -> None:
-        if self._meaningless:
+        if self._unusable:
             self.value = None
         elif self.value is None:
-            self._note("FR112", Place(self._file, 1, 1), "the file is empty", "begin it with 'flowrun: v1'")
+            self._report("FR112", Place(self._file, 1, 1), "the file is empty", "begin it with 'flowrun: v1'")
         elif type(self.value) is not dict:
-            message = f"the file must be a mapping of keys to values, and is {_kind(self.value)}"
-            self._note("FR114", self.places[()], message, "begin it with 'flowrun: v1'")
+            message = f"the file must be a mapping of keys to values, and is {_noun(self.value)}"
+            self._report("FR114", self.places[()], message, "begin it with 'flowrun: v1'")
             self.value = None
 
     # --- events ---------------------------------------------------------------------------------------------------
@@ -136,7 +143,7 @@ class Composer:
     def _scalar(self, event: Any) -> None:
         place = self._place(event)
         if event.tag is not None:
-            self._refuse_tag(event, place)
+            self._report_tag(event, place)
         frame = self._open[-1] if self._open else None
         if frame is not None and frame.mapping and frame.key is None:
             self._key(frame, event.value, place, plain=not event.style)
@@ -148,13 +155,13 @@ class Composer:
         if not event.style:
             if "${" in value:
                 self.bare.add(path)
-            value = self._plain(value, place)
+            value = self._plain_scalar(value, place)
         elif not value.isascii() and _SURROGATE.search(value):
-            # PyYAML's parser in Python takes such escapes, the one in C refuses them.
-            self._note(
+            # PyYAML's parser in Python accepts such escapes, the one in C rejects them.
+            self._report(
                 "FR108", place, "the text has an escape that does not stand for a character", "write \\U0001F600"
             )
-        self._enter(frame, path, value, place)
+        self._add(frame, path, value, place)
         if event.anchor is not None:
             anchor = self._anchors[event.anchor] = _Anchor(path, value, self._count - 1)
             anchor.last = self._count
@@ -162,18 +169,18 @@ class Composer:
     def _start(self, event: Any) -> None:
         place = self._place(event)
         if event.tag is not None:
-            self._refuse_tag(event, place)
+            self._report_tag(event, place)
         frame = self._open[-1] if self._open else None
         is_key = frame is not None and frame.mapping and frame.key is None
         is_template = bool(event.flow_style) and self._text.startswith("{{", event.start_mark.index)
         if is_key or is_template:
-            self._start_of_unusable(frame, place, self._skip(event), is_key=is_key, is_template=is_template)
+            self._use_as_text(frame, place, self._skip(event), is_key=is_key, is_template=is_template)
             return
         if len(self._open) >= MAX_DEPTH:
-            self._too_deep(place)
+            self._stop_at_depth(place)
         path = self._next_path(frame)
         items: Any = {} if type(event) is MappingStartEvent else []
-        self._enter(frame, path, items, place)
+        self._add(frame, path, items, place)
         anchor = None
         if event.anchor is not None:
             anchor = self._anchors[event.anchor] = _Anchor(path, items, self._count - 1)
@@ -198,22 +205,22 @@ class Composer:
             remedy = (
                 did_you_mean(event.anchor, self._anchors) or f"quote it if it is meant as a text: '*{event.anchor}'"
             )
-            self._note("FR120", place, f"there is no anchor &{event.anchor} above", remedy)
+            self._report("FR120", place, f"there is no anchor &{event.anchor} above", remedy)
         elif anchor.last < 0:
             message = f"*{event.anchor} stands inside of the value that &{event.anchor} names"
-            self._note("FR121", place, message, "write the value out; a spec cannot be infinite")
+            self._report("FR121", place, message, "write the value out; a spec cannot be infinite")
         else:
             value = anchor.value
-        self._meaningless |= anchor is None or anchor.last < 0
+        self._unusable |= anchor is None or anchor.last < 0
         if frame is not None and frame.mapping and frame.key is None:
             self._key(frame, value if isinstance(value, str) else f"*{event.anchor}", place, plain=False)
-            if not isinstance(value, str) and not self._meaningless:
-                self._refuse_key(place, f"a key must be a text, and is {_kind(value)}", "write the key out")
+            if not isinstance(value, str) and not self._unusable:
+                self._report_key(place, f"a key must be a text, and is {_noun(value)}", "write the key out")
             return
         path = self._next_path(frame)
-        self._enter(frame, path, value, place)
+        self._add(frame, path, value, place)
         if anchor is not None and anchor.last >= 0:
-            self._repeat(anchor, frame, path, place)
+            self._copy_positions(anchor, frame, path, place)
 
     # --- values and keys ------------------------------------------------------------------------------------------
 
@@ -222,9 +229,9 @@ class Composer:
             return ()
         return (*frame.path, frame.key if frame.mapping else len(frame.items))  # type: ignore[arg-type]
 
-    def _enter(self, frame: _Frame | None, path: Path, value: JSON, place: Place) -> None:
-        """Put a value where it belongs and note its place."""
-        self._room_for(1, place)
+    def _add(self, frame: _Frame | None, path: Path, value: JSON, place: Place) -> None:
+        """Add a value to its list or mapping and record its position."""
+        self._count_nodes(1, place)
         self._trail.append(path)
         self.places[path] = place
         if frame is None:
@@ -235,53 +242,51 @@ class Composer:
         else:
             frame.items.append(value)
 
-    def _plain(self, text: str, place: Place) -> JSON:
+    def _plain_scalar(self, text: str, place: Place) -> JSON:
         try:
             return read_scalar(text)
         except NotJSONScalar as error:
             shown = text if len(text) <= 40 else f"{text[:37]}..."
-            self._note("FR119", place, f"{shown} {error}", "write a number that JSON has, or quote it")
+            self._report("FR119", place, f"{shown} {error}", "write a number that JSON has, or quote it")
             return 0
 
     def _key(self, frame: _Frame, key: str, place: Place, *, plain: bool) -> None:
-        """Note a mapping's next key."""
+        """Set the next key of a mapping and record its position."""
         if plain and key == MERGE_KEY:
             remedy = "write the keys out, or give the whole mapping an anchor and use its alias"
-            self._note("FR117", place, "'<<' merges mappings in YAML 1.1 only, and this is YAML 1.2", remedy)
+            self._report("FR117", place, "'<<' merges mappings in YAML 1.1 only, and this is YAML 1.2", remedy)
             frame.merges = True
-        elif plain and (kind := _kind_of_plain(key)) is not None:
-            self._refuse_key(place, f"a key must be a text, and is {kind}", f'write "{key}"')
+        elif plain and (kind := _type_of_plain_key(key)) is not None:
+            self._report_key(place, f"a key must be a text, and is {kind}", f'write "{key}"')
         path = (*frame.path, key)
         if key in frame.items:
             first = self.key_places[path].line
-            self._note("FR115", place, f"the key '{key}' is there already, in line {first}", "delete one of them")
+            self._report("FR115", place, f"the key '{key}' is there already, in line {first}", "delete one of them")
         frame.key = key
         self.key_places[path] = place
 
-    def _start_of_unusable(
-        self, frame: _Frame | None, place: Place, text: str, *, is_key: bool, is_template: bool
-    ) -> None:
-        """Take a collection that cannot stand here as the text that it was written as."""
+    def _use_as_text(self, frame: _Frame | None, place: Place, text: str, *, is_key: bool, is_template: bool) -> None:
+        """Report a list or mapping that is not allowed here, and use its source text as the value or key."""
         if is_template:
             self.issues.append(unquoted_template(place, text))
         else:
-            self._refuse_key(place, "a key must be a text, and is a list or a mapping", "write a text as the key")
+            self._report_key(place, "a key must be a text, and is a list or a mapping", "write a text as the key")
         if is_key and frame is not None:
             self._key(frame, text, place, plain=False)
         else:
-            self._enter(frame, self._next_path(frame), text, place)
+            self._add(frame, self._next_path(frame), text, place)
 
     def _skip(self, start: Any) -> str:
-        """Read on to the end of the collection that ``start`` begins, and give it as it is written."""
+        """Consume the events of the collection that ``start`` begins, and return its source text."""
         depth = 1
         event: Any = start
         while depth:
             event = next(self._events)
-            self._room_for(1, self._place(event))
+            self._count_nodes(1, self._place(event))
             if isinstance(event, CollectionStartEvent):
                 depth += 1
                 if len(self._open) + depth > MAX_DEPTH:
-                    self._too_deep(self._place(event))
+                    self._stop_at_depth(self._place(event))
             elif isinstance(event, CollectionEndEvent):
                 depth -= 1
             self._trail.append(())
@@ -294,11 +299,11 @@ class Composer:
         anchor.last = self._count
         return anchor
 
-    def _repeat(self, anchor: _Anchor, frame: _Frame | None, path: Path, place: Place) -> None:
-        """Note the places of a value that an alias repeats: inside of it they are those of the anchor's value."""
-        self._room_for(anchor.last - anchor.first - 1, place)
+    def _copy_positions(self, anchor: _Anchor, frame: _Frame | None, path: Path, place: Place) -> None:
+        """Record the positions in a value that an alias repeats: they are those in the anchor's value."""
+        self._count_nodes(anchor.last - anchor.first - 1, place)
         if len(self._open) + anchor.height > MAX_DEPTH:
-            self._too_deep(place)
+            self._stop_at_depth(place)
         if frame is not None:
             frame.height = max(frame.height, anchor.height + 1)
         depth = len(anchor.path)
@@ -319,28 +324,28 @@ class Composer:
         mark = event.start_mark
         return Place(self._file, mark.line + 1, mark.column + 1)
 
-    def _note(self, code: str, place: Place, message: str, remedy: str) -> None:
+    def _report(self, code: str, place: Place, message: str, remedy: str) -> None:
         self.issues.append(Issue(code=code, place=place, message=message, remedy=remedy))
 
-    def _refuse_tag(self, event: Any, place: Place) -> None:
+    def _report_tag(self, event: Any, place: Place) -> None:
         tag = event.tag.replace("tag:yaml.org,2002:", "!!")
         remedy = "delete the tag and quote the value" if tag == "!!str" else "delete the tag, or quote the text"
-        self._note("FR118", place, f"the value has the tag {tag}; a spec holds plain JSON values only", remedy)
+        self._report("FR118", place, f"the value has the tag {tag}; a spec holds plain JSON values only", remedy)
 
-    def _refuse_key(self, place: Place, message: str, remedy: str) -> None:
-        self._note("FR116", place, message, remedy)
+    def _report_key(self, place: Place, message: str, remedy: str) -> None:
+        self._report("FR116", place, message, remedy)
 
-    def _room_for(self, nodes: int, place: Place) -> None:
+    def _count_nodes(self, nodes: int, place: Place) -> None:
         self._count += nodes
         if self._count > MAX_NODES:
             message = f"the file has more than {MAX_NODES:,} values, aliases expanded"
-            self._note("FR122", place, message, "use fewer aliases, and keep large data out of the spec")
-            raise _Stop
+            self._report("FR122", place, message, "use fewer aliases, and keep large data out of the spec")
+            raise _LimitReached
 
-    def _too_deep(self, place: Place) -> None:
+    def _stop_at_depth(self, place: Place) -> None:
         message = f"the file is nested deeper than {MAX_DEPTH} levels"
-        self._note("FR123", place, message, "use fewer levels; sub-flows can be files of their own")
-        raise _Stop
+        self._report("FR123", place, message, "use fewer levels; sub-flows can be files of their own")
+        raise _LimitReached
 
 
 _HANDLERS: Final[dict[type[Event], Callable[[Composer, Any], None]]] = {
@@ -354,7 +359,7 @@ _HANDLERS: Final[dict[type[Event], Callable[[Composer, Any], None]]] = {
 
 
 def _merge(mapping: dict[str, JSON]) -> None:
-    """Do what a merge key asks for, so that it is refused once and not again for every key that would be missing."""
+    """Apply a merge key in place. It is reported once; without the merged keys, more issues would follow."""
     merged = mapping.pop(MERGE_KEY, None)
     for source in merged if isinstance(merged, list) else [merged]:
         if isinstance(source, dict):
@@ -362,22 +367,22 @@ def _merge(mapping: dict[str, JSON]) -> None:
                 mapping.setdefault(key, value)
 
 
-def _kind_of_plain(key: str) -> str | None:
-    """Say what an unquoted key is if it is no text."""
+def _type_of_plain_key(key: str) -> str | None:
+    """Return the type of an unquoted key that is not a text, as a noun; None for a text."""
     try:
         value = read_scalar(key)
     except NotJSONScalar:
         return "a number"
     if value is None:
         return "null" if key else "empty"
-    return None if isinstance(value, str) else _kind(value)
+    return None if isinstance(value, str) else _noun(value)
 
 
-def _kind(value: JSON) -> str:
-    return KINDS[type(value)]
+def _noun(value: JSON) -> str:
+    return _NOUNS[type(value)]
 
 
-KINDS: Final[dict[type, str]] = {
+_NOUNS: Final[dict[type, str]] = {
     dict: "a mapping",
     list: "a list",
     str: "a text",

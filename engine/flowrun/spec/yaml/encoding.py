@@ -1,4 +1,4 @@
-"""From bytes to text that a YAML parser can take: UTF-8, of a bounded size, without anything invisible in it."""
+"""Decoding of bytes to text that a YAML parser accepts: UTF-8 of a limited size, without invisible characters."""
 
 import codecs
 import re
@@ -8,18 +8,18 @@ from typing import Final
 from flowrun.errors import Issue, Place
 
 MAX_BYTES: Final = 1024 * 1024
-"""No spec is larger than this."""
+"""The most bytes of a spec."""
 
 MAX_LISTED: Final = 20
-"""Of one kind of mistake in the encoding no more lines than this are listed."""
+"""The most lines that are reported for one kind of encoding mistake."""
 
-_FOREIGN_MARKS: Final = (
+_OTHER_BYTE_ORDER_MARKS: Final = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-"""UTF-32's before UTF-16's, because the one begins with the other."""
+"""Byte order marks of other encodings. Those of UTF-32 come first, because UTF-32-LE's begins with UTF-16-LE's."""
 
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
 _INVISIBLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
@@ -27,11 +27,11 @@ _LINE_BREAK: Final = re.compile("\r\n|\r|\n")
 
 
 def decode_source(raw: bytes, file: str) -> tuple[str | None, list[Issue]]:
-    """Decode a file. The text is None if it cannot be read on; else it holds no byte order mark."""
+    """Return the text of a file without a byte order mark, and the issues. The text is None if decoding fails."""
     start = Place(file, 1, 1)
     if len(raw) > MAX_BYTES:
         return None, [too_large(file, len(raw))]
-    for mark, name in _FOREIGN_MARKS:
+    for mark, name in _OTHER_BYTE_ORDER_MARKS:
         if raw.startswith(mark):
             return None, [_not_utf8(start, f"the file is {name}, and must be UTF-8")]
     if b"\x00" in raw[:4]:
@@ -47,7 +47,7 @@ def decode_source(raw: bytes, file: str) -> tuple[str | None, list[Issue]]:
 
 
 def clean_text(text: str, file: str) -> tuple[str, list[Issue]]:
-    """Replace what is invisible by spaces, so that the rest can still be read and every column stays as it is."""
+    """Return the text with spaces for invisible characters, and the issues. All columns stay the same."""
     issues = []
     if text.startswith("\ufeff"):
         text = text[1:]
@@ -65,7 +65,7 @@ def clean_text(text: str, file: str) -> tuple[str, list[Issue]]:
 
 
 def too_large(file: str, size: int) -> Issue:
-    """Refuse a file of ``size`` bytes."""
+    """Return the issue of a file with ``size`` bytes, which are too many."""
     return Issue(
         code="FR124",
         place=Place(file, 1, 1),
@@ -96,7 +96,7 @@ def _wrong_bytes(raw: bytes, file: str) -> list[Issue]:
 
 
 def _first_on_each_line(pattern: re.Pattern[str], text: str, file: str) -> Iterator[tuple[Place, str]]:
-    """Find the first match on each line, on ``MAX_LISTED`` lines at most."""
+    """Yield the first match on each line, on ``MAX_LISTED`` lines at most."""
     listed = 0
     line, line_start, reported = 1, 0, 0
     breaks = _LINE_BREAK.finditer(text)

@@ -1,4 +1,4 @@
-"""Where a YAML parser gave up, and what the text looks like there. Lines and columns count from 0 here, as PyYAML's."""
+"""Errors of a YAML parser with the text around them. Lines and columns count from 0, as in PyYAML."""
 
 import re
 from typing import Final
@@ -13,7 +13,7 @@ _QUOTED: Final = re.compile(r"""(?:(?<=[\s,\[{])|^)(?:"(?:[^"\\]|\\.)*"|'(?:[^']
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
-    """An issue, and the span of characters that ``filler`` has to replace for the text to be readable further on."""
+    """An issue, and the span of the wrong text. If ``filler`` replaces each of its characters, parsing can continue."""
 
     issue: Issue
     blank: tuple[int, int] | None = None
@@ -21,7 +21,11 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ParseError(msgspec.Struct, frozen=True, kw_only=True):
-    """A parser's error with the text around it. Lines and columns count from 0 here, as PyYAML's do."""
+    """An error of the parser with all lines of the text, and the offset at which each line starts.
+
+    ``at`` is the line and column of the error, ``since`` those of the construct that the parser was reading;
+    ``problem`` and ``context`` are PyYAML's messages about them.
+    """
 
     file: str
     lines: list[str]
@@ -37,14 +41,14 @@ class ParseError(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def char(self) -> str:
-        """The character at which the parser gave up; empty at the end of a line."""
+        """Return the character at which parsing ended, or "" at the end of a line."""
         return self.line[self.at[1] : self.at[1] + 1]
 
     @property
     def masked(self) -> str:
         return mask_quoted(self.line)
 
-    def finding(
+    def diagnose(
         self,
         code: str,
         at: tuple[int, int],
@@ -54,7 +58,12 @@ class ParseError(msgspec.Struct, frozen=True, kw_only=True):
         *,
         filler: str = "x",
     ) -> Diagnosis:
-        """Make a finding; ``blank_to`` is the column on the same line up to which the text is wrong."""
+        """Build the diagnosis of this error.
+
+        Args:
+            at: the line and column of the issue.
+            blank_to: the column on the same line at which the wrong text ends, if it is known.
+        """
         start = self.starts[at[0]]
         return Diagnosis(
             issue=Issue(code=code, place=Place(self.file, at[0] + 1, at[1] + 1), message=message, remedy=remedy),
@@ -64,7 +73,7 @@ class ParseError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_parse_error(error: yaml.MarkedYAMLError, text: str, file: str) -> ParseError:
-    """Look up the lines that a parser's error is about."""
+    """Build a ``ParseError`` from an error of PyYAML and the text."""
     spans = [match.span() for match in _LINE.finditer(text)]
     lines = [text[start:end].rstrip("\r\n") for start, end in spans]
     mark = error.problem_mark or error.context_mark
@@ -81,7 +90,7 @@ def read_parse_error(error: yaml.MarkedYAMLError, text: str, file: str) -> Parse
 
 
 def _position(mark: yaml.Mark | None, lines: list[str]) -> tuple[int, int]:
-    """Give a mark's line and column; one at the end of the file is put at the end of the last line with text."""
+    """Return the line and column of a mark; for the end of the file, those of the end of the last line with text."""
     if mark is None:
         return 0, 0
     line = min(mark.line, len(lines) - 1)
@@ -93,7 +102,7 @@ def _position(mark: yaml.Mark | None, lines: list[str]) -> tuple[int, int]:
 
 
 def mask_quoted(line: str) -> str:
-    """Replace quoted texts by as many blanks, so that what looks like YAML inside of them is not taken for it."""
+    """Return a line of the same length with underscores inside of quotes, so that quoted text is not read as YAML."""
     return _QUOTED.sub(lambda quoted: quoted[0][0] + "_" * (len(quoted[0]) - 2) + quoted[0][-1], line)
 
 
@@ -106,12 +115,12 @@ def indentation(line: str) -> int:
 
 
 def end_of_value(line: str, start: int) -> int:
-    """Give the column behind a value that goes on to the end of its line, or to a comment."""
+    """Return the column at which a value ends that extends to the end of its line or to a comment."""
     comment = line.find(" #", start)
     return len((line if comment < 0 else line[:comment]).rstrip())
 
 
 def quote(text: str) -> str:
-    """Quote a text as YAML does where every character stands for itself; cut to what fits into a message."""
+    """Return a text as a YAML string in quotes, without escapes, cut to 60 characters."""
     shown = text if len(text) <= 60 else f"{text[:57]}..."
     return f'"{shown}"' if not {'"', "\\"} & set(shown) else "'" + shown.replace("'", "''") + "'"

@@ -1,4 +1,4 @@
-"""From a YAML file to a ``Document``: every mistake in it is an issue, none is an exception."""
+"""Parsing of a YAML file into a ``Document``. A mistake in the file becomes an issue and never raises."""
 
 from typing import Final
 
@@ -9,26 +9,26 @@ from flowrun.spec.yaml.encoding import MAX_BYTES, clean_text, decode_source, too
 from flowrun.spec.yaml.syntax import explain_syntax
 
 MAX_REPAIRS: Final = 20
-"""A file is read again this often, each time with one more part blanked out that could not be read.
+"""The most times that a file is parsed again, each time with one more wrong part replaced by filler.
 
-A long file is read again less often: never more than ``MAX_BYTES`` characters in all.
+A long file is parsed again less often: at most ``MAX_BYTES`` characters in total.
 """
 
 
 def read_document(raw: bytes, file: str) -> Document:
-    """Read the bytes of a file."""
+    """Parse the bytes of a file. ``file`` is its name in issues."""
     text, issues = decode_source(raw, file)
     if text is None:
         return Document(file=file, text="", issues=tuple(issues))
-    return _read(text, file, issues)
+    return _parse(text, file, issues)
 
 
 def read_yaml(text: str, file: str) -> Document:
-    """Read what is text already."""
-    return _read(text, file, [too_large(file, len(text))] if len(text) > MAX_BYTES else [])
+    """Parse a text. ``file`` is its name in issues."""
+    return _parse(text, file, [too_large(file, len(text))] if len(text) > MAX_BYTES else [])
 
 
-def _read(text: str, file: str, issues: list[Issue]) -> Document:
+def _parse(text: str, file: str, issues: list[Issue]) -> Document:
     if any(issue.code == "FR124" for issue in issues):
         return Document(file=file, text="", issues=tuple(issues))
     text, invisible = clean_text(text, file)
@@ -45,7 +45,7 @@ def _read(text: str, file: str, issues: list[Issue]) -> Document:
 
 
 def _compose_around_errors(text: str, file: str) -> tuple[Composer, list[Issue]]:
-    """Compose a text; where the parser gives up at something that can be blanked out, blank it and begin again."""
+    """Compose a text. If a syntax error ends parsing and its wrong part is known, replace that part and start again."""
     issues: list[Issue] = []
     repairs = min(MAX_REPAIRS, MAX_BYTES // max(len(text), 1))
     while True:
@@ -53,11 +53,11 @@ def _compose_around_errors(text: str, file: str) -> tuple[Composer, list[Issue]]
         error = composer.compose()
         if error is None:
             return composer, issues
-        finding = explain_syntax(error, text, file)
-        if any(issue.place.line == finding.issue.place.line for issue in issues):
-            return composer, issues  # the rest of a line that was wrong already says nothing new
-        issues.append(finding.issue)
-        if finding.blank is None or len(issues) > repairs:
+        diagnosis = explain_syntax(error, text, file)
+        if any(issue.place.line == diagnosis.issue.place.line for issue in issues):
+            return composer, issues  # a second error on the same line is a consequence of the first
+        issues.append(diagnosis.issue)
+        if diagnosis.blank is None or len(issues) > repairs:
             return composer, issues
-        start, end = finding.blank
-        text = text[:start] + finding.filler * (end - start) + text[end:]
+        start, end = diagnosis.blank
+        text = text[:start] + diagnosis.filler * (end - start) + text[end:]

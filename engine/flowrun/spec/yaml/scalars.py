@@ -1,6 +1,6 @@
-"""What an unquoted word of YAML means, by the core schema of YAML 1.2: ``no`` and ``1:30`` are texts, ``012`` is 12.
+"""Values of unquoted scalars by the core schema of YAML 1.2: ``no`` and ``1:30`` are texts, ``012`` is 12.
 
-The rules are those of section 10.3.2 of the specification, except that a number must be one that JSON has.
+Source: section 10.3.2 of the YAML 1.2 specification. One difference: a number must exist in JSON.
 """
 
 import re
@@ -19,41 +19,41 @@ _DECIMAL: Final = re.compile(r"[-+]?[0-9]+")
 _OCTAL: Final = re.compile(r"0o[0-7]+")
 _HEXADECIMAL: Final = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-_NO_NUMBER: Final = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_INFINITY_OR_NAN: Final = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
 class NotJSONScalar(ValueError):
-    """The word is a number of YAML that JSON does not have; the message says which kind."""
+    """An error of a YAML number that JSON does not have. The message says which kind of number it is."""
 
 
 def read_scalar(text: str) -> bool | int | float | str | None:
-    """Give the value of an unquoted scalar.
+    """Return the value of an unquoted scalar.
 
     Raises:
-        NotJSON: an infinity, not a number, an integer beyond 64 bits.
+        NotJSONScalar: the scalar is an infinity, not a number, a float beyond 64 bits or an integer beyond 64 bits.
     """
     if text in _WORDS:
         return _WORDS[text]
     if text[0] not in _NUMBER_STARTS:
         return text
     if _DECIMAL.fullmatch(text):
-        return _bounded(text, 10)
+        return _integer_of_64_bits(text, 10)
     if _OCTAL.fullmatch(text):
-        return _bounded(text[2:], 8)
+        return _integer_of_64_bits(text[2:], 8)
     if _HEXADECIMAL.fullmatch(text):
-        return _bounded(text[2:], 16)
+        return _integer_of_64_bits(text[2:], 16)
     if _FLOAT.fullmatch(text):
         value = float(text)
         if value in (float("inf"), float("-inf")):
             raise NotJSONScalar("is larger than a 64-bit floating-point number can be")
         return value
-    if _NO_NUMBER.fullmatch(text):
+    if _INFINITY_OR_NAN.fullmatch(text):
         raise NotJSONScalar("is not a number that JSON has")
     return text
 
 
-def _bounded(digits: str, base: int) -> int:
-    # The length is looked at first because Python refuses to read thousands of decimal digits.
+def _integer_of_64_bits(digits: str, base: int) -> int:
+    # The length is checked first, because int() rejects strings of thousands of decimal digits.
     significant = digits.lstrip("+-").lstrip("0") or "0"
     if len(significant) <= 22:
         value = int(significant, base) * (-1 if digits.startswith("-") else 1)

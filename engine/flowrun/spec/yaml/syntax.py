@@ -1,7 +1,7 @@
-"""A YAML parser's complaint, told as what its author most likely did. Pure: an error and the text, to an issue.
+"""Diagnosis of YAML syntax errors: from the parser's message to the author's most likely mistake. Pure.
 
-PyYAML has two parsers, in C and in Python, whose wording differs slightly; both are understood. Where the wrong part
-is known, it can be blanked out (``Finding.blank``), so that the rest of the file is read and its errors are told too.
+PyYAML has two parsers, in C and in Python, whose messages differ slightly; both are recognized. Where the wrong part
+is known, filler can replace it (``Diagnosis.blank``), so that the rest of the file is parsed and diagnosed too.
 """
 
 import re
@@ -33,10 +33,10 @@ _MISPLACED: Final = {
     ":": ("there is no key before this colon", "write a key before it, or quote the text"),
     "-": ("an item inside of [ ] is written without '-'", "delete the '-', or the [ above"),
 }
-_QUOTE_WHOLE: Final = "put the whole text between quotes; inside of single quotes, write '' for a quote"
+_QUOTE_ALL: Final = "put the whole text between quotes; inside of single quotes, write '' for a quote"
 _ENDS: Final = {
-    '"': ("there is text after the closing quote", _QUOTE_WHOLE),
-    "'": ("there is text after the closing quote", _QUOTE_WHOLE),
+    '"': ("there is text after the closing quote", _QUOTE_ALL),
+    "'": ("there is text after the closing quote", _QUOTE_ALL),
     "]": ("there is text after the closing ]", "delete it, or quote the whole text"),
     "}": ("there is text after the closing }", "delete it, or quote the whole text"),
 }
@@ -44,18 +44,18 @@ _OPENING_QUOTE: Final = {'"': "double quote", "'": "single quote"}
 
 
 def explain_syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Diagnosis:
-    """Tell what a parser's error means."""
-    trouble = read_parse_error(error, text, file)
+    """Return the diagnosis of a parser's error: that of the first matching cause, else the parser's own message."""
+    parse_error = read_parse_error(error, text, file)
     for cause in _CAUSES:
-        if found := cause(trouble):
-            return found
-    where = f"{trouble.context}: " if trouble.context else ""
-    message = f"YAML cannot read on from here ({where}{trouble.problem})"
-    return trouble.finding("FR101", trouble.at, message, "look at this line and at the one above it")
+        if diagnosis := cause(parse_error):
+            return diagnosis
+    where = f"{parse_error.context}: " if parse_error.context else ""
+    message = f"YAML cannot read on from here ({where}{parse_error.problem})"
+    return parse_error.diagnose("FR101", parse_error.at, message, "look at this line and at the one above it")
 
 
 def unquoted_template(place: Place, template: str) -> Issue:
-    """Refuse a template that YAML takes for a mapping."""
+    """Return the issue of an unquoted template, which YAML reads as a mapping."""
     return Issue(
         code="FR104",
         place=place,
@@ -64,25 +64,25 @@ def unquoted_template(place: Place, template: str) -> Issue:
     )
 
 
-# --- the causes, the most telling first ---------------------------------------------------------------------------
+# --- the causes, the most specific first --------------------------------------------------------------------------
 
 
-def _tab(trouble: ParseError) -> Diagnosis | None:
-    row, column = trouble.at
-    if trouble.char != "\t":
+def _tab(error: ParseError) -> Diagnosis | None:
+    row, column = error.at
+    if error.char != "\t":
         return None
-    if trouble.line[:column].strip():
-        return trouble.finding("FR102", trouble.at, "there is a tab between two values", "put a space in its place")
-    others = sum(1 for line in trouble.lines[row + 1 :] if re.match(r" *\t\s*\S", line))
+    if error.line[:column].strip():
+        return error.diagnose("FR102", error.at, "there is a tab between two values", "put a space in its place")
+    others = sum(1 for line in error.lines[row + 1 :] if re.match(r" *\t\s*\S", line))
     also = f", and so {'are' if others > 1 else 'is'} {others} more below" if others else ""
-    return trouble.finding(
-        "FR102", trouble.at, f"the line is indented with a tab{also}", "indent with spaces only; YAML allows no tabs"
+    return error.diagnose(
+        "FR102", error.at, f"the line is indented with a tab{also}", "indent with spaces only; YAML allows no tabs"
     )
 
 
-def _template(trouble: ParseError) -> Diagnosis | None:
-    for row in dict.fromkeys((trouble.since[0], trouble.at[0])):
-        line = trouble.lines[row]
+def _template(error: ParseError) -> Diagnosis | None:
+    for row in dict.fromkeys((error.since[0], error.at[0])):
+        line = error.lines[row]
         masked = mask_quoted(line)
         if not (match := _TEMPLATE.search(masked)):
             continue
@@ -93,19 +93,19 @@ def _template(trouble: ParseError) -> Diagnosis | None:
             end = closing + 2 if closing >= 0 else len(line)
         else:
             end = end_of_value(line, start)
-        issue = unquoted_template(Place(trouble.file, row + 1, start + 1), line[start:end])
-        return Diagnosis(issue=issue, blank=(trouble.starts[row] + start, trouble.starts[row] + end))
+        issue = unquoted_template(Place(error.file, row + 1, start + 1), line[start:end])
+        return Diagnosis(issue=issue, blank=(error.starts[row] + start, error.starts[row] + end))
     return None
 
 
-def _variable_in_flow(trouble: ParseError) -> Diagnosis | None:
-    row, column = trouble.at
-    if trouble.char != "{" or trouble.line[column - 1 : column] != "$":
+def _variable_in_flow(error: ParseError) -> Diagnosis | None:
+    row, column = error.at
+    if error.char != "{" or error.line[column - 1 : column] != "$":
         return None
-    closing = trouble.line.find("}", column)
-    end = closing + 1 if closing >= 0 else len(trouble.line)
-    written = trouble.line[column - 1 : end]
-    return trouble.finding(
+    closing = error.line.find("}", column)
+    end = closing + 1 if closing >= 0 else len(error.line)
+    written = error.line[column - 1 : end]
+    return error.diagnose(
         "FR103",
         (row, column - 1),
         f"{written} must be quoted inside of {{ }} and [ ]",
@@ -123,14 +123,14 @@ _SPECIAL_STARTS: Final = (
 )
 
 
-def _special_start(trouble: ParseError) -> Diagnosis | None:
+def _special_start(error: ParseError) -> Diagnosis | None:
     for problem, characters in _SPECIAL_STARTS:
-        if problem not in trouble.problem:
+        if problem not in error.problem:
             continue
-        for row, column in (trouble.since, trouble.at):
-            line = trouble.lines[row]
+        for row, column in (error.since, error.at):
+            line = error.lines[row]
             if line[column : column + 1] and line[column] in characters:
-                return trouble.finding(
+                return error.diagnose(
                     "FR103",
                     (row, column),
                     f"a text that begins with {line[column]} must be quoted",
@@ -140,99 +140,99 @@ def _special_start(trouble: ParseError) -> Diagnosis | None:
     return None
 
 
-def _directive(trouble: ParseError) -> Diagnosis | None:
-    first = next((row for row, line in enumerate(trouble.lines) if line.strip()), 0)
-    if not trouble.lines[first].startswith("%") or trouble.at[0] > first + 1:
+def _directive(error: ParseError) -> Diagnosis | None:
+    first = next((row for row, line in enumerate(error.lines) if line.strip()), 0)
+    if not error.lines[first].startswith("%") or error.at[0] > first + 1:
         return None
-    return trouble.finding("FR103", (first, 0), "a line must not begin with %", "quote it, or delete the line")
+    return error.diagnose("FR103", (first, 0), "a line must not begin with %", "quote it, or delete the line")
 
 
-def _list_item_on_line(trouble: ParseError) -> Diagnosis | None:
-    if "sequence entries are not allowed" not in trouble.problem:
+def _list_item_on_line(error: ParseError) -> Diagnosis | None:
+    if "sequence entries are not allowed" not in error.problem:
         return None
-    return trouble.finding(
+    return error.diagnose(
         "FR103",
-        trouble.at,
+        error.at,
         "a list cannot begin on the line of its key",
         "put every '- item' on a line of its own; if it is meant as a text, quote it",
     )
 
 
-def _colon(trouble: ParseError) -> Diagnosis | None:
-    if "mapping values are not allowed" not in trouble.problem:
+def _colon(error: ParseError) -> Diagnosis | None:
+    if "mapping values are not allowed" not in error.problem:
         return None
-    row, column = trouble.at
-    key = _KEY.match(trouble.masked)
+    row, column = error.at
+    key = _KEY.match(error.masked)
     if key and key.end() <= column:
-        end = end_of_value(trouble.line, key.end())
-        return trouble.finding(
+        end = end_of_value(error.line, key.end())
+        return error.diagnose(
             "FR103",
             (row, key.end()),
             "a text with a colon and a space in it must be quoted",
-            f"write {quote(trouble.line[key.end() : end])}",
+            f"write {quote(error.line[key.end() : end])}",
             end,
         )
-    above = next((r for r in range(row - 1, -1, -1) if has_content(trouble.lines[r])), None)
+    above = next((r for r in range(row - 1, -1, -1) if has_content(error.lines[r])), None)
     if above is None:
         return None
-    return _key_without_colon(trouble, above) or _indented_below_value(trouble, row, above)
+    return _key_without_colon(error, above) or _indented_below_value(error, row, above)
 
 
-def _indented_below_value(trouble: ParseError, row: int, above: int) -> Diagnosis:
-    return trouble.finding(
+def _indented_below_value(error: ParseError, row: int, above: int) -> Diagnosis:
+    return error.diagnose(
         "FR105",
-        (row, indentation(trouble.lines[row])),
+        (row, indentation(error.lines[row])),
         f"the line is indented as if it belonged to line {above + 1}, which has a value already",
         f"indent it as far as line {above + 1}, or quote the text if it goes on over both lines",
     )
 
 
-def _key_without_colon(trouble: ParseError, row: int) -> Diagnosis | None:
-    line = trouble.lines[row]
+def _key_without_colon(error: ParseError, row: int) -> Diagnosis | None:
+    line = error.lines[row]
     place = (row, indentation(line))
     if match := _NO_SPACE.match(line):
         fixed = f"{match.group().strip()} {line[match.end() :].strip()}"
-        return trouble.finding("FR106", place, "there is no space after the colon", f"write {fixed}")
+        return error.diagnose("FR106", place, "there is no space after the colon", f"write {fixed}")
     if ":" not in mask_quoted(line).partition(" #")[0]:
-        return trouble.finding("FR106", place, "the line has no colon", _KEY_OR_ITEM)
+        return error.diagnose("FR106", place, "the line has no colon", _KEY_OR_ITEM)
     return None
 
 
-def _missing_colon(trouble: ParseError) -> Diagnosis | None:
-    if "could not find expected ':'" not in trouble.problem:
+def _missing_colon(error: ParseError) -> Diagnosis | None:
+    if "could not find expected ':'" not in error.problem:
         return None
-    other = trouble.finding("FR106", trouble.since, "no key with a colon and a space begins here", _KEY_OR_ITEM)
-    return _key_without_colon(trouble, trouble.since[0]) or other
+    other = error.diagnose("FR106", error.since, "no key with a colon and a space begins here", _KEY_OR_ITEM)
+    return _key_without_colon(error, error.since[0]) or other
 
 
-def _colon_in_brackets(trouble: ParseError) -> Diagnosis | None:
-    if "found unexpected ':'" not in trouble.problem:
+def _colon_in_brackets(error: ParseError) -> Diagnosis | None:
+    if "found unexpected ':'" not in error.problem:
         return None
     message = "a colon inside of { } and [ ] is followed by a space, or stands in a quoted text"
-    return trouble.finding("FR103", trouble.at, message, "put a space after it, or quote the text")
+    return error.diagnose("FR103", error.at, message, "put a space after it, or quote the text")
 
 
-def _open_quote(trouble: ParseError) -> Diagnosis | None:
-    row, column = trouble.since
-    quote = _OPENING_QUOTE.get(trouble.lines[row][column : column + 1])
-    if not quote or "found unexpected" not in trouble.problem:
+def _open_quote(error: ParseError) -> Diagnosis | None:
+    row, column = error.since
+    quote = _OPENING_QUOTE.get(error.lines[row][column : column + 1])
+    if not quote or "found unexpected" not in error.problem:
         return None
-    return trouble.finding(
-        "FR107", trouble.since, f"the {quote} that opens here is never closed", "close it, or delete it"
+    return error.diagnose(
+        "FR107", error.since, f"the {quote} that opens here is never closed", "close it, or delete it"
     )
 
 
-def _escape(trouble: ParseError) -> Diagnosis | None:
-    if "escape" not in trouble.problem and "hex" not in trouble.problem:
+def _escape(error: ParseError) -> Diagnosis | None:
+    if "escape" not in error.problem and "hex" not in error.problem:
         return None
-    if "unknown escape character" not in trouble.problem:
+    if "unknown escape character" not in error.problem:
         message = "the escape does not stand for a character"
         remedy = "write two digits after \\x, four after \\u and eight after \\U, and no surrogates (D800 to DFFF)"
-        return trouble.finding("FR108", trouble.at, message, remedy)
-    row, column = trouble.at
-    column -= 0 if trouble.char == "\\" and trouble.line[column - 1 : column] != "\\" else 1
-    escape = trouble.line[column : column + 2]
-    return trouble.finding(
+        return error.diagnose("FR108", error.at, message, remedy)
+    row, column = error.at
+    column -= 0 if error.char == "\\" and error.line[column - 1 : column] != "\\" else 1
+    escape = error.line[column : column + 2]
+    return error.diagnose(
         "FR108",
         (row, column),
         f"{escape} is not an escape of a double-quoted text",
@@ -241,66 +241,66 @@ def _escape(trouble: ParseError) -> Diagnosis | None:
     )
 
 
-def _after_end(trouble: ParseError) -> Diagnosis | None:
-    column = trouble.at[1]
-    before = trouble.masked[:column].rstrip()
-    if "while parsing a block" not in trouble.context or not trouble.char or not before.endswith(tuple(_ENDS)):
+def _after_end(error: ParseError) -> Diagnosis | None:
+    column = error.at[1]
+    before = error.masked[:column].rstrip()
+    if "while parsing a block" not in error.context or not error.char or not before.endswith(tuple(_ENDS)):
         return None
-    end = end_of_value(trouble.line, column)
-    return trouble.finding("FR103", trouble.at, *_ENDS[before[-1]], end, filler=" ")
+    end = end_of_value(error.line, column)
+    return error.diagnose("FR103", error.at, *_ENDS[before[-1]], end, filler=" ")
 
 
-def _open_bracket(trouble: ParseError) -> Diagnosis | None:
-    row, column = trouble.since
-    bracket = trouble.lines[row][column : column + 1]
-    if trouble.char in _MISPLACED and "node content" in trouble.problem:
-        return trouble.finding("FR107", trouble.at, *_MISPLACED[trouble.char])
-    if "while parsing a flow" in trouble.context and not trouble.char and "node content" in trouble.problem:
-        return trouble.finding(
+def _open_bracket(error: ParseError) -> Diagnosis | None:
+    row, column = error.since
+    bracket = error.lines[row][column : column + 1]
+    if error.char in _MISPLACED and "node content" in error.problem:
+        return error.diagnose("FR107", error.at, *_MISPLACED[error.char])
+    if "while parsing a flow" in error.context and not error.char and "node content" in error.problem:
+        return error.diagnose(
             "FR107",
-            trouble.at,
+            error.at,
             "a list or mapping in brackets is not closed",
             "close it with ] or }, or quote the text",
         )
-    if "while parsing a flow" not in trouble.context or bracket not in ("[", "{") or trouble.since == trouble.at:
+    if "while parsing a flow" not in error.context or bracket not in ("[", "{") or error.since == error.at:
         return None
     closing = {"[": "]", "{": "}"}[bracket]
     message = f"a comma or the closing {closing} of this {bracket} is missing"
-    if trouble.at[0] == row and trouble.at[1] < len(trouble.line):
+    if error.at[0] == row and error.at[1] < len(error.line):
         message = f"a comma or {closing} is missing before this"
-        return trouble.finding("FR107", trouble.at, message, f"the {bracket} stands in column {column + 1}")
-    return trouble.finding("FR107", trouble.since, message, f"add the {closing}, or quote the text")
+        return error.diagnose("FR107", error.at, message, f"the {bracket} stands in column {column + 1}")
+    return error.diagnose("FR107", error.since, message, f"add the {closing}, or quote the text")
 
 
-def _indented_wrongly(trouble: ParseError) -> Diagnosis | None:
-    column = trouble.at[1]
-    if "while parsing a block" not in trouble.context and "document start" not in trouble.problem:
+def _indented_wrongly(error: ParseError) -> Diagnosis | None:
+    column = error.at[1]
+    if "while parsing a block" not in error.context and "document start" not in error.problem:
         return None
-    if column != indentation(trouble.line):
+    if column != indentation(error.line):
         return None
-    outer = trouble.since[1] if trouble.context else indentation(next(filter(has_content, trouble.lines)))
-    if column == outer and not trouble.context:
+    outer = error.since[1] if error.context else indentation(next(filter(has_content, error.lines)))
+    if column == outer and not error.context:
         message = "the file goes on after its end, which the line '...' marks"
-        return trouble.finding("FR113", trouble.at, message, "delete the line '...'")
+        return error.diagnose("FR113", error.at, message, "delete the line '...'")
     if column == outer:
         message, remedy = (
             ("this is a list item among the keys of a mapping", "indent it below the key that it belongs to")
-            if trouble.char == "-"
+            if error.char == "-"
             else ("this is a key among the items of a list", "indent it as far as the key that the list belongs to")
         )
-        return trouble.finding("FR105", trouble.at, message, remedy)
-    return trouble.finding(
+        return error.diagnose("FR105", error.at, message, remedy)
+    return error.diagnose(
         "FR105",
-        trouble.at,
+        error.at,
         f"the line begins in column {column + 1}, where nothing above it begins",
         "indent it exactly as far as the lines that it belongs with",
     )
 
 
-def _tag_handle(trouble: ParseError) -> Diagnosis | None:
-    if "tag" not in trouble.problem and "tag" not in trouble.context:
+def _tag_handle(error: ParseError) -> Diagnosis | None:
+    if "tag" not in error.problem and "tag" not in error.context:
         return None
-    return trouble.finding("FR118", trouble.since, "the value has an explicit tag", "delete the tag, or quote the text")
+    return error.diagnose("FR118", error.since, "the value has an explicit tag", "delete the tag, or quote the text")
 
 
 _CAUSES: Final[tuple[Callable[[ParseError], Diagnosis | None], ...]] = (

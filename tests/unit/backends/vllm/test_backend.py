@@ -1,4 +1,4 @@
-"""The real engine: what it is asked it does, and what it cannot do it names."""
+"""The real engine: it does what requests demand, and reports requests that it cannot serve."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ EXAMPLES = (
     ("Weather in Portland, OR in celsius?", "Portland", "OR", "celsius", 13),
     ("How hot is Las Vegas, NV in fahrenheit?", "Las Vegas", "NV", "fahrenheit", 101),
 )
-"""The small model calls tools only after so many examples."""
+"""The small model needs this many examples to call tools."""
 
 
 def user(text: str) -> Message:
@@ -64,7 +64,7 @@ def shown(number: int, question: str, city: str, state: str, unit: str, degrees:
 
 
 def dallas(**settings: Any) -> AskModel:
-    """Ask for Dallas's weather after the examples."""
+    """Return a request for Dallas's weather, after the examples."""
     examples = [message for number, example in enumerate(EXAMPLES) for message in shown(number, *example)]
     question = user("Can you tell me what the temperature will be in Dallas, TX in fahrenheit?")
     return ask([*examples, question], tools=(FORECAST,), **settings)
@@ -101,11 +101,11 @@ class TestReply:
         assert second.tool_calls == first.tool_calls
         assert second.usage.cached_tokens > 800
 
-    def test_gives_a_call_that_it_may_not_make_as_text(self, small_model: Live) -> None:
+    def test_returns_a_forbidden_call_as_text(self, small_model: Live) -> None:
         reply = small_model.reply(dallas(tool_choice="none"))
         assert (reply.tool_calls, reply.invalid_call, reply.content) == ((), None, reply.text)
 
-    def test_keeps_any_json_object(self, small_model: Live) -> None:
+    def test_returns_any_json_object(self, small_model: Live) -> None:
         asked = ask([user('Repeat: {"name": "Ann"}')], response_format=ResponseFormat(type="json_object"))
         assert isinstance(msgspec.json.decode(small_model.reply(asked).content or ""), dict)
 
@@ -136,7 +136,7 @@ class TestReply:
 
         assert small_model.run(cancel_all()) == 0
 
-    def test_renders_what_the_model_reads(self, small_model: Live) -> None:
+    def test_renders_the_prompt(self, small_model: Live) -> None:
         backend = small_model.backend
         assert isinstance(backend, VllmBackend)
         assert small_model.run(backend.rendered_prompt(ask(LOOKED_UP, tools=(WEATHER,)))) == (
@@ -167,7 +167,7 @@ DALLAS = ToolCall(id="", name="get_weather", arguments='{"city": "Dallas"}')
                 finish_reason="tool_calls",
                 text=f"Let me see.\n{CALL_TEXT}\n{CALL_TEXT}",
             ),
-            id="words and two calls",
+            id="text and two calls",
         ),
         pytest.param(
             f"{CALL_TEXT}{BROKEN_TEXT}",
@@ -232,16 +232,16 @@ def test_tools_need_a_parser(tiny_mistral: Model) -> None:
 
 
 @pytest.mark.vllm
-def test_works_on_as_many_requests_as_the_engine_has_sequences(needs_vllm: None) -> None:
+def test_has_the_concurrency_of_the_engines_sequences(needs_vllm: None) -> None:
     model = msgspec.structs.replace(SMALL_MODEL, engine={**SMALL_MODEL.engine, "max_num_seqs": 8})
 
     async def concurrency() -> int:
         reader = VllmReader(model, base_dir=SPECS)
         await reader.start()
         assert reader._chat is not None
-        found = reader._chat.concurrency
+        concurrency = reader._chat.concurrency
         await reader.stop()
-        return found
+        return concurrency
 
     assert asyncio.run(concurrency()) == 8
 
@@ -278,6 +278,6 @@ def test_loads_a_template(tmp_path: Path, template: str | None, text: str | None
     assert load_template(template, tmp_path) == text
 
 
-def test_says_that_a_template_is_not_there(tmp_path: Path) -> None:
+def test_reports_a_missing_template(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"model\.chat_template: cannot read .*/chat\.jinja: .* No such file"):
         load_template("chat.jinja", tmp_path)

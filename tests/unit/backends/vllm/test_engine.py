@@ -1,4 +1,4 @@
-"""An engine that cannot start says why, and nothing is left of one that ends, however it ends."""
+"""An engine that cannot start reports the reason, and no process is left of an engine, however it ends."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[4]
 
 
 def start_error(model: Model) -> str:
-    """Give the error of a start that must fail, and see that no engine is left."""
+    """Return the error of a start that must fail, and stop the backend."""
     backend = VllmBackend(model, base_dir=SPECS)
 
     async def start() -> None:
@@ -42,7 +42,7 @@ def start_error(model: Model) -> str:
     with pytest.raises(BackendError) as caught:
         asyncio.run(start())
     message = str(caught.value)
-    with warnings.catch_warnings(action="ignore"):  # vLLM leaves its sockets to the garbage collector, which says so
+    with warnings.catch_warnings(action="ignore"):  # vLLM leaves its sockets to the garbage collector, which warns
         del caught
         gc.collect()
     return message
@@ -88,28 +88,28 @@ def changed(**settings: Any) -> Model:
         ),
     ],
 )
-def test_a_start_says_what_is_wrong(settings: Mapping[str, Any], message: str) -> None:
+def test_a_start_reports_all_faults(settings: Mapping[str, Any], message: str) -> None:
     assert start_error(changed(**settings)) == message
 
 
 @pytest.mark.vllm
-def test_a_start_gives_the_engines_own_reason(tiny_mistral: Model) -> None:
+def test_a_start_reports_the_engines_own_reason(tiny_mistral: Model) -> None:
     greedy = msgspec.structs.replace(tiny_mistral, engine={**tiny_mistral.engine, "kv_cache_memory_bytes": 1000})
     error = start_error(greedy)
     assert error.startswith("vLLM's engine did not start: ValueError: No available memory for the cache blocks.")
     assert "2 GiB" not in error
 
 
-def test_a_start_says_how_to_install_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_explains_how_to_install_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert start_error(SMALL_MODEL) == INSTALL
 
 
 @pytest.mark.vllm
 @pytest.mark.usefixtures("needs_vllm")
-def test_a_start_says_that_files_are_missing(tmp_path: Path) -> None:
-    whole = Path(asyncio.run(find_model(SMALL_MODEL.name, base_dir=SPECS)))
-    shutil.copy(whole / "config.json", tmp_path)
+def test_a_start_reports_missing_files(tmp_path: Path) -> None:
+    folder = Path(asyncio.run(find_model(SMALL_MODEL.name, base_dir=SPECS)))
+    shutil.copy(folder / "config.json", tmp_path)
     assert start_error(changed(name=str(tmp_path))).startswith(f"vLLM cannot run {str(tmp_path)!r}: ")
 
 
@@ -127,23 +127,23 @@ def program(mode: str, model: Model) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.vllm
-def test_nothing_is_left_of_an_engine_that_dies_is_given_up_or_interrupted(tiny_mistral: Model) -> None:
+def test_no_process_is_left_of_an_engine_that_dies_is_cancelled_or_interrupted(tiny_mistral: Model) -> None:
     with program("life", tiny_mistral) as running:
         assert running.stdout is not None
-        told = [json.loads(running.stdout.readline()) for _ in range(4)]
-        engine = told[-1]["running"]
+        reports = [json.loads(running.stdout.readline()) for _ in range(4)]
+        engine = reports[-1]["running"]
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does at Ctrl-C
-        rest, complaints = running.communicate(timeout=60)
+        rest, errors = running.communicate(timeout=60)
     died = "backend.unavailable: vLLM's engine died: its process was killed by SIGKILL, most often for lack of memory"
-    assert told[:-1] == [
-        {"in flight": died, "afterwards": died},
+    assert reports[:-1] == [
+        {"pending": died, "afterwards": died},
         {
             "after stop": [],
             "later": "backend.unavailable: vLLM's engine is not running: it was not started, or was stopped",
         },
         {"given up while": "loading the weights", "left": []},
     ]
-    assert (rest, complaints, running.returncode) == ('{"interrupted": true, "left": []}\n', "", 130)
+    assert (rest, errors, running.returncode) == ('{"interrupted": true, "left": []}\n', "", 130)
     assert not alive(engine)
 
 

@@ -1,4 +1,4 @@
-"""The engine's process writes to its log alone, is out of Ctrl-C's reach, and ends with its parent. Without vLLM."""
+"""The engine's process writes only to its log, receives no Ctrl-C, and ends with its parent. Without vLLM."""
 
 import json
 import logging
@@ -58,21 +58,21 @@ def test_a_settled_process_ends_with_its_parent_and_writes_nowhere() -> None:
         first, second = parent.stdout.readline(), json.loads(parent.stdout.readline())
         engine = second.pop("engine")
         parent.kill()
-        rest, complaints = parent.communicate()
+        rest, errors = parent.communicate()
     assert first == "another process may print\n"
     assert sorted(second.pop("log").replace("written", "written\n").split()) == ["logged", "printed", "written"]
     assert second == {"named": False, "leads": True}
-    assert (rest, complaints) == ("", "")
+    assert (rest, errors) == ("", "")
     assert wait_for_end(engine, seconds=10)
 
 
 def test_a_group_can_be_killed_with_its_workers() -> None:
     with run_parent("engine_process.kill_group(child); child.join(); print(child.exitcode)") as parent:
-        rest, complaints = parent.communicate()
-    assert (rest.splitlines()[-1], complaints) == (str(-signal.SIGKILL), "")
+        rest, errors = parent.communicate()
+    assert (rest.splitlines()[-1], errors) == (str(-signal.SIGKILL), "")
 
 
-def test_a_spawned_process_settles_only_if_it_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spawned_process_settles_only_if_flowrun_spawned_it(monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[tuple[int, str]] = []
     monkeypatch.setattr(engine_process, "settle", lambda parent, log: settled.append((parent, log)))
     for orders in ("", f"{os.getppid() + 1}:/log", f"{os.getppid()}:/log"):
@@ -86,7 +86,7 @@ def test_a_spawned_process_settles_only_if_it_is_ours(monkeypatch: pytest.Monkey
     assert ORDERS not in os.environ
 
 
-def test_the_environment_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWRUN_TEST_MINE", "mine")
     monkeypatch.setenv("LD_PRELOAD", "")
     monkeypatch.delenv("FLOWRUN_TEST_NEW", raising=False)
@@ -112,16 +112,16 @@ def test_silence_ends() -> None:
         warnings.warn("an error again", stacklevel=1)
 
 
-def test_a_closed_log_reads_as_nothing() -> None:
+def test_a_closed_log_is_empty() -> None:
     log = EngineLog()
-    Path(log.name).write_text("told")
-    assert log.read() == "told"
+    Path(log.name).write_text("output")
+    assert log.read() == "output"
     log.close()
     log.close()
     assert (log.read(), Path(log.name).exists()) == ("", False)
 
 
-def test_knows_the_living(tmp_path: Path) -> None:
+def test_alive_is_true_for_living_processes_only(tmp_path: Path) -> None:
     with subprocess.Popen(["/bin/sleep", "60"]) as sleeper:
         assert alive(sleeper.pid)
         sleeper.kill()

@@ -1,4 +1,4 @@
-"""Every exception of vLLM's becomes a named failure. The classes stand in for vLLM's, which are known by name."""
+"""Every exception of vLLM becomes a named failure. The classes are stubs of vLLM's, which are found by name."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ class GracefulHTTPError(QueueOverflowError):
 
 
 class ValidationError(ValueError):
-    """Pydantic's."""
+    """A stub of pydantic's."""
 
     def errors(self) -> list[dict[str, Any]]:
         return [

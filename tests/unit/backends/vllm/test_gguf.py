@@ -1,4 +1,4 @@
-"""A GGUF file is converted once, whole or not at all. A shell script stands in for Python and its converter."""
+"""A GGUF file is converted once, completely or not at all. A shell script is the stub of Python and its converter."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def converter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> None:
-    """Have the converter's command run a script; ``$4`` is the file, ``$5`` the folder to make."""
+    """Replace the converter's command by a script; ``$4`` is the file, ``$5`` the folder to create."""
     program = tmp_path / "python"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
@@ -41,18 +41,18 @@ MAKE = 'echo "a note"; mkdir "$5" && cp "$4" "$5/weights"'
 
 def test_converts_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path) -> None:
     converter(monkeypatch, tmp_path, MAKE)
-    told: list[str] = []
+    notes: list[str] = []
     cache = tmp_path / "cache"
-    first = asyncio.run(convert_gguf(source, cache_dir=cache, progress=told.append))
+    first = asyncio.run(convert_gguf(source, cache_dir=cache, progress=notes.append))
     converter(monkeypatch, tmp_path, "exit 1")
-    second = asyncio.run(convert_gguf(source, cache_dir=cache, progress=told.append))
+    second = asyncio.run(convert_gguf(source, cache_dir=cache, progress=notes.append))
     assert first == second == cache / NAME
     assert (first / "weights").read_bytes() == CONTENT
-    assert told == ["converting model.gguf, once", "a note"]
+    assert notes == ["converting model.gguf, once", "a note"]
     assert os.listdir(cache) == [NAME]
 
 
-def test_two_may_convert_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path) -> None:
+def test_two_processes_may_convert_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path) -> None:
     converter(monkeypatch, tmp_path, MAKE)
 
     async def both() -> list[Path]:
@@ -72,7 +72,7 @@ def test_a_failed_conversion_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp
     assert os.listdir(tmp_path / "cache") == []
 
 
-def test_says_that_the_cache_cannot_be_written(tmp_path: Path, source: Path) -> None:
+def test_reports_that_the_cache_cannot_be_written(tmp_path: Path, source: Path) -> None:
     with pytest.raises(BackendError, match=r"cannot keep the converted model in .*/model\.gguf: "):
         asyncio.run(convert_gguf(source, cache_dir=source, progress=lambda note: None))
 
@@ -97,19 +97,19 @@ def test_a_cancelled_conversion_ends_its_process(monkeypatch: pytest.MonkeyPatch
     assert os.listdir(tmp_path / "cache") == []
 
 
-def test_publishes_what_nobody_else_has(tmp_path: Path) -> None:
-    made, target = tmp_path / "made", tmp_path / "target"
-    made.mkdir()
-    (made / "mine").touch()
+def test_a_folder_of_another_process_stays(tmp_path: Path) -> None:
+    converted, target = tmp_path / "made", tmp_path / "target"
+    converted.mkdir()
+    (converted / "mine").touch()
     target.mkdir()
     (target / "theirs").touch()
-    publish(made, target)
+    publish(converted, target)
     assert os.listdir(target) == ["theirs"]
     with pytest.raises(OSError, match="No such file"):
-        publish(made, tmp_path / "nowhere" / "target")
+        publish(converted, tmp_path / "nowhere" / "target")
 
 
-def test_discards_what_killed_conversions_left(tmp_path: Path) -> None:
+def test_deletes_the_files_of_killed_conversions(tmp_path: Path) -> None:
     for name in (".converting-old", ".converting-new", "model"):
         (tmp_path / name).mkdir()
     now = (tmp_path / "model").stat().st_mtime
@@ -144,7 +144,7 @@ def test_knows_gguf_by_its_content(tmp_path: Path, content: bytes | None, expect
         pytest.param("gpt-2", [("12", (0, 2)), ("Ġa", (2, 4))], id="GPT-2's rule"),
     ],
 )
-def test_splits_digits_as_the_model_learned_to(pre: str, expected: list[tuple[str, tuple[int, int]]]) -> None:
+def test_splits_digits_as_in_the_models_training(pre: str, expected: list[tuple[str, tuple[int, int]]]) -> None:
     tokenizers = pytest.importorskip("tokenizers")
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -166,7 +166,7 @@ def test_warns_of_a_rule_that_is_not_known(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.vllm
 @pytest.mark.usefixtures("needs_vllm")
-def test_the_small_model_is_converted_whole() -> None:
+def test_the_small_model_is_converted_completely() -> None:
     folder = Path(asyncio.run(find_model(SMALL_MODEL.name, base_dir=SPECS)))
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= set(os.listdir(folder))
     assert json.loads((folder / "config.json").read_text())["dtype"] == "float32"

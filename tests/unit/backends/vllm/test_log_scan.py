@@ -1,4 +1,4 @@
-"""One line tells what went wrong."""
+"""One line of a log names the fault."""
 
 import pytest
 

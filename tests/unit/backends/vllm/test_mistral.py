@@ -1,4 +1,4 @@
-"""Mistral's own file formats and tokenizer: no chat template, ids of nine characters, a marker before the calls."""
+"""Mistral's own file formats and tokenizer: no chat template, call ids of nine characters, a marker before calls."""
 
 from collections.abc import Iterator
 

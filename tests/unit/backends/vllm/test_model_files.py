@@ -1,4 +1,4 @@
-"""A model's name leads to a package's file, a path or a repository, or the error says where it was looked for."""
+"""A model's name is that of a package's file, a path or a repository; the error for others names the places."""
 
 import asyncio
 import importlib
@@ -17,7 +17,7 @@ def find(name: str, base_dir: Path, **settings: Any) -> str:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a package that must not be imported, with a model in it."""
+    """Create a package that must not be imported, with a model in it."""
     folder = tmp_path / "site" / "some_model"
     (folder / "sub" / "hf").mkdir(parents=True)
     (folder / "__init__.py").write_text("raise RuntimeError('imported')")
@@ -57,7 +57,7 @@ def test_finds_a_packages_file_without_importing_it(package: Path, tmp_path: Pat
         ),
     ],
 )
-def test_says_what_a_package_lacks(package: Path, tmp_path: Path, name: str, message: str) -> None:
+def test_reports_the_missing_parts_of_a_package(package: Path, tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(BackendError) as caught:
         find(name, tmp_path)
     assert str(caught.value) == message.format(site=tmp_path / "site")
@@ -116,7 +116,7 @@ def test_leaves_an_object_stores_address_to_vllm(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_says_where_it_looked(tmp_path: Path, name: str, message: str) -> None:
+def test_reports_the_searched_places(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").touch()
     with pytest.raises(BackendError) as caught:
@@ -124,7 +124,7 @@ def test_says_where_it_looked(tmp_path: Path, name: str, message: str) -> None:
     assert str(caught.value) == message.format(here=tmp_path)
 
 
-def test_keeps_conversions_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conversions_are_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
     first = default_cache_dir()
     monkeypatch.delenv("XDG_CACHE_HOME")
@@ -133,7 +133,7 @@ def test_keeps_conversions_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -
 
 
 class TestHub:
-    """The hub is asked once, by its own client; its answers are made up here."""
+    """The hub is asked once, by its own client; its answers are stubs."""
 
     @pytest.fixture(autouse=True)
     def hub(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -166,18 +166,18 @@ class TestHub:
         monkeypatch.setattr(hub.HfApi, "model_info", model_info)
         return asked
 
-    def test_takes_what_the_hub_has(self, hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_finds_a_repository_of_the_hub(self, hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         asked = self.answer(monkeypatch, hub, None)
         assert find("org/model", tmp_path, revision="v1") == "org/model"
         assert asked == [("org/model", "v1")]
 
-    def test_does_without_a_hub_that_it_cannot_reach(
+    def test_uses_the_cache_if_the_hub_cannot_be_reached(
         self, hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cached: str
     ) -> None:
         self.answer(monkeypatch, hub, OSError("no network"))
         assert find("org/cached", tmp_path) == cached
 
-    def test_asks_nobody_when_offline(
+    def test_sends_no_request_when_offline(
         self, hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cached: str
     ) -> None:
         asked = self.answer(monkeypatch, hub, None)
@@ -213,11 +213,11 @@ class TestHub:
             ),
         ],
     )
-    def test_says_why_not(
+    def test_reports_the_hubs_refusal(
         self, hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str, message: str
     ) -> None:
         kind = getattr(hub.errors, error) if error else OSError
-        answer = kind.__new__(kind)  # the hub's own want an HTTP response
+        answer = kind.__new__(kind)  # the constructors of the hub's errors need an HTTP response
         answer.args = ("gone",)
         self.answer(monkeypatch, hub, answer)
         with pytest.raises(BackendError) as caught:

@@ -1,4 +1,4 @@
-"""Names that vLLM does not have are found, and what was meant is said."""
+"""Names that vLLM does not have are reported, with suggestions."""
 
 import pytest
 

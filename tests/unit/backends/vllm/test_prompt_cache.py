@@ -1,4 +1,4 @@
-"""A prompt extends what the model read and wrote, token for token; where a template prevents it, that is told."""
+"""A prompt extends the tokens that the model read and wrote; if a template prevents it, that is reported."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 END = "<|im_end|>"
 CALL_TEXT = '<tool_call>\n{"name":"get_weather","arguments":{"city":"Dallas"}}\n</tool_call>'
-"""Written without the spaces that the template would set."""
-BLOCK = 128  # tokens of a block of the prefix cache on CPUs
+"""A call without the spaces that the template would add."""
+BLOCK = 128  # tokens per block of the prefix cache on CPUs
 
 
 def user(text: str) -> Message:
@@ -36,7 +36,7 @@ def result(call: ToolCall) -> Message:
 
 
 class Talk:
-    """A conversation with a model as far as its prompts go; what it writes is given."""
+    """The prompts of a conversation with a model whose replies the test chooses."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -56,31 +56,31 @@ class Talk:
         return self.run(self.chat.render(asked))
 
     def forgetful(self) -> "Talk":
-        """Give one that rendered nothing yet, as after a crash."""
+        """Return a new one that has rendered nothing yet, as after a crash."""
         return Talk(self._model)
 
     def ids(self, text: str) -> list[int]:
-        """Put a text into tokens as the tokenizer does."""
+        """Return the tokens of a text by the tokenizer."""
         return list(self.chat._renderer.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def drifted(self, text: str) -> list[int]:
-        """Give other tokens of the same text than the tokenizer would, and the end of the turn."""
+        """Return other tokens of the same text than the tokenizer does, and the end of the turn."""
         return [*(number for letter in text for number in self.ids(letter)), *self.ids(END)]
 
     def answer(self, asked: AskModel, ids: Sequence[int], *, call_id: str = "call00001") -> tuple[Rendered, Message]:
-        """Let the model answer with these tokens; give the prompt too."""
+        """Return the prompt, and a reply of these tokens."""
         rendered = self.render(asked)
         text = self.chat._renderer.tokenizer.decode(list(ids), skip_special_tokens=True)
         reply = self.chat.read(rendered, text, token_ids=ids)
         calls = tuple(msgspec.structs.replace(call, id=call_id) for call in reply.tool_calls)
-        spoken = Message(
+        answer = Message(
             role="assistant",
             content=reply.content,
             reasoning=reply.reasoning,
             tool_calls=calls,
             tokens=reply.tokens,
         )
-        return rendered, spoken
+        return rendered, answer
 
     def close(self) -> None:
         self._runner.run(self._reader.stop())
@@ -104,13 +104,13 @@ def without_tokens(asked: AskModel) -> AskModel:
     return ask(plain, tools=asked.tools)
 
 
-# --- what is extended ---------------------------------------------------------------------------------------------
+# --- extended prompts ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.vllm
-def test_a_prompt_is_what_was_read_and_written_and_what_is_new(talk: Talk) -> None:
-    first, spoken = talk.answer(ask(), talk.drifted("It is warm."))
-    again = ask([QUESTION, spoken, user("Where?")])
+def test_a_prompt_holds_the_last_prompt_its_reply_and_the_new_text(talk: Talk) -> None:
+    first, answer = talk.answer(ask(), talk.drifted("It is warm."))
+    again = ask([QUESTION, answer, user("Where?")])
     second = talk.render(again)
     new = "\n<|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\n"
     assert second.token_ids == [*first.token_ids, *talk.drifted("It is warm."), *talk.ids(new)]
@@ -120,22 +120,22 @@ def test_a_prompt_is_what_was_read_and_written_and_what_is_new(talk: Talk) -> No
 
 @pytest.mark.vllm
 def test_a_call_stays_as_the_model_wrote_it(talk: Talk) -> None:
-    first, spoken = talk.answer(ask(tools=(WEATHER,)), talk.drifted(CALL_TEXT))
-    (call,) = spoken.tool_calls
-    second = talk.render(ask([QUESTION, spoken, result(call)], tools=(WEATHER,)))
-    told = f'{CALL_TEXT}{END}\n<|im_start|>tool\n{{"degrees": 85}}{END}\n<|im_start|>assistant\n'
-    assert talk.chat.prompt_text(second) == talk.chat.prompt_text(first) + told
+    first, answer = talk.answer(ask(tools=(WEATHER,)), talk.drifted(CALL_TEXT))
+    (call,) = answer.tool_calls
+    second = talk.render(ask([QUESTION, answer, result(call)], tools=(WEATHER,)))
+    added = f'{CALL_TEXT}{END}\n<|im_start|>tool\n{{"degrees": 85}}{END}\n<|im_start|>assistant\n'
+    assert talk.chat.prompt_text(second) == talk.chat.prompt_text(first) + added
     assert not second.rerendered
 
 
 @pytest.mark.vllm
-def test_what_is_remembered_changes_nothing(talk: Talk) -> None:
+def test_the_cache_changes_no_prompt(talk: Talk) -> None:
     messages: list[Message] = [QUESTION]
     prompts = []
     for number in range(4):
-        rendered, spoken = talk.answer(ask(messages, tools=(WEATHER,)), talk.drifted(f"It is warm, {number}."))
+        rendered, answer = talk.answer(ask(messages, tools=(WEATHER,)), talk.drifted(f"It is warm, {number}."))
         prompts.append(rendered)
-        messages += [spoken, user(f"And {number}?")]
+        messages += [answer, user(f"And {number}?")]
     last = ask(messages, tools=(WEATHER,))
     alone = talk.forgetful()
     other = ask([user("Hm?"), *messages[1:]], tools=(WEATHER,))  # of a thread of the same name
@@ -162,15 +162,15 @@ def test_pieces_of_a_text_make_its_tokens(talk: Talk, texts: list[str]) -> None:
 
 @pytest.mark.vllm
 @settings(max_examples=60, deadline=None)
-@given(spoken=st.lists(st.text(st.sampled_from("ab \n.{}é🙂"), min_size=1), min_size=1, max_size=4))
-def test_whatever_was_said_is_extended_or_told_to_be_rerendered(talk: Talk, spoken: list[str]) -> None:
+@given(replies=st.lists(st.text(st.sampled_from("ab \n.{}é🙂"), min_size=1), min_size=1, max_size=4))
+def test_any_reply_is_extended_or_reported_as_rerendered(talk: Talk, replies: list[str]) -> None:
     messages: list[Message] = [QUESTION]
-    for text in spoken:
+    for text in replies:
         before, answer = talk.answer(ask(messages), talk.drifted(text))
         messages += [answer, user("And?")]
         after = talk.render(ask(messages))
-        whole = [*before.token_ids, *talk.drifted(text)]
-        assert after.rerendered == (after.token_ids[: len(whole)] != whole)
+        full = [*before.token_ids, *talk.drifted(text)]
+        assert after.rerendered == (after.token_ids[: len(full)] != full)
         assert not after.rerendered
 
 
@@ -178,21 +178,21 @@ def test_whatever_was_said_is_extended_or_told_to_be_rerendered(talk: Talk, spok
 @pytest.mark.parametrize(
     ("words", "waits"), [pytest.param(10, False, id="short"), pytest.param(1_000, True, id="long")]
 )
-def test_a_short_thread_is_rendered_at_once_and_a_long_one_beside_the_event_loop(
+def test_a_short_thread_is_rendered_at_once_and_a_long_one_in_a_worker_thread(
     talk: Talk, words: int, waits: bool
 ) -> None:
     asked = ask([user(f"{words} " + "a few words " * words)])
 
     async def render() -> tuple[bool, Rendered]:
         task = asyncio.ensure_future(talk.chat.render(asked))
-        await asyncio.sleep(0)  # its first step is done then, and nothing that came from another thread
+        await asyncio.sleep(0)  # its first step has run then, but no callback from another thread
         return not task.done(), await task
 
     waited, rendered = talk.run(render())
     assert (waited, rendered.token_ids) == (waits, talk.ids(talk.chat.prompt_text(rendered)))
 
 
-# --- what cannot be extended --------------------------------------------------------------------------------------
+# --- prompts that cannot be extended ------------------------------------------------------------------------------
 
 TURNS = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ BODY }}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\n' }}"
@@ -204,17 +204,17 @@ PLAIN = TURNS.replace("BODY", "m.content or ''")
 @pytest.mark.parametrize(
     ("template", "text"),
     [
-        pytest.param("{{ messages | length }} messages\n" + PLAIN, "It is warm.", id="the template rewrites the head"),
+        pytest.param("{{ messages | length }} messages\n" + PLAIN, "It is warm.", id="the template rewrites the start"),
         pytest.param(PLAIN + "<think>\n", "Hm.</think>It is warm.", id="the history lacks what begins a reply"),
         pytest.param(PLAIN.replace("m.content or", "m.content | upper or"), "warm", id="the template changes a reply"),
         pytest.param(PLAIN.replace("messages %}", "messages if m.role == 'user' %}"), "warm", id="it drops replies"),
         pytest.param(PLAIN, f"The sign {END} ends a turn.", id="a reply quotes the end of a turn"),
     ],
 )
-def test_a_reply_that_cannot_stay_is_rendered(needs_vllm: None, template: str, text: str) -> None:
+def test_a_reply_that_cannot_be_extended_is_rendered(needs_vllm: None, template: str, text: str) -> None:
     for talk in started_talk(template):
-        _, spoken = talk.answer(ask(), talk.drifted(text))
-        asked = ask([QUESTION, msgspec.structs.replace(spoken, content=text), user("Where?")])
+        _, answer = talk.answer(ask(), talk.drifted(text))
+        asked = ask([QUESTION, msgspec.structs.replace(answer, content=text), user("Where?")])
         rendered, plain = talk.render(asked), talk.render(without_tokens(asked))
         assert (rendered.token_ids, rendered.rerendered) == (plain.token_ids, True)
         alone = talk.forgetful()
@@ -224,8 +224,8 @@ def test_a_reply_that_cannot_stay_is_rendered(needs_vllm: None, template: str, t
 
 @pytest.mark.vllm
 def test_a_reply_that_a_stop_string_ended_is_rendered(talk: Talk) -> None:
-    _, spoken = talk.answer(ask(), talk.drifted("It is warm.")[:-1])
-    asked = ask([QUESTION, spoken, user("Where?")])
+    _, answer = talk.answer(ask(), talk.drifted("It is warm.")[:-1])
+    asked = ask([QUESTION, answer, user("Where?")])
     assert talk.render(asked).token_ids == talk.render(without_tokens(asked)).token_ids
     assert talk.render(asked).rerendered
 
@@ -248,39 +248,39 @@ def test_a_reply_whose_reasoning_the_template_drops_is_rendered_and_those_before
 
 
 @pytest.mark.vllm
-def test_a_call_whose_id_the_template_tells_is_rendered(needs_vllm: None) -> None:
+def test_a_call_whose_id_the_template_shows_is_rendered(needs_vllm: None) -> None:
     template = TURNS.replace("BODY", "m.content or m.tool_calls[0].function.name ~ m.tool_calls[0].id")
     for talk in started_talk(template):
-        _, spoken = talk.answer(ask(tools=(WEATHER,)), talk.drifted(CALL_TEXT))
-        rendered = talk.render(ask([QUESTION, spoken, result(spoken.tool_calls[0])], tools=(WEATHER,)))
+        _, answer = talk.answer(ask(tools=(WEATHER,)), talk.drifted(CALL_TEXT))
+        rendered = talk.render(ask([QUESTION, answer, result(answer.tool_calls[0])], tools=(WEATHER,)))
         assert "get_weathercall00001<|im_end|>" in talk.chat.prompt_text(rendered)
         assert rendered.rerendered
 
 
 @pytest.mark.vllm
-def test_replies_stay_when_other_tools_are_told_but_the_prompt_is_another(talk: Talk) -> None:
-    _, spoken = talk.answer(ask(tools=(WEATHER,)), talk.drifted("It is warm."))
-    asked = ask([QUESTION, spoken, user("Where?")], tools=(WEATHER, TIME))
+def test_replies_stay_when_other_tools_are_offered_but_the_prompt_changes(talk: Talk) -> None:
+    _, answer = talk.answer(ask(tools=(WEATHER,)), talk.drifted("It is warm."))
+    asked = ask([QUESTION, answer, user("Where?")], tools=(WEATHER, TIME))
     rendered, alone = talk.render(asked), talk.forgetful()
-    opening = talk.render(ask(tools=(WEATHER, TIME))).token_ids
-    assert list(rendered.token_ids[: len(opening)]) == opening
-    assert list(rendered.token_ids[len(opening) :][: len(talk.drifted("It is warm."))]) == talk.drifted("It is warm.")
+    prologue = talk.render(ask(tools=(WEATHER, TIME))).token_ids
+    assert list(rendered.token_ids[: len(prologue)]) == prologue
+    assert list(rendered.token_ids[len(prologue) :][: len(talk.drifted("It is warm."))]) == talk.drifted("It is warm.")
     assert rendered.rerendered
     assert (alone.render(asked).token_ids, alone.render(asked).rerendered) == (rendered.token_ids, True)
     alone.close()
 
 
 @pytest.mark.vllm
-def test_another_models_tokens_are_not_ours(talk: Talk) -> None:
-    _, spoken = talk.answer(ask(), talk.drifted("It is warm."))
-    assert spoken.tokens is not None
-    others = msgspec.structs.replace(spoken.tokens, vocabulary=spoken.tokens.vocabulary + 1)
-    asked = ask([QUESTION, msgspec.structs.replace(spoken, tokens=others), user("Where?")])
+def test_tokens_of_another_model_are_not_used(talk: Talk) -> None:
+    _, answer = talk.answer(ask(), talk.drifted("It is warm."))
+    assert answer.tokens is not None
+    others = msgspec.structs.replace(answer.tokens, vocabulary=answer.tokens.vocabulary + 1)
+    asked = ask([QUESTION, msgspec.structs.replace(answer, tokens=others), user("Where?")])
     rendered = talk.render(asked)
     assert (rendered.token_ids, rendered.rerendered) == (talk.render(without_tokens(asked)).token_ids, False)
 
 
-# --- Mistral's tokenizer, which gives tokens and no text ----------------------------------------------------------
+# --- Mistral's tokenizer, which returns tokens and no text --------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +291,7 @@ def mistral(tiny_mistral: Model) -> Iterator[Talk]:
 
 
 def mistral_ids(talk: Talk, text: str) -> list[int]:
-    """Put a word into tokens letter by letter, and end the turn."""
+    """Return the tokens of a word, one per letter, and the end of the turn."""
     vocabulary = talk.chat._renderer.tokenizer.get_vocab()
     return [vocabulary[f"▁{text[0]}"], *(vocabulary[letter] for letter in text[1:]), 2]
 
@@ -299,8 +299,8 @@ def mistral_ids(talk: Talk, text: str) -> list[int]:
 @pytest.mark.vllm
 def test_mistrals_prompts_are_extended_too(mistral: Talk) -> None:
     own = mistral_ids(mistral, "warm")
-    first, spoken = mistral.answer(ask(), own)
-    asked = ask([QUESTION, spoken, user("Where?")])
+    first, answer = mistral.answer(ask(), own)
+    asked = ask([QUESTION, answer, user("Where?")])
     second, plain = mistral.render(asked), mistral.render(without_tokens(asked))
     assert second.token_ids == [*first.token_ids, *own, *plain.token_ids[plain.token_ids.index(2) + 1 :]]
     assert plain.token_ids != second.token_ids
@@ -311,7 +311,7 @@ def test_mistrals_prompts_are_extended_too(mistral: Talk) -> None:
 def test_mistral_reads_the_ids_of_its_calls(mistral: Talk) -> None:
     calls = ToolCall(id="call00001", name="get_weather", arguments='{"city": "Dallas"}')
     first = mistral.render(ask(tools=(WEATHER,)))
-    vocabulary = mistral.chat._history.vocabulary
+    vocabulary = mistral.chat._prompt_cache.vocabulary
     own = written(mistral_ids(mistral, "calls"), after=first.token_ids, vocabulary=vocabulary)
     asked = ask([QUESTION, Message(role="assistant", tool_calls=(calls,), tokens=own), result(calls)], tools=(WEATHER,))
     rendered = mistral.render(asked)
@@ -323,7 +323,7 @@ def test_mistral_reads_the_ids_of_its_calls(mistral: Talk) -> None:
 
 
 @pytest.mark.vllm
-def test_the_real_model_finds_all_that_it_read_and_wrote_in_the_cache(
+def test_the_real_model_finds_the_last_round_in_the_prefix_cache(
     small_model: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = small_model.backend
@@ -331,13 +331,13 @@ def test_the_real_model_finds_all_that_it_read_and_wrote_in_the_cache(
     generate = backend._generate
     rounds: list[tuple[list[int], list[int]]] = []
 
-    async def noting(*arguments: Any) -> Any:
+    async def record(*arguments: Any) -> Any:
         output = await generate(*arguments)
         rounds.append((list(output.prompt_token_ids), list(output.outputs[0].token_ids)))
         return output
 
-    monkeypatch.setattr(backend, "_generate", noting)
-    # Letters alone, of which the tokenizer would make words; and the end of the turn, once there are enough.
+    monkeypatch.setattr(backend, "_generate", record)
+    # Only tokens of single letters, where the tokenizer would use words; and the end of the turn after 60 of them.
     vocabulary = backend._running()[1]._renderer.tokenizer.get_vocab()
     letters = [vocabulary[letter] for letter in "abcdefghijklmnopqrstuvwxyz"]
     wild = {
@@ -358,16 +358,16 @@ def test_the_real_model_finds_all_that_it_read_and_wrote_in_the_cache(
     for (read, wrote), (next_read, _), usage in zip(rounds, rounds[1:], usages[1:], strict=False):
         seen = [*read, *wrote]
         assert next_read[: len(seen)] == seen
-        # The last token that was written was not read; so its place in the cache was never filled.
+        # The model did not read the last token that it wrote, so the cache does not hold it.
         assert usage.cached_tokens == (len(seen) - 1) // BLOCK * BLOCK
     assert [usage.rerendered for usage in usages] == [0, 0, 0, 0]
     plain = small_model.run(backend._render(backend._running()[1], without_tokens(ask(messages))))
-    assert list(plain.token_ids[: len(seen)]) != seen  # text alone would have given other tokens
+    assert list(plain.token_ids[: len(seen)]) != seen  # the tokens of the text alone differ
 
 
 @pytest.mark.vllm
 def test_greedy_replies_are_those_of_plain_rendering(small_model: Live) -> None:
-    def talked(*, faithful: bool) -> tuple[list[Reply], list[int]]:
+    def converse(*, faithful: bool) -> tuple[list[Reply], list[int]]:
         messages, replies = [user("What is the capital of France?")], []
         for question in ("And of Spain?", "And of Italy?", "Thank you."):
             reply = small_model.reply(ask(messages))
@@ -377,16 +377,16 @@ def test_greedy_replies_are_those_of_plain_rendering(small_model: Live) -> None:
         chat = small_model.backend._running()[1]  # type: ignore[attr-defined]
         return replies, list(small_model.run(chat.render(ask(messages))).token_ids)
 
-    assert talked(faithful=True) == talked(faithful=False)
+    assert converse(faithful=True) == converse(faithful=False)
 
 
 # --- the data -----------------------------------------------------------------------------------------------------
 
 
-def test_tokens_are_kept_with_what_was_read_before() -> None:
-    kept = written([1, 258], after=[7], vocabulary=5)
-    assert kept == Tokens(vocabulary=5, ids=bytes([1, 0, 0, 0, 2, 1, 0, 0]), end=3, digest=kept.digest)
-    assert msgspec.json.decode(msgspec.json.encode(kept), type=Tokens) == kept
+def test_tokens_are_stored_with_a_checksum_of_the_prompt() -> None:
+    tokens = written([1, 258], after=[7], vocabulary=5)
+    assert tokens == Tokens(vocabulary=5, ids=bytes([1, 0, 0, 0, 2, 1, 0, 0]), end=3, digest=tokens.digest)
+    assert msgspec.json.decode(msgspec.json.encode(tokens), type=Tokens) == tokens
 
 
 @pytest.mark.parametrize(
@@ -399,11 +399,11 @@ def test_tokens_are_kept_with_what_was_read_before() -> None:
         pytest.param([7, 1], False, id="half of it"),
     ],
 )
-def test_a_prompt_extends_what_was_read_and_written(ids: list[int], expected: bool) -> None:
+def test_a_prompt_that_extends_the_last_round(ids: list[int], expected: bool) -> None:
     other = Message(role="assistant", tokens=written([9], after=[9], vocabulary=6))
-    spoken = Message(role="assistant", tokens=written([1, 258], after=[7], vocabulary=5))
-    assert extends(ids, [QUESTION, spoken, user("Where?"), other], vocabulary=5) is expected
+    answer = Message(role="assistant", tokens=written([1, 258], after=[7], vocabulary=5))
+    assert extends(ids, [QUESTION, answer, user("Where?"), other], vocabulary=5) is expected
 
 
-def test_a_thread_of_which_no_tokens_are_known_is_extended_by_any_prompt() -> None:
+def test_any_prompt_extends_a_thread_without_tokens() -> None:
     assert extends([1], [QUESTION, Message(role="assistant", content="An example.")], vocabulary=5)

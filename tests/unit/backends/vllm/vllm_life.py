@@ -1,4 +1,4 @@
-"""A program for ``test_vllm_engine``: lives through what happens to engines, and tells of it in lines of JSON."""
+"""A program for ``test_engine``: kills, stops and cancels engines, and reports the results in lines of JSON."""
 
 import asyncio
 import json
@@ -19,8 +19,8 @@ from tests.unit.backends.contract import ask
 ENDLESS = {"max_tokens": 400, "ignore_eos": True}
 
 
-def tell(**what: Any) -> None:
-    print(json.dumps({name.replace("_", " "): value for name, value in what.items()}), flush=True)
+def report(**facts: Any) -> None:
+    print(json.dumps({name.replace("_", " "): value for name, value in facts.items()}), flush=True)
 
 
 def engines() -> list[int]:
@@ -36,35 +36,35 @@ async def failure(backend: VllmBackend) -> str:
 
 
 async def life(model: Model) -> None:
-    """Kill the engine in the middle of a reply; stop; give a start up; start again, and wait for Ctrl-C."""
+    """Kill the engine during a reply; stop it; cancel a start; start again, and wait for Ctrl-C."""
     backend = VllmBackend(model, base_dir=Path())
     await backend.start()
     pending = asyncio.create_task(failure(backend))
     await asyncio.sleep(0.2)
     os.kill(engines()[0], signal.SIGKILL)
-    tell(pending=await pending, afterwards=await failure(backend))
+    report(pending=await pending, afterwards=await failure(backend))
     await backend.stop()
-    tell(after_stop=engines(), later=await failure(backend))
-    await give_up(model)
+    report(after_stop=engines(), later=await failure(backend))
+    await cancel_start(model)
     await wait(model)
 
 
-async def give_up(model: Model) -> None:
+async def cancel_start(model: Model) -> None:
     stages: list[str] = []
     backend = VllmBackend(model, base_dir=Path(), progress=stages.append)
     start = asyncio.create_task(backend.start())
-    while not engines():  # noqa: ASYNC110  # nothing tells of a process's birth
+    while not engines():  # noqa: ASYNC110  # there is no event for the start of a process
         await asyncio.sleep(0.05)
     start.cancel()
     await asyncio.wait([start])
     assert start.cancelled()
-    tell(given_up_while=stages[-1], left=engines())
+    report(given_up_while=stages[-1], left=engines())
 
 
 async def wait(model: Model) -> None:
     backend = VllmBackend(model, base_dir=Path())
     await backend.start()
-    tell(running=engines()[0])
+    report(running=engines()[0])
     try:
         while True:
             await backend.reply(ask(sampling=ENDLESS))
@@ -77,7 +77,7 @@ def main() -> int:
     try:
         asyncio.run({"life": life, "wait": wait}[mode](msgspec.json.decode(model, type=Model)))
     except KeyboardInterrupt:
-        tell(interrupted=True, left=engines())
+        report(interrupted=True, left=engines())
         return 130
     return 0
 

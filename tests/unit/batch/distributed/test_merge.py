@@ -1,4 +1,4 @@
-"""Parts become one file, in the rows' order."""
+"""Shards are merged into one file, in the order of the rows."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from flowrun.batch import Fingerprint, Folder, Results, merge_parts
+from flowrun.batch import Fingerprint, Folder, Results, merge_shards
 from flowrun.core.messages import Usage
 
 USAGE = dict.fromkeys(Usage.__struct_fields__, 1)
@@ -37,17 +37,17 @@ def folder_of(path: Path, *results: dict[str, Any]) -> Folder:
 )
 def test_lines(tmp_path: Path, order: list[int]) -> None:
     folder = folder_of(tmp_path / "out", *map(result, order))
-    merged = merge_parts(folder, "jsonl")
+    merged = merge_shards(folder, "jsonl")
     assert merged == tmp_path / "out" / "results.jsonl"
     assert [json.loads(line) for line in merged.read_text().splitlines()] == [result(row) for row in sorted(order)]
-    assert merge_parts(folder, "jsonl") == merged  # again, over the old one
+    assert merge_shards(folder, "jsonl") == merged  # again, over the old one
 
 
 def test_parquet(tmp_path: Path) -> None:
     error = {"name": "tool.failed", "message": "no", "state": "act"}
     failed = result(1, status="failed", output=None, error=error)
     folder = folder_of(tmp_path / "out", result(2, messages=[{"role": "user", "content": "ä"}]), failed)
-    table = parquet.read_table(merge_parts(folder, "parquet")).to_pylist()
+    table = parquet.read_table(merge_shards(folder, "parquet")).to_pylist()
     rest = dict.fromkeys(["messages", "threads", "waiting"])
     assert table == [
         {**failed, **rest},
@@ -55,7 +55,7 @@ def test_parquet(tmp_path: Path) -> None:
     ]
 
 
-def test_ids_of_both_kinds_are_texts_in_parquet(tmp_path: Path) -> None:
+def test_mixed_ids_are_text_in_parquet(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "out", result(1, id="one"), result(2))
-    table = parquet.read_table(merge_parts(folder, "parquet"))
+    table = parquet.read_table(merge_shards(folder, "parquet"))
     assert table["id"].to_pylist() == ["one", "2"]

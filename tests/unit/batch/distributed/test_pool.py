@@ -1,4 +1,4 @@
-"""Rows for many replicas: who gets them, and what becomes of them when a replica dies. Time is virtual."""
+"""Rows on many replicas: which replica gets them, and what happens to them when a replica dies. Time is virtual."""
 
 import asyncio
 from collections import Counter
@@ -16,13 +16,13 @@ from flowrun.testing.clock import VirtualLoop
 
 
 class Fake:
-    """A replica with room for some rows, which takes ``seconds`` for each, and does as its row says.
+    """A replica with a capacity of rows, each of which takes ``seconds``; rows in ``deadly`` kill it.
 
-    ``ran`` counts the rows that it began; ``most`` is how many it ever had at once. Rows in ``deadly`` kill it.
+    ``ran`` counts how often it started each row; ``most`` is the highest number of rows that it had at once.
     """
 
-    def __init__(self, *, room: int = 4, seconds: float = 1.0, deadly: frozenset[int] = frozenset()) -> None:
-        self.room = room
+    def __init__(self, *, capacity: int = 4, seconds: float = 1.0, deadly: frozenset[int] = frozenset()) -> None:
+        self.capacity = capacity
         self.seconds = seconds
         self.deadly = deadly
         self.ran: Counter[int] = Counter()
@@ -70,8 +70,10 @@ class Fake:
             raise ReplicaLost("killed")
         done, self._done = self._done, []
         usage = Usage(completion_tokens=10 * len(done))
-        room = self.room - len(self._live)
-        return ReplicaReport(results=done, room=room, received=self._received, rounds=2 * len(done), usage=usage)
+        capacity = self.capacity - len(self._live)
+        return ReplicaReport(
+            results=done, capacity=capacity, received=self._received, rounds=2 * len(done), usage=usage
+        )
 
     async def stop(self) -> None:
         self.die()
@@ -91,7 +93,7 @@ class Broken(Fake):
 
 
 class Mortal(Fake):
-    """A replica that is killed once, in the middle of its third rows."""
+    """A replica that is killed once, while it runs its third rows."""
 
     async def start(self) -> str:
         if self.starts == 0:
@@ -99,74 +101,74 @@ class Mortal(Fake):
         return await super().start()
 
 
-class Ran:
-    """What a pool made of rows 1, 2, 3 and so on."""
+class PoolRun:
+    """The results, totals and messages of a pool that ran rows 1, 2, 3 and so on."""
 
     def __init__(self) -> None:
         self.results: dict[int, dict[str, Any]] = {}
         self.meter = Meter()
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     @property
     def failed(self) -> dict[int, Any]:
         return {number: result["error"] for number, result in self.results.items() if result["error"] is not None}
 
 
-def run(replicas: Sequence[Fake], count: int) -> Ran:
-    ran = Ran()
+def run(replicas: Sequence[Fake], count: int) -> PoolRun:
+    pool_run = PoolRun()
 
     async def go() -> None:
-        pool = Pool(replicas, ran.meter, ran.said.append)
+        pool = Pool(replicas, pool_run.meter, pool_run.messages.append)
 
-        async def keep(row: Row) -> None:
-            ran.results[row.number] = await pool.run_row(row)
+        async def run_row(row: Row) -> None:
+            pool_run.results[row.number] = await pool.run_row(row)
 
         try:
             await pool.start()
-            await Loop(keep, pool, max_live=pool.max_live).run(Row(number=n, id=n) for n in range(1, count + 1))
+            await Loop(run_row, pool, max_live=pool.max_live).run(Row(number=n, id=n) for n in range(1, count + 1))
         finally:
             await pool.stop()
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(go())
-    return ran
+    return pool_run
 
 
 def test_every_row_is_run_once_and_counted() -> None:
     replicas = [Fake(), Fake()]
-    ran = run(replicas, 100)
-    assert sorted(ran.results) == list(range(1, 101))
+    pool_run = run(replicas, 100)
+    assert sorted(pool_run.results) == list(range(1, 101))
     assert replicas[0].ran + replicas[1].ran == Counter(range(1, 101))
-    assert (ran.meter.rounds, ran.meter.usage) == (200, Usage(completion_tokens=1000))
+    assert (pool_run.meter.rounds, pool_run.meter.usage) == (200, Usage(completion_tokens=1000))
     assert [replica.stopped for replica in replicas] == [True, True]
 
 
-def test_a_replica_gets_no_more_than_it_has_room_for() -> None:
-    replicas = [Fake(room=3), Fake(room=50)]
+def test_a_replica_gets_no_more_rows_than_its_capacity() -> None:
+    replicas = [Fake(capacity=3), Fake(capacity=50)]
     run(replicas, 200)
     assert [replica.most for replica in replicas] == [3, 50]
 
 
-def test_a_slow_replica_holds_up_nobody() -> None:
+def test_a_slow_replica_blocks_no_other() -> None:
     slow, fast = Fake(seconds=100), Fake(seconds=1)
     run([slow, fast], 100)
     assert (slow.ran.total(), fast.ran.total()) == (4, 96)
 
 
 def test_the_rows_of_a_replica_that_died_are_run_again_and_no_others() -> None:
-    dying, other = Mortal(), Fake()
-    ran = run([dying, other], 40)
-    assert (sorted(ran.results), ran.failed) == (list(range(1, 41)), {})
-    assert sorted(Counter((dying.ran + other.ran).values()).items()) == [(1, 36), (2, 4)]
-    assert dying.starts == 2
+    mortal, other = Mortal(), Fake()
+    pool_run = run([mortal, other], 40)
+    assert (sorted(pool_run.results), pool_run.failed) == (list(range(1, 41)), {})
+    assert sorted(Counter((mortal.ran + other.ran).values()).items()) == [(1, 36), (2, 4)]
+    assert mortal.starts == 2
 
 
 def test_a_row_that_kills_every_replica_is_the_only_one_that_fails() -> None:
-    replicas = [Fake(room=40, deadly=frozenset({7})), Fake(room=40, deadly=frozenset({7}))]
-    ran = run(replicas, 300)
-    assert sorted(ran.results) == list(range(1, 301))
+    replicas = [Fake(capacity=40, deadly=frozenset({7})), Fake(capacity=40, deadly=frozenset({7}))]
+    pool_run = run(replicas, 300)
+    assert sorted(pool_run.results) == list(range(1, 301))
     deaths = replicas[0].ran[7] + replicas[1].ran[7]
-    assert ran.failed == {
+    assert pool_run.failed == {
         7: {
             "name": "backend.unavailable",
             "message": f"{deaths} replicas died while they ran this row, the last while it ran no other: killed",
@@ -175,31 +177,31 @@ def test_a_row_that_kills_every_replica_is_the_only_one_that_fails() -> None:
     assert 3 <= deaths <= 6
 
 
-def test_what_nothing_can_be_run_on_ends_the_batch() -> None:
+def test_a_batch_without_a_replica_that_can_start_ends() -> None:
     with pytest.raises(BackendError, match="no such model"):
         run([Broken(BackendError("no such model")), Broken(BackendError("no such model"))], 5)
 
 
-def test_one_replica_that_cannot_start_costs_no_row() -> None:
-    ran = run([Fake(), Broken(BackendError("no GPU"))], 20)
-    assert len(ran.results) == 20
-    assert "replica 2 is given up: no GPU" in ran.said
+def test_one_replica_that_cannot_start_fails_no_row() -> None:
+    pool_run = run([Fake(), Broken(BackendError("no GPU"))], 20)
+    assert len(pool_run.results) == 20
+    assert "replica 2 is given up: no GPU" in pool_run.messages
 
 
-def test_a_replica_that_dies_whenever_it_starts_is_given_up() -> None:
-    dying = Broken(ReplicaLost("out of memory"))
+def test_a_replica_that_dies_at_each_start_is_dropped() -> None:
+    mortal = Broken(ReplicaLost("out of memory"))
     with pytest.raises(BackendError, match="it died 3 times in a row: out of memory"):
-        run([dying], 5)
-    assert dying.starts == 3
+        run([mortal], 5)
+    assert mortal.starts == 3
 
 
-def test_rows_that_are_all_deadly_come_to_an_end() -> None:
-    ran = run([Fake(deadly=frozenset(range(30)))], 20)
-    assert {error["name"] for error in ran.failed.values()} == {"backend.unavailable"}
-    assert len(ran.failed) == 20
+def test_a_batch_of_only_deadly_rows_ends() -> None:
+    pool_run = run([Fake(deadly=frozenset(range(30)))], 20)
+    assert {error["name"] for error in pool_run.failed.values()} == {"backend.unavailable"}
+    assert len(pool_run.failed) == 20
 
 
-def test_what_no_replica_can_do_anything_about_ends_the_batch() -> None:
+def test_an_error_that_affects_all_rows_ends_the_batch() -> None:
     class Full(Fake):
         async def collect(self) -> ReplicaReport:
             await super().collect()

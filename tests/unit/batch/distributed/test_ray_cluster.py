@@ -1,4 +1,4 @@
-"""What replicas ask Ray for, from the engine arguments of the spec's models."""
+"""The resources that replicas request from Ray, from the engine arguments of the spec's models."""
 
 import sys
 from pathlib import Path
@@ -17,9 +17,9 @@ CPUS = [Host(16, 0), Host(8, 0)]
 
 
 def flow_of(*models: Model) -> Flow:
-    whole: Any = dict.fromkeys(Flow.__struct_fields__)
+    fields: Any = dict.fromkeys(Flow.__struct_fields__)
     bound = {str(number): BoundModel(model, Path()) for number, model in enumerate(models)}
-    return msgspec.structs.replace(Flow(**whole), models=bound, secrets={})
+    return msgspec.structs.replace(Flow(**fields), models=bound, secrets={})
 
 
 def vllm(**engine: Any) -> Model:
@@ -52,7 +52,9 @@ def test_gpus(models: list[Model], gpus: int) -> None:
         pytest.param(Needs(gpus=1, in_process=True), [Host(1, 0)], 1, {"num_cpus": 1, "num_gpus": 0}, id="one CPU"),
     ],
 )
-def test_how_many_replicas_of_what(needs: Needs, hosts: list[Host], count: int, resources: dict[str, int]) -> None:
+def test_number_and_resources_of_replicas(
+    needs: Needs, hosts: list[Host], count: int, resources: dict[str, int]
+) -> None:
     assert needs.count(hosts) == count
     assert needs.resources(hosts, count) == resources
 

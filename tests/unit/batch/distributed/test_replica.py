@@ -1,4 +1,4 @@
-"""What runs in a replica's process, without Ray around it."""
+"""The part of a replica that runs in its own process, without Ray."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,30 +20,30 @@ from tests.batches import SPEC
 
 
 class Counted(ScriptedBackend):
-    """Says what it is asked to, and counts its ends."""
+    """A backend that replies by a function; ``stops`` counts the calls of ``stop``."""
 
     def __init__(self, answer: Callable[[AskModel], Awaitable[Reply]]) -> None:
         super().__init__(())
-        self.ended = 0
+        self.stops = 0
         self._answer = answer
 
     async def reply(self, request: AskModel) -> Reply:
         return await self._answer(request)
 
     async def stop(self) -> None:
-        self.ended += 1
+        self.stops += 1
 
 
-async def fine(request: AskModel) -> Reply:
+async def reply_fine(request: AskModel) -> Reply:
     return Reply(content="fine")
 
 
-async def gone(request: AskModel) -> Reply:
+async def unavailable(request: AskModel) -> Reply:
     raise ModelError("backend.unavailable", "the engine died")
 
 
 def flow_of(backend: str) -> Flow:
-    """Give the flow of these tests, as if its model were of some kind."""
+    """Return the flow of these tests, with its models' backend set to ``backend``."""
     flow = prepare_flow(SPEC, profile=None, project_dir=None, environ={})
     models = {
         name: msgspec.structs.replace(bound, model=msgspec.structs.replace(bound.model, backend=backend))
@@ -60,38 +60,38 @@ def rows(*numbers: int) -> list[Row]:
     return [Row(number=number, id=number, inputs={"number": number}) for number in numbers]
 
 
-async def all_of(hosted: HostedReplica, session: int, count: int) -> list[ReplicaReport]:
-    """Collect until there are so many results, or the session is lost."""
-    answers: list[ReplicaReport] = []
-    while sum(len(answer.results) for answer in answers) < count and not (answers and answers[-1].lost):
-        answers.append(await hosted.collect(session))
-    return answers
+async def collect_all(hosted: HostedReplica, session: int, count: int) -> list[ReplicaReport]:
+    """Collect reports until there are so many results, or the session is lost."""
+    reports: list[ReplicaReport] = []
+    while sum(len(report.results) for report in reports) < count and not (reports and reports[-1].lost):
+        reports.append(await hosted.collect(session))
+    return reports
 
 
 def test_rows_come_back_as_results() -> None:
     async def go() -> None:
-        hosted = replica(Counted(fine), max_live=5)
+        hosted = replica(Counted(reply_fine), max_live=5)
         assert (await hosted.start(1)).error is None
-        assert (await hosted.collect(1)).room == 5
+        assert (await hosted.collect(1)).capacity == 5
         assert await hosted.feed(1, rows(1, 2, 3))
-        answers = await all_of(hosted, 1, 3)
-        results = {number: result["output"] for answer in answers for number, result in answer.results}
+        reports = await collect_all(hosted, 1, 3)
+        results = {number: result["output"] for report in reports for number, result in report.results}
         assert results == {number: {"doubled": number * 2, "note": "none"} for number in (1, 2, 3)}
-        assert sum(answer.rounds for answer in answers) == 6
-        assert (answers[-1].room, answers[-1].received) == (5, 3)
+        assert sum(report.rounds for report in reports) == 6
+        assert (reports[-1].capacity, reports[-1].received) == (5, 3)
         await hosted.stop()
 
     asyncio.run(go())
 
 
-def test_the_rows_of_an_older_session_are_given_up() -> None:
+def test_the_rows_of_an_older_session_are_cancelled() -> None:
     async def go() -> None:
-        backend = Counted(fine)
+        backend = Counted(reply_fine)
         hosted = replica(backend)
         await hosted.start(1)
         await hosted.feed(1, rows(1500))
         await hosted.start(2)
-        assert backend.ended == 1
+        assert backend.stops == 1
         assert not await hosted.feed(1, rows(1))
         assert await hosted.collect(1) == ReplicaReport(lost="its process was started again")
         assert (await hosted.collect(2)).received == 0
@@ -101,28 +101,28 @@ def test_the_rows_of_an_older_session_are_given_up() -> None:
     asyncio.run(go())
 
 
-def test_a_model_in_the_process_that_is_gone_takes_the_replica_along() -> None:
+def test_a_replica_is_lost_if_a_model_in_its_process_is_unavailable() -> None:
     async def go(kind: str) -> list[ReplicaReport]:
-        hosted = replica(Counted(gone), kind=kind)
+        hosted = replica(Counted(unavailable), kind=kind)
         await hosted.start(1)
         await hosted.feed(1, rows(1, 2))
-        answers = await all_of(hosted, 1, 2)
+        reports = await collect_all(hosted, 1, 2)
         await hosted.stop()
-        return answers
+        return reports
 
     lost = asyncio.run(go("vllm"))
-    assert ([answer.results for answer in lost], lost[-1].lost) == ([[]], "the engine died")
+    assert ([report.results for report in lost], lost[-1].lost) == ([[]], "the engine died")
     server = asyncio.run(go("openai"))
-    named = [result["error"]["name"] for answer in server for _, result in answer.results]
-    assert (named, server[-1].lost) == (["backend.unavailable"] * 2, None)
+    names = [result["error"]["name"] for report in server for _, result in report.results]
+    assert (names, server[-1].lost) == (["backend.unavailable"] * 2, None)
 
 
-def test_another_flowrun_is_refused() -> None:
-    started = asyncio.run(replica(Counted(fine), version="0.0.1").start(1))
+def test_another_version_of_flowrun_is_refused() -> None:
+    started = asyncio.run(replica(Counted(reply_fine), version="0.0.1").start(1))
     assert (started.error or "").endswith(", and 0.0.1 in the batch")
 
 
-def test_what_is_missing_on_its_host_is_told(tmp_path: Path) -> None:
+def test_a_variable_that_its_host_lacks_is_reported(tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(
         "flowrun: v1\nname: keyed\nversion: 1.0.0\n"

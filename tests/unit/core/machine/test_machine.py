@@ -8,7 +8,6 @@ from flowrun.core.events import (
     AskModel,
     CallFunction,
     Cancelled,
-    Effect,
     Event,
     Failed,
     Outcome,
@@ -47,7 +46,7 @@ def test_a_conversation_with_one_call() -> None:
     user = Message(role="user", content="2 + 3?")
     call = ToolCall(id="call00001", name="add", arguments='{"a": 2, "b": 3}')
 
-    run, effects = advance(graph, Run(), START)
+    run, effects, _ = advance(graph, Run(), START)
     assert effects == (
         AskModel(
             step=1,
@@ -61,7 +60,7 @@ def test_a_conversation_with_one_call() -> None:
     )
     assert list(run.threads["main"]) == [user]
 
-    run, effects = advance(graph, run, Replied(step=1, reply=calls('{"a": 2, "b": 3}')))
+    run, effects, _ = advance(graph, run, Replied(step=1, reply=calls('{"a": 2, "b": 3}')))
     assert effects == (
         CallFunction(
             step=2,
@@ -75,12 +74,12 @@ def test_a_conversation_with_one_call() -> None:
         ),
     )
 
-    run, effects = advance(graph, run, Returned(step=2, value=5))
+    run, effects, _ = advance(graph, run, Returned(step=2, value=5))
     assert [type(effect) for effect in effects] == [AskModel]
     tokens = Tokens(vocabulary=1, ids=b"\5\0\0\0", end=13, digest=7)
     usage = Usage(prompt_tokens=9, completion_tokens=4, rerendered=1)
     answer = Reply(content="It is 5.", usage=usage, tokens=tokens)
-    run, effects = advance(graph, run, Replied(step=3, reply=answer))
+    run, effects, _ = advance(graph, run, Replied(step=3, reply=answer))
     assert effects == (Outcome(status="succeeded", output={"answer": "It is 5."}),)
     assert list(run.path) == ["ask", "act", "ask", "done"]
     assert run.usage == usage
@@ -95,13 +94,14 @@ def test_a_conversation_with_one_call() -> None:
 def test_results_stand_in_the_order_of_the_calls() -> None:
     graph = graph_of(ADD, AGENT)
     both = calls('{"a": 1, "b": 1}', '{"a": 2, "b": 2}')
-    run, effects = fold(graph, [START, Replied(step=1, reply=both)])
+    run, effects, _ = fold(graph, [START, Replied(step=1, reply=both)])
     assert [effect.index for effect in effects if isinstance(effect, CallFunction)] == [0, 1]
-    run, effects = advance(graph, run, Returned(step=2, index=1, value=4))
+    run, effects, _ = advance(graph, run, Returned(step=2, index=1, value=4))
     assert effects == ()
-    run, _ = advance(graph, run, Returned(step=2, index=0, value=2))
+    run, _, _ = advance(graph, run, Returned(step=2, index=0, value=2))
     assert [message.content for message in run.threads["main"][2:]] == ["2", "4"]
-    assert [(result["value"], result["error"]) for result in run.results] == [(2, None), (4, None)]
+    assert run.results is not None
+    assert [(result["value"], result["error"]) for result in run.results.data()] == [(2, None), (4, None)]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_results_stand_in_the_order_of_the_calls() -> None:
     ],
 )
 def test_a_bad_call_goes_back_to_the_model(call: Reply, told: str) -> None:
-    run, effects = fold(graph_of(ADD, AGENT), [START, Replied(step=1, reply=call)])
+    run, effects, _ = fold(graph_of(ADD, AGENT), [START, Replied(step=1, reply=call)])
     assert run.threads["main"][-1].content == told
     assert [type(effect) for effect in effects] == [AskModel]
 
@@ -149,9 +149,10 @@ def test_a_bad_call_goes_back_to_the_model(call: Reply, told: str) -> None:
 def test_a_tools_failure_goes_back_to_the_model() -> None:
     failure = Failure(name="tool.failed", message="ValueError: no")
     events: list[Event] = [START, Replied(step=1, reply=calls('{"a": 1, "b": 2}')), Failed(step=2, failure=failure)]
-    run, _ = fold(graph_of(ADD, AGENT), events)
+    run, _, _ = fold(graph_of(ADD, AGENT), events)
     assert run.threads["main"][-1].content == "error: tool.failed: ValueError: no"
-    assert run.results[0]["error"] == {"name": "tool.failed", "message": "ValueError: no"}
+    assert run.results is not None
+    assert run.results.data()[0]["error"] == {"name": "tool.failed", "message": "ValueError: no"}
 
 
 def test_a_tools_failure_ends_the_run_where_the_state_says_so() -> None:
@@ -281,13 +282,13 @@ def test_a_call_sets_variables_in_their_order() -> None:
 def test_retry_then_catch() -> None:
     graph = graph_of(CATCHING)
     timeout = Failure(name="tool.timeout", message="too slow")
-    run, effects = fold(graph, [BEGIN, Failed(step=1, failure=timeout)])
+    run, effects, _ = fold(graph, [BEGIN, Failed(step=1, failure=timeout)])
     assert effects == (Sleep(step=2, seconds=2.0),)
     assert advance(graph, run, Returned(step=1, value={"text": "late"})).run == run
-    run, effects = advance(graph, run, Slept(step=2))
+    run, effects, _ = advance(graph, run, Slept(step=2))
     assert [type(effect) for effect in effects] == [CallFunction]
     assert advance(graph, run, Slept(step=2)).effects == ()
-    run, effects = advance(graph, run, Failed(step=2, failure=timeout))
+    run, effects, _ = advance(graph, run, Failed(step=2, failure=timeout))
     error = Failure(
         name="flow.failed", message="the flow ended in state 'sorry', whose status is failed", state="sorry"
     )
@@ -309,8 +310,9 @@ def test_retry_then_catch() -> None:
 def test_what_is_not_awaited_changes_nothing(late: Event) -> None:
     graph = graph_of(ADD, AGENT)
     run = fold(graph, [START, Replied(step=1, reply=calls('{"a": 1, "b": 2}'))]).run
-    nothing: tuple[Effect, ...] = ()
-    assert advance(graph, run, late) == (run, nothing)
+    after, effects, moves = advance(graph, run, late)
+    assert after is run
+    assert (effects, moves) == ((), ())
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ sequences = st.lists(events, max_size=30).map(lambda rest: [Started(run="r", inp
 def test_a_run_is_always_in_a_declared_state(sequence: list[Event]) -> None:
     run = Run()
     for event in sequence:
-        run, effects = advance(GRAPH, run, event)
+        run, effects, _ = advance(GRAPH, run, event)
         assert run.state in GRAPH.nodes
         assert run.rounds <= GRAPH.limits.max_rounds
         assert (run.outcome is not None) == (run.status != "running")
@@ -98,4 +98,4 @@ def test_an_earlier_run_is_not_changed_by_a_later_one(sequence: list[Event]) -> 
 
 @given(st.lists(events, max_size=5).filter(lambda found: not any(isinstance(event, Started) for event in found)))
 def test_nothing_happens_before_the_start(sequence: list[Event]) -> None:
-    assert fold(GRAPH, sequence) == (Run(), ())
+    assert fold(GRAPH, sequence) == (Run(), (), ())

@@ -19,8 +19,8 @@ from flowrun.core.events import (
     Started,
 )
 from flowrun.core.machine import fold
-from flowrun.core.recovery import Recovered, recover
 from flowrun.core.messages import Reply, ToolCall
+from flowrun.core.recovery import Recovered, recover
 from flowrun.errors import Failure
 from tests.flows import ADD, AGENT, graph_of
 

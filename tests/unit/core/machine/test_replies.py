@@ -36,7 +36,7 @@ def run_of(flow: str, *replies: Reply) -> Run:
     graph = graph_of(flow)
     events: list[Event] = [BEGIN]
     left = list(replies)
-    run, effects = fold(graph, events)
+    run, effects, _ = fold(graph, events)
     while effects and run.outcome is None:
         if isinstance(effects[0], AskModel):
             if not left:
@@ -44,7 +44,7 @@ def run_of(flow: str, *replies: Reply) -> Run:
             events.append(Replied(step=run.step, reply=left.pop(0)))
         else:
             events += (Returned(step=run.step, index=getattr(effect, "index", 0), value=3) for effect in effects)
-        run, effects = fold(graph, events)
+        run, effects, _ = fold(graph, events)
     return run
 
 
@@ -229,13 +229,14 @@ messages:
 states: {act: {type: tools, next: done}, done: {type: end, output: "{{ results }}"}}
 """
     )
-    run, effects = fold(graph_of(flow), [BEGIN])
+    run, effects, _ = fold(graph_of(flow), [BEGIN])
     assert [(effect.index, effect.arguments) for effect in effects if isinstance(effect, CallFunction)] == [
         (1, {"a": 3, "b": 4})
     ]
-    run, _ = fold(graph_of(flow), [BEGIN, Returned(step=1, index=1, value=7)])
+    run, _, _ = fold(graph_of(flow), [BEGIN, Returned(step=1, index=1, value=7)])
     assert [(message.content, message.tool_call_id) for message in run.threads["main"][1:]] == [
         ("3", "call00001"),
         ("7", "call00002"),
     ]
-    assert [result["id"] for result in run.results] == ["call00002"]
+    assert run.results is not None
+    assert [result["id"] for result in run.results.data()] == ["call00002"]

@@ -6,6 +6,7 @@ import pytest
 
 from flowrun.core.events import (
     Answered,
+    AskModel,
     CallFunction,
     ChildEnded,
     Event,
@@ -19,8 +20,8 @@ from flowrun.core.events import (
     TimedOut,
 )
 from flowrun.core.machine import Run, fold
-from flowrun.core.recovery import recover
 from flowrun.core.messages import Reply, ToolCall
+from flowrun.core.recovery import recover
 from flowrun.errors import Failure
 from tests.flows import ADD, graph_of
 
@@ -46,7 +47,7 @@ states:
 
 def after(text: str, *events: Event) -> tuple[Run, list[tuple[int, int, str]]]:
     """Give the run, and the calls or children that the last event led to: their step, index and key."""
-    run, effects = fold(graph_of(text), [BEGIN, *events])
+    run, effects, _ = fold(graph_of(text), [BEGIN, *events])
     made = [effect for effect in effects if isinstance(effect, (CallFunction, StartChild))]
     return run, [(one.step, one.index, getattr(one, "key", "")) for one in made]
 
@@ -65,7 +66,7 @@ def test_a_retry_makes_only_the_calls_that_failed() -> None:
         ("3", "same"),
         ("4", "same"),
     ]
-    assert (run.made, run.kept) == ({}, ())
+    assert (run.made, run.calls) == ({}, None)
 
 
 def test_a_retry_after_a_timeout_makes_only_the_calls_that_have_no_value() -> None:
@@ -100,6 +101,49 @@ def test_a_retried_call_is_the_only_one_that_can_be_in_doubt() -> None:
     assert [(effect.index, type(effect)) for effect in found.effects if isinstance(effect, CallFunction)] == [
         (1, CallFunction)
     ]
+
+
+SET = TOOLS.replace("catch: [{to: pause}]", 'set: {x: "{{ 1 / inputs.n }}"}, catch: [{to: pause}]').replace(
+    "vars: {}", "inputs: {n: {default: 0}}\nvars: {x: 0}"
+)
+
+
+def test_calls_that_returned_are_not_made_again_because_their_states_set_fails() -> None:
+    returned = Returned(step=2, index=0, value=3), Returned(step=2, index=1, value=4)
+    run, made = after(SET, PAIR, *returned, Slept(step=3))
+    assert (run.state, made) == ("pause", [])
+    assert run.error is not None
+    assert run.error.name == "template.failed"
+
+
+ASKED = """\
+inputs: {n: {default: 0}}
+messages: [{role: user, content: Hi.}]
+states:
+  ask:
+    type: chat
+    messages: [{role: user, content: "Important: {{ 1 / inputs.n }}"}]
+    retry: {max_attempts: 3}
+    next: done
+  done: {type: end}
+"""
+
+
+ZERO = Started(run="r", inputs={"n": 0})
+
+
+def test_a_chat_whose_own_messages_failed_is_not_asked_without_them() -> None:
+    run, effects, _ = fold(graph_of(ASKED), [ZERO, Slept(step=2), Slept(step=3)])
+    assert not [effect for effect in effects if isinstance(effect, AskModel)]
+    assert run.outcome is not None
+    assert (run.outcome.error or NO).name == "template.failed"
+
+
+def test_a_chat_that_is_retried_has_its_messages_once() -> None:
+    one = Started(run="r", inputs={"n": 1})
+    run, effects, _ = fold(graph_of(ASKED), [one, Failed(step=1, failure=NO), Slept(step=2)])
+    assert [message.content for message in run.threads["main"]] == ["Hi.", "Important: 1.0"]
+    assert [type(effect) for effect in effects] == [AskModel]
 
 
 CALL = """\

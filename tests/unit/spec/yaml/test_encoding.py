@@ -14,7 +14,7 @@ def test_utf8_is_decoded() -> None:
     assert decode_source("é: 😀\n".encode(), "f") == ("é: 😀\n", [])
 
 
-def test_a_byte_order_mark_is_told_and_left_out() -> None:
+def test_a_byte_order_mark_is_reported_and_removed() -> None:
     text, issues = decode_source(b"\xef\xbb\xbfa: 1", "f")
     assert (text, [issue.code for issue in issues]) == ("a: 1", ["FR110"])
 
@@ -36,7 +36,7 @@ def test_another_encoding_is_named(raw: bytes, message: str) -> None:
     assert found(raw) == [("FR109", Place("f", 1, 1), message)]
 
 
-def test_wrong_bytes_are_told_once_a_line_with_the_column_in_characters() -> None:
+def test_wrong_bytes_are_reported_once_per_line_with_the_column_in_characters() -> None:
     assert found("é: ".encode() + b"\xff\xfe\r\nb: 2\rc: \xe9\n") == [
         ("FR109", Place("f", 1, 4), "the byte 0xFF is not UTF-8"),
         ("FR109", Place("f", 3, 4), "the byte 0xE9 is not UTF-8"),

@@ -1,4 +1,4 @@
-"""YAML becomes plain values with places, by both of PyYAML's parsers; whatever is wrong becomes issues."""
+"""Both parsers of PyYAML convert YAML to plain values with positions; mistakes become issues."""
 
 import math
 
@@ -15,11 +15,11 @@ from flowrun.spec.yaml.reader import read_document, read_yaml
 
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"], autouse=True)
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read with the parser in C, and with the one in Python that stands in for it where it is missing."""
+    """Run each test with the parser in C, and with the one in Python that replaces it where it is missing."""
     monkeypatch.setattr(composer, "_Loader", getattr(yaml, request.param))
 
 
-def told(document: Document) -> list[str]:
+def reported(document: Document) -> list[str]:
     return [f"{issue.place.line}:{issue.place.column} {issue.code} {issue.message}" for issue in document.issues]
 
 
@@ -156,9 +156,11 @@ def test_a_text_that_is_quoted_or_in_a_block_is_never_anything_else() -> None:
         ),
     ],
 )
-def test_a_mistake_is_told_and_what_was_meant_is_read_on(text: str, value: object, issues: list[str]) -> None:
+def test_a_mistake_is_reported_and_parsing_continues_with_the_likely_meaning(
+    text: str, value: object, issues: list[str]
+) -> None:
     document = read_yaml(text, "f")
-    assert (document.value, told(document)) == (value, issues)
+    assert (document.value, reported(document)) == (value, issues)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_the_deepest_nesting_allowed_is_read() -> None:
     assert depth == MAX_DEPTH - 1
 
 
-def test_what_the_bytes_and_the_text_have_wrong_is_told_together() -> None:
+def test_mistakes_of_the_bytes_and_of_the_text_are_reported_together() -> None:
     document = read_document(b"\xef\xbb\xbfa: \x07\nb: {{ x }}\nb: @c\n", "f")
     assert [(issue.place.line, issue.code) for issue in document.issues] == [
         (1, "FR110"),
@@ -214,7 +216,7 @@ def test_python_s_parser_lets_no_error_of_its_own_through() -> None:
     assert {issue.code for issue in document.issues} <= {"FR101", "FR108"}
 
 
-def test_no_number_is_read_that_json_lacks() -> None:
+def test_every_number_exists_in_json() -> None:
     document = read_yaml("a: [1e308, -1e308, 1e-400]\n", "f")
     assert all(math.isfinite(number) for number in document.value["a"])
 

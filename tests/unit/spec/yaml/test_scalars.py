@@ -1,4 +1,4 @@
-"""Unquoted words mean what YAML 1.2's core schema says."""
+"""Unquoted scalars have the values of YAML 1.2's core schema."""
 
 import pytest
 
@@ -68,6 +68,6 @@ def test_a_word_means_what_yaml_1_2_says(text: str, value: object) -> None:
     ],
     ids=lambda text: text[:24],
 )
-def test_numbers_that_json_lacks_are_refused(text: str, reason: str) -> None:
+def test_numbers_that_json_does_not_have_are_refused(text: str, reason: str) -> None:
     with pytest.raises(NotJSONScalar, match=f"^{reason}$"):
         read_scalar(text)

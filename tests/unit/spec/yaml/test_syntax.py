@@ -1,4 +1,4 @@
-"""What a parser complains of is told as what the author did, whichever parser it was."""
+"""A syntax error of either parser is reported as the author's most likely mistake."""
 
 import pytest
 import yaml
@@ -9,11 +9,11 @@ from flowrun.spec.yaml.reader import MAX_REPAIRS, read_yaml
 
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"], autouse=True)
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read with the parser in C, and with the one in Python."""
+    """Run each test with the parser in C, and with the one in Python."""
     monkeypatch.setattr(composer, "_Loader", getattr(yaml, request.param))
 
 
-def told(text: str) -> list[tuple[str, str, str]]:
+def reported(text: str) -> list[tuple[str, str, str]]:
     document = read_yaml(text, "f")
     return [
         (f"{issue.place.line}:{issue.place.column} {issue.code}", issue.message, issue.remedy)
@@ -36,7 +36,7 @@ QUOTE_STARTS = {
 @pytest.mark.parametrize("start", QUOTE_STARTS)
 def test_a_text_that_begins_with_a_special_character_must_be_quoted(start: str) -> None:
     value = QUOTE_STARTS[start]
-    assert told(f"a: {value}  # why\n") == [
+    assert reported(f"a: {value}  # why\n") == [
         ("1:4 FR103", f"a text that begins with {start} must be quoted", f'write "{value}"')
     ]
 
@@ -251,26 +251,26 @@ def test_a_text_that_begins_with_a_special_character_must_be_quoted(start: str) 
         ),
     ],
 )
-def test_a_mistake_is_told_as_what_the_author_did(text: str, place: str, message: str, remedy: str) -> None:
-    assert told(text) == [(place, message, remedy)]
+def test_a_syntax_error_is_reported_as_the_author_s_mistake(text: str, place: str, message: str, remedy: str) -> None:
+    assert reported(text) == [(place, message, remedy)]
 
 
-def test_whatever_has_no_explanation_is_still_placed_and_told() -> None:
+def test_an_error_without_an_explanation_is_reported_at_its_position() -> None:
     text = "a" * 2000 + ": b\n"
-    (place, message, remedy), *others = told(text)
+    (place, message, remedy), *others = reported(text)
     assert (place, others, remedy) == ("1:2001 FR101", [], "look at this line and at the one above it")
     assert message.startswith("YAML cannot read on from here (mapping values are not allowed")
 
 
 def test_what_looks_like_a_mistake_inside_of_quotes_is_none() -> None:
-    assert told("a: '{{ x }}: [y'\nb: \"key: {{ z\"\nc: b: c\n") == [
+    assert reported("a: '{{ x }}: [y'\nb: \"key: {{ z\"\nc: b: c\n") == [
         ("3:4 FR103", "a text with a colon and a space in it must be quoted", 'write "b: c"')
     ]
 
 
-def test_several_mistakes_are_told_at_once_and_each_only_once() -> None:
+def test_several_mistakes_are_reported_at_once_and_each_only_once() -> None:
     text = "a: b: c\nd: @e\nf: [g, {{ h[0] }}]\ni: 'j' k\nl: *m\nl: 1\nn: [o\n"
-    assert [place for place, _, _ in told(text)] == [
+    assert [place for place, _, _ in reported(text)] == [
         "1:4 FR103",
         "2:4 FR103",
         "3:8 FR104",
@@ -282,4 +282,4 @@ def test_several_mistakes_are_told_at_once_and_each_only_once() -> None:
 
 
 def test_a_file_full_of_mistakes_is_read_a_bounded_number_of_times() -> None:
-    assert len(told("\n".join(f"a{n}: @b" for n in range(100)))) == MAX_REPAIRS + 1
+    assert len(reported("\n".join(f"a{n}: @b" for n in range(100)))) == MAX_REPAIRS + 1

@@ -1,4 +1,4 @@
-"""What the tests of the journal write and read: a run of few events, a clock to hold, a count of commits."""
+"""Helpers of the journal's tests: runs of a few events, a clock that can be set, a count of commits."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from flowrun.journal import Database, History, NewRun, SqliteJournal
 from flowrun.journal.liveness import Process, this_process
 
 ELSEWHERE = Process(host="other", pid=7, pid_space="another machine", started=1)
-"""A process that cannot be looked up from here, so that only its heartbeat counts."""
+"""A process of another machine: it cannot be looked up here, so only its heartbeat counts."""
 
 NEVER = 3600.0
-"""A pause between ticks that no test lives to see the end of."""
+"""Seconds between two ticks: no test runs that long."""
 
 
 class Clock:
-    """Gives the time that a test says it is."""
+    """A clock that returns the time which a test sets."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -37,19 +37,19 @@ async def begin(journal: SqliteJournal, new: NewRun, *, status: str = "running")
     await journal.append(new.id, started(new.id), seq=0, state="ask", status=status)
 
 
-async def tell(journal: SqliteJournal, run: str, story: list[Event], *, first: int = 1) -> None:
-    """Write more events of a run that goes on."""
-    for seq, event in enumerate(story, first):
+async def append(journal: SqliteJournal, run: str, more: list[Event], *, first: int = 1) -> None:
+    """Write more events of a running run."""
+    for seq, event in enumerate(more, first):
         await journal.append(run, event, seq=seq, state="ask", status="running")
 
 
 async def end(journal: SqliteJournal, run: str, *, seq: int = 1, status: str = "succeeded") -> None:
-    """Write the event with which a run ends."""
+    """Write the last event of a run."""
     await journal.append(run, Returned(step=1), seq=seq, state="done", status=status)
 
 
 def recorded(path: Path, run: str) -> list[Recorded]:
-    """Read a run's events as another process would."""
+    """Return a run's events as another process reads them."""
     database = Database(path, create=False)
     try:
         return History(database, now=Clock()).events(run)
@@ -62,7 +62,7 @@ def events(path: Path, run: str) -> list[Event]:
 
 
 def count(path: Path, table: str) -> int:
-    """Count a table's rows."""
+    """Return the number of a table's rows."""
     database = Database(path, create=False)
     try:
         rows: int = database.value(f"SELECT count(*) FROM {table}")
@@ -72,7 +72,10 @@ def count(path: Path, table: str) -> int:
 
 
 def commits(path: Path) -> int:
-    """Count the transactions in the -wal: frames whose header says how large the file is after a commit."""
+    """Return the number of transactions in the -wal: frames whose header has the file's size after a commit.
+
+    Source: https://www.sqlite.org/fileformat2.html.
+    """
     wal = path.with_name(path.name + "-wal").read_bytes()
     page = int.from_bytes(wal[8:12])
     headers = (wal[start : start + 24] for start in range(32, len(wal), 24 + page))
@@ -80,7 +83,7 @@ def commits(path: Path) -> int:
 
 
 def on_disk(path: Path) -> bytes:
-    """Give every byte that the journal has written."""
+    """Return all bytes that the journal has written."""
     return b"".join(file.read_bytes() for file in sorted(path.parent.glob(path.name + "*")))
 
 

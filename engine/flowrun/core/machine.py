@@ -4,13 +4,28 @@ The same events always lead to the same runs, so a run is the fold of its events
 """
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Final, Literal
 
-from flowrun.core.events import CallStarted, Cancelled, Event, Slept, Started, TimedOut
+from flowrun.core.events import (
+    Answered,
+    CallStarted,
+    Cancelled,
+    ChildEnded,
+    Event,
+    Failed,
+    Replied,
+    Returned,
+    Slept,
+    Started,
+    TimedOut,
+)
 from flowrun.core.run import Run, Transition
 from flowrun.core.state_node import Graph, Turn
 from flowrun.core.threads import start_threads
 from flowrun.errors import Failure
+
+_ANSWERS: Final = (Replied, Returned, Failed, ChildEnded, Answered, Slept)
+"""The events that answer an effect."""
 
 
 def advance(graph: Graph, run: Run, event: Event) -> Transition:
@@ -20,12 +35,8 @@ def advance(graph: Graph, run: Run, event: Event) -> Transition:
     """
     if run.status not in ("running", "waiting"):
         return _start(graph, run, event) if run.status == "new" and isinstance(event, Started) else Transition(run)
-    if isinstance(event, Started | CallStarted):
-        return Transition(run)
-    if isinstance(event, Cancelled):
-        return _end(graph, run, "cancelled", Failure(name="run.cancelled", message=event.reason, state=run.state))
-    if isinstance(event, TimedOut):
-        return _time_out(graph, run, event)
+    if not isinstance(event, _ANSWERS):
+        return _interrupt(graph, run, event)
     if event.step != run.step:
         return Transition(run)
     node = graph.nodes[run.state]
@@ -95,6 +106,17 @@ def _too_many_steps(turn: Turn) -> Failure:
     entered = turn.run.step + turn.run.child_steps
     message = f"the run entered {entered} states, which is limits.max_steps: is there a loop without an end?"
     return Failure(name="limit.steps", message=message, state=turn.run.state)
+
+
+def _interrupt(graph: Graph, run: Run, event: Started | CallStarted | Cancelled | TimedOut) -> Transition:
+    match event:
+        case Cancelled():
+            error = Failure(name="run.cancelled", message=event.reason, state=run.state)
+            return _end(graph, run, "cancelled", error)
+        case TimedOut():
+            return _time_out(graph, run, event)
+        case Started() | CallStarted():
+            return Transition(run)
 
 
 def _end(graph: Graph, run: Run, status: Literal["failed", "cancelled"], error: Failure) -> Transition:

@@ -1,7 +1,8 @@
 """What is said between people, models and tools. Frozen; a thread only grows at its end."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Generic, Literal, TypeVar, overload
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, overload
 
 import msgspec
 
@@ -139,6 +140,15 @@ class Log(Sequence[T_co], Generic[T_co]):
         self._items = list(items)
         self._length = len(self._items)
 
+    def appended(self, item: T_co) -> "Log[T_co]":  # type: ignore[misc]  # covariant, as in ``extended``
+        """Return the sequence with one item after it."""
+        items, length = self._items, self._length
+        longer: Log[T_co] = _new_log(Log)
+        longer._items = items = items if len(items) == length else items[:length]
+        items.append(item)
+        longer._length = length + 1
+        return longer
+
     def extended(self, items: Iterable[T_co]) -> "Log[T_co]":
         """Give the sequence with ``items`` after it."""
         longer: Log[T_co] = object.__new__(Log)
@@ -182,6 +192,51 @@ class Log(Sequence[T_co], Generic[T_co]):
 
     def __repr__(self) -> str:
         return f"Log({list(self)!r})"
+
+
+_new_log: Final[Any] = object.__new__
+
+
+class LastCalls(NamedTuple):
+    """The tool calls that a thread ends in: of the message at ``at``, answered or not by the messages after it."""
+
+    at: int
+    calls: tuple[ToolCall, ...]
+    answered: frozenset[int] = frozenset()
+
+    @property
+    def open(self) -> tuple[ToolCall, ...]:
+        """The calls that nothing answers yet, in their order."""
+        if not self.answered:
+            return self.calls
+        return tuple(call for index, call in enumerate(self.calls) if index not in self.answered)
+
+
+def last_calls(thread: Log[Message]) -> LastCalls:
+    """Return the calls of the last message that is no tool's; none if it made none."""
+    items, end = thread._items, thread._length
+    at = end - 1
+    while at >= 0 and items[at].role == "tool":
+        at -= 1
+    calls = items[at].tool_calls if at >= 0 else ()
+    if not calls or at == end - 1:
+        return LastCalls(at, calls)
+    answers = [message.tool_call_id for message in items[at + 1 : end]]
+    if answers == [call.id for call in calls]:
+        return LastCalls(at, calls, frozenset(range(len(calls))))
+    indices: dict[str | None, deque[int]] = {}
+    for index, call in enumerate(calls):
+        indices.setdefault(call.id, deque()).append(index)
+    waiting = map(indices.get, answers)
+    return LastCalls(at, calls, frozenset(queue.popleft() for queue in waiting if queue))
+
+
+def has_open_calls(thread: Log[Message]) -> bool:
+    """Return whether a thread ends in calls that nothing answers."""
+    last = thread.last
+    if last is None or last.role != "tool":
+        return last is not None and bool(last.tool_calls)
+    return bool(last_calls(thread).open)
 
 
 def as_openai(message: Message) -> dict[str, Any]:

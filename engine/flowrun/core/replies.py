@@ -39,6 +39,8 @@ def check_reply(reply: Reply, *, tool_choice: str, offers_tools: bool, handles_c
 
 
 def _check_end(reply: Reply) -> None:
+    if reply.finish_reason in FINISHED and reply.refusal is None:
+        return
     reason = reply.finish_reason.lower()
     if reply.refusal is not None or reason in DECLINED:
         said = reply.refusal or reply.content or f"the finish reason is {reply.finish_reason}"

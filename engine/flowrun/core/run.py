@@ -9,7 +9,7 @@ import msgspec
 from flowrun.core.events import Effect, Move, Outcome
 from flowrun.core.messages import Log, Message, Usage
 from flowrun.core.slots import Slots
-from flowrun.core.views import LazyReply, LazyResults, Value, see_error, see_outputs, see_run
+from flowrun.core.views import LazyOutputs, LazyReply, LazyResults, Value, see_error
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
 from flowrun.templates import Scope
@@ -40,12 +40,12 @@ class Made(NamedTuple):
     values: tuple[CallSlot, ...]
 
 
-_EMPTY: Final[dict[str, Any]] = {}
+EMPTY: Final[dict[str, Any]] = {}
 
 
 def _empty() -> dict[str, Any]:
     """Return the one empty mapping that all runs begin with: a run's mappings are replaced, never changed."""
-    return _EMPTY
+    return EMPTY
 
 
 class Draft(msgspec.Struct, gc=False, kw_only=True):
@@ -137,7 +137,7 @@ class RunScope(Mapping[str, Any]):
 
     __slots__ = ("_extra", "_run")
 
-    def __init__(self, run: Draft, extra: Mapping[str, Any] = _EMPTY) -> None:
+    def __init__(self, run: Draft, extra: Mapping[str, Any] = EMPTY) -> None:
         self._run = run
         self._extra = extra
 
@@ -153,13 +153,13 @@ class RunScope(Mapping[str, Any]):
             case "vars":
                 return run.vars
             case "outputs":
-                return see_outputs(run.outputs)
+                return LazyOutputs(run.outputs)
             case "results" if run.results is not None:
-                return run.results.data()
+                return run.results
             case "error" if run.error is not None:
                 return see_error(run.error)
             case "run":
-                return see_run(run.id, run.state, run.step, run.rounds, run.attempt)
+                return {name: getattr(run, name) for name in ("id", "state", "step", "rounds", "attempt")}
         raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:

@@ -12,7 +12,7 @@ from flowrun.core.call_handling import LAST_REPLY
 from flowrun.core.events import Effect, Event, Move, Outcome, Sleep, ToolDeclaration
 from flowrun.core.json_schema import Validator
 from flowrun.core.rendering import Prologue
-from flowrun.core.run import Draft, Run, RunScope, Transition, copy_of, freeze, thaw
+from flowrun.core.run import EMPTY, Draft, Run, RunScope, Transition, copy_of, freeze, thaw
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, Catch, Limits, Retry, Spec
 from flowrun.templates import Evaluator, Scope, TemplateError
@@ -130,7 +130,7 @@ class Turn:
         run = self.run
         run.state, run.step, run.attempt = node.name, run.step + 1, 1
         run.awaiting, run.started = "", 0
-        run.path = run.path.extended((node.name,))
+        run.path = run.path.appended(node.name)
         if run.unread and node.reads_calls:
             self._see_calls(node.reads_calls)
         self.target = None
@@ -153,11 +153,10 @@ class Turn:
         run = self.run
         run.outputs = {**run.outputs, node.name: output}
         _forget_results(run)
-        sets: dict[str, JSON] = {}
         scope = RunScope(run)
-        for name, evaluate in node.assignments:
-            sets[name] = value = evaluate(scope)
-            run.vars = {**run.vars, name: value}
+        sets: Mapping[str, JSON] = EMPTY
+        if node.assignments:
+            sets = self._assign(node, scope)
         seen = node.set_reads_calls
         for index, route in enumerate(node.routes):
             seen |= route.reads_calls
@@ -189,17 +188,25 @@ class Turn:
         run.status, run.awaiting = status, ""
         run.outcome = Outcome(status=status, output=output, error=error)
         self.effects.append(run.outcome)
-        sets = self.moves.pop().sets if self.target is not None and self.moves else {}
+        sets = self.moves.pop().sets if self.target is not None and self.moves else EMPTY
         self.target = None
         if run.state:
             self.moves.append(Move(state=run.state, step=run.step, how="end", failure=error, sets=sets))
 
+    def _assign(self, node: StateNode, scope: Scope) -> Mapping[str, JSON]:
+        """Set a state's variables, each of which the next ones see."""
+        run, sets = self.run, {}
+        for name, evaluate in node.assignments:
+            sets[name] = value = evaluate(scope)
+            run.vars = {**run.vars, name: value}
+        return sets
+
     def _see_calls(self, threads: frozenset[str]) -> None:
         """Note that a template looked at the last calls of threads."""
         run = self.run
-        if LAST_REPLY in threads and run.reply is not None:
-            threads |= {run.reply.thread}
         run.unread -= threads
+        if LAST_REPLY in threads and run.reply is not None and run.reply.thread in run.unread:
+            run.unread -= {run.reply.thread}
 
     # --- failures -----------------------------------------------------------------------------------------------------
 

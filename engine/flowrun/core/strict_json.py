@@ -32,7 +32,7 @@ def parse_json(text: str) -> JSON:
             value = jiter.from_json(text.encode(), allow_inf_nan=False, catch_duplicate_keys=True)
         except ValueError:
             value = _decode(text)
-    if text.count("[") + text.count("{") > _MAX_DEPTH and _deeper_than(value, _MAX_DEPTH):
+    if len(text) > _MAX_DEPTH and text.count("[") + text.count("{") > _MAX_DEPTH and _deeper_than(value, _MAX_DEPTH):
         raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
     if ("\\u" in text or not text.isascii()) and (wrong := fault_of(value)):
         raise ValueError(wrong)

@@ -1,10 +1,8 @@
 """Messages onto a run's threads, and the tool calls that a thread ends in."""
 
-from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
-from flowrun.core.messages import Log, Message, ToolCall
+from flowrun.core.messages import Log, Message, ToolCall, has_open_calls, last_calls
 from flowrun.core.rendering import CompiledMessage, Prologue, RenderedMessages, render
 from flowrun.core.run import Draft
 from flowrun.core.state_node import StateFailure
@@ -61,8 +59,8 @@ def check_answered(thread: Log[Message]) -> None:
     Raises:
         StateFailure: it does.
     """
-    last = thread.last
-    if last is not None and (last.role == "tool" or last.tool_calls) and (left := last_calls(thread).open):
+    if has_open_calls(thread):
+        left = last_calls(thread).open
         raise StateFailure(
             "model.invalid_conversation", _unanswered([call.id for call in left], "before the model is asked")
         )
@@ -81,35 +79,3 @@ def _stray(message: Message, waiting: list[str]) -> str:
     return (
         f"a message of role tool answers {message.tool_call_id!r}, but what waits for an answer is {', '.join(waiting)}"
     )
-
-
-class LastCalls(NamedTuple):
-    """The tool calls that a thread ends in: of the message at ``at``, answered or not by the messages after it."""
-
-    at: int
-    calls: tuple[ToolCall, ...]
-    answered: frozenset[int] = frozenset()
-
-    @property
-    def open(self) -> tuple[ToolCall, ...]:
-        """Return the calls that nothing answers yet, in their order."""
-        if not self.answered:
-            return self.calls
-        return tuple(call for index, call in enumerate(self.calls) if index not in self.answered)
-
-
-def last_calls(thread: Log[Message]) -> LastCalls:
-    """Return the calls of the last message that is no tool's; none if it made none."""
-    at = len(thread) - 1
-    while at >= 0 and thread[at].role == "tool":
-        at -= 1
-    if at < 0 or not thread[at].tool_calls:
-        return LastCalls(at, ())
-    calls = thread[at].tool_calls
-    if at == len(thread) - 1:
-        return LastCalls(at, calls)
-    indices: dict[str | None, deque[int]] = {}
-    for index, call in enumerate(calls):
-        indices.setdefault(call.id, deque()).append(index)
-    answers = (indices.get(message.tool_call_id) for message in thread[at + 1 :])
-    return LastCalls(at, calls, frozenset(waiting.popleft() for waiting in answers if waiting))

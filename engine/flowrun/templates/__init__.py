@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from flowrun.spec.model import Template
-from flowrun.templates.lazy import LazyMapping, as_data
+from flowrun.templates.lazy import Lazy, LazyMapping, as_data
 from flowrun.templates.limits import MAX_LENGTH, TemplateError, start_evaluation
 from flowrun.templates.writing import as_native, as_text, as_well_formed
 
@@ -31,6 +31,10 @@ _KEYWORDS: Final = frozenset(
 )
 
 
+_WITH_EMPTINESS: Final = (bool, list, str, dict, tuple, Lazy, Mapping)
+"""The types of values that a condition takes for false if they are empty."""
+
+
 def has_template(text: str) -> bool:
     """Return whether a text holds Jinja2 syntax."""
     return "{{" in text or "{%" in text or "{#" in text
@@ -42,6 +46,11 @@ def compile_expression(text: str) -> Evaluator:
     Raises:
         TemplateError: the text is not an expression.
     """
+    evaluate = _compile_expression(text)
+    return lambda scope: as_data(evaluate(scope))
+
+
+def _compile_expression(text: str) -> Evaluator:
     text = text.strip()
     if _PATH.fullmatch(text) and text not in _KEYWORDS:
         return _lookup(text)
@@ -54,11 +63,11 @@ def compile_condition(text: str) -> Callable[[Scope], bool]:
     Raises:
         TemplateError: the text is not an expression; the returned function raises it for any other value.
     """
-    evaluate = compile_expression(text)
+    evaluate = _compile_expression(text)
 
     def holds(scope: Scope) -> bool:
         value = evaluate(scope)
-        if value is None or isinstance(value, (bool, list, str, dict, tuple, Mapping)):
+        if value is None or isinstance(value, _WITH_EMPTINESS):
             return bool(value)
         raise TemplateError(
             f"when: {text!r} gave {value!r}, which is neither true nor false: compare it with something"
@@ -103,7 +112,7 @@ def _compile_text(template: str, *, native: bool) -> Evaluator:
         return lambda scope: template
     if (path := _ONE_PATH.fullmatch(template)) and path[1] not in _KEYWORDS:
         evaluate = _lookup(path[1])
-        return evaluate if native else _as_text_evaluator(template, evaluate)
+        return (lambda scope: as_data(evaluate(scope))) if native else _as_text_evaluator(template, evaluate)
     tree = parse_template(template)
     if native and (expression := only_expression(tree)) is not None:
         return _compile_jinja_expression(template, expression)
@@ -116,7 +125,7 @@ def _as_text_evaluator(source: str, evaluate: Evaluator) -> Callable[[Scope], st
         if isinstance(value, str):
             return value
         start_evaluation()
-        text: str = wrap_errors(source, lambda: as_text(value))
+        text: str = wrap_errors(source, lambda: as_text(as_data(value)))
         return text
 
     return write
@@ -130,12 +139,12 @@ def _lookup(path: str) -> Evaluator:
         try:
             value = scope[root]
             for key in keys:
-                if not isinstance(value, (dict, Mapping)):
+                if not isinstance(value, (dict, LazyMapping)) and not isinstance(value, Mapping):
                     return _cached_jinja_expression(path)(scope)
                 value = value[key]
         except KeyError:
             return _cached_jinja_expression(path)(scope)
-        return as_data(value)
+        return value
 
     return evaluate
 
@@ -266,6 +275,7 @@ def _result_template(expression: "nodes.Expr") -> "nodes.Template":
 
 __all__ = [
     "Evaluator",
+    "Lazy",
     "LazyMapping",
     "Scope",
     "TemplateError",

@@ -1,19 +1,47 @@
-"""Mappings whose members are made when a template asks for them."""
+"""Values that are made when a template asks for them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 
-class LazyMapping(Mapping[str, Any]):
-    """A mapping that stands for plain data. Templates that Jinja2 evaluates, and values, get the data."""
+class Lazy:
+    """Stands for plain data. Jinja2, and whatever leaves a template as a value, gets the data."""
 
     __slots__ = ()
 
+    def data(self) -> Any:
+        """Return the plain data."""
+        raise NotImplementedError
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.data() == other.data()
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+class LazyMapping(Lazy):
+    """A mapping of which a bare path such as ``reply.content`` takes one member, without making the others."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a member, which may be lazy.
+
+        Raises:
+            KeyError: there is no such member.
+        """
+        raise NotImplementedError
+
+    def keys(self) -> Iterable[str]:
+        """Return the members' names."""
+        raise NotImplementedError
+
     def data(self) -> dict[str, Any]:
         """Return the mapping as plain data."""
-        return {name: as_data(self[name]) for name in self}
+        return {name: as_data(self[name]) for name in self.keys()}
 
 
 def as_data(value: Any) -> Any:
     """Return a value; if it is lazy, as plain data."""
-    return value.data() if isinstance(value, LazyMapping) else value
+    return value.data() if isinstance(value, Lazy) else value

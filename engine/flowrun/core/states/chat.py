@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Final
 
 from flowrun.core.events import AskModel, Event, Failed, Replied, ToolDeclaration
 from flowrun.core.json_schema import Validator, compile_schema
@@ -16,11 +17,14 @@ from flowrun.core.threads import add_messages, check_answered
 from flowrun.core.views import LazyReply
 from flowrun.spec.model import JSON, ChatState, ResponseFormat
 
+_ANSWERS: Final = (Replied, Failed)
+
 
 class ChatNode(StateNode, frozen=True, kw_only=True):
     """A chat state: ``render`` are its own messages, ``validate`` checks a reply's JSON.
 
-    ``offered`` are the names of ``tools``; ``handles_calls`` is what ``call_handling`` says of it.
+    ``offered`` are the names of ``tools``; ``handles_calls`` is what ``call_handling`` says of it. ``own_thread`` is
+    ``thread`` as a set.
     """
 
     thread: str
@@ -33,6 +37,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
     response_format: ResponseFormat | None
     validate: Validator | None
     handles_calls: bool
+    own_thread: frozenset[str]
 
     def enter(self, turn: Turn) -> None:
         """Append the state's own messages to its thread, then ask the model."""
@@ -51,7 +56,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
 
     def accepts(self, run: Run, event: Event) -> bool:
         """Return whether an event is the reply, or the model's failure."""
-        return run.awaiting == "effect" and isinstance(event, Replied | Failed)
+        return run.awaiting == "effect" and isinstance(event, _ANSWERS)
 
     def handle(self, turn: Turn, event: Event) -> None:
         """Append the reply to the thread and leave, or fail."""
@@ -100,12 +105,12 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         if reply.tool_calls:
             calls = tuple(with_id(call, number) for number, call in enumerate(reply.tool_calls, run.call_count + 1))
             run.call_count += len(calls)
-            run.unread |= {self.thread}
+            run.unread = run.unread | self.own_thread if run.unread else self.own_thread
         message = Message(
             role="assistant", content=reply.content, reasoning=reply.reasoning, tool_calls=calls, tokens=reply.tokens
         )
         parsed = self._parse(reply) if self.validate is not None and not calls else None
-        run.threads = {**run.threads, self.thread: run.threads[self.thread].extended((message,))}
+        run.threads = {**run.threads, self.thread: run.threads[self.thread].appended(message)}
         run.reply = LazyReply(self.thread, message, reply, parsed)
         turn.leave(self, run.reply)
 
@@ -141,5 +146,6 @@ def compile_chat(name: str, state: ChatState, compiler: Compiler) -> ChatNode:
         response_format=response_format,
         validate=None if response_format is None else compile_schema(response_format.schema or {"type": "object"}),
         handles_calls=name in compiler.handling.chats,
+        own_thread=frozenset({state.thread}),
         **compiler.common(name, state),
     )

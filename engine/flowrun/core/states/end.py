@@ -1,10 +1,10 @@
 """The end state: the run is over."""
 
 from flowrun.core.call_handling import NOTHING
+from flowrun.core.messages import last_calls
 from flowrun.core.run import Draft
 from flowrun.core.state_node import StateNode, Turn
 from flowrun.core.states.compiler import Compiler
-from flowrun.core.threads import last_calls
 from flowrun.errors import Failure
 from flowrun.spec.model import EndState
 from flowrun.templates import Evaluator, compile_value

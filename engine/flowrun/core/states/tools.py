@@ -8,19 +8,20 @@ from collections.abc import Mapping
 from typing import Final
 
 from flowrun.core.events import CallFunction, Effect, Event, Failed, Returned
-from flowrun.core.messages import Message, ToolCall
+from flowrun.core.messages import LastCalls, Message, ToolCall, last_calls
 from flowrun.core.run import ANSWERED, PENDING, CallSlot, Draft, Made, Mark, Run
 from flowrun.core.slots import Slots
 from flowrun.core.state_node import Graph, StateNode, Turn
 from flowrun.core.states.chat import ChatNode
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.strict_json import parse_json
-from flowrun.core.threads import LastCalls, last_calls
 from flowrun.core.views import LazyResults, Value
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, ToolsState
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+
+_ANSWERS: Final = (Returned, Failed)
 
 _PLAIN: Final = frozenset({int, float})
 """Numbers are written as Python shows them, and a JSON value's numbers are finite: no encoder is needed."""
@@ -49,15 +50,16 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
         run.calls, run.awaiting, run.left = Slots(slots), "calls", len(effects)
         if run.unread:
             run.unread -= {self.thread}
-        turn.mark()
-        turn.effects += effects
-        if not effects:
+        if effects:
+            turn.effects += effects
+        else:
+            turn.mark()
             self._leave(turn)
 
     def accepts(self, run: Run, event: Event) -> bool:
         """Return whether an event is the value or failure of a call that has none yet."""
         return (
-            isinstance(event, Returned | Failed)
+            isinstance(event, _ANSWERS)
             and run.awaiting == "calls"
             and run.calls is not None
             and 0 <= event.index < len(run.calls)
@@ -66,7 +68,7 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
 
     def handle(self, turn: Turn, event: Event) -> None:
         """Keep a call's value or failure; leave the state after the last."""
-        assert isinstance(event, Returned | Failed)
+        assert isinstance(event, _ANSWERS)
         run = turn.run
         assert run.calls is not None
         answer = Value(event.value) if isinstance(event, Returned) else event.failure

@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     debug = "--debug" in arguments
     with suppress(ValueError):  # not in the main thread
         # What systemd, Slurm and Kubernetes end a program with: it ends as after Ctrl-C, with its closing words.
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app.main(args=arguments, prog_name="flowrun", standalone_mode=False)
     except BaseException as exc:
@@ -109,6 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             echo_traceback(exc)
         code = _explain(exc, debug)
     sys.exit(code if isinstance(code, int) else EXIT_DONE)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """End the program as Ctrl-C does, even if it was started to ignore that, as shells start jobs in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
 
 
 def _explain(exc: BaseException, debug: bool) -> int:

@@ -1,5 +1,6 @@
 """What tests of several folders share: the small model, started once a session, for tests marked ``vllm``."""
 
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,8 @@ from flowrun.backends.vllm.backend import VllmBackend
 from flowrun.spec.model import Model
 from tests.tiny_mistral import write_tiny_mistral
 from tests.unit.backends.contract import Live, started
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started to ignore it
 
 SPECS = Path(__file__).parents[1] / "specs"
 SMALL_MODEL = Model(

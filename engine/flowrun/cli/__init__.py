@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     debug = "--debug" in arguments
     with suppress(ValueError):  # not in the main thread
         # systemd, Slurm and Kubernetes end a program by SIGTERM: handle it like Ctrl-C, so that the verb can clean up.
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app.main(args=arguments, prog_name="flowrun", standalone_mode=False)
     except BaseException as exc:
@@ -110,6 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             echo_traceback(exc)
         code = _print_exception(exc, debug)
     sys.exit(code if isinstance(code, int) else EXIT_DONE)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """End the program as Ctrl-C does, even if it ignores Ctrl-C, as shells make jobs in the background do."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
 
 
 def _print_exception(exc: BaseException, debug: bool) -> int:

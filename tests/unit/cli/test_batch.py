@@ -107,6 +107,22 @@ def test_interrupted_and_started_again(tmp_path: Path, signal_: signal.Signals) 
     assert outputs(out) == {row: number * 2 for row, number in enumerate(numbers, 1)}
 
 
+def test_a_job_in_the_background_is_ended_by_sigterm(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", [1, *[59_000] * 5])
+    out = tmp_path / "out.jsonl"
+    words = command(SPEC, "in.jsonl", "-o", "out.jsonl")
+    shell = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *words]  # as shells start what has & behind it
+    running = subprocess.Popen(shell, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while running.poll() is None and not (out.exists() and out.read_bytes()):
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    assert running.poll() is None
+    running.send_signal(signal.SIGTERM)
+    _, said = running.communicate(timeout=60)
+    assert (running.returncode, "not finished: run the same command again" in said) == (130, True)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -5,7 +5,7 @@ that step, from 0. An event whose place is not awaited any more changes nothing.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -99,10 +99,10 @@ class Cancelled(_Data, frozen=True, kw_only=True):
     reason: str = ""
 
 
-Answer = Replied | Returned | Failed | ChildEnded | Answered | Slept
-"""Events that answer an effect of the step that they name."""
+Answer: TypeAlias = Replied | Returned | Failed | ChildEnded | Answered | Slept
+"""An event that answers an effect of the step that it names."""
 
-Event = Started | CallStarted | Replied | Returned | Failed | ChildEnded | Answered | Slept | TimedOut | Cancelled
+Event: TypeAlias = Started | CallStarted | Answer | TimedOut | Cancelled
 
 
 # --- effects ------------------------------------------------------------------------------------------------------

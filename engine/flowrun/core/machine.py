@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final, Literal
 
 from flowrun.core.events import (
+    Answer,
     Answered,
     CallStarted,
     Cancelled,
@@ -19,10 +20,11 @@ from flowrun.core.events import (
     Started,
     TimedOut,
 )
-from flowrun.core.run import Run, Transition
-from flowrun.core.state_node import Graph, Turn
+from flowrun.core.run import Draft, Run, Transition
+from flowrun.core.state_node import Graph, StateFailure, StateNode, Turn, failure_of
 from flowrun.core.threads import start_threads
 from flowrun.errors import Failure
+from flowrun.templates import TemplateError
 
 _ANSWERS: Final = (Replied, Returned, Failed, ChildEnded, Answered, Slept)
 """The events that answer an effect."""
@@ -40,19 +42,9 @@ def advance(graph: Graph, run: Run, event: Event) -> Transition:
     if event.step != run.step:
         return Transition(run)
     node = graph.nodes[run.state]
-    if run.awaiting == "sleep":
-        if not isinstance(event, Slept):
-            return Transition(run)
-        turn = Turn(graph, run)
-        turn.run.awaiting = ""
-        turn.mark()
-        turn.attempt(node.try_again)
-    elif node.accepts(run, event):
-        turn = Turn(graph, run)
-        turn.attempt(node.handle, event)
-    else:
+    if not (isinstance(event, Slept) if run.awaiting == "sleep" else node.accepts(run, event)):
         return Transition(run)
-    return _follow(turn)
+    return _follow(Turn(graph, run), node, event)
 
 
 def fold(graph: Graph, events: Iterable[Event]) -> Transition:
@@ -73,39 +65,50 @@ def _start(graph: Graph, run: Run, event: Started) -> Transition:
     if (wrong := graph.inputs(event.inputs)) is not None:
         turn.finish("failed", None, Failure(name="input.invalid", message=wrong))
         return turn.end()
-    turn.mark()
-    turn.attempt(_prepare)
+    try:
+        if graph.variables:
+            scope = turn.scope
+            draft.vars = {name: evaluate(scope) for name, evaluate in graph.variables}
+        start_threads(draft, graph.threads, turn.scope)
+    except TemplateError as exc:
+        turn.finish("failed", None, Failure(name="template.failed", message=str(exc)))
+        return turn.end()
+    turn.target = graph.start
     return _follow(turn)
 
 
-def _prepare(turn: Turn) -> None:
-    """Set the first values of a run's variables, begin its threads, and go to the first state."""
-    graph, run = turn.graph, turn.run
-    if graph.variables:
-        scope = turn.scope
-        run.vars = {name: evaluate(scope) for name, evaluate in graph.variables}
-    start_threads(run, graph.threads, turn.scope)
-    turn.target = graph.start
+def _follow(turn: Turn, node: StateNode | None = None, event: Answer | None = None) -> Transition:
+    """Have a state handle an event, and enter one state after another until one awaits an event or the run ends.
 
-
-def _follow(turn: Turn) -> Transition:
-    """Enter one state after another until one awaits an event or the run ends. ``limits.max_steps`` bounds it."""
+    ``limits.max_steps`` bounds the states that are entered.
+    """
     nodes = turn.graph.nodes
-    while turn.target is not None:
+    while True:
+        if node is not None:
+            try:
+                if event is None:
+                    node.enter(turn)
+                elif isinstance(event, Slept):
+                    node.try_again(turn)
+                else:
+                    node.handle(turn, event)
+            except (StateFailure, TemplateError) as exc:
+                turn.undo()
+                turn.fail(failure_of(exc))
+        if turn.target is None:
+            return turn.end()
         run = turn.run
         if run.step + run.child_steps >= run.max_steps:
-            turn.finish("failed", None, _too_many_steps(turn))
-            break
-        node = nodes[turn.target]
+            turn.finish("failed", None, _too_many_steps(run))
+            return turn.end()
+        node, event = nodes[turn.target], None
         turn.enter(node)
-        turn.attempt(node.enter)
-    return turn.end()
 
 
-def _too_many_steps(turn: Turn) -> Failure:
-    entered = turn.run.step + turn.run.child_steps
+def _too_many_steps(run: Draft) -> Failure:
+    entered = run.step + run.child_steps
     message = f"the run entered {entered} states, which is limits.max_steps: is there a loop without an end?"
-    return Failure(name="limit.steps", message=message, state=turn.run.state)
+    return Failure(name="limit.steps", message=message, state=run.state)
 
 
 def _interrupt(graph: Graph, run: Run, event: Started | CallStarted | Cancelled | TimedOut) -> Transition:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 import msgspec
 
@@ -197,7 +197,7 @@ class Log(Sequence[T_co], Generic[T_co]):
 _new_log: Final[Any] = object.__new__
 
 
-class LastCalls(NamedTuple):
+class LastCalls(msgspec.Struct, frozen=True, gc=False):
     """The tool calls that a thread ends in: of the message at ``at``, answered or not by the messages after it."""
 
     at: int
@@ -207,6 +207,8 @@ class LastCalls(NamedTuple):
     @property
     def open(self) -> tuple[ToolCall, ...]:
         """The calls that nothing answers yet, in their order."""
+        if len(self.answered) == len(self.calls):
+            return ()
         if not self.answered:
             return self.calls
         return tuple(call for index, call in enumerate(self.calls) if index not in self.answered)
@@ -233,10 +235,10 @@ def last_calls(thread: Log[Message]) -> LastCalls:
 
 def has_open_calls(thread: Log[Message]) -> bool:
     """Return whether a thread ends in calls that nothing answers."""
-    last = thread.last
-    if last is None or last.role != "tool":
-        return last is not None and bool(last.tool_calls)
-    return bool(last_calls(thread).open)
+    if not thread._length:
+        return False
+    last = thread._items[thread._length - 1]
+    return bool(last_calls(thread).open if last.role == "tool" else last.tool_calls)
 
 
 def as_openai(message: Message) -> dict[str, Any]:

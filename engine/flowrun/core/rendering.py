@@ -102,6 +102,14 @@ def with_id(call: ToolCall, number: int) -> ToolCall:
     return call if call.id else ToolCall(id=f"call{number:05d}", name=call.name, arguments=call.arguments)
 
 
+def with_ids(calls: tuple[ToolCall, ...], count: int) -> tuple[ToolCall, ...]:
+    """Give the calls that have no id one. ``count`` is the number of calls before them in the run."""
+    for call in calls:
+        if not call.id:
+            return tuple(with_id(one, number) for number, one in enumerate(calls, count + 1))
+    return calls
+
+
 def _compile_call(call: CallTemplate) -> tuple[str | None, str, Callable[[Scope], str]]:
     evaluate = compile_value(call.arguments)
     if _is_fixed(call.arguments):

@@ -24,10 +24,12 @@ def check_reply(reply: Reply, *, tool_choice: str, offers_tools: bool, handles_c
     Raises:
         StateFailure: it is not; named as in ``errors.FAILURES``.
     """
-    _check_end(reply)
+    if reply.finish_reason not in FINISHED or reply.refusal is not None:
+        _check_end(reply)
     if reply.invalid_call is not None:
         raise StateFailure("model.invalid_call", reply.invalid_call)
-    _check_choice(reply, tool_choice, offers_tools)
+    if tool_choice != "auto":
+        _check_choice(reply, tool_choice, offers_tools)
     if reply.content is None and not reply.tool_calls:
         raise StateFailure("model.invalid_output", "the reply is empty: it has neither text nor a tool call")
     if reply.tool_calls and not handles_calls:
@@ -39,8 +41,6 @@ def check_reply(reply: Reply, *, tool_choice: str, offers_tools: bool, handles_c
 
 
 def _check_end(reply: Reply) -> None:
-    if reply.finish_reason in FINISHED and reply.refusal is None:
-        return
     reason = reply.finish_reason.lower()
     if reply.refusal is not None or reason in DECLINED:
         said = reply.refusal or reply.content or f"the finish reason is {reply.finish_reason}"
@@ -68,7 +68,7 @@ def _check_choice(reply: Reply, choice: str, offers_tools: bool) -> None:
     """Check that a reply obeys ``tool_choice``. The tools state refuses calls of tools that are not offered."""
     if choice == "none" and reply.tool_calls:
         raise StateFailure("model.invalid_call", f"tool_choice is none, but the reply calls {_names(reply)}")
-    if choice in ("auto", "none") or not offers_tools:
+    if choice == "none" or not offers_tools:
         return
     if not reply.tool_calls:
         said = (reply.content or "")[:_SHOWN]

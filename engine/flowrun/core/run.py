@@ -106,9 +106,8 @@ _set_class: Final[Callable[[Draft, type[Draft]], None]] = object.__dict__["__cla
 """Sets the class of an object. The ``__setattr__`` of a frozen struct refuses to."""
 
 
-def copy_of(run: Draft) -> Draft:
-    """Return a copy, frozen if ``run`` is."""
-    return msgspec.structs.replace(run)
+copy_of: Final[Callable[[Draft], Draft]] = msgspec.structs.replace
+"""Copies a run; the copy is frozen if the run is."""
 
 
 def thaw(run: Draft) -> Draft:

@@ -21,7 +21,7 @@ class Slots(Generic[T]):
 
     def changed(self, index: int, item: T) -> "Slots[T]":
         """Return the slots with another item at ``index``."""
-        items = self._own()
+        items = self._own() if self._items is None else self._items
         newer: Slots[T] = object.__new__(Slots)
         newer._items, newer._change = items, None
         self._items, self._change = None, (index, items[index], newer)
@@ -41,6 +41,11 @@ class Slots(Generic[T]):
                 items[index] = item
             self._items, self._change = items, None
         return self._items
+
+    def get(self, index: int) -> T | None:
+        """Return the item at ``index``; None if there is no such slot."""
+        items = self._own() if self._items is None else self._items
+        return items[index] if 0 <= index < len(items) else None
 
     def __len__(self) -> int:
         return len(self._own())

@@ -4,20 +4,18 @@ A kind of state is a subclass of ``StateNode`` in a module of its own in ``state
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Concatenate, Final, Literal, ParamSpec
+from typing import Any, Final, Literal
 
 import msgspec
 
 from flowrun.core.call_handling import LAST_REPLY
-from flowrun.core.events import Effect, Event, Move, Outcome, Sleep, ToolDeclaration
+from flowrun.core.events import Answer, Effect, Move, Outcome, Sleep, ToolDeclaration
 from flowrun.core.json_schema import Validator
 from flowrun.core.rendering import Prologue
 from flowrun.core.run import EMPTY, Draft, Run, RunScope, Transition, copy_of, freeze, thaw
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, Catch, Limits, Retry, Spec
 from flowrun.templates import Evaluator, Scope, TemplateError
-
-P = ParamSpec("P")
 
 UNCAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "run.cancelled", "input.invalid"})
 """Failures of the run as a whole: no state's catch takes them."""
@@ -31,8 +29,15 @@ class StateFailure(Exception):
         super().__init__(message)
 
 
+def failure_of(error: StateFailure | TemplateError) -> Failure:
+    """Return the failure that an exception of a state's handler means."""
+    return error.failure if isinstance(error, StateFailure) else Failure(name="template.failed", message=str(error))
+
+
 class CompiledRoute(msgspec.Struct, frozen=True):
-    """A compiled route: ``holds`` None always matches, ``reads_calls`` are the threads whose last calls it looks at."""
+    """A compiled route: ``holds`` None always matches, ``reads_calls`` are the threads at whose last calls
+    templates have looked once it matched: its condition, those of the routes before it, and the state's ``set``.
+    """
 
     holds: Callable[[Scope], bool] | None
     to: str
@@ -52,13 +57,12 @@ class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
 class StateNode(msgspec.Struct, frozen=True, kw_only=True):
     """What the machine knows of a state; a subclass is one kind of state.
 
-    ``reads_calls`` and ``set_reads_calls`` are the threads at whose last calls templates look: those that are evaluated
-    when the state is entered, and those of its ``set``. See ``call_handling``.
+    ``reads_calls`` are the threads at whose last calls the templates look that are evaluated when the state is entered.
+    See ``call_handling``.
     """
 
     name: str
     reads_calls: frozenset[str] = frozenset()
-    set_reads_calls: frozenset[str] = frozenset()
     assignments: tuple[tuple[str, Evaluator], ...] = ()
     routes: tuple[CompiledRoute, ...] = ()
     retry: Retry | None = None
@@ -77,11 +81,11 @@ class StateNode(msgspec.Struct, frozen=True, kw_only=True):
         """Begin another attempt after a failure; what succeeded in the one before stays. See ``enter``."""
         self.enter(turn)
 
-    def accepts(self, run: Run, event: Event) -> bool:
+    def accepts(self, run: Run, event: Answer) -> bool:
         """Return whether an event of the run's step is awaited; any other changes nothing."""
         return False
 
-    def handle(self, turn: "Turn", event: Event) -> None:
+    def handle(self, turn: "Turn", event: Answer) -> None:
         """Take an event that was accepted. See ``enter``."""
 
     def failed(self, turn: "Turn") -> None:
@@ -105,7 +109,7 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
 class Turn:
     """One transition under way: the draft of the run, what it asks for, the moves made, and where it goes next."""
 
-    __slots__ = ("_before", "_counts", "effects", "graph", "moves", "run", "target")
+    __slots__ = ("_before", "effects", "graph", "moves", "run", "target")
 
     def __init__(self, graph: Graph, run: Run) -> None:
         self.graph = graph
@@ -114,7 +118,6 @@ class Turn:
         self.moves: list[Move] = []
         self.target: str | None = None
         self._before: Draft = run
-        self._counts = (0, 0)
 
     @property
     def scope(self) -> Scope:
@@ -129,19 +132,19 @@ class Turn:
         """Have the run be in another state."""
         run = self.run
         run.state, run.step, run.attempt = node.name, run.step + 1, 1
-        run.awaiting, run.started = "", 0
+        run.awaiting, run.left, run.started, run.items = "", 0, 0, ()
+        run.returned = run.calls = run.children = None
         run.path = run.path.appended(node.name)
         if run.unread and node.reads_calls:
             self._see_calls(node.reads_calls)
         self.target = None
-        self.mark()
+        self._before = copy_of(run)
 
     # --- what a state does --------------------------------------------------------------------------------------------
 
     def mark(self) -> None:
-        """Keep what was changed so far, even if the state fails from here on."""
+        """Keep what was changed so far, even if the state fails from here on. Effects are asked for after that."""
         self._before = copy_of(self.run)
-        self._counts = (len(self.effects), len(self.moves))
 
     def leave(self, node: StateNode, output: Any) -> None:
         """Finish a state: keep its output, set its variables, choose the first route that matches.
@@ -152,17 +155,12 @@ class Turn:
         """
         run = self.run
         run.outputs = {**run.outputs, node.name: output}
-        _forget_results(run)
         scope = RunScope(run)
-        sets: Mapping[str, JSON] = EMPTY
-        if node.assignments:
-            sets = self._assign(node, scope)
-        seen = node.set_reads_calls
+        sets = self._assign(node, scope) if node.assignments else EMPTY
         for index, route in enumerate(node.routes):
-            seen |= route.reads_calls
             if route.holds is None or route.holds(scope):
-                if seen and run.unread:
-                    self._see_calls(seen)
+                if run.unread and route.reads_calls:
+                    self._see_calls(route.reads_calls)
                 self.target = route.to
                 self.moves.append(
                     Move(state=node.name, step=run.step, how="route", to=route.to, index=index, sets=sets)
@@ -210,21 +208,10 @@ class Turn:
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
-    def attempt(self, action: Callable[Concatenate["Turn", P], None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Do something for the run's state; if it fails, undo what is not marked, and decide what that leads to."""
-        try:
-            action(self, *args, **kwargs)
-        except StateFailure as exc:
-            self._undo()
-            self.fail(exc.failure)
-        except TemplateError as exc:
-            self._undo()
-            self.fail(Failure(name="template.failed", message=str(exc)))
-
-    def _undo(self) -> None:
+    def undo(self) -> None:
+        """Undo what was changed since the last mark. A state moves on as its last act, so there is no move to undo."""
         self.run = thaw(self._before)
-        effects, moves = self._counts
-        del self.effects[effects:], self.moves[moves:]
+        self.effects.clear()
         self.target = None
 
     def _retry(self, node: StateNode, failure: Failure) -> bool:
@@ -245,19 +232,12 @@ class Turn:
         for index, catch in enumerate(node.catches):
             if matches(failure.name, catch.errors):
                 run.status, run.error = "running", failure
-                _forget_results(run)
                 self.target = catch.to
                 self.moves.append(
                     Move(state=node.name, step=run.step, how="catch", to=catch.to, index=index, failure=failure)
                 )
                 return True
         return False
-
-
-def _forget_results(run: Draft) -> None:
-    run.awaiting, run.left = "", 0
-    run.returned = run.calls = run.children = None
-    run.items = ()
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

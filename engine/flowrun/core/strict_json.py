@@ -13,7 +13,7 @@ from flowrun.unicode import fault_of
 
 _MAX_DEPTH: Final = 64
 _SPACE: Final = " \t\n\r"
-_MAY_OVERFLOW: Final = re.compile(r"\d[eE]\+?\d{3}|\d{200}")
+_may_overflow: Final = re.compile(r"\d[eE]\+?\d{3}|\d{200}").search
 
 
 def parse_json(text: str) -> JSON:
@@ -25,7 +25,7 @@ def parse_json(text: str) -> JSON:
     Raises:
         ValueError: the text is not valid, with the reason.
     """
-    if _MAY_OVERFLOW.search(text):  # jiter reads 1e999 as infinite
+    if _may_overflow(text):  # jiter reads 1e999 as infinite
         value = _decode(text)
     else:
         try:

@@ -139,10 +139,8 @@ def _lookup(path: str) -> Evaluator:
         try:
             value = scope[root]
             for key in keys:
-                if not isinstance(value, (dict, LazyMapping)) and not isinstance(value, Mapping):
-                    return _cached_jinja_expression(path)(scope)
                 value = value[key]
-        except KeyError:
+        except (KeyError, TypeError):  # there is no such member, or the value is no mapping
             return _cached_jinja_expression(path)(scope)
         return value
 

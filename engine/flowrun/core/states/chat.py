@@ -6,8 +6,8 @@ from typing import Final
 
 from flowrun.core.events import AskModel, Event, Failed, Replied, ToolDeclaration
 from flowrun.core.json_schema import Validator, compile_schema
-from flowrun.core.messages import Message, Reply, ToolCall
-from flowrun.core.rendering import CompiledMessage, compile_message, with_id
+from flowrun.core.messages import Message, Reply
+from flowrun.core.rendering import CompiledMessage, compile_message, with_ids
 from flowrun.core.replies import check_reply
 from flowrun.core.run import Run
 from flowrun.core.state_node import StateFailure, StateNode, Turn
@@ -60,13 +60,13 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
 
     def handle(self, turn: Turn, event: Event) -> None:
         """Append the reply to the thread and leave, or fail."""
-        if isinstance(event, Failed):
+        if isinstance(event, Replied):
+            turn.run.usage += event.reply.usage
+            turn.mark()
+            self._leave(turn, event.reply)
+        else:
+            assert isinstance(event, Failed)
             turn.fail(event.failure)
-            return
-        assert isinstance(event, Replied)
-        turn.run.usage += event.reply.usage
-        turn.mark()
-        self._leave(turn, event.reply)
 
     def _ask(self, turn: Turn) -> None:
         run = turn.run
@@ -101,9 +101,9 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             reply, tool_choice=self.tool_choice, offers_tools=bool(self.tools), handles_calls=self.handles_calls
         )
         run = turn.run
-        calls: tuple[ToolCall, ...] = ()
-        if reply.tool_calls:
-            calls = tuple(with_id(call, number) for number, call in enumerate(reply.tool_calls, run.call_count + 1))
+        calls = reply.tool_calls
+        if calls:
+            calls = with_ids(calls, run.call_count)
             run.call_count += len(calls)
             run.unread = run.unread | self.own_thread if run.unread else self.own_thread
         message = Message(

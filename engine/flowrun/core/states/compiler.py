@@ -1,6 +1,6 @@
 """What compiling a state needs to know of its spec."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -25,14 +25,16 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
         return {
             "name": name,
             "reads_calls": self.handling.entered.get(name, NOTHING),
-            "set_reads_calls": self.handling.set.get(name, NOTHING),
             "assignments": compile_assignments(state.set),
-            "routes": tuple(self._route(name, index, route) for index, route in enumerate(state.routes)),
+            "routes": tuple(self._routes(name, state.routes)),
             "retry": state.retry,
             "timeout": state.timeout,
             "catches": state.catch,
         }
 
-    def _route(self, state: str, index: int, route: Route) -> CompiledRoute:
-        holds = None if route.when is None else compile_condition(route.when)
-        return CompiledRoute(holds, route.to, self.handling.routes.get((state, index), NOTHING))
+    def _routes(self, state: str, routes: Iterable[Route]) -> Iterator[CompiledRoute]:
+        reads = self.handling.set.get(state, NOTHING)
+        for index, route in enumerate(routes):
+            reads |= self.handling.routes.get((state, index), NOTHING)
+            holds = None if route.when is None else compile_condition(route.when)
+            yield CompiledRoute(holds, route.to, reads)

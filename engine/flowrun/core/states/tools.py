@@ -62,17 +62,18 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
             isinstance(event, _ANSWERS)
             and run.awaiting == "calls"
             and run.calls is not None
-            and 0 <= event.index < len(run.calls)
-            and run.calls[event.index] is PENDING
+            and run.calls.get(event.index) is PENDING
         )
 
     def handle(self, turn: Turn, event: Event) -> None:
         """Keep a call's value or failure; leave the state after the last."""
-        assert isinstance(event, _ANSWERS)
         run = turn.run
         assert run.calls is not None
-        answer = Value(event.value) if isinstance(event, Returned) else event.failure
-        run.calls = run.calls.changed(event.index, answer)
+        if isinstance(event, Returned):
+            run.calls = run.calls.changed(event.index, Value(event.value))
+        else:
+            assert isinstance(event, Failed)
+            run.calls = run.calls.changed(event.index, event.failure)
         run.left -= 1
         turn.mark()
         if not run.left:
@@ -125,7 +126,7 @@ def _check_call(graph: Graph, offered: tuple[str, ...], call: ToolCall) -> dict[
         known = ", ".join(offered) or "none"
         return Failure(name="tool.unknown", message=f"there is no tool {call.name[:80]!r}; there are: {known}")
     try:
-        arguments = parse_json(call.arguments) if call.arguments.strip() else {}
+        arguments = {} if not call.arguments or call.arguments.isspace() else parse_json(call.arguments)
     except ValueError as exc:
         return Failure(name="tool.invalid_arguments", message=f"the arguments are no JSON: {exc}")
     if not isinstance(arguments, dict):

@@ -86,7 +86,7 @@ def check_models(subject: Subject) -> Iterator[Issue]:
         if not subject.has(("models", name)):
             continue
         yield from _sampling(subject, ("models", name, "sampling"), model.sampling, [model])
-        if model.backend == "vllm":
+        if model.capabilities.vllm_settings:
             yield from _engine(subject, ("models", name, "engine"), model.engine)
             yield from _parser(subject, ("models", name, "tool_call_parser"), model.tool_call_parser, TOOL_CALL_PARSERS)
             yield from _parser(subject, ("models", name, "reasoning_parser"), model.reasoning_parser, REASONING_PARSERS)
@@ -101,7 +101,7 @@ def _chat(subject: Subject, name: str, state: ChatState, spec: Spec) -> Iterator
     model = spec.models.get(state.model)
     yield from _sampling(subject, ("states", name, "sampling"), state.sampling, [model] if model else [])
     offered = spec.tools if state.tools is None else state.tools
-    if model is None or model.backend != "vllm" or not offered or state.tool_choice == "none":
+    if model is None or not model.capabilities.vllm_settings or not offered or state.tool_choice == "none":
         return
     if model.tool_call_parser is None:
         message = f"state {name!r} offers tools, but nothing says how the model {state.model!r} calls them"
@@ -129,7 +129,7 @@ def _parser(subject: Subject, path: Path, name: str | None, known: frozenset[str
 
 def _sampling(subject: Subject, path: Path, parameters: Mapping[str, JSON], models: list[Model]) -> Iterator[Issue]:
     """Check sampling parameters. An unknown name is an error if one of ``models`` runs on vLLM, else a warning."""
-    strict = any(model.backend == "vllm" for model in models)
+    strict = any(model.capabilities.vllm_settings for model in models)
     known = SAMPLING.keys() if strict else SAMPLING.keys() | OPENAI_ONLY
     nor_openai = "" if strict else ", nor has OpenAI's chat API"
     for name, value in parameters.items():

@@ -5,7 +5,7 @@ keeps the two property sets equal. Templates stay unevaluated text until ``graph
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -30,6 +30,28 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The base class of all parts of a spec."""
 
 
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a backend before it is started.
+
+    Attributes:
+        vllm_settings: its engine arguments, sampling parameters and parsers are vLLM's, so any other name is an error.
+        in_process: it loads the model on this machine, onto its devices.
+        raw_text: its replies have the model's raw text, which vLLM's parsers can read again.
+    """
+
+    vllm_settings: bool = False
+    in_process: bool = False
+    raw_text: bool = False
+
+
+CAPABILITIES: Final[Mapping[str, Capabilities]] = {
+    "vllm": Capabilities(vllm_settings=True, in_process=True, raw_text=True),
+    "openai": Capabilities(),
+    "scripted": Capabilities(),
+}
+"""The capabilities of each backend, by the name that a spec gives it."""
+
+
 class Model(_Part, frozen=True, kw_only=True):
     """A model and how to run it. ``engine`` and ``sampling`` use vLLM's names."""
 
@@ -46,6 +68,11 @@ class Model(_Part, frozen=True, kw_only=True):
     api_key: str | None = None
     headers: Mapping[str, str] = {}
     timeout: Seconds | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the model's backend can do."""
+        return CAPABILITIES[self.backend]
 
 
 class Tool(_Part, frozen=True, kw_only=True):

@@ -91,7 +91,7 @@ class Readers:
                 return reader
         if self._open is None:
             raise BackendError(NOT_INSTALLED)
-        if bound.model.backend != "vllm":
+        if not bound.model.capabilities.raw_text:
             raise BackendError(
                 f"raw text is read by vLLM's parsers, and the model {bound.model.name!r} runs by "
                 f"{bound.model.backend}: give content and tool_calls in place of text"

@@ -210,7 +210,7 @@ class _TestRun:
     async def _reader_of(self, request: AskModel) -> Reader | None:
         """Return the reader of a model's raw text; None for a model not run by vLLM, or if vLLM is not installed."""
         bound = self._flow.models[request.model]
-        if not self._readers.available or bound.model.backend != "vllm":
+        if not self._readers.available or not bound.model.capabilities.raw_text:
             return None
         return await self._readers.reader_of(bound)
 

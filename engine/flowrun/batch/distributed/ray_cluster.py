@@ -78,7 +78,7 @@ def has_gpus(hosts: Sequence[Host]) -> bool:
 
 def needs_of(flow: Flow) -> Needs:
     """Compute the resources of a replica from the engine arguments of its models, which share its GPUs."""
-    engines = [bound.model.engine for bound in flow.models.values() if bound.model.backend == "vllm"]
+    engines = [bound.model.engine for bound in flow.models.values() if bound.model.capabilities.in_process]
     return Needs(gpus=max((_gpus_of(engine) for engine in engines), default=0), in_process=bool(engines))
 
 

@@ -225,7 +225,7 @@ class _Watched(WrappedBackend):
 
 
 def _in_process(flow: Flow) -> frozenset[str]:
-    return frozenset(name for name, bound in flow.models.items() if bound.model.backend == "vllm")
+    return frozenset(name for name, bound in flow.models.items() if bound.model.capabilities.in_process)
 
 
 def _error_text(exc: FlowrunError) -> str:

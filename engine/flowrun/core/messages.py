@@ -98,7 +98,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens: Tokens | None = None
 
     def __post_init__(self) -> None:
-        _make_well_formed(self, "content", "reasoning", "finish_reason", "invalid_call", "refusal", "text")
+        for text in (self.content, self.text, self.finish_reason, self.reasoning, self.invalid_call, self.refusal):
+            if text is not None and not text.isascii():
+                _make_well_formed(self, "content", "text", "finish_reason", "reasoning", "invalid_call", "refusal")
+                return
 
 
 def _make_well_formed(struct: msgspec.Struct, *fields: str) -> None:

@@ -113,7 +113,7 @@ class Turn:
 
     def __init__(self, graph: Graph, run: Run) -> None:
         self.graph = graph
-        self.run: Draft = thaw(run)
+        self.run = thaw(run)
         self.effects: list[Effect] = []
         self.moves: list[Move] = []
         self.target: str | None = None

@@ -1,10 +1,11 @@
 """``python -m tests.bench``: every benchmark that needs no model."""
 
-from tests.bench import durable, journal, memory, startup, transitions, validation
+from tests.bench import durable, journal, memory, startup, transitions, validation, width
 
 startup.main()
 validation.main()
 transitions.main()
+width.main()
 memory.main()
 journal.main()
 durable.main()

@@ -5,7 +5,7 @@ that step, from 0. An event whose place is not awaited any more changes nothing.
 """
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -101,6 +101,9 @@ class Cancelled(_Data, frozen=True, kw_only=True):
 
 Answer: TypeAlias = Replied | Returned | Failed | ChildEnded | Answered | Slept
 """An event that answers an effect of the step that it names."""
+
+ANSWERS: Final = (Replied, Returned, Failed, ChildEnded, Answered, Slept)
+"""The classes of ``Answer``."""
 
 Event: TypeAlias = Started | CallStarted | Answer | TimedOut | Cancelled
 

@@ -4,18 +4,14 @@ The same events always lead to the same runs, so a run is the fold of its events
 """
 
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Literal
 
 from flowrun.core.events import (
+    ANSWERS,
     Answer,
-    Answered,
     CallStarted,
     Cancelled,
-    ChildEnded,
     Event,
-    Failed,
-    Replied,
-    Returned,
     Slept,
     Started,
     TimedOut,
@@ -26,9 +22,6 @@ from flowrun.core.threads import start_threads
 from flowrun.errors import Failure
 from flowrun.templates import TemplateError
 
-_ANSWERS: Final = (Replied, Returned, Failed, ChildEnded, Answered, Slept)
-"""The events that answer an effect."""
-
 
 def advance(graph: Graph, run: Run, event: Event) -> Transition:
     """Return what an event leads to. An event that the run does not await changes nothing: the run is the same object.
@@ -37,7 +30,7 @@ def advance(graph: Graph, run: Run, event: Event) -> Transition:
     """
     if run.status not in ("running", "waiting"):
         return _start(graph, run, event) if run.status == "new" and isinstance(event, Started) else Transition(run)
-    if not isinstance(event, _ANSWERS):
+    if not isinstance(event, ANSWERS):
         return _interrupt(graph, run, event)
     if event.step != run.step:
         return Transition(run)

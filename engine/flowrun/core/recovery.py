@@ -3,23 +3,9 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from flowrun.core.events import (
-    Answered,
-    CallFunction,
-    CallStarted,
-    ChildEnded,
-    Effect,
-    Event,
-    Failed,
-    Outcome,
-    Replied,
-    Returned,
-    Slept,
-)
+from flowrun.core.events import ANSWERS, CallFunction, CallStarted, Effect, Event, Outcome
 from flowrun.core.machine import Run, advance
 from flowrun.core.state_node import Graph
-
-_RESULTS = (Replied, Returned, Failed, ChildEnded, Answered, Slept)
 
 
 class Recovered(NamedTuple):
@@ -48,7 +34,7 @@ def recover(graph: Graph, events: Iterable[Event]) -> Recovered:
         if run.step != before.step:
             open_effects.clear()
             begun.clear()
-        elif run is not before and isinstance(event, _RESULTS):
+        elif run is not before and isinstance(event, ANSWERS):
             open_effects.pop(_index(event), None)
         open_effects |= {_index(effect): effect for effect in effects if not isinstance(effect, Outcome)}
     if run.outcome is not None:

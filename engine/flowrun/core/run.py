@@ -1,4 +1,4 @@
-"""A run as data. It is frozen; a transition works on a draft, the one copy that it makes."""
+"""A run as data. It is frozen; a transition works on a draft, and copies it where a state may fail from there on."""
 
 import enum
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,7 @@
 """Every template and expression of a spec: where it stands, and at which moment of which state it is evaluated."""
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, assert_never
 
 import msgspec
 
@@ -14,9 +14,11 @@ from flowrun.spec.model import (
     MapState,
     MessageTemplate,
     ParallelState,
+    RouteState,
     Spec,
     State,
     Template,
+    ToolsState,
     WaitState,
 )
 from flowrun.templates import TemplateError
@@ -67,10 +69,10 @@ def texts_of(spec: Spec) -> Iterator[Text]:
 
 def _state(name: str, state: State) -> Iterator[Text]:
     at = Text(path=("states", name), text="", state=name, moment="entered")
-    if isinstance(state, EndState):
-        yield from _values(_below(at, "output"), state.output)
-        return
     match state:
+        case EndState():
+            yield from _values(_below(at, "output"), state.output)
+            return
         case ChatState():
             yield from _messages(_below(at, "messages"), state.messages)
         case CallState() | FlowState():
@@ -83,6 +85,10 @@ def _state(name: str, state: State) -> Iterator[Text]:
                 yield from _values(_below(at, "branches", branch, "with"), part.arguments)
         case WaitState():
             yield from _values(_below(at, "prompt"), state.prompt)
+        case ToolsState() | RouteState():
+            pass
+        case _:
+            assert_never(state)
     done: tuple[str, ...] = ()
     for variable, template in state.set.items():
         yield from _values(_below(at, "set", variable, moment="set", assigned=done), template)

@@ -72,8 +72,8 @@ class Console:
         for effect in notice.effects:
             self._begin(effect)
 
-    def conclude(self, result: Result, ways: Sequence[str] = ()) -> None:
-        """Say how the run ended, or what it waits for; ``ways`` are the commands by which it can go on."""
+    def conclude(self, result: Result, commands: Sequence[str] = ()) -> None:
+        """Print how the run ended, or what it waits for and the ``commands`` that resume it."""
         self._loaded()
         self._idle()
         run, usage, self._child = result.run, result.run.usage, ""
@@ -82,13 +82,13 @@ class Console:
             self._rich.quiet = False
             for ask in result.waiting:
                 self._line("yellow", "waiting", f"state {ask.state} asks: {ask.prompt}")
-            for call in result.doubtful:
+            for call in result.in_doubt:
                 arguments = self._shorten(json.dumps(dict(call.arguments), ensure_ascii=False))
                 what = f"{call.tool or call.entrypoint}({arguments})"
                 self._line("yellow", "in doubt", f"{what} was begun, and nobody knows whether it was done")
-            for way in ways:
-                self._line("yellow", "go on by", way)
-            if not ways:
+            for command in commands:
+                self._line("yellow", "go on by", command)
+            if not commands:
                 lost = "nobody was there to answer, and the run is lost: run it on a terminal, or with --durable"
                 self._line("yellow", "waiting", lost)
         elif (error := run.outcome.error) is None:
@@ -182,13 +182,13 @@ class Console:
         self._rich.print(line, soft_wrap=True)
 
 
-def conclude(result: Result, *, answers: TextIO, console: Console, whole: bool, ways: Sequence[str] = ()) -> int:
-    """Write the answer of a run, or with ``whole`` all of its result as JSON, and how it ended; give the exit code."""
-    text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if whole else answer_of(result)
+def conclude(result: Result, *, answers: TextIO, console: Console, full: bool, commands: Sequence[str] = ()) -> int:
+    """Write the answer of a run, or with ``full`` its result as JSON, print how it ended, and return the exit code."""
+    text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if full else answer_of(result)
     if text is not None:
-        write = write_json if whole else write_answer
+        write = write_json if full else write_answer
         write(answers, console.masked(text))
-    console.conclude(result, ways)
+    console.conclude(result, commands)
     if result.run.outcome is None:
         return EXIT_WAITING
     return EXIT_DONE if result.run.status == "succeeded" else EXIT_FAILED

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowrun.spec.model import JSON, Spec
-from flowrun.unicode import fault_of
+from flowrun.unicode import find_encoding_error
 
 Validator = Callable[[JSON], str | None]
 """Checks a value against a JSON Schema; returns what is wrong in one sentence, or None."""
@@ -26,7 +26,7 @@ def compile_inputs(spec: Spec) -> Validator:
     )
 
     def validate(inputs: JSON) -> str | None:
-        if wrong := fault_of(inputs) or names(inputs):
+        if wrong := find_encoding_error(inputs) or names(inputs):
             return wrong
         return "; ".join(wrong for name, value in inputs.items() if (wrong := validators[name](value))) or None
 
@@ -54,7 +54,7 @@ def compile_schema(schema: Mapping[str, JSON], *, name: str = "") -> Validator:
             if compiled.is_valid(value):
                 return None
         except UnicodeEncodeError:
-            return fault_of(value) or "it cannot be checked"
+            return find_encoding_error(value) or "it cannot be checked"
         errors = zip(range(5), compiled.iter_errors(value), strict=False)
         return "; ".join(_explain(error, name) for _, error in errors)
 

@@ -6,7 +6,7 @@ from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, overload
 
 import msgspec
 
-from flowrun.unicode import escape_halves, well_formed
+from flowrun.unicode import escape_surrogates, well_formed
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -27,7 +27,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
         if not (self.id.isascii() and self.name.isascii()):
             _make_well_formed(self, "id", "name")
         if not self.arguments.isascii():
-            msgspec.structs.force_setattr(self, "arguments", escape_halves(self.arguments))
+            msgspec.structs.force_setattr(self, "arguments", escape_surrogates(self.arguments))
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):

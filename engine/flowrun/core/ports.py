@@ -58,7 +58,7 @@ class HumanInput(Protocol):
 class Journal(Protocol):
     """Where events go, and where they come from after a crash."""
 
-    def begin(self, run: str, *, flow: str, parent: str | None) -> None:
+    def register(self, run: str, *, flow: str, parent: str | None) -> None:
         """Say what a run is, before its first event: the flow's name, and the run that it is a child of."""
 
     async def append(self, run: str, event: Event, *, seq: int, state: str, status: str) -> None:

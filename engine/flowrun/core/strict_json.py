@@ -9,7 +9,7 @@ import jiter
 import msgspec
 
 from flowrun.spec.model import JSON
-from flowrun.unicode import fault_of
+from flowrun.unicode import find_encoding_error
 
 _MAX_DEPTH: Final = 64
 _SPACE: Final = " \t\n\r"
@@ -34,7 +34,7 @@ def parse_json(text: str) -> JSON:
             value = _decode(text)
     if len(text) > _MAX_DEPTH and text.count("[") + text.count("{") > _MAX_DEPTH and _deeper_than(value, _MAX_DEPTH):
         raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
-    if ("\\u" in text or not text.isascii()) and (wrong := fault_of(value)):
+    if ("\\u" in text or not text.isascii()) and (wrong := find_encoding_error(value)):
         raise ValueError(wrong)
     return value
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from flowrun.core.graph import Graph
-from flowrun.drawing.picture import Arrow, Box, Mark, Picture, picture_of
+from flowrun.drawing.picture import Arrow, Box, Mark, Picture, build_picture
 from flowrun.transcript.model import Child, Transcript, Visit
 
 
@@ -24,7 +24,7 @@ class FlowOverlay(msgspec.Struct, frozen=True, kw_only=True):
         ways = Counter(taken for _, visit in visits for taken in _taken(visit))
         first = {visit.state: f"#{anchor(story, visit)}" for story, visit in reversed(visits)}
         marks = dict(_marks(self.stories))
-        picture = picture_of(self.graph.spec)
+        picture = build_picture(self.graph.spec)
         return msgspec.structs.replace(
             picture,
             boxes=tuple(_box(box, entered, marks, first) for box in picture.boxes),

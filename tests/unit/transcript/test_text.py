@@ -49,7 +49,7 @@ def test_long_texts_are_cut_unless_all_is_wanted() -> None:
     lines = render_text(story, width=60).splitlines()
     assert max(map(len, lines)) <= 80
     assert "       ... 12 lines more" in lines
-    assert all(line in render_text(story, whole=True) for line in said_at_length.splitlines())
+    assert all(line in render_text(story, full=True) for line in said_at_length.splitlines())
 
 
 def test_times_are_told_in_the_readers_zone() -> None:

@@ -164,7 +164,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             msgspec.structs.force_setattr(self, "message", well_formed(self.message))
 
 
-def crashed(file: str, exc: Exception) -> Issue:
+def crash_issue(file: str, exc: Exception) -> Issue:
     """Return an internal error of flowrun on a file as an issue, so that the other files are still checked."""
     text = " ".join(f"{type(exc).__name__}: {exc}".split())
     remedy = "this is a bug in flowrun: please report it, with this file"

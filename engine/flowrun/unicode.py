@@ -32,14 +32,14 @@ def well_formed(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def escape_halves(json_text: str) -> str:
+def escape_surrogates(json_text: str) -> str:
     r"""Return a JSON text as valid Unicode with the same meaning: a surrogate is written as an escape, ``\ud83d``."""
     if json_text.isascii():
         return json_text
     return _SURROGATE.sub(lambda surrogate: f"\\u{ord(surrogate[0]):04x}", json_text)
 
 
-def fault_of(value: Any) -> str | None:
+def find_encoding_error(value: Any) -> str | None:
     """Return why a JSON value cannot be encoded (a value or a key holds a lone surrogate), or None if it can."""
     try:
         msgspec.json.encode(value)

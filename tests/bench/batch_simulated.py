@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from flowrun.backends.scripted import ScriptedBackend
-from flowrun.batch import Batch, Fingerprint, Meter, OneFile, Options, Results, Row, run_here
+from flowrun.batch import Batch, Fingerprint, Meter, OneFile, Options, Results, Row, run_in_this_process
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.core.ports import ModelBackend
@@ -90,7 +90,7 @@ async def _timed_batch(flow: Flow, backend: ModelBackend, rows: Iterable[Row]) -
     runner = Runner(backends=backends, functions=flow.functions)
     with TemporaryDirectory() as folder:
         results = Results(OneFile(Path(folder) / "out.jsonl"), Fingerprint(spec="", input=""))
-        batch = Batch(run_here(runner, flow.graph, messages=False), results, meter, Options())
+        batch = Batch(run_in_this_process(runner, flow.graph, messages=False), results, meter, Options())
         try:
             seconds = await _timed(batch.run(rows))
         finally:

@@ -82,7 +82,7 @@ async def _journal(path: Path, runs: int, length: int, synchronous: Synchronous)
 
 async def _drive(journal: SqliteJournal, run: str, first: int, end: int) -> None:
     if first == 0:
-        journal.begin(run, flow="weather")
+        journal.register(run, flow="weather")
     for seq in range(first, end):
         event = _STORY[seq % 2] if seq else Started(run=run, inputs={"question": "q" * 50})
         await journal.append(run, event, seq=seq, state="look_up", status="running")

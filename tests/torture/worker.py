@@ -105,7 +105,7 @@ class Life:
         async with MinedJournal(path, fuse=fuse, more_pages=order.more_pages) as journal:
             if order.gate is not None:
                 await asyncio.to_thread(Path(order.gate).read_bytes)
-            runner = World(self._ledger, fuse=fuse, pauses=self._chance).runner(journal, decide=self._decide)
+            runner = World(self._ledger, fuse=fuse, pauses=self._chance).runner(journal, resolve=self._resolve)
             driven: list[asyncio.Task[None]] = []
             for chunk in self._chunks():
                 with self._told_errors():
@@ -142,8 +142,8 @@ class Life:
         with self._told_errors():
             await run
 
-    def _decide(self, call: CallFunction) -> AssumeDone | CallAgain | None:
-        return None if self._chance.random() < self._order.shrug else self._ledger.decide(call)
+    def _resolve(self, call: CallFunction) -> AssumeDone | CallAgain | None:
+        return None if self._chance.random() < self._order.shrug else self._ledger.resolve(call)
 
 
 def _rows(path: Path) -> list[Any]:

@@ -114,8 +114,8 @@ class Ledger:
         step = int(call.key.split("/")[1]) + call.attempt - 1
         self._write(what, call.run, step, call.key, call.attempt, call.tool or "settle", value)
 
-    def decide(self, call: CallFunction) -> AssumeDone | CallAgain:
-        """Say what became of a call in doubt, as a person would who can look it up: here."""
+    def resolve(self, call: CallFunction) -> AssumeDone | CallAgain:
+        """Resolve an in-doubt call from the ledger, as a person who can look up its result."""
         for line in self._news():
             if line.what == "end" and line.value is not None:
                 self._ends[line.key, line.attempt] = line.value
@@ -164,14 +164,14 @@ class World:
         self._fuse = fuse or Fuse(None)
         self._pauses = pauses
 
-    def runner(self, journal: Journal | None, *, decide: Resolve | None = None) -> Runner:
+    def runner(self, journal: Journal | None, *, resolve: Resolve | None = None) -> Runner:
         """Give a runner that runs flows in this world."""
         tools = {"pay": self.pay, "note": self.note, "stamp": self.stamp, "settle": self.settle}
         return Runner(
             backends={"default": ScriptedBackend.from_function(self.reply, record=False)},
             functions=PythonFunctions({f"tools.world:{name}": tool for name, tool in tools.items()}),
             journal=journal,
-            decide=decide,
+            resolve=resolve,
         )
 
     async def pay(self, n: int) -> int:

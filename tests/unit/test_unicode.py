@@ -17,7 +17,14 @@ from flowrun.core.strict_json import parse_json
 from flowrun.errors import Failure
 from flowrun.functions.python import PythonFunctions
 from flowrun.runtime.runner import Result, Runner
-from flowrun.unicode import escape_halves, fault_of, printable, printable_json, printable_styled, well_formed
+from flowrun.unicode import (
+    escape_surrogates,
+    find_encoding_error,
+    printable,
+    printable_json,
+    printable_styled,
+    well_formed,
+)
 from tests.flows import ADD, AGENT, graph_of
 
 HALF = "\ud83d"
@@ -40,17 +47,17 @@ def test_text_is_made_valid_unicode(text: str, expected: str) -> None:
 
 @given(ANY_TEXT)
 def test_whatever_comes_in_can_be_written_down(text: str) -> None:
-    assert fault_of(well_formed(text)) is None
+    assert find_encoding_error(well_formed(text)) is None
     reply = Reply(content=text, reasoning=text, text=text, tool_calls=(ToolCall(id=text, name=text, arguments=text),))
     assert msgspec.json.decode(msgspec.json.encode(Replied(step=1, reply=reply)), type=Replied).reply == reply
-    assert fault_of(Failure(name="tool.failed", message=text)) is None
+    assert find_encoding_error(Failure(name="tool.failed", message=text)) is None
 
 
 @given(ANY_TEXT)
 def test_halves_are_escaped_without_changing_what_json_means(text: str) -> None:
     written = json.dumps({"q": text}, ensure_ascii=False)
-    escaped = escape_halves(written)
-    assert fault_of(escaped) is None
+    escaped = escape_surrogates(written)
+    assert find_encoding_error(escaped) is None
     assert json.loads(escaped) == {"q": text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")}
 
 
@@ -116,7 +123,7 @@ def test_a_servers_reply_is_made_valid_unicode() -> None:
     for arguments in ({"q": HALF}, json.dumps({"q": HALF}, ensure_ascii=False), json.dumps({"q": HALF})):
         call = {"function": {"name": "f", "arguments": arguments}}
         (read,) = parse_reply(body({"content": None, "tool_calls": [call]})).tool_calls
-        assert fault_of(read.arguments) is None
+        assert find_encoding_error(read.arguments) is None
         with pytest.raises(ValueError, match="half of a character"):
             parse_json(read.arguments)
 
@@ -131,7 +138,7 @@ def run(flow: tuple[str, ...], inputs: dict[str, Any], *replies: Reply) -> Resul
 def outcome_of(result: Result) -> str:
     outcome = result.run.outcome
     assert outcome is not None
-    assert fault_of(msgspec.to_builtins(outcome)) is None
+    assert find_encoding_error(msgspec.to_builtins(outcome)) is None
     return outcome.status if outcome.error is None else outcome.error.name
 
 

@@ -192,7 +192,7 @@ def _last_message(request: AskModel) -> str:
     return f"the last message is {last.role}: {text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + ' ...'!r}"
 
 
-def view_of(request: AskModel) -> dict[str, JSON]:
+def request_variables(request: AskModel) -> dict[str, JSON]:
     """Return a request as the variable ``request`` of ``when`` expressions."""
     return {
         "messages": [as_openai(message) for message in request.messages],
@@ -208,7 +208,7 @@ def compile_when(text: str) -> Condition:
         TemplateError: the text is no valid expression.
     """
     holds = compile_condition(text)
-    return lambda request: holds({"request": view_of(request)})
+    return lambda request: holds({"request": request_variables(request)})
 
 
 def load_replies(path: Path) -> list[ScriptedReply]:

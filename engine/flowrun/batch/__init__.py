@@ -1,7 +1,7 @@
 """Many runs on the same models: reads rows, writes one result line per row, and can be interrupted and restarted."""
 
-from flowrun.batch.batch import Batch, BatchStopped, Options, run_by, run_here, run_name
-from flowrun.batch.distributed.merge import Format, check_format, merge_shards
+from flowrun.batch.batch import Batch, BatchStopped, Options, run_id_of, run_in_this_process, run_with
+from flowrun.batch.distributed.merge import Format, merge_shards, require_format
 from flowrun.batch.meter import Meter
 from flowrun.batch.results import Fingerprint, OnChange, Results, count_outcomes
 from flowrun.batch.rows import Row, RowFile, Survey
@@ -23,10 +23,10 @@ __all__ = [
     "RowFile",
     "Sink",
     "Survey",
-    "check_format",
     "count_outcomes",
     "merge_shards",
-    "run_by",
-    "run_here",
-    "run_name",
+    "require_format",
+    "run_id_of",
+    "run_in_this_process",
+    "run_with",
 ]

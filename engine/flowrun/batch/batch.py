@@ -152,12 +152,12 @@ class Batch:
             await asyncio.to_thread(self._results.sync)
 
 
-def run_here(runner: Runner, graph: Graph, *, messages: bool, batch: str = "") -> RunRow:
+def run_in_this_process(runner: Runner, graph: Graph, *, messages: bool, batch: str = "") -> RunRow:
     """Return a function that runs a row in this process; run ids start with the batch's id, which makes them unique."""
-    return run_by(lambda row: runner.run(graph, row.inputs, run_id=run_name(batch, row)), messages=messages)
+    return run_with(lambda row: runner.run(graph, row.inputs, run_id=run_id_of(batch, row)), messages=messages)
 
 
-def run_by(run: Callable[[Row], Awaitable[Result]], *, messages: bool) -> RunRow:
+def run_with(run: Callable[[Row], Awaitable[Result]], *, messages: bool) -> RunRow:
     """Return a function that runs a row by ``run`` and turns an unexpected exception into the failure of this row.
 
     Args:
@@ -178,7 +178,7 @@ def run_by(run: Callable[[Row], Awaitable[Result]], *, messages: bool) -> RunRow
     return run_row
 
 
-def run_name(batch: str, row: Row) -> str:
+def run_id_of(batch: str, row: Row) -> str:
     """Return the id of a row's run."""
     return f"{batch}-{row.number}" if batch else str(row.number)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from flowrun.batch.batch import run_by, run_name
+from flowrun.batch.batch import run_id_of, run_with
 from flowrun.batch.job import BatchJob
 from flowrun.batch.rows import Row
 from flowrun.core.events import Started
@@ -78,7 +78,7 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
             )
 
         async def run_or_resume(row: Row) -> Result:
-            first = run_name(batch, row)
+            first = run_id_of(batch, row)
             for run in itertools.chain([first], (f"{first}-{attempt}" for attempt in itertools.count(2))):
                 if run not in earlier.rows:
                     return await runs.start(row.inputs, run)
@@ -94,7 +94,7 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
                     return result
             raise AssertionError("names do not end")
 
-        await job.run_rows(run_by(run_or_resume, messages=job.options.messages), meter)
+        await job.run_rows(run_with(run_or_resume, messages=job.options.messages), meter)
 
 
 def _was_unavailable(result: Result) -> bool:

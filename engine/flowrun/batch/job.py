@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from flowrun.batch.batch import Batch, Options, RunRow, run_here
+from flowrun.batch.batch import Batch, Options, RunRow, run_in_this_process
 from flowrun.batch.loop import Capacity
 from flowrun.batch.meter import Meter
 from flowrun.batch.results import Results
@@ -135,5 +135,5 @@ async def run_in_process(job: BatchJob) -> None:
     backends = meter.around(make_backends(job.flow, job.settings))
     async with started(backends):
         runner = Runner(backends=backends, functions=job.flow.functions)
-        run_row = run_here(runner, job.flow.graph, messages=job.options.messages, batch=job.results.batch)
+        run_row = run_in_this_process(runner, job.flow.graph, messages=job.options.messages, batch=job.results.batch)
         await job.run_rows(run_row, meter)

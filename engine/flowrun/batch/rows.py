@@ -16,7 +16,7 @@ from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.spec.model import JSON, Spec
-from flowrun.unicode import fault_of
+from flowrun.unicode import find_encoding_error
 
 ID: Final = "id"
 """The member that identifies a row. It is also an input only if the flow has an input with this name."""
@@ -114,7 +114,7 @@ class RowFile:
         row_id = values.get(ID, number)
         if ID in values and ID not in self._spec.inputs:
             del values[ID]
-        if not isinstance(row_id, (str, int)) or isinstance(row_id, bool) or fault_of(row_id):
+        if not isinstance(row_id, (str, int)) or isinstance(row_id, bool) or find_encoding_error(row_id):
             return Row(number=number, id=number, wrong=f"row {number}: id must be a text or a whole number")
         return Row(number=number, id=row_id, inputs=values)
 
@@ -123,7 +123,7 @@ class RowFile:
     def _check_columns(self) -> None:
         columns = _parquet(self.path).schema_arrow.names if self._suffix == _PARQUET else next(self._records(), [])
         known = {*self._spec.inputs, ID}
-        if wrong := fault_of(columns):
+        if wrong := find_encoding_error(columns):
             raise UsageError(f"{self.path} cannot be read as CSV in UTF-8: {wrong}")
         if len(set(columns)) < len(columns):
             raise UsageError(f"{self.path}: two columns have the same name: {', '.join(columns)}")

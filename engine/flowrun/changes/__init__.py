@@ -10,7 +10,7 @@ import msgspec
 
 from flowrun.changes.change import IMPACTS, Change, Impact
 from flowrun.changes.flow import compare_flows
-from flowrun.changes.versions import VersionVerdict, judge_version
+from flowrun.changes.versions import VersionVerdict, compare_version
 from flowrun.errors import Path
 from flowrun.spec.model import Spec
 
@@ -62,4 +62,4 @@ def _sorted(changes: Iterable[Change]) -> list[Change]:
     return sorted(changes, key=lambda change: IMPACTS.index(change.impact))
 
 
-__all__ = ["IMPACTS", "Change", "Impact", "Side", "VersionVerdict", "classify", "classify_sides", "judge_version"]
+__all__ = ["IMPACTS", "Change", "Impact", "Side", "VersionVerdict", "classify", "classify_sides", "compare_version"]

@@ -46,7 +46,7 @@ class _Version(NamedTuple):
     """The identifiers of a pre-release, such as ``rc`` and ``1``; empty for a release."""
 
 
-def judge_version(old: str, new: str, changes: Iterable[Change]) -> VersionVerdict:
+def compare_version(old: str, new: str, changes: Iterable[Change]) -> VersionVerdict:
     """Return whether ``new`` is high enough after ``old`` for the changes.
 
     Raises:

@@ -53,17 +53,17 @@ def command(
             full_flow = stored.prepare(os.environ)
             observers = [console]
             async with open_durable_runs(
-                full_flow, stored, journal, settings=settings, people=terminal_input(), observers=observers
+                full_flow, stored, journal, settings=settings, human_input=terminal_input(), observers=observers
             ) as runs:
                 await runs.answer(ask.run, event)
                 return await runs.resume(row.id)
 
-        async def post() -> None:
+        async def send() -> None:
             async with SqliteJournal(journal) as opened:
-                await opened.post(ask.run, event)
+                await opened.signal(ask.run, event)
 
         if later or row.holder is not None:
-            asyncio.run(post())
+            asyncio.run(send())
             receiver = "the process that drives the run" if row.holder is not None else f"`flowrun resume {row.id}`"
             echo(f"the answer is kept for {receiver}", err=True)
             return 0
@@ -71,7 +71,7 @@ def command(
         with interruptions_explained(row.id, journal):
             result = asyncio.run(answer_and_resume())
         commands = next_commands(row.id, result, journal)
-        return conclude(result, answers=answers, console=console, whole=json, ways=commands)
+        return conclude(result, answers=answers, console=console, full=json, commands=commands)
 
 
 def find_wait(pending: PendingWork, run: str, state: str | None) -> RequestInput:

@@ -21,8 +21,8 @@ from flowrun.batch import (
     Results,
     RowFile,
     Survey,
-    check_format,
     count_outcomes,
+    require_format,
 )
 from flowrun.batch.distributed.run import RayOptions, merge, run_on_ray
 from flowrun.batch.durable_batch import EarlierRuns, run_durably
@@ -115,7 +115,7 @@ def command(**values: Any) -> int:
     """
     options = BatchOptions(**values)
     with answer_stream() as answers:
-        check_options(options)
+        require_compatible_options(options)
         ray_options = read_ray_options(options)
         batch = _open(options, ray_options)
         with BatchView(quiet=options.quiet, secrets=batch.flow.secrets) as view:
@@ -138,7 +138,7 @@ def command(**values: Any) -> int:
     return 0 if outcomes["succeeded"] == batch.survey.count else 1
 
 
-def check_options(options: BatchOptions) -> None:
+def require_compatible_options(options: BatchOptions) -> None:
     """Check that no options exclude each other.
 
     Raises:
@@ -167,7 +167,7 @@ def read_ray_options(options: BatchOptions) -> RayOptions | None:
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output}: is a file; a batch with --ray writes into a folder")
     format = options.format or "jsonl"
-    check_format(format)
+    require_format(format)
     folder = Folder(output, options.shard_rows or SHARD_ROWS)
     return RayOptions(address=options.ray, replicas=options.replicas, folder=folder, format=format)
 

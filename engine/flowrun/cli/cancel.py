@@ -33,11 +33,11 @@ def command(run: str, reason: str, journal: Path) -> int:
 
     async def cancel() -> str:
         inbox = Inbox()
-        async with SqliteJournal(journal, on_post=inbox.receive) as opened:
+        async with SqliteJournal(journal, on_signal=inbox.receive) as opened:
             if row.holder is not None:
-                await opened.post(row.id, event)
+                await opened.signal(row.id, event)
                 return f"process {row.holder.pid} on {row.holder.host} is told to end run {row.id}"
-            runner = Runner(backends={}, functions=flow.functions, people=inbox, journal=opened)
+            runner = Runner(backends={}, functions=flow.functions, human_input=inbox, journal=opened)
             result = await DurableRuns(runner, flow.graph, opened, inbox).resume(row.id, then=event)
             return f"run {row.id} is {result.run.status}"
 

@@ -1,4 +1,4 @@
-"""The live view of one run, on stderr: a line an event, those of a child marked, and what is going on right now."""
+"""The live view of one run, on stderr: a line per event, and a spinner with the current activity."""
 
 import json
 import time
@@ -32,15 +32,15 @@ _WIDTH = 100
 
 
 class Console:
-    """Shows a run as it goes: an Observer. On a terminal a spinner says what is awaited; elsewhere only lines are."""
+    """The port ``Observer`` that prints a run's events; on a terminal, with a spinner for the pending effect."""
 
     def __init__(self, *, quiet: bool, secrets: Mapping[str, str]) -> None:
         self._rich = rich_console(stderr=True, quiet=quiet)
         self._secrets = secrets
         self._status: Status | None = None
         self._child = ""
-        self._since: dict[tuple[str, int, int], float] = {}
-        self._called: dict[tuple[str, int, int], CallFunction] = {}
+        self._started_at: dict[tuple[str, int, int], float] = {}
+        self._calls: dict[tuple[str, int, int], CallFunction] = {}
         self._loading: tuple[str, float] | None = None
 
     def __enter__(self) -> Self:
@@ -49,56 +49,56 @@ class Console:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._idle()
+        self._stop_spinner()
 
     def progress(self, message: str) -> None:
-        """Show a stage of the model's loading, and how long the one before took."""
-        self._loaded()
+        """Show a stage of the model's loading, and print the time of the previous one."""
+        self._finish_loading()
         self._loading = (message, time.monotonic())
-        self._busy(message)
+        self._spin(message)
 
     def note(self, label: str, text: str) -> None:
-        """Show something that is good to know."""
-        self._loaded()
-        self._idle()
+        """Print a note."""
+        self._finish_loading()
+        self._stop_spinner()
         self._line("dim", label, text)
 
     def notify(self, notice: Notice) -> None:
-        """Show what came back, then what is asked for."""
-        self._loaded()
-        self._idle()
+        """Print the event, then show the effects that it caused."""
+        self._finish_loading()
+        self._stop_spinner()
         self._child = notice.run.partition(".")[2]
-        self._show(notice.event)
+        self._show_event(notice.event)
         for effect in notice.effects:
-            self._begin(effect)
+            self._show_effect(effect)
 
-    def conclude(self, result: Result, ways: Sequence[str] = ()) -> None:
-        """Say how the run ended, or what it waits for; ``ways`` are the commands by which it can go on."""
-        self._loaded()
-        self._idle()
+    def conclude(self, result: Result, commands: Sequence[str] = ()) -> None:
+        """Print how the run ended, or what it waits for and the ``commands`` that resume it."""
+        self._finish_loading()
+        self._stop_spinner()
         run, usage, self._child = result.run, result.run.usage, ""
         tokens = f"{run.rounds} rounds, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
         if run.outcome is None:
             self._rich.quiet = False
             for ask in result.waiting:
                 self._line("yellow", "waiting", f"state {ask.state} asks: {ask.prompt}")
-            for call in result.doubtful:
+            for call in result.in_doubt:
                 arguments = self._shorten(json.dumps(dict(call.arguments), ensure_ascii=False))
                 what = f"{call.tool or call.entrypoint}({arguments})"
                 self._line("yellow", "in doubt", f"{what} was begun, and nobody knows whether it was done")
-            for way in ways:
-                self._line("yellow", "go on by", way)
-            if not ways:
+            for command in commands:
+                self._line("yellow", "go on by", command)
+            if not commands:
                 lost = "nobody was there to answer, and the run is lost: run it on a terminal, or with --durable"
                 self._line("yellow", "waiting", lost)
         elif (error := run.outcome.error) is None:
             self._line("green", run.outcome.status, f"{' > '.join(run.path)}  ({tokens})")
         else:
             where = f" in state {error.state}" if error.state else ""
-            self._rich.quiet = False  # why a run failed is no progress: --quiet does not hide it
+            self._rich.quiet = False  # the reason of a failure is not progress: --quiet does not hide it
             self._line("red", run.outcome.status, f"{error.name}{where}: {error.message}")
 
-    def _show(self, event: Event) -> None:
+    def _show_event(self, event: Event) -> None:
         match event:
             case Replied():
                 seconds = self._took(event.step, 0)
@@ -108,14 +108,14 @@ class Console:
                 self._line("cyan", "reply", f"{calls or self._shorten(event.reply.content or '')}  ({figures})")
             case Returned():
                 call, seconds = (
-                    self._called.get((self._child, event.step, event.index)),
+                    self._calls.get((self._child, event.step, event.index)),
                     self._took(event.step, event.index),
                 )
                 name = f"{call.tool or call.entrypoint}: " if call is not None else ""
                 value = event.value if isinstance(event.value, str) else json.dumps(event.value, ensure_ascii=False)
                 self._line("magenta", "result", f"{name}{self._shorten(value)}  ({seconds:.1f} s)")
             case Failed():
-                call = self._called.get((self._child, event.step, event.index))
+                call = self._calls.get((self._child, event.step, event.index))
                 self._took(event.step, event.index)
                 name = f"{call.tool or call.entrypoint}: " if call is not None else ""
                 self._line("red", "failed", f"{name}{event.failure.name}: {event.failure.message}")
@@ -125,34 +125,34 @@ class Console:
             case _:
                 pass
 
-    def _begin(self, effect: Effect) -> None:
+    def _show_effect(self, effect: Effect) -> None:
         match effect:
             case AskModel():
-                self._since[self._child, effect.step, 0] = time.monotonic()
-                self._busy(f"{effect.state}: the model is writing")
+                self._started_at[self._child, effect.step, 0] = time.monotonic()
+                self._spin(f"{effect.state}: the model is writing")
             case CallFunction():
-                self._since[self._child, effect.step, effect.index] = time.monotonic()
-                self._called[self._child, effect.step, effect.index] = effect
-                self._busy(f"{effect.state}: {effect.tool or effect.entrypoint} is running")
+                self._started_at[self._child, effect.step, effect.index] = time.monotonic()
+                self._calls[self._child, effect.step, effect.index] = effect
+                self._spin(f"{effect.state}: {effect.tool or effect.entrypoint} is running")
             case RequestInput():
                 self._line("yellow", "asks", effect.prompt)
             case Sleep():
-                self._busy(f"another attempt in {effect.seconds:.1f} s")
+                self._spin(f"another attempt in {effect.seconds:.1f} s")
             case _:
                 pass
 
     def _took(self, step: int, index: int) -> float:
-        self._called.pop((self._child, step, index), None)
-        begun = self._since.pop((self._child, step, index), None)
-        return 0.0 if begun is None else time.monotonic() - begun
+        self._calls.pop((self._child, step, index), None)
+        started = self._started_at.pop((self._child, step, index), None)
+        return 0.0 if started is None else time.monotonic() - started
 
-    def _loaded(self) -> None:
+    def _finish_loading(self) -> None:
         if self._loading is not None:
             message, since = self._loading
             self._line("dim", "model", f"{message}  ({time.monotonic() - since:.1f} s)")
             self._loading = None
 
-    def _busy(self, message: str) -> None:
+    def _spin(self, message: str) -> None:
         if not self._rich.is_terminal:
             return
         if self._status is None:
@@ -161,17 +161,17 @@ class Console:
         else:
             self._status.update(Text(message))
 
-    def _idle(self) -> None:
+    def _stop_spinner(self) -> None:
         if self._status is not None:
             self._status.stop()
             self._status = None
 
     def masked(self, text: str) -> str:
-        """Give a text without secrets."""
+        """Return a text without secrets."""
         return mask(text, self._secrets)
 
     def _shorten(self, text: str) -> str:
-        """Give a text as one line of limited length; what is cut must not leave half of a secret."""
+        """Return a text as one line of limited length, masked first: a cut must not leave half of a secret."""
         return _shorten(self.masked(text))
 
     def _line(self, style: str, label: str, text: str) -> None:
@@ -182,19 +182,19 @@ class Console:
         self._rich.print(line, soft_wrap=True)
 
 
-def conclude(result: Result, *, answers: TextIO, console: Console, whole: bool, ways: Sequence[str] = ()) -> int:
-    """Write the answer of a run, or with ``whole`` all of its result as JSON, and how it ended; give the exit code."""
-    text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if whole else answer_of(result)
+def conclude(result: Result, *, answers: TextIO, console: Console, full: bool, commands: Sequence[str] = ()) -> int:
+    """Write the answer of a run, or with ``full`` its result as JSON, print how it ended, and return the exit code."""
+    text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if full else answer_of(result)
     if text is not None:
-        write = write_json if whole else write_answer
+        write = write_json if full else write_answer
         write(answers, console.masked(text))
-    console.conclude(result, ways)
+    console.conclude(result, commands)
     if result.run.outcome is None:
         return EXIT_WAITING
     return EXIT_DONE if result.run.status == "succeeded" else EXIT_FAILED
 
 
 def _shorten(text: str) -> str:
-    """Give a text as one line of limited length."""
+    """Return a text as one line of limited length."""
     line = " ".join(text.split())
     return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"

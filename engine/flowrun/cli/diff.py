@@ -10,11 +10,11 @@ from typing import Any, Final
 import click
 import msgspec
 
-from flowrun.changes import Change, Impact, Side, VersionVerdict, classify_sides, judge_version
+from flowrun.changes import Change, Impact, Side, VersionVerdict, classify_sides, compare_version
 from flowrun.changes.git import Repository
 from flowrun.cli.report import colours_wanted, render_text
 from flowrun.cli.terminal import echo, echo_json
-from flowrun.errors import Bug, FlowrunError, Issue, SpecError, UsageError, crashed, dotted
+from flowrun.errors import Bug, FlowrunError, Issue, SpecError, UsageError, crash_issue, dotted
 from flowrun.spec import Loaded, parse_text
 from flowrun.spec.find import find_specs, is_spec
 from flowrun.unicode import printable_line
@@ -99,7 +99,7 @@ def _compare_with_commit(base: str, paths: Sequence[Path]) -> Iterator[Compariso
             except Exception as exc:
                 if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
                     raise
-                yield Comparison(file=shown, note="was not compared", issues=[crashed(shown, exc)])
+                yield Comparison(file=shown, note="was not compared", issues=[crash_issue(shown, exc)])
 
 
 def _compare_one(old: bytes | None, new: Path, shown: str, base: str) -> Comparison:
@@ -136,7 +136,7 @@ def _compare(old: str, old_file: str, new: str, new_file: str) -> Comparison:
         )
     changes = classify_sides(before, after)
     return Comparison(
-        file=new_file, changes=changes, verdict=judge_version(before.spec.version, after.spec.version, changes)
+        file=new_file, changes=changes, verdict=compare_version(before.spec.version, after.spec.version, changes)
     )
 
 

@@ -31,7 +31,7 @@ def next_commands(run: str, result: Result, journal: Path) -> list[str]:
     """Return the commands that answer or resume a run that has not ended."""
     option = _journal_arguments(journal)
     lines = [shlex.join(["flowrun", "answer", ask.run, "--value", _example(ask), *option]) for ask in result.waiting]
-    for call in result.doubtful:
+    for call in result.in_doubt:
         lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--assume-done", *option]))
         lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--run-again", *option]))
     return lines

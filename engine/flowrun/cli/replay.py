@@ -28,7 +28,7 @@ def command(run: str, json: bool, journal: Path) -> int:
     row = history.top_run(run)
     stored = load_stored_flow(history, row)
     recorded = stored.prepare(os.environ, require_environment=False, imports=False).graph
-    current = stored.prepare_as_it_is_now(stored.snapshot.environment(os.environ)).graph
+    current = stored.prepare_current(stored.snapshot.environment(os.environ)).graph
     histories = {name: history.events(name) for name in history.descendants(row.id)}
     divergence = replay(recorded, current, history.events(row.id), histories)
     with answer_stream() as answers:

@@ -85,16 +85,16 @@ def command(
                     stored,
                     journal,
                     settings=settings,
-                    people=terminal_input(),
+                    human_input=terminal_input(),
                     observers=[console],
-                    decide=resolve,
+                    resolve=resolve,
                 ) as runs:
                     return await runs.resume(row.id)
 
             with interruptions_explained(row.id, journal):
                 result = asyncio.run(resume())
             commands = next_commands(row.id, result, journal)
-            return conclude(result, answers=answers, console=console, whole=json, ways=commands)
+            return conclude(result, answers=answers, console=console, full=json, commands=commands)
 
 
 def read_resolution(*, assume_done: bool, value: str | None, run_again: bool, key: str | None) -> Resolve | None:
@@ -157,7 +157,7 @@ def _is_open(result: Result | FlowrunError) -> bool:
 def _describe(result: Result | FlowrunError) -> str:
     if isinstance(result, FlowrunError):
         return str(result)
-    return "needs attention" if result.doubtful else "waiting" if result.waiting else result.run.status
+    return "needs attention" if result.in_doubt else "waiting" if result.waiting else result.run.status
 
 
 async def _resume_group(
@@ -166,7 +166,7 @@ async def _resume_group(
     slots = asyncio.Semaphore(MAX_LIVE)
     flow = stored.prepare(os.environ)
     settings = BackendSettings(verbose=verbose)
-    async with open_durable_runs(flow, stored, journal, settings=settings, decide=resolve) as runs:
+    async with open_durable_runs(flow, stored, journal, settings=settings, resolve=resolve) as runs:
 
         async def resume(row: RunRow) -> Result | FlowrunError:
             async with slots:

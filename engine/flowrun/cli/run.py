@@ -22,7 +22,7 @@ from flowrun.runtime.prepare import Flow, prepare_flow
 from flowrun.runtime.runner import Result, Runner, with_defaults
 from flowrun.runtime.stored_flow import StoredFlow, store_flow
 from flowrun.spec.model import JSON, Spec
-from flowrun.testing.cassettes import RecordingBackend, begin_cassette
+from flowrun.testing.cassettes import RecordingBackend, create_cassette
 
 
 @click.command()
@@ -69,14 +69,14 @@ def command(
             settings = BackendSettings(verbose=verbose, progress=console.progress)
             if not durable:
                 result = asyncio.run(_run_once(flow, inputs, settings, console, record))
-                return conclude(result, answers=answers, console=console, whole=json)
+                return conclude(result, answers=answers, console=console, full=json)
             warn_of_network(journal)
             stored = store_flow(flow, spec, profile=profile, project_dir=project_dir)
             run_id = secrets.token_hex(6)
             with interruptions_explained(run_id, journal):
                 result = asyncio.run(_run_durably(flow, stored, inputs, settings, console, journal, run_id))
             commands = next_commands(result.run.id, result, journal)
-            return conclude(result, answers=answers, console=console, whole=json, ways=commands)
+            return conclude(result, answers=answers, console=console, full=json, commands=commands)
 
 
 async def _run_durably(
@@ -89,7 +89,7 @@ async def _run_durably(
     run_id: str,
 ) -> Result:
     async with open_durable_runs(
-        flow, stored, journal, settings=settings, people=terminal_input(), observers=[console]
+        flow, stored, journal, settings=settings, human_input=terminal_input(), observers=[console]
     ) as runs:
         console.note("run", f"{run_id}, kept in {journal}")
         return await runs.start(inputs, run_id)
@@ -100,10 +100,10 @@ async def _run_once(
 ) -> Result:
     backends = make_backends(flow, settings)
     if record is not None:
-        begin_cassette(record)
+        create_cassette(record)
         backends = {name: RecordingBackend(backend, record) for name, backend in backends.items()}
     async with started(backends):
-        runner = Runner(backends=backends, functions=flow.functions, people=terminal_input(), observers=[console])
+        runner = Runner(backends=backends, functions=flow.functions, human_input=terminal_input(), observers=[console])
         return await runner.run(flow.graph, inputs, run_id=secrets.token_hex(6))
 
 

@@ -54,6 +54,6 @@ def command(run: str, html: Path | None, json: bool, full: bool, journal: Path) 
         elif html is None:
             coloured = colours_wanted(answers, environ=os.environ)
             width = shutil.get_terminal_size((100, 24)).columns
-            text = render_text(transcript, coloured=coloured, width=width, whole=full, zone=zone)
+            text = render_text(transcript, coloured=coloured, width=width, full=full, zone=zone)
             write_report(answers, mask(text, flow.secrets), coloured=coloured)
     return 0

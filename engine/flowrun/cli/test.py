@@ -11,7 +11,7 @@ from flowrun.errors import FlowrunError, Place, SpecError, UsageError
 from flowrun.testing.coverage import render_coverage
 from flowrun.testing.junit import render_junit
 from flowrun.testing.load import find_suites, load_suite
-from flowrun.testing.readers import vllm_reader_here
+from flowrun.testing.readers import find_vllm_reader
 from flowrun.testing.session import SpecTestSession
 from flowrun.testing.suite import SUFFIX
 from flowrun.testing.verdict import Verdict, explain_error, render_verdict, summary
@@ -41,7 +41,7 @@ def command(
     if not files:
         raise UsageError(f"no tests in {', '.join(map(str, paths))}: they are in files whose names end in {SUFFIX}")
     verdicts: list[Verdict] = []
-    with SpecTestSession(project_dir=project_dir, environ=os.environ, open_reader=vllm_reader_here()) as session:
+    with SpecTestSession(project_dir=project_dir, environ=os.environ, open_reader=find_vllm_reader()) as session:
         for file in files:
             verdicts += _run_file(session, file, text, verbose)
         covered = list(session.coverage.flows())

@@ -1,7 +1,8 @@
-"""Which chat states handle the tool calls of their replies: the rule of the language, decided when a spec is compiled.
+"""Finds the chat states that handle the tool calls of their replies, when a spec is compiled.
 
-A chat state handles calls if a template reads them before the next chat, or if no way from it avoids what answers them:
-a tools state of its thread, or a message of role tool. A call in any other chat's reply is a failure, never dropped.
+A chat state handles calls if a template reads them before the next chat, or if every path from it leads to a state that
+answers them: a tools state of its thread, or a chat state with a message of role tool. A call in the reply of any other
+chat state is a failure, and is never dropped.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,15 +16,15 @@ from flowrun.spec.model import ChatState, EndState, Spec, State, ToolsState
 NOTHING: Final[frozenset[str]] = frozenset()
 
 LAST_REPLY: Final = ""
-"""Stands for the thread of the last reply, where a template reads ``reply``: no thread has this name."""
+"""The name for the thread of the last reply, which a template reads as ``reply``. No thread has this name."""
 
 
 class CallHandling(msgspec.Struct, frozen=True, kw_only=True):
-    """What a spec does with the tool calls of replies.
+    """The states of a spec that read or handle the tool calls of replies.
 
     Attributes:
         chats: the chat states whose calls are handled.
-        entered: by state, the threads whose last calls a template looks at that is evaluated when it is entered.
+        entered: by state, the threads whose last calls are read by the templates evaluated when the state is entered.
         set: the same for a state's ``set``.
         routes: the same for the condition of a state's route, by its index.
     """
@@ -35,12 +36,12 @@ class CallHandling(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def leaving(self) -> frozenset[str]:
-        """The states that look at calls when they are left."""
+        """The states that read calls when a run leaves them."""
         return frozenset(self.set) | {state for state, _ in self.routes}
 
 
 def find_call_handling(spec: Spec) -> CallHandling:
-    """Analyse what a spec does with the tool calls of replies."""
+    """Find the states of a spec that read or handle the tool calls of replies."""
     chats = {name: state for name, state in spec.states.items() if isinstance(state, ChatState)}
     if not chats:
         return CallHandling()
@@ -67,7 +68,7 @@ def find_call_handling(spec: Spec) -> CallHandling:
 
 
 def _threads_read(text: Text, chats: Mapping[str, ChatState]) -> frozenset[str]:
-    """Return the threads at whose last calls a template or expression looks: at the calls, or at all of a reply."""
+    """Return the threads whose last calls a template or expression reads, as calls or as part of a full reply."""
     threads: set[str] = set()
     for path in text.reads_if_valid().paths:
         match path:
@@ -81,7 +82,7 @@ def _threads_read(text: Text, chats: Mapping[str, ChatState]) -> frozenset[str]:
 
 
 def _is_read(spec: Spec, chat: str, reads: CallHandling) -> bool:
-    """Return whether some state after a chat, up to the next chat's own messages, looks at its calls."""
+    """Return whether a state after a chat, up to the messages of the next chat, reads its calls."""
     return any(
         name in reads.entered or (name in reads.leaving and not isinstance(spec.states[name], ChatState))
         for name in _after(spec, chat, lambda state: isinstance(state, ChatState))
@@ -89,17 +90,17 @@ def _is_read(spec: Spec, chat: str, reads: CallHandling) -> bool:
 
 
 def _is_answered(spec: Spec, chat: str, thread: str) -> bool:
-    """Return whether no way from a chat avoids what answers the calls of its thread."""
-    last = [
+    """Return whether every path from a chat leads to a state that answers the calls of its thread."""
+    first_touching = [
         state
         for name in _after(spec, chat, lambda state: _touches(state, thread))
         if _touches(state := spec.states[name], thread)
     ]
-    return bool(last) and all(_answers(state) for state in last)
+    return bool(first_touching) and all(_answers(state) for state in first_touching)
 
 
 def _after(spec: Spec, start: str, is_last: Callable[[State], bool]) -> Iterator[str]:
-    """Give the states that the routes of one lead to, on and on, up to the first on each way that is a last one."""
+    """Yield the states that routes lead to from a state, on each path up to the first one that ``is_last``."""
     seen: set[str] = set()
     waiting = [start]
     while waiting:
@@ -113,12 +114,12 @@ def _after(spec: Spec, start: str, is_last: Callable[[State], bool]) -> Iterator
 
 
 def _touches(state: State, thread: str) -> bool:
-    """Return whether a state ends the run, or says something on a thread."""
+    """Return whether a state ends the run, or adds messages to a thread."""
     return isinstance(state, EndState) or (isinstance(state, ChatState | ToolsState) and state.thread == thread)
 
 
 def _answers(state: State) -> bool:
-    """Return whether a state that says something on a thread answers the calls that the thread ends in."""
+    """Return whether a state that adds messages to a thread answers the open calls at the end of the thread."""
     return isinstance(state, ToolsState) or (
         isinstance(state, ChatState) and any(m.role == "tool" for m in state.messages)
     )

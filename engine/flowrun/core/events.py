@@ -1,7 +1,7 @@
-"""What a run asks the world for (effects), and what the world answers (events). Data only.
+"""Effects, which a run requests from the runner, and events, which are their results. Data only.
 
-Both name their place in the run: ``step`` counts the states entered, from 1, and ``index`` the effects of
-that step, from 0. An event whose place is not awaited any more changes nothing.
+Both have their place in the run: ``step`` counts the states entered, from 1, and ``index`` counts the effects of that
+step, from 0. An event whose place has no pending effect changes nothing.
 """
 
 from collections.abc import Mapping
@@ -15,16 +15,16 @@ from flowrun.spec.model import JSON, ResponseFormat
 
 
 class _Data(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True, tag_field="kind"):
-    """Base of effects and events: their JSON form carries the class's name as ``kind``."""
+    """The base of effects and events: their JSON form has the tag of the class as ``kind``."""
 
 
 # --- events -------------------------------------------------------------------------------------------------------
 
 
 class Started(_Data, frozen=True, kw_only=True):
-    """The run begins. ``inputs`` are whole: the spec's defaults are filled in.
+    """The run starts. ``inputs`` contain the spec's defaults.
 
-    A child run's limits are what its parent has left of its own, unless its own are lower.
+    A child run may use the rounds and steps that its parent has left, unless its own limits are lower.
     """
 
     run: str
@@ -34,21 +34,21 @@ class Started(_Data, frozen=True, kw_only=True):
 
 
 class CallStarted(_Data, frozen=True, kw_only=True, tag="Began"):
-    """A ``CallFunction`` is about to be made. It changes no run: after a crash it says which calls are in doubt."""
+    """A ``CallFunction`` is about to be performed. Changes no run; after a crash, it shows which calls are in doubt."""
 
     step: int
     index: int = 0
 
 
 class Replied(_Data, frozen=True, kw_only=True):
-    """The model answered an ``AskModel``."""
+    """The model replied to an ``AskModel``."""
 
     step: int
     reply: Reply
 
 
 class Returned(_Data, frozen=True, kw_only=True):
-    """A ``CallFunction`` gave ``value``, a JSON value."""
+    """The function of a ``CallFunction`` returned ``value``."""
 
     step: int
     index: int = 0
@@ -64,7 +64,7 @@ class Failed(_Data, frozen=True, kw_only=True):
 
 
 class ChildEnded(_Data, frozen=True, kw_only=True):
-    """A ``StartChild`` came to its end, having asked for ``rounds`` replies and entered ``steps`` states."""
+    """The child run of a ``StartChild`` ended, after ``rounds`` requests to models and ``steps`` entered states."""
 
     step: int
     index: int = 0
@@ -75,7 +75,7 @@ class ChildEnded(_Data, frozen=True, kw_only=True):
 
 
 class Answered(_Data, frozen=True, kw_only=True):
-    """Somebody answered a ``RequestInput``."""
+    """A person or a program answered a ``RequestInput``."""
 
     step: int
     value: JSON = None
@@ -88,19 +88,19 @@ class Slept(_Data, frozen=True, kw_only=True):
 
 
 class TimedOut(_Data, frozen=True, kw_only=True):
-    """The time of the run (``step`` 0) or of the state that it is in is up."""
+    """The timeout of the run (``step`` 0) or of the state of that step is over."""
 
     step: int = 0
 
 
 class Cancelled(_Data, frozen=True, kw_only=True):
-    """Somebody outside wants the run to end."""
+    """The run is cancelled from outside."""
 
     reason: str = ""
 
 
 Answer: TypeAlias = Replied | Returned | Failed | ChildEnded | Answered | Slept
-"""An event that answers an effect of the step that it names."""
+"""An event that is the result of an effect, in the step that it names."""
 
 ANSWERS: Final = (Replied, Returned, Failed, ChildEnded, Answered, Slept)
 """The classes of ``Answer``."""
@@ -112,7 +112,7 @@ Event: TypeAlias = Started | CallStarted | Answer | TimedOut | Cancelled
 
 
 class ToolDeclaration(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool as the model is told of it. ``parameters`` is a JSON Schema of an object."""
+    """A tool in the form that models receive. ``parameters`` is a JSON Schema of an object."""
 
     name: str
     description: str
@@ -121,7 +121,7 @@ class ToolDeclaration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AskModel(_Data, frozen=True, kw_only=True):
-    """Ask a model for one reply to the whole thread ``messages``.
+    """Request one reply of a model to the full thread ``messages``.
 
     ``tool_choice`` is auto, required, none or a tool's name.
     """
@@ -139,9 +139,9 @@ class AskModel(_Data, frozen=True, kw_only=True):
 
 
 class CallFunction(_Data, frozen=True, kw_only=True):
-    """Call a Python function: a tool that the model chose (``tool`` is its name) or a call state's (None).
+    """Call a Python function: the tool named ``tool``, which the model chose, or, if None, that of a call state.
 
-    ``attempt`` counts the state's attempts from 1.
+    ``attempt`` counts the attempts of the state, from 1.
     """
 
     step: int
@@ -158,12 +158,12 @@ class CallFunction(_Data, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """The idempotency key: the same on each attempt, for each of which the run enters one step more."""
+        """The idempotency key, the same for all attempts: each attempt is one more step."""
         return f"{self.run}/{self.step - self.attempt + 1}/{self.index}"
 
 
 class StartChild(_Data, frozen=True, kw_only=True):
-    """Run a sub-flow to its end, within what is left of the parent's limits."""
+    """Run a sub-flow to its end, within the rounds and steps that its parent has left."""
 
     step: int
     index: int = 0
@@ -175,7 +175,7 @@ class StartChild(_Data, frozen=True, kw_only=True):
 
 
 class RequestInput(_Data, frozen=True, kw_only=True, tag="AskPerson"):
-    """Wait until somebody answers ``prompt`` with a value that matches ``schema``."""
+    """Wait for an answer to ``prompt``, a value that matches ``schema``."""
 
     step: int
     state: str
@@ -185,7 +185,7 @@ class RequestInput(_Data, frozen=True, kw_only=True, tag="AskPerson"):
 
 
 class Sleep(_Data, frozen=True, kw_only=True):
-    """Wait before the next attempt: ``seconds``, and up to the share ``jitter`` of it more, as chance has it."""
+    """Wait ``seconds`` before the next attempt, plus a random time of up to ``jitter`` times ``seconds``."""
 
     step: int
     seconds: float
@@ -193,7 +193,7 @@ class Sleep(_Data, frozen=True, kw_only=True):
 
 
 class Outcome(_Data, frozen=True, kw_only=True):
-    """How a run ended; the last effect of every run."""
+    """The end of a run; the last effect of every run."""
 
     status: Literal["succeeded", "failed", "cancelled"]
     output: JSON = None
@@ -204,9 +204,13 @@ Effect = AskModel | CallFunction | StartChild | RequestInput | Sleep | Outcome
 
 
 class Move(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """How a visit of a state ended: by which route or catch, from 0, and to which state; by a retry, or with the run.
+    """The move that ends a visit of a state: to the next state, to another attempt, or to the end of the run.
 
-    ``sets`` are the variables that the state set, ``failure`` is what was caught, retried, or ended the run.
+    Attributes:
+        to: the next state; empty at the end of the run.
+        index: the index of the route or catch, from 0.
+        failure: the failure that was caught, led to the retry, or ended the run.
+        sets: the variables that the state set.
     """
 
     state: str
@@ -219,9 +223,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """What an observer is told: an event, the state that the run is in after it, and the effects and moves that it led
-    to.
-    """
+    """A message to observers: an event, the state of the run after it, and the effects and moves that it caused."""
 
     run: str
     state: str
@@ -232,8 +234,12 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """An event as a journal keeps it: its place in the run, when it was written down (seconds since the epoch), and
-    the state that the run was in after it.
+    """An event in a journal.
+
+    Attributes:
+        seq: its number in the run, from 0.
+        at: when it was written, in seconds since the epoch.
+        state: the state of the run after it.
     """
 
     seq: int

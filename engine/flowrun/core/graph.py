@@ -1,7 +1,7 @@
-"""A spec compiled: flat tables for the machine, edges for analysis. Compiling evaluates nothing.
+"""Compiles a spec: flat tables for the machine, edges for analysis. Evaluates nothing.
 
-Templates become functions, names become references, schemas become validators; a reference that leads nowhere raises
-``KeyError`` here, so the checks come first.
+Templates become functions, names become references, schemas become validators. A reference to a missing part raises
+``KeyError``, so a spec is checked first.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,12 +29,12 @@ def compile_graph(
     """Compile a checked spec.
 
     Args:
-        declarations: each tool as the model is told of it.
-        flows: the compiled sub-flows, by the texts that refer to them.
-        backends: the name of the backend that runs a model, where it is not the model's own.
+        declarations: the tools in the form that models receive, by name.
+        flows: the compiled sub-flows, by the references to them in the spec.
+        backends: the names of the models' backends, by model, where the two names differ.
 
     Raises:
-        TemplateError: a template is no valid Jinja2.
+        TemplateError: a template is not valid Jinja2.
     """
     handling = find_call_handling(spec)
     compiler = Compiler(spec=spec, declarations=declarations, backends=backends, handling=handling)
@@ -65,7 +65,7 @@ def _compile_tool(tool: Tool, declaration: ToolDeclaration) -> CompiledTool:
 
 
 class Edge(msgspec.Struct, frozen=True, kw_only=True):
-    """A way from one state to another as the spec writes it; ``label`` is the condition or the caught errors."""
+    """An edge between two states of a spec; ``label`` is the condition or the caught errors, ``path`` its place."""
 
     source: str
     target: str
@@ -75,7 +75,7 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def edges(spec: Spec) -> Iterator[Edge]:
-    """Give every way between states in the order of the spec, those that lead nowhere included."""
+    """Yield every edge between states in the order of the spec, those to missing states included."""
     for name, state in spec.states.items():
         if isinstance(state, EndState):
             continue

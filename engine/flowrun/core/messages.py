@@ -1,4 +1,4 @@
-"""What is said between people, models and tools. Frozen; a thread only grows at its end."""
+"""Messages between users, models and tools. Frozen; a thread only grows at its end."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,7 +6,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 import msgspec
 
-from flowrun.unicode import escape_halves, well_formed
+from flowrun.unicode import escape_surrogates, well_formed
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -14,7 +14,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's wish to call a tool. ``arguments`` is the raw text that the model wrote, JSON if all is well.
+    """A call of a tool that a model requests. ``arguments`` is the raw text of the model, which should be JSON.
 
     Texts are made valid Unicode, as in a ``Reply``.
     """
@@ -27,14 +27,17 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
         if not (self.id.isascii() and self.name.isascii()):
             _make_well_formed(self, "id", "name")
         if not self.arguments.isascii():
-            msgspec.structs.force_setattr(self, "arguments", escape_halves(self.arguments))
+            msgspec.structs.force_setattr(self, "arguments", escape_surrogates(self.arguments))
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
-    """A reply as its model wrote it: ``ids`` are its tokens, the last one ended it, each in 32 bits, little-endian.
+    """The tokens of a reply, which show whether a later prompt extends them.
 
-    ``end`` counts the tokens of its prompt and its own, ``digest`` is the CRC-32 of all these: what a later prompt
-    begins with if it extends them. ``vocabulary`` tells those of other models: a thread may have several.
+    Attributes:
+        vocabulary: identifies the tokenizer: a thread may have replies of several models.
+        ids: the tokens, each in 32 bits, little-endian; the last one ended the reply.
+        end: the number of tokens of the prompt and the reply.
+        digest: the CRC-32 of the tokens of the prompt and the reply.
     """
 
     vocabulary: int
@@ -46,7 +49,7 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One message of a thread. ``tool_call_id`` and ``name`` are set in tool messages only.
 
-    ``tokens`` is for backends that put prompts into tokens themselves; nothing else shows it.
+    ``tokens`` is only for backends that tokenize prompts themselves; it is never shown.
     """
 
     role: Role
@@ -59,10 +62,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens read and written. ``cached_tokens`` of the prompt's came from the prefix cache.
+    """The tokens that a model read and wrote. ``cached_tokens`` of the prompt came from the prefix cache.
 
-    ``rerendered`` counts the rounds whose prompt does not begin with the very tokens that the model read and wrote in
-    the thread's round before, where the backend knows these.
+    ``rerendered`` counts the rounds whose prompt does not start with the tokens that the model read and wrote in the
+    previous round of the thread, if the backend knows these.
     """
 
     prompt_tokens: int = 0
@@ -80,11 +83,15 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a model answered, already parsed by its family's parsers. Its texts are made valid Unicode.
+    """The reply of a model, already parsed by the parsers of its family. Its texts are made valid Unicode.
 
-    A call whose ``id`` is empty gets one from the machine. ``invalid_call`` says what is wrong with a call that the
-    parser could not read, ``refusal`` why the model declined. ``text`` is the model's raw text and ``tokens`` its
-    tokens, where the backend knows them.
+    The machine sets the ``id`` of a call if it is empty.
+
+    Attributes:
+        invalid_call: the error in a call that the parser could not read.
+        refusal: the reason why the model declined.
+        text: the raw text, if the backend knows it.
+        tokens: the tokens, if the backend knows them.
     """
 
     content: str | None = None
@@ -105,11 +112,11 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def _make_well_formed(struct: msgspec.Struct, *fields: str) -> None:
-    """Put valid Unicode in the place of texts that are none: nothing else takes half of a surrogate pair."""
+    """Replace texts that are not valid Unicode: no encoder accepts half of a surrogate pair."""
     for name in fields:
         text = getattr(struct, name)
-        if text is not None and not text.isascii() and (fit := well_formed(text)) is not text:
-            msgspec.structs.force_setattr(struct, name, fit)
+        if text is not None and not text.isascii() and (valid := well_formed(text)) is not text:
+            msgspec.structs.force_setattr(struct, name, valid)
 
 
 FINISHED: Final = frozenset(
@@ -119,22 +126,21 @@ FINISHED: Final = frozenset(
         *("complete", "completed", "tool_call"),  # Cohere and others
     }
 )
-"""Finish reasons, in small letters, that all mean: the model ended its reply by itself. All others are failures."""
+"""Finish reasons, in lower case, of replies that the model ended by itself. All others are failures."""
 
 CUT_OFF: Final = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "repetition"})
-"""Finish reasons of replies that were ended before their end."""
+"""Finish reasons of replies that were cut off."""
 
 DECLINED: Final = frozenset(
     {*("content_filter", "refusal", "safety"), *("recitation", "blocklist", "prohibited_content", "spii")}
 )
-"""Finish reasons of replies that the model, or a filter, did not want to give."""
+"""Finish reasons of replies that the model or a filter refused."""
 
 
 class Log(Sequence[T_co], Generic[T_co]):
-    """An immutable sequence that shares its storage with the longer ones made from it.
+    """An immutable sequence that shares its storage with the longer ones that are built from it.
 
-    Appending to the newest costs no copy, so a run's history costs the same at every length; appending to an older
-    one copies.
+    Appending to the newest one takes constant time; appending to an older one copies it.
     """
 
     __slots__ = ("_items", "_length")
@@ -153,7 +159,7 @@ class Log(Sequence[T_co], Generic[T_co]):
         return longer
 
     def extended(self, items: Iterable[T_co]) -> "Log[T_co]":
-        """Give the sequence with ``items`` after it."""
+        """Return the sequence with ``items`` after it."""
         longer: Log[T_co] = object.__new__(Log)
         longer._items = self._items if len(self._items) == self._length else self._items[: self._length]
         longer._items.extend(items)
@@ -201,7 +207,10 @@ _new_log: Final[Any] = object.__new__
 
 
 class LastCalls(msgspec.Struct, frozen=True, gc=False):
-    """The tool calls that a thread ends in: of the message at ``at``, answered or not by the messages after it."""
+    """The tool calls of the last message, at index ``at``, that is not a tool's.
+
+    ``answered`` are the indices of the calls that the tool messages after it answer.
+    """
 
     at: int
     calls: tuple[ToolCall, ...]
@@ -209,7 +218,7 @@ class LastCalls(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def open(self) -> tuple[ToolCall, ...]:
-        """The calls that nothing answers yet, in their order."""
+        """The calls without an answer, in their order."""
         if len(self.answered) == len(self.calls):
             return ()
         if not self.answered:
@@ -218,7 +227,7 @@ class LastCalls(msgspec.Struct, frozen=True, gc=False):
 
 
 def last_calls(thread: Log[Message]) -> LastCalls:
-    """Return the calls of the last message that is no tool's; none if it made none."""
+    """Return the calls of the last message that is not a tool's."""
     items, end = thread._items, thread._length
     at = end - 1
     while at >= 0 and items[at].role == "tool":
@@ -237,7 +246,7 @@ def last_calls(thread: Log[Message]) -> LastCalls:
 
 
 def has_open_calls(thread: Log[Message]) -> bool:
-    """Return whether a thread ends in calls that nothing answers."""
+    """Return whether a thread ends in calls without an answer."""
     if not thread._length:
         return False
     last = thread._items[thread._length - 1]
@@ -245,7 +254,7 @@ def has_open_calls(thread: Log[Message]) -> bool:
 
 
 def as_openai(message: Message) -> dict[str, Any]:
-    """Give a message in the form of the OpenAI chat API, which chat templates read too."""
+    """Return a message in the form of the OpenAI chat API, which chat templates use too."""
     out: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.reasoning is not None:
         out["reasoning"] = message.reasoning

@@ -1,4 +1,4 @@
-"""What the runner needs from outside, as Protocols. Adapters implement them; ``flowrun.testing`` holds fakes."""
+"""The ports of the runner, as Protocols. Adapters implement them; ``flowrun.testing`` has fakes."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,72 +13,80 @@ class ModelBackend(Protocol):
 
     @property
     def concurrency(self) -> int | None:
-        """So many requests it works on at once, further ones wait; None: no limit of its own. Valid after the start."""
+        """The number of requests that it works on at once; further ones wait. None: no limit. Valid after ``start``."""
 
     async def start(self) -> None:
-        """Load what is needed.
+        """Load the model, or connect to its server.
 
         Raises:
             BackendError: a package, the model or a setting is missing or wrong; nothing is left running.
         """
 
     async def reply(self, request: AskModel) -> Reply:
-        """Ask for one reply. Cancelling the awaiting task frees what the request holds.
+        """Request one reply. Cancelling the awaiting task frees the resources of the request.
 
         Raises:
-            ModelError: named as in ``errors.FAILURES``.
+            ModelError: the model or its server failed; ``errors.FAILURES`` has the names of the failures.
         """
 
     async def stop(self) -> None:
-        """End what was started; no process or connection is left. May be called twice, and without a start."""
+        """Stop all processes and close all connections. May be called twice, and without ``start``."""
 
 
 class Functions(Protocol):
     """Calls the Python functions of tools and call states."""
 
     async def call(self, effect: CallFunction) -> JSON:
-        """Call a function under its timeout and give its value as JSON.
+        """Call a function within its timeout, and return its value as JSON.
 
         Raises:
-            ToolError: it failed, took too long, or gave what is no JSON value.
+            ToolError: the function failed, took too long, or returned a value that is not JSON.
         """
 
 
 class HumanInput(Protocol):
-    """Whoever answers wait states while a run is under way."""
+    """Answers the questions of wait states while a run is in progress."""
 
     async def answer(self, effect: RequestInput) -> JSON:
-        """Give an answer that matches the effect's schema, however long it takes.
+        """Wait for an answer that matches the effect's schema, and return it.
 
         Raises:
-            NoResponderError: there is nobody; the run waits.
+            NoResponderError: nobody can answer; the run waits.
         """
 
 
 class Journal(Protocol):
-    """Where events go, and where they come from after a crash."""
+    """Stores the events of runs, from which they recover after a crash."""
 
-    def begin(self, run: str, *, flow: str, parent: str | None) -> None:
-        """Say what a run is, before its first event: the flow's name, and the run that it is a child of."""
+    def register(self, run: str, *, flow: str, parent: str | None) -> None:
+        """Register a run before its first event.
+
+        Args:
+            flow: the name of its flow.
+            parent: the run that it is a child of.
+        """
 
     async def append(self, run: str, event: Event, *, seq: int, state: str, status: str) -> None:
-        """Write a run's event down; when this returns, it is kept. ``seq`` counts a run's events from 0 without gaps.
+        """Write an event of a run; it is durable when this returns.
 
-        ``state`` and ``status`` are the run's after the event.
+        Args:
+            seq: the number of the event in the run, from 0, without gaps.
+            state: the state of the run after the event.
+            status: the status of the run after the event.
 
         Raises:
-            StoreError: it is not kept; nothing that follows from it may be done.
+            StoreError: the event is not written; no effect of it may be performed.
         """
 
     async def mark(self, run: str, status: str) -> None:
-        """Note what a run has come to without an event: it is waiting, or needs attention."""
+        """Write a status that has no event: the run is waiting, or needs attention."""
 
     async def events(self, run: str) -> Sequence[Recorded]:
-        """Give a run's events, oldest first; none if there is no such run."""
+        """Return a run's events, oldest first; an empty sequence if there is no such run."""
 
 
 class Observer(Protocol):
-    """Watches runs and changes nothing."""
+    """Observes runs, and changes nothing."""
 
     def notify(self, notice: Notice) -> None:
-        """Learn of what just happened. Must not raise and must not block."""
+        """Receive an event with its effects and moves. Must not raise and must not block."""

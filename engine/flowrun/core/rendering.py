@@ -1,6 +1,6 @@
-"""Messages made of a spec's templates: calls get ids, results the calls that they answer. Pure.
+"""Renders messages from a spec's templates: calls get ids, and results the ids of their calls. Pure.
 
-What is the same in every run is made once, when the spec is compiled, and all runs share it.
+Messages that are the same in every run are rendered once, when the spec is compiled, and all runs share them.
 """
 
 import json
@@ -14,7 +14,10 @@ from flowrun.templates import Scope, compile_text, compile_value, has_template
 
 
 class CompiledMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message template; ``calls`` are (id or None, name, arguments as JSON text). ``fixed`` ones show no scope."""
+    """A message template. ``calls`` are (id or None, name, arguments as JSON text).
+
+    A ``fixed`` message does not depend on the scope.
+    """
 
     role: Role
     content: Callable[[Scope], str] | None
@@ -25,7 +28,7 @@ class CompiledMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RenderedMessages(msgspec.Struct, frozen=True):
-    """Messages that follow one another, the calls counted up to their end, and those that none of them answers yet."""
+    """Consecutive messages, the number of calls up to their end, and the calls without an answer."""
 
     messages: tuple[Message, ...] = ()
     call_count: int = 0
@@ -33,7 +36,7 @@ class RenderedMessages(msgspec.Struct, frozen=True):
 
 
 class Prologue(msgspec.Struct, frozen=True):
-    """How a thread begins in every run: with messages that are ready, and then others to be rendered."""
+    """The first messages of a thread: ``ready`` ones, the same in every run, then ``others``, rendered in each run."""
 
     ready: RenderedMessages
     others: tuple[CompiledMessage, ...]
@@ -53,21 +56,21 @@ def compile_message(message: MessageTemplate) -> CompiledMessage:
 
 
 def compile_prologues(threads: Mapping[str, Iterable[MessageTemplate]]) -> dict[str, Prologue]:
-    """Compile the first messages of threads, in their order, in which calls are counted."""
-    openings = {}
+    """Compile the first messages of threads. Their calls are counted in the order of the threads."""
+    prologues = {}
     count = 0
     for thread, templates in threads.items():
         compiled = tuple(map(compile_message, templates))
         leading = next((index for index, one in enumerate(compiled) if not one.fixed), len(compiled))
-        openings[thread] = Prologue(
+        prologues[thread] = Prologue(
             render(compiled[:leading], {}, RenderedMessages(call_count=count)), compiled[leading:]
         )
         count += sum(len(one.calls) for one in compiled)
-    return openings
+    return prologues
 
 
 def render(templates: Iterable[CompiledMessage], scope: Scope, after: RenderedMessages) -> RenderedMessages:
-    """Render messages that come after others. A tool message without an id answers the oldest call still open."""
+    """Render messages after others. A tool message without an id answers the oldest call without an answer."""
     messages = list(after.messages)
     count = after.call_count
     waiting = list(after.waiting)
@@ -98,7 +101,7 @@ def _message(template: CompiledMessage, calls: tuple[ToolCall, ...], waiting: li
 
 
 def with_id(call: ToolCall, number: int) -> ToolCall:
-    """Give a call an id if it has none: nine letters and digits, the one form that every model family takes."""
+    """Return a call with an id: nine letters and digits, the only form that every model family accepts."""
     return call if call.id else ToolCall(id=f"call{number:05d}", name=call.name, arguments=call.arguments)
 
 

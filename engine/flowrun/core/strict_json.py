@@ -1,4 +1,4 @@
-"""A strict parser for JSON that a model or a person wrote (RFC 8259): it refuses what is ambiguous."""
+"""A strict parser for JSON of models and people (RFC 8259): it refuses ambiguous JSON."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import jiter
 import msgspec
 
 from flowrun.spec.model import JSON
-from flowrun.unicode import fault_of
+from flowrun.unicode import find_encoding_error
 
 _MAX_DEPTH: Final = 64
 _SPACE: Final = " \t\n\r"
@@ -17,13 +17,13 @@ _may_overflow: Final = re.compile(r"\d[eE]\+?\d{3}|\d{200}").search
 
 
 def parse_json(text: str) -> JSON:
-    """Parse JSON strictly (RFC 8259): no NaN, no infinite number, no key twice, no half characters, no nesting beyond
-    ``_MAX_DEPTH``.
+    """Parse JSON strictly (RFC 8259): no NaN, no infinite number, no duplicate key, no lone surrogate, and at most
+    ``_MAX_DEPTH`` levels.
 
-    jiter parses what is valid; what it refuses is parsed once more by Python's decoder, for the reason.
+    jiter parses valid JSON. A text that it refuses is parsed once more by Python's decoder, which finds the reason.
 
     Raises:
-        ValueError: the text is not valid, with the reason.
+        ValueError: the text is not valid; the message is the reason.
     """
     if _may_overflow(text):  # jiter reads 1e999 as infinite
         value = _decode(text)
@@ -34,13 +34,13 @@ def parse_json(text: str) -> JSON:
             value = _decode(text)
     if len(text) > _MAX_DEPTH and text.count("[") + text.count("{") > _MAX_DEPTH and _deeper_than(value, _MAX_DEPTH):
         raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
-    if ("\\u" in text or not text.isascii()) and (wrong := fault_of(value)):
+    if ("\\u" in text or not text.isascii()) and (wrong := find_encoding_error(value)):
         raise ValueError(wrong)
     return value
 
 
 def _decode(text: str) -> JSON:
-    """Do what ``_DECODER.decode`` does, but without its two regular expressions, which take as long as the rest."""
+    """Parse as ``_DECODER.decode`` does, without its two regular expressions, which take half of the time."""
     try:
         value, end = _DECODER.raw_decode(text, len(text) - len(text.lstrip(_SPACE)))
         return _DECODER.decode(text) if text[end:].lstrip(_SPACE) else value
@@ -80,8 +80,8 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_co
 
 
 def parse_leniently(arguments: str) -> JSON:
-    """Parse JSON for templates; a text that is not JSON is returned as it is."""
+    """Parse JSON for templates; return a text that is not JSON unchanged."""
     try:
         return msgspec.json.decode(arguments)
-    except (ValueError, RecursionError):  # no JSON, or half of a surrogate pair, which no encoder takes
+    except (ValueError, RecursionError):  # no JSON, or a lone surrogate, which no encoder accepts
         return arguments

@@ -1,4 +1,4 @@
-"""Every template and expression of a spec: where it stands, and at which moment of which state it is evaluated."""
+"""Finds every template and expression of a spec, with its place and the moment when it is evaluated."""
 
 from collections.abc import Iterator, Mapping
 from typing import Literal, assert_never
@@ -30,8 +30,11 @@ Moment = Literal["vars", "threads", "entered", "set", "left"]
 class Text(msgspec.Struct, frozen=True, kw_only=True):
     """A template, or a bare expression.
 
-    ``state`` is empty before the first state. ``extra`` names are in scope beside the usual, ``assigned`` are the
-    variables that the state has set by then.
+    Attributes:
+        state: the state that it belongs to; empty before the first state.
+        moment: when it is evaluated.
+        extra: names that are in scope in addition to the usual ones.
+        assigned: the variables that the state has set before it is evaluated.
     """
 
     path: Path
@@ -43,15 +46,15 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
     assigned: tuple[str, ...] = ()
 
     def reads(self) -> Reads:
-        """Give what it reads.
+        """Return the names that the text reads.
 
         Raises:
-            TemplateError: it is not valid.
+            TemplateError: the text is not valid.
         """
         return reads_of_expression(self.text) if self.kind == "expression" else reads_of_template(self.text)
 
     def reads_if_valid(self) -> Reads:
-        """Give what it reads; nothing, if it is not valid: another check says so."""
+        """Return the names that the text reads; none if it is not valid, which another check reports."""
         try:
             return self.reads()
         except TemplateError:
@@ -59,7 +62,7 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def texts_of(spec: Spec) -> Iterator[Text]:
-    """Give every template and expression of a spec."""
+    """Yield every template and expression of a spec."""
     yield from _values(Text(path=("vars",), text="", moment="vars"), spec.vars)
     for thread, messages in spec.threads.items():
         yield from _messages(Text(path=("threads", thread), text="", moment="threads"), messages)
@@ -81,22 +84,22 @@ def _state(name: str, state: State) -> Iterator[Text]:
             yield _below(at, "for_each", text=state.for_each, kind="expression")
             yield from _values(_below(at, "with", extra=frozenset({state.item, "index"})), state.arguments)
         case ParallelState():
-            for branch, part in state.branches.items():
-                yield from _values(_below(at, "branches", branch, "with"), part.arguments)
+            for key, branch in state.branches.items():
+                yield from _values(_below(at, "branches", key, "with"), branch.arguments)
         case WaitState():
             yield from _values(_below(at, "prompt"), state.prompt)
         case ToolsState() | RouteState():
             pass
         case _:
             assert_never(state)
-    done: tuple[str, ...] = ()
+    assigned: tuple[str, ...] = ()
     for variable, template in state.set.items():
-        yield from _values(_below(at, "set", variable, moment="set", assigned=done), template)
-        done = (*done, variable)
+        yield from _values(_below(at, "set", variable, moment="set", assigned=assigned), template)
+        assigned = (*assigned, variable)
     for index, route in enumerate(state.routes):
         if route.when is not None:
             path = ("routes", index, "when")
-            yield _below(at, *path, text=route.when, kind="expression", moment="left", assigned=done)
+            yield _below(at, *path, text=route.when, kind="expression", moment="left", assigned=assigned)
 
 
 def _below(at: Text, *keys: str | int, **changes: object) -> Text:

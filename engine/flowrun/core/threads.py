@@ -1,4 +1,4 @@
-"""Messages onto a run's threads, and the tool calls that a thread ends in."""
+"""Adds messages to the threads of a run, and checks that tool calls are answered."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,7 +10,7 @@ from flowrun.templates import Scope
 
 
 def start_threads(run: Draft, prologues: Mapping[str, Prologue], scope: Scope) -> None:
-    """Begin a run's threads with their first messages."""
+    """Start the threads of a run with their first messages."""
     threads = {}
     for thread, prologue in prologues.items():
         first = render(prologue.others, scope, prologue.ready) if prologue.others else prologue.ready
@@ -20,11 +20,11 @@ def start_threads(run: Draft, prologues: Mapping[str, Prologue], scope: Scope) -
 
 
 def add_messages(run: Draft, thread: str, templates: Iterable[CompiledMessage], scope: Scope) -> None:
-    """Render messages onto a thread.
+    """Render messages, and add them to a thread.
 
     Raises:
-        StateFailure: they leave calls of the thread unanswered, or answer none.
-        TemplateError: one of them cannot be rendered.
+        StateFailure: the messages leave calls unanswered, or answer a call that is not open.
+        TemplateError: a message cannot be rendered.
     """
     before = run.threads[thread]
     waiting = last_calls(before).open
@@ -35,34 +35,37 @@ def add_messages(run: Draft, thread: str, templates: Iterable[CompiledMessage], 
 
 
 def check_messages(messages: Iterable[Message], waiting: Iterable[ToolCall]) -> None:
-    """Check that messages answer the calls that wait before they say anything else, and no others.
+    """Check that messages answer the open calls, and no others, before messages of other roles.
+
+    Args:
+        waiting: the calls without an answer.
 
     Raises:
         StateFailure: they do not.
     """
-    left = [call.id for call in waiting]
+    open_ids = [call.id for call in waiting]
     for message in messages:
         if message.role == "tool":
-            if message.tool_call_id not in left:
-                raise StateFailure("model.invalid_conversation", _stray(message, left))
-            left.remove(message.tool_call_id)
-        elif left:
+            if message.tool_call_id not in open_ids:
+                raise StateFailure("model.invalid_conversation", _stray(message, open_ids))
+            open_ids.remove(message.tool_call_id)
+        elif open_ids:
             raise StateFailure(
-                "model.invalid_conversation", _unanswered(left, f"before a message of role {message.role}")
+                "model.invalid_conversation", _unanswered(open_ids, f"before a message of role {message.role}")
             )
-        left += (call.id for call in message.tool_calls)
+        open_ids += (call.id for call in message.tool_calls)
 
 
 def check_answered(thread: Log[Message]) -> None:
-    """Check that a thread does not end in calls that nothing answers.
+    """Check that a thread does not end in calls without an answer.
 
     Raises:
         StateFailure: it does.
     """
     if has_open_calls(thread):
-        left = last_calls(thread).open
+        open_calls = last_calls(thread).open
         raise StateFailure(
-            "model.invalid_conversation", _unanswered([call.id for call in left], "before the model is asked")
+            "model.invalid_conversation", _unanswered([call.id for call in open_calls], "before the model is asked")
         )
 
 

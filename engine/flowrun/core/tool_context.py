@@ -1,7 +1,7 @@
-"""What a function may know of the call that it is: for tools that must do their work once, however often they run.
+"""The context of a tool call, for tools that must do their work only once, however often they are called.
 
-A payment, an e-mail or an order is asked for with ``current_call().key``: a service that knows idempotency keys does it
-once, and after a crash a tool can look up whether it was done.
+A tool that pays, sends an e-mail or orders passes ``current_call().key`` to its service: a service with idempotency
+keys does the work once, and after a crash the tool can look up whether it was done.
 """
 
 from contextvars import ContextVar
@@ -12,14 +12,14 @@ import msgspec
 from flowrun.core.events import CallFunction
 
 CURRENT_CALL: Final[ContextVar[CallFunction]] = ContextVar("flowrun_call")
-"""Set by who calls a function, in the context that the function runs in."""
+"""Set by the caller of a function, in the context that the function runs in."""
 
 
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     """A call of a tool, or of a ``call`` state (``tool`` is None then).
 
-    ``key`` is the same on each attempt at the call, by the state's ``retry`` or after a crash, and no other call's in
-    any run. ``attempt`` counts the state's from 1.
+    ``key`` is the idempotency key: the same for each attempt at the call, by the state's ``retry`` or after a crash,
+    and different for all other calls of all runs. ``attempt`` counts the attempts of the state, from 1.
     """
 
     run: str
@@ -30,10 +30,10 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def current_call() -> ToolContext:
-    """Give the call that is under way, in the function that was called or in what it calls.
+    """Return the context of the current call, in the called function or in functions that it calls.
 
     Raises:
-        LookupError: flowrun has not called anything here.
+        LookupError: flowrun has not called a function in this context.
     """
     effect = CURRENT_CALL.get(None)
     if effect is None:

@@ -6,7 +6,7 @@ from typing import Final
 from flowrun.drawing.dot import draw_dot
 from flowrun.drawing.listing import draw_text
 from flowrun.drawing.mermaid import draw_mermaid
-from flowrun.drawing.picture import Picture, picture_of
+from flowrun.drawing.picture import Picture, build_picture
 from flowrun.drawing.svg import draw_svg
 from flowrun.spec.model import Spec
 
@@ -25,7 +25,7 @@ def draw(spec: Spec, form: str) -> str:
     Args:
         form: the output format, a key of ``DRAWERS``.
     """
-    return DRAWERS[form](picture_of(spec))
+    return DRAWERS[form](build_picture(spec))
 
 
 __all__ = ["DRAWERS", "draw"]

@@ -91,7 +91,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name} {self.version}"
 
 
-def picture_of(spec: Spec) -> Picture:
+def build_picture(spec: Spec) -> Picture:
     """Build the picture of a spec. A state that is referenced but not defined gets a box at the end."""
     arrows = tuple(_arrow(edge, spec) for edge in edges(spec))
     referenced = [spec.start, *(arrow.target for arrow in arrows)]

@@ -12,7 +12,7 @@ from flowrun.journal.rows import (
     NewRun,
     RunRow,
 )
-from flowrun.journal.sqlite import OnPost, SqliteJournal
+from flowrun.journal.sqlite import OnSignal, SqliteJournal
 from flowrun.journal.upkeep import Vacuumed, prune, vacuum
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "Holder",
     "LeaseLost",
     "NewRun",
-    "OnPost",
+    "OnSignal",
     "RunRow",
     "SqliteJournal",
     "Synchronous",

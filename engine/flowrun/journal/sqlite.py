@@ -31,7 +31,7 @@ POLL_SECONDS: Final = 0.5
 _SIGNALS: Final = (Answered, Cancelled)
 """Events that may have come through the inbox."""
 
-OnPost = Callable[[str, Event], None]
+OnSignal = Callable[[str, Event], None]
 """A callback, run in the loop for each event that another process sent to a run that this one holds."""
 
 
@@ -42,7 +42,7 @@ class SqliteJournal:
         self,
         path: Path,
         *,
-        on_post: OnPost | None = None,
+        on_signal: OnSignal | None = None,
         batch: str | None = None,
         synchronous: Synchronous = "full",
         now: Callable[[], float] = time.time,
@@ -52,7 +52,7 @@ class SqliteJournal:
         """Open the journal at ``path``, which is created if missing. Must be called in the running loop.
 
         Args:
-            on_post: called with each signal for a run that this journal holds.
+            on_signal: called with each signal for a run that this journal holds.
             batch: the batch of the runs that begin here.
             now: returns seconds since the epoch.
             process: how other processes find this one; this process if None.
@@ -68,7 +68,7 @@ class SqliteJournal:
         self._reader = Database(path)
         self._history = History(self._reader, now=now, here=here)
         self._appender = Appender(self._database, holder=self._leases.id)
-        self._on_post = on_post
+        self._on_signal = on_signal
         self._batch = batch
         self._spec = ""
         self._last_heartbeat = now()
@@ -90,18 +90,18 @@ class SqliteJournal:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def keep_spec(self, digest: str, body: str) -> None:
+    def store_spec(self, digest: str, body: str) -> None:
         """Store a spec's canonical form, as JSON, with the first run of it. Runs that begin from now on are of it."""
         self._spec = digest
         self._appender.store_spec(digest, body)
 
-    def begin(
+    def register(
         self, run: str, *, flow: str, parent: str | None = None, spec: str | None = None, batch: str | None = None
     ) -> None:
         """Register a run; it is written, and held, with its first event.
 
         Args:
-            spec: the digest of its spec; that of the last ``keep_spec`` if None.
+            spec: the digest of its spec; that of the last ``store_spec`` if None.
             batch: its batch; that of this journal if None.
         """
         self._new[run] = NewRun(id=run, flow=flow, parent=parent, spec=spec or self._spec, batch=batch or self._batch)
@@ -184,7 +184,7 @@ class SqliteJournal:
         """Delete the signals for a run and its children: they came too late."""
         await self._run_in_thread(lambda: self._leases.discard(run))
 
-    async def post(self, run: str, event: Answered | Cancelled) -> None:
+    async def signal(self, run: str, event: Answered | Cancelled) -> None:
         """Send an event to the process that drives a run, now or later.
 
         Raises:
@@ -192,11 +192,11 @@ class SqliteJournal:
         """
         body = encode(event)
 
-        def post() -> None:
+        def send() -> None:
             self._leases.signal(run, body)
             self._version = None
 
-        await self._run_in_thread(post)
+        await self._run_in_thread(send)
 
     async def events(self, run: str) -> list[Recorded]:
         """Return a run's events, oldest first; an empty list if there is no such run.
@@ -229,21 +229,21 @@ class SqliteJournal:
             if now - self._last_heartbeat >= HEARTBEAT_SECONDS:
                 self._leases.heartbeat()
                 self._last_heartbeat = now
-            if self._on_post is not None:
-                self._deliver(self._on_post)
+            if self._on_signal is not None:
+                self._deliver(self._on_signal)
         except LeaseLost:
             raise
         except StoreError:
             return  # a busy file or a full disk: the next append raises it, and a heartbeat may be late
 
-    def _deliver(self, on_post: OnPost) -> None:
+    def _deliver(self, on_signal: OnSignal) -> None:
         version = self._database.value("PRAGMA data_version")
         if version == self._version:
             return
         signals = self._leases.signals()
         for signal in signals:
             if signal.id not in self._delivered:
-                self._loop.call_soon_threadsafe(on_post, signal.run, signal.event)
+                self._loop.call_soon_threadsafe(on_signal, signal.run, signal.event)
         self._delivered = {signal.id for signal in signals}
         self._version = version
 

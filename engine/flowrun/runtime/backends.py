@@ -1,4 +1,4 @@
-"""Puts the adapters in: from a flow that can run to its backends. Only verbs that run something come here."""
+"""Builds and starts the backends of a prepared flow. Only commands that run something use this."""
 
 import gc
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,14 +15,14 @@ from flowrun.spec.model import Model
 
 
 class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line says of how to run, beside the spec."""
+    """The settings of the command line for backends. ``progress`` receives messages for the user."""
 
     verbose: bool = False
     progress: Callable[[str], None] = lambda message: None
 
 
 def make_backends(flow: Flow, settings: BackendSettings) -> dict[str, ModelBackend]:
-    """Make a backend, not yet started, for each model that some chat state asks."""
+    """Build a backend, not yet started, for each model that a chat state uses."""
     secrets = flow.secrets
     return {
         name: make_backend(bound.model, bound.folder, flow.project, lambda text: mask(text, secrets), settings)
@@ -32,7 +32,7 @@ def make_backends(flow: Flow, settings: BackendSettings) -> dict[str, ModelBacke
 
 @asynccontextmanager
 async def started(backends: Mapping[str, ModelBackend]) -> AsyncIterator[None]:
-    """Start backends, in turn, since engines that start at once misjudge the free memory; end them all."""
+    """Start backends one after the other, since engines that start together misjudge free memory; stop all at exit."""
     calm_collector()
     try:
         for backend in backends.values():
@@ -44,9 +44,9 @@ async def started(backends: Mapping[str, ModelBackend]) -> AsyncIterator[None]:
 
 
 def calm_collector() -> None:
-    """Let Python's garbage collector look less often, and not at what is loaded by now and stays.
+    """Make Python's garbage collector run less often, and skip the objects that are loaded now.
 
-    A run makes many small objects that live as long as the run; with the default thresholds the collector takes a
+    A run creates many small objects that live as long as the run. With the default thresholds, the collector takes a
     quarter of the engine's own time to find that none of them is garbage.
     """
     gc.collect()
@@ -57,10 +57,15 @@ def calm_collector() -> None:
 def make_backend(
     model: Model, folder: Path, project: Path, masked: Callable[[str], str], settings: BackendSettings
 ) -> ModelBackend:
-    """Make the backend that a model asks for; ``folder`` is the spec's, and lies in the ``project``.
+    """Build the backend that a model names, not yet started.
+
+    Args:
+        folder: the folder of the spec; relative paths of the model start here.
+        project: the folder that scripted replies must lie in.
+        masked: replaces the secrets in a text.
 
     Raises:
-        BackendError: scripted replies are not to be read, or wrong.
+        BackendError: the scripted replies cannot be read, are not valid, or lie outside of the project.
     """
     match model.backend:
         case "vllm":

@@ -1,4 +1,4 @@
-"""Durable runs: started, resumed where their events end, answered and cancelled by other processes."""
+"""Durable runs: they resume after their last event, and other processes can answer and cancel them."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,35 +22,39 @@ from flowrun.spec.model import JSON
 
 
 class PendingWork(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run stands, with its children: what it waits for, and the calls of it that are in doubt."""
+    """A run with the open questions and the in-doubt calls of it and its children."""
 
     run: Run
     waits: tuple[RequestInput, ...] = ()
-    doubts: tuple[CallFunction, ...] = ()
+    in_doubt: tuple[CallFunction, ...] = ()
 
 
 def find_pending_work(graph: Graph, run_id: str, events_of: Callable[[str], Sequence[Recorded]]) -> PendingWork:
-    """Find where a run stands from what the journal holds of it and its children."""
-    run, effects, doubts = recover(graph, (one.event for one in events_of(run_id)))
+    """Recover a run and its children from their events in the journal, and return their pending work.
+
+    Args:
+        events_of: returns the recorded events of a run by its id.
+    """
+    run, effects, calls = recover(graph, (one.event for one in events_of(run_id)))
     waits = [effect for effect in effects if isinstance(effect, RequestInput)]
-    doubtful = list(doubts)
+    in_doubt = list(calls)
     for effect in effects:
         if isinstance(effect, StartChild):
             child = find_pending_work(graph.flows[effect.flow], child_id(run_id, effect), events_of)
             waits += child.waits
-            doubtful += child.doubts
-    return PendingWork(run=run, waits=tuple(waits), doubts=tuple(doubtful))
+            in_doubt += child.in_doubt
+    return PendingWork(run=run, waits=tuple(waits), in_doubt=tuple(in_doubt))
 
 
 class DurableRuns:
     """Drives the durable runs of one flow in this process."""
 
     def __init__(self, runner: Runner, graph: Graph, journal: SqliteJournal, inbox: Inbox) -> None:
-        """Bind the runs of a flow to what drives them.
+        """Bind the runs of a flow to their runner, journal and inbox.
 
         Args:
-            runner: writes to ``journal``, and asks ``inbox`` for answers.
-            inbox: receives what the journal finds for runs of this process.
+            runner: writes to ``journal``, and requests answers from ``inbox``.
+            inbox: receives the signals that the journal finds for runs of this process.
         """
         self.journal = journal
         self.inbox = inbox
@@ -64,11 +68,14 @@ class DurableRuns:
 
     async def answer(self, run: str, event: Answered) -> None:
         """Write an answer to the inbox, and deliver it to the run if this process drives it."""
-        await self.journal.post(run, event)
+        await self.journal.signal(run, event)
         self.inbox.receive(run, event)
 
     async def resume(self, run_id: str, *, then: Cancelled | None = None) -> Result:
-        """Resume a run where its events end, and drive it until it ends, waits or needs attention.
+        """Resume a run after its last event, and drive it until it ends, waits or needs attention.
+
+        Args:
+            then: applied to the run before anything else.
 
         Raises:
             UsageError: there is no such run, or another process drives it.
@@ -80,14 +87,14 @@ class DurableRuns:
         return await self._settle(run_id, await self._runner.resume(self._graph, run_id, then=then))
 
     async def _settle(self, run_id: str, result: Result) -> Result:
-        """Let go of a run that is not over, unless something for it came in just then."""
+        """Release a run that has not ended; if a signal came in meanwhile, resume it and try again."""
         while result.run.outcome is None and not await self.journal.release(run_id):
             then = await self.inbox.next_for(run_id)
-            again = await self._runner.resume(self._graph, run_id, then=then)
-            if again == result:  # it came too late, or twice
+            resumed = await self._runner.resume(self._graph, run_id, then=then)
+            if resumed == result:  # the signal came too late, or twice
                 await self.journal.discard(run_id)
                 self.inbox.forget(run_id)
-            result = again
+            result = resumed
         self.inbox.forget(run_id)
         return result
 
@@ -99,31 +106,32 @@ async def open_durable_runs(
     journal: Path,
     *,
     settings: BackendSettings,
-    people: HumanInput | None = None,
+    human_input: HumanInput | None = None,
     observers: Sequence[Observer] = (),
-    decide: Resolve | None = None,
+    resolve: Resolve | None = None,
     batch: str | None = None,
     around: Callable[[Mapping[str, ModelBackend]], dict[str, ModelBackend]] = dict,
 ) -> AsyncIterator[DurableRuns]:
     """Start a flow's backends and open its journal; close both at the end.
 
     Args:
-        stored: the flow as the journal stores it with each run.
-        decide: resolves calls that were in doubt after a crash.
+        stored: the flow in the form that the journal stores with each run.
+        human_input: answers questions for which no signal has come in; if None, the runs wait.
+        resolve: resolves calls that were in doubt after a crash; if None, they stay in doubt.
         batch: the batch that new runs belong to.
         around: wraps the backends before they are started.
     """
     backends = around(make_backends(flow, settings))
-    inbox = Inbox(people)
-    async with SqliteJournal(journal, on_post=inbox.receive, batch=batch) as opened:
-        opened.keep_spec(stored.digest, msgspec.json.encode(stored).decode())
+    inbox = Inbox(human_input)
+    async with SqliteJournal(journal, on_signal=inbox.receive, batch=batch) as opened:
+        opened.store_spec(stored.digest, msgspec.json.encode(stored).decode())
         async with started(backends):
             runner = Runner(
                 backends=backends,
                 functions=flow.functions,
-                people=inbox,
+                human_input=inbox,
                 journal=opened,
                 observers=observers,
-                decide=decide,
+                resolve=resolve,
             )
             yield DurableRuns(runner, flow.graph, opened, inbox)

@@ -11,46 +11,47 @@ from flowrun.spec.model import JSON
 
 
 class Inbox:
-    """What other processes have for the runs of this one: it interrupts a run, or is there when the run asks.
+    """The signals of other processes for the runs of this one: a signal interrupts its run, or waits for its question.
 
-    As ``HumanInput`` it gives the answers that came; whoever sits at the terminal is asked for the others.
+    As the port ``HumanInput`` it returns the answers that have come in, and passes other questions on.
     """
 
-    def __init__(self, people: HumanInput | None = None) -> None:
+    def __init__(self, human_input: HumanInput | None = None) -> None:
+        """Bind the inbox to ``human_input``, which answers if no signal does; ``runner`` is set later."""
         self.runner: Runner | None = None
-        self._people = people
+        self._human_input = human_input
         self._events: defaultdict[str, list[Event]] = defaultdict(list)
-        self._news = asyncio.Event()
+        self._received = asyncio.Event()
 
     def receive(self, run: str, event: Event) -> None:
-        """Take in what another process has for a run."""
+        """Store a signal for a run, and interrupt the run with it if it is in progress."""
         self._events[run].append(event)
         if self.runner is not None:
             self.runner.deliver(run, event)
-        self._news.set()
+        self._received.set()
 
     async def answer(self, effect: RequestInput) -> JSON:
-        """Give an answer that has come in, or ask. See ``ports.HumanInput.answer``."""
+        """Return an answer that has come in, or request one. See ``ports.HumanInput.answer``."""
         for event in self._events.get(effect.run, ()):
             if isinstance(event, Answered) and event.step == effect.step:
                 return event.value
-        if self._people is None:
+        if self._human_input is None:
             raise NoResponderError
-        return await self._people.answer(effect)
+        return await self._human_input.answer(effect)
 
     async def next_for(self, run: str) -> Cancelled | None:
-        """Wait until something has come in for a run or a child of it; give its cancellation, if it is one."""
+        """Wait until a signal has come in for a run or its children; return the run's cancellation, if there is one."""
         while not any(self._events[name] for name in self._family(run)):
-            self._news.clear()
-            await self._news.wait()
+            self._received.clear()
+            await self._received.wait()
         return self.cancellation_of(run)
 
     def cancellation_of(self, run: str) -> Cancelled | None:
-        """Give the cancellation of a run, if one has come in."""
+        """Return the cancellation of a run, if one has come in."""
         return next((event for event in self._events.get(run, ()) if isinstance(event, Cancelled)), None)
 
     def forget(self, run: str) -> None:
-        """Drop what had come in for a run and its children."""
+        """Delete the signals for a run and its children."""
         for name in self._family(run):
             del self._events[name]
 

@@ -1,6 +1,6 @@
-"""From a spec's file to what can run: loaded, checked, compiled, its functions imported. Nothing runs here.
+"""Prepares a spec's file to run: loads, checks and compiles it, and imports its functions. Runs nothing.
 
-What only running needs is imported when a flow is prepared, so that checking many specs does not pay for it.
+Modules that only a run needs are imported when a flow is prepared, so that checking many specs does not pay for them.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from flowrun.checks import Subject, check_spec
 from flowrun.core.events import ToolDeclaration
 from flowrun.core.graph import Graph, compile_graph
 from flowrun.core.ports import Functions
-from flowrun.errors import Bug, FlowrunError, Issue, Place, SpecError, UnreadableFile, UsageError, crashed
+from flowrun.errors import Bug, FlowrunError, Issue, Place, SpecError, UnreadableFile, UsageError, crash_issue
 from flowrun.errors import Path as ErrorPath
 from flowrun.runtime.snapshot import Snapshot, flow_name
 from flowrun.spec import (
@@ -26,19 +26,18 @@ from flowrun.spec import (
     load_flows,
     load_spec,
 )
-from flowrun.spec.document import MASKED
+from flowrun.spec.document import MIN_MASKED_LENGTH
 from flowrun.spec.model import JSON, CallState, ChatState, Model, Tool
-from flowrun.unicode import fault_of, well_formed
+from flowrun.unicode import find_encoding_error, well_formed
 
 Function = Callable[..., JSON]
 
-
 _ONLY_A_SUB_FLOW = "FR704"
-"""As a warning, it says that a flow has no model of its own: it may be checked alone, and cannot be run alone."""
+"""As a warning, the code of a flow without a model of its own: such a flow can be checked alone, but not run alone."""
 
 
 class BoundModel(msgspec.Struct, frozen=True):
-    """A model, and the folder from which its paths count."""
+    """A model, and the folder that its paths are relative to."""
 
     model: Model
     folder: Path
@@ -47,9 +46,11 @@ class BoundModel(msgspec.Struct, frozen=True):
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
     """A spec that can run: loaded with its sub-flows, checked, compiled, its functions imported.
 
-    ``tree`` has the files and places of all of them. ``models`` are those that some chat state asks, by the names of
-    the backends that shall run them; ``project`` is the folder that holds what they include. ``secrets`` are the values
-    of secret variables, each with what every exit shows in its place.
+    Attributes:
+        tree: the spec and its sub-flows, with their files and places.
+        models: the models that a chat state uses, by the names of their backends.
+        project: the folder that all included files lie in.
+        secrets: the values of secret variables, each with the text that is shown in its place.
     """
 
     loaded: Loaded
@@ -70,13 +71,14 @@ def check_file(
     imports: bool,
     require_environment: bool = False,
 ) -> list[Issue]:
-    """Give every issue of a spec's file and its sub-flows; ``imports`` False leaves the Python functions alone.
+    """Return the issues of a spec's file and its sub-flows; every failure with this file becomes an issue.
 
-    Environment variables need not be set: a machine that only checks specs has no keys. Whatever goes wrong with this
-    file is an issue of it.
+    Args:
+        imports: import the Python functions, and check them.
+        require_environment: report variables that are not set; a machine that only checks specs has no keys.
 
     Raises:
-        UsageError: it has no such profile.
+        UsageError: the file has no such profile.
     """
     try:
         return _check_file(
@@ -89,7 +91,7 @@ def check_file(
     except Exception as exc:
         if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
             raise
-        return [crashed(str(path), exc)]
+        return [crash_issue(str(path), exc)]
 
 
 def _check_file(
@@ -134,7 +136,7 @@ def _check(tree: FlowTree, project_dir: Path | None, imports: bool) -> list[Issu
 
 
 def import_functions(loaded: Loaded, project_dir: Path | None) -> dict[str, Function | FlowrunError]:
-    """Import the Python functions of a spec's entrypoints; an error stands in for one that cannot be."""
+    """Import the functions of a spec's entrypoints; the value is the error for one that cannot be imported."""
     spec, path = loaded.spec, Path(loaded.document.file)
     called = (state.entrypoint for state in spec.states.values() if isinstance(state, CallState))
     functions: dict[str, Function | FlowrunError] = {}
@@ -159,14 +161,15 @@ def prepare_flow(
 ) -> Flow:
     """Load, check and compile a spec and its sub-flows.
 
-    Without ``require_environment`` variables need not be set: spec tests ask no model, so they need no keys.
-    ``max_calls`` bounds how many functions run at once. With a ``snapshot`` the files and the tools are as they were
-    when it was taken; ``path`` says only where they lay, and ``profile`` is the snapshot's. Then, without ``imports``,
-    no function is imported, and none can be called: a run can be looked at where its code is gone.
+    Args:
+        require_environment: report variables that are not set; spec tests use no model, so they need no keys.
+        max_calls: the number of functions that may run at once.
+        snapshot: use its files and tools instead of the current ones; ``path`` is then only their place.
+        imports: import the functions. If False, which needs a ``snapshot``, the flow can be shown, but not run.
 
     Raises:
-        SpecError: the specs have errors; all of them.
-        UsageError: the file or the profile is not there.
+        SpecError: the specs have errors; it has all of them.
+        UsageError: there is no such file or profile.
     """
     if well_formed(str(path)) != str(path):
         raise UsageError(f"the name of {well_formed(str(path))} is no valid Unicode: rename the file")
@@ -203,12 +206,14 @@ def prepare_flow(
         ),
         models=compiler.models,
         project=project,
-        secrets={value: f"${{{name}}}" for name, value in tree.variables.secrets.items() if len(value) >= MASKED},
+        secrets={
+            value: f"${{{name}}}" for name, value in tree.variables.secrets.items() if len(value) >= MIN_MASKED_LENGTH
+        },
     )
 
 
 class _Compiler:
-    """One pass over a tree of checked flows: each is compiled once, and one backend serves all equal models."""
+    """Compiles a tree of checked flows: each flow once, with one backend for all equal models."""
 
     def __init__(
         self,
@@ -251,7 +256,7 @@ class _Compiler:
         )
 
     def _backend(self, tree: FlowTree, name: str, model: Model) -> str:
-        """Give the name of the backend for a model: its own, made different where another model has that already."""
+        """Return the name of a model's backend: the model's name, made unique if another model has it already."""
         bound = BoundModel(model, tree.model_dir)
         for known, other in self.models.items():
             if other == bound:
@@ -264,13 +269,17 @@ class _Compiler:
 
 
 def declare_tool(name: str, tool: Tool, function: Function) -> ToolDeclaration:
-    """Give a tool as the model is told of it; what the spec leaves out comes from the function."""
+    """Return the declaration of a tool; the parts that the spec leaves out come from the function.
+
+    Raises:
+        UsageError: the parameters of the function have a default value that is not valid Unicode.
+    """
     description, parameters = tool.description, tool.parameters
     if description is None or parameters is None:
         derived_description, derived_parameters = derive_parameters(function)
         description = derived_description if description is None else description
         parameters = derived_parameters if parameters is None else parameters
     description = well_formed(description)
-    if wrong := fault_of(parameters):
+    if wrong := find_encoding_error(parameters):
         raise UsageError(f"tool {name!r}: the parameters that its function takes cannot be written down: {wrong}")
     return ToolDeclaration(name=name, description=description, parameters=parameters, strict=tool.strict)

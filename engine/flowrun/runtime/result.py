@@ -1,4 +1,4 @@
-"""What driving a run leads to, and what is to be known of a call that a crash left in doubt. Data only."""
+"""The result of driving a run, and the resolutions of a call that a crash left in doubt. Data only."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,24 +9,27 @@ from flowrun.spec.model import JSON
 
 
 class Result(NamedTuple):
-    """A run as far as it came. ``waiting`` holds what it, or a child of it, waits for an answer to, and ``doubtful``
-    the calls of which nobody knows whether they were made.
+    """A run that has ended, waits, or needs attention.
+
+    Attributes:
+        waiting: the questions of the run and its children that have no answer yet.
+        in_doubt: the calls of the run and its children that were started before a crash and have no result.
     """
 
     run: Run
     waiting: tuple[RequestInput, ...] = ()
-    doubtful: tuple[CallFunction, ...] = ()
+    in_doubt: tuple[CallFunction, ...] = ()
 
 
 class AssumeDone(NamedTuple):
-    """A call in doubt was made, and gave ``value``."""
+    """The resolution that an in-doubt call was made, and returned ``value``."""
 
     value: JSON = None
 
 
 class CallAgain(NamedTuple):
-    """A call in doubt is to be made again, whether it was made or not."""
+    """The resolution that an in-doubt call is made again, whether it was made or not."""
 
 
 Resolve = Callable[[CallFunction], AssumeDone | CallAgain | None]
-"""Says what became of a call in doubt; None leaves it in doubt."""
+"""A callback that resolves an in-doubt call; None leaves it in doubt."""

@@ -1,4 +1,4 @@
-"""A run that has ended, or waits, as JSON data: what ``--json`` prints and a batch writes."""
+"""The result of a run as JSON data: ``--json`` prints it, and a batch writes it."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from flowrun.spec.model import MAIN
 
 
 def answer_of(result: Result) -> str | None:
-    """Give what stdout holds: the output's text if it is one text, or has just one member that is; else its JSON."""
+    """Return the text for stdout: the output if it is a text, or its only member if that is a text; else its JSON."""
     outcome = result.run.outcome
     output = outcome.output if outcome is not None else None
     if isinstance(output, dict) and len(output) == 1:
@@ -22,15 +22,15 @@ def answer_of(result: Result) -> str | None:
 
 
 def result_of(result: Result) -> dict[str, Any]:
-    """Give the whole result as JSON data; ``threads`` and ``waiting`` only where there are any."""
+    """Return a full result as JSON data; ``threads`` and ``waiting`` only if there are any."""
     return {"run": result.run.id, **outcome_of(result), **messages_of(result), **waiting_of(result)}
 
 
 def outcome_of(result: Result) -> dict[str, Any]:
-    """Give how a run ended, and what it took."""
+    """Return the status, output, error, path, rounds and tokens of a run as JSON data."""
     run = result.run
     outcome = run.outcome
-    open_status = "needs_attention" if result.doubtful else "waiting"
+    open_status = "needs_attention" if result.in_doubt else "waiting"
     return {
         "status": open_status if outcome is None else outcome.status,
         "output": None if outcome is None else outcome.output,
@@ -42,14 +42,14 @@ def outcome_of(result: Result) -> dict[str, Any]:
 
 
 def messages_of(result: Result) -> dict[str, Any]:
-    """Give what was said, in the form of the OpenAI chat API; other threads than the main one only if there are any."""
+    """Return the messages, in the form of the OpenAI chat API; ``threads`` only if there are others than ``main``."""
     threads = {name: [as_openai(message) for message in log] for name, log in result.run.threads.items()}
     main = threads.pop(MAIN, [])
     return {"messages": main, "threads": threads} if threads else {"messages": main}
 
 
 def waiting_of(result: Result) -> dict[str, Any]:
-    """Give what a run waits for an answer to, and its calls in doubt, if there are any."""
+    """Return the open questions and the in-doubt calls of a run, if there are any."""
     asks = [{"run": ask.run, "state": ask.state, "prompt": ask.prompt, "schema": ask.schema} for ask in result.waiting]
     calls = [
         {
@@ -59,6 +59,6 @@ def waiting_of(result: Result) -> dict[str, Any]:
             "entrypoint": call.entrypoint,
             "arguments": call.arguments,
         }
-        for call in result.doubtful
+        for call in result.in_doubt
     ]
     return {**({"waiting": asks} if asks else {}), **({"doubtful": calls} if calls else {})}

@@ -1,9 +1,9 @@
-"""One run under way: its state, the effects in flight, and its deadlines. Decides nothing."""
+"""One run in progress: its state, its pending effects, and its deadlines. Decides nothing."""
 
 import asyncio
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import Final, assert_never
 
 from flowrun.core.events import (
     Answered,
@@ -34,161 +34,167 @@ from flowrun.core.recovery import recover
 from flowrun.errors import Bug, NoResponderError, RunError
 from flowrun.runtime.pending_effects import PendingEffects
 from flowrun.runtime.result import AssumeDone, Result
+from flowrun.runtime.services import Services
 from flowrun.spec.model import JSON, Spec
 
-if TYPE_CHECKING:
-    from flowrun.runtime.runner import Runner
-
-EVENTS_A_TURN: Final = 32
-"""After so many events a run lets the loop see to deadlines, signals and other runs, as effects may never wait."""
+EVENTS_PER_TURN: Final = 32
+"""The events after which a run yields to the loop, for deadlines, signals and other runs: effects may never wait."""
 
 
 class RunDriver:
-    """One run under way: its state, the effects in flight, and its deadlines."""
+    """One run in progress: its state, its pending effects, and its deadlines."""
 
     __slots__ = (
-        "_begun",
         "_effects",
-        "_fed",
-        "_flights",
+        "_event_count",
         "_graph",
         "_interruption",
-        "_kept",
         "_parent",
-        "_recovered",
-        "_runner",
-        "_scope",
-        "_waited",
-        "doubtful",
+        "_pending",
+        "_recorded_count",
+        "_recovered_step",
+        "_services",
+        "_started_at",
+        "_timeout",
+        "_waited_seconds",
+        "in_doubt",
         "run",
         "waiting",
     )
 
-    def __init__(self, runner: "Runner", graph: Graph, parent: str | None) -> None:
+    def __init__(self, services: Services, graph: Graph, parent: str | None) -> None:
         self.run = Run()
         self.waiting: tuple[RequestInput, ...] = ()
-        self.doubtful: tuple[CallFunction, ...] = ()
-        self._runner = runner
+        self.in_doubt: tuple[CallFunction, ...] = ()
+        self._services = services
         self._graph = graph
         self._parent = parent
         self._effects: tuple[Effect, ...] = ()
-        self._flights: PendingEffects | None = None
-        self._fed = 0
-        self._begun = 0.0
-        self._kept = 0  # events in the journal
-        self._recovered = 0  # the step that a run was taken up in
-        self._waited = 0.0  # seconds that it had waited in that step
-        self._scope: asyncio.Timeout | None = None
+        self._pending: PendingEffects | None = None
+        self._event_count = 0
+        self._started_at = 0.0  # the loop's time
+        self._recorded_count = 0  # events in the journal
+        self._recovered_step = 0  # the step that a run was resumed in
+        self._waited_seconds = 0.0  # the time that it had waited in that step
+        self._timeout: asyncio.Timeout | None = None
         self._interruption: Event | None = None
 
     async def recover(self, run_id: str, then: Event | None) -> Result:
-        """Go on where the journal's last event left the run."""
-        assert self._runner.journal is not None
-        recorded = await self._runner.journal.events(run_id)
-        self.run, effects, doubtful = recover(self._graph, (one.event for one in recorded))
-        self._kept = len(recorded)
-        self._recovered = self.run.step
-        if self.run.status == "waiting":
-            self._waited = max(0.0, self._runner.now() - recorded[-1].at)
-        if then is None:
-            await self._resolve_in_doubt(effects, doubtful)
-        return await self.go(then)
+        """Resume the run after the last event in its journal.
 
-    async def _resolve_in_doubt(self, effects: tuple[Effect, ...], doubtful: tuple[CallFunction, ...]) -> None:
-        """Learn what became of the calls in doubt: what was done is kept; the rest is done once it is known of all."""
-        decide = self._runner.decide or (lambda call: None)
-        verdicts = [(call, decide(call)) for call in doubtful]
+        Args:
+            then: applied to the run before anything else.
+        """
+        assert self._services.journal is not None
+        recorded = await self._services.journal.events(run_id)
+        self.run, effects, in_doubt = recover(self._graph, (one.event for one in recorded))
+        self._recorded_count = len(recorded)
+        self._recovered_step = self.run.step
+        if self.run.status == "waiting":
+            self._waited_seconds = max(0.0, self._services.now() - recorded[-1].at)
+        if then is None:
+            await self._resolve_in_doubt(effects, in_doubt)
+        return await self.drive(then)
+
+    async def _resolve_in_doubt(self, effects: tuple[Effect, ...], in_doubt: tuple[CallFunction, ...]) -> None:
+        """Resolve the in-doubt calls. Record those that were done; make the others once all are resolved."""
+        resolve = self._services.resolve or (lambda call: None)
+        resolutions = [(call, resolve(call)) for call in in_doubt]
         step = self.run.step
-        for call, verdict in verdicts:
-            if isinstance(verdict, AssumeDone):
-                await self._feed(Returned(step=call.step, index=call.index, value=verdict.value))
-        left = tuple(call for call, verdict in verdicts if not isinstance(verdict, AssumeDone))
-        if any(verdict is None for _, verdict in verdicts):
-            self._effects, self.doubtful = (), left
+        for call, resolution in resolutions:
+            if isinstance(resolution, AssumeDone):
+                await self._feed(Returned(step=call.step, index=call.index, value=resolution.value))
+        open_calls = tuple(call for call, resolution in resolutions if not isinstance(resolution, AssumeDone))
+        if any(resolution is None for _, resolution in resolutions):
+            self._effects, self.in_doubt = (), open_calls
         elif self.run.step == step:
-            self._effects = (*effects, *left)
+            self._effects = (*effects, *open_calls)
 
     def interrupt(self, event: Event) -> None:
-        """Have an event from outside happen now, rather than when what is under way is done; not if it is too late."""
+        """Apply an event from outside now, before the pending effects are done. See ``services.Driver.interrupt``."""
         if isinstance(self._interruption, Cancelled) or advance(self._graph, self.run, event).run is self.run:
             return
         self._interruption = event
-        if self._scope is not None:
-            with suppress(RuntimeError):  # it was left, or its time is up: what comes next looks for interruptions
-                self._scope.reschedule(asyncio.get_running_loop().time())
+        if self._timeout is not None:
+            with suppress(RuntimeError):  # left or expired: the next step of ``drive`` checks for interruptions
+                self._timeout.reschedule(asyncio.get_running_loop().time())
 
-    async def go(self, first: Event | None) -> Result:
-        """Perform effects and feed their events until the run has ended or only waits for people."""
-        self._begun = asyncio.get_running_loop().time()
-        if self._runner.journal is not None:
-            self._register(first, self._runner.journal)
+    async def drive(self, first: Event | None) -> Result:
+        """Perform effects and feed their events until the run has ended or only waits for human input.
+
+        Args:
+            first: applied to the run before anything else.
+        """
+        self._started_at = asyncio.get_running_loop().time()
+        if self._services.journal is not None:
+            self._register(first, self._services.journal)
         try:
             if first is not None:
                 await self._feed(first)
-            over = bool(self.doubtful)
-            while not over:
-                when, step = self._deadline()
+            stopped = bool(self.in_doubt)
+            while not stopped:
+                deadline, step = self._deadline()
                 try:
-                    async with asyncio.timeout_at(when) as self._scope:
-                        over = self._interruption is None and await self._drive_on(step)
+                    async with asyncio.timeout_at(deadline) as self._timeout:
+                        stopped = self._interruption is None and await self._drive_to_boundary(step)
                 except TimeoutError:
                     if not self._expired():
                         raise
-                    over = await self._interrupt_now(step)
+                    stopped = await self._interrupt_now(step)
                 else:
-                    if self._interruption is not None and not over:
-                        over = await self._interrupt_now(step)
-            if self.run.outcome is None and self._runner.journal is not None:
-                await self._mark(self._runner.journal)
+                    if self._interruption is not None and not stopped:
+                        stopped = await self._interrupt_now(step)
+            if self.run.outcome is None and self._services.journal is not None:
+                await self._mark(self._services.journal)
         finally:
             self._cancel_effects()
-            self._runner.drives.pop(self.run.id, None)
-        return Result(self.run, self.waiting, self.doubtful)
+            self._services.drivers.pop(self.run.id, None)
+        return Result(self.run, self.waiting, self.in_doubt)
 
     def _expired(self) -> bool:
-        return self._scope is not None and self._scope.expired()
+        return self._timeout is not None and self._timeout.expired()
 
     def _register(self, first: Event | None, journal: Journal) -> None:
-        """Have the run known to its journal, and to who delivers events to it."""
+        """Register the run with its journal, and its driver with the runner that delivers events to it."""
         if isinstance(first, Started):
-            journal.begin(first.run, flow=self._graph.spec.name, parent=self._parent)
-        self._runner.drives[first.run if isinstance(first, Started) else self.run.id] = self
+            journal.register(first.run, flow=self._graph.spec.name, parent=self._parent)
+        self._services.drivers[first.run if isinstance(first, Started) else self.run.id] = self
 
     async def _mark(self, journal: Journal) -> None:
-        status = "needs_attention" if self.doubtful else "waiting"
+        status = "needs_attention" if self.in_doubt else "waiting"
         if status != self.run.status:
             await journal.mark(self.run.id, status)
 
     async def _interrupt_now(self, deadline_step: int) -> bool:
-        """Give up what is under way, because time is up or something came from outside; tell whether the run ended."""
+        """Cancel the pending effects, because of a timeout or an interruption; return whether the run has ended."""
         self._cancel_pending()
         event, self._interruption = self._interruption, None
         if self.run.outcome is not None:
-            return True  # time was up as the last event was kept
+            return True  # the timeout came while the last event was recorded
         if event is not None:
             await self._feed(event)
-        elif deadline_step in (0, self.run.step):  # else the state was left, and the time was up as the event was kept
+        elif deadline_step in (0, self.run.step):  # else its state was left while the timeout came
             await self._feed(TimedOut(step=deadline_step))
         return self.run.outcome is not None
 
     def _deadline(self) -> tuple[float | None, int]:
-        """Give the next deadline in the loop's time, and whose it is: a state's step, or 0 for the run's."""
+        """Return the next deadline in the loop's time, and its owner: the step of a state, or 0 for the run."""
         if self.run.outcome is not None:
             return None, 0
-        whole, timeout = self._graph.limits.timeout, self._graph.nodes[self.run.state].timeout
-        ends = None if whole is None else self._begun + whole
+        run_timeout, timeout = self._graph.limits.timeout, self._graph.nodes[self.run.state].timeout
+        ends = None if run_timeout is None else self._started_at + run_timeout
         if timeout is not None and self.run.awaiting != "sleep":
-            waited = self._waited if self.run.step == self._recovered else 0.0
+            waited = self._waited_seconds if self.run.step == self._recovered_step else 0.0
             state_ends = asyncio.get_running_loop().time() + timeout - waited
             if ends is None or state_ends < ends:
                 return state_ends, self.run.step
         return ends, 0
 
-    async def _drive_on(self, deadline_step: int) -> bool:
-        """Go on until the run is over (True), or a state with a timeout of its own is entered or left (False)."""
+    async def _drive_to_boundary(self, deadline_step: int) -> bool:
+        """Drive the run until it ends or waits (True), or a state with its own timeout is entered or left (False)."""
         nodes = self._graph.nodes
         while self.run.outcome is None:
-            if self._fed % EVENTS_A_TURN == 0:
+            if self._event_count % EVENTS_PER_TURN == 0:
                 await asyncio.sleep(0)
             event = await self._next_event()
             if event is None:
@@ -196,106 +202,107 @@ class RunDriver:
             step = self.run.step
             await self._feed(event)
             if self.run.step != step or isinstance(event, Slept):
-                if self._flights is not None or self.waiting or self.doubtful:
+                if self._pending is not None or self.waiting or self.in_doubt:
                     self._cancel_pending()
                 if deadline_step or nodes[self.run.state].timeout is not None:
                     return False
         return True
 
     async def _feed(self, event: Event) -> None:
-        """Take the run one event further; the event is kept before anything that follows from it is done."""
+        """Apply an event to the run; record the event before any effect of it is performed."""
         self.run, self._effects, moves = advance(self._graph, self.run, event)
-        runner = self._runner
-        if runner.journal is not None:
+        journal = self._services.journal
+        if journal is not None:
             try:
-                await self._keep(runner.journal, event)
-            except asyncio.CancelledError:  # it is kept nevertheless
+                await self._record(journal, event)
+            except asyncio.CancelledError:  # the event is recorded nevertheless
                 self._notify(event, moves)
                 raise
         self._notify(event, moves)
-        self._fed += 1
+        self._event_count += 1
 
     def _notify(self, event: Event, moves: tuple[Move, ...]) -> None:
         run = self.run
-        for observer in self._runner.observers:
+        for observer in self._services.observers:
             observer.notify(
                 Notice(run=run.id, state=run.state, step=run.step, event=event, effects=self._effects, moves=moves)
             )
 
-    def _keep(self, journal: Journal, event: Event) -> Awaitable[None]:
-        seq, run = self._kept, self.run
-        self._kept += 1
+    def _record(self, journal: Journal, event: Event) -> Awaitable[None]:
+        seq, run = self._recorded_count, self.run
+        self._recorded_count += 1
         return journal.append(run.id, event, seq=seq, state=run.state, status=run.status)
 
     def _next_event(self) -> Awaitable[Event | None]:
-        """Perform what is to be performed, and give the first event; None if all that is left waits for people."""
+        """Start the new effects, and return the first event; None if all pending effects wait for human input."""
         effects, self._effects = self._effects, ()
-        flights = self._flights
-        if len(effects) == 1 and (flights is None or not flights.pending):
+        pending = self._pending
+        if len(effects) == 1 and (pending is None or not pending.count):
             return self._perform(effects[0])
-        if flights is None:
-            flights = self._flights = PendingEffects(self._perform)
+        if pending is None:
+            pending = self._pending = PendingEffects(self._perform)
         for effect in effects:
-            flights.start(effect)
-        return flights.first_completed()
+            pending.start(effect)
+        return pending.first_completed()
 
     def _cancel_pending(self) -> None:
-        """Give up what the state that was left had in flight, or waiting: its events are not awaited any more."""
+        """Drop the pending effects and questions of the state that the run left."""
         self._cancel_effects()
         self.waiting = ()
-        self.doubtful = ()
+        self.in_doubt = ()
 
     def _cancel_effects(self) -> None:
-        if self._flights is not None:
-            self._flights.cancel()
-            self._flights = None
+        if self._pending is not None:
+            self._pending.cancel()
+            self._pending = None
 
     def _perform(self, effect: Effect) -> Awaitable[Event | None]:
-        """Do one effect, and give the event that it leads to; None if it waits for people and there are none."""
+        """Perform one effect, and return its event; None if it waits for human input and nobody answers."""
         match effect:
             case AskModel():
-                return _ask_model(self._runner.backends[effect.model], effect)
+                return _ask_model(self._services.backends[effect.model], effect)
             case CallFunction():
-                journal = self._runner.journal
+                journal = self._services.journal
                 if journal is None or effect.idempotent:
-                    return _call_function(self._runner.functions, effect)
+                    return _call_function(self._services.functions, effect)
                 return self._call_once(effect, journal)
             case Sleep():
                 return self._sleep(effect)
             case StartChild():
                 return self._start_child(effect)
             case RequestInput():
-                return self._ask_person(effect)
+                return self._request_input(effect)
             case Outcome():
                 raise Bug("a run that has ended goes on")
             case _:
                 assert_never(effect)
 
     async def _call_once(self, effect: CallFunction, journal: Journal) -> Event:
-        """Call a function, but first write down that it is called: after a crash nobody else would know."""
-        await self._keep(journal, CallStarted(step=effect.step, index=effect.index))
-        return await _call_function(self._runner.functions, effect)
+        """Record the intent to call a function, then call it: after a crash, the record shows that it is in doubt."""
+        await self._record(journal, CallStarted(step=effect.step, index=effect.index))
+        return await _call_function(self._services.functions, effect)
 
     async def _sleep(self, effect: Sleep) -> Event:
-        await self._runner.sleep(effect.seconds * (1 + effect.jitter * self._runner.chance()))
+        await self._services.sleep(effect.seconds * (1 + effect.jitter * self._services.chance()))
         return Slept(step=effect.step)
 
-    async def _ask_person(self, effect: RequestInput) -> Event | None:
+    async def _request_input(self, effect: RequestInput) -> Event | None:
         try:
-            if self._runner.people is None:
+            human_input = self._services.human_input
+            if human_input is None:
                 raise NoResponderError
-            return Answered(step=effect.step, value=await self._runner.people.answer(effect))
+            return Answered(step=effect.step, value=await human_input.answer(effect))
         except NoResponderError:
             self.waiting += (effect,)
             return None
 
     async def _start_child(self, effect: StartChild) -> Event | None:
         graph = self._graph.flows[effect.flow]
-        child = RunDriver(self._runner, graph, self.run.id)
+        child = RunDriver(self._services, graph, self.run.id)
         name = child_id(self.run.id, effect)
-        journal = self._runner.journal
-        if journal is not None and effect.step == self._recovered and await journal.events(name):
-            run, waiting, doubtful = await child.recover(name, None)
+        journal = self._services.journal
+        if journal is not None and effect.step == self._recovered_step and await journal.events(name):
+            run, waiting, in_doubt = await child.recover(name, None)
         else:
             start = Started(
                 run=name,
@@ -303,10 +310,10 @@ class RunDriver:
                 max_rounds=effect.max_rounds,
                 max_steps=effect.max_steps,
             )
-            run, waiting, doubtful = await child.go(start)
+            run, waiting, in_doubt = await child.drive(start)
         if run.outcome is None:
             self.waiting += waiting
-            self.doubtful += doubtful
+            self.in_doubt += in_doubt
             return None
         return ChildEnded(
             step=effect.step,
@@ -335,11 +342,11 @@ async def _call_function(functions: Functions, effect: CallFunction) -> Event:
 
 
 def child_id(run: str, effect: StartChild) -> str:
-    """Name the child run that an effect starts, after its place in its parent."""
+    """Return the id of the child run that an effect starts: its parent's id, step and index."""
     return f"{run}.{effect.step}.{effect.index}"
 
 
 def with_defaults(spec: Spec, inputs: Mapping[str, JSON]) -> dict[str, JSON]:
-    """Give a flow's inputs with the spec's defaults filled in."""
+    """Return a flow's inputs, with the spec's defaults for the missing ones."""
     defaults = {name: schema["default"] for name, schema in spec.inputs.items() if "default" in schema}
     return {**defaults, **inputs}

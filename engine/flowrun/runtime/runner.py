@@ -1,4 +1,4 @@
-"""Performs what the machine asks for: one asyncio task a run, many runs on the same backends. Decides nothing."""
+"""Performs the effects of the machine: one asyncio task per run, many runs on the same backends. Decides nothing."""
 
 import asyncio
 import random
@@ -11,65 +11,68 @@ from flowrun.core.graph import Graph
 from flowrun.core.ports import Functions, HumanInput, Journal, ModelBackend, Observer
 from flowrun.runtime.result import AssumeDone, CallAgain, Resolve, Result
 from flowrun.runtime.run_driver import RunDriver, child_id, with_defaults
+from flowrun.runtime.services import Services
 from flowrun.spec.model import JSON
 
 
 class Runner:
-    """Runs flows. ``backends`` are started ones, by the names that the spec gives its models.
-
-    ``decide`` says what became of a call that may have been made before a crash. Time and chance come from ``sleep``
-    (seconds), ``now`` (since the epoch) and ``chance`` (0 to 1), so that tests can hold them still.
-    """
+    """Runs flows."""
 
     def __init__(
         self,
         *,
         backends: Mapping[str, ModelBackend],
         functions: Functions,
-        people: HumanInput | None = None,
+        human_input: HumanInput | None = None,
         journal: Journal | None = None,
         observers: Sequence[Observer] = (),
-        decide: Resolve | None = None,
+        resolve: Resolve | None = None,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.backends = backends
-        self.functions = functions
-        self.people = people
-        self.journal = journal
-        self.observers = observers
-        self.decide = decide
-        self.drives: dict[str, RunDriver] = {}
-        self.sleep = sleep
-        self.chance = chance
-        self.now = now
+        """Bind runs to the ports that they use; see ``Services`` for the arguments."""
+        self._services = Services(
+            backends=backends,
+            functions=functions,
+            human_input=human_input,
+            journal=journal,
+            observers=observers,
+            resolve=resolve,
+            sleep=sleep,
+            chance=chance,
+            now=now,
+        )
 
     def run(self, graph: Graph, inputs: Mapping[str, JSON], *, run_id: str) -> Coroutine[Any, Any, "Result"]:
-        """Run a flow until it ends, or until nothing can go on before somebody answers.
+        """Run a flow until it ends, or until it cannot continue without an answer.
 
         Args:
-            inputs: those that the caller gives; the spec's defaults stand in for the others.
+            inputs: the inputs of the caller; the spec's defaults are added.
 
-        Cancelling the awaiting task ends the run's effects and nothing else.
+        Cancelling the awaiting task cancels the run's effects and nothing else.
         """
         # no coroutine of its own: each holds a quarter of a kilobyte for as long as a run waits
-        return RunDriver(self, graph, None).go(Started(run=run_id, inputs=with_defaults(graph.spec, inputs)))
+        start = Started(run=run_id, inputs=with_defaults(graph.spec, inputs))
+        return RunDriver(self._services, graph, None).drive(start)
 
     def resume(self, graph: Graph, run_id: str, *, then: Cancelled | None = None) -> Coroutine[Any, Any, "Result"]:
-        """Take up a run of the journal where it stood, and go on as ``run`` does; ``then`` happens to it first.
+        """Resume a run of the journal after its last event, and continue as ``run`` does.
 
-        What was written down is not done again. A call that was begun and has no result stops the run, and is in the
-        result's ``doubtful``, unless ``decide`` knows what became of it or its function is idempotent.
+        No effect is repeated whose event is in the journal. A call that was started and has no result stops the run,
+        and is in the result's ``in_doubt``, unless ``resolve`` resolves it or its function is idempotent.
+
+        Args:
+            then: applied to the run before anything else.
         """
-        return RunDriver(self, graph, None).recover(run_id, then)
+        return RunDriver(self._services, graph, None).recover(run_id, then)
 
     def deliver(self, run_id: str, event: Event) -> bool:
-        """Let something happen to a run that is under way; False if it is not. Only for runs with a journal."""
-        drive = self.drives.get(run_id)
-        if drive is not None:
-            drive.interrupt(event)
-        return drive is not None
+        """Interrupt a run in progress with an event; return whether the run is in progress. Needs a journal."""
+        driver = self._services.drivers.get(run_id)
+        if driver is not None:
+            driver.interrupt(event)
+        return driver is not None
 
 
 __all__ = ["AssumeDone", "CallAgain", "Resolve", "Result", "Runner", "child_id", "with_defaults"]

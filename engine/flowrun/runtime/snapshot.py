@@ -1,8 +1,8 @@
-"""A flow as it is when a run begins: what a batch or a durable run belongs to, and goes on with.
+"""A flow at the time when a run starts: a batch and a durable run resume with it.
 
-It holds what decides a run's transitions: the texts of the spec and its sub-flows, the values of their variables, and
-the tools as the models are told of them. No secret is kept: in the texts it is ``${VAR}``. The digest is that of a
-canonical form, which comments, other profiles and the folder that the files lie in do not change.
+A snapshot holds all that determines a run's transitions: the texts of the spec and its sub-flows, the values of their
+variables, and the declarations of the tools. It holds no secret: the texts have ``${VAR}`` in its place. The digest is
+that of a canonical form, which does not depend on comments, other profiles and the folder of the files.
 """
 
 import hashlib
@@ -19,10 +19,14 @@ from flowrun.spec.model import JSON
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow's files, by their paths relative to the folder of ``main``, and its tools, by flow and name.
+    """The files and tools of a flow.
 
-    ``variables`` are what the environment gave for those that are neither secret nor a server's address; they count
-    when a run goes on. The ``addresses`` that it gave count only where there are no others by then.
+    Attributes:
+        digest: the SHA-256 of the canonical form, in hexadecimal.
+        files: the texts of the files, by their paths relative to the folder of ``main``.
+        tools: the declarations of the tools, by flow and name.
+        variables: the environment variables other than secrets and addresses of servers; a resumed run uses these.
+        addresses: the addresses of servers; a resumed run uses these only if the environment has no others.
     """
 
     digest: str
@@ -34,16 +38,16 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     addresses: Mapping[str, str] = {}
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Give the environment in which the flow is prepared as it was; secrets are those of ``environ``."""
+        """Return the environment to prepare the flow with: that of the snapshot, with the secrets of ``environ``."""
         return {**self.addresses, **environ, **self.variables}
 
     def files_in(self, folder: Path) -> StoredFiles:
-        """Give the files as if they lay in and around a folder, where ``main`` would be."""
+        """Return the files as if ``main`` were in a folder, and the others relative to it."""
         return StoredFiles({(folder / name).resolve(): text.encode() for name, text in self.files.items()})
 
 
 class _Canonical(msgspec.Struct, frozen=True):
-    """What the digest is of. The order of keys is the author's, for that of states and variables has a meaning."""
+    """The canonical form. Keys keep the order of the file, since that of states and variables has a meaning."""
 
     main: str
     profile: str | None
@@ -52,13 +56,13 @@ class _Canonical(msgspec.Struct, frozen=True):
 
 
 def take_snapshot(tree: FlowTree, graph: Graph, *, profile: str | None) -> Snapshot:
-    """Take the snapshot of a loaded and compiled flow."""
+    """Build the snapshot of a loaded and compiled flow."""
     main = Path(tree.loaded.document.file).resolve()
     documents = {flow_name(flow, main.parent): flow.loaded.document for flow in tree.walk() if not flow.base}
     tools: dict[str, Mapping[str, ToolDeclaration]] = {}
     _declare(tree, graph, main.parent, tools)
-    written = {name: _written(document, profile) for name, document in documents.items()}
-    canonical = _Canonical(main.name, profile, written, tools)
+    files = {name: _canonical_file(document, profile) for name, document in documents.items()}
+    canonical = _Canonical(main.name, profile, files, tools)
     return Snapshot(
         digest=hashlib.sha256(msgspec.json.encode(canonical)).hexdigest(),
         main=main.name,
@@ -71,13 +75,13 @@ def take_snapshot(tree: FlowTree, graph: Graph, *, profile: str | None) -> Snaps
 
 
 def flow_name(flow: FlowTree, folder: Path) -> str:
-    """Name a flow by its file, relative to a folder, and by its path in it if it is a local one."""
+    """Return the name of a flow: its file, relative to a folder, and the path in the file of a local flow."""
     file = os.path.relpath(Path(flow.loaded.document.file).resolve(), folder)
     return "#".join([file, *map(str, flow.base[1::2])])
 
 
-def _written(document: Document, profile: str | None) -> tuple[JSON, list[str]]:
-    """Give a file's value with no other profile than the chosen one, and where it has unquoted variables."""
+def _canonical_file(document: Document, profile: str | None) -> tuple[JSON, list[str]]:
+    """Return a file's value without the other profiles, and the paths of its unquoted variables."""
     read = read_yaml(document.text, document.file)
     value = dict(read.value)
     profiles = value.pop("profiles", {})

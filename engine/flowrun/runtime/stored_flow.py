@@ -1,4 +1,4 @@
-"""A flow as it is stored with its runs, so that a run resumes with the spec that it began with."""
+"""A flow in the form that is stored with its runs, so that a run resumes with the spec that it started with."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from flowrun.runtime.snapshot import Snapshot, take_snapshot
 
 
 class StoredFlow(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow as a run began with it, and where it lay: there its functions and its model's files still are."""
+    """The snapshot of a flow, and its path: its functions and the files of its models are loaded from there."""
 
     path: str
     project_dir: str | None
@@ -22,7 +22,7 @@ class StoredFlow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """Give what the journal knows it by."""
+        """Return the id of the stored flow in the journal, a SHA-256 in hexadecimal."""
         place: list[object] = [self.path, self.project_dir, self.snapshot.digest]
         if self.snapshot.variables:
             place.append(sorted(self.snapshot.variables.items()))
@@ -36,10 +36,15 @@ class StoredFlow(msgspec.Struct, frozen=True, kw_only=True):
         imports: bool = True,
         max_calls: int | None = None,
     ) -> Flow:
-        """Prepare the flow as it was; without ``imports`` to be looked at, not to be run.
+        """Prepare the flow from its snapshot.
+
+        Args:
+            require_environment: report variables that are not set.
+            imports: import the functions; if False, the flow can be shown, but not run.
+            max_calls: the number of functions that may run at once.
 
         Raises:
-            SpecError: it cannot run any more, such as with the functions that there are today.
+            SpecError: the flow cannot run any more, such as because a function has changed.
         """
         return self._prepare(
             self.snapshot.environment(environ),
@@ -49,27 +54,27 @@ class StoredFlow(msgspec.Struct, frozen=True, kw_only=True):
             snapshot=self.snapshot,
         )
 
-    def prepare_as_it_is_now(self, environ: Mapping[str, str]) -> Flow:
-        """Prepare the flow from its files as they are now. Raises as ``prepare_flow`` does."""
+    def prepare_current(self, environ: Mapping[str, str]) -> Flow:
+        """Prepare the flow from its current files. Raises as ``prepare_flow`` does."""
         return self._prepare(environ, require_environment=False)
 
-    def _prepare(self, environ: Mapping[str, str], **how: Any) -> Flow:
+    def _prepare(self, environ: Mapping[str, str], **options: Any) -> Flow:
         project_dir = None if self.project_dir is None else Path(self.project_dir)
         profile = self.snapshot.profile
-        return prepare_flow(Path(self.path), profile=profile, project_dir=project_dir, environ=environ, **how)
+        return prepare_flow(Path(self.path), profile=profile, project_dir=project_dir, environ=environ, **options)
 
     def what_changed(self, environ: Mapping[str, str]) -> str | None:
-        """Say what became of the flow's files since, or None if nothing that matters did."""
+        """Return a description of how the flow's files have changed since; None if their digest is the same."""
         try:
-            flow = self.prepare_as_it_is_now(environ)
+            flow = self.prepare_current(environ)
         except FlowrunError as exc:
             return f"{self.path} cannot be used any more ({exc})"
-        now = take_snapshot(flow.tree, flow.graph, profile=self.snapshot.profile)
-        return None if now.digest == self.snapshot.digest else f"{self.path} has changed since"
+        current = take_snapshot(flow.tree, flow.graph, profile=self.snapshot.profile)
+        return None if current.digest == self.snapshot.digest else f"{self.path} has changed since"
 
 
 def store_flow(flow: Flow, path: Path, *, profile: str | None, project_dir: Path | None) -> StoredFlow:
-    """Give a flow that was prepared from ``path`` in the form that is kept with its runs."""
+    """Return a flow that was prepared from ``path`` in the form that is stored with its runs."""
     return StoredFlow(
         path=str(path.resolve()),
         project_dir=None if project_dir is None else str(project_dir.resolve()),
@@ -78,7 +83,7 @@ def store_flow(flow: Flow, path: Path, *, profile: str | None, project_dir: Path
 
 
 def load_stored_flow(history: History, row: RunRow) -> StoredFlow:
-    """Return the flow that a run began with.
+    """Return the flow that a run started with.
 
     Raises:
         StoreError: the journal does not hold it, or a newer flowrun wrote it.

@@ -10,7 +10,7 @@ import msgspec
 from flowrun.errors import Issue, Path, Place
 from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN
 
-MASKED: Final = 8
+MIN_MASKED_LENGTH: Final = 8
 """The fewest characters of a secret that is masked inside of words too. A shorter one would garble other words."""
 
 
@@ -94,7 +94,7 @@ def issue_at(document: Document, code: str, path: Path, message: str, remedy: st
 
 
 def mask(text: str, secrets: Mapping[str, str]) -> str:
-    """Replace every secret in a text. One of less than ``MASKED`` characters is replaced only as a whole word.
+    """Replace every secret in a text. One shorter than ``MIN_MASKED_LENGTH`` is replaced only as a whole word.
 
     Texts of models and servers are cut in many places before they come here, so what may be left of a secret at a cut
     is replaced too: its beginning before the end of a quoted or cut text, its end after the beginning of one.
@@ -112,13 +112,13 @@ def mask(text: str, secrets: Mapping[str, str]) -> str:
     replacements: dict[str, str] = {}
     patterns: list[str] = []
     for spelling in sorted(shown, key=len, reverse=True):
-        if len(spelling) < MASKED:
+        if len(spelling) < MIN_MASKED_LENGTH:
             patterns.append(rf"(?<!\w){re.escape(spelling)}(?!\w)")
         else:
             patterns.append(re.escape(spelling))
         replacements.setdefault(spelling, shown[spelling])
     for spelling in sorted(shown, key=len, reverse=True):
-        if len(spelling) >= MASKED:
+        if len(spelling) >= MIN_MASKED_LENGTH:
             for length in range(len(spelling) - 1, _FRAGMENT - 1, -1):
                 patterns.append(rf"{re.escape(spelling[:length])}(?=\s?\.\.\.|[…'\"&<\\]|\s*$)")
                 patterns.append(rf"(?<=[…'\";>]){re.escape(spelling[-length:])}")

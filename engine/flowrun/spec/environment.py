@@ -16,7 +16,7 @@ from flowrun.errors import Issue, Path
 from flowrun.spec.document import Document, Variables, issue_at
 from flowrun.spec.model import JSON
 from flowrun.spec.yaml.scalars import NotJSONScalar, read_scalar
-from flowrun.unicode import fault_of
+from flowrun.unicode import find_encoding_error
 
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME_AND_DEFAULT: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -111,7 +111,7 @@ class _Substitution:
             return reference[0]
         name, default = inside.groups()
         value = self._environ.get(name)
-        if value is not None and (fault := fault_of(value)):
+        if value is not None and (fault := find_encoding_error(value)):
             self._report("FR131", path, f"the environment variable {name} is no text: {fault}", "set it to valid UTF-8")
             return reference[0]
         if value is None and default is None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from flowrun.spec.model import JSON
 from flowrun.templates.limits import TemplateError, check_length, check_weight, counted
-from flowrun.unicode import fault_of
+from flowrun.unicode import find_encoding_error
 
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _LISTED: Final = (Iterator, range, KeysView, ValuesView, Set, list, tuple)
@@ -84,7 +84,7 @@ def as_native(value: Any) -> JSON:
         return as_well_formed(value) if type(value) is str else value
     check_weight(value)
     value = value if _is_plain(value) else _to_plain(value)
-    if wrong := fault_of(value):
+    if wrong := find_encoding_error(value):
         raise TemplateError(f"it gave a value that cannot be written down: {wrong}")
     return value
 
@@ -95,7 +95,7 @@ def as_well_formed(text: str) -> str:
     Raises:
         TemplateError: it holds a lone surrogate.
     """
-    if not text.isascii() and (wrong := fault_of(text)):
+    if not text.isascii() and (wrong := find_encoding_error(text)):
         raise TemplateError(f"it gave a text that cannot be written down: {wrong}")
     return text
 

@@ -93,7 +93,7 @@ def without_tokens(ask: AskModel) -> AskModel:
 # --- recording ----------------------------------------------------------------------------------------------------
 
 
-def begin_cassette(path: Path) -> None:
+def create_cassette(path: Path) -> None:
     """Create an empty cassette; an existing file is overwritten.
 
     Raises:

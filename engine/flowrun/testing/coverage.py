@@ -1,4 +1,4 @@
-"""Which states and ways of the tested specs some test took, and which none did."""
+"""Counts the states and edges of the tested specs that tests take."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
@@ -13,18 +13,18 @@ from flowrun.spec.document import written_path
 from flowrun.testing.trace import Taken, Trace
 
 Key = tuple[FilePath, Path]
-"""A flow: its file wherever it is referred to from, and the path in there if it is a local one."""
+"""A flow: its file, and the path in the file if it is a local flow."""
 
 
 class Untaken(msgspec.Struct, frozen=True, order=True):
-    """A state or way that no test took."""
+    """A state or edge that no test took."""
 
     place: Place
     what: str
 
 
 class Covered(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of one flow the tests took."""
+    """The coverage of one flow."""
 
     name: str
     taken: int
@@ -33,7 +33,7 @@ class Covered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Coverage:
-    """Adds up what tests went through."""
+    """Collects the states and edges that tests take."""
 
     def __init__(self) -> None:
         self._known: dict[Key, dict[Taken, Untaken]] = {}
@@ -41,22 +41,22 @@ class Coverage:
         self._taken: set[tuple[Key, Taken]] = set()
 
     def expect(self, flow: Flow) -> None:
-        """Count the states and ways of a flow and its sub-flows among those to be taken."""
+        """Add the states and edges of a flow and its sub-flows to those that tests should take."""
         for tree in flow.tree.walk():
             key = _key(tree)
             self._known.setdefault(key, {}).update(_parts(tree))
             self._names.setdefault(key, f"{tree.loaded.document.file}{f'#{tree.base[-1]}' if tree.base else ''}")
 
     def add(self, flow: Flow, trace: Trace) -> None:
-        """Count what a run of a flow took."""
+        """Add the states and edges that a run of a flow took."""
         keys = dict(_keys(flow.graph, flow.tree))
         self._taken.update((keys[id(graph)], taken) for graph, taken in trace.taken())
 
     def flows(self) -> Iterator[Covered]:
-        """Give the flows, in the order in which they were first tested."""
+        """Yield the coverage of each flow, in the order in which they were first tested."""
         for key, parts in self._known.items():
-            left = tuple(sorted(untaken for part, untaken in parts.items() if (key, part) not in self._taken))
-            yield Covered(name=self._names[key], taken=len(parts) - len(left), known=len(parts), untaken=left)
+            missed = tuple(sorted(untaken for part, untaken in parts.items() if (key, part) not in self._taken))
+            yield Covered(name=self._names[key], taken=len(parts) - len(missed), known=len(parts), untaken=missed)
 
 
 def _key(tree: FlowTree) -> Key:
@@ -64,14 +64,14 @@ def _key(tree: FlowTree) -> Key:
 
 
 def _keys(graph: Graph, tree: FlowTree) -> Iterator[tuple[int, Key]]:
-    """Give the flow that each compiled graph comes from."""
+    """Yield the key of each compiled graph's flow, by the id of the graph object."""
     yield id(graph), _key(tree)
     for reference, child in graph.flows.items():
         yield from _keys(child, tree.flows[reference])
 
 
 def _parts(tree: FlowTree) -> Iterator[tuple[Taken, Untaken]]:
-    """Give every state and way of a flow, with what is to be said if no test takes it."""
+    """Yield every state and edge of a flow, with the report if no test takes it."""
     document, spec = tree.loaded.document, tree.loaded.spec
     for name in spec.states:
         place = place_of(document, (*tree.base, "states", name), key=True)
@@ -85,7 +85,7 @@ def _parts(tree: FlowTree) -> Iterator[tuple[Taken, Untaken]]:
 
 
 def render_coverage(flows: Sequence[Covered]) -> str:
-    """Write how much of each flow the tests took, and below it what they did not."""
+    """Render the coverage of each flow, with the states and edges that no test took."""
     if not flows:
         return "coverage: no flow could run"
     width = max(len(flow.name) for flow in flows)
@@ -98,6 +98,6 @@ def render_coverage(flows: Sequence[Covered]) -> str:
     return "\n".join(lines)
 
 
-def _percent(part: int, whole: int) -> str:
-    """Round down, so that 100% is all of it."""
-    return f"{100 * part // whole}%"
+def _percent(part: int, total: int) -> str:
+    """Return a percentage, rounded down, so that 100% means all."""
+    return f"{100 * part // total}%"

@@ -35,10 +35,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def _session(config: pytest.Config) -> "SpecTestSession":
     if _SESSION not in config.stash:
-        from flowrun.testing.readers import vllm_reader_here
+        from flowrun.testing.readers import find_vllm_reader
         from flowrun.testing.session import SpecTestSession
 
-        config.stash[_SESSION] = SpecTestSession(environ=environ, open_reader=vllm_reader_here())
+        config.stash[_SESSION] = SpecTestSession(environ=environ, open_reader=find_vllm_reader())
     return config.stash[_SESSION]
 
 

@@ -32,7 +32,7 @@ class Reader(Protocol):
         """Release all resources."""
 
 
-def vllm_reader_here() -> Callable[[BoundModel], Reader] | None:
+def find_vllm_reader() -> Callable[[BoundModel], Reader] | None:
     """Return a function that builds readers with vLLM's parsers, or None if vLLM is not installed."""
     from flowrun.backends.vllm.reader import VllmReader, can_read
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from flowrun.backends.scripted import ScriptedReply, view_of
+from flowrun.backends.scripted import ScriptedReply, request_variables
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.core.ports import ModelBackend
@@ -166,7 +166,7 @@ class _TestRun:
             runner = Runner(
                 backends=defaultdict[str, ModelBackend](lambda: backend),
                 functions=self._functions,
-                people=self._human_input,
+                human_input=self._human_input,
                 observers=[self.trace],
                 chance=lambda: 0.0,
             )
@@ -242,7 +242,7 @@ def _bind_reply(case_reply: CaseReply, trace: Trace) -> ScriptedReply:
 
 def _scope_of(request: AskModel, trace: Trace) -> dict[str, JSON]:
     """Return the value of ``request`` in a ``when``."""
-    return {**view_of(request), "flow": trace.graphs[request.run].spec.name}
+    return {**request_variables(request), "flow": trace.graphs[request.run].spec.name}
 
 
 def _as_line(reply: ScriptedReply) -> str:

@@ -1,7 +1,4 @@
-"""What happened in a run and in the children that it started, and which ways they took.
-
-A run is the fold of its events, so keeping these keeps everything.
-"""
+"""Records the events and moves of a run and its children. The runs are rebuilt from their events."""
 
 from collections.abc import Iterator
 
@@ -13,10 +10,10 @@ from flowrun.core.machine import Run, fold
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A part of a spec that a run went through: a state (``way`` None), its ``("routes", 0)`` or ``("catch", 1)``."""
+    """A state that a run entered, or, with ``edge``, a route or catch that it took: ``("catch", 1)`` is the second."""
 
     state: str
-    way: tuple[str, int] | None = None
+    edge: tuple[str, int] | None = None
 
 
 class Trace:
@@ -29,7 +26,7 @@ class Trace:
         self._moves: dict[str, list[Move]] = {run: []}
 
     def notify(self, notice: Notice) -> None:
-        """Keep an event; see ``ports.Observer``."""
+        """Record an event and its moves. See ``ports.Observer.notify``."""
         self._events.setdefault(notice.run, []).append(notice.event)
         self._moves.setdefault(notice.run, []).extend(notice.moves)
         for effect in notice.effects:
@@ -39,19 +36,19 @@ class Trace:
 
     @property
     def run(self) -> Run:
-        """The run itself, as far as it came."""
+        """The run after its last event."""
         return self.runs()[self._root]
 
     def runs(self) -> dict[str, Run]:
-        """Give the run and its children as far as they came, by their ids."""
+        """Return the run and its children after their last events, by their ids."""
         return {name: fold(self.graphs[name], events).run for name, events in self._events.items()}
 
     def begun(self) -> dict[str, Run]:
-        """Give the run and its children as they were when they had just begun, by their ids."""
+        """Return the run and its children after their first events, by their ids."""
         return {name: fold(self.graphs[name], events[:1]).run for name, events in self._events.items()}
 
     def taken(self) -> Iterator[tuple[Graph, Taken]]:
-        """Give every state and way that was taken, each as often as it was."""
+        """Yield every state and edge that was taken, once for each time."""
         for name, run in self.runs().items():
             graph = self.graphs[name]
             yield from ((graph, Taken(state)) for state in run.path)

@@ -1,5 +1,5 @@
-"""What happened in a run, from its recorded events: as data, as text, as a page, and beside today's spec. Pure: nothing
-is called, and nothing is read but the page's own template.
+"""Builds the transcript of a run from its recorded events: as data, as text, and as an HTML page; and compares a run
+with the current spec. Pure: calls nothing, and reads only the templates of the page.
 """
 
 from flowrun.transcript.build import Histories, build_transcript

@@ -1,4 +1,4 @@
-"""What a visit asked of the world, from the effect and the event that answered it to what is shown of both."""
+"""Builds the activities of a visit from its effects and their events."""
 
 from typing import Any, assert_never
 
@@ -26,7 +26,7 @@ _replace = msgspec.structs.replace
 
 
 class PendingActivity:
-    """An effect under way, and what came of it."""
+    """An effect with its event, as far as they are recorded. ``began`` and ``ended`` are in seconds since the epoch."""
 
     __slots__ = ("answer", "began", "begins", "earlier", "effect", "ended", "messages")
 
@@ -40,18 +40,23 @@ class PendingActivity:
         self.messages: tuple[Message, ...] = ()
 
 
-def begin_activity(asked: PendingActivity, left: bool, live: bool) -> Activity:
-    """Give an effect that starts no child as it is shown. ``left``: its state was left, so nothing is awaited."""
-    effect, answer, times = asked.effect, asked.answer, times_of(asked)
+def build_activity(pending: PendingActivity, exited: bool, live: bool) -> Activity:
+    """Build the activity of an effect that starts no child.
+
+    Args:
+        exited: the run has left the state, so the effect can have no result any more.
+        live: a process drives the run now.
+    """
+    effect, answer, times = pending.effect, pending.answer, times_of(pending)
     match effect:
         case AskModel():
-            return _round(effect, asked)
+            return _round(effect, pending)
         case CallFunction():
-            return _call(effect, asked, _call_status(effect, asked, left, live))
+            return _call(effect, pending, _call_status(effect, pending, exited, live))
         case RequestInput():
-            given = answer.value if isinstance(answer, Answered) else None
+            value = answer.value if isinstance(answer, Answered) else None
             answered = answer is not None
-            return Question(prompt=effect.prompt, schema=effect.schema, answered=answered, answer=given, **times)
+            return Question(prompt=effect.prompt, schema=effect.schema, answered=answered, answer=value, **times)
         case Sleep():
             return Pause(planned=effect.seconds, jitter=effect.jitter, **times)
         case StartChild() | Outcome():
@@ -60,48 +65,48 @@ def begin_activity(asked: PendingActivity, left: bool, live: bool) -> Activity:
             assert_never(effect)
 
 
-def times_of(asked: PendingActivity) -> dict[str, Any]:
-    """Give an effect's place in its visit and its times."""
-    seconds = None if asked.ended is None else asked.ended - asked.began
-    return {"index": getattr(asked.effect, "index", 0), "began": asked.began, "seconds": seconds}
+def times_of(pending: PendingActivity) -> dict[str, Any]:
+    """Return the fields of an activity that all kinds have."""
+    seconds = None if pending.ended is None else pending.ended - pending.began
+    return {"index": getattr(pending.effect, "index", 0), "began": pending.began, "seconds": seconds}
 
 
-def _round(effect: AskModel, asked: PendingActivity) -> Round:
-    answer = asked.answer
+def _round(effect: AskModel, pending: PendingActivity) -> Round:
+    answer = pending.answer
     return Round(
         thread=effect.thread,
         model=effect.model,
-        earlier=asked.earlier,
-        messages=tuple(_replace(message, tokens=None) for message in asked.messages),
+        earlier=pending.earlier,
+        messages=tuple(_replace(message, tokens=None) for message in pending.messages),
         tools=tuple(tool.name for tool in effect.tools),
         tool_choice=effect.tool_choice,
         sampling=effect.sampling,
         reply=_replace(answer.reply, tokens=None) if isinstance(answer, Replied) else None,
         failure=answer.failure if isinstance(answer, Failed) else None,
-        **times_of(asked),
+        **times_of(pending),
     )
 
 
-def _call(effect: CallFunction, asked: PendingActivity, status: CallStatus) -> FunctionCall:
+def _call(effect: CallFunction, pending: PendingActivity, status: CallStatus) -> FunctionCall:
     return FunctionCall(
         tool=effect.tool,
         entrypoint=effect.entrypoint,
         arguments=effect.arguments,
         call_id=effect.call_id,
         idempotent=effect.idempotent,
-        begins=asked.begins,
+        begins=pending.begins,
         status=status,
-        value=asked.answer.value if isinstance(asked.answer, Returned) else None,
-        failure=asked.answer.failure if isinstance(asked.answer, Failed) else None,
-        **times_of(asked),
+        value=pending.answer.value if isinstance(pending.answer, Returned) else None,
+        failure=pending.answer.failure if isinstance(pending.answer, Failed) else None,
+        **times_of(pending),
     )
 
 
-def _call_status(effect: CallFunction, asked: PendingActivity, left: bool, live: bool) -> CallStatus:
-    if asked.answer is not None:
-        return "failed" if isinstance(asked.answer, Failed) else "returned"
-    if left:
+def _call_status(effect: CallFunction, pending: PendingActivity, exited: bool, live: bool) -> CallStatus:
+    if pending.answer is not None:
+        return "failed" if isinstance(pending.answer, Failed) else "returned"
+    if exited:
         return "given_up"
     if live:
         return "running"
-    return "in_doubt" if asked.begins and not effect.idempotent else "open"
+    return "in_doubt" if pending.begins and not effect.idempotent else "open"

@@ -1,4 +1,4 @@
-"""From a run's recorded events to its story: the events are fed to the machine once more, and what it does is kept."""
+"""Builds the transcript of a run: applies its recorded events once more, and collects the effects and moves."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -26,12 +26,12 @@ from flowrun.core.machine import Run, advance
 from flowrun.drawing.picture import Kind
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, EndState, MapState, ParallelState, Spec
-from flowrun.transcript.activities import PendingActivity, begin_activity, times_of
+from flowrun.transcript.activities import PendingActivity, build_activity, times_of
 from flowrun.transcript.model import Activity, Attention, Child, Exit, FunctionCall, Pause, Question, Transcript, Visit
 from flowrun.transcript.status import status_of, totals_of
 
 Histories = Mapping[str, Sequence[Recorded]]
-"""What was recorded of runs, by their ids."""
+"""The recorded events of runs, by their ids."""
 
 NONE: Final[Histories] = MappingProxyType({})
 _replace = msgspec.structs.replace
@@ -40,30 +40,30 @@ _replace = msgspec.structs.replace
 def build_transcript(
     graph: Graph, recorded: Sequence[Recorded], children: Histories = NONE, *, live: bool = False
 ) -> Transcript:
-    """Tell what happened in a run that has begun.
+    """Build the transcript of a run with at least one event.
 
     Args:
-        graph: the one that the run began with.
-        children: what was recorded of its children and theirs, by their ids.
-        live: a process drives it right now, so what began and has no result is under way rather than in doubt.
+        graph: the graph that the run started with.
+        children: the recorded events of its children and their children, by their ids.
+        live: a process drives the run now, so calls without a result are running, not in doubt.
     """
-    teller = _TranscriptBuilder(graph, children, live)
+    builder = _TranscriptBuilder(graph, children, live)
     for entry in recorded:
-        teller.tell(entry)
-    return teller.story(recorded)
+        builder.add(entry)
+    return builder.build(recorded)
 
 
 def kind_of(spec: Spec, state: str) -> Kind:
-    """Give how a state is drawn: by its type, an end by its status."""
+    """Return the kind that a state is drawn as: its type, or the status of an end."""
     found = spec.states[state]
     kind: Kind = found.status if isinstance(found, EndState) else found.__struct_config__.tag  # type: ignore[assignment]
     return kind
 
 
 class _OpenVisit:
-    """A visit under way."""
+    """A visit that is still open."""
 
-    __slots__ = ("asked", "attempt", "began", "ended", "left", "refused", "sets", "state", "step")
+    __slots__ = ("attempt", "began", "ended", "exit", "pending", "refused", "sets", "state", "step")
 
     def __init__(self, state: str, step: int, attempt: int, at: float) -> None:
         self.state = state
@@ -71,30 +71,30 @@ class _OpenVisit:
         self.attempt = attempt
         self.began = at
         self.ended: float | None = None
-        self.asked: list[PendingActivity] = []
+        self.pending: list[PendingActivity] = []
         self.refused: list[FunctionCall] = []
         self.sets: dict[str, JSON] = {}
-        self.left: Exit | None = None
+        self.exit: Exit | None = None
 
 
 class _TranscriptBuilder:
-    """Follows one run, event by event."""
+    """Collects the visits of one run, event by event."""
 
     def __init__(self, graph: Graph, children: Histories, live: bool) -> None:
         self._graph = graph
         self._children = children
         self._live = live
         self._run = Run()
-        self._stays: list[_OpenVisit] = []
+        self._open_visits: list[_OpenVisit] = []
         self._open: dict[int, PendingActivity] = {}
-        self._heard: dict[str, int] = {}
-        self._departed: int | None = None
+        self._seen_counts: dict[str, int] = {}
+        self._diverged_at: int | None = None
 
-    def tell(self, entry: Recorded) -> None:
-        """Go one event further."""
+    def add(self, entry: Recorded) -> None:
+        """Apply the next event."""
         self._follow(entry)
-        if entry.state != self._run.state and self._departed is None:
-            self._departed = entry.seq
+        if entry.state != self._run.state and self._diverged_at is None:
+            self._diverged_at = entry.seq
 
     def _follow(self, entry: Recorded) -> None:
         event, before = entry.event, self._run
@@ -103,7 +103,7 @@ class _TranscriptBuilder:
             return
         after, effects, moves = advance(self._graph, before, event)
         if after is before:
-            return  # a late or doubled event
+            return  # a late or duplicate event
         self._run = after
         self._answer(event, entry.at)
         self._follow_moves(moves, entry.at)
@@ -112,63 +112,63 @@ class _TranscriptBuilder:
                 self._ask(effect, entry.at)
 
     def _begin(self, event: CallStarted, at: float) -> None:
-        asked = self._open.get(event.index)
-        if asked is not None and event.step == self._run.step:
-            asked.begins += 1
-            asked.began = at
+        pending = self._open.get(event.index)
+        if pending is not None and event.step == self._run.step:
+            pending.begins += 1
+            pending.began = at
 
     def _answer(self, event: Event, at: float) -> None:
         if isinstance(event, TimedOut | Cancelled):
             return
-        asked = self._open.pop(getattr(event, "index", 0), None)
-        if asked is None:
+        pending = self._open.pop(getattr(event, "index", 0), None)
+        if pending is None:
             return
-        asked.answer, asked.ended = event, at
-        effect = asked.effect
+        pending.answer, pending.ended = event, at
+        effect = pending.effect
         if isinstance(effect, AskModel):
-            self._heard[effect.thread] = len(effect.messages) + self._spoke(effect, event)
+            self._seen_counts[effect.thread] = len(effect.messages) + self._reply_was_added(effect, event)
 
-    def _spoke(self, effect: AskModel, event: Event) -> bool:
-        """Tell whether a reply went on to its thread, as one that was cut off does not."""
+    def _reply_was_added(self, effect: AskModel, event: Event) -> bool:
+        """Return whether a reply was added to its thread; one that was cut off is not."""
         thread, count = self._run.threads[effect.thread], len(effect.messages)
         if not isinstance(event, Replied) or len(thread) == count:
             return False
         return thread[count].role == "assistant" and thread[count].content == event.reply.content
 
     def _ask(self, effect: Effect, at: float) -> None:
-        asked = PendingActivity(effect, at)
+        pending = PendingActivity(effect, at)
         if isinstance(effect, AskModel):
-            asked.earlier = self._heard.get(effect.thread, 0)
-            asked.messages = tuple(effect.messages[asked.earlier :])
-        self._open[getattr(effect, "index", 0)] = asked
-        self._stays[-1].asked.append(asked)
+            pending.earlier = self._seen_counts.get(effect.thread, 0)
+            pending.messages = tuple(effect.messages[pending.earlier :])
+        self._open[getattr(effect, "index", 0)] = pending
+        self._open_visits[-1].pending.append(pending)
 
     # --- from state to state --------------------------------------------------------------------------------------
 
     def _follow_moves(self, moves: Sequence[Move], at: float) -> None:
         """Close the visits that the moves ended, and open those that they led to."""
-        if not self._stays and self._run.path:
-            self._stays.append(_OpenVisit(self._run.path[0], 1, 1, at))
+        if not self._open_visits and self._run.path:
+            self._open_visits.append(_OpenVisit(self._run.path[0], 1, 1, at))
         for move in moves:
-            attempt = self._stays[-1].attempt
-            self._stays[-1].sets = dict(move.sets)
+            attempt = self._open_visits[-1].attempt
+            self._open_visits[-1].sets = dict(move.sets)
             self._close(_exit_of(self._graph.spec, move), at)
             if move.how == "retry":
-                self._stays.append(_OpenVisit(move.to, move.step + 1, attempt + 1, at))
+                self._open_visits.append(_OpenVisit(move.to, move.step + 1, attempt + 1, at))
             elif move.how != "end":
-                self._stays.append(_OpenVisit(move.to, move.step + 1, 1, at))
+                self._open_visits.append(_OpenVisit(move.to, move.step + 1, 1, at))
 
-    def _close(self, left: Exit, at: float) -> None:
-        stay = self._stays[-1]
-        stay.left, stay.ended = left, at
-        stay.refused.extend(self._refused(stay, left, at))
+    def _close(self, exit_: Exit, at: float) -> None:
+        open_visit = self._open_visits[-1]
+        open_visit.exit, open_visit.ended = exit_, at
+        open_visit.refused.extend(self._refused(open_visit, exit_, at))
         self._open.clear()
 
-    def _refused(self, stay: _OpenVisit, left: Exit, at: float) -> Iterator[FunctionCall]:
-        """Give the calls that the machine itself answered, as the model is told of them."""
-        if left.how != "route" or kind_of(self._graph.spec, stay.state) != "tools":
+    def _refused(self, open_visit: _OpenVisit, exit_: Exit, at: float) -> Iterator[FunctionCall]:
+        """Yield the calls that the machine refused, with the failures that the model receives."""
+        if exit_.how != "route" or kind_of(self._graph.spec, open_visit.state) != "tools":
             return
-        made = {asked.effect.call_id for asked in stay.asked if isinstance(asked.effect, CallFunction)}
+        made = {pending.effect.call_id for pending in open_visit.pending if isinstance(pending.effect, CallFunction)}
         results = self._run.results
         for index, result in enumerate(results.data() if results is not None else ()):
             if result["error"] is not None and result["id"] not in made:
@@ -184,14 +184,18 @@ class _TranscriptBuilder:
                     failure=Failure(name=result["error"]["name"], message=result["error"]["message"]),
                 )
 
-    # --- the whole ------------------------------------------------------------------------------------------------
+    # --- the transcript -------------------------------------------------------------------------------------------
 
-    def story(self, recorded: Sequence[Recorded]) -> Transcript:
-        """Give what was told."""
+    def build(self, recorded: Sequence[Recorded]) -> Transcript:
+        """Return the transcript of the events so far."""
         run, spec = self._run, self._graph.spec
-        visits = tuple(map(self._visit, self._stays))
-        acts = [act for visit in visits for act in visit.acts]
-        stories = [act.story for act in acts if isinstance(act, Child) and act.story is not None]
+        visits = tuple(map(self._visit, self._open_visits))
+        activities = [activity for visit in visits for activity in visit.activities]
+        transcripts = [
+            activity.transcript
+            for activity in activities
+            if isinstance(activity, Child) and activity.transcript is not None
+        ]
         began = recorded[0].at
         attention = () if run.outcome is not None else tuple(self._attention(visits))
         return Transcript(
@@ -201,64 +205,70 @@ class _TranscriptBuilder:
             description=spec.description or "",
             status=status_of(run, attention, visits, live=self._live),
             began=began,
-            seconds=max([recorded[-1].at, *(story.began + story.seconds for story in stories)]) - began,
+            seconds=max([recorded[-1].at, *(transcript.began + transcript.seconds for transcript in transcripts)])
+            - began,
             inputs=run.inputs,
             path=tuple(run.path),
             visits=visits,
             outcome=run.outcome,
             attention=attention,
             totals=totals_of(visits),
-            departed=self._departed,
+            diverged_at=self._diverged_at,
         )
 
     def _attention(self, visits: Sequence[Visit]) -> Iterator[Attention]:
         for visit in visits[-1:]:
-            for act in visit.acts:
-                if isinstance(act, Child) and act.story is not None and act.outcome is None:
-                    yield from act.story.attention
-                elif (isinstance(act, Question) and not act.answered) or (
-                    isinstance(act, FunctionCall) and act.status == "in_doubt"
+            for activity in visit.activities:
+                if isinstance(activity, Child) and activity.transcript is not None and activity.outcome is None:
+                    yield from activity.transcript.attention
+                elif (isinstance(activity, Question) and not activity.answered) or (
+                    isinstance(activity, FunctionCall) and activity.status == "in_doubt"
                 ):
-                    yield Attention(run=self._run.id, step=visit.step, state=visit.state, about=act)
+                    yield Attention(run=self._run.id, step=visit.step, state=visit.state, about=activity)
 
-    def _visit(self, stay: _OpenVisit) -> Visit:
-        acts = [*(self._act(asked, stay.left is not None) for asked in stay.asked), *stay.refused]
+    def _visit(self, open_visit: _OpenVisit) -> Visit:
+        activities = [
+            *(self._activity(pending, open_visit.exit is not None) for pending in open_visit.pending),
+            *open_visit.refused,
+        ]
         return Visit(
-            state=stay.state,
-            type=kind_of(self._graph.spec, stay.state),
-            step=stay.step,
-            attempt=stay.attempt,
-            began=stay.began,
-            seconds=None if stay.ended is None else stay.ended - stay.began,
-            acts=tuple(sorted(acts, key=lambda act: (not isinstance(act, Pause), act.index))),
-            sets=stay.sets,
-            left=stay.left,
+            state=open_visit.state,
+            type=kind_of(self._graph.spec, open_visit.state),
+            step=open_visit.step,
+            attempt=open_visit.attempt,
+            began=open_visit.began,
+            seconds=None if open_visit.ended is None else open_visit.ended - open_visit.began,
+            activities=tuple(
+                sorted(activities, key=lambda activity: (not isinstance(activity, Pause), activity.index))
+            ),
+            sets=open_visit.sets,
+            exit=open_visit.exit,
         )
 
-    def _act(self, asked: PendingActivity, left: bool) -> Activity:
-        effect = asked.effect
+    def _activity(self, pending: PendingActivity, exited: bool) -> Activity:
+        effect = pending.effect
         return (
-            self._child(effect, asked, left)
+            self._child(effect, pending, exited)
             if isinstance(effect, StartChild)
-            else begin_activity(asked, left, self._live)
+            else build_activity(pending, exited, self._live)
         )
 
-    def _child(self, effect: StartChild, asked: PendingActivity, left: bool) -> Child:
+    def _child(self, effect: StartChild, pending: PendingActivity, exited: bool) -> Child:
         run = f"{self._run.id}.{effect.step}.{effect.index}"  # as the runner names it
         recorded = self._children.get(run)
-        story = None
+        transcript = None
         if recorded:
-            story = build_transcript(self._graph.flows[effect.flow], recorded, self._children, live=self._live)
-            if left and story.outcome is None:
-                story = _replace(story, status="given_up", attention=())
+            transcript = build_transcript(self._graph.flows[effect.flow], recorded, self._children, live=self._live)
+            if exited and transcript.outcome is None:
+                transcript = _replace(transcript, status="given_up", attention=())
         return Child(
             run=run,
             flow=effect.flow,
             label=_label(self._graph.spec, effect),
             inputs=effect.inputs,
-            outcome=asked.answer.outcome if isinstance(asked.answer, ChildEnded) else None,
-            story=story,
-            **times_of(asked),
+            outcome=pending.answer.outcome if isinstance(pending.answer, ChildEnded) else None,
+            transcript=transcript,
+            **times_of(pending),
         )
 
 

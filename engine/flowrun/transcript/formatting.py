@@ -1,4 +1,4 @@
-"""Figures and values of a story in words, the same in every form."""
+"""Formats the figures and values of a transcript, for text and for the page."""
 
 import json
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ STATUS_WORDS: Final[dict[Status, str]] = {"needs_attention": "needs attention", 
 
 
 def status_words(status: Status) -> str:
-    """Give a status as people write it."""
+    """Return a status in words."""
     return STATUS_WORDS.get(status, status)
 
 
 def duration(seconds: float) -> str:
-    """Write a duration, from a minute on with its two largest units: ``812 ms``, ``2.41 s``, ``3 min 12 s``."""
+    """Format a duration, from a minute on with its two largest units: ``812 ms``, ``2.41 s``, ``3 min 12 s``."""
     seconds = max(seconds, 0.0)
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
@@ -41,17 +41,17 @@ def duration(seconds: float) -> str:
 
 
 def moment(at: float, zone: tzinfo = UTC) -> str:
-    """Write a time with its zone: ``2026-11-23 04:41:07 UTC``."""
+    """Format a time with its zone: ``2026-11-23 04:41:07 UTC``."""
     return datetime.fromtimestamp(at, zone).strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def counted(count: int, what: str) -> str:
-    """Write how many there are of something: ``1 call``, ``1,204 calls``."""
+    """Format a count with its noun: ``1 call``, ``1,204 calls``."""
     return f"{count:,} {what}" + ("" if count == 1 else "s" if not what.endswith("ch") else "es")
 
 
 def tokens(usage: Usage) -> str:
-    """Write tokens read and written, and what is special about them."""
+    """Format token counts: read and written, and, if any, cached and rendered again."""
     special = [f"{usage.cached_tokens:,} cached"] if usage.cached_tokens else []
     if usage.rerendered:
         special.append(f"{usage.rerendered:,} rendered again")
@@ -61,7 +61,7 @@ def tokens(usage: Usage) -> str:
 
 
 def figures(totals: Totals) -> Iterator[str]:
-    """Give what a run took, part by part."""
+    """Yield the totals of a run as texts."""
     yield counted(totals.steps, "step")
     if totals.rounds:
         yield counted(totals.rounds, "round")
@@ -72,16 +72,16 @@ def figures(totals: Totals) -> Iterator[str]:
         yield f"{totals.children:,} " + ("child run" if totals.children == 1 else "child runs")
 
 
-def describe_exit(left: Exit) -> str:
-    """Say why a state was left for another one."""
-    if left.how == "catch":
-        return f"caught {left.failure.name}" if left.failure is not None else f"caught {left.when}"
-    return f"when {left.when}" if left.when else ""
+def describe_exit(exit_: Exit) -> str:
+    """Return the reason for a move to another state."""
+    if exit_.how == "catch":
+        return f"caught {exit_.failure.name}" if exit_.failure is not None else f"caught {exit_.when}"
+    return f"when {exit_.when}" if exit_.when else ""
 
 
-def describe_attention(one: Attention, story: Transcript) -> str:
-    """Say what somebody has to do something about, in one sentence."""
-    where = f"state {one.state}" + (f" of run {one.run}" if one.run != story.run else "")
+def describe_attention(one: Attention, transcript: Transcript) -> str:
+    """Describe what a person has to resolve, in one sentence."""
+    where = f"state {one.state}" + (f" of run {one.run}" if one.run != transcript.run else "")
     match one.about:
         case Question():
             return f"{where} waits for an answer"
@@ -89,29 +89,37 @@ def describe_attention(one: Attention, story: Transcript) -> str:
             return f"{where} was about to call {one.about.name}, and nobody knows whether it did"
 
 
-def describe_departure(seq: int) -> str:
-    """Say that a story is not what happened."""
+def describe_divergence(seq: int) -> str:
+    """Describe that a transcript is wrong from an event on."""
     return f"from event {seq} on this flowrun goes another way than was recorded: what follows is not what happened"
 
 
 def one_line(value: JSON) -> str:
-    """Give a value as one line: a text as it is, else its JSON."""
+    """Format a value as one line: a text unchanged, else its JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def pretty(value: JSON) -> str:
-    """Give a value as people read it: a text as it is, else its JSON with indentation."""
+    """Format a value for reading: a text unchanged, else its JSON with indentation."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
 
 
-def known_calls(story: Transcript) -> frozenset[str]:
-    """Give the ids of the calls that a story shows, so that the messages of their results need not be shown again."""
-    acts = (act for visit in story.visits for act in visit.acts)
-    return frozenset(act.call_id for act in acts if isinstance(act, FunctionCall) and act.call_id is not None)
+def known_calls(transcript: Transcript) -> frozenset[str]:
+    """Return the ids of the calls that a transcript shows: the messages with their results need not be shown."""
+    activities = (activity for visit in transcript.visits for activity in visit.activities)
+    return frozenset(
+        activity.call_id
+        for activity in activities
+        if isinstance(activity, FunctionCall) and activity.call_id is not None
+    )
 
 
 def failure_is_shown(visit: Visit) -> bool:
-    """Tell whether a visit's failure is that of one of its acts, which is shown there."""
-    failure = visit.left.failure if visit.left is not None else None
-    acts = [act.failure for act in visit.acts if isinstance(act, Round | FunctionCall) and act.failure is not None]
-    return failure is not None and (failure.name, failure.message) in [(one.name, one.message) for one in acts]
+    """Return whether a visit's failure is that of one of its activities, which shows it."""
+    failure = visit.exit.failure if visit.exit is not None else None
+    activities = [
+        activity.failure
+        for activity in visit.activities
+        if isinstance(activity, Round | FunctionCall) and activity.failure is not None
+    ]
+    return failure is not None and (failure.name, failure.message) in [(one.name, one.message) for one in activities]

@@ -1,7 +1,7 @@
-"""A story as one page that needs nothing else: no network, no fonts, no scripts of others, and whole without its own.
+"""Renders a transcript as one self-contained page: no network, no fonts, no foreign script, complete without its own.
 
-Whatever was said in a run is text to the page: the template escapes all that it is given, and the page's policy lets
-nothing run but the style sheet and the script that stand in it, by their digests.
+All content of a run is text in the page: the template escapes it, and the page's Content Security Policy allows only
+its own style sheet and script, by their digests.
 """
 
 import base64
@@ -42,9 +42,9 @@ from flowrun.transcript.timeline import bars_of
 from flowrun.unicode import visible
 
 _OPEN: Final = 40
-"""A run with more visits than these has its steps folded."""
+"""The steps of a run with more visits than this are folded."""
 _BESIDE: Final = 560
-"""A drawing up to this width stands beside the steps, a wider one above them."""
+"""A drawing up to this width, in pixels, is beside the steps, a wider one above them."""
 _LONG_LINES: Final = 14
 _LONG: Final = 1400
 """A text of more lines or characters is folded."""
@@ -53,15 +53,15 @@ _SHORT: Final = 72
 _TOKEN: Final = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|(-?\b\d[\d.eE+-]*|\btrue\b|\bfalse\b|\bnull\b)')
 
 
-def render_html(graph: Graph, story: Transcript, *, zone: tzinfo = UTC) -> str:
-    """Write a story as a page. ``graph`` is the one that it was told with."""
+def render_html(graph: Graph, transcript: Transcript, *, zone: tzinfo = UTC) -> str:
+    """Render a transcript as a page. ``graph`` is the one that it was built with."""
     style, script = _style(), _part("page.js")
-    flows = overlay_runs(graph, story)
+    flows = overlay_runs(graph, transcript)
     drawings = [_Drawing(flow, number) for number, flow in enumerate(flows)]
-    bars, cuts = bars_of(story)
+    bars, cuts = bars_of(transcript)
     page = _templates().get_template("page.html.jinja")
     return page.render(
-        story=story,
+        transcript=transcript,
         zone=zone,
         style=Markup(style),  # noqa: S704 - both are files of this package
         script=Markup(script),  # noqa: S704
@@ -69,10 +69,10 @@ def render_html(graph: Graph, story: Transcript, *, zone: tzinfo = UTC) -> str:
         "base-uri 'none'; form-action 'none'",
         drawings=drawings,
         beside=drawings[0].width <= _BESIDE,
-        flow_of={told.run: number for number, flow in enumerate(flows) for told in flow.stories},
+        flow_of={one.run: number for number, flow in enumerate(flows) for one in flow.transcripts},
         bars=bars,
         cuts=cuts,
-        unfolded=story.totals.steps <= _OPEN,
+        unfolded=transcript.totals.steps <= _OPEN,
     )
 
 
@@ -82,9 +82,9 @@ class _Drawing:
     def __init__(self, flow: FlowOverlay, number: int) -> None:
         self.number = number
         self.name = flow.name
-        self.runs = len(flow.stories)
+        self.runs = len(flow.transcripts)
         drawn = draw_svg(flow.picture(), part=f"flow-{number}")
-        self.svg = Markup(drawn)  # noqa: S704 - it escapes all that it is given
+        self.svg = Markup(drawn)  # noqa: S704 - it escapes all texts of the flow
         self.width = int(drawn.split('width="', 1)[1].split('"', 1)[0])
 
 
@@ -99,7 +99,7 @@ def _part(name: str) -> str:
 
 @cache
 def _style() -> str:
-    """Give the style sheet: the page's own, the drawing's, and the colours of each kind of state."""
+    """Return the style sheet: the page's own, the drawing's, and the colours of each kind of state."""
     light = "\n".join(f".k-{kind} {{ --tint: {fill}; --accent: {line}; }}" for kind, (fill, line) in LIGHT.items())
     dark = "\n".join(f".k-{kind} {{ --tint: {fill}; --accent: {line}; }}" for kind, (fill, line) in DARK.items())
     return "\n".join(
@@ -123,33 +123,33 @@ def _templates() -> Environment:
         "moment": formatting.moment,
         "tokens": formatting.tokens,
         "status_words": formatting.status_words,
-        "way": formatting.describe_exit,
+        "reason": formatting.describe_exit,
         "pretty": formatting.pretty,
         "json": _json,
         "arguments": _arguments,
         "is_long": _is_long,
         "beginning": _beginning,
-        "kind": lambda act: act.__struct_config__.tag,
+        "kind": lambda activity: activity.__struct_config__.tag,
         "percent": lambda share: f"{100 * share:.3f}%",
     }
     environment.globals |= {
         "anchor": anchor,
         "counted": formatting.counted,
-        "departure": formatting.describe_departure,
+        "divergence": formatting.describe_divergence,
         "figures": formatting.figures,
-        "needed": formatting.describe_attention,
+        "describe_attention": formatting.describe_attention,
         "gist": _gist,
         "known_calls": formatting.known_calls,
-        "failure_told": formatting.failure_is_shown,
+        "failure_is_shown": formatting.failure_is_shown,
         "attention_anchor": _attention_anchor,
         "look_of": _look_of,
-        "ended": _ended,
+        "status_of": _status_of,
     }
     return environment
 
 
 def _fit(value: Any) -> Any:
-    """Put a mark for each character that a page may not hold or that would change how the others are read."""
+    """Replace each character that is not allowed in a page, or that changes how others are displayed, by a mark."""
     return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
 
 
@@ -157,7 +157,7 @@ def _fit(value: Any) -> Any:
 
 
 def _json(value: JSON) -> Markup:
-    """Give a value as JSON with its keys, texts and other values marked; a short one on one line."""
+    """Render a value as JSON with marked keys, texts and other values; a short one on one line."""
     text = json.dumps(value, ensure_ascii=False)
     text = _fit(text if len(text) <= _SHORT else json.dumps(value, ensure_ascii=False, indent=2))
     return Markup("").join(_marked(text))
@@ -179,7 +179,7 @@ def _marked(text: str) -> Iterator[Markup]:
 
 
 def _arguments(text: str) -> Markup:
-    """Give the arguments that a model wrote, as JSON if they are."""
+    """Render the arguments that a model wrote, as JSON if they are valid."""
     try:
         return _json(json.loads(text))
     except ValueError:
@@ -194,47 +194,49 @@ def _beginning(text: str) -> str:
     return shorten(text[:400], 160)
 
 
-# --- what the template asks of a story ----------------------------------------------------------------------------
+# --- the functions of the template --------------------------------------------------------------------------------
 
 
 def _gist(visit: Visit) -> str:
-    """Say in a line what a visit came to."""
-    if children := [act for act in visit.acts if isinstance(act, Child)]:
-        states = Counter(_ended(child) for child in children)
+    """Summarize a visit in one line."""
+    if children := [activity for activity in visit.activities if isinstance(activity, Child)]:
+        states = Counter(_status_of(child) for child in children)
         return ", ".join(f"{count} {formatting.status_words(status)}" for status, count in states.items())
-    return " · ".join(filter(None, (_gist_of(act) for act in visit.acts[:4]))) + (" · …" if len(visit.acts) > 4 else "")
+    return " · ".join(filter(None, (_gist_of(activity) for activity in visit.activities[:4]))) + (
+        " · …" if len(visit.activities) > 4 else ""
+    )
 
 
-def _gist_of(act: Activity) -> str:
-    match act:
+def _gist_of(activity: Activity) -> str:
+    match activity:
         case Round():
-            if act.reply is None:
-                return act.failure.name if act.failure is not None else "no reply yet"
-            calls = ", ".join(call.name for call in act.reply.tool_calls)
-            return f"calls {calls}" if calls else shorten(act.reply.content or "", 90)
+            if activity.reply is None:
+                return activity.failure.name if activity.failure is not None else "no reply yet"
+            calls = ", ".join(call.name for call in activity.reply.tool_calls)
+            return f"calls {calls}" if calls else shorten(activity.reply.content or "", 90)
         case FunctionCall():
-            return act.name
+            return activity.name
         case Question():
-            return "answered" if act.answered else shorten(act.prompt, 90)
+            return "answered" if activity.answered else shorten(activity.prompt, 90)
         case Pause():
             return ""
         case Child():
-            return formatting.status_words(_ended(act))
+            return formatting.status_words(_status_of(activity))
 
 
-def _ended(child: Child) -> Status:
-    """Give how a child ended, or stands."""
+def _status_of(child: Child) -> Status:
+    """Return the status of a child."""
     if child.outcome is not None:
         return child.outcome.status
-    return child.story.status if child.story is not None else "interrupted"
+    return child.transcript.status if child.transcript is not None else "interrupted"
 
 
 def _attention_anchor(one: Attention) -> str:
     return f"{one.run}/{one.step}"
 
 
-def _look_of(visit: Visit, story: Transcript) -> str:
-    """Say what is special about a visit, for its looks."""
-    if visit.left is None:
-        return "paused" if story.status in ("waiting", "needs_attention") else "under-way"
-    return "broken" if visit.left.failure is not None else ""
+def _look_of(visit: Visit, transcript: Transcript) -> str:
+    """Return the CSS class of a visit."""
+    if visit.exit is None:
+        return "paused" if transcript.status in ("waiting", "needs_attention") else "under-way"
+    return "broken" if visit.exit.failure is not None else ""

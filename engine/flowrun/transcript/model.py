@@ -1,7 +1,8 @@
-"""What happened in a run, as data: its visits of states, what each of them asked of the world, and what came of it.
+"""The transcript of a run, as data: its visits of states, with the activities of each visit and their results.
 
-Times are in seconds since the epoch, as the journal wrote them down: an effect begins with the event that led to it (a
-function call with the intent that was written before it) and ends with its own event.
+Times are those of the journal, in seconds since the epoch: an activity begins with the event that caused its effect (a
+function call with its recorded intent) and ends with the event of its effect. The names in the JSON form are stable;
+some differ from the attributes.
 """
 
 from collections.abc import Mapping
@@ -16,16 +17,16 @@ from flowrun.errors import Failure
 from flowrun.spec.model import JSON
 
 Status = Literal["running", "waiting", "needs_attention", "interrupted", "given_up", "succeeded", "failed", "cancelled"]
-"""How a run stands. ``given_up``: its parent left the state that had started it before it ended."""
+"""The status of a run. ``given_up``: its parent left the state that had started it before it ended."""
 
 CallStatus = Literal["returned", "failed", "running", "in_doubt", "open", "given_up", "refused"]
-"""How a call stands. ``refused``: it was never made, because the tool or its arguments are wrong. ``in_doubt``: it was
-about to be made, nobody knows whether it was, and to make it again might do harm.
+"""The status of a call. ``refused``: it was not made, because the tool or its arguments are wrong. ``in_doubt``: its
+intent was recorded, but no result, and the function is not idempotent.
 """
 
 
 class _Activity(msgspec.Struct, frozen=True, kw_only=True, tag=str.lower, tag_field="kind"):
-    """Base of what a visit asks of the world. ``seconds`` is None if it has not ended, or never did."""
+    """The base of activities: the effect of a visit with its result. ``seconds`` is None if it has not ended."""
 
     index: int = 0
     began: float
@@ -33,9 +34,9 @@ class _Activity(msgspec.Struct, frozen=True, kw_only=True, tag=str.lower, tag_fi
 
 
 class Round(_Activity, frozen=True, kw_only=True):
-    """A reply asked of a model. ``messages`` are those that no earlier round on the thread had shown it.
+    """A request to a model, and its reply. The tokens of messages and replies are left out.
 
-    ``earlier`` counts the others. The tokens of messages and replies are left out.
+    ``messages`` are the ones that are new since the last round of the thread; ``earlier`` counts the others.
     """
 
     thread: str
@@ -50,7 +51,7 @@ class Round(_Activity, frozen=True, kw_only=True):
 
 
 class FunctionCall(_Activity, frozen=True, kw_only=True, tag="call"):
-    """A Python function called; ``tool`` is its name if the model chose it. ``begins`` counts the intents written."""
+    """A call of a Python function; ``tool`` is set if the model chose it. ``begins`` counts the recorded intents."""
 
     tool: str | None
     entrypoint: str
@@ -64,12 +65,12 @@ class FunctionCall(_Activity, frozen=True, kw_only=True, tag="call"):
 
     @property
     def name(self) -> str:
-        """The tool's name, or the function's own."""
+        """The name of the tool, or else the entrypoint."""
         return self.tool or self.entrypoint
 
 
 class Question(_Activity, frozen=True, kw_only=True):
-    """A person asked. ``answer`` counts only if ``answered``."""
+    """A question of a ``wait`` state. ``answer`` is valid only if ``answered``."""
 
     prompt: str
     schema: Mapping[str, JSON]
@@ -78,31 +79,31 @@ class Question(_Activity, frozen=True, kw_only=True):
 
 
 class Pause(_Activity, frozen=True, kw_only=True):
-    """A rest before another attempt, ``planned`` seconds and up to the share ``jitter`` of it more."""
+    """A pause before another attempt: ``planned`` seconds, and a random time of up to ``jitter`` times as long."""
 
     planned: float
     jitter: float
 
 
 class Child(_Activity, frozen=True, kw_only=True):
-    """A sub-flow started. ``story`` is None if nothing was recorded of it; ``outcome`` as its parent was told."""
+    """A child run. ``transcript`` is None if it has no recorded events; ``outcome`` is what its parent received."""
 
     run: str
     flow: str
     label: str
     inputs: Mapping[str, JSON]
     outcome: Outcome | None = None
-    story: "Transcript | None" = None
+    transcript: "Transcript | None" = msgspec.field(default=None, name="story")
 
 
 Activity = Round | FunctionCall | Question | Pause | Child
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How a visit ended.
+    """The end of a visit.
 
-    ``route`` and ``catch`` lead ``to`` another state by the way of that ``number`` (from 0), on the condition ``when``;
-    ``retry`` leads to another attempt; ``end`` is that of the run.
+    ``route`` and ``catch`` move ``to`` the next state: ``number`` is the index of the route or catch, from 0, and
+    ``when`` its condition. ``retry`` starts another attempt. ``end`` ends the run.
     """
 
     how: Literal["route", "catch", "retry", "end"]
@@ -113,7 +114,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt at a state: what it asked for, the variables that it set, and how it was left (None: not yet)."""
+    """One attempt at a state: its activities, the variables that it set, and its exit (None: not yet)."""
 
     state: str
     type: Kind
@@ -121,13 +122,13 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     began: float
     seconds: float | None
-    acts: tuple[Activity, ...]
+    activities: tuple[Activity, ...] = msgspec.field(name="acts")
     sets: Mapping[str, JSON]
-    left: Exit | None
+    exit: Exit | None = msgspec.field(name="left")
 
 
 class Attention(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody has to do something about: a question without an answer, or a call in doubt, and where it is."""
+    """A question without an answer, or an in-doubt call, that a person has to resolve, with its place."""
 
     run: str
     step: int
@@ -136,7 +137,7 @@ class Attention(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run and its children took together."""
+    """The steps, rounds, calls, children and tokens of a run and its children together."""
 
     steps: int = 0
     rounds: int = 0
@@ -155,10 +156,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Transcript(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run. ``seconds`` are those from its first event to the last one of it or its children.
+    """A full run. ``seconds`` is the time from its first event to the last one of it or its children.
 
-    ``departed`` is the place of the first event after which the machine is in another state than was recorded, because
-    another version of flowrun recorded it or a secret decided: what is told from there on is not what happened.
+    ``diverged_at`` is the number of the first event after which the machine is in another state than was recorded:
+    another version of flowrun recorded the run, or a route depended on a secret. The transcript is wrong from there on.
     """
 
     run: str
@@ -174,4 +175,4 @@ class Transcript(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome | None
     attention: tuple[Attention, ...]
     totals: Totals
-    departed: int | None = None
+    diverged_at: int | None = msgspec.field(default=None, name="departed")

@@ -1,4 +1,4 @@
-"""A flow's picture with the path of its runs on it: what was visited, the ways taken, where it failed or waits."""
+"""The picture of a flow with the path of its runs: visited states, edges taken, and where it failed or waits."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,63 +6,67 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from flowrun.core.graph import Graph
-from flowrun.drawing.picture import Arrow, Box, Mark, Picture, picture_of
+from flowrun.drawing.picture import Arrow, Box, Mark, Picture, build_picture
 from flowrun.transcript.model import Child, Transcript, Visit
 
 
 class FlowOverlay(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow, and all the runs of it that belong to a run. ``name`` is how its parent refers to it."""
+    """A flow, and the transcripts of its runs in a run. ``name`` is the reference of its parent to it."""
 
     name: str
     graph: Graph
-    stories: tuple[Transcript, ...]
+    transcripts: tuple[Transcript, ...]
 
     def picture(self) -> Picture:
-        """Give the picture; a visited state links to its first visit."""
-        visits = [(story, visit) for story in self.stories for visit in story.visits]
+        """Return the picture; a visited state links to its first visit."""
+        visits = [(transcript, visit) for transcript in self.transcripts for visit in transcript.visits]
         entered = Counter(visit.state for _, visit in visits if visit.attempt == 1)
-        ways = Counter(taken for _, visit in visits for taken in _taken(visit))
-        first = {visit.state: f"#{anchor(story, visit)}" for story, visit in reversed(visits)}
-        marks = dict(_marks(self.stories))
-        picture = picture_of(self.graph.spec)
+        taken_counts = Counter(taken for _, visit in visits for taken in _taken(visit))
+        first = {visit.state: f"#{anchor(transcript, visit)}" for transcript, visit in reversed(visits)}
+        marks = dict(_marks(self.transcripts))
+        picture = build_picture(self.graph.spec)
         return msgspec.structs.replace(
             picture,
             boxes=tuple(_box(box, entered, marks, first) for box in picture.boxes),
-            arrows=tuple(_arrows(picture.arrows, ways)),
+            arrows=tuple(_arrows(picture.arrows, taken_counts)),
         )
 
 
-def overlay_runs(graph: Graph, story: Transcript) -> list[FlowOverlay]:
-    """Give a run's flow, and each sub-flow that it started with all of its runs together."""
+def overlay_runs(graph: Graph, transcript: Transcript) -> list[FlowOverlay]:
+    """Return the flow of a run, and each sub-flow that it started, with all runs of each."""
     found: dict[int, tuple[str, Graph, list[Transcript]]] = {}
-    _gather("", graph, story, found)
-    return [FlowOverlay(name=name, graph=flow, stories=tuple(stories)) for name, flow, stories in found.values()]
+    _gather("", graph, transcript, found)
+    return [
+        FlowOverlay(name=name, graph=flow, transcripts=tuple(transcripts)) for name, flow, transcripts in found.values()
+    ]
 
 
-def anchor(story: Transcript, visit: Visit) -> str:
-    """Give the id of a visit in a page."""
-    return f"{story.run}/{visit.step}"
+def anchor(transcript: Transcript, visit: Visit) -> str:
+    """Return the id of a visit in the page."""
+    return f"{transcript.run}/{visit.step}"
 
 
-def _gather(name: str, graph: Graph, story: Transcript, found: dict[int, tuple[str, Graph, list[Transcript]]]) -> None:
-    found.setdefault(id(graph), (name, graph, []))[2].append(story)
-    for visit in story.visits:
-        for act in visit.acts:
-            if isinstance(act, Child) and act.story is not None:
-                _gather(act.flow, graph.flows[act.flow], act.story, found)
+def _gather(
+    name: str, graph: Graph, transcript: Transcript, found: dict[int, tuple[str, Graph, list[Transcript]]]
+) -> None:
+    found.setdefault(id(graph), (name, graph, []))[2].append(transcript)
+    for visit in transcript.visits:
+        for activity in visit.activities:
+            if isinstance(activity, Child) and activity.transcript is not None:
+                _gather(activity.flow, graph.flows[activity.flow], activity.transcript, found)
 
 
 def _taken(visit: Visit) -> Iterator[tuple[str, str, int]]:
-    if visit.left is not None and visit.left.how in ("route", "catch"):
-        yield visit.state, visit.left.how, visit.left.number
+    if visit.exit is not None and visit.exit.how in ("route", "catch"):
+        yield visit.state, visit.exit.how, visit.exit.number
 
 
-def _marks(stories: Iterable[Transcript]) -> Iterator[tuple[str, Mark]]:
-    for story in stories:
-        for last in story.visits[-1:]:
-            if story.outcome is not None and story.outcome.error is not None:
+def _marks(transcripts: Iterable[Transcript]) -> Iterator[tuple[str, Mark]]:
+    for transcript in transcripts:
+        for last in transcript.visits[-1:]:
+            if transcript.outcome is not None and transcript.outcome.error is not None:
                 yield last.state, "broken"
-            elif story.status in ("waiting", "needs_attention"):
+            elif transcript.status in ("waiting", "needs_attention"):
                 yield last.state, "paused"
 
 
@@ -71,10 +75,10 @@ def _box(box: Box, entered: Counter[str], marks: dict[str, Mark], first: dict[st
     return msgspec.structs.replace(box, visits=entered[box.name], mark=mark, link=link)
 
 
-def _arrows(arrows: Sequence[Arrow], ways: Counter[tuple[str, str, int]]) -> Iterator[Arrow]:
-    """Count for each arrow how often it was taken; a state's routes and catches are numbered in their order."""
+def _arrows(arrows: Sequence[Arrow], taken_counts: Counter[tuple[str, str, int]]) -> Iterator[Arrow]:
+    """Yield the arrows with the count of moves along each; a state's routes and catches are numbered in order."""
     numbers: Counter[tuple[str, str]] = Counter()
     for arrow in arrows:
         kind = (arrow.source, "catch" if arrow.caught else "route")
-        yield msgspec.structs.replace(arrow, taken=ways[(*kind, numbers[kind])])
+        yield msgspec.structs.replace(arrow, taken=taken_counts[(*kind, numbers[kind])])
         numbers[kind] += 1

@@ -1,7 +1,7 @@
-"""What today's spec would do with the events of a run of yesterday. Nothing is called: both flows are fed the same.
+"""Compares a recorded run with the current spec: applies the same events to both flows. Calls nothing.
 
-Only what the machine decides is compared: which effects it wants, and how the run ends. Another model under the same
-name, another body of a function or another timeout are no divergence here; ``flowrun diff`` tells of those.
+Only the decisions of the machine are compared: the effects, and the end of the run. Another model under the same name,
+another body of a function, or another timeout is no divergence here; ``flowrun diff`` shows those.
 """
 
 import difflib
@@ -33,7 +33,7 @@ from flowrun.unicode import printable_line
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """What is not the same: ``what`` names it, ``lines`` are a unified diff of the two."""
+    """A difference of two transitions: ``what`` names it, ``lines`` are a unified diff of the two."""
 
     what: str
     old: JSON
@@ -42,9 +42,9 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):
-    """The first event after which the two differ: its place in the run, or child, and each difference.
+    """The first event after which the two runs differ, with its place in the run or child, and each difference.
 
-    ``state`` and ``step`` are where the recorded run was before the event.
+    ``state`` and ``step`` are those of the recorded run before the event.
     """
 
     run: str
@@ -57,22 +57,27 @@ class Divergence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def replay(old: Graph, new: Graph, recorded: Sequence[Recorded], children: Histories = NONE) -> Divergence | None:
-    """Give the first place where a flow's new version would do something else than the recorded run did.
+    """Return the first divergence of a flow's new version from the recorded run; None if there is none.
 
-    Inputs that the new version has besides get its defaults; those recorded stay as they were.
+    Inputs that only the new version has get its defaults; the recorded inputs do not change.
+
+    Args:
+        old: the graph that the run started with.
+        new: the graph of the current spec.
+        children: the recorded events of the run's children and their children, by their ids.
     """
-    return _Replay(old, new, children).go(recorded, _Side(old, new))
+    return _Replay(old, new, children).run(recorded, _Side(old, new))
 
 
 class _Side(msgspec.Struct, frozen=True):
-    """How today's run begins: which graph, and for a child with what it is started today."""
+    """The graphs of a run in the old and the new version, and, for a child, the new effect that starts it."""
 
     old: Graph
     new: Graph
     effect: StartChild | None = None
 
     def started(self, event: Started) -> Started:
-        """Give a run's first event as it would be today."""
+        """Return the first event of a run in the new version."""
         inputs = {**_defaults(self.new.spec), **event.inputs}
         if self.effect is None:
             return msgspec.structs.replace(event, inputs=inputs)
@@ -81,27 +86,27 @@ class _Side(msgspec.Struct, frozen=True):
 
 
 class _Replay:
-    """One run fed to both graphs, and its children as they are started."""
+    """Applies the events of one run to both graphs, and those of its children when they start."""
 
     def __init__(self, old: Graph, new: Graph, children: Histories) -> None:
         self._old, self._new, self._children = old, new, children
 
-    def go(self, recorded: Sequence[Recorded], side: _Side) -> Divergence | None:
-        """Feed the events; a child's divergence counts from when it happened, before its parent learns of its end."""
+    def run(self, recorded: Sequence[Recorded], side: _Side) -> Divergence | None:
+        """Apply the events, and return the first divergence of the run or its children, by time."""
         was, now = Transition(Run()), Transition(Run())
-        below: dict[int, Divergence] = {}
+        children: dict[int, Divergence] = {}
         for entry in recorded:
             event = entry.event
-            if isinstance(event, ChildEnded) and event.step == was.run.step and event.index in below:
+            if isinstance(event, ChildEnded) and event.step == was.run.step and event.index in children:
                 break
-            today = side.started(event) if isinstance(event, Started) else event
+            current = side.started(event) if isinstance(event, Started) else event
             before = was.run
             was = advance(self._old, was.run, event)
             awaited = now.run
-            now = advance(self._new, now.run, today)
-            found = tuple(_unlike(was, now, before=before, awaited=awaited))
+            now = advance(self._new, now.run, current)
+            found = tuple(_compare(was, now, before=before, awaited=awaited))
             if found:
-                mine = Divergence(
+                own = Divergence(
                     run=was.run.id,
                     seq=entry.seq,
                     at=entry.at,
@@ -110,23 +115,23 @@ class _Replay:
                     step=before.step,
                     differences=found,
                 )
-                return min([mine, *below.values()], key=lambda divergence: divergence.at)
-            if was.run.step != before.step:  # what the state's children did later does not count
-                below = {index: one for index, one in below.items() if one.at <= entry.at}
-                if below:
+                return min([own, *children.values()], key=lambda divergence: divergence.at)
+            if was.run.step != before.step:  # later divergences of the state's children do not count
+                children = {index: one for index, one in children.items() if one.at <= entry.at}
+                if children:
                     break
-            below |= self._started(was, now)
-        return min(below.values(), key=lambda divergence: divergence.at, default=None)
+            children |= self._started(was, now)
+        return min(children.values(), key=lambda divergence: divergence.at, default=None)
 
     def _started(self, was: Transition, now: Transition) -> dict[int, Divergence]:
-        """Replay the children that both just started."""
+        """Replay the children that both transitions start."""
         found = {}
-        for effect, today in zip(was.effects, now.effects, strict=True):
-            if not isinstance(effect, StartChild) or not isinstance(today, StartChild):
+        for effect, current in zip(was.effects, now.effects, strict=True):
+            if not isinstance(effect, StartChild) or not isinstance(current, StartChild):
                 continue
             recorded = self._children.get(f"{was.run.id}.{effect.step}.{effect.index}")
-            old, new = self._old.flows[effect.flow], self._new.flows[today.flow]
-            divergence = _Replay(old, new, self._children).go(recorded or (), _Side(old, new, today))
+            old, new = self._old.flows[effect.flow], self._new.flows[current.flow]
+            divergence = _Replay(old, new, self._children).run(recorded or (), _Side(old, new, current))
             if divergence is not None:
                 found[effect.index] = divergence
         return found
@@ -136,17 +141,17 @@ def _defaults(spec: Spec) -> dict[str, JSON]:
     return {name: schema["default"] for name, schema in spec.inputs.items() if "default" in schema}
 
 
-# --- what is not the same -----------------------------------------------------------------------------------------
+# --- differences --------------------------------------------------------------------------------------------------
 
 
-def _unlike(was: Transition, now: Transition, *, before: Run, awaited: Run) -> Iterator[Difference]:
-    """Compare two transitions, the plainest difference first."""
+def _compare(was: Transition, now: Transition, *, before: Run, awaited: Run) -> Iterator[Difference]:
+    """Compare two transitions, the most basic difference first."""
     if (was.run is before) != (now.run is awaited):
         yield Difference(what="event", old=_taken(was.run is not before), new=_taken(now.run is not awaited))
         return
-    path, today = (list(run.path[len(earlier.path) :]) for run, earlier in ((was.run, before), (now.run, awaited)))
-    if path != today:
-        yield _difference("path", path, today)
+    path, current = (list(run.path[len(earlier.path) :]) for run, earlier in ((was.run, before), (now.run, awaited)))
+    if path != current:
+        yield _difference("path", path, current)
         if was.run.state != now.run.state:
             return
     kinds, kinds_now = ([_NAMES[type(effect)] for effect in step.effects] for step in (was, now))
@@ -154,7 +159,7 @@ def _unlike(was: Transition, now: Transition, *, before: Run, awaited: Run) -> I
         yield _difference("effects", kinds, kinds_now)
         return
     for effect, other in zip(was.effects, now.effects, strict=True):
-        yield from _unlike_effects(effect, other)
+        yield from _compare_effects(effect, other)
 
 
 def _taken(taken: bool) -> str:
@@ -191,30 +196,32 @@ _COMPARED: Mapping[type[Effect], tuple[tuple[str, str], ...]] = {
     Sleep: (("seconds", "pause"), ("jitter", "jitter")),
     Outcome: (("status", "status"), ("output", "output"), ("error", "error")),
 }
-"""What is compared of each effect, and what it is called. Of a failure only the name: its words are not the spec's."""
+"""The compared fields of each effect, with their names for users. Of a failure, only its name is compared."""
 
 
-def _unlike_effects(effect: Effect, other: Effect) -> Iterator[Difference]:
+def _compare_effects(effect: Effect, other: Effect) -> Iterator[Difference]:
     for field, what in _COMPARED[type(effect)]:
         old, new = getattr(effect, field), getattr(other, field)
         if field == "error":
             old, new = (None if failure is None else failure.name for failure in (old, new))
         if field == "messages":
             if list(old) != list(new):
-                yield Difference(what=what, old=len(old), new=len(new), lines=_diff(_spoken(old), _spoken(new)))
+                yield Difference(
+                    what=what, old=len(old), new=len(new), lines=_diff(_message_lines(old), _message_lines(new))
+                )
         elif old != new:
             yield _difference(what, _plain(old), _plain(new))
 
 
 def _plain(value: Any) -> JSON:
-    """Give a value as JSON data; tools by their names, since the order of the others is the spec's own."""
+    """Return a value as JSON data; tools as a mapping by name, so that their order does not count."""
     if isinstance(value, tuple):
         return {tool.name: msgspec.to_builtins(tool) for tool in value if isinstance(tool, ToolDeclaration)}
     return msgspec.to_builtins(value)
 
 
 def _difference(what: str, old: JSON, new: JSON) -> Difference:
-    """Give a difference; values of several lines get a diff."""
+    """Build a difference; long values, and those of several lines, get a diff."""
     texts = [value if isinstance(value, str) else _pretty(value) for value in (old, new)]
     several = any("\n" in text or len(text) > 60 for text in texts)
     return Difference(what=what, old=old, new=new, lines=_diff(*(t.splitlines() for t in texts)) if several else ())
@@ -225,8 +232,8 @@ def _pretty(value: JSON) -> str:
     return text if len(text) <= 60 else json.dumps(value, ensure_ascii=False, indent=2)
 
 
-def _spoken(messages: Sequence[Message]) -> list[str]:
-    """Write messages line by line, each line behind its role."""
+def _message_lines(messages: Sequence[Message]) -> list[str]:
+    """Return the lines of messages, each after its role."""
     lines = []
     for message in messages:
         if message.content is not None:
@@ -240,11 +247,11 @@ def _diff(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:
     return tuple(lines)[2:]
 
 
-# --- for people ---------------------------------------------------------------------------------------------------
+# --- rendering ----------------------------------------------------------------------------------------------------
 
 
 def render_divergence(divergence: Divergence | None) -> str:
-    """Write where today's spec goes another way, line by line."""
+    """Render a divergence as text."""
     if divergence is None:
         return "today's spec does the same, to the last recorded event\n"
     where = f"after step {divergence.step}, state {divergence.state}" if divergence.state else "at the start"
@@ -253,6 +260,6 @@ def render_divergence(divergence: Divergence | None) -> str:
         if difference.lines:
             lines += [f"  {difference.what}:", *(f"    {printable_line(line)}" for line in difference.lines)]
         else:
-            told = (value if isinstance(value, str) else _pretty(value) for value in (difference.old, difference.new))
-            lines += [f"  {difference.what}: " + " now ".join(f"{printable_line(text)}" for text in told)]
+            texts = (value if isinstance(value, str) else _pretty(value) for value in (difference.old, difference.new))
+            lines += [f"  {difference.what}: " + " now ".join(f"{printable_line(text)}" for text in texts)]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""How a run stands, and what it took: counted from its visits."""
+"""The status and the totals of a run, from its visits."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -8,35 +8,39 @@ from flowrun.transcript.model import Activity, Attention, Child, FunctionCall, Q
 
 
 def status_of(run: Run, attention: Sequence[Attention], visits: Sequence[Visit], *, live: bool) -> Status:
-    """Give a run's status; one that has not ended and waits for nobody runs, if a process drives it."""
+    """Return the status of a run. An open run that does not wait is running if a process drives it (``live``)."""
     if run.outcome is not None:
         return run.outcome.status
     if any(isinstance(one.about, FunctionCall) for one in attention):
         return "needs_attention"
-    if attention and all(map(_waits, (act for visit in visits[-1:] for act in visit.acts))):
+    if attention and all(map(_waits, (activity for visit in visits[-1:] for activity in visit.activities))):
         return "waiting"
     return "running" if live else "interrupted"
 
 
-def _waits(act: Activity) -> bool:
-    """Tell whether an act has ended, or waits for somebody."""
-    if isinstance(act, Child):
-        return act.outcome is not None or (act.story is not None and act.story.status == "waiting")
-    return act.seconds is not None or isinstance(act, Question)
+def _waits(activity: Activity) -> bool:
+    """Return whether an activity has ended, or waits for human input."""
+    if isinstance(activity, Child):
+        return activity.outcome is not None or (
+            activity.transcript is not None and activity.transcript.status == "waiting"
+        )
+    return activity.seconds is not None or isinstance(activity, Question)
 
 
 def totals_of(visits: Sequence[Visit]) -> Totals:
-    """Add up what visits and the children started in them took."""
+    """Return the totals of visits and of the children that they started."""
     totals = Totals(steps=len(visits))
-    for act in chain.from_iterable(visit.acts for visit in visits):
-        match act:
+    for activity in chain.from_iterable(visit.activities for visit in visits):
+        match activity:
             case Round():
-                usage = act.reply.usage if act.reply is not None else Totals().usage
+                usage = activity.reply.usage if activity.reply is not None else Totals().usage
                 totals += Totals(rounds=1, usage=usage)
             case FunctionCall():
-                totals += Totals(calls=act.status != "refused")
+                totals += Totals(calls=activity.status != "refused")
             case Child():
-                totals += Totals(children=1) + (act.story.totals if act.story is not None else Totals())
+                totals += Totals(children=1) + (
+                    activity.transcript.totals if activity.transcript is not None else Totals()
+                )
             case _:
                 pass
     return totals

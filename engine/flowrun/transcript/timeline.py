@@ -1,4 +1,4 @@
-"""When things happened, as bars on a line. Where only somebody's answer was awaited, the line is made shorter."""
+"""The times of activities, as bars on a time line. The line is shorter where the run only waited for human input."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -10,14 +10,14 @@ from flowrun.transcript.model import Activity, Child, FunctionCall, Pause, Quest
 from flowrun.transcript.overlay import anchor
 
 _IDLE: Final = 0.12
-"""A rest that takes more than twice this share of the working time is drawn as long as this share of it."""
+"""An idle time longer than twice this share of the working time is drawn with the length of this share."""
 
 _LEAST: Final = 0.004
-"""A bar is at least this wide, so that it can be seen."""
+"""The least width of a bar, as a share of the line, so that it can be seen."""
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that took time: from ``start`` to ``start + width``, shares of the line; ``seconds`` None: no end."""
+    """An activity from ``start`` to ``start + width``, in shares of the line. ``seconds`` is None if it has no end."""
 
     kind: str
     label: str
@@ -29,47 +29,51 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scale:
-    """Maps times to shares of a line, from 0 to 1; a rest is shortened, and then ``cuts`` are the middles of those."""
+    """Maps times to shares of a line, from 0 to 1. ``cuts`` are the middles of the idle times that are shortened."""
 
     def __init__(self, busy: Sequence[tuple[float, float]], start: float, end: float) -> None:
         self._marks = [(start, 0.0)]
         self.cuts: list[float] = []
-        rests = _rests(busy, start, end)
-        working = (end - start) - sum(rest[1] - rest[0] for rest in rests)
-        shortened = [rest for rest in rests if rest[1] - rest[0] > 2 * _IDLE * max(working, 1e-9)]
+        idle_times = _idle_times(busy, start, end)
+        working = (end - start) - sum(idle[1] - idle[0] for idle in idle_times)
+        shortened = [idle for idle in idle_times if idle[1] - idle[0] > 2 * _IDLE * max(working, 1e-9)]
         at = shown = 0.0
-        kept = _IDLE * max(working, 1e-9)
+        idle_length = _IDLE * max(working, 1e-9)
         cuts = []
         for begins, ends in shortened:
             shown += begins - start - at
             self._marks.append((begins, shown))
-            cuts.append(shown + kept / 2)
-            shown += kept
+            cuts.append(shown + idle_length / 2)
+            shown += idle_length
             self._marks.append((ends, shown))
             at = ends - start
         shown += end - start - at
         self._marks.append((end, shown))
-        self._whole = shown or 1.0
-        self.cuts = [cut / self._whole for cut in cuts]
+        self._length = shown or 1.0
+        self.cuts = [cut / self._length for cut in cuts]
 
     def at(self, time: float) -> float:
-        """Give a time's place on the line."""
+        """Return the place of a time on the line, from 0 to 1."""
         for (t0, s0), (t1, s1) in pairwise(self._marks):
             if time <= t1:
-                return (s0 + (s1 - s0) * max(time - t0, 0.0) / ((t1 - t0) or 1.0)) / self._whole
+                return (s0 + (s1 - s0) * max(time - t0, 0.0) / ((t1 - t0) or 1.0)) / self._length
         return 1.0
 
 
-def bars_of(story: Transcript) -> tuple[list[Bar], list[float]]:
-    """Give a run's bars in the order of its steps, children below the state that started them; and the line's cuts."""
-    end = story.began + story.seconds
-    acts = list(_acts(story, 0))
-    busy = [(act.began, _end(act, end)) for _, _, act, _ in acts if isinstance(act, Round | FunctionCall)]
-    scale = Scale(busy, story.began, end)
+def bars_of(transcript: Transcript) -> tuple[list[Bar], list[float]]:
+    """Return the bars of a run in the order of its steps, each child after its state; and the cuts of the line."""
+    end = transcript.began + transcript.seconds
+    activities = list(_activities(transcript, 0))
+    busy = [
+        (activity.began, _end(activity, end))
+        for _, _, activity, _ in activities
+        if isinstance(activity, Round | FunctionCall)
+    ]
+    scale = Scale(busy, transcript.began, end)
     bars = []
-    for kind, label, act, (place, depth) in acts:
-        start = min(scale.at(act.began), 1 - _LEAST)
-        width = max(scale.at(_end(act, end)) - start, _LEAST)
+    for kind, label, activity, (place, depth) in activities:
+        start = min(scale.at(activity.began), 1 - _LEAST)
+        width = max(scale.at(_end(activity, end)) - start, _LEAST)
         bars.append(
             Bar(
                 kind=kind,
@@ -78,46 +82,46 @@ def bars_of(story: Transcript) -> tuple[list[Bar], list[float]]:
                 depth=depth,
                 start=start,
                 width=min(width, 1 - start),
-                seconds=act.seconds,
+                seconds=activity.seconds,
             )
         )
     return bars, scale.cuts
 
 
-def _end(act: Activity, end: float) -> float:
-    """Give when something ended; what did not reaches to the end of the line, unless its state was left."""
-    if act.seconds is not None:
-        return act.began + act.seconds
-    return act.began if isinstance(act, FunctionCall) and act.status in ("given_up", "open") else end
+def _end(activity: Activity, end: float) -> float:
+    """Return the end of an activity; for one that has not ended, the end of the line unless its state was left."""
+    if activity.seconds is not None:
+        return activity.began + activity.seconds
+    return activity.began if isinstance(activity, FunctionCall) and activity.status in ("given_up", "open") else end
 
 
-def _acts(story: Transcript, depth: int) -> Iterator[tuple[str, str, Activity, tuple[str, int]]]:
-    for visit in story.visits:
-        place = (anchor(story, visit), depth)
-        for act in visit.acts:
-            match act:
+def _activities(transcript: Transcript, depth: int) -> Iterator[tuple[str, str, Activity, tuple[str, int]]]:
+    for visit in transcript.visits:
+        place = (anchor(transcript, visit), depth)
+        for activity in visit.activities:
+            match activity:
                 case Round():
-                    yield "chat", visit.state, act, place
+                    yield "chat", visit.state, activity, place
                 case FunctionCall():
-                    if act.status != "refused":
-                        yield ("failed" if act.failure is not None else visit.type), act.name, act, place
+                    if activity.status != "refused":
+                        yield ("failed" if activity.failure is not None else visit.type), activity.name, activity, place
                 case Question():
-                    yield "wait", visit.state, act, place
+                    yield "wait", visit.state, activity, place
                 case Pause():
-                    yield "route", f"{visit.state}: pause", act, place
+                    yield "route", f"{visit.state}: pause", activity, place
                 case Child():
-                    yield visit.type, f"{act.flow} {act.label}".strip(), act, place
-                    if act.story is not None:
-                        yield from _acts(act.story, depth + 1)
+                    yield visit.type, f"{activity.flow} {activity.label}".strip(), activity, place
+                    if activity.transcript is not None:
+                        yield from _activities(activity.transcript, depth + 1)
 
 
-def _rests(busy: Sequence[tuple[float, float]], start: float, end: float) -> list[tuple[float, float]]:
+def _idle_times(busy: Sequence[tuple[float, float]], start: float, end: float) -> list[tuple[float, float]]:
     """Give the times in which nothing was busy."""
-    rests, reached = [], start
+    idle_times, reached = [], start
     for begins, ends in sorted(busy):
         if begins > reached:
-            rests.append((reached, begins))
+            idle_times.append((reached, begins))
         reached = max(reached, ends)
     if end > reached:
-        rests.append((reached, end))
-    return rests
+        idle_times.append((reached, end))
+    return idle_times

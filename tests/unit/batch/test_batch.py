@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flowrun.backends.scripted import ScriptedBackend
-from flowrun.batch import Batch, BatchStopped, Fingerprint, Meter, OneFile, Options, Results, Row, run_here
+from flowrun.batch import Batch, BatchStopped, Fingerprint, Meter, OneFile, Options, Results, Row, run_in_this_process
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
 from flowrun.errors import Bug, ModelError
@@ -55,7 +55,7 @@ def run(
 
     async def go() -> None:
         runner = Runner(backends=meter.around({"default": backend}), functions=PythonFunctions({}))
-        await Batch(run_here(runner, GRAPH, messages=False), results, meter, Options(**options)).run(source)
+        await Batch(run_in_this_process(runner, GRAPH, messages=False), results, meter, Options(**options)).run(source)
 
     try:
         asyncio.run(go())

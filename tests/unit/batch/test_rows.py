@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from flowrun.batch import Row, RowFile, Survey
 from flowrun.errors import UsageError
-from flowrun.unicode import fault_of
+from flowrun.unicode import find_encoding_error
 from tests.flows import spec_of
 
 SPEC = spec_of(
@@ -104,7 +104,7 @@ def test_bytes_that_are_no_text_cost_their_row(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(b"number,question\n1,caf\xe9\n2,ok\n")
     rows = list(RowFile(tmp_path / "in.csv", SPEC))
     assert [row.number for row in rows] == [1, 2]
-    assert fault_of(rows[0].inputs["question"])
+    assert find_encoding_error(rows[0].inputs["question"])
     assert rows[1].inputs["question"] == "ok"
 
 

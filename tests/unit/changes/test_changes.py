@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flowrun.changes import Change, Side, VersionVerdict, classify, classify_sides, judge_version
+from flowrun.changes import Change, Side, VersionVerdict, classify, classify_sides, compare_version
 from flowrun.changes.schemas import compare_schemas
 from flowrun.spec import parse_text
 from flowrun.spec.model import Spec
@@ -336,7 +336,7 @@ def test_profiles_and_references_to_the_environment(old: str, new: str, expected
 
 
 def test_a_verdict_names_the_version_that_is_needed() -> None:
-    verdict = judge_version("1.2.3", "1.2.4", [Change(impact="breaking", path=("inputs", "a"), what="input removed")])
+    verdict = compare_version("1.2.3", "1.2.4", [Change(impact="breaking", path=("inputs", "a"), what="input removed")])
     assert verdict == VersionVerdict(old="1.2.3", new="1.2.4", impact="breaking", raised_enough=False, needed="2.0.0")
     assert verdict.sentence == "version 1.2.3 -> 1.2.4: a breaking change needs 2.0.0"
 
@@ -355,7 +355,7 @@ def test_a_verdict_names_the_version_that_is_needed() -> None:
     ],
 )
 def test_each_impact_needs_its_version(old: str, impact: Any, needed: str) -> None:
-    assert judge_version(old, old, [Change(impact=impact, path=(), what="changed")]).needed == needed
+    assert compare_version(old, old, [Change(impact=impact, path=(), what="changed")]).needed == needed
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_each_impact_needs_its_version(old: str, impact: Any, needed: str) -> No
 )
 def test_versions_are_raised_enough_or_not(old: str, new: str, impact: Any, enough: bool) -> None:
     found = [] if impact is None else [Change(impact=impact, path=(), what="changed")]
-    assert judge_version(old, new, found).raised_enough is enough
+    assert compare_version(old, new, found).raised_enough is enough
 
 
 def test_a_spec_equals_itself() -> None:

@@ -13,7 +13,7 @@ from msgspec import structs
 from flowrun.drawing import DRAWERS, draw
 from flowrun.drawing.layers import make_layers
 from flowrun.drawing.layout import Size, lay_out
-from flowrun.drawing.picture import Arrow, Box, Mark, Picture, picture_of, shorten
+from flowrun.drawing.picture import Arrow, Box, Mark, Picture, build_picture, shorten
 from flowrun.drawing.shapes import PATH_STYLE
 from flowrun.drawing.svg import draw_svg
 from flowrun.drawing.widths import code_width, text_width
@@ -47,7 +47,7 @@ def every_state() -> Spec:
 
 
 def test_a_picture_has_every_state_and_every_edge() -> None:
-    picture = picture_of(spec_of(AGENT))
+    picture = build_picture(spec_of(AGENT))
     assert picture == Picture(
         name="test",
         version="1.0.0",
@@ -67,7 +67,7 @@ def test_a_picture_has_every_state_and_every_edge() -> None:
 
 
 def test_a_box_names_what_its_state_uses(every_state: Spec) -> None:
-    assert {box.name: box.caption for box in picture_of(every_state).boxes} == {
+    assert {box.name: box.caption for box in build_picture(every_state).boxes} == {
         "gather": "parallel · facts: #facts, weather: #facts",
         "cities": "map · #facts for each city in inputs.cities",
         "write": "chat",
@@ -84,7 +84,7 @@ def test_a_box_names_what_its_state_uses(every_state: Spec) -> None:
 
 
 def test_the_edge_of_a_caught_error_is_marked(every_state: Spec) -> None:
-    caught = [arrow for arrow in picture_of(every_state).arrows if arrow.caught]
+    caught = [arrow for arrow in build_picture(every_state).arrows if arrow.caught]
     assert caught == [
         Arrow(source="gather", target="apologise", label="state.timeout, flow.*", caught=True),
         Arrow(source="write", target="apologise", label="any error", caught=True),
@@ -92,7 +92,7 @@ def test_the_edge_of_a_caught_error_is_marked(every_state: Spec) -> None:
 
 
 def test_an_undefined_state_is_shown_as_missing() -> None:
-    assert picture_of(spec_of(NASTY)).boxes[-1] == Box(name="nowhere", kind="missing")
+    assert build_picture(spec_of(NASTY)).boxes[-1] == Box(name="nowhere", kind="missing")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_no_two_boxes_or_labels_overlap(name: str, every_state: Spec) -> None:
 
 def walked_agent(**marks: Mark) -> Picture:
     """Return the agent's picture with a run that entered ``act`` twice and ended there."""
-    picture = picture_of(spec_of(AGENT))
+    picture = build_picture(spec_of(AGENT))
     visits, taken = {"ask": 2, "act": 2}, {"act": 2}
     return structs.replace(
         picture,
@@ -350,7 +350,7 @@ def test_svg_inside_a_page_has_no_style_sheet() -> None:
 
 
 def test_svg_without_a_run_has_no_marks_of_a_run(every_state: Spec) -> None:
-    picture = picture_of(every_state)
+    picture = build_picture(every_state)
     drawn = draw_svg(picture)
     assert "unseen" not in drawn
     assert "taken" not in drawn
@@ -358,7 +358,7 @@ def test_svg_without_a_run_has_no_marks_of_a_run(every_state: Spec) -> None:
 
 
 def test_urls_of_states_are_escaped() -> None:
-    picture = structs.replace(picture_of(spec_of(AGENT)), boxes=(Box(name='a"b', kind="chat", link='#"><x y="'),))
+    picture = structs.replace(build_picture(spec_of(AGENT)), boxes=(Box(name='a"b', kind="chat", link='#"><x y="'),))
     picture = structs.replace(picture, start='a"b', arrows=())
     (link,) = ElementTree.fromstring(draw_svg(picture)).iter(f"{SVG}a")
     assert dict(link.attrib) == {"href": '#"><x y="', "data-state": 'a"b'}

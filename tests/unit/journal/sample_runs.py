@@ -33,7 +33,7 @@ def new_run(run: str, *, flow: str = "weather", parent: str | None = None, batch
 
 async def begin(journal: SqliteJournal, new: NewRun, *, status: str = "running") -> None:
     """Write a run's first event."""
-    journal.begin(new.id, flow=new.flow, parent=new.parent, spec=new.spec, batch=new.batch)
+    journal.register(new.id, flow=new.flow, parent=new.parent, spec=new.spec, batch=new.batch)
     await journal.append(new.id, started(new.id), seq=0, state="ask", status=status)
 
 

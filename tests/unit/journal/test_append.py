@@ -224,7 +224,7 @@ def mode_of(path: Path) -> int:
 async def test_values_are_written_unchanged(path: Path) -> None:
     """Also those that look like a secret: secrets stay in their adapter, so the journal masks nothing."""
     async with SqliteJournal(path) as journal:
-        journal.keep_spec("digest of weather", '{"limits": {"max_attempts": 5}}')
+        journal.store_spec("digest of weather", '{"limits": {"max_attempts": 5}}')
         await begin(journal, new_run("r"))
         await append(journal, "r", [Returned(step=1, value={"pay": "100 EUR to 100-7"})])
         written = on_disk(path)
@@ -235,8 +235,8 @@ async def test_values_are_written_unchanged(path: Path) -> None:
 
 async def test_a_status_without_an_event_is_stored(path: Path) -> None:
     async with SqliteJournal(path, batch="b", pause=NEVER) as journal:
-        journal.keep_spec("d", "{}")
-        journal.begin("r", flow="weather")
+        journal.store_spec("d", "{}")
+        journal.register("r", flow="weather")
         await asyncio.gather(
             journal.append("r", started("r"), seq=0, state="ask", status="running"),
             journal.mark("r", "waiting"),

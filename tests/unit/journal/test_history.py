@@ -17,8 +17,8 @@ Ids = Callable[[Iterator[RunRow]], list[str]]
 async def write(path: Path) -> None:
     clock = Clock()
     async with SqliteJournal(path, now=clock, pause=NEVER) as journal:
-        journal.keep_spec("digest of weather", '{"name":"weather"}')
-        journal.keep_spec("digest of nothing", "{}")
+        journal.store_spec("digest of weather", '{"name":"weather"}')
+        journal.store_spec("digest of nothing", "{}")
         await begin(journal, new_run("abc1", batch="b"))
         await begin(journal, new_run("abd2", flow="poem"))
         await begin(journal, new_run("child", parent="abc1"))

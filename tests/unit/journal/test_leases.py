@@ -176,11 +176,11 @@ async def test_many_runs_are_taken_at_once_except_those_that_are_held(path: Path
 
 async def test_an_answer_reaches_the_process_that_drives_the_run(path: Path) -> None:
     received: asyncio.Queue[tuple[str, Event]] = asyncio.Queue()
-    async with SqliteJournal(path, on_post=lambda *post: received.put_nowait(post), pause=0.001) as driver:
+    async with SqliteJournal(path, on_signal=lambda *sent: received.put_nowait(sent), pause=0.001) as driver:
         await begin(driver, new_run("r"), status="waiting")
         async with SqliteJournal(path) as other:
-            await other.post("r", Answered(step=1, value="yes"))
-            await other.post("r", Cancelled(reason="enough"))
+            await other.signal("r", Answered(step=1, value="yes"))
+            await other.signal("r", Cancelled(reason="enough"))
             assert not await driver.release("r")
         assert [await received.get(), await received.get()] == [
             ("r", Answered(step=1, value="yes")),
@@ -198,10 +198,10 @@ async def test_an_answer_waits_for_the_process_that_takes_the_run(path: Path) ->
     async with SqliteJournal(path) as first:
         await begin(first, new_run("r"), status="waiting")
         assert await first.release("r")
-        await first.post("r", Answered(step=1, value="yes"))
+        await first.signal("r", Answered(step=1, value="yes"))
     for _ in range(2):  # a process that received it and died before it wrote it has changed nothing
         received: asyncio.Queue[tuple[str, Event]] = asyncio.Queue()
-        async with SqliteJournal(path, on_post=lambda *post, q=received: q.put_nowait(post), pause=0.001) as next_one:
+        async with SqliteJournal(path, on_signal=lambda *sent, q=received: q.put_nowait(sent), pause=0.001) as next_one:
             assert await next_one.take(["r"]) == ()
             assert await received.get() == ("r", Answered(step=1, value="yes"))
 
@@ -210,9 +210,9 @@ async def test_an_ended_run_accepts_no_answer(path: Path) -> None:
     async with SqliteJournal(path) as journal:
         await begin(journal, new_run("r"), status="cancelled")
         with pytest.raises(UsageError, match="run r has ended: cancelled"):
-            await journal.post("r", Answered(step=1))
+            await journal.signal("r", Answered(step=1))
         with pytest.raises(UsageError, match="there is no run 's' in"):
-            await journal.post("s", Answered(step=1))
+            await journal.signal("s", Answered(step=1))
 
 
 HOLDER = Holder(id="h", host=HERE.host, pid=HERE.pid, pid_space=HERE.pid_space, started=HERE.started, heartbeat=0.0)
@@ -275,9 +275,9 @@ async def test_many_runs_of_a_dead_process_are_taken_at_once(path: Path) -> None
 async def test_children_are_taken_and_released_with_their_run(path: Path) -> None:
     async with SqliteJournal(path, pause=NEVER) as journal:
         for run, parent in (("a", None), ("a.1.0", "a"), ("ab", None)):
-            journal.begin(run, flow="f", parent=parent, spec="s")
+            journal.register(run, flow="f", parent=parent, spec="s")
             await journal.append(run, started(run), seq=0, state="s", status="waiting")
-        await journal.post("a.1.0", Answered(step=1, value=True))
+        await journal.signal("a.1.0", Answered(step=1, value=True))
         assert not await journal.release("a")
         assert row(path, "a.1.0").holder is not None
         await journal.discard("a")
@@ -290,9 +290,9 @@ async def test_children_are_taken_and_released_with_their_run(path: Path) -> Non
 async def test_children_end_with_their_run(path: Path) -> None:
     async with SqliteJournal(path, pause=NEVER) as journal:
         for run, parent in (("a", None), ("a.1.0", "a"), ("a.1.0.2.0", "a.1.0"), ("ab", None)):
-            journal.begin(run, flow="f", parent=parent, spec="s")
+            journal.register(run, flow="f", parent=parent, spec="s")
             await journal.append(run, started(run), seq=0, state="s", status="waiting")
-        await journal.post("a.1.0", Answered(step=1, value=True))
+        await journal.signal("a.1.0", Answered(step=1, value=True))
         await journal.append("a", Cancelled(), seq=1, state="s", status="cancelled")
         assert [row(path, run).status for run in ("a", "a.1.0", "a.1.0.2.0", "ab")] == [*["cancelled"] * 3, "waiting"]
         assert count(path, "inbox") == 0

@@ -20,7 +20,7 @@ async def write(path: Path) -> None:
     clock = Clock(0.0)
     async with SqliteJournal(path, now=clock, pause=NEVER) as journal:
         for flow in ("poem", "weather"):
-            journal.keep_spec(f"digest of {flow}", "{}")
+            journal.store_spec(f"digest of {flow}", "{}")
         await begin(journal, new_run("old", flow="poem"))
         await begin(journal, new_run("child", flow="poem", parent="old"))
         await begin(journal, new_run("waits"), status="waiting")

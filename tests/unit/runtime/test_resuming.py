@@ -1,6 +1,7 @@
 """Runs that go on after a crash, wherever it came; and what is left to people because nobody else can know it."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -79,13 +80,21 @@ class World:
         texts = ('{"a": 1, "b": 2}', '{"a": 3, "b": 4}')
         return Reply(tool_calls=tuple(ToolCall(id="", name="add", arguments=text) for text in texts))
 
-    def runner(self, journal: MemoryJournal, *, says: JSON = True, decide: Resolve | None = None) -> Runner:
+    def runner(
+        self,
+        journal: MemoryJournal | None,
+        *,
+        says: JSON = True,
+        resolve: Resolve | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> Runner:
         return Runner(
             backends={"default": ScriptedBackend.from_function(self.reply)},
             functions=PythonFunctions({"tools.numbers:add": self.add, "tools.numbers:square": self.square}),
-            people=Sayer(says),
+            human_input=Sayer(says),
             journal=journal,
-            decide=decide,
+            resolve=resolve,
+            now=now,
         )
 
 
@@ -116,7 +125,7 @@ def test_wherever_it_crashes_a_run_ends_as_it_would_have(count: int) -> None:
         seen.append(call)
         return CallAgain()
 
-    result = resume(journal, world, decide=again)
+    result = resume(journal, world, resolve=again)
     assert result.run.outcome == EXPECTED
     begun = Counter(_place(run, event) for run, event in _events(JOURNAL.cut(count)) if isinstance(event, CallStarted))
     returned = Counter(_place(run, event) for run, event in _events(JOURNAL.cut(count)) if isinstance(event, Returned))
@@ -128,7 +137,7 @@ def test_wherever_it_crashes_a_run_ends_as_it_would_have(count: int) -> None:
 @pytest.mark.parametrize("count", range(1, len(JOURNAL.order) + 1))
 def test_what_is_written_down_is_not_done_again(count: int) -> None:
     world = World()
-    resume(JOURNAL.cut(count), world, decide=lambda call: CallAgain())
+    resume(JOURNAL.cut(count), world, resolve=lambda call: CallAgain())
     before = [event for _, event in _events(JOURNAL.cut(count))]
     answered = Counter(type(event).__name__ for event in before)
     whole = Counter(type(event).__name__ for _, event in _events(JOURNAL))
@@ -138,7 +147,7 @@ def test_what_is_written_down_is_not_done_again(count: int) -> None:
 
 
 def _events(journal: MemoryJournal) -> list[tuple[str, Event]]:
-    return [(run, one.event) for run, kept in journal.kept.items() for one in kept]
+    return [(run, one.event) for run, kept in journal.records.items() for one in kept]
 
 
 def _place(run: str, event: CallStarted | Returned) -> str:
@@ -149,7 +158,7 @@ def cut_after(is_last: Callable[[str, Event], bool]) -> MemoryJournal:
     """Give the journal up to the first event of a kind."""
     places = Counter[str]()
     for count, run in enumerate(JOURNAL.order, 1):
-        event = JOURNAL.kept[run][places[run]].event
+        event = JOURNAL.records[run][places[run]].event
         places[run] += 1
         if is_last(run, event):
             return JOURNAL.cut(count)
@@ -159,22 +168,22 @@ def cut_after(is_last: Callable[[str, Event], bool]) -> MemoryJournal:
 def test_a_call_in_doubt_stops_the_run() -> None:
     journal, world = cut_after(lambda run, event: isinstance(event, CallStarted)), World()
     result = resume(journal, world)
-    assert [(call.tool, call.arguments) for call in result.doubtful] == [("add", {"a": 1, "b": 2})]
+    assert [(call.tool, call.arguments) for call in result.in_doubt] == [("add", {"a": 1, "b": 2})]
     assert (result.run.outcome, journal.statuses["r"], world.done) == (None, "needs_attention", Counter())
-    assert resume(journal, world, decide=lambda call: CallAgain()).run.outcome == EXPECTED
+    assert resume(journal, world, resolve=lambda call: CallAgain()).run.outcome == EXPECTED
 
 
 def test_a_call_in_doubt_of_a_child_stops_its_parent_too() -> None:
     journal, world = cut_after(lambda run, event: run == "r.4.1" and isinstance(event, CallStarted)), World()
     result = resume(journal, world)
-    assert {call.run for call in result.doubtful} >= {"r.4.1"}
+    assert {call.run for call in result.in_doubt} >= {"r.4.1"}
     assert (journal.statuses["r"], journal.statuses["r.4.1"]) == ("needs_attention", "needs_attention")
-    assert resume(journal, world, decide=lambda call: CallAgain()).run.outcome == EXPECTED
+    assert resume(journal, world, resolve=lambda call: CallAgain()).run.outcome == EXPECTED
 
 
 def test_what_somebody_knows_of_a_call_in_doubt_is_taken_for_its_value() -> None:
     journal, world = cut_after(lambda run, event: isinstance(event, CallStarted)), World()
-    result = resume(journal, world, decide=lambda call: AssumeDone(3) if call.run == "r" else None)
+    result = resume(journal, world, resolve=lambda call: AssumeDone(3) if call.run == "r" else None)
     assert result.run.outcome == EXPECTED
     assert "1 + 2" not in world.done
     assert [message.content for message in result.run.threads["main"]][2:4] == ["3", "7"]
@@ -221,9 +230,8 @@ def test_a_parent_waits_while_its_child_does() -> None:
 def test_the_time_for_an_answer_goes_on_while_nobody_drives_the_run(later: float, status: str) -> None:
     flow = graph_of("states: {w: {type: wait, prompt: Well?, schema: {}, timeout: 1m, next: e}, e: {type: end}}\n")
     journal = MemoryJournal()
-    runner = World().runner(journal, says=None)
+    runner = World().runner(journal, says=None, now=lambda: later)
     asyncio.run(runner.run(flow, {}, run_id="r"))
-    runner.now = lambda: later
     assert asyncio.run(runner.resume(flow, "r")).run.status == status
 
 
@@ -235,16 +243,16 @@ def test_a_run_that_waits_is_cancelled() -> None:
 
 
 def test_a_run_under_way_is_cancelled() -> None:
-    journal, world = MemoryJournal(), World()
+    journal = MemoryJournal()
     begun = asyncio.Event()
 
-    async def hang(a: int, b: int) -> int:
-        begun.set()
-        return await asyncio.get_running_loop().create_future() or 0
+    class HangingWorld(World):
+        async def add(self, a: int, b: int) -> int:
+            begun.set()
+            return await asyncio.get_running_loop().create_future() or 0
 
     async def go() -> Result:
-        runner = world.runner(journal)
-        runner.functions = PythonFunctions({"tools.numbers:add": hang})
+        runner = HangingWorld().runner(journal)
         running = asyncio.create_task(runner.run(graph_of(ADD, AGENT), QUESTION, run_id="r"))
         await begun.wait()
         assert not runner.deliver("other", Cancelled())
@@ -272,6 +280,5 @@ def test_nothing_is_done_after_an_event_that_could_not_be_kept() -> None:
 
 
 def test_a_journal_changes_nothing_of_what_a_run_does() -> None:
-    runner = World().runner(MemoryJournal())
-    runner.journal = None
+    runner = World().runner(None)
     assert asyncio.run(runner.run(graph(), QUESTION, run_id="r")).run.outcome == EXPECTED

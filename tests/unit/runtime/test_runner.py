@@ -268,15 +268,15 @@ class Saying:
 
 
 @pytest.mark.parametrize(
-    ("people", "outcome", "asked"),
+    ("human_input", "outcome", "asked"),
     [
         pytest.param(Saying(), Outcome(status="succeeded", output={"person": True, "program": "done"}), [], id="some"),
         pytest.param(None, None, [("r.1.0", "s", "Well?")], id="nobody"),
     ],
 )
-def test_people(people: Saying | None, outcome: Outcome | None, asked: list[tuple[str, str, str]]) -> None:
+def test_human_input(human_input: Saying | None, outcome: Outcome | None, asked: list[tuple[str, str, str]]) -> None:
     functions = PythonFunctions({"tools.work:done": done})
-    runner = Runner(backends={}, functions=functions, people=people)
+    runner = Runner(backends={}, functions=functions, human_input=human_input)
     result = asyncio.run(runner.run(graph_of(ASKING), {}, run_id="r"))
     assert result.run.outcome == outcome
     assert [(ask.run, ask.state, ask.prompt) for ask in result.waiting] == asked

@@ -17,7 +17,7 @@ ALL = sorted(path for path in CASES.iterdir() if path.is_dir() and not path.name
 
 def run_tests(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
     """Run ``flowrun test`` as on a machine without vLLM."""
-    monkeypatch.setattr(verb, "vllm_reader_here", lambda: None)
+    monkeypatch.setattr(verb, "find_vllm_reader", lambda: None)
     return CliRunner().invoke(verb.command, arguments, catch_exceptions=False, standalone_mode=False)
 
 

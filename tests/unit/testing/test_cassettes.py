@@ -14,7 +14,7 @@ from flowrun.core.messages import Reply, Tokens, Usage
 from flowrun.errors import BackendError, UsageError
 from flowrun.runtime.prepare import BoundModel, prepare_flow
 from flowrun.runtime.runner import Runner
-from flowrun.testing.cassettes import RecordingBackend, begin_cassette, load_cassette
+from flowrun.testing.cassettes import RecordingBackend, create_cassette, load_cassette
 from flowrun.testing.load import load_suite
 from flowrun.testing.readers import Reader
 from flowrun.testing.session import SpecTestSession
@@ -66,7 +66,7 @@ class FakeReader:
 def record(folder: Path, backend: ScriptedBackend) -> Path:
     """Record a run of the flow."""
     cassette = folder / "talk.jsonl"
-    begin_cassette(cassette)
+    create_cassette(cassette)
     flow = prepare_flow(folder / "talk.yaml", profile=None, project_dir=None, environ={})
     runner = Runner(backends={"default": RecordingBackend(backend, cassette)}, functions=flow.functions)
     asyncio.run(runner.run(flow.graph, {}, run_id="recorded"))
@@ -205,7 +205,7 @@ def test_a_recording_overwrites_the_cassette(file: Path) -> None:
 
 def test_a_recording_that_cannot_be_written_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the file cannot be written: No such file or directory"):
-        begin_cassette(tmp_path / "nowhere" / "talk.jsonl")
+        create_cassette(tmp_path / "nowhere" / "talk.jsonl")
 
 
 # --- raw text -----------------------------------------------------------------------------------------------------

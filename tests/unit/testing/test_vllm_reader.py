@@ -11,7 +11,7 @@ from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
 from flowrun.runtime.prepare import prepare_flow
 from flowrun.runtime.runner import Runner
-from flowrun.testing.cassettes import RecordingBackend, begin_cassette
+from flowrun.testing.cassettes import RecordingBackend, create_cassette
 from flowrun.testing.load import load_suite
 from flowrun.testing.session import SpecTestSession
 from flowrun.testing.verdict import Verdict
@@ -101,7 +101,7 @@ def test_a_recording_is_replayed_by_its_prompts_and_the_real_parser(needs_vllm: 
         await Runner(backends={"default": backend}, functions=flow.functions).run(flow.graph, {}, run_id="recorded")
         await backend.stop()
 
-    begin_cassette(cassette)
+    create_cassette(cassette)
     asyncio.run(record())
     # The recorded content is not used: the recorded text is parsed again.
     cassette.write_text(

@@ -27,7 +27,7 @@ from tests.unit.transcript.runs import (
 )
 
 
-def tell(recording: Recording, *, live: bool = False) -> Transcript:
+def transcript_of(recording: Recording, *, live: bool = False) -> Transcript:
     return build_transcript(recording.graph, recording.recorded, recording.events, live=live)
 
 
@@ -36,10 +36,10 @@ def test_a_story_is_whole() -> None:
         replies=[calls(("add", '{"a": 2, "b": 3}'), seconds=0.75), said("5")],
         functions={"tools.numbers:add": (0.25, 5)},
     )
-    story = tell(Recording(graph_of(ADD, AGENT), world, {"question": "2 + 3?"}))
+    transcript = transcript_of(Recording(graph_of(ADD, AGENT), world, {"question": "2 + 3?"}))
     wish = ToolCall(id="", name="add", arguments='{"a": 2, "b": 3}')
     usage = (Usage(prompt_tokens=20, completion_tokens=12), Usage(prompt_tokens=20, completion_tokens=8))
-    assert story == Transcript(
+    assert transcript == Transcript(
         run="r1",
         flow="test",
         version="1.0.0",
@@ -57,7 +57,7 @@ def test_a_story_is_whole() -> None:
                 attempt=1,
                 began=NOON,
                 seconds=0.75,
-                acts=(
+                activities=(
                     Round(
                         began=NOON,
                         seconds=0.75,
@@ -72,7 +72,7 @@ def test_a_story_is_whole() -> None:
                     ),
                 ),
                 sets={},
-                left=Exit(how="route", to="act", number=0, when="reply.tool_calls"),
+                exit=Exit(how="route", to="act", number=0, when="reply.tool_calls"),
             ),
             Visit(
                 state="act",
@@ -81,7 +81,7 @@ def test_a_story_is_whole() -> None:
                 attempt=1,
                 began=NOON + 0.75,
                 seconds=0.25,
-                acts=(
+                activities=(
                     FunctionCall(
                         began=NOON + 0.75,
                         seconds=0.25,
@@ -95,7 +95,7 @@ def test_a_story_is_whole() -> None:
                     ),
                 ),
                 sets={},
-                left=Exit(how="route", to="ask"),
+                exit=Exit(how="route", to="ask"),
             ),
             Visit(
                 state="ask",
@@ -104,7 +104,7 @@ def test_a_story_is_whole() -> None:
                 attempt=1,
                 began=NOON + 1,
                 seconds=0.5,
-                acts=(
+                activities=(
                     Round(
                         began=NOON + 1,
                         seconds=0.5,
@@ -119,7 +119,7 @@ def test_a_story_is_whole() -> None:
                     ),
                 ),
                 sets={},
-                left=Exit(how="route", to="done", number=1),
+                exit=Exit(how="route", to="done", number=1),
             ),
             Visit(
                 state="done",
@@ -128,25 +128,25 @@ def test_a_story_is_whole() -> None:
                 attempt=1,
                 began=NOON + 1.5,
                 seconds=0.0,
-                acts=(),
+                activities=(),
                 sets={},
-                left=Exit(how="end"),
+                exit=Exit(how="end"),
             ),
         ),
-        outcome=story.outcome,
+        outcome=transcript.outcome,
         attention=(),
         totals=Totals(steps=4, rounds=2, calls=1, usage=Usage(prompt_tokens=40, completion_tokens=20)),
     )
-    assert story.outcome is not None
-    assert story.outcome.output == {"answer": "5"}
+    assert transcript.outcome is not None
+    assert transcript.outcome.output == {"answer": "5"}
 
 
 def test_another_attempt_is_a_visit_of_its_own() -> None:
-    first, second, _ = tell(retried()).visits
+    first, second, _ = transcript_of(retried()).visits
     failure = Failure(name="backend.unavailable", message="connection refused", state="ask")
-    assert (first.step, first.attempt, first.left) == (1, 1, Exit(how="retry", to="ask", failure=failure))
+    assert (first.step, first.attempt, first.exit) == (1, 1, Exit(how="retry", to="ask", failure=failure))
     assert (second.step, second.attempt) == (2, 2)
-    pause, round_ = second.acts
+    pause, round_ = second.activities
     assert pause == Pause(
         began=NOON + 0.25, seconds=2.0, planned=2.0, jitter=0.0
     )  # fmt: skip
@@ -157,18 +157,20 @@ def test_another_attempt_is_a_visit_of_its_own() -> None:
 def test_a_reply_that_was_cut_off_did_not_go_on_to_the_thread() -> None:
     cut = (0.5, Reply(content="Hel", finish_reason="length"))
     recording = Recording(retried().graph, World(replies=[cut, said("Hello!")]))
-    first, second, _ = tell(recording).visits
-    assert first.left is not None
-    assert first.left.failure is not None
-    assert (first.left.how, first.left.failure.name) == ("retry", "model.truncated")
-    assert [act.messages for act in (*first.acts, *second.acts) if isinstance(act, Round)] == [
+    first, second, _ = transcript_of(recording).visits
+    assert first.exit is not None
+    assert first.exit.failure is not None
+    assert (first.exit.how, first.exit.failure.name) == ("retry", "model.truncated")
+    assert [
+        activity.messages for activity in (*first.activities, *second.activities) if isinstance(activity, Round)
+    ] == [
         (Message(role="user", content="Hello."),),
         (),
     ]
 
 
 def test_a_caught_failure_is_known_by_its_catch() -> None:
-    assert tell(caught()).visits[1].left == Exit(
+    assert transcript_of(caught()).visits[1].exit == Exit(
         how="catch",
         to="sorry",
         number=1,
@@ -178,8 +180,12 @@ def test_a_caught_failure_is_known_by_its_catch() -> None:
 
 
 def test_what_the_machine_refused_is_told_beside_the_calls() -> None:
-    acts = tell(agent()).visits[1].acts
-    assert [(act.index, act.name, act.status) for act in acts if isinstance(act, FunctionCall)] == [
+    activities = transcript_of(agent()).visits[1].activities
+    assert [
+        (activity.index, activity.name, activity.status)
+        for activity in activities
+        if isinstance(activity, FunctionCall)
+    ] == [
         (0, "add", "returned"),
         (1, "add", "refused"),
         (2, "multiply", "refused"),
@@ -188,17 +194,17 @@ def test_what_the_machine_refused_is_told_beside_the_calls() -> None:
 
 
 def test_variables_are_told_where_they_were_set() -> None:
-    assert [visit.sets for visit in tell(answered()).visits] == [{"asked": 1}, {}, {}, {}]
+    assert [visit.sets for visit in transcript_of(answered()).visits] == [{"asked": 1}, {}, {}, {}]
 
 
 # --- what somebody has to do something about ----------------------------------------------------------------------
 
 
 def test_an_open_question_waits() -> None:
-    story = tell(waiting())
-    question = story.visits[-1].acts[0]
+    transcript = transcript_of(waiting())
+    question = transcript.visits[-1].activities[0]
     assert isinstance(question, Question)
-    assert (story.status, story.attention) == (
+    assert (transcript.status, transcript.attention) == (
         "waiting",
         (Attention(run="r1", step=2, state="review", about=question),),
     )
@@ -206,24 +212,24 @@ def test_an_open_question_waits() -> None:
 
 def test_a_call_that_began_is_in_doubt_unless_a_process_drives_it() -> None:
     recording = in_doubt()
-    dead, live = tell(recording), tell(recording, live=True)
+    dead, live = transcript_of(recording), transcript_of(recording, live=True)
     assert (dead.status, [one.state for one in dead.attention]) == ("needs_attention", ["pay"])
     assert (live.status, live.attention) == ("running", ())
 
 
 def test_a_call_that_may_be_made_again_is_never_in_doubt() -> None:
     graph = graph_of(REVIEW.replace(", with:", ", idempotent: true, with:"))
-    story = tell(Recording(graph, World(), {"amount": 5}))
-    (call,) = story.visits[-1].acts
+    transcript = transcript_of(Recording(graph, World(), {"amount": 5}))
+    (call,) = transcript.visits[-1].activities
     assert isinstance(call, FunctionCall)
-    assert (story.status, call.status, story.attention) == ("interrupted", "open", ())
+    assert (transcript.status, call.status, transcript.attention) == ("interrupted", "open", ())
 
 
 def test_a_call_begun_again_is_counted() -> None:
     recording = in_doubt()
     recording.recorded.append(Recorded(seq=9, at=NOON + 60, state="pay", event=CallStarted(step=2)))
     recording.recorded.append(Recorded(seq=10, at=NOON + 61, state="pay", event=Returned(step=2, value="e-1")))
-    call = tell(recording).visits[1].acts[0]
+    call = transcript_of(recording).visits[1].activities[0]
     assert isinstance(call, FunctionCall)
     assert (call.begins, call.began, call.seconds, call.status) == (2, NOON + 60, 1.0, "returned")
 
@@ -231,23 +237,23 @@ def test_a_call_begun_again_is_counted() -> None:
 def test_a_child_that_waits_makes_its_parent_wait() -> None:
     recording = given_up()
     kept = [entry for entry in recording.recorded if type(entry.event).__name__ == "Started"]
-    story = build_transcript(recording.graph, kept, recording.events)
-    assert story.status == "waiting"
-    assert [(one.run, one.state) for one in story.attention] == [("r1.1.0", "question"), ("r1.1.1", "question")]
+    transcript = build_transcript(recording.graph, kept, recording.events)
+    assert transcript.status == "waiting"
+    assert [(one.run, one.state) for one in transcript.attention] == [("r1.1.0", "question"), ("r1.1.1", "question")]
 
 
 # --- children, ends, late events ----------------------------------------------------------------------------------
 
 
 def test_children_are_told_with_their_parent() -> None:
-    story = tell(family())
-    children = [act for visit in story.visits for act in visit.acts if isinstance(act, Child)]
+    transcript = transcript_of(family())
+    children = [activity for visit in transcript.visits for activity in visit.activities if isinstance(activity, Child)]
     assert [
         (
             child.run,
             child.label,
             child.outcome.status if child.outcome else None,
-            child.story.path if child.story else (),
+            child.transcript.path if child.transcript else (),
         )
         for child in children
     ] == [
@@ -258,33 +264,35 @@ def test_children_are_told_with_their_parent() -> None:
         ("r1.2.1", "lawyer", "succeeded", ("ask", "done")),
         ("r1.3.0", "", "succeeded", ("ask", "done")),
     ]
-    assert story.totals == Totals(
+    assert transcript.totals == Totals(
         steps=4 + 11, rounds=6, children=6, usage=Usage(prompt_tokens=100, completion_tokens=40)
     )
 
 
 def test_children_that_were_not_recorded_are_named() -> None:
     recording = family()
-    story = build_transcript(recording.graph, recording.recorded)
-    first = story.visits[0].acts[0]
+    transcript = build_transcript(recording.graph, recording.recorded)
+    first = transcript.visits[0].activities[0]
     assert isinstance(first, Child)
-    assert (first.run, first.inputs, first.story) == ("r1.1.0", {"city": "Oslo"}, None)
+    assert (first.run, first.inputs, first.transcript) == ("r1.1.0", {"city": "Oslo"}, None)
 
 
 def test_what_a_state_that_was_left_had_begun_is_given_up() -> None:
-    story = tell(given_up())
-    assert [act.story.status for act in story.visits[0].acts if isinstance(act, Child) and act.story] == [
-        "given_up"
-    ] * 2
-    assert (story.status, story.attention) == ("succeeded", ())
+    transcript = transcript_of(given_up())
+    assert [
+        activity.transcript.status
+        for activity in transcript.visits[0].activities
+        if isinstance(activity, Child) and activity.transcript
+    ] == ["given_up"] * 2
+    assert (transcript.status, transcript.attention) == ("succeeded", ())
 
 
 def test_an_event_that_came_too_late_is_not_told() -> None:
     recording = answered()
     late = Recorded(seq=99, at=NOON + 7300.0, state="paid", event=Answered(step=2, value={"ok": False}))
-    before = tell(recording)
+    before = transcript_of(recording)
     recording.recorded.append(late)
-    assert msgspec.structs.replace(tell(recording), seconds=before.seconds) == before
+    assert msgspec.structs.replace(transcript_of(recording), seconds=before.seconds) == before
 
 
 @pytest.mark.parametrize(
@@ -296,26 +304,26 @@ def test_an_event_that_came_too_late_is_not_told() -> None:
     ],
 )
 def test_a_run_that_did_not_succeed(recording: Recording, status: str, failure: str, visits: int) -> None:
-    story = tell(recording)
-    assert story.outcome is not None
-    assert story.outcome.error is not None
-    assert (story.status, story.outcome.error.name, len(story.visits)) == (status, failure, visits)
+    transcript = transcript_of(recording)
+    assert transcript.outcome is not None
+    assert transcript.outcome.error is not None
+    assert (transcript.status, transcript.outcome.error.name, len(transcript.visits)) == (status, failure, visits)
 
 
 def test_a_machine_that_goes_another_way_than_was_recorded_is_told() -> None:
     recording = answered()
-    assert tell(recording).departed is None
+    assert transcript_of(recording).diverged_at is None
     recording.recorded[2] = msgspec.structs.replace(recording.recorded[2], state="paid")
-    story = tell(recording)
+    transcript = transcript_of(recording)
     told = "from event 2 on this flowrun goes another way than was recorded: what follows is not what happened"
-    assert story.departed == 2
-    assert f"! {told}" in render_text(story)
-    assert told.capitalize() in render_html(recording.graph, story)
+    assert transcript.diverged_at == 2
+    assert f"! {told}" in render_text(transcript)
+    assert told.capitalize() in render_html(recording.graph, transcript)
 
 
 def test_a_story_is_json_data() -> None:
-    data = json.loads(msgspec.json.encode(tell(family())))
-    assert data == json.loads(json.dumps(msgspec.to_builtins(tell(family()))))
+    data = json.loads(msgspec.json.encode(transcript_of(family())))
+    assert data == json.loads(json.dumps(msgspec.to_builtins(transcript_of(family()))))
     assert data["visits"][0]["acts"][0]["kind"] == "child"
     assert data["visits"][0]["acts"][0]["story"]["visits"][0]["acts"][0]["kind"] == "round"
 
@@ -323,4 +331,6 @@ def test_a_story_is_json_data() -> None:
 def test_tokens_are_left_out() -> None:
     tokens = Tokens(vocabulary=1, ids=b"\x01\0\0\0", end=1, digest=7)
     world = World(replies=[(0.1, msgspec.structs.replace(calls(("add", "{}"))[1], tokens=tokens)), said("5")])
-    assert b'tokens":{' not in msgspec.json.encode(tell(Recording(graph_of(ADD, AGENT), world, {"question": ""})))
+    assert b'tokens":{' not in msgspec.json.encode(
+        transcript_of(Recording(graph_of(ADD, AGENT), world, {"question": ""}))
+    )

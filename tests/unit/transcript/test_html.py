@@ -67,21 +67,21 @@ class Page(HTMLParser):
 
 
 def page_of(recording: Recording) -> Page:
-    return Page(render_html(recording.graph, tell(recording)))
+    return Page(render_html(recording.graph, transcript_of(recording)))
 
 
-def tell(recording: Recording) -> Transcript:
+def transcript_of(recording: Recording) -> Transcript:
     return build_transcript(recording.graph, recording.recorded, recording.events)
 
 
-def anchors(story: Transcript) -> list[str]:
+def anchors(transcript: Transcript) -> list[str]:
     """Give the anchors of all visits of a run and its children."""
     found = []
-    for visit in story.visits:
-        found.append(anchor(story, visit))
-        for act in visit.acts:
-            if isinstance(act, Child) and act.story is not None:
-                found += anchors(act.story)
+    for visit in transcript.visits:
+        found.append(anchor(transcript, visit))
+        for activity in visit.activities:
+            if isinstance(activity, Child) and activity.transcript is not None:
+                found += anchors(activity.transcript)
     return found
 
 
@@ -97,7 +97,7 @@ def test_a_page_is_nested_well(run: Callable[[], Recording]) -> None:
 def test_a_page_has_every_step_once(run: Callable[[], Recording]) -> None:
     recording = run()
     steps = [a["id"] for a in page_of(recording).with_tag("details") if a.get("class", "").startswith("step ")]
-    assert steps == anchors(tell(recording))
+    assert steps == anchors(transcript_of(recording))
 
 
 @every_run
@@ -121,14 +121,14 @@ def test_a_page_loads_nothing(run: Callable[[], Recording]) -> None:
     )
     names = {name for _, attributes in page.elements for name in attributes}
     assert {name for name in names if name.startswith("on")} | (names & {"src", "srcset", "style", "action"}) == set()
-    style = "".join(re.findall(r"<style>(.*?)</style>", render_html(run().graph, tell(run())), re.DOTALL))
+    style = "".join(re.findall(r"<style>(.*?)</style>", render_html(run().graph, transcript_of(run())), re.DOTALL))
     assert "url(" not in style
     assert "@import" not in style
 
 
 def test_the_policy_lets_only_the_pages_own_style_and_script_run() -> None:
     recording = agent()
-    text = render_html(recording.graph, tell(recording))
+    text = render_html(recording.graph, transcript_of(recording))
     (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     policy = next(meta["content"] for meta in Page(text).with_tag("meta") if "http-equiv" in meta)
@@ -176,7 +176,7 @@ def test_the_runs_own_id_stays_text(text: str) -> None:
 def test_what_no_page_may_hold_is_marked() -> None:
     said_so = "a\x00b\x1b[31m \ud800 c\x85"
     recording = Recording(graph_of(ADD, AGENT), World(replies=[said(said_so)]), {"question": said_so})
-    text = render_html(recording.graph, tell(recording))
+    text = render_html(recording.graph, transcript_of(recording))
     mark = "\N{REPLACEMENT CHARACTER}"
     assert f"a{mark}b{mark}[31m {mark} c{mark}" in text
     assert text.encode().decode() == text

@@ -36,8 +36,8 @@ def test_a_terminal_gets_nothing_to_obey() -> None:
 
 def test_colours_are_asked_for() -> None:
     recording = agent()
-    story = build_transcript(recording.graph, recording.recorded)
-    plain, coloured = render_text(story), render_text(story, coloured=True)
+    transcript = build_transcript(recording.graph, recording.recorded)
+    plain, coloured = render_text(transcript), render_text(transcript, coloured=True)
     assert "\x1b[" not in plain
     assert "run r1  \x1b[32;1msucceeded\x1b[0m" in coloured
 
@@ -45,15 +45,15 @@ def test_colours_are_asked_for() -> None:
 def test_long_texts_are_cut_unless_all_is_wanted() -> None:
     said_at_length = "\n".join(f"line {number} " + "x" * 200 for number in range(20))
     recording = Recording(graph_of(HELLO), World(replies=[said(said_at_length)]))
-    story = build_transcript(recording.graph, recording.recorded)
-    lines = render_text(story, width=60).splitlines()
+    transcript = build_transcript(recording.graph, recording.recorded)
+    lines = render_text(transcript, width=60).splitlines()
     assert max(map(len, lines)) <= 80
     assert "       ... 12 lines more" in lines
-    assert all(line in render_text(story, whole=True) for line in said_at_length.splitlines())
+    assert all(line in render_text(transcript, full=True) for line in said_at_length.splitlines())
 
 
 def test_times_are_told_in_the_readers_zone() -> None:
     recording = agent()
-    story = build_transcript(recording.graph, recording.recorded)
+    transcript = build_transcript(recording.graph, recording.recorded)
     zone = timezone(timedelta(hours=5, minutes=30), "IST")
-    assert "2026-11-23 17:30:00 IST" in render_text(story, zone=zone)
+    assert "2026-11-23 17:30:00 IST" in render_text(transcript, zone=zone)

@@ -13,7 +13,7 @@ import msgspec
 from flowrun.backends.chat_api import request_body
 from flowrun.backends.vllm.calls import call_markers, read_call, unread_call
 from flowrun.backends.vllm.names import faults_of_sampling, tool_call_parsers
-from flowrun.backends.vllm.prompt_cache import PromptCache, extends, written
+from flowrun.backends.vllm.prompt_cache import PromptCache, extends, pack_tokens
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
 from flowrun.errors import BackendError, ModelError
@@ -234,7 +234,7 @@ class VllmChat:
         """
         tokens = None
         if token_ids and finish_reason == "stop":
-            tokens = written(token_ids, after=rendered.token_ids, vocabulary=self._prompt_cache.vocabulary)
+            tokens = pack_tokens(token_ids, after=rendered.token_ids, vocabulary=self._prompt_cache.vocabulary)
         full = Reply(content=text, text=text, finish_reason=finish_reason, usage=usage or Usage(), tokens=tokens)
         if rendered.parser is None:
             return full

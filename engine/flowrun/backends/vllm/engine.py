@@ -21,7 +21,7 @@ import msgspec
 from flowrun.backends.vllm import engine_process
 from flowrun.backends.vllm.chat import Rendered, VllmChat
 from flowrun.backends.vllm.errors import explain
-from flowrun.backends.vllm.log_scan import raised_line, telling_line
+from flowrun.backends.vllm.log_scan import error_line, raised_line
 from flowrun.backends.vllm.names import faults_of_model
 from flowrun.errors import BackendError
 from flowrun.printable_log import make_printable
@@ -252,7 +252,7 @@ def cause_of(exc: Exception, output: str) -> str:
     """
     if killed := _KILLED.search(str(exc)):
         return killed_by(int(killed[1]))
-    return telling_line(output) or explain(exc)
+    return error_line(output) or explain(exc)
 
 
 def killed_by(number: int) -> str:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from flowrun.backends.vllm.log_scan import telling_line
+from flowrun.backends.vllm.log_scan import error_line
 from flowrun.errors import BackendError
 
 CONVERTER = 1
@@ -106,5 +106,5 @@ async def _run_converter(source: Path, target: Path, progress: Callable[[str], N
     for note in notes.decode(errors="replace").splitlines():
         progress(note)
     if converter.returncode:
-        why = telling_line(errors.decode(errors="replace")) or f"exit status {converter.returncode}"
+        why = error_line(errors.decode(errors="replace")) or f"exit status {converter.returncode}"
         raise BackendError(f"cannot convert {source} for vLLM: {why}")

@@ -10,7 +10,7 @@ _ELSEWHERE = re.compile(
 )
 
 
-def telling_line(output: str) -> str:
+def error_line(output: str) -> str:
     """Return ``raised_line`` of a program's output, or else its last line; empty for an empty output."""
     if line := raised_line(output):
         return line

@@ -52,7 +52,7 @@ class CachedPrompt(NamedTuple):
     ids: Ids
 
 
-def written(ids: Sequence[int], *, after: Sequence[int], vocabulary: int) -> Tokens:
+def pack_tokens(ids: Sequence[int], *, after: Sequence[int], vocabulary: int) -> Tokens:
     """Return a reply's tokens as a ``Tokens``.
 
     Args:

@@ -61,7 +61,7 @@ class _Index:
                 yield shard, entry - 1 - (self._ends[shard - 1] if shard else 0)
 
 
-def check_format(format: Format) -> None:
+def require_format(format: Format) -> None:
     """Check whether a format can be written, before the first row rather than after the last.
 
     Raises:

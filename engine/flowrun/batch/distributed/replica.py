@@ -1,7 +1,7 @@
 """A replica: one set of backends and the rows that run on them, in a process of its own that Ray starts and restarts.
 
 Nothing here depends on Ray: another process calls the methods, so their arguments and results must be picklable. A row
-is run by ``run_here``, as in a batch on one machine.
+is run by ``run_in_this_process``, as in a batch on one machine.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import msgspec
 
 from flowrun import __version__
 from flowrun.backends.wrapper import WrappedBackend
-from flowrun.batch.batch import RunRow, run_here
+from flowrun.batch.batch import RunRow, run_in_this_process
 from flowrun.batch.distributed.pool import ReplicaReport
 from flowrun.batch.meter import Meter
 from flowrun.batch.rows import Row
@@ -147,7 +147,7 @@ class _Session:
             raise
         self._meter.on_capacity = self._news.set
         runner = Runner(backends=self._backends, functions=flow.functions)
-        self._run_row = run_here(runner, flow.graph, messages=config.messages, batch=config.batch)
+        self._run_row = run_in_this_process(runner, flow.graph, messages=config.messages, batch=config.batch)
         self._news.set()  # the first report states the capacity
 
     def start_row(self, row: Row) -> None:

@@ -9,7 +9,7 @@ from flowrun.core.state_node import StateNode, Turn
 from flowrun.core.states.compiler import Compiler
 from flowrun.spec.model import JSON, WaitState
 from flowrun.templates import Scope, compile_text
-from flowrun.unicode import fault_of
+from flowrun.unicode import find_encoding_error
 
 
 class WaitNode(StateNode, frozen=True, kw_only=True):
@@ -37,7 +37,7 @@ class WaitNode(StateNode, frozen=True, kw_only=True):
         turn.leave(self, event.value)
 
     def _fault(self, value: JSON) -> str | None:
-        return fault_of(value) or self.validate(value)
+        return find_encoding_error(value) or self.validate(value)
 
 
 def compile_wait(name: str, state: WaitState, compiler: Compiler) -> WaitNode:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowrun.backends.vllm.log_scan import raised_line, telling_line
+from flowrun.backends.vllm.log_scan import error_line, raised_line
 
 TRACEBACK = """\
 (EngineCore pid=12) ERROR 11-23 02:00:00 [core.py:1510] EngineCore failed to start.
@@ -35,4 +35,4 @@ ValueError: no memory
     ],
 )
 def test_finds_the_telling_line(output: str, telling: str, raised: str) -> None:
-    assert (telling_line(output), raised_line(output)) == (telling, raised)
+    assert (error_line(output), raised_line(output)) == (telling, raised)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flowrun.backends.vllm.backend import VllmBackend
 from flowrun.backends.vllm.chat import Rendered, VllmChat
-from flowrun.backends.vllm.prompt_cache import extends, written
+from flowrun.backends.vllm.prompt_cache import extends, pack_tokens
 from flowrun.backends.vllm.reader import VllmReader
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Message, Reply, Tokens, ToolCall, Usage
@@ -312,7 +312,7 @@ def test_mistral_reads_the_ids_of_its_calls(mistral: Talk) -> None:
     calls = ToolCall(id="call00001", name="get_weather", arguments='{"city": "Dallas"}')
     first = mistral.render(ask(tools=(WEATHER,)))
     vocabulary = mistral.chat._prompt_cache.vocabulary
-    own = written(mistral_ids(mistral, "calls"), after=first.token_ids, vocabulary=vocabulary)
+    own = pack_tokens(mistral_ids(mistral, "calls"), after=first.token_ids, vocabulary=vocabulary)
     asked = ask([QUESTION, Message(role="assistant", tool_calls=(calls,), tokens=own), result(calls)], tools=(WEATHER,))
     rendered = mistral.render(asked)
     assert rendered.token_ids == mistral.render(without_tokens(asked)).token_ids
@@ -384,7 +384,7 @@ def test_greedy_replies_are_those_of_plain_rendering(small_model: Live) -> None:
 
 
 def test_tokens_are_stored_with_a_checksum_of_the_prompt() -> None:
-    tokens = written([1, 258], after=[7], vocabulary=5)
+    tokens = pack_tokens([1, 258], after=[7], vocabulary=5)
     assert tokens == Tokens(vocabulary=5, ids=bytes([1, 0, 0, 0, 2, 1, 0, 0]), end=3, digest=tokens.digest)
     assert msgspec.json.decode(msgspec.json.encode(tokens), type=Tokens) == tokens
 
@@ -400,8 +400,8 @@ def test_tokens_are_stored_with_a_checksum_of_the_prompt() -> None:
     ],
 )
 def test_a_prompt_that_extends_the_last_round(ids: list[int], expected: bool) -> None:
-    other = Message(role="assistant", tokens=written([9], after=[9], vocabulary=6))
-    answer = Message(role="assistant", tokens=written([1, 258], after=[7], vocabulary=5))
+    other = Message(role="assistant", tokens=pack_tokens([9], after=[9], vocabulary=6))
+    answer = Message(role="assistant", tokens=pack_tokens([1, 258], after=[7], vocabulary=5))
     assert extends(ids, [QUESTION, answer, user("Where?"), other], vocabulary=5) is expected
 
 

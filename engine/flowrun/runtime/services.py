@@ -1,0 +1,45 @@
+"""The ports that the runs of a runner share, with the clock, the chance and the drivers. Data only."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from flowrun.core.events import Event
+from flowrun.core.ports import Functions, HumanInput, Journal, ModelBackend, Observer
+from flowrun.runtime.result import Resolve
+
+
+class Driver(Protocol):
+    """A run in progress, which an event from outside can interrupt."""
+
+    def interrupt(self, event: Event) -> None:
+        """Apply an event to the run now; do nothing if it is too late for the event."""
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """What all run drivers of a runner use.
+
+    Attributes:
+        backends: started backends, by the names that the specs give their models.
+        human_input: answers the questions of ``wait`` states; if None, the runs wait.
+        resolve: resolves calls that were in doubt after a crash; if None, they stay in doubt.
+        sleep: waits for a number of seconds.
+        chance: returns a random number from 0 to 1.
+        now: returns seconds since the epoch.
+        drivers: the runs in progress, by their ids. Only runs with a journal are registered.
+    """
+
+    backends: Mapping[str, ModelBackend]
+    functions: Functions
+    human_input: HumanInput | None = None
+    journal: Journal | None = None
+    observers: Sequence[Observer] = ()
+    resolve: Resolve | None = None
+    sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
+    chance: Callable[[], float] = random.random
+    now: Callable[[], float] = time.time
+    drivers: dict[str, Driver] = msgspec.field(default_factory=dict)

@@ -60,7 +60,9 @@ def test_a_flow_starts_a_child_with_what_is_left_of_the_limits() -> None:
     assert (run.rounds, run.child_steps, run.usage) == (3, 4, Usage(prompt_tokens=5))
 
 
-LOOP = FLOW.replace("next: e}", "routes: [{when: outputs.s == 1, to: s}, {to: e}]}").replace("max_steps: 50", "max_steps: 9")
+LOOP = FLOW.replace("next: e}", "routes: [{when: outputs.s == 1, to: s}, {to: e}]}").replace(
+    "max_steps: 50", "max_steps: 9"
+)
 
 
 def test_the_steps_of_children_count_in_max_steps() -> None:

@@ -19,6 +19,11 @@ ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "cases"
 VALID = sorted((CASES / "valid").glob("*.yaml"))
 INVALID = sorted(path.parent for path in (CASES / "invalid").glob("*/spec.yaml"))
+PROFILES = [
+    pytest.param(spec, profile, id=f"{spec.stem}-{profile}")
+    for spec in VALID
+    for profile in load_spec(spec, environ={}).document.value.get("profiles", {})
+]
 
 
 def issues_of(case: Path) -> list[Issue]:
@@ -38,11 +43,12 @@ def test_a_valid_spec_loads_without_issues(spec: Path) -> None:
     assert load_spec(spec).issues == ()
 
 
-@pytest.mark.parametrize("spec", VALID, ids=lambda path: path.stem)
-def test_a_valid_spec_loads_with_each_of_its_profiles(spec: Path) -> None:
-    for profile in load_spec(spec).document.value.get("profiles", {}):
-        environ = {"FLOWRUN_TEST_KEY": "a secret key"}
-        assert load_spec(spec, profile=profile, environ=environ).issues == (), profile
+@pytest.mark.parametrize(("spec", "profile"), PROFILES)
+def test_a_valid_spec_loads_with_each_of_its_profiles(spec: Path, profile: str) -> None:
+    environ = {"FLOWRUN_TEST_KEY": "a secret key"}
+    merged = load_spec(spec, profile=profile, environ=environ)
+    assert merged.issues == ()
+    assert merged.spec != load_spec(spec, environ=environ).spec
 
 
 @pytest.mark.parametrize("case", INVALID, ids=lambda path: path.name)
@@ -56,6 +62,6 @@ def test_an_invalid_spec_has_the_expected_issues(case: Path) -> None:
 
 @pytest.mark.parametrize("case", INVALID, ids=lambda path: path.name)
 def test_every_issue_says_what_and_what_to_do_and_has_a_known_code(case: Path) -> None:
-    assert [
-        issue for issue in issues_of(case) if not issue.message or not issue.remedy or issue.code not in CODES
-    ] == []
+    issues = issues_of(case)
+    assert issues
+    assert [issue for issue in issues if not issue.message or not issue.remedy or issue.code not in CODES] == []

@@ -1,24 +1,46 @@
-"""``tests/cases/runs/``: a folder with ``spec.yaml``, its scripted ``replies.yaml`` and ``expected.json`` is a test."""
+"""``tests/cases/runs/``: a folder with ``spec.yaml``, its scripted ``replies.yaml`` and ``expected.json`` is a test.
+
+``answers.json`` are the answers to each of its wait states, in their order.
+"""
 
 import asyncio
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from flowrun.core.events import RequestInput
+from flowrun.errors import NoResponderError
 from flowrun.runtime.backends import BackendSettings, make_backends
 from flowrun.runtime.prepare import prepare_flow
 from flowrun.runtime.result_json import result_of
 from flowrun.runtime.runner import Result, Runner
+from flowrun.spec import load_spec
+from flowrun.spec.model import JSON, State
 
 ROOT = Path(__file__).parents[2]
 CASES = sorted((ROOT / "tests" / "cases" / "runs").iterdir())
 
 
+class CaseAnswers:
+    """Answers wait states from a case's file."""
+
+    def __init__(self, case: Path) -> None:
+        file = case / "answers.json"
+        self.left: dict[str, list[JSON]] = json.loads(file.read_text()) if file.exists() else {}
+
+    async def answer(self, effect: RequestInput) -> JSON:
+        if not self.left.get(effect.state):
+            raise NoResponderError
+        return self.left[effect.state].pop(0)
+
+
 def run_case(case: Path) -> Result:
     flow = prepare_flow(case / "spec.yaml", profile=None, project_dir=None, environ={})
     inputs = case / "inputs.json"
-    runner = Runner(backends=make_backends(flow, BackendSettings()), functions=flow.functions)
+    backends = make_backends(flow, BackendSettings())
+    runner = Runner(backends=backends, functions=flow.functions, human_input=CaseAnswers(case))
     given = json.loads(inputs.read_text()) if inputs.exists() else {}
     return asyncio.run(runner.run(flow.graph, given, run_id="case"))
 
@@ -27,3 +49,11 @@ def run_case(case: Path) -> Result:
 def test_run(case: Path) -> None:
     result = json.loads(json.dumps(result_of(run_case(case))))
     assert result == json.loads((case / "expected.json").read_text())
+
+
+def test_the_cases_visit_every_kind_of_state() -> None:
+    visited: set[type] = set()
+    for case in CASES:
+        states = load_spec(case / "spec.yaml").spec.states
+        visited |= {type(states[name]) for name in json.loads((case / "expected.json").read_text())["path"]}
+    assert visited == set(get_args(State))

@@ -218,7 +218,9 @@ class Turn:
         run, retry = self.run, node.retry
         if retry is None or run.attempt >= retry.max_attempts or not matches(failure.name, retry.errors):
             return False
-        delay = min(retry.delay * retry.backoff ** (run.attempt - 1), retry.max_delay)
+        if run.step + run.child_steps >= run.max_steps:
+            return False
+        delay = _delay_before(retry, run.attempt)
         self.moves.append(Move(state=node.name, step=run.step, how="retry", to=node.name, failure=failure))
         run.step += 1
         run.attempt += 1
@@ -238,6 +240,14 @@ class Turn:
                 )
                 return True
         return False
+
+
+def _delay_before(retry: Retry, attempt: int) -> float:
+    """Return the seconds to wait after a failed attempt; a power that no float holds is above every ``max_delay``."""
+    try:
+        return min(retry.delay * retry.backoff ** (attempt - 1), retry.max_delay)
+    except OverflowError:
+        return retry.max_delay if retry.delay else 0.0
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -14,12 +14,13 @@ from flowrun.core.events import (
     Outcome,
     Replied,
     Returned,
+    Sleep,
     Slept,
     StartChild,
     Started,
     TimedOut,
 )
-from flowrun.core.machine import Run, fold
+from flowrun.core.machine import Run, advance, fold
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.core.recovery import recover
 from flowrun.errors import Failure
@@ -159,6 +160,52 @@ def test_a_call_that_returned_is_not_made_again_because_its_set_fails() -> None:
     assert made == []
     assert run.outcome is not None
     assert (run.outcome.error or NO).name == "template.failed"
+
+
+PAUSES = """\
+states:
+  pay: {type: call, entrypoint: "tools.shop:pay", retry: {max_attempts: MOST, POLICY}, next: done}
+  done: {type: end}
+limits: {max_steps: STEPS}
+"""
+
+
+def pauses(policy: str, *, attempts: int, steps: int = 9999) -> tuple[list[float], Run]:
+    """Return the seconds before each further attempt of a call that always fails, and the run at its end."""
+    text = PAUSES.replace("MOST", str(attempts)).replace("POLICY", policy).replace("STEPS", str(steps))
+    graph, seconds = graph_of(text), []
+    run, effects, _ = fold(graph, [BEGIN])
+    while run.outcome is None:
+        if isinstance(effects[0], Sleep):
+            seconds.append(effects[0].seconds)
+            run, effects, _ = advance(graph, run, Slept(step=run.step))
+        else:
+            run, effects, _ = advance(graph, run, Failed(step=run.step, failure=NO))
+    return seconds, run
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        pytest.param("delay: 2s, backoff: 3, max_delay: 1h", [2, 6, 18], id="backoff"),
+        pytest.param("delay: 2s, backoff: 3, max_delay: 7s", [2, 6, 7], id="no pause is longer than max_delay"),
+        pytest.param("delay: 9s, backoff: 3, max_delay: 7s", [7, 7, 7], id="nor is the first"),
+    ],
+)
+def test_pauses_between_attempts(policy: str, expected: list[float]) -> None:
+    assert pauses(policy, attempts=4)[0] == expected
+
+
+@pytest.mark.parametrize(("delay", "last"), [pytest.param("1ms", 5.0, id="delay"), pytest.param("0", 0.0, id="none")])
+def test_a_power_of_backoff_that_no_float_holds_is_above_max_delay(delay: str, last: float) -> None:
+    seconds, _ = pauses(f"delay: {delay}, backoff: 1e200, max_delay: 5s", attempts=4)
+    assert seconds[1:] == [last, last]
+
+
+def test_attempts_are_steps_and_end_with_them() -> None:
+    seconds, run = pauses("delay: 1s", attempts=5, steps=3)
+    assert (len(seconds), run.step) == (2, 3)
+    assert run.outcome == Outcome(status="failed", error=Failure(name="tool.failed", message="no", state="pay"))
 
 
 FLOWS = """\

@@ -3,9 +3,10 @@
 import pytest
 
 from flowrun.core.call_handling import find_call_handling
-from flowrun.core.events import AskModel, CallFunction, Event, Replied, Returned, Started
+from flowrun.core.events import AskModel, CallFunction, Event, Outcome, Replied, Returned, Started
 from flowrun.core.machine import Run, fold
 from flowrun.core.messages import Reply, ToolCall
+from flowrun.errors import Failure
 from tests.flows import ADD, graph_of, spec_of
 
 BEGIN = Started(run="r", inputs={})
@@ -178,6 +179,106 @@ def test_a_call_that_the_path_taken_did_not_look_at_is_not_dropped() -> None:
 def test_a_call_that_was_looked_at_may_stay_open() -> None:
     states = "ask: {type: chat, routes: [{when: reply.tool_calls, to: done}, {to: done}]}"
     assert name_of(run_of(AROUND.replace("STATES", states), Reply(tool_calls=(call(),)))) == "succeeded"
+
+
+TWO_THREADS = """\
+ask: {type: chat, routes: [{when: not inputs, to: other}, {when: reply.tool_calls, to: act}]}
+  other: {type: chat, thread: side, ROUTES}
+  act: {type: tools, next: done}
+  side_act: {type: tools, thread: side, NEXT}
+"""
+"""The calls of ``ask`` are handled on one way from it; the run takes the other, over a chat on another thread."""
+READ_OWN = "routes: [{when: reply.tool_calls, to: side_act}, {to: done}]"
+CALLS = Reply(tool_calls=(call(),))
+
+
+@pytest.mark.parametrize(
+    ("routes", "after", "other", "path"),
+    [
+        pytest.param(READ_OWN, "next: done", Reply(content="x"), [], id="another chat's route reads its own reply"),
+        pytest.param(READ_OWN, "next: done", CALLS, ["side_act"], id="another thread's tools state"),
+        pytest.param(
+            "next: side_act",
+            "routes: [{when: outputs.other.tool_calls, to: done}, {to: done}]",
+            CALLS,
+            ["side_act"],
+            id="a template reads another chat's output",
+        ),
+        pytest.param(
+            "next: side_act",
+            'set: {n: "{{ reply.tool_calls | length }}"}, next: done',
+            CALLS,
+            ["side_act"],
+            id="a set reads another chat's reply",
+        ),
+        pytest.param(
+            "next: side_act",
+            "routes: [{when: outputs.ask.content, to: done}, {to: done}]",
+            CALLS,
+            ["side_act"],
+            id="a template reads something else of it",
+        ),
+        pytest.param(
+            "routes: [{when: not inputs, to: done}, {when: outputs.ask.tool_calls, to: done}]",
+            "next: done",
+            Reply(content="x"),
+            [],
+            id="a condition after the route that was taken",
+        ),
+    ],
+)
+def test_a_call_on_a_thread_is_not_handled_on_another(routes: str, after: str, other: Reply, path: list[str]) -> None:
+    flow = AROUND.replace("STATES", TWO_THREADS.replace("ROUTES", routes).replace("NEXT", after))
+    run = run_of(flow, CALLS, other)
+    assert list(run.path) == ["ask", "other", *path, "done"]
+    message = "the run would end in state 'done' although no state handled the calls add"
+    error = Failure(name="model.unhandled_call", message=message, state="ask")
+    assert run.outcome == Outcome(status="failed", error=error)
+
+
+@pytest.mark.parametrize(
+    ("routes", "after", "path"),
+    [
+        pytest.param(READ_OWN, "next: act", ["side_act", "act", "done"], id="a tools state of its thread"),
+        pytest.param(
+            READ_OWN,
+            "routes: [{when: outputs.ask.tool_calls, to: done}, {to: done}]",
+            ["side_act", "done"],
+            id="a condition reads its chat's output",
+        ),
+        pytest.param(
+            READ_OWN,
+            'set: {n: "{{ outputs.ask.tool_calls | length }}"}, next: done',
+            ["side_act", "done"],
+            id="a set reads its chat's output",
+        ),
+        pytest.param(
+            READ_OWN, 'set: {n: "{{ outputs }}"}, next: done', ["side_act", "done"], id="a set reads all outputs"
+        ),
+        pytest.param(
+            READ_OWN + ", messages: [{role: user, content: '{{ outputs.ask.tool_calls }}'}]",
+            "next: done",
+            ["side_act", "done"],
+            id="a message of another thread reads its chat's output",
+        ),
+        pytest.param(READ_OWN, "next: told", ["side_act", "told", "done"], id="a message of role tool"),
+        pytest.param(READ_OWN, "next: shown", ["side_act", "shown"], id="the end reads its chat's output"),
+    ],
+)
+def test_a_call_is_handled_on_its_own_thread_or_by_a_template(routes: str, after: str, path: list[str]) -> None:
+    told = "told: {type: chat, tools: [], messages: [{role: tool, content: No.}], next: done}"
+    shown = 'shown: {type: end, output: "{{ outputs.ask.tool_calls }}"}'
+    states = f"{TWO_THREADS}  {told}\n  {shown}\n".replace("ROUTES", routes).replace("NEXT", after)
+    run = run_of(AROUND.replace("STATES", states), CALLS, CALLS, Reply(content="x"))
+    assert (name_of(run), list(run.path)) == ("succeeded", ["ask", "other", *path])
+
+
+def test_an_end_that_fails_does_not_ask_for_calls() -> None:
+    states = "ask: {type: chat, routes: [{when: not inputs, to: bad}, {when: reply.tool_calls, to: done}]}\n"
+    states += "  bad: {type: end, status: failed, output: 7}\n"
+    run = run_of(AROUND.replace("STATES", states), CALLS)
+    assert run.outcome is not None
+    assert (name_of(run), run.outcome.output) == ("flow.failed", 7)
 
 
 ANSWERS = (

@@ -60,6 +60,30 @@ def test_a_flow_starts_a_child_with_what_is_left_of_the_limits() -> None:
     assert (run.rounds, run.child_steps, run.usage) == (3, 4, Usage(prompt_tokens=5))
 
 
+LOOP = FLOW.replace("next: e}", "routes: [{when: outputs.s == 1, to: s}, {to: e}]}").replace(
+    "max_steps: 50", "max_steps: 9"
+)
+
+
+def test_the_steps_of_children_count_in_max_steps() -> None:
+    graph = graph_of(LOOP)
+    run, effects, _ = fold(graph, [BEGIN, ChildEnded(step=1, outcome=good(1), steps=4)])
+    assert effects == (child(0, 7, step=2, steps=3),)
+    run, effects, _ = advance(graph, run, ChildEnded(step=2, outcome=good(1), steps=3))
+    message = "the run entered 9 states, which is limits.max_steps: is there a loop without an end?"
+    error = Failure(name="limit.steps", message=message, state="s")
+    assert effects == (Outcome(status="failed", error=error),)
+    assert list(run.path) == ["s", "s"]
+
+
+def test_the_rounds_of_children_count_in_max_rounds() -> None:
+    graph = graph_of(LOOP)
+    _, effects, _ = fold(graph, [BEGIN, ChildEnded(step=1, outcome=bad(), rounds=9)])
+    assert [type(effect) for effect in effects] == [Outcome]
+    _, effects, _ = fold(graph, [BEGIN, ChildEnded(step=1, outcome=good(1), rounds=9)])
+    assert effects == (child(0, 7, step=2, rounds=1, steps=7),)
+
+
 @pytest.mark.parametrize(
     ("name", "raised"),
     [

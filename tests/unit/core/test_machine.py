@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import pytest
+from msgspec import structs
 
 from flowrun.core.events import (
+    Answered,
     AskModel,
     CallFunction,
     Cancelled,
@@ -162,6 +164,55 @@ def test_a_tools_failure_ends_the_run_where_the_state_says_so() -> None:
     assert outcome_of((ADD, flow), events) == failed("tool.failed", "ValueError: no", "act")
 
 
+@pytest.mark.parametrize("last", [0, 1], ids=["the first came last", "the second came last"])
+@pytest.mark.parametrize("bad", [0, 1], ids=["the first fails", "the second fails"])
+def test_any_calls_failure_ends_the_run_where_the_state_says_so(bad: int, last: int) -> None:
+    flow = AGENT.replace("{type: tools, next: ask}", "{type: tools, on_error: raise, next: ask}")
+    failure = Failure(name="tool.failed", message="ValueError: no")
+    events: list[Event] = [START, Replied(step=1, reply=calls('{"a": 1, "b": 2}', '{"a": 3, "b": 4}'))]
+    for index in (1 - last, last):
+        failing = Failed(step=2, index=index, failure=failure)
+        events.append(failing if index == bad else Returned(step=2, index=index, value=3))
+    assert outcome_of((ADD, flow), events[:-1]) is None
+    assert outcome_of((ADD, flow), events) == failed("tool.failed", "ValueError: no", "act")
+
+
+OFFERS = """\
+  twice: {entrypoint: "tools.numbers:twice", parameters: {type: object}}
+states:
+  ask: {type: chat, tools: [add], routes: [{when: reply.tool_calls, to: act}, {to: done}]}
+  act: {type: tools, next: again}
+  again: {type: chat, tools: [twice], routes: [{when: reply.tool_calls, to: act}, {to: done}]}
+  done: {type: end}
+"""
+
+
+def test_a_tool_that_the_state_does_not_offer_is_not_called() -> None:
+    graph = graph_of(ADD, OFFERS)
+    both = Reply(tool_calls=(ToolCall(id="", name="twice", arguments="{}"), *calls('{"a": 1, "b": 2}').tool_calls))
+    run, effects, _ = fold(graph, [BEGIN, Replied(step=1, reply=both)])
+    assert [effect.tool for effect in effects if isinstance(effect, CallFunction)] == ["add"]
+    run = advance(graph, run, Returned(step=2, index=1, value=3)).run
+    told = "error: tool.unknown: there is no tool 'twice'; there are: add"
+    assert [message.content for message in run.threads["main"][-2:]] == [told, "3"]
+    run, effects, _ = advance(graph, run, Replied(step=3, reply=both))
+    assert [effect.tool for effect in effects if isinstance(effect, CallFunction)] == ["twice"]
+
+
+def test_usage_is_summed_over_rounds_also_those_that_failed() -> None:
+    flow = AGENT.replace("type: chat\n", "type: chat\n    retry: {max_attempts: 2}\n")
+    used = Usage(prompt_tokens=100, completion_tokens=10, cached_tokens=1, rerendered=1)
+    more = Usage(prompt_tokens=200, completion_tokens=20, cached_tokens=2)
+    most = Usage(prompt_tokens=400, completion_tokens=40, cached_tokens=4)
+    cut_off = Reply(content="It", finish_reason="length", usage=used)
+    call = structs.replace(calls('{"a": 1, "b": 2}'), usage=more)
+    events: list[Event] = [START, Replied(step=1, reply=cut_off), Slept(step=2), Replied(step=2, reply=call)]
+    events += [Returned(step=3, value=3), Replied(step=4, reply=Reply(content="3", usage=most))]
+    run = fold(graph_of(ADD, flow), events).run
+    assert run.status == "succeeded"
+    assert run.usage == Usage(prompt_tokens=700, completion_tokens=70, cached_tokens=7, rerendered=1)
+
+
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
@@ -295,21 +346,87 @@ def test_retry_then_catch() -> None:
     assert effects == (Outcome(status="failed", output="tool.timeout in fetch", error=error),)
 
 
+ASK_TIMED = AGENT.replace("type: chat\n", "type: chat\n    timeout: 3s\n")
+STATES_TIMED = ASK_TIMED.replace("{type: tools, next: ask}", "{type: tools, timeout: 4s, next: ask}")
+RUN_TIMED = ASK_TIMED.replace("max_steps: 20", "max_steps: 20, timeout: 1m")
+ALL_TIMED = STATES_TIMED.replace("max_steps: 20", "max_steps: 20, timeout: 1m")
+
+
+@pytest.mark.parametrize(
+    ("flow", "late"),
+    [
+        pytest.param(ALL_TIMED, Replied(step=1, reply=Reply(content="again")), id="a reply twice"),
+        pytest.param(ALL_TIMED, Replied(step=2, reply=Reply(content="again")), id="a reply to a call"),
+        pytest.param(ALL_TIMED, Returned(step=2, index=7, value=1), id="no such call"),
+        pytest.param(ALL_TIMED, Returned(step=2, index=-1, value=1), id="a call before the first"),
+        pytest.param(ALL_TIMED, Returned(step=2, index=0, value=1), id="a value twice"),
+        pytest.param(ALL_TIMED, Returned(step=9, value=1), id="a step to come"),
+        pytest.param(ALL_TIMED, Slept(step=2), id="nobody sleeps"),
+        pytest.param(ALL_TIMED, START, id="a second start"),
+        pytest.param(ALL_TIMED, TimedOut(step=1), id="a timer of a state left"),
+        pytest.param(ALL_TIMED, TimedOut(step=3), id="a timer of a state to come"),
+        pytest.param(RUN_TIMED, TimedOut(step=2), id="the state has no timeout"),
+        pytest.param(STATES_TIMED, TimedOut(), id="the run has no timeout"),
+    ],
+)
+def test_what_is_not_awaited_changes_nothing(flow: str, late: Event) -> None:
+    graph = graph_of(ADD, flow)
+    both = calls('{"a": 1, "b": 2}', '{"a": 3, "b": 4}')
+    run = fold(graph, [START, Replied(step=1, reply=both), Returned(step=2, index=0, value=3)]).run
+    after, effects, moves = advance(graph, run, late)
+    assert after is run
+    assert (effects, moves) == ((), ())
+
+
+def test_a_timer_of_the_state_that_the_run_is_in_fails_it() -> None:
+    events: list[Event] = [START, Replied(step=1, reply=calls('{"a": 1, "b": 2}')), TimedOut(step=2)]
+    expected = failed("state.timeout", "state 'act' took longer than its timeout, 4 s", "act")
+    assert outcome_of((ADD, ALL_TIMED), events) == expected
+
+
+ANY_TIMED = """\
+inputs: {question: {type: string}}
+states:
+  ask: {type: wait, prompt: Well?, timeout: 3s, routes: [{when: 1 // outputs.ask == 1, to: ask}, {to: done}],
+    retry: {max_attempts: 9}}
+  done: {type: end}
+limits: {timeout: 1m}
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "awaiting", "events"),
+    [
+        pytest.param("waiting", "effect", [START], id="waiting"),
+        pytest.param("waiting", "effect", [START, Answered(step=1, value=1)], id="waiting again"),
+        pytest.param("running", "sleep", [START, Answered(step=1, value=0)], id="before another attempt"),
+        pytest.param("succeeded", "", [START, Answered(step=1, value=2)], id="succeeded"),
+        pytest.param("failed", "", [START, TimedOut()], id="failed"),
+        pytest.param("cancelled", "", [START, Cancelled()], id="cancelled"),
+    ],
+)
+def test_a_run_starts_once(status: str, awaiting: str, events: list[Event]) -> None:
+    graph = graph_of(ANY_TIMED)
+    run = fold(graph, events).run
+    assert (run.status, run.awaiting) == (status, awaiting)
+    after, effects, moves = advance(graph, run, START)
+    assert after is run
+    assert (effects, moves) == ((), ())
+
+
 @pytest.mark.parametrize(
     "late",
     [
-        pytest.param(Replied(step=1, reply=Reply(content="again")), id="a reply twice"),
-        pytest.param(Returned(step=2, index=7, value=1), id="no such call"),
-        pytest.param(Returned(step=9, value=1), id="a step to come"),
-        pytest.param(Slept(step=2), id="nobody sleeps"),
-        pytest.param(START, id="a second start"),
-        pytest.param(TimedOut(step=1), id="a timer of a state left"),
-        pytest.param(TimedOut(), id="no timeout declared"),
+        pytest.param(TimedOut(), id="the run's timer"),
+        pytest.param(TimedOut(step=1), id="the state's timer"),
+        pytest.param(Answered(step=1, value=1), id="an answer twice"),
+        pytest.param(Cancelled(), id="cancelled"),
     ],
 )
-def test_what_is_not_awaited_changes_nothing(late: Event) -> None:
-    graph = graph_of(ADD, AGENT)
-    run = fold(graph, [START, Replied(step=1, reply=calls('{"a": 1, "b": 2}'))]).run
+def test_a_run_ends_once(late: Event) -> None:
+    graph = graph_of(ANY_TIMED)
+    run = fold(graph, [START, Answered(step=1, value=2)]).run
+    assert run.status == "succeeded"
     after, effects, moves = advance(graph, run, late)
     assert after is run
     assert (effects, moves) == ((), ())

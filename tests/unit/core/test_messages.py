@@ -1,0 +1,48 @@
+"""Logs behave as tuples, and the newest version shares its storage with the older ones."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowrun.core.messages import Log
+
+ITEMS = st.lists(st.integers(), max_size=3)
+
+
+@given(ITEMS, st.lists(st.tuples(st.integers(0, 99), st.booleans(), ITEMS), max_size=40))
+def test_every_version_is_as_a_tuple_of_its_own(items: list[int], additions: list[tuple[int, bool, list[int]]]) -> None:
+    """Items are appended to any version, the newest or not."""
+    versions = [(Log(items), tuple(items))]
+    for which, one_by_one, more in additions:
+        log, plain = versions[which % len(versions)]
+        if one_by_one:
+            for item in more:
+                log = log.appended(item)
+        else:
+            log = log.extended(more)
+        versions.append((log, (*plain, *more)))
+    for log, plain in versions:
+        assert (tuple(log), len(log), log.last) == (plain, len(plain), plain[-1] if plain else None)
+        assert ([log[i] for i in range(-len(plain), len(plain))], log[1:]) == ([*plain, *plain], plain[1:])
+        assert log == plain
+        with pytest.raises(IndexError):
+            log[len(plain)]
+
+
+def extended(log: Log[Any], item: Any) -> Log[Any]:
+    return log.extended([item])
+
+
+@pytest.mark.parametrize("append", [Log.appended, extended], ids=["appended", "extended"])
+def test_what_is_appended_to_the_newest_version_copies_nothing(append: Callable[[Log[Any], Any], Log[Any]]) -> None:
+    item = object()
+    versions = [Log([item])]
+    before = sys.getrefcount(item)
+    for number in range(500):
+        versions.append(append(versions[-1], number))
+    assert sys.getrefcount(item) == before
+    assert [list(log) for log in versions[:3]] == [[item], [item, 0], [item, 0, 1]]

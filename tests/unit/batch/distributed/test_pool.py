@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from flowrun.batch import Meter, Row
-from flowrun.batch.distributed.pool import Pool, ReplicaLost, ReplicaReport
+from flowrun.batch.distributed.pool import Pool
+from flowrun.batch.distributed.ports import ReplicaLost, ReplicaReport
 from flowrun.batch.loop import Loop
 from flowrun.core.messages import Usage
 from flowrun.errors import BackendError, FlowrunError

@@ -186,12 +186,12 @@ CASES: dict[str, list[Step]] = {
         ([Delivered(replica=1), has(6, received=2)], []),
         ([has(7, received=2, ended=[1])], [end(1), assign(3)]),
     ],
-    "a group gets no further rows, not even of those without a loss": [
-        *TWICE_LOST,
-        (read(9), []),
-        (ready(8), [assign(1, 2)]),
-        ([Delivered(replica=1), has(6, received=2)], []),
-        ([has(8, received=2, ended=[1, 2])], [end(1), end(2), assign(3, 4)]),
+    "a row that must run alone does so even if there are rows without a loss": [
+        ([*ready(8), *read(1)], [assign(1)]),
+        ([lost(), *ready(8)], [*again(1), assign(1)]),
+        ([lost(), *ready(8)], [*again(1), assign(1)]),
+        ([Delivered(replica=1), has(7, received=1), *read(2)], []),
+        ([has(8, received=1, ended=[1])], [end(1), assign(2)]),
     ],
     "rows without a limit pass those that must wait for a smaller group": [
         (ready(8, replica=2), []),
@@ -203,6 +203,17 @@ CASES: dict[str, list[Step]] = {
         (read(22), []),
         ([has(7, replica=2, received=1)], [assign(22, replica=2)]),
         (ready(8), [assign(21)]),
+    ],
+    "several rows are passed, in their order": [
+        (ready(1, replica=2), []),
+        (read(20), [assign(20, replica=2)]),
+        ([Delivered(replica=2), has(0, replica=2, received=1), *read(1, 2)], []),
+        (ready(2), [assign(1, 2)]),
+        ([lost(), *ready(2)], [*again(1, 2), assign(1, 2)]),
+        ([lost()], again(1, 2)),  # both run alone from now on
+        (read(3), []),
+        ([has(1, replica=2, received=1)], [assign(3, replica=2)]),
+        (ready(2), [assign(1)]),
     ],
     "groups become smaller and smaller": [
         *TWICE_LOST,
@@ -234,10 +245,10 @@ CASES: dict[str, list[Step]] = {
         (ready(4, replica=2), [assign(1, replica=2)]),
     ],
     "the batch ends when no replica can start": [
-        (read(1), []),
+        (read(*numbers(1, 20)), []),
         ([StartFailed(replica=2, reason="no GPU")], [Drop(replica=2, reason="no GPU")]),
         ([StartFailed(replica=1, reason="no model")], [EndBatch(reason="no model")]),
-        (read(*numbers(2, 40)), []),
+        (read(*numbers(21, 40)), []),
     ],
     "the batch ends when the last replica died three times in a row": [
         ([StartFailed(replica=2, reason="no GPU")], [Drop(replica=2, reason="no GPU")]),

@@ -1,6 +1,6 @@
 """The replicas of a batch as Ray actors. Only this module uses Ray; it imports Ray only when a batch runs on it.
 
-Ray places the actors on hosts and restarts them when they die. The ``pool`` decides which rows they run.
+Ray places the actors on hosts and restarts them when they die. The ``scheduler`` decides which rows they run.
 """
 
 import asyncio

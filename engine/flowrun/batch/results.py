@@ -114,10 +114,11 @@ class Results:
             raise UsageError(f"another process is writing to {self.path}") from exc
 
     def _claim(self, fingerprint: Fingerprint, on_change: OnChange) -> None:
-        exists = bool(self.sink.shards())
+        exists = bool(self._files())
         if exists and on_change == "restart":
-            self.sink.back_up()
-            self.sink.retried.unlink(missing_ok=True)
+            self.sink.retried.unlink(missing_ok=True)  # first: a crash must not leave it without the results
+            if self.sink.shards():
+                self.sink.back_up()
         elif exists and on_change == "refuse":
             self._require_fingerprint(fingerprint)
         elif exists and self._read_fingerprint() is None and not self._holds_results():
@@ -131,27 +132,33 @@ class Results:
         os.fsync(self._lock)
 
     def _require_fingerprint(self, fingerprint: Fingerprint) -> None:
+        path = self.path if self.sink.shards() else self.sink.retried
+        aside = f"puts them aside, as {self.sink.backup.name}," if self.sink.shards() else "removes them"
         choices = (
             "--continue keeps its results, by the numbers of the rows, and runs only those that have none; "
-            "--restart puts them aside, as "
-            f"{self.sink.backup.name}, and runs every row; or choose another -o"
+            f"--restart {aside} and runs every row; or choose another -o"
         )
         known = self._read_fingerprint()
         if known is None:
-            raise UsageError(f"{self.path} is there, and nothing says what it belongs to: {choices}")
+            raise UsageError(f"{path} is there, and nothing says what it belongs to: {choices}")
         if known.journal != fingerprint.journal:
             how = f"with --durable --journal {known.journal}" if known.journal else "without --durable"
-            raise UsageError(f"{self.path} was begun {how}: begin it so again, or calls may be made twice; {choices}")
+            raise UsageError(f"{path} was begun {how}: begin it so again, or calls may be made twice; {choices}")
         changed = [name for name in ("spec", "input") if getattr(known, name) != getattr(fingerprint, name)]
         if changed:
             what = " and the ".join(changed)
-            raise UsageError(f"the {what} changed since {self.path} was begun: {choices}")
+            raise UsageError(f"the {what} changed since {path} was begun: {choices}")
+
+    def _files(self) -> list[Path]:
+        """Return the existing files with results. Those of retried rows may be all that is left of a batch."""
+        retried = self.sink.retried
+        return [*self.sink.shards(), *([retried] if retried.exists() else [])]
 
     def _holds_results(self) -> bool:
         """Return whether the files are empty or hold at least one result; other files must not be overwritten."""
-        shards = self.sink.shards()
-        return all(shard.stat().st_size == 0 for shard in shards) or any(
-            parse_line(raw) is not None for shard in shards for _, raw in raw_lines(shard)
+        files = self._files()
+        return all(file.stat().st_size == 0 for file in files) or any(
+            parse_line(raw) is not None for file in files for _, raw in raw_lines(file)
         )
 
     def _read_fingerprint(self) -> Fingerprint | None:

@@ -3,12 +3,13 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowrun.batch import Fingerprint, Folder, OneFile, Results, count_outcomes
+from flowrun.batch import Fingerprint, Folder, OnChange, OneFile, Results, Sink, count_outcomes
 from flowrun.errors import StoreError, UsageError
 
 FINGERPRINT = Fingerprint(spec="s", input="i")
@@ -140,6 +141,58 @@ def test_a_crash_while_retrying_loses_nothing(tmp_path: Path) -> None:
     assert [row for row in range(5) if row in file.failed] == [3]
     file.close()
     assert read(path) == [result(1), result(3, "failed"), result(2)]
+
+
+OTHER = Fingerprint(spec="t", input="j")
+
+
+@pytest.mark.parametrize(
+    "sink_of", [pytest.param(OneFile, id="one file"), pytest.param(lambda path: Folder(path, 2), id="folder")]
+)
+def test_retried_results_without_the_others_are_claimed_as_those_are(
+    tmp_path: Path, sink_of: Callable[[Path], Sink]
+) -> None:
+    def left_over() -> tuple[Sink, str]:
+        sink = sink_of(tmp_path / "out")
+        Results(sink, FINGERPRINT, on_change="restart").close()
+        for shard in sink.shards():
+            shard.unlink()
+        sink.retried.write_text(json.dumps(result(2)) + "\n")
+        return sink, sink.sidecar.read_text()
+
+    def finished_rows(sink: Sink, fingerprint: Fingerprint, on_change: OnChange) -> list[int]:
+        file = Results(sink, fingerprint, on_change=on_change)
+        file.close()
+        assert not sink.retried.exists()
+        return [row for row in range(5) if row in file.finished]
+
+    sink, sidecar = left_over()
+    message = rf"the spec and the input changed since {sink.retried} was begun: --continue.*--restart removes them"
+    with pytest.raises(UsageError, match=message):
+        Results(sink, OTHER)
+    assert (read(sink.retried), sink.sidecar.read_text()) == ([result(2)], sidecar)
+    assert finished_rows(sink, OTHER, "restart") == []
+
+    assert finished_rows(left_over()[0], OTHER, "continue") == [2]
+    assert finished_rows(left_over()[0], FINGERPRINT, "refuse") == [2]
+
+    sink, _ = left_over()
+    sink.sidecar.unlink()
+    with pytest.raises(UsageError, match=rf"{sink.retried} is there, and nothing says what it belongs to"):
+        Results(sink, OTHER)
+
+
+def test_a_backup_survives_a_restart_that_finds_only_retried_results(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "out", 2)
+    for row in (1, 2):
+        file = Results(folder, FINGERPRINT, on_change="restart")
+        file.write(result(row))
+        file.close()
+    folder.shard(0).unlink()
+    folder.retried.write_text(json.dumps(result(3)) + "\n")
+    Results(folder, FINGERPRINT, on_change="restart").close()
+    assert rows_by_shard(folder) == [[]]
+    assert read(folder.backup / "part-00000.jsonl") == [result(1)]
 
 
 def test_a_full_disk_keeps_the_written_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

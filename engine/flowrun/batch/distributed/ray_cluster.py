@@ -1,6 +1,6 @@
 """The replicas of a batch as Ray actors. Only this module uses Ray; it imports Ray only when a batch runs on it.
 
-Ray places the actors on hosts and restarts them when they die. The ``pool`` decides which rows they run.
+Ray places the actors on hosts and restarts them when they die. The ``scheduler`` decides which rows they run.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun.batch.distributed.pool import ReplicaLost, ReplicaReport
+from flowrun.batch.distributed.ports import ReplicaLost, ReplicaReport
 from flowrun.batch.distributed.replica import HostedReplica, Load, ReplicaConfig
 from flowrun.batch.rows import Row
 from flowrun.errors import BackendError, Bug, UsageError
@@ -137,7 +137,7 @@ def _require_reachable(address: str) -> None:
 
 
 class RayReplica:
-    """The port ``pool.Replica`` over a Ray actor."""
+    """The port ``ports.Replica`` over a Ray actor."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -145,7 +145,7 @@ class RayReplica:
         self._started = False
 
     async def start(self) -> str:
-        """See ``pool.Replica.start``."""
+        """See ``ports.Replica.start``."""
         self._session += 1
         started = await _call(self._actor.start.remote(self._session))
         if started.error is not None:
@@ -154,17 +154,17 @@ class RayReplica:
         return str(started.where)
 
     async def feed(self, rows: Sequence[Row]) -> None:
-        """See ``pool.Replica.feed``."""
+        """See ``ports.Replica.feed``."""
         if not await _call(self._actor.feed.remote(self._session, list(rows))):
             raise ReplicaLost("its process was started again")
 
     async def collect(self) -> ReplicaReport:
-        """See ``pool.Replica.collect``."""
+        """See ``ports.Replica.collect``."""
         report: ReplicaReport = await _call(self._actor.collect.remote(self._session))
         return report
 
     async def stop(self) -> None:
-        """See ``pool.Replica.stop``."""
+        """See ``ports.Replica.stop``."""
         import ray
 
         if self._started:  # an actor that Ray could not place yet would not reply

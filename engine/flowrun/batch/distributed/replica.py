@@ -16,7 +16,7 @@ import msgspec
 from flowrun import __version__
 from flowrun.backends.wrapper import WrappedBackend
 from flowrun.batch.batch import RunRow, run_in_this_process
-from flowrun.batch.distributed.pool import ReplicaReport
+from flowrun.batch.distributed.ports import ReplicaReport
 from flowrun.batch.meter import Meter
 from flowrun.batch.rows import Row
 from flowrun.core.events import AskModel

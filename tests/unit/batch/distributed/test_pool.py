@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from flowrun.batch import Meter, Row
-from flowrun.batch.distributed.pool import Pool, ReplicaLost, ReplicaReport
+from flowrun.batch.distributed.pool import Pool
+from flowrun.batch.distributed.ports import ReplicaLost, ReplicaReport
 from flowrun.batch.loop import Loop
 from flowrun.core.messages import Usage
 from flowrun.errors import BackendError, FlowrunError
@@ -209,3 +210,30 @@ def test_an_error_that_affects_all_rows_ends_the_batch() -> None:
 
     with pytest.raises(FlowrunError, match="the disk is full"):
         run([Full()], 5)
+
+
+def test_an_error_of_a_running_replica_that_is_no_loss_ends_the_batch() -> None:
+    class Failing(Fake):
+        async def feed(self, rows: Sequence[Row]) -> None:
+            raise BackendError("no such model")
+
+    with pytest.raises(BackendError, match="no such model"):
+        run([Failing(), Fake(capacity=0)], 5)
+
+
+def test_a_cancelled_row_is_not_run() -> None:
+    replica = Fake(capacity=1)
+
+    async def go() -> list[Any]:
+        pool = Pool([replica], Meter(), lambda message: None)
+        await pool.start()
+        rows = [asyncio.create_task(pool.run_row(Row(number=number, id=number))) for number in (1, 2, 3)]
+        await asyncio.sleep(0.5)
+        rows[1].cancel()
+        results = await asyncio.gather(*rows, return_exceptions=True)
+        await pool.stop()
+        return [type(one) for one in results]
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(go()) == [dict, asyncio.CancelledError, dict]
+    assert replica.ran == Counter([1, 3])

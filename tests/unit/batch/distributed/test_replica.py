@@ -9,7 +9,7 @@ import msgspec
 
 from flowrun.backends.scripted import ScriptedBackend
 from flowrun.batch import Row
-from flowrun.batch.distributed.pool import ReplicaReport
+from flowrun.batch.distributed.ports import ReplicaReport
 from flowrun.batch.distributed.replica import HostedReplica, ReplicaConfig, ReplicaStart
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply

@@ -1,1 +1,1 @@
-"""Benchmarks: figures side by side from one run, as ratios. ``make bench`` prints them; no test asserts a time."""
+"""Benchmarks: engines are compared in the same run, as ratios. ``make bench`` prints them; no test asserts a time."""

@@ -1,4 +1,4 @@
-"""``python -m tests.bench.batch [small] [tiny] [simulated] [scripted]``: flowrun batch beside other ways, in one run.
+"""``python -m tests.bench.batch [small] [tiny] [simulated] [scripted]``: flowrun batch and others, in one run.
 
 The same conversations in every way (``engines/conversations.py``): three rounds, and between two of them a tool of 0.2
 to 1.0 s. No way is faster than the limit, the greater of the raw limit (the same prompts given to the engine at once,
@@ -74,7 +74,7 @@ def _workload(passes: int) -> str:
 
 
 def _hold(model: Path, passes: int) -> dict[str, float]:
-    """Hold the conversations in every way; give the seconds of each, and of the longest conversation by itself."""
+    """Hold the conversations in every mode; return the seconds of each mode, and of the longest conversation alone."""
     numbers = list(range(1, CONVERSATIONS + 1))
     sample = sorted(numbers, key=work.tool_seconds, reverse=True)[:SAMPLE]
     plan = [("in_turn", [number]) for number in sample] + [("lock_step", numbers), ("raw", numbers)]
@@ -95,7 +95,7 @@ def _hold(model: Path, passes: int) -> dict[str, float]:
 
 
 def _check_same(timings: dict[str, Timed]) -> None:
-    """Say if some way did not read and write what the others did.
+    """Print a warning if a mode did not read and write the same tokens as the others.
 
     flowrun keeps the very tokens that the model wrote; the others make tokens of its text anew, now and then one more
     or less.
@@ -154,7 +154,7 @@ def simulated_engine() -> None:
 
 
 def scripted_model() -> None:
-    """Print how long very many runs take that ask no model."""
+    """Print the time of very many runs without a model."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:  # this process has held much else
         seconds, peak = apart.submit(_scripted_figures).result()
     print(
@@ -164,7 +164,7 @@ def scripted_model() -> None:
 
 
 def _scripted_figures() -> tuple[float, float]:
-    """Give the seconds, and the MiB that this process had at most."""
+    """Return the seconds, and the peak memory of this process in MiB."""
     seconds = batch_simulated.scripted_batch(SCRIPTED)
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return seconds, int(status.partition("VmHWM:")[2].split()[0]) / 1024

@@ -29,11 +29,11 @@ ROOT = Path(__file__).parents[2]
 ROUNDS_SPEC = Path(__file__).parent / "engines" / "rounds.yaml"
 WEATHER_SPEC = ROOT / "specs" / "weather.yaml"
 FIRST_READ, LATER_READ, WRITTEN = (60, 140), (20, 60), (16, 48)
-"""Tokens of a round, drawn from these: of the first prompt, of what a later one adds, and of a reply."""
+"""The tokens of a round are drawn from these: of the first prompt, of a later one without the former, of a reply."""
 
 
 def round_of(conversation: int, turn: int) -> Round:
-    """Draw a round of a conversation; the same in every way."""
+    """Draw a round of a conversation; the same in every mode."""
     read = _between(FIRST_READ if turn == 1 else LATER_READ, "read", conversation, turn)
     return Round(read, _between(WRITTEN, "written", conversation, turn))
 
@@ -44,19 +44,19 @@ def rounds_of(conversation: int) -> list[Round]:
 
 
 def flowrun_batch(numbers: Sequence[int], *, virtual: bool) -> float:
-    """Hold conversations by the function behind ``flowrun batch``; give the seconds."""
+    """Hold conversations by the function behind ``flowrun batch``, and return the seconds."""
     flow = prepare_flow(ROUNDS_SPEC, profile=None, project_dir=None, environ={"FLOWRUN_BENCH_MODEL": "simulated"})
     rows = (Row(number=number, id=number, inputs={"conversation": number}) for number in numbers)
     return _in_loop(_timed_batch(flow, SimulatedBackend(_round_asked), rows), virtual=virtual)
 
 
 def lock_step(numbers: Sequence[int]) -> float:
-    """Hold conversations together, each round waiting for the slowest tool of the round before; give the seconds."""
+    """Hold conversations in lock step: each round waits for the slowest tool of the last; return the seconds."""
     return _in_loop(_timed(_lock_step(numbers)), virtual=True)
 
 
 def scripted_batch(count: int) -> float:
-    """Run the weather flow for so many rows with a scripted model: a call, the tool, an answer; give the seconds."""
+    """Run the weather flow for ``count`` rows with a scripted model: a call, the tool, a reply; return the seconds."""
     flow = prepare_flow(WEATHER_SPEC, profile=None, project_dir=None, environ=os.environ)
     rows = (
         Row(number=number, id=number, inputs={"question": f"Is it hot? ({number})"}) for number in range(1, count + 1)
@@ -115,10 +115,10 @@ async def _timed(work: Coroutine[Any, Any, None]) -> float:
 
 
 class StillLoop(VirtualLoop):
-    """Virtual time in which Python's own work takes none either."""
+    """Virtual time that excludes the work of Python itself."""
 
     def time(self) -> float:
-        """Give what was skipped so far."""
+        """Return the virtual seconds that were skipped so far."""
         return self._skipped
 
 

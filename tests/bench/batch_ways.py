@@ -1,4 +1,4 @@
-"""The ways of holding many conversations on vLLM, each in processes of its own that end before the next begin.
+"""Modes of holding many conversations on vLLM, each in processes of its own that end before the next start.
 
 What is timed is the same in each: from the first request to the last result, so no engine's start is in it. The other
 ways hold a conversation before, for what is made at the first request; the command of flowrun is taken as it is.
@@ -38,7 +38,7 @@ ENVIRON = {
 
 
 class Timed(msgspec.Struct, frozen=True):
-    """What a way took: seconds, and tokens read and written."""
+    """The cost of a mode: seconds, and tokens read and written."""
 
     seconds: float
     read: int
@@ -46,7 +46,7 @@ class Timed(msgspec.Struct, frozen=True):
 
 
 def offline(model: Path, ways: Sequence[tuple[str, Sequence[int]]]) -> list[Timed]:
-    """Hold conversations on one engine of vLLM's offline class, in one way after another."""
+    """Hold conversations on one engine of vLLM's offline class, in one mode after another."""
     given = {"model": str(model), "template": TEMPLATE.read_text(encoding="utf-8"), "ways": ways}
     out = _run([sys.executable, str(ENGINES / "vllm_offline.py")], given)
     return [msgspec.json.decode(line, type=Timed) for line in out.splitlines()]
@@ -74,7 +74,7 @@ def langgraph(model: Path, numbers: Sequence[int]) -> Timed:
 
 
 def langgraph_python() -> Path:
-    """Give the Python of LangGraph, which has a virtual environment of its own."""
+    """Return the Python executable of LangGraph's virtual environment."""
     python = PEERS / "bin" / "python"
     if not (PEERS / "installed").exists():
         subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
@@ -84,7 +84,7 @@ def langgraph_python() -> Path:
 
 
 def _run(command: list[str], given: dict[str, Any], **environ: str) -> str:
-    """Run a program to its end and give what it printed; if it fails, show why."""
+    """Run a program and return its stdout; if it fails, show its errors."""
     done = subprocess.run(
         command,
         input=json.dumps(given),

@@ -1,4 +1,4 @@
-"""What durability costs: flowrun with its journal beside flowrun without, a bare sqlite3 loop, LangGraph and DBOS.
+"""The cost of durability: flowrun with and without its journal, a bare sqlite3 loop, LangGraph and DBOS.
 
 A transition is counted as in ``transitions``: a state that is left. The floor writes as many rows, of the same size, in
 as many synced transactions as flowrun did, and does nothing else.
@@ -46,7 +46,7 @@ class Way(NamedTuple):
 
 
 class Pass(msgspec.Struct, frozen=True):
-    """What one pass took, a transition: microseconds, and bytes written. ``commits`` and ``rows`` are the pass's."""
+    """The cost of one pass per transition: microseconds, and bytes written. ``commits`` and ``rows`` are per pass."""
 
     wall: float
     cpu: float
@@ -127,7 +127,7 @@ def _measure(way: Way, rounds: int, live: int) -> Pass:
 
 
 def _floor(like: Pass, live: int) -> float:
-    """Give the microseconds in which a bare loop writes as much as a pass of flowrun did."""
+    """Return the microseconds in which a bare loop writes the same amount as a pass of flowrun."""
     rows = ((f"{number % live:012x}", number // live, 1.7e9, "ask", _BODIES[number % 2]) for number in range(like.rows))
     size = -(-like.rows // like.commits)
     with TemporaryDirectory() as folder:
@@ -146,7 +146,7 @@ def _floor(like: Pass, live: int) -> float:
 
 
 def _sync() -> float:
-    """Give the microseconds that writing a page and waiting for the disk takes just now."""
+    """Return the microseconds that it takes now to write a page and sync it to the disk."""
     with TemporaryDirectory() as folder:
         file = os.open(Path(folder) / "file", os.O_CREAT | os.O_WRONLY)
         times = [_timed(file) for _ in range(_SYNCS)]

@@ -26,7 +26,7 @@ _STORY: tuple[Event, ...] = (
     Replied(step=1, reply=Reply(tool_calls=_CALL, text="x" * 200)),
     Returned(step=2, value={"text": "y" * 300}),
 )
-"""What is said again and again: a reply of about 360 bytes and a tool's value of about 350."""
+"""The repeated contents: a reply of about 360 bytes and a tool's value of about 350."""
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def _medians(figures: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 async def _journal(path: Path, runs: int, length: int, synchronous: Synchronous) -> tuple[float, float, int]:
-    """Give microseconds an event, of time and of processor time, and the number of commits."""
+    """Return the microseconds per event, of time and of processor time, and the number of commits."""
     commits = 0
     async with SqliteJournal(path, synchronous=synchronous) as journal:
         write = journal._thread._write
@@ -111,7 +111,7 @@ def _bare(path: Path, runs: int, length: int, synchronous: Synchronous, commits:
 
 
 async def _bytes_an_event() -> list[float]:
-    """Give the bytes that each of some events costs once the histories have the lengths that are measured."""
+    """Return the bytes per event at each of the measured lengths of the history."""
     sizes: list[float] = []
     with TemporaryDirectory() as folder:
         async with SqliteJournal(Path(folder) / "journal.db", synchronous="normal") as journal:
@@ -128,7 +128,7 @@ async def _bytes_an_event() -> list[float]:
 
 
 def _written() -> int:
-    """Count the bytes that this process has handed to the file system so far."""
+    """Return the bytes that this process has written to the file system so far."""
     return int(Path("/proc/self/io").read_text().partition("wchar: ")[2].split()[0])
 
 

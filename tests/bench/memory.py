@@ -1,4 +1,4 @@
-"""What a live run holds in memory while it waits for a reply: growth of the process, divided by the runs."""
+"""The memory of a live run that waits for a reply: the growth of the process, divided by the number of runs."""
 
 import asyncio
 import gc
@@ -46,7 +46,7 @@ async def _add(a: int, b: int) -> int:
 
 
 class _Gate:
-    """A model that calls a tool for so many rounds, and then keeps every run waiting until the gate is opened."""
+    """A model that calls a tool in the first rounds, then makes every run wait until the gate is opened."""
 
     def __init__(self, rounds: int, live: int) -> None:
         self.open = asyncio.Event()
@@ -84,7 +84,7 @@ async def _measure(rounds: int, live: int) -> tuple[int, int]:
 
 
 async def _hold(rounds: int, live: int) -> tuple[int, int]:
-    """Hold so many runs at the gate, and give the bytes that each of them takes, and those of its messages."""
+    """Hold so many runs at the gate, and return the bytes that each of them takes, and those of its messages."""
     gate = _Gate(rounds, live)
     runner = Runner(backends={"default": gate}, functions=PythonFunctions({"tools.numbers:add": _add}))
     before = _resident()
@@ -108,7 +108,7 @@ def _resident() -> int:
 
 
 def _size_of_own(messages: Sequence[Message], others: Sequence[Message]) -> int:
-    """Add up the objects that messages consist of, but not those that another run's have too."""
+    """Return the size of the objects of messages, without those shared with another run."""
     shared = {id(part) for message in others for part in _parts(message)}
     own = {id(part): part for message in messages for part in _parts(message) if id(part) not in shared}
     return sum(map(sys.getsizeof, own.values()))

@@ -1,4 +1,4 @@
-"""The Pythons that peers run in: each has a venv beside ours, made at first use, with the versions that are told."""
+"""The virtual environments of peers, created at first use with the requested versions."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ _VENVS = Path(__file__).parents[2] / ".venv"
 
 
 def python_for(peer: str, *packages: str) -> Path:
-    """Give a peer's Python that has ``packages`` (``name==version``)."""
+    """Return the Python executable of a peer with ``packages`` (``name==version``)."""
     venv = _VENVS / f"bench-{peer}"
     python, stamp = venv / "bin" / "python", venv / "installed"
     installed = stamp.read_text().split() if stamp.exists() else []

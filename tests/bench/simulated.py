@@ -24,7 +24,7 @@ PREFILL: Final = 0.000_008
 
 
 class Round(NamedTuple):
-    """One round of a conversation: the tokens to read that no earlier round read, and those that it will write."""
+    """One round of a conversation: the new tokens to read, and the tokens to write."""
 
     read: int
     written: int
@@ -54,7 +54,7 @@ class Engine:
         await request.done
 
     async def _work(self) -> None:
-        """Do steps until nobody waits. ``now`` is the engine's own time, which may be behind the loop's."""
+        """Run steps until no request waits. ``now`` is the engine's own time, which may be behind the loop's."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         while self._running or self._waiting:
@@ -65,7 +65,7 @@ class Engine:
             self._end_step()
 
     def _begin_step(self, now: float) -> float:
-        """Give places to those who came in time, and give the seconds that the step takes."""
+        """Return places to those who came in time, and return the seconds that the step takes."""
         read = 0
         while self._waiting and len(self._running) < PLACES and self._waiting[0].came <= now:
             request = self._waiting.popleft()
@@ -83,7 +83,7 @@ class Engine:
 
 
 class SimulatedBackend:
-    """A ``ports.ModelBackend`` over the engine. ``round_of`` says what a request has to read and will write."""
+    """The port ``ModelBackend`` over the engine. ``round_of`` returns the round of a request."""
 
     def __init__(self, round_of: Callable[[AskModel], Round]) -> None:
         self._round_of = round_of
@@ -91,7 +91,7 @@ class SimulatedBackend:
 
     @property
     def concurrency(self) -> int:
-        """Give the engine's places."""
+        """The number of requests that the engine works on at once."""
         return PLACES
 
     async def start(self) -> None:
@@ -101,7 +101,7 @@ class SimulatedBackend:
         """Do nothing: the engine ends when nobody waits."""
 
     async def reply(self, request: AskModel) -> Reply:
-        """Answer as soon as the engine has written so much."""
+        """Return a reply when the engine has written its tokens."""
         round = self._round_of(request)
         await self._engine.generate(round)
         usage = Usage(prompt_tokens=round.read, completion_tokens=round.written)
@@ -109,12 +109,12 @@ class SimulatedBackend:
 
 
 def step_seconds(running: int, read: int) -> float:
-    """Give the seconds that a step takes."""
+    """Return the seconds that a step takes."""
     return STEP + SEQUENCE * running + PREFILL * read
 
 
 def least_seconds(conversations: list[list[Round]], tool_seconds: list[float]) -> float:
-    """Give the limit: no way of holding these conversations on this engine is done sooner.
+    """Return the least time in which this engine can hold these conversations.
 
     It is the greater of the engine's work in steps that are all full, and the longest conversation with the engine for
     itself.

@@ -1,4 +1,4 @@
-"""Start-up: whole processes of the command line against bare imports of what they cannot do without."""
+"""Start-up: full processes of the command line, compared with bare imports of their dependencies."""
 
 import subprocess
 import sys

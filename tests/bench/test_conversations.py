@@ -1,4 +1,4 @@
-"""The benchmark's parts agree: the spec says what the program says, and the simulated engine's limit is one."""
+"""Checks the benchmark: the spec and the program send the same messages, and the simulated engine keeps its limit."""
 
 import asyncio
 

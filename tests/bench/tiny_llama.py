@@ -13,7 +13,7 @@ HIDDEN, HEADS, HEAD_DIM, LAYERS, FEED_FORWARD = 64, 2, 32, 1, 128
 
 
 def write_tiny_llama(folder: Path) -> Path:
-    """Write a model in the form of Hugging Face into ``folder``; give the folder."""
+    """Write a model in the form of Hugging Face into ``folder``, and return the folder."""
     import torch
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -1,4 +1,4 @@
-"""Engine overhead a state transition: flowrun beside a loop written by hand, Apache Burr and LangGraph.
+"""Engine overhead per state transition: flowrun, a loop written by hand, Apache Burr and LangGraph.
 
 The peers have venvs of their own, with the versions named here.
 """
@@ -40,7 +40,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _least(pythons: Mapping[str, Path], rounds: int, live: int) -> tuple[float, ...]:
-    """Measure every engine, in turns; give the least of each."""
+    """Measure all engines in turns; return the least time of each."""
     passes = [[_measure(python, each, rounds, live) for each, python in pythons.items()] for _ in range(_PASSES)]
     return tuple(map(min, zip(*passes, strict=True)))
 
@@ -51,6 +51,6 @@ def _measure(python: Path, engine: str, rounds: int, live: int) -> float:
 
 
 def _python(engine: str) -> Path:
-    """Give the Python that an engine runs in; a peer's is made if it is not there."""
+    """Return the Python executable of an engine; create a peer's environment if it is missing."""
     package = _PEERS.get(engine)
     return python_for(engine.removesuffix("_agent"), package) if package else Path(sys.executable)

@@ -1,4 +1,4 @@
-"""Who gives orders to lives, takes a copy of the journal after each, and sees whether anything was done wrongly."""
+"""Orders lives, reads a copy of the journal after each, and checks that no effect was lost or repeated."""
 
 import random
 import shutil
@@ -31,8 +31,8 @@ Place = tuple[str, int, int]
 """A run, a step, and the index of an effect in it."""
 
 
-class Kept(NamedTuple):
-    """An event as the journal has it."""
+class StoredEvent(NamedTuple):
+    """A row of the journal's table of events."""
 
     no: int
     run: str
@@ -41,7 +41,7 @@ class Kept(NamedTuple):
 
 
 class Nursery:
-    """A process that bears lives."""
+    """A process that forks lives."""
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "tests.torture.worker"]
@@ -52,26 +52,26 @@ class Nursery:
         self._process.communicate()
 
     def order(self, order: Order) -> None:
-        """Have a life lived."""
+        """Order a life; ``end`` waits for its end."""
         assert self._process.stdin is not None
         self._process.stdin.write(msgspec.json.encode(order) + b"\n")
         self._process.stdin.flush()
 
     def end(self) -> End:
-        """Wait for the end of the life that was ordered."""
+        """Wait for the end of the ordered life, and return it."""
         assert self._process.stdout is not None
         return msgspec.json.decode(self._process.stdout.readline(), type=End)
 
 
 class Judge:
-    """Follows the lives that are lived in one folder."""
+    """Checks the lives in one folder, one after the other."""
 
     def __init__(self, folder: Path, *, all_idempotent: bool = False) -> None:
         self.folder = folder
         self.life = 0
         self.drivers = 0
         self._harmless = ("note", "pay", "stamp", "settle") if all_idempotent else ("note",)
-        self.kept: list[Kept] = []
+        self.stored: list[StoredEvent] = []
         self.lines: list[Line] = []
         self._answered: set[Place] = set()
         self._replied: set[Place] = set()
@@ -79,26 +79,26 @@ class Judge:
         self._events: dict[str, list[Event]] = {}
 
     def judge(self) -> int:
-        """See what was done since the last time; give the number of events that are new.
+        """Check the effects since the last life, and return the number of new events.
 
-        Nothing that was kept is gone or changed; nothing was done that it held the answer to; and whatever was done
-        follows from what is kept, the intent of a call that may be made only once included.
+        No stored event is lost or changed; no effect with a stored result was performed again; and every performed
+        effect follows from stored events, and from its stored intent if it is a call that may be made only once.
         """
-        before = self.kept
-        self.kept, statuses = kept_events(self.folder)
-        assert self.kept[: len(before)] == before, "what was kept is not any more"
+        before = self.stored
+        self.stored, statuses = stored_events(self.folder)
+        assert self.stored[: len(before)] == before, "what was kept is not any more"
         lines = read_ledger(self.folder / "ledger")
         new_lines, self.lines = lines[len(self.lines) :], lines
         self._judge_repetitions(new_lines)
-        for _, run, _, body in self.kept[len(before) :]:
-            self._take_in(run, _DECODE(body))
+        for _, run, _, body in self.stored[len(before) :]:
+            self._store_event(run, _DECODE(body))
         self._judge_causes(new_lines)
         self._judge_drivers(new_lines)
         self._judge_statuses(statuses)
         self.life += 1
-        return len(self.kept) - len(before)
+        return len(self.stored) - len(before)
 
-    def _take_in(self, run: str, event: Event) -> None:
+    def _store_event(self, run: str, event: Event) -> None:
         self._events.setdefault(run, []).append(event)
         match event:
             case CallStarted(step=step, index=index):
@@ -125,26 +125,26 @@ class Judge:
         assert not early, f"done, though what it follows from is not kept: {early}"
 
     def _judge_drivers(self, lines: Sequence[Line]) -> None:
-        """See that each run was driven by one process at a time."""
+        """Check that each run was driven by one process at a time."""
         self.drivers = len({line.pid for line in lines})
         for run in {line.run for line in lines}:
             drivers = [pid for pid, _ in groupby(line.pid for line in lines if line.run == run)]
             assert len(drivers) == len(set(drivers)), f"{run} was driven by two processes at once"
 
     def _judge_statuses(self, statuses: Mapping[str, str]) -> None:
-        """See that lists show those runs as ended that have, and no others."""
+        """Check that lists show the runs that have ended, and no others, as ended."""
         for run, status in statuses.items():
             outcome = self.run(run).outcome
             ended = ("running", "needs_attention") if outcome is None else (outcome.status,)
             assert status in ended, f"{run} is listed as {status}, and not as {ended}"
 
     def run(self, run: str) -> Run:
-        """Give a run as its kept events tell."""
+        """Return a run, recovered from its stored events."""
         flow = _FLOW.flows["#part"] if "." in run else _FLOW
         return recover(flow, self._events.get(run, ())).run
 
     def outputs(self) -> dict[str, JSON]:
-        """Give the outputs of all runs, each of which must have succeeded, and of no child."""
+        """Return the outputs of all runs without their children; each must have succeeded."""
         outputs: dict[str, JSON] = {}
         for name in (name for name in self._events if "." not in name):
             outcome = self.run(name).outcome
@@ -154,7 +154,7 @@ class Judge:
         return outputs
 
     def judge_calls(self) -> None:
-        """See that no call was made more often than was decided: only an idempotent one may be, once for each life."""
+        """Check that only idempotent calls were repeated without a resolution, and at most once for each life."""
         begun = Counter(line.place for line in self.lines if line.what == "begin" and line.tool not in self._harmless)
         allowed = Counter(line.place for line in self.lines if line.what == "again")
         too_often = {place: count for place, count in begun.items() if count > 1 + allowed[place]}
@@ -165,13 +165,13 @@ class Judge:
 
 
 def done(lines: Sequence[Line]) -> set[tuple[Any, ...]]:
-    """Give all that was done, whenever and however often: rounds, and calls with their values."""
+    """Return all effects, without times and counts: rounds, and calls with their values."""
     rounds = {("ask", line.run, line.step) for line in lines if line.what == "ask"}
     return rounds | {(line.key, line.attempt, line.tool, line.value) for line in lines if line.what == "end"}
 
 
-def kept_events(folder: Path) -> tuple[list[Kept], dict[str, str]]:
-    """Give a journal's events, in the order of writing, and the statuses of its runs.
+def stored_events(folder: Path) -> tuple[list[StoredEvent], dict[str, str]]:
+    """Return a journal's events, in the order of writing, and the statuses of its runs.
 
     A copy is read, so that the next life finds the journal as the last one left it.
     """
@@ -183,13 +183,13 @@ def kept_events(folder: Path) -> tuple[list[Kept], dict[str, str]]:
     try:
         made = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'events'").fetchone()[0]
         rows = connection.execute(_EVENTS).fetchall() if made else []
-        return [Kept(*row[:4]) for row in rows], {run: status for _, run, _, _, status in rows}
+        return [StoredEvent(*row[:4]) for row in rows], {run: status for _, run, _, _, status in rows}
     finally:
         connection.close()
 
 
 def copy_journal(folder: Path, to: Path) -> None:
-    """Copy the journal's files as they lie, while nothing writes."""
+    """Copy the journal's files while no process writes."""
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
     for name in FILES:
@@ -198,9 +198,10 @@ def copy_journal(folder: Path, to: Path) -> None:
 
 
 def tear(folder: Path, copy: Path, chance: random.Random) -> None:
-    """Damage the end of a copied -wal as a loss of power may: it ends early, or a page of it never arrived.
+    """Damage the end of a copied -wal as a loss of power can: it ends early, or a page of it was not written.
 
-    What SQLite has moved to the main file was synced before, and is whole: how much says the index beside the original.
+    The frames that SQLite has moved to the main file were synced before, and stay intact; the -shm file of the original
+    has their number (https://www.sqlite.org/walformat.html).
     """
     wal = copy / "journal.db-wal"
     data = bytearray(wal.read_bytes())
@@ -215,7 +216,7 @@ def tear(folder: Path, copy: Path, chance: random.Random) -> None:
 
 
 class Moment:
-    """Chooses when a life is killed: later than before if the last one came to nothing."""
+    """Chooses when a life is killed: later than before if the last one wrote no event."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -231,5 +232,5 @@ class Moment:
         return Order(folder=str(folder), life=life, seed=seed, **more)
 
     def learn(self, progress: int) -> None:
-        """Take note of how many events a life wrote."""
+        """Adjust to the number of events that the last life wrote."""
         self._patience = 1.0 if progress else 2.0 * self._patience

@@ -1,8 +1,8 @@
-"""Shown, not claimed: 200 durable runs are killed again and again, run out of disk, and lose the end of their journal.
+"""200 durable runs are killed many times, run out of disk space, and lose the end of their journal.
 
-Whatever happens to them, they end as runs that nothing happened to; and what was written down is not done again. The
-disturbances follow from a seed, which is printed: ``FLOWRUN_TORTURE_SEED`` repeats them, as far as the machine is as
-busy as it was. ``FLOWRUN_TORTURE_KILLS`` says how often runs are killed (``make torture``: 1,000 times).
+All runs end with the same results as undisturbed runs, and no effect with a stored result is performed again. The seed
+of the disturbances is printed: ``FLOWRUN_TORTURE_SEED`` repeats them, apart from differences in the machine's load.
+``FLOWRUN_TORTURE_KILLS`` is the number of kills (``make torture``: 1,000).
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from flowrun.spec.model import JSON
-from tests.torture.judge import Judge, Moment, Nursery, copy_journal, done, kept_events, tear
+from tests.torture.judge import Judge, Moment, Nursery, copy_journal, done, stored_events, tear
 from tests.torture.worker import FINISHED, HALTED, End, Order
 from tests.torture.world import RUNS, Ledger, World, graph, read_ledger
 
@@ -29,7 +29,7 @@ KILLED: Final = -9
 
 
 class Undisturbed(NamedTuple):
-    """The outputs of runs that nothing happened to, and all that they did."""
+    """The outputs and the effects of undisturbed runs."""
 
     outputs: dict[str, JSON]
     done: set[tuple[Any, ...]]
@@ -72,7 +72,7 @@ def folders(tmp_path: Path) -> Iterator[Path]:
 
 
 def empty_folders(within: Path) -> Iterator[Path]:
-    """Give as many empty folders as are asked for."""
+    """Yield new empty folders, without end."""
     for number in count():
         folder = within / str(number)
         folder.mkdir()
@@ -160,19 +160,19 @@ def test_a_full_disk_stops_all_runs_and_they_go_on_when_there_is_space(
 def test_a_torn_journal_is_the_beginning_of_the_whole_one(
     nursery: Nursery, folders: Iterator[Path], chance: random.Random, undisturbed: Undisturbed, number: int
 ) -> None:
-    """The world has gone on: calls were made that the torn journal does not know. They are made again, as the same."""
+    """Calls that the torn journal has lost are made again, with the same idempotency keys."""
     folder = next(folders)
     killed = Order(folder=str(folder), life=0, seed=chance.randrange(2**32), all_idempotent=True)
     killed = msgspec.structs.replace(killed, die_at=chance.randrange(300, 5000))
     assert live(nursery, killed).status == KILLED
-    whole, _ = kept_events(folder)
+    all_events, _ = stored_events(folder)
     for _ in range(3):
         torn = Judge(next(folders), all_idempotent=True)
         copy_journal(folder, torn.folder)
         shutil.copyfile(folder / "ledger", torn.folder / "ledger")
         tear(folder, torn.folder, chance)
-        kept, _ = kept_events(torn.folder)
-        assert kept == whole[: len(kept)]
+        events, _ = stored_events(torn.folder)
+        assert events == all_events[: len(events)]
         order = Order(folder=str(torn.folder), life=1, seed=chance.randrange(2**32), all_idempotent=True)
         assert live(nursery, order) == End(status=FINISHED)
         torn.judge()

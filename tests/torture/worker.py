@@ -1,7 +1,7 @@
-"""A process that bears lives, and each life drives the runs of one journal on until it ends or is killed.
+"""A process that forks lives; each life drives the runs of one journal until they end or it is killed.
 
-``python -m tests.torture.worker`` reads orders, a line each. It forks a life for each, so that a life costs no start of
-Python, kills it when the order says so, and answers with a line on how it ended.
+``python -m tests.torture.worker`` reads orders, one per line. It forks a life for each, since a fork needs no new
+start of Python, kills it at the time in the order, and writes a line with its end.
 """
 
 import asyncio
@@ -27,19 +27,23 @@ from flowrun.runtime.runner import AssumeDone, CallAgain, Result, Runner
 from tests.torture.world import RUNS, Fuse, Ledger, World, graph
 
 CHUNK: Final = 25
-"""So many runs are taken at once, so that two processes get some each."""
+"""The number of runs that are taken at once, so that two processes get some each."""
 
 FINISHED: Final = 0
 HALTED: Final = 3
-"""How a life ends that the journal failed."""
+"""The exit status of a life whose journal failed."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What a life is to do, and how it is disturbed.
+    """The task of a life, and its disturbances.
 
-    It is killed after ``kill_after`` seconds, or where it passes the ``die_at``th point of its work. No file can become
-    larger than the largest by ``more_bytes``, or the journal by ``more_pages``. Of the calls in doubt, the share
-    ``shrug`` is left in doubt. It begins when the pipe ``gate``, if it has one, is opened and closed.
+    Attributes:
+        kill_after: the seconds after which it is killed.
+        die_at: the point of its work, counted from 1, at which it kills itself.
+        more_bytes: the bytes by which a file may become larger than the largest now.
+        more_pages: the pages by which the journal may grow.
+        shrug: the share of in-doubt calls that it leaves in doubt.
+        gate: a pipe; the life starts when it is opened and closed.
     """
 
     folder: str
@@ -55,7 +59,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
-    """How a life ended: its exit status, negative for a signal; and the errors that ended its runs, each once."""
+    """The end of a life: its exit status, negative for a signal, and the distinct errors that ended its runs."""
 
     status: int
     errors: tuple[str, ...] = ()
@@ -88,7 +92,7 @@ class MinedJournal(SqliteJournal):
 
 
 class Life:
-    """Drives all runs that it can have."""
+    """Drives all runs that it can take."""
 
     def __init__(self, order: Order) -> None:
         self._chance = random.Random(order.seed)
@@ -97,7 +101,7 @@ class Life:
         self.errors: set[str] = set()
 
     async def live(self) -> int:
-        """Begin the runs that are not there, take up the others, and give an exit status."""
+        """Start new runs, resume the others, and return an exit status."""
         order = self._order
         fuse = Fuse(order.die_at)
         flow = graph(all_idempotent=order.all_idempotent)
@@ -108,13 +112,13 @@ class Life:
             runner = World(self._ledger, fuse=fuse, pauses=self._chance).runner(journal, resolve=self._resolve)
             driven: list[asyncio.Task[None]] = []
             for chunk in self._chunks():
-                with self._told_errors():
+                with self._collected_errors():
                     driven += await self._drive(runner, flow, journal, path, chunk)
             await asyncio.gather(*driven)
         return HALTED if self.errors else FINISHED
 
     @contextmanager
-    def _told_errors(self) -> Iterator[None]:
+    def _collected_errors(self) -> Iterator[None]:
         try:
             yield
         except LeaseLost:
@@ -130,7 +134,7 @@ class Life:
     async def _drive(
         self, runner: Runner, flow: Graph, journal: SqliteJournal, path: Path, runs: Sequence[str]
     ) -> list[asyncio.Task[None]]:
-        """Begin to drive those of the runs that this process may have."""
+        """Start tasks for the runs that this process can take."""
         statuses = {row.id: row.status for row in _rows(path)}
         open_ones = [run for run in runs if run in statuses and statuses[run] not in ENDED]
         others = {held.run for held in await journal.take(open_ones)}
@@ -139,7 +143,7 @@ class Life:
         return [asyncio.create_task(self._guarded(one)) for one in (*taken, *new)]
 
     async def _guarded(self, run: Coroutine[Any, Any, Result]) -> None:
-        with self._told_errors():
+        with self._collected_errors():
             await run
 
     def _resolve(self, call: CallFunction) -> AssumeDone | CallAgain | None:
@@ -155,34 +159,34 @@ def _rows(path: Path) -> list[Any]:
 
 
 def main() -> None:
-    """Obey orders until there are no more."""
+    """Execute orders until stdin ends."""
     for all_idempotent in (False, True):
         graph(all_idempotent=all_idempotent)  # compiled once, not in each life
     for line in sys.stdin.buffer:
-        print(msgspec.json.encode(_bear(msgspec.json.decode(line, type=Order))).decode(), flush=True)
+        print(msgspec.json.encode(_fork_life(msgspec.json.decode(line, type=Order))).decode(), flush=True)
 
 
-def _bear(order: Order) -> End:
-    """Fork a life, kill it if it outlives its time, and see how it ends."""
-    told, tell = os.pipe()
+def _fork_life(order: Order) -> End:
+    """Fork a life, kill it at its time, and return its end."""
+    reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.close(told)
-        _live(order, tell)
-    os.close(tell)
+        os.close(reading)
+        _live(order, writing)
+    os.close(writing)
     if order.kill_after is not None:
         handle = os.pidfd_open(pid)
         if not select.select([handle], [], [], order.kill_after)[0]:
             os.kill(pid, signal.SIGKILL)
         os.close(handle)
-    with open(told, "rb") as errors:
-        said = errors.read()
+    with open(reading, "rb") as errors:
+        report = errors.read()
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return End(status=status, errors=tuple(msgspec.json.decode(said)) if said else ())
+    return End(status=status, errors=tuple(msgspec.json.decode(report)) if report else ())
 
 
-def _live(order: Order, tell: int) -> None:
-    """Be the life, and never return."""
+def _live(order: Order, writing: int) -> None:
+    """Execute a life in the forked process; never returns."""
     status = 1
     try:
         if order.more_bytes is not None:
@@ -191,8 +195,8 @@ def _live(order: Order, tell: int) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
         life = Life(order)
         status = asyncio.run(life.live())
-        os.write(tell, msgspec.json.encode(sorted(life.errors)))
-    except BaseException:  # told by the status, too
+        os.write(writing, msgspec.json.encode(sorted(life.errors)))
+    except BaseException:  # the exit status reports it, too
         traceback.print_exc()
     finally:
         os._exit(status)

@@ -1,7 +1,7 @@
-"""What the tortured runs act on: a model and tools that write down, in a file that no crash takes back, what they do.
+"""The model and the tools of the torture test, which record their work in a file that survives each crash.
 
-The flow has a map of child runs, calls side by side and in threads, an idempotent tool and others, and a retry. What it
-gives follows from its inputs alone, so that a run which was disturbed can be compared with one that was not.
+The flow has a map of child runs, parallel calls, calls in threads, an idempotent tool and others, and a retry. Its
+output depends only on its inputs, so that a disturbed run can be compared with an undisturbed one.
 """
 
 import asyncio
@@ -58,12 +58,12 @@ states:
   done: {type: end, output: {said: "{{ reply.content }}", parts: "{{ outputs.many }}", settled: "{{ outputs.settle }}"}}
 """
 _CALLS = ((("pay", 0), ("note", 1)), (("stamp", 2), ("pay", 3)))
-"""The tools that the model calls in a run's first rounds, each with what is added to the run's number."""
+"""The tools that the model calls in a run's first rounds, each with the number added to that of the run."""
 
 
 @cache
 def graph(*, all_idempotent: bool = False) -> Graph:
-    """Give the flow; ``note`` is idempotent, or all tools are."""
+    """Return the flow; ``note`` is idempotent, or all tools are."""
     always = {"pay": all_idempotent, "stamp": all_idempotent, "note": True}
     tools = {
         name: {"entrypoint": f"tools.world:{name}", "description": name, "parameters": _PARAMETERS, "idempotent": yes}
@@ -74,10 +74,10 @@ def graph(*, all_idempotent: bool = False) -> Graph:
 
 
 class Line(msgspec.Struct, frozen=True, array_like=True):
-    """Something that was done, in one life of one process.
+    """A record of work, in one life of one process.
 
-    A round (``ask``) is named by its run and step, a call (``begin`` before its work, ``end`` after it) by the run, its
-    idempotency key and its attempt. ``done`` and ``again`` are what was decided of a call in doubt.
+    A round (``ask``) is identified by its run and step, a call (``begin`` before its work, ``end`` after it) by its
+    run, idempotency key and attempt. ``done`` and ``again`` are the resolutions of an in-doubt call.
     """
 
     life: int
@@ -92,12 +92,12 @@ class Line(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def place(self) -> tuple[str, int, int]:
-        """Give the run, step and index of a round or a call, as its events name it."""
+        """The run, step and index of a round or a call, as in its events."""
         return self.run, self.step, int(self.key.rpartition("/")[2] or 0)
 
 
 class Ledger:
-    """A file of lines, each written in one piece behind all others."""
+    """A file of records, each appended as one line by one write."""
 
     def __init__(self, path: Path, *, life: int) -> None:
         self._life = life
@@ -106,11 +106,11 @@ class Ledger:
         self._ends: dict[tuple[str, int], int] = {}
 
     def asked(self, request: AskModel) -> None:
-        """Write that the model is asked."""
+        """Record a request to the model."""
         self._write("ask", request.run, request.step)
 
     def write(self, what: Literal["begin", "end"], call: CallFunction | Any, value: int | None = None) -> None:
-        """Write that a call begins or ends; ``call`` is as the called function knows it."""
+        """Record the begin or end of a call; ``call`` is its tool context."""
         step = int(call.key.split("/")[1]) + call.attempt - 1
         self._write(what, call.run, step, call.key, call.attempt, call.tool or "settle", value)
 
@@ -137,19 +137,19 @@ class Ledger:
 
 
 def read_ledger(path: Path) -> list[Line]:
-    """Give what was done so far, in order."""
+    """Return the records so far, in order."""
     lines = path.read_bytes().splitlines() if path.exists() else []
     return [msgspec.json.decode(line, type=Line) for line in lines]
 
 
 class Fuse:
-    """Kills this process at the ``left``th point of its work that it passes; never if that is None."""
+    """Kills this process after ``left`` calls of ``burn``; never if that is None."""
 
     def __init__(self, left: int | None) -> None:
         self._left = left
 
     def burn(self) -> None:
-        """Pass a point."""
+        """Count down, and kill this process at 0."""
         if self._left is not None:
             self._left -= 1
             if self._left <= 0:
@@ -157,7 +157,7 @@ class Fuse:
 
 
 class World:
-    """The model and the tools, over a ledger."""
+    """The model and the tools, which record their work in a ledger."""
 
     def __init__(self, ledger: Ledger | None, *, fuse: Fuse | None = None, pauses: random.Random | None = None) -> None:
         self._ledger = ledger
@@ -165,7 +165,7 @@ class World:
         self._pauses = pauses
 
     def runner(self, journal: Journal | None, *, resolve: Resolve | None = None) -> Runner:
-        """Give a runner that runs flows in this world."""
+        """Return a runner that runs flows in this world."""
         tools = {"pay": self.pay, "note": self.note, "stamp": self.stamp, "settle": self.settle}
         return Runner(
             backends={"default": ScriptedBackend.from_function(self.reply, record=False)},
@@ -181,7 +181,7 @@ class World:
         return await self._work(lambda: 5 * n + 2)
 
     async def settle(self, n: int) -> int:
-        """Fail for some at first, so that the state is tried again."""
+        """Fail at the first attempt for some inputs, so that the state is retried."""
         return await self._work(partial(_settled, n, current_call().attempt))
 
     def stamp(self, n: int) -> int:
@@ -213,7 +213,7 @@ class World:
         return self._pauses.random() * 0.003 if self._pauses is not None else 0.0
 
     def reply(self, request: AskModel) -> Reply:
-        """Call tools in the first rounds, then give the sum of what they gave."""
+        """Call tools in the first rounds, then return the sum of their results."""
         if self._ledger is not None:
             self._ledger.asked(request)
         self._fuse.burn()

@@ -285,7 +285,7 @@ def _exit_of(spec: Spec, move: Move) -> Exit:
 
 
 def _label(spec: Spec, effect: StartChild) -> str:
-    """Say which of a state's children one is: a branch's name, or an item's number."""
+    """Return the label of a child in its state: the name of a branch, or the number of an item."""
     state = spec.states[effect.state]
     if isinstance(state, ParallelState):
         return list(state.branches)[effect.index]

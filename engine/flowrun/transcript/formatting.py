@@ -28,15 +28,15 @@ def duration(seconds: float) -> str:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.995:
         return f"{seconds:.2f} s"
-    whole = round(seconds)
+    total = round(seconds)
     for unit, name, below, its_name in (
         (_DAY, "d", _HOUR, "h"),
         (_HOUR, "h", _MINUTE, "min"),
         (_MINUTE, "min", 1, "s"),
     ):
-        if whole >= unit:
-            rest = whole % unit // below
-            return f"{whole // unit} {name} {rest} {its_name}" if rest else f"{whole // unit} {name}"
+        if total >= unit:
+            rest = total % unit // below
+            return f"{total // unit} {name} {rest} {its_name}" if rest else f"{total // unit} {name}"
     raise AssertionError("sixty seconds are a minute")
 
 

@@ -116,7 +116,7 @@ def _activities(transcript: Transcript, depth: int) -> Iterator[tuple[str, str, 
 
 
 def _idle_times(busy: Sequence[tuple[float, float]], start: float, end: float) -> list[tuple[float, float]]:
-    """Give the times in which nothing was busy."""
+    """Return the intervals without a model or function at work."""
     idle_times, reached = [], start
     for begins, ends in sorted(busy):
         if begins > reached:

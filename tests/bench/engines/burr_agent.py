@@ -39,7 +39,7 @@ def _graph() -> Graph:
 
 
 async def converse(rounds: int) -> str:
-    """Hold one conversation and give the answer."""
+    """Hold one conversation and return the answer."""
     global _rounds
     _rounds = rounds
     begun = {"messages": [{"role": "user", "content": "hi"}], "wants_tool": False}

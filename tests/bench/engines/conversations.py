@@ -1,4 +1,4 @@
-"""The conversations of ``make bench-batch``, the same in every way of holding them, with the standard library alone.
+"""The conversations of ``make bench-batch``, the same in every mode, with the standard library alone.
 
 A conversation is three rounds of the model with a tool between them. Every reply is exactly ``TOKENS`` long: the end of
 the text is forbidden before the last token, and wins there. What a tool takes is drawn by a hash of the conversation's
@@ -27,7 +27,7 @@ BIAS = {END_OF_TEXT: 100.0}
 
 
 def first_messages(conversation: int) -> list[dict[str, Any]]:
-    """Give what a conversation begins with."""
+    """Return the first messages of a conversation."""
     return [
         {"role": "system", "content": "You plan journeys and look up every part of them."},
         {"role": "user", "content": f"Plan journey {conversation}: two cities, one night each. Where does it begin?"},
@@ -35,7 +35,7 @@ def first_messages(conversation: int) -> list[dict[str, Any]]:
 
 
 def next_message(result: str) -> dict[str, Any]:
-    """Give the message that tells the model what a tool said."""
+    """Return the message with the result of a tool."""
     return {"role": "user", "content": f"{result} What comes next?"}
 
 
@@ -45,12 +45,12 @@ def drawn(*what: object) -> float:
 
 
 def latency(conversation: int, turn: int) -> float:
-    """Give the seconds that the tool takes after a round."""
+    """Return the seconds that the tool takes after a round."""
     return FASTEST + (SLOWEST - FASTEST) * drawn("latency", conversation, turn)
 
 
 def tool_seconds(conversation: int) -> float:
-    """Give the seconds that a conversation waits for its tools."""
+    """Return the seconds that a conversation waits for its tools."""
     return sum(latency(conversation, turn) for turn in range(1, ROUNDS))
 
 

@@ -15,7 +15,7 @@ from dbos import DBOS
 
 @DBOS.step()
 async def ask(messages: list[dict[str, Any]], rounds: int) -> dict[str, Any]:
-    """Ask the null model."""
+    """Request a reply of the null model."""
     if await work.wants_tool(len(messages), rounds):
         call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": work.ARGUMENTS}}
         return {"role": "assistant", "content": None, "tool_calls": [call]}
@@ -56,7 +56,7 @@ class Engine:
         DBOS.launch()
 
     async def converse(self, number: int) -> tuple[int, str]:
-        """Hold one conversation; give the number of its messages and the answer."""
+        """Hold one conversation, and return the number of its messages and the answer."""
         count, answer = await conversation(self._rounds)
         return count, answer
 

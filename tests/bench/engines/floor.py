@@ -13,7 +13,7 @@ _TOOLS = {"add": work.add}
 
 
 async def converse(rounds: int) -> str:
-    """Hold one conversation and give the answer."""
+    """Hold one conversation and return the answer."""
     messages: list[dict[str, object]] = [{"role": "user", "content": "hi"}]
     events: list[tuple[str, object]] = []
     left = 10**6

@@ -55,7 +55,7 @@ class Engine:
         return Reply(content="done")
 
     async def converse(self, number: int) -> tuple[int, str]:
-        """Hold one conversation; give the number of its messages and the answer."""
+        """Hold one conversation, and return the number of its messages and the answer."""
         run = (await self._runner.run(self._graph, {"rounds": self._rounds}, run_id=f"{number:012x}")).run
         assert run.outcome is not None
         return len(run.threads["main"]), str(run.outcome.output["answer"])

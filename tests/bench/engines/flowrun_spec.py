@@ -51,7 +51,7 @@ def _graph() -> Graph:
 
 
 async def converse(rounds: int) -> str:
-    """Hold one conversation and give the answer."""
+    """Hold one conversation and return the answer."""
 
     async def reply(request: AskModel) -> Reply:
         if await work.wants_tool(len(request.messages), rounds):

@@ -40,7 +40,7 @@ def _app() -> Any:
 
 
 async def converse(rounds: int) -> str:
-    """Hold one conversation and give the answer."""
+    """Hold one conversation and return the answer."""
     global _rounds
     _rounds = rounds
     out = await _app().ainvoke({"messages": [HumanMessage("hi")]}, {"recursion_limit": 10**6})

@@ -24,7 +24,7 @@ class Engine:
         langgraph_agent._rounds = rounds
 
     async def converse(self, number: int) -> tuple[int, str]:
-        """Hold one conversation; give the number of its messages and the answer."""
+        """Hold one conversation, and return the number of its messages and the answer."""
         if self._app is None:
             self._app = langgraph_agent._graph().compile(checkpointer=self._saver)
         config = {"recursion_limit": 10**6, "configurable": {"thread_id": str(number)}}

@@ -1,4 +1,4 @@
-"""Run in an engine's own Python: ``measure_durable.py ENGINE MODE ROUNDS LIVE`` prints what one pass took, as JSON.
+"""Run in an engine's own Python: ``measure_durable.py ENGINE MODE ROUNDS LIVE`` prints the cost of one pass, as JSON.
 
 Microseconds and microseconds of processor time a transition, bytes written a transition, and where the engine knows
 them its commits and its rows.
@@ -33,7 +33,7 @@ async def _measure(engine: str, mode: str, rounds: int, live: int) -> dict[str, 
 
 
 def _written() -> int:
-    """Count the bytes that this process has handed to the file system so far."""
+    """Return the bytes that this process has written to the file system so far."""
     return int(Path("/proc/self/io").read_text().partition("wchar: ")[2].split()[0])
 
 

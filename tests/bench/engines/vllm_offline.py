@@ -21,7 +21,7 @@ SAMPLING = SamplingParams(**work.SAMPLING, logit_bias=work.BIAS)
 
 
 class Offline:
-    """The engine, and what was measured on it."""
+    """The engine, with the measurements."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.llm = LLM(model=given["model"], enforce_eager=True, **work.ENGINE)
@@ -30,7 +30,7 @@ class Offline:
         self.read = self.written = 0
 
     def chat(self, threads: list[list[dict[str, Any]]]) -> None:
-        """Hold a round of some conversations: append what the model says to each."""
+        """Hold a round of some conversations: append the model's reply to each."""
         copied = deepcopy(threads)  # rendering changes what it is given
         outputs = self.llm.chat(copied, SAMPLING, chat_template=self.template, use_tqdm=False)
         self._count(outputs)
@@ -39,7 +39,7 @@ class Offline:
             self.prompts.append(list(output.prompt_token_ids))
 
     def raw(self, numbers: list[int]) -> None:
-        """Give the prompts of every round of the way before this one to the engine at once."""
+        """Return the prompts of every round of the way before this one to the engine at once."""
         prompts = [{"prompt_token_ids": prompt} for prompt in self.prompts]
         self._count(self.llm.generate(prompts, SAMPLING, use_tqdm=False))
 
@@ -67,7 +67,7 @@ async def _look_up(numbers: list[int], turn: int) -> list[str]:
 
 
 def main(given: dict[str, Any]) -> None:
-    """Measure each way."""
+    """Measure each mode."""
     offline = Offline(given)
     offline.chat([work.first_messages(0)])  # what is made at the first request is start-up
     for way, numbers in given["ways"]:

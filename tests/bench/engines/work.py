@@ -15,7 +15,7 @@ PARAMETERS = {
 
 
 async def wants_tool(message_count: int, rounds: int) -> bool:
-    """The null model: call the tool for so many rounds, then answer."""
+    """The null model: call the tool for ``rounds`` rounds, then answer."""
     return (message_count - 1) // 2 < rounds
 
 

@@ -1,4 +1,4 @@
-"""Runs that go on after a crash, wherever it came; and what is left to people because nobody else can know it."""
+"""Runs resume after a crash at any event; in-doubt calls need a resolution."""
 
 import asyncio
 import time
@@ -38,14 +38,14 @@ states:
   done: {type: end, output: {answer: "{{ reply.content }}", squares: "{{ outputs.many }}", ok: "{{ outputs.consent }}"}}
 limits: {max_rounds: 5, max_steps: 60}
 """
-"""Every kind of effect but a pause: rounds, calls side by side, children side by side, and a person."""
+"""Every kind of effect except a pause: rounds, parallel calls, parallel children, and a question."""
 
 EXPECTED = Outcome(status="succeeded", output={"answer": "7", "squares": [1, 4, 9], "ok": True})
 QUESTION = {"question": "1 + 2, 3 + 4?"}
 
 
 class Sayer:
-    """The port ``People``: somebody who always says the same."""
+    """The port ``HumanInput`` with one fixed answer."""
 
     def __init__(self, value: JSON) -> None:
         self.value = value
@@ -57,7 +57,7 @@ class Sayer:
 
 
 class World:
-    """What a run acts on: counts what was really done, through any number of crashes."""
+    """The model and the functions of a run, which count their calls through any number of crashes."""
 
     def __init__(self) -> None:
         self.done: Counter[str] = Counter()
@@ -155,7 +155,7 @@ def _place(run: str, event: CallStarted | Returned) -> str:
 
 
 def cut_after(is_last: Callable[[str, Event], bool]) -> MemoryJournal:
-    """Give the journal up to the first event of a kind."""
+    """Return the journal up to the first event that a condition holds for."""
     places = Counter[str]()
     for count, run in enumerate(JOURNAL.order, 1):
         event = JOURNAL.records[run][places[run]].event

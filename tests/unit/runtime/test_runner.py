@@ -1,4 +1,4 @@
-"""The runner: effects performed, deadlines kept, events journalled before what follows from them."""
+"""The runner performs effects, meets deadlines, and records events before their effects."""
 
 import asyncio
 from collections import Counter
@@ -261,7 +261,7 @@ async def done() -> str:
 
 
 class Saying:
-    """Answers every question alike."""
+    """Answers every question with True."""
 
     async def answer(self, effect: RequestInput) -> Any:
         return True

@@ -1,4 +1,4 @@
-"""A flow as it was when a run began, whatever became of its files since."""
+"""A snapshot of a flow does not depend on later changes of its files."""
 
 import shutil
 from pathlib import Path
@@ -41,7 +41,7 @@ def snapshot_of(path: Path, profile: str | None = None) -> Snapshot:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Give a copy of the examples, which a test may spoil."""
+    """Return a copy of the examples, which a test may change."""
     return Path(shutil.copytree(ROOT / "specs", tmp_path / "specs"))
 
 

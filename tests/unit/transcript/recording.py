@@ -1,4 +1,4 @@
-"""Recorded runs for tests: the machine in a small world whose clock only moves to the next event."""
+"""Recorded runs for tests: the machine with stubs, and a clock that moves only to the next event."""
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
@@ -32,14 +32,14 @@ from flowrun.errors import Failure
 from flowrun.spec.model import JSON
 
 NOON: Final = 1_795_435_200.0
-"""When every recorded run begins: 2026-11-23 12:00:00 UTC."""
+"""The start of every recorded run: 2026-11-23 12:00:00 UTC."""
 
 Answer = tuple[float, Any]
-"""After so many seconds this comes: a reply, a value, or a ``Failure``."""
+"""A reply, a value, or a ``Failure``, and the seconds after which it comes."""
 
 
 class World:
-    """What runs meet. ``replies`` are said in order; functions and people answer by entrypoint and by state.
+    """The stubs of a run: ``replies`` in order, functions by entrypoint, and answers by state.
 
     Whatever has no answer never comes.
     """
@@ -49,14 +49,14 @@ class World:
         *,
         replies: Sequence[Answer] = (),
         functions: Mapping[str, Answer | Callable[..., Answer]] | None = None,
-        people: Mapping[str, Answer] | None = None,
+        answers: Mapping[str, Answer] | None = None,
     ) -> None:
         self.replies = list(replies)
         self.functions = functions or {}
-        self.people = people or {}
+        self.answers = answers or {}
 
     def answer(self, effect: Effect) -> tuple[float, Event] | None:
-        """Give what comes of an effect, and after how long."""
+        """Return the event of an effect, and the seconds after which it comes."""
         match effect:
             case AskModel():
                 return _event(effect.step, 0, self.replies.pop(0), Replied) if self.replies else None
@@ -65,7 +65,7 @@ class World:
                 answer = found(**effect.arguments) if callable(found) else found
                 return None if answer is None else _event(effect.step, effect.index, answer, Returned)
             case RequestInput():
-                given = self.people.get(effect.state)
+                given = self.answers.get(effect.state)
                 return None if given is None else (given[0], Answered(step=effect.step, value=given[1]))
             case Sleep():
                 return effect.seconds, Slept(step=effect.step)
@@ -107,12 +107,12 @@ class Recording:
         return next(iter(self.events.values()))
 
     def add(self, event: Event, seconds: float = 1.0, run: str = "r1") -> None:
-        """Let an event come from outside."""
+        """Apply an event from outside."""
         self.now += seconds
         self._feed(run, event)
 
     def cut(self, kind: str) -> "Recording":
-        """Forget the run's first event of that kind and all after it, as if it had not come so far."""
+        """Remove the run's first event of a kind, and all later ones."""
         kept = self.recorded
         names = [type(entry.event).__name__ for entry in kept]
         del kept[names.index(kind) :]
@@ -142,7 +142,7 @@ class Recording:
             self._perform(name, graph, run, effect)
 
     def _awaited(self, name: str, run: Run, event: Event) -> bool:
-        """Tell whether a runner would still keep an event: it gives up what belongs to a state that was left."""
+        """Return whether a runner would still record an event; it drops those of states that the run has left."""
         if getattr(event, "step", run.step) not in (run.step, 0):
             return False
         parent = self._parents.get(name)
@@ -194,13 +194,13 @@ def _inputs(graph: Graph, given: Mapping[str, JSON]) -> dict[str, JSON]:
 
 
 def said(content: str, *, seconds: float = 0.5, prompt: int = 20, written: int = 8, cached: int = 0) -> Answer:
-    """Let the model say something."""
+    """Return a reply with a text."""
     usage = Usage(prompt_tokens=prompt, completion_tokens=written, cached_tokens=cached)
     return seconds, Reply(content=content, usage=usage)
 
 
 def calls(*wishes: tuple[str, str], seconds: float = 0.4, prompt: int = 20, written: int = 12) -> Answer:
-    """Let the model call tools, each with the arguments' text."""
+    """Return a reply with tool calls: names, and arguments as JSON text."""
     tool_calls = tuple(ToolCall(id="", name=name, arguments=arguments) for name, arguments in wishes)
     usage = Usage(prompt_tokens=prompt, completion_tokens=written)
     return seconds, Reply(tool_calls=tool_calls, finish_reason="tool_calls", usage=usage)

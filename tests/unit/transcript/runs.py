@@ -1,4 +1,4 @@
-"""Runs that tests tell of, by name: each a flow, the world that it meets, and what came from outside."""
+"""Recorded runs for tests, by name: each with a flow, its stubs, and the events from outside."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -105,12 +105,12 @@ def _add(a: int, b: int) -> tuple[float, object]:
 
 
 def retried() -> Recording:
-    """A backend that is away at first."""
+    """A backend that is unavailable at first."""
     return Recording(graph_of(RETRY), World(replies=[(0.25, DOWN), said("Hello!")]))
 
 
 def caught() -> Recording:
-    """A backend that stays away."""
+    """A backend that stays unavailable."""
     return Recording(graph_of(RETRY), World(replies=[(0.25, DOWN), (0.5, DOWN)]))
 
 
@@ -121,8 +121,8 @@ def waiting() -> Recording:
 
 
 def answered() -> Recording:
-    """A question that somebody answered after two hours."""
-    world = World(people={"review": (7200.0, {"ok": True})}, functions={"tools.payments:pay": (0.4, "e-17")})
+    """A question that was answered after two hours."""
+    world = World(answers={"review": (7200.0, {"ok": True})}, functions={"tools.payments:pay": (0.4, "e-17")})
     return Recording(graph_of(REVIEW), world, {"amount": 150})
 
 
@@ -137,7 +137,7 @@ def in_doubt() -> Recording:
 
 
 def cancelled() -> Recording:
-    """A run that somebody ended."""
+    """A run that was cancelled."""
     recording = Recording(graph_of(REVIEW), World(), {"amount": 150}).cut("TimedOut")
     recording.add(Cancelled(reason="no longer needed"), 60.0)
     recording.add(Answered(step=2, value={"ok": True}), 60.0)
@@ -159,12 +159,12 @@ def family() -> Recording:
 
 
 def given_up() -> Recording:
-    """Children that wait when their parent's time is up."""
+    """Children that wait when their parent times out."""
     return Recording(graph_of(SLOW), World())
 
 
 def refused_inputs() -> Recording:
-    """Inputs that the flow does not take."""
+    """Inputs that the flow does not accept."""
     return Recording(graph_of(REVIEW), World(), {"amount": "much"})
 
 

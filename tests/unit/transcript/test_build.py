@@ -1,4 +1,4 @@
-"""A story holds what happened, in its place and with its times, and nothing that changed nothing."""
+"""A transcript has the activities of a run, with their places and times; events without effect are left out."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The page holds the whole story, loads nothing, and takes nothing that was said in a run for its own."""
+"""The page has the full transcript, loads nothing, and treats all content of a run as text."""
 
 import base64
 import hashlib
@@ -62,7 +62,7 @@ class Page(HTMLParser):
         self.text.append(data)
 
     def with_tag(self, tag: str) -> list[dict[str, str]]:
-        """Give the attributes of every element of a kind."""
+        """Return the attributes of every element of a kind."""
         return [attributes for name, attributes in self.elements if name == tag]
 
 
@@ -75,7 +75,7 @@ def transcript_of(recording: Recording) -> Transcript:
 
 
 def anchors(transcript: Transcript) -> list[str]:
-    """Give the anchors of all visits of a run and its children."""
+    """Return the anchors of all visits of a run and its children."""
     found = []
     for visit in transcript.visits:
         found.append(anchor(transcript, visit))
@@ -149,7 +149,7 @@ def digest(text: str) -> str:
 
 
 def nasty_run(text: str) -> Recording:
-    """A run in which the text is everywhere that a run can have one."""
+    """A run with a text in every place where a run can have one."""
     world = World(
         replies=[calls(("add", '{"a": 1, "b": 2}'), (text, text)), said(text)],
         functions={"tools.numbers:add": (0.1, {text: [text, Failure(name="tool.failed", message=text).message]})},
@@ -218,4 +218,4 @@ def test_each_flow_is_drawn_once_with_all_its_runs() -> None:
     assert [figure["data-flow"] for figure in page.with_tag("figure")] == ["0", "1", "2"]
     assert len(page.with_tag("style")) == 1
     counts = [text for text in page.text if re.fullmatch(r"!? ?×\d+", text)]
-    assert counts == ["! ×3", "×2", "×2", "×3", "×3", "×3"]  # the states of a flow, then its ways
+    assert counts == ["! ×3", "×2", "×2", "×3", "×3", "×3"]  # the states of a flow, then its edges

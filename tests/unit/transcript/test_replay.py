@@ -1,4 +1,4 @@
-"""Today's spec is fed what a run of yesterday recorded; the first thing that it would do otherwise is told."""
+"""The current spec is compared with a recorded run; the first divergence is reported."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def against(recording: Recording, new: Graph) -> Divergence | None:
 
 
 def changed(text: str, *changes: tuple[str, str]) -> str:
-    """Give a spec's text with its changes, each of which must be one."""
+    """Return a spec's text with changes, each of which must change the text."""
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)

@@ -1,4 +1,4 @@
-"""``expected/<run>.txt`` is what a story says on the terminal; FLOWRUN_WRITE_EXPECTED=1 writes it anew."""
+"""``expected/<run>.txt`` is the rendered transcript; FLOWRUN_WRITE_EXPECTED=1 writes it again."""
 
 import os
 from collections.abc import Callable

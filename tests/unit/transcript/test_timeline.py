@@ -1,4 +1,4 @@
-"""The line of a run's times: work keeps its proportions, long rests do not."""
+"""The time line of a run: working time keeps its proportions, long idle times are shortened."""
 
 import pytest
 

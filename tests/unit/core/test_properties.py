@@ -262,7 +262,9 @@ def transitions(events: Sequence[Event]) -> list[Transition]:
     return made[1:]
 
 
-walking = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+walking = settings(
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 # --- properties ---------------------------------------------------------------------------------------------------
 
@@ -271,7 +273,7 @@ def test_walks_come_everywhere() -> None:
     seen: set[str] = set()
 
     @given(walks())
-    @settings(walking, derandomize=True, database=None, max_examples=300, phases=[Phase.generate])
+    @settings(walking, derandomize=True, database=None, max_examples=200, phases=[Phase.generate])
     def walk_about(walk: list[Stride]) -> None:
         made = transitions(events_of(walk))
         run = made[-1].run

@@ -22,6 +22,7 @@ _KEYWORDS: Final = frozenset(
     {"true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if", "else"}
 )
 _LOCAL: Final = frozenset({"loop", "caller", "varargs", "kwargs"})
+_CACHED: Final = 65536  # more than a spec has texts: the checks read all of them in turn, again and again
 _MAX_DEPTH: Final = 80  # of nested operators: CPython's own compiler fails at about 100
 
 
@@ -37,7 +38,7 @@ class Reads(msgspec.Struct, frozen=True):
     guarded: frozenset[Keys] = frozenset()
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_CACHED)
 def reads_of_expression(text: str) -> Reads:
     """Return the names that a bare expression reads.
 
@@ -47,10 +48,16 @@ def reads_of_expression(text: str) -> Reads:
     stripped = text.strip()
     if _PATH.fullmatch(stripped) and stripped not in _KEYWORDS:
         return _reads_of_paths([stripped])
-    return _reads(text, parse_expression(text), statements=False)
+    return _reads(text, parsed_expression(text), statements=False)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_CACHED)
+def parsed_expression(text: str) -> "nodes.Expr":
+    """Return what ``parse_expression`` returns, parsed once; it must not be compiled, which would change it."""
+    return parse_expression(text)
+
+
+@lru_cache(maxsize=_CACHED)
 def reads_of_template(text: str) -> Reads:
     """Return the names that a template reads. A text with bare paths only, the most frequent case, needs no parser.
 

@@ -13,6 +13,7 @@ import msgspec
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Message, Reply, ToolCall, as_openai
 from flowrun.errors import FAILURES, BackendError, FlowrunError, ModelError
+from flowrun.excerpts import beginning
 from flowrun.spec.document import Document, place_of
 from flowrun.spec.model import JSON
 from flowrun.spec.parse import parse_duration
@@ -189,7 +190,7 @@ def _last_message(request: AskModel) -> str:
         return "the thread is empty"
     last: Message = request.messages[-1]
     text = last.content if last.content is not None else ", ".join(f"{call.name}(...)" for call in last.tool_calls)
-    return f"the last message is {last.role}: {text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + ' ...'!r}"
+    return f"the last message is {last.role}: {beginning(text, MAX_SHOWN)!r}"
 
 
 def view_of(request: AskModel) -> dict[str, JSON]:

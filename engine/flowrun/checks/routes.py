@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowrun.checks.shapes import schema_at, shapes_at
 from flowrun.checks.subject import Subject
+from flowrun.core.state_node import matches
 from flowrun.core.texts import Text
 from flowrun.errors import Issue, Path
 from flowrun.spec.model import EndState, Route, Working
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 _OPPOSITES: Final = (("eq", "ne"), ("lt", "gteq"), ("gt", "lteq"), ("in", "notin"))
 _NEGATED: Final = {a: b for pair in _OPPOSITES for a, b in (pair, pair[::-1])}
-_UNMATCHED: Final = frozenset({"route.unmatched", "route.*"})
 
 
 def check_routes(subject: Subject) -> Iterator[Issue]:
@@ -58,7 +58,7 @@ def _never_matching(subject: Subject, at: Path, routes: tuple[Route, ...]) -> Ge
 
 
 def _catches_unmatched(state: Working) -> bool:
-    return any(not catch.errors or _UNMATCHED & set(catch.errors) for catch in state.catch)
+    return any(matches("route.unmatched", catch.errors) for catch in state.catch)
 
 
 def _is_exhaustive(subject: Subject, name: str, routes: tuple[Route, ...]) -> bool:

@@ -20,6 +20,7 @@ from flowrun.spec.model import (
     ToolsState,
     WaitState,
 )
+from flowrun.spec.references import find_target
 from flowrun.templates.reads import Keys
 
 if TYPE_CHECKING:
@@ -240,19 +241,8 @@ def _resolve(shape: Schema, root: Schema) -> tuple[Schema, Schema]:
         elif _ROOT in shape:
             shape = root = shape[_ROOT]
         elif isinstance(reference := shape.get("$ref"), str):
-            shape = _follow_pointer(root, reference)
+            target = find_target(root, reference)
+            shape = _ANY if target is None else target
         else:
             return shape, root
     return _ANY, root
-
-
-def _follow_pointer(root: Schema, reference: str) -> Schema:
-    if not reference.startswith("#"):
-        return _ANY
-    node = root
-    for part in reference[1:].split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
-        if not isinstance(node, Mapping) or key not in node:
-            return _ANY
-        node = node[key]
-    return node

@@ -11,8 +11,8 @@ from flowrun.core.graph import Graph
 from flowrun.errors import Issue, SpecError, UsageError
 from flowrun.errors import Path as DocumentPath
 from flowrun.spec import Document, issue_at, may_be_spec
-from flowrun.spec.model import JSON, CallState, Seconds, WaitState
-from flowrun.spec.parse import parse_duration
+from flowrun.spec.model import JSON, CallState, WaitState
+from flowrun.spec.parse import decode_duration, parse_duration
 from flowrun.spec.project import is_file
 from flowrun.spec.schema import check_schema
 from flowrun.spec.suggestions import suggest
@@ -126,13 +126,7 @@ def _compile_when(when: str | None) -> Callable[[Scope], bool] | None:
 
 
 def _convert(value: JSON, kind: Any) -> Any:
-    return msgspec.convert(value, kind, dec_hook=_decode_duration)
-
-
-def _decode_duration(kind: type, value: Any) -> Any:
-    if kind is Seconds:
-        return parse_duration(value)
-    raise NotImplementedError(kind)
+    return msgspec.convert(value, kind, dec_hook=decode_duration)
 
 
 # --- checks of the file alone -------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ import msgspec
 
 from flowrun.backends.scripted import ScriptedReply
 from flowrun.core.graph import Graph
-from flowrun.errors import Issue, SpecError, UsageError
+from flowrun.errors import Issue, SpecError
 from flowrun.errors import Path as DocumentPath
+from flowrun.files import file_errors
 from flowrun.spec import Document, issue_at, may_be_spec
 from flowrun.spec.model import JSON, CallState, WaitState
 from flowrun.spec.parse import decode_duration, parse_duration
@@ -57,10 +58,8 @@ def load_suite(path: Path) -> Suite:
         UsageError: the file cannot be read.
         SpecError: the file has errors.
     """
-    try:
+    with file_errors(f"{path} cannot be read"):
         document = read_document(path.read_bytes(), str(path))
-    except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
     issues = list(map(_with_test_remedy, document.issues))
     if document.value is not None:
         reported = {issue.place for issue in issues}

@@ -16,6 +16,7 @@ from flowrun.backends.chat_api import BrokenReply, parse_reply, request_body
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.errors import BackendError, Bug, ModelError
+from flowrun.excerpts import beginning
 from flowrun.spec.model import Model
 from flowrun.spec.suggestions import did_you_mean
 
@@ -242,8 +243,7 @@ class OpenAIBackend:
     def _excerpt(self, text: str | bytes) -> str:
         """Return the beginning of a text. Secrets are removed first: a secret that is cut would not be recognised."""
         shown = self._redact(text if isinstance(text, str) else text.decode(errors="replace"))
-        shown = " ".join(shown.split())
-        return shown if len(shown) <= MAX_EXCERPT else f"{shown[:MAX_EXCERPT]} ..."
+        return beginning(" ".join(shown.split()), MAX_EXCERPT)
 
     def _server(self) -> str:
         return f"the server {self._shown_url()} (model {self._name!r})"

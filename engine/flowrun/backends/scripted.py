@@ -10,9 +10,12 @@ from typing import Any, Final
 
 import msgspec
 
+from flowrun.backends.wrapper import ReadyBackend
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Message, Reply, ToolCall, as_openai
 from flowrun.errors import FAILURES, BackendError, FlowrunError, ModelError
+from flowrun.excerpts import beginning
+from flowrun.files import file_errors
 from flowrun.spec.document import Document, place_of
 from flowrun.spec.model import JSON
 from flowrun.spec.parse import parse_duration
@@ -89,7 +92,7 @@ class ScriptExhausted(FlowrunError):
     """The error that the script has no reply for a request. No spec can catch it: it is no mistake of the model."""
 
 
-class ScriptedBackend:
+class ScriptedBackend(ReadyBackend):
     """The port ``ModelBackend`` over scripted replies: the first unused one whose ``when`` holds is returned.
 
     Args:
@@ -122,17 +125,6 @@ class ScriptedBackend:
     def unused(self) -> tuple[ScriptedReply | Reply, ...]:
         """Return the replies that no request has used yet, in order."""
         return tuple(reply for reply in self._remaining if id(reply) not in self._repeated)
-
-    @property
-    def concurrency(self) -> int | None:
-        """Return None: there is no limit."""
-        return None
-
-    async def start(self) -> None:
-        """Do nothing: there is nothing to load."""
-
-    async def stop(self) -> None:
-        """Do nothing: nothing was started."""
 
     async def reply(self, request: AskModel) -> Reply:
         """Return the next reply that fits the request.
@@ -189,7 +181,7 @@ def _last_message(request: AskModel) -> str:
         return "the thread is empty"
     last: Message = request.messages[-1]
     text = last.content if last.content is not None else ", ".join(f"{call.name}(...)" for call in last.tool_calls)
-    return f"the last message is {last.role}: {text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + ' ...'!r}"
+    return f"the last message is {last.role}: {beginning(text, MAX_SHOWN)!r}"
 
 
 def request_variables(request: AskModel) -> dict[str, JSON]:
@@ -232,10 +224,8 @@ def load_replies(path: Path) -> list[ScriptedReply]:
 
 def _read_list(path: Path) -> tuple[Document, list[JSON]]:
     """Return the file, and the list under its only key."""
-    try:
+    with file_errors(f"{path}: the scripted replies cannot be read", BackendError, "; see model.name"):
         document = read_document(path.read_bytes(), str(path))
-    except OSError as exc:
-        raise BackendError(f"{path}: the scripted replies cannot be read: {exc.strerror}; see model.name") from exc
     errors = [issue for issue in document.issues if issue.severity == "error" and issue.code not in _NO_MAPPING]
     if errors and not _HAS_KEY.search(document.text):
         raise BackendError(

@@ -1,4 +1,4 @@
-"""A backend around another one; subclasses override the methods that they change."""
+"""Backends to inherit from: one around another one, and one that has nothing to start."""
 
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
@@ -27,3 +27,18 @@ class WrappedBackend:
     async def stop(self) -> None:
         """Stop the backend."""
         await self.backend.stop()
+
+
+class ReadyBackend:
+    """What the port ``ModelBackend`` asks of a backend that has no limit, and nothing to start or to stop."""
+
+    @property
+    def concurrency(self) -> int | None:
+        """Return None: there is no limit."""
+        return None
+
+    async def start(self) -> None:
+        """Do nothing: there is nothing to load."""
+
+    async def stop(self) -> None:
+        """Do nothing: nothing was started."""

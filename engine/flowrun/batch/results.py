@@ -20,6 +20,7 @@ import msgspec
 from flowrun.batch.lines import Line, ends_within_a_line, lines, parse_line, raw_lines
 from flowrun.batch.sinks import Sink
 from flowrun.errors import StoreError, UsageError
+from flowrun.files import sync_folder
 
 OnChange = Literal["refuse", "restart", "continue"]
 """What to do with existing results of another spec or input: refuse them, move them away, or keep them."""
@@ -210,13 +211,13 @@ class Results:
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, shard)
-        _sync_folder(shard)
+        sync_folder(shard)
 
     # --- writing
 
     def _open(self, path: Path) -> int:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        _sync_folder(path)
+        sync_folder(path)
         return descriptor
 
     def retry(self) -> None:
@@ -323,12 +324,3 @@ class _StoreErrors:
                 f"{self._path}: {exc.strerror or exc}; the results written before are kept: mend this, then run the "
                 "same command again"
             ) from exc
-
-
-def _sync_folder(path: Path) -> None:
-    """Sync the folder of a file, so that a new file's name survives a power cut."""
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -13,6 +13,8 @@ import msgspec
 from flowrun.changes.change import Change, Impact
 from flowrun.errors import Path
 from flowrun.spec.model import JSON
+from flowrun.spec.references import find_target
+from flowrun.spec.signatures import JSON_TYPES
 
 Schema = Mapping[str, JSON] | bool
 
@@ -114,22 +116,11 @@ def _resolve(schema: Schema, root: Schema) -> Mapping[str, Any]:
     current: Mapping[str, Any] = {} if isinstance(schema, bool) else schema
     while isinstance(reference := current.get("$ref"), str) and reference not in seen:
         seen.add(reference)
-        target = _follow(root, reference)
-        if target is None:
+        target = find_target(root, reference)
+        if not isinstance(target, Mapping):
             return current
         current = {**target, **{key: value for key, value in current.items() if key != "$ref"}}
     return current
-
-
-def _follow(root: JSON, reference: str) -> Mapping[str, Any] | None:
-    if reference != "#" and not reference.startswith("#/"):
-        return None
-    for part in reference.split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
-        if not isinstance(root, Mapping) or key not in root:
-            return None
-        root = root[key]
-    return root if isinstance(root, Mapping) else None
 
 
 # --- keywords -----------------------------------------------------------------------------------------------------
@@ -150,19 +141,7 @@ def _allowed_types(schema: Mapping[str, Any]) -> frozenset[str]:
     if "number" in allowed:
         allowed.add("integer")
     values = _allowed_values(schema)
-    return frozenset(allowed if values is None else allowed & {_type_of(json.loads(value)) for value in values})
-
-
-def _type_of(value: JSON) -> str:
-    names: dict[type, str] = {
-        bool: "boolean",
-        int: "integer",
-        float: "number",
-        str: "string",
-        list: "array",
-        dict: "object",
-    }
-    return names.get(type(value), "null")
+    return frozenset(allowed if values is None else allowed & {JSON_TYPES[type(json.loads(value))] for value in values})
 
 
 def _values(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:

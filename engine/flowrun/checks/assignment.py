@@ -27,26 +27,23 @@ def check_assignment(subject: Subject) -> Iterator[Issue]:
     }
     members |= {("vars", name) for name in spec.vars} | {("outputs", name) for name in spec.states}
     for text in texts_of(spec):
-        known = _slots_set_at(spec, graph, text)
-        if known is None:
-            continue
-        for slot in sorted(_slots_read(text.reads_if_valid(), text.extra) - known):
-            if len(slot) == 1 or slot in members:
+        if text.state and text.state not in graph.facts:
+            continue  # it is never evaluated
+        for slot in sorted(_slots_read(text.reads_if_valid(), text.extra)):
+            if (len(slot) == 1 or slot in members) and not _is_set_at(spec, graph, text, slot):
                 yield _not_set_issue(subject, text, slot)
 
 
-def _slots_set_at(spec: Spec, graph: StateGraph, text: Text) -> frozenset[Slot] | None:
-    """Return the slots that are set when a text is evaluated; None if it is never evaluated."""
-    if text.moment == "vars":
-        return frozenset()
-    if text.moment == "threads":
-        return frozenset(("vars", name) for name in spec.vars)
-    facts, state = graph.facts.get(text.state), spec.states[text.state]
-    if facts is None:
-        return None
+def _is_set_at(spec: Spec, graph: StateGraph, text: Text, slot: Slot) -> bool:
+    """Return whether a slot is set whenever a text is evaluated."""
+    if not text.state:
+        return text.moment == "threads" and slot[0] == "vars" and slot[1] in spec.vars
+    state = spec.states[text.state]
+    if graph.is_set(slot, text.state):
+        return True
     if text.moment == "entered" or isinstance(state, EndState):
-        return facts.set
-    return facts.set | result_slots(text.state, state) | {("vars", name) for name in text.assigned}
+        return False
+    return slot in result_slots(text.state, state) or (slot[0] == "vars" and slot[1] in text.assigned)
 
 
 def _slots_read(reads: Reads, extra: frozenset[str]) -> set[Slot]:

@@ -6,7 +6,9 @@ none of the failed state's slots.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,9 +24,13 @@ Slot = tuple[str, ...]
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """The facts when a run enters a state: the slots that are set, and the chat states that may have replied last."""
+    """The facts when a run enters a state: the slots that are set, and the chat states that may have replied last.
 
-    set: frozenset[Slot]
+    ``set`` has a bit for each slot, those of ``StateGraph.bits``: as sets, the facts of a long flow would take the
+    square of its length.
+    """
+
+    set: int
     reply_states: frozenset[str]
 
 
@@ -35,23 +41,21 @@ class StateGraph(msgspec.Struct, frozen=True):
     outgoing: Mapping[str, list[Edge]]
     incoming: Mapping[str, list[Edge]]
     facts: Mapping[str, Facts]
+    bits: Mapping[Slot, int]
+
+    def is_set(self, slot: Slot, state: str) -> bool:
+        """Return whether a slot is set on every path to a state."""
+        return slot in self.bits and self.facts[state].set & self.bits[slot] != 0
 
     def path_without(self, slot: Slot, state: str) -> list[Edge]:
         """Return the shortest path from the start to a state on which no edge sets a slot; [] if there is none."""
-        before: dict[str, Edge | None] = {self.spec.start: None}
-        queue = deque([self.spec.start])
-        while queue and state not in before:
-            here = queue.popleft()
-            for edge in self.outgoing[here]:
-                if edge.target not in before and slot not in slots_set_by(self.spec, edge):
-                    before[edge.target] = edge
-                    queue.append(edge.target)
-        path: list[Edge] = []
-        at = before.get(state)
-        while at is not None:
-            path.append(at)
-            at = before[at.source]
-        return path[::-1]
+        if state == self.spec.start:
+            return []
+        return shortest_path(
+            self.spec.start,
+            state,
+            lambda here: (edge for edge in self.outgoing[here] if slot not in slots_set_by(self.spec, edge)),
+        )
 
 
 def build_state_graph(spec: Spec) -> StateGraph:
@@ -62,31 +66,42 @@ def build_state_graph(spec: Spec) -> StateGraph:
         if edge.target in spec.states:
             outgoing[edge.source].append(edge)
             incoming[edge.target].append(edge)
-    return StateGraph(spec, outgoing, incoming, _analyse(spec, outgoing))
+    bits: dict[Slot, int] = {}
+    return StateGraph(spec, outgoing, incoming, _analyse(spec, outgoing, bits), bits)
 
 
-def _analyse(spec: Spec, outgoing: Mapping[str, list[Edge]]) -> dict[str, Facts]:
+def _analyse(spec: Spec, outgoing: Mapping[str, list[Edge]], bits: dict[Slot, int]) -> dict[str, Facts]:
+    """Return the facts of all reachable states, and fill ``bits``."""
+    import networkx
+
     if spec.start not in spec.states:
         return {}
-    facts = {spec.start: Facts(frozenset(("vars", name) for name in spec.vars), frozenset())}
-    queue = deque([spec.start])
-    while queue:
-        here = queue.popleft()
-        entered = facts[here]
-        for edge in outgoing[here]:
-            replies = edge.kind == "route" and isinstance(spec.states[here], ChatState)
-            arriving = Facts(
-                entered.set | slots_set_by(spec, edge), frozenset({here}) if replies else entered.reply_states
-            )
-            known = facts.get(edge.target)
-            merged = (
-                arriving
-                if known is None
-                else Facts(known.set & arriving.set, known.reply_states | arriving.reply_states)
-            )
-            if merged != known:
-                facts[edge.target] = merged
-                queue.append(edge.target)
+
+    def mask(slots: Iterable[Slot]) -> int:
+        return reduce(or_, (bits.setdefault(slot, 1 << len(bits)) for slot in slots), 0)
+
+    facts = {spec.start: Facts(mask(("vars", name) for name in spec.vars), frozenset())}
+    order = [*networkx.dfs_postorder_nodes(_graph(outgoing), spec.start)][::-1]
+    setting: dict[tuple[str, str], int] = {}
+    changed = {spec.start}
+    while changed:
+        waiting, changed = changed, set()
+        for here in order:  # one pass is enough without cycles: all that leads to a state stands before it
+            if here not in waiting and here not in changed:
+                continue
+            changed.discard(here)
+            entered = facts[here]
+            for edge in outgoing[here]:
+                if (way := (here, edge.kind)) not in setting:
+                    setting[way] = mask(slots_set_by(spec, edge))
+                replies = edge.kind == "route" and isinstance(spec.states[here], ChatState)
+                replied, is_set = frozenset({here}) if replies else entered.reply_states, entered.set | setting[way]
+                known = facts.get(edge.target)
+                if known is not None:
+                    replied, is_set = known.reply_states | replied, known.set & is_set
+                if known is None or (known.set, known.reply_states) != (is_set, replied):
+                    facts[edge.target] = Facts(is_set, replied)
+                    changed.add(edge.target)
     return facts
 
 
@@ -144,6 +159,23 @@ def _graph(edges_of: Mapping[str, list[Edge]]) -> "networkx.DiGraph[str]":
     graph.add_nodes_from(edges_of)
     graph.add_edges_from((edge.source, edge.target) for edges in edges_of.values() for edge in edges)
     return graph
+
+
+def shortest_path(start: str, end: str, edges_from: Callable[[str], Iterable[Edge]]) -> list[Edge]:
+    """Return the shortest path of one or more edges from a state to another or to itself; [] if there is none."""
+    before: dict[str, Edge] = {}
+    queue = deque([start])
+    while queue and end not in before:
+        for edge in edges_from(queue.popleft()):
+            if edge.target not in before:
+                before[edge.target] = edge
+                queue.append(edge.target)
+    if end not in before:
+        return []
+    path = [before[end]]
+    while path[-1].source != start:
+        path.append(before[path[-1].source])
+    return path[::-1]
 
 
 def names_on_path(path: list[Edge]) -> Iterator[str]:

@@ -27,12 +27,8 @@ def check_grammar(subject: Subject) -> Iterator[Issue]:
     """Find keywords that no grammar enforces, in the schemas of replies and of forced or strict tool calls."""
     spec = subject.spec
     for name, state in spec.states.items():
-        if (
-            isinstance(state, ChatState)
-            and state.response_format is not None
-            and state.response_format.schema is not None
-        ):
-            yield from _schema(subject, ("states", name, "response_format", "schema"), state.response_format.schema)
+        if isinstance(state, ChatState) and (form := state.response_format) is not None and form.schema is not None:
+            yield from _schema(subject, ("states", name, "response_format", "schema"), form.schema)
     forced = _forced(spec)
     for name, tool in spec.tools.items():
         if tool.parameters is not None and (tool.strict or name in forced) and subject.has(("tools", name)):

@@ -6,7 +6,7 @@ Any other loop needs a route out of it whose condition reads something that the 
 
 from collections.abc import Iterator, Mapping
 
-from flowrun.checks.dataflow import Slot, cycles, slots_set_by
+from flowrun.checks.dataflow import Slot, cycles, shortest_path, slots_set_by
 from flowrun.checks.subject import Subject
 from flowrun.core.graph import Edge
 from flowrun.core.texts import Text, texts_of
@@ -19,12 +19,16 @@ def check_loops(subject: Subject) -> Iterator[Issue]:
     spec, graph = subject.spec, subject.state_graph
     silent = {name for name, state in spec.states.items() if name in graph.facts and not _asks(subject, state)}
     inner = {name: [edge for edge in graph.outgoing[name] if edge.target in silent] for name in silent}
-    conditions = [text for text in texts_of(spec) if text.moment == "left"]
+    conditions: dict[str, list[Text]] = {}
+    for text in texts_of(spec):
+        if text.moment == "left":
+            conditions.setdefault(text.state, []).append(text)
+    number = {name: index for index, name in enumerate(spec.states)}
     for loop in cycles(inner):
         leaving = [edge for name in loop for edge in graph.outgoing[name] if edge.target not in loop]
         if leaving and not _ends_by_itself(spec, loop, graph.outgoing, leaving, conditions):
-            first = next(name for name in spec.states if name in loop)
-            cycle = " > ".join([*_shortest_cycle(inner, loop, first), first])
+            first = min(loop, key=number.__getitem__)
+            cycle = " > ".join([first, *(edge.target for edge in shortest_path(first, first, inner.__getitem__))])
             message = f"nothing that happens in the loop {cycle} decides when it ends, but limits.max_steps"
             remedy = "leave it by a route whose condition reads what the loop sets, such as a counter in vars"
             yield subject.issue("FR304", ("states", first), message, remedy, key=True, severity="warning")
@@ -52,39 +56,25 @@ def _flow_asks(flow: Spec | None) -> bool:
 
 
 def _ends_by_itself(
-    spec: Spec, loop: set[str], outgoing: Mapping[str, list[Edge]], leaving: list[Edge], conditions: list[Text]
+    spec: Spec,
+    loop: set[str],
+    outgoing: Mapping[str, list[Edge]],
+    leaving: list[Edge],
+    conditions: Mapping[str, list[Text]],
 ) -> bool:
     """Return whether the condition of a route out of a loop reads something that the loop changes.
 
     Args:
         leaving: the edges out of the loop.
-        conditions: the conditions of all routes of the spec.
+        conditions: the conditions of the routes of each state.
     """
     changed: set[Slot] = {("run",)}
     for name in loop:
         for edge in outgoing[name]:
             changed |= slots_set_by(spec, edge) if edge.target in loop or edge.kind == "route" else set()
     deciding = {edge.source for edge in leaving if edge.kind == "route"}
-    return any(_reads_any(text, changed) for text in conditions if text.state in deciding)
+    return any(_reads_any(text, changed) for state in deciding for text in conditions.get(state, ()))
 
 
 def _reads_any(text: Text, changed: set[Slot]) -> bool:
     return any(path[:1] in changed or path[:2] in changed or len(path) == 1 for path in text.reads_if_valid().paths)
-
-
-def _shortest_cycle(inner: Mapping[str, list[Edge]], loop: set[str], first: str) -> list[str]:
-    """Return the states of a shortest cycle in a loop, from the state ``first``."""
-    before: dict[str, str] = {}
-    queue = [first]
-    while queue:
-        here = queue.pop(0)
-        for edge in inner[here]:
-            if edge.target == first:
-                cycle = [here]
-                while cycle[-1] != first:
-                    cycle.append(before[cycle[-1]])
-                return cycle[::-1]
-            if edge.target in loop and edge.target not in before:
-                before[edge.target] = here
-                queue.append(edge.target)
-    return [first]

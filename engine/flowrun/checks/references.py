@@ -6,7 +6,8 @@ from pathlib import Path as FilePath
 from flowrun.checks.subject import Subject
 from flowrun.core.graph import edges
 from flowrun.errors import Issue, Path
-from flowrun.spec.model import MAIN, ChatState, FlowState, MapState, ParallelState, ToolsState
+from flowrun.spec.flows import references
+from flowrun.spec.model import MAIN, ChatState, ToolsState
 from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import suggest
 
@@ -62,19 +63,9 @@ def _model(subject: Subject, path: Path, name: str) -> Iterator[Issue]:
 
 
 def _flows(subject: Subject) -> Iterator[Issue]:
-    for name, state in subject.spec.states.items():
-        path: Path = ("states", name)
-        match state:
-            case FlowState() | MapState():
-                yield from _flow(subject, (*path, "flow"), state.flow)
-            case ParallelState():
-                for branch, part in state.branches.items():
-                    yield from _flow(subject, (*path, "branches", branch, "flow"), part.flow)
-
-
-def _flow(subject: Subject, path: Path, flow: str) -> Iterator[Issue]:
-    if flow.startswith("#"):  # load_flows reports missing files
-        yield from _check_name(subject, "FR705", path, "flow", flow[1:], subject.spec.flows)
+    for path, flow in references(subject.spec):
+        if flow.startswith("#"):  # load_flows reports missing files
+            yield from _check_name(subject, "FR705", path, "flow", flow[1:], subject.spec.flows)
 
 
 def _files(subject: Subject) -> Iterator[Issue]:

@@ -1,23 +1,22 @@
 """FR303 and FR305: every route of a state can match, and one always does. Conditions are parsed, never evaluated."""
 
-from collections.abc import Generator, Iterator
-from functools import lru_cache
+from collections.abc import Generator, Hashable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from flowrun.checks.shapes import schema_at, shapes_at
 from flowrun.checks.subject import Subject
+from flowrun.core.state_node import matches
 from flowrun.core.texts import Text
 from flowrun.errors import Issue, Path
 from flowrun.spec.model import EndState, Route, Working
-from flowrun.templates import TemplateError, parse_expression
-from flowrun.templates.reads import Keys, keys_of
+from flowrun.templates import TemplateError
+from flowrun.templates.reads import Keys, keys_of, parsed_expression
 
 if TYPE_CHECKING:
     from jinja2 import nodes
 
 _OPPOSITES: Final = (("eq", "ne"), ("lt", "gteq"), ("gt", "lteq"), ("in", "notin"))
 _NEGATED: Final = {a: b for pair in _OPPOSITES for a, b in (pair, pair[::-1])}
-_UNMATCHED: Final = frozenset({"route.unmatched", "route.*"})
 
 
 def check_routes(subject: Subject) -> Iterator[Issue]:
@@ -36,7 +35,7 @@ def check_routes(subject: Subject) -> Iterator[Issue]:
 
 def _never_matching(subject: Subject, at: Path, routes: tuple[Route, ...]) -> Generator[Issue, None, bool]:
     """Yield an issue for each route that can never match; return whether one of the others always matches."""
-    seen: dict[int, nodes.Expr] = {}
+    seen: dict[Hashable, int] = {}
     always = False
     for index, route in enumerate(routes):
         path = (*at, "routes", index)
@@ -50,18 +49,16 @@ def _never_matching(subject: Subject, at: Path, routes: tuple[Route, ...]) -> Ge
             message = f"this route can never match: {route.when!r} is never true"
             yield subject.issue("FR303", (*path, "when"), message, "delete it, or give it a condition")
         elif constant is None and condition is not None:
-            duplicate = next((earlier for earlier, other in seen.items() if other == condition), None)
-            if duplicate is not None:
+            duplicate = seen.setdefault(_key(condition), index)
+            if duplicate != index:
                 message = f"this route can never match: route {duplicate + 1} has the same condition"
                 yield subject.issue("FR303", (*path, "when"), message, "delete one of them, or change its condition")
-            else:
-                seen[index] = condition
         always = constant is True
     return always
 
 
 def _catches_unmatched(state: Working) -> bool:
-    return any(not catch.errors or _UNMATCHED & set(catch.errors) for catch in state.catch)
+    return any(matches("route.unmatched", catch.errors) for catch in state.catch)
 
 
 def _is_exhaustive(subject: Subject, name: str, routes: tuple[Route, ...]) -> bool:
@@ -71,7 +68,8 @@ def _is_exhaustive(subject: Subject, name: str, routes: tuple[Route, ...]) -> bo
     ]
     if len(conditions) < len(routes):
         return True  # one of them is not an expression; check_templates reports it
-    if any(_negation(one) == other for one in conditions for other in conditions):
+    known = {_key(condition) for condition in conditions}
+    if any(negation is not None and _key(negation) in known for negation in map(_negation, conditions)):
         return True
     compared: dict[Keys, list[Any]] = {}
     for condition in conditions:
@@ -85,7 +83,17 @@ def _is_exhaustive(subject: Subject, name: str, routes: tuple[Route, ...]) -> bo
 def _are_all_values(shape: Any, path: Keys, values: list[Any]) -> bool:
     schema = None if shape is None else schema_at(shape, path)
     allowed = None if schema is None else schema.get("enum")
-    return isinstance(allowed, list) and all(value in values for value in allowed)
+    known = set(values)
+    return isinstance(allowed, list) and all(isinstance(value, Hashable) and value in known for value in allowed)
+
+
+def _key(part: Any) -> Hashable:
+    """Return what is equal for equal conditions, as jinja2 compares them, and can be looked up in a set."""
+    from jinja2 import nodes
+
+    if isinstance(part, nodes.Node):
+        return type(part), *(_key(value) for _, value in part.iter_fields())
+    return tuple(map(_key, part)) if isinstance(part, list) else part
 
 
 def _negation(condition: "nodes.Expr") -> "nodes.Expr | None":
@@ -124,10 +132,9 @@ def _constant(condition: "nodes.Expr | None") -> bool | None:
     return None
 
 
-@lru_cache(maxsize=2048)
 def _parse_condition(when: str) -> "nodes.Expr | None":
     """Return a parsed condition, or None if it is not an expression."""
     try:
-        return parse_expression(when)
+        return parsed_expression(when)
     except TemplateError:
         return None

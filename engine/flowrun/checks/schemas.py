@@ -32,12 +32,8 @@ def check_schemas(subject: Subject) -> Iterator[Issue]:
         if tool.parameters is not None and subject.has(("tools", name)):
             yield from _schema(subject, ("tools", name, "parameters"), tool.parameters)
     for name, state in spec.states.items():
-        if (
-            isinstance(state, ChatState)
-            and state.response_format is not None
-            and state.response_format.schema is not None
-        ):
-            yield from _schema(subject, ("states", name, "response_format", "schema"), state.response_format.schema)
+        if isinstance(state, ChatState) and (form := state.response_format) is not None and form.schema is not None:
+            yield from _schema(subject, ("states", name, "response_format", "schema"), form.schema)
         elif isinstance(state, WaitState):
             yield from _schema(subject, ("states", name, "schema"), state.schema)
 

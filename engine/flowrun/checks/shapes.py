@@ -4,9 +4,8 @@ A path is reported only if no value that matches the schema has it. A member tha
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from flowrun.checks.subject import Subject
 from flowrun.core.texts import Text
 from flowrun.spec.model import (
     JSON,
@@ -21,7 +20,11 @@ from flowrun.spec.model import (
     ToolsState,
     WaitState,
 )
+from flowrun.spec.references import find_target
 from flowrun.templates.reads import Keys
+
+if TYPE_CHECKING:
+    from flowrun.checks.subject import Subject
 
 Schema = JSON
 
@@ -79,20 +82,27 @@ class MissingMember(NamedTuple):
     sure: bool
 
 
-def shapes_at(subject: Subject, text: Text) -> dict[str, Schema]:
+def shapes_at(subject: "Subject", text: Text) -> dict[str, Schema]:
     """Return the schemas of the names that a text sees, without those of unknown schema, such as ``vars``."""
-    spec = subject.spec
+    return {**subject.shapes, "reply": _reply_shape(_reply_states(subject, text))}
+
+
+def shapes_everywhere(spec: Spec, flows: Mapping[str, Spec]) -> dict[str, Schema]:
+    """Return the schemas of the names that have the same one in all texts of a spec.
+
+    Args:
+        flows: the specs of the sub-flows, by the texts that refer to them.
+    """
     return {
         "inputs": _closed(**{name: {_ROOT: schema} for name, schema in spec.inputs.items()}),
-        "reply": _reply_shape(_reply_states(subject, text)),
         "results": _RESULTS,
         "error": _ERROR,
         "run": _RUN,
-        "outputs": _closed(**{name: _output(subject, state) for name, state in spec.states.items()}),
+        "outputs": _closed(**{name: _output(flows, state) for name, state in spec.states.items()}),
     }
 
 
-def _reply_states(subject: Subject, text: Text) -> list[ChatState]:
+def _reply_states(subject: "Subject", text: Text) -> list[ChatState]:
     """Return the chat states that may have given the last reply."""
     spec = subject.spec
     state = spec.states.get(text.state)
@@ -121,7 +131,7 @@ def _parsed(form: ResponseFormat | None) -> Schema:
     return {"type": "object"} if form.schema is None else {_ROOT: form.schema}
 
 
-def _output(subject: Subject, state: State) -> Schema:
+def _output(flows: Mapping[str, Spec], state: State) -> Schema:
     match state:
         case ChatState():
             return _reply_shape([state])
@@ -130,11 +140,11 @@ def _output(subject: Subject, state: State) -> Schema:
         case WaitState():
             return {_ROOT: state.schema}
         case FlowState():
-            return _flow_output(subject.flows.get(state.flow))
+            return _flow_output(flows.get(state.flow))
         case ParallelState():
-            return _closed(**{name: _flow_output(subject.flows.get(b.flow)) for name, b in state.branches.items()})
+            return _closed(**{name: _flow_output(flows.get(b.flow)) for name, b in state.branches.items()})
         case MapState():
-            each = _flow_output(subject.flows.get(state.flow))
+            each = _flow_output(flows.get(state.flow))
             collected = _closed(output=each, error={"anyOf": [_ERROR, _NULL]})
             return {"type": "array", "items": collected if state.on_item_error == "collect" else each}
         case _:
@@ -231,19 +241,8 @@ def _resolve(shape: Schema, root: Schema) -> tuple[Schema, Schema]:
         elif _ROOT in shape:
             shape = root = shape[_ROOT]
         elif isinstance(reference := shape.get("$ref"), str):
-            shape = _follow_pointer(root, reference)
+            target = find_target(root, reference)
+            shape = _ANY if target is None else target
         else:
             return shape, root
     return _ANY, root
-
-
-def _follow_pointer(root: Schema, reference: str) -> Schema:
-    if not reference.startswith("#"):
-        return _ANY
-    node = root
-    for part in reference[1:].split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
-        if not isinstance(node, Mapping) or key not in node:
-            return _ANY
-        node = node[key]
-    return node

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from flowrun.checks.dataflow import StateGraph, build_state_graph
+from flowrun.checks.shapes import Schema, shapes_everywhere
 from flowrun.errors import FlowrunError, Issue, Path
 from flowrun.spec import Loaded, issue_at
 from flowrun.spec.document import written_path
@@ -34,6 +35,11 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def state_graph(self) -> StateGraph:
         """Return the graph of the spec's states."""
         return build_state_graph(self.spec)
+
+    @cached_property
+    def shapes(self) -> Mapping[str, Schema]:
+        """Return the schemas of the names that have the same one in all texts."""
+        return shapes_everywhere(self.spec, self.flows)
 
     def has(self, path: Path) -> bool:
         """Return whether the file has a value at a path. It has none for a value that a flow inherits."""

@@ -24,6 +24,7 @@ from flowrun.core.events import (
     Sleep,
     Started,
 )
+from flowrun.excerpts import cut
 from flowrun.runtime.result_json import answer_of, result_of
 from flowrun.runtime.runner import Result
 from flowrun.spec import mask
@@ -172,7 +173,7 @@ class Console:
 
     def _shorten(self, text: str) -> str:
         """Return a text as one line of limited length, masked first: a cut must not leave half of a secret."""
-        return _shorten(self.masked(text))
+        return cut(" ".join(self.masked(text).split()), _WIDTH, "…")
 
     def _line(self, style: str, label: str, text: str) -> None:
         line = Text(f"{label:>9}  ", style=style)
@@ -192,9 +193,3 @@ def conclude(result: Result, *, answers: TextIO, console: Console, full: bool, c
     if result.run.outcome is None:
         return EXIT_WAITING
     return EXIT_DONE if result.run.status == "succeeded" else EXIT_FAILED
-
-
-def _shorten(text: str) -> str:
-    """Return a text as one line of limited length."""
-    line = " ".join(text.split())
-    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"

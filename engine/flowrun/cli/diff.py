@@ -15,6 +15,7 @@ from flowrun.changes.git import Repository
 from flowrun.cli.report import colours_wanted, render_text
 from flowrun.cli.terminal import echo, echo_json
 from flowrun.errors import Bug, FlowrunError, Issue, SpecError, UsageError, crash_issue, dotted
+from flowrun.excerpts import cut
 from flowrun.spec import Loaded, parse_text
 from flowrun.spec.find import find_specs, is_spec
 from flowrun.unicode import printable_line
@@ -231,8 +232,7 @@ def _around_difference(old: str, new: str) -> tuple[str, str]:
 def _shown(value: Any) -> str:
     if value is msgspec.UNSET:
         return ""
-    text = printable_line(json.dumps(value, ensure_ascii=False))
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return cut(printable_line(json.dumps(value, ensure_ascii=False)), _LONGEST, "…")
 
 
 def _render_json(comparisons: Sequence[Comparison]) -> str:

@@ -8,6 +8,7 @@ import click
 from flowrun.cli.terminal import echo
 from flowrun.drawing import DRAWERS, draw
 from flowrun.errors import UsageError
+from flowrun.files import file_errors
 from flowrun.spec import load_spec
 from flowrun.spec.suggestions import suggest
 
@@ -34,8 +35,6 @@ def command(spec: Path, format: str, output: Path | None, flow: str | None, prof
     if output is None:
         echo(picture, nl=False)
         return 0
-    try:
+    with file_errors(f"{output} cannot be written"):
         output.write_text(picture, encoding="utf-8")
-    except OSError as exc:
-        raise UsageError(f"{output} cannot be written: {exc.strerror}") from exc
     return 0

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import yaml
 
+from flowrun.spec.references import follow_references
+
 Schema = Mapping[str, Any]
 
 _NAMES: Final = {"string": "text", "object": "mapping", "array": "list", "integer": "whole number", "null": "null"}
@@ -158,14 +160,14 @@ class _Reference:
         return _NAMES.get(types, types) if isinstance(types, str) else _ANYTHING
 
     def _default(self, schema: Any) -> str:
-        for level in self._chain(schema):
+        for level in follow_references(schema, self._root):
             if "default" in level:
                 return _code(level["default"])
         return ""
 
     def _meaning(self, schema: Any) -> str:
         """Return the first description and the first example along the schema's chain of references."""
-        levels = list(self._chain(schema))
+        levels = list(follow_references(schema, self._root))
         description = next((level["description"] for level in levels if "description" in level), "")
         examples = next((level["examples"] for level in levels if level.get("examples")), ())
         simple = [example for example in examples if not isinstance(example, (dict, list)) or len(str(example)) < 60]
@@ -175,22 +177,9 @@ class _Reference:
 
     def _resolved(self, schema: Any) -> Schema:
         """Return the schema at the end of a chain of references; empty for the schemas ``true`` and ``false``."""
-        *_, last = self._chain(schema)
+        last: Schema
+        *_, last = follow_references(schema, self._root)
         return last
-
-    def _chain(self, schema: Any) -> Iterator[Schema]:
-        while isinstance(schema, Mapping):
-            yield schema
-            reference = schema.get("$ref")
-            schema = self._at(reference) if isinstance(reference, str) else None
-        if schema is not None:
-            yield {}
-
-    def _at(self, reference: str) -> Any:
-        found: Any = self._root
-        for part in reference.split("/")[1:]:
-            found = found[part]
-        return found
 
 
 def _below(schema: Schema) -> Iterator[Any]:

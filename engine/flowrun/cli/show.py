@@ -12,7 +12,7 @@ from flowrun.cli.journal_option import journal_option
 from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json, write_report
-from flowrun.errors import UsageError
+from flowrun.files import file_errors
 from flowrun.journal import open_history
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec import mask
@@ -44,10 +44,8 @@ def command(run: str, html: Path | None, json: bool, full: bool, journal: Path) 
     zone = datetime.now().astimezone().tzinfo or UTC
     with answer_stream() as answers:
         if html is not None:
-            try:
+            with file_errors(f"--html {html}"):
                 html.write_text(mask(render_html(flow.graph, transcript, zone=zone), flow.secrets), encoding="utf-8")
-            except OSError as exc:
-                raise UsageError(f"--html {html}: {exc.strerror}") from exc
             echo(f"{html} shows run {row.id}", err=True)
         if json:
             write_json(answers, mask(msgspec.json.format(msgspec.json.encode(transcript)).decode(), flow.secrets))

@@ -8,6 +8,7 @@ import click
 
 from flowrun.cli.terminal import echo
 from flowrun.errors import FlowrunError, Place, SpecError, UsageError
+from flowrun.files import file_errors
 from flowrun.testing.coverage import render_coverage
 from flowrun.testing.junit import render_junit
 from flowrun.testing.load import find_suites, load_suite
@@ -103,7 +104,5 @@ def _report(verdicts: Sequence[Verdict]) -> Iterator[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
+    with file_errors(f"--junit {path}: the file cannot be written"):
         path.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise UsageError(f"--junit {path}: the file cannot be written: {exc.strerror}") from exc

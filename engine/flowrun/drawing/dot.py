@@ -6,7 +6,8 @@ Every id and label is quoted; a backslash begins an escape sequence in DOT, so i
 from typing import Final
 
 from flowrun.drawing.palette import CAUGHT, LIGHT
-from flowrun.drawing.picture import Arrow, Box, Kind, Picture, shorten
+from flowrun.drawing.picture import Arrow, Box, Kind, Picture
+from flowrun.excerpts import one_line
 
 _MAX_LABEL: Final = 60
 _START: Final = "(start)"
@@ -46,7 +47,7 @@ def draw_dot(picture: Picture) -> str:
 def _box(box: Box) -> str:
     fill, line = LIGHT[box.kind]
     look = {
-        "label": f"{box.name}\n{shorten(box.caption, _MAX_LABEL)}",
+        "label": f"{box.name}\n{one_line(box.caption, _MAX_LABEL)}",
         **_SHAPES[box.kind],
         "fillcolor": fill,
         "color": line,
@@ -58,7 +59,7 @@ def _box(box: Box) -> str:
 def _arrow(arrow: Arrow) -> str:
     look: dict[str, str] = {}
     if arrow.text:
-        look |= {"label": f" {shorten(arrow.text, _MAX_LABEL)} ", "labeltooltip": arrow.text}
+        look |= {"label": f" {one_line(arrow.text, _MAX_LABEL)} ", "labeltooltip": arrow.text}
     if arrow.caught:
         look |= {"style": "dashed", "color": CAUGHT, "fontcolor": CAUGHT}
     attributes = f" [{_attributes(look)}]" if look else ""

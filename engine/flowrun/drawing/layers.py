@@ -8,6 +8,7 @@ that would point upwards is reversed for the layout, and crosses as many layers 
 
 from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
+from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import Final
 
@@ -94,20 +95,12 @@ def _back_edges(nodes: Sequence[Node], edges: Sequence[tuple[Node, Node]]) -> fr
 
 def _depths(nodes: Sequence[Node], edges: Sequence[tuple[Node, Node]]) -> dict[Node, int]:
     """Assign each node to the first even layer below all of its predecessors (longest-path layering)."""
-    depths = dict.fromkeys(nodes, 0)
-    incoming = dict.fromkeys(nodes, 0)
-    outgoing: dict[Node, list[Node]] = {node: [] for node in nodes}
+    sources: dict[Node, set[Node]] = {node: set() for node in nodes}
     for source, target in edges:
-        incoming[target] += 1
-        outgoing[source].append(target)
-    ready = [node for node in nodes if incoming[node] == 0]
-    while ready:
-        source = ready.pop()
-        for target in outgoing[source]:
-            depths[target] = max(depths[target], depths[source] + 2)
-            incoming[target] -= 1
-            if incoming[target] == 0:
-                ready.append(target)
+        sources[target].add(source)
+    depths = dict.fromkeys(nodes, 0)
+    for node in TopologicalSorter(sources).static_order():
+        depths[node] = max((depths[source] + 2 for source in sources[node]), default=0)
     return depths
 
 

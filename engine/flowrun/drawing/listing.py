@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from flowrun.drawing.picture import Arrow, Kind, Picture, shorten
+from flowrun.drawing.picture import Arrow, Kind, Picture
+from flowrun.excerpts import one_line
 
 _MAX_LENGTH: Final = 72
 _MARKS: Final[dict[Kind, str]] = {"succeeded": "■", "failed": "✗", "missing": "?"}
@@ -17,10 +18,10 @@ def draw_text(picture: Picture) -> str:
     order = {box.name: number for number, box in enumerate(picture.boxes)}
     lines = [picture.title]
     if picture.description:
-        lines.append(shorten(picture.description, 2 * _MAX_LENGTH))
+        lines.append(one_line(picture.description, 2 * _MAX_LENGTH))
     for box in picture.boxes:
         mark = "▶" if box.name == picture.start else _MARKS.get(box.kind, "○")
-        lines += ["", f"{mark} {box.name:{width}}  {shorten(box.caption, _MAX_LENGTH)}"]
+        lines += ["", f"{mark} {box.name:{width}}  {one_line(box.caption, _MAX_LENGTH)}"]
         arrows = [arrow for arrow in picture.arrows if arrow.source == box.name]
         lines += [f"    {_arrow(arrow)}{_back(arrow, order)}" for arrow in arrows]
     return "\n".join(lines) + "\n"
@@ -28,10 +29,10 @@ def draw_text(picture: Picture) -> str:
 
 def _arrow(arrow: Arrow) -> str:
     if arrow.caught:
-        return f"⇢ {arrow.target}  on {shorten(arrow.label, _MAX_LENGTH)}"
+        return f"⇢ {arrow.target}  on {one_line(arrow.label, _MAX_LENGTH)}"
     if arrow.number is None:
-        return f"→ {arrow.target}" + (f"  when {shorten(arrow.label, _MAX_LENGTH)}" if arrow.label else "")
-    condition = arrow.label if arrow.label == "else" else f"when {shorten(arrow.label, _MAX_LENGTH)}"
+        return f"→ {arrow.target}" + (f"  when {one_line(arrow.label, _MAX_LENGTH)}" if arrow.label else "")
+    condition = arrow.label if arrow.label == "else" else f"when {one_line(arrow.label, _MAX_LENGTH)}"
     return f"{arrow.number} → {arrow.target}  {condition}"
 
 

@@ -8,7 +8,8 @@ import re
 from typing import Final
 
 from flowrun.drawing.palette import INK, LIGHT
-from flowrun.drawing.picture import KINDS, Arrow, Box, Kind, Picture, shorten
+from flowrun.drawing.picture import KINDS, Arrow, Box, Kind, Picture
+from flowrun.excerpts import one_line
 
 _SPECIAL: Final = re.compile(r"""["#&<>|`%:;\\{}\[\]*~$]""")
 _MAX_LABEL: Final = 60
@@ -58,13 +59,13 @@ def _members(picture: Picture, kind: Kind) -> str:
 def _box(box: Box) -> str:
     left, right = _SHAPES[box.kind]
     return (
-        f'    {_id(box.name)}{left}"<b>{_escape(box.name)}</b><br/>{_escape(shorten(box.caption, _MAX_LABEL))}"{right}'
+        f'    {_id(box.name)}{left}"<b>{_escape(box.name)}</b><br/>{_escape(one_line(box.caption, _MAX_LABEL))}"{right}'
     )
 
 
 def _arrow(arrow: Arrow) -> str:
     line = "-.->" if arrow.caught else "-->"
-    label = f'|"{_escape(shorten(arrow.text, _MAX_LABEL))}"|' if arrow.text else ""
+    label = f'|"{_escape(one_line(arrow.text, _MAX_LABEL))}"|' if arrow.text else ""
     return f"    {_id(arrow.source)} {line}{label} {_id(arrow.target)}"
 
 

@@ -106,12 +106,6 @@ def build_picture(spec: Spec) -> Picture:
     )
 
 
-def shorten(text: str, length: int) -> str:
-    """Return a text as one line of at most ``length`` characters, with its control characters replaced."""
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
-    return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
-
-
 def _box(name: str, state: State) -> Box:
     kind: Kind = state.status if isinstance(state, EndState) else state.__struct_config__.tag  # type: ignore[assignment]
     return Box(name=name, kind=kind, detail=" · ".join(_details(state)), description=state.description or "")

@@ -7,9 +7,10 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from flowrun.drawing.layout import EdgeLine, GraphLayout, Point, Size, lay_out
-from flowrun.drawing.picture import Arrow, Box, Picture, shorten
+from flowrun.drawing.picture import Arrow, Box, Picture
 from flowrun.drawing.shapes import CODE_SIZE, DETAIL_SIZE, NAME_SIZE, PATH_STYLE, STYLE, outline
 from flowrun.drawing.widths import code_width, text_width
+from flowrun.excerpts import one_line
 
 _MARGIN: Final = 24.0
 _MAX_DETAIL: Final = 48
@@ -89,7 +90,7 @@ def _summary(picture: Picture) -> str:
 def _size(box: Box, self_loops: Sequence[Arrow]) -> Size:
     lines = (
         text_width(box.name, NAME_SIZE, bold=True),
-        text_width(shorten(box.caption, _MAX_DETAIL), DETAIL_SIZE),
+        text_width(one_line(box.caption, _MAX_DETAIL), DETAIL_SIZE),
         _MIN_WIDTH - 40,
     )
     right_margin = max((_LOOP + _label_size(loop).width for loop in self_loops), default=0.0)
@@ -105,7 +106,7 @@ def _node(box: Box, size: Size, middle: Point) -> str:
         f"<title>{_text(tooltip)}</title>"
         f"{outline(box.kind, size.width, size.height)}"
         f'<text class="name" x="{dx}" y="{dy - 4}">{_text(box.name)}</text>'
-        f'<text class="detail" x="{dx}" y="{dy + 14}">{_text(shorten(box.caption, _MAX_DETAIL))}</text>'
+        f'<text class="detail" x="{dx}" y="{dy + 14}">{_text(one_line(box.caption, _MAX_DETAIL))}</text>'
         f"{_visits(box, size)}</g>"
     )
     return f'<a href="{_attribute(box.link)}" data-state="{_attribute(box.name)}">{drawn}</a>' if box.link else drawn
@@ -184,7 +185,7 @@ def _classes(arrow: Arrow) -> str:
 
 def _label_of(arrow: Arrow) -> str:
     """Return the text at an edge: its label, and how often the run took it, if more than once."""
-    text = shorten(arrow.text, _MAX_LABEL)
+    text = one_line(arrow.text, _MAX_LABEL)
     return f"{text} ×{arrow.taken}".strip() if (arrow.taken or 0) > 1 else text
 
 

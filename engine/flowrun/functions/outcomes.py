@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flowrun.errors import ToolError
+from flowrun.excerpts import beginning
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.spec.model import JSON
 
@@ -35,5 +36,4 @@ def _message_of(exc: BaseException) -> str:
         text = str(exc)
     except BaseException:
         return "its message cannot be shown"
-    text = text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} ..."
-    return text.encode(errors="replace").decode()
+    return beginning(text, MAX_MESSAGE).encode(errors="replace").decode()

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from flowrun.errors import StoreError
+from flowrun.files import sync_folder
 from flowrun.journal.liveness import HOLDERS, living, this_process
 from flowrun.journal.tables import APPLICATION_ID, MIGRATIONS, Migration
 
@@ -190,11 +191,7 @@ def _create_file(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path)
     except FileExistsError as exc:
         if not path.parent.is_dir():
             raise StoreError(

@@ -15,9 +15,10 @@ import msgspec
 from jsonschema import Draft202012Validator
 
 from flowrun.errors import Issue, Path, Place, dotted
+from flowrun.excerpts import cut
 from flowrun.spec.document import Document, issue_at
 from flowrun.spec.model import JSON
-from flowrun.spec.phrases import listed, name_of, shorten, show, with_article
+from flowrun.spec.phrases import listed, name_of, show, with_article
 from flowrun.spec.remedies import add_property, like_example, meant_by, type_remedy, valid_name
 from flowrun.spec.suggestions import closest
 
@@ -135,7 +136,7 @@ def _unknown_property(mismatch: Mismatch) -> Iterator[Mistake]:
             code="FR201",
             path=(*mismatch.path, name),
             key=True,
-            message=f"'{shorten(name, 60)}' is not a property of {with_article(schema.get('title', 'mapping'))}",
+            message=f"'{cut(name, 60)}' is not a property of {with_article(schema.get('title', 'mapping'))}",
             remedy=meant_by(name, unused, schema, mismatch.root),
             owner=mismatch.path,
             meant=closest(name, unused),

@@ -37,7 +37,7 @@ def parse_spec(document: Document) -> Spec:
     value = document.value
     try:
         return msgspec.convert(
-            _flow_fields(value, name=value["name"], version=value["version"]), Spec, dec_hook=_decode_duration
+            _flow_fields(value, name=value["name"], version=value["version"]), Spec, dec_hook=decode_duration
         )
     except msgspec.ValidationError as error:
         raise SpecError([_type_issue(document, str(error))]) from error
@@ -93,7 +93,8 @@ def _with_integer_counts(fields: dict[str, JSON]) -> dict[str, JSON]:
     return {key: int(value) if key in _COUNTS and isinstance(value, float) else value for key, value in fields.items()}
 
 
-def _decode_duration(kind: type, value: Any) -> Any:
+def decode_duration(kind: type, value: Any) -> Any:
+    """Convert a duration, as msgspec's ``dec_hook``."""
     if kind is Seconds:
         return parse_duration(value)
     raise NotImplementedError(kind)

@@ -5,6 +5,7 @@ import re
 from typing import Final
 
 from flowrun.errors import Path, dotted
+from flowrun.excerpts import cut
 from flowrun.spec.model import JSON
 
 _NEEDS_NO_QUOTES: Final = re.compile(r"[A-Za-z0-9_/](?:[^:#\n{}\[\],]|:(?! )|(?<! )#)*")
@@ -23,7 +24,7 @@ def show(value: JSON, written: str | None = None) -> str:
         written: the text in the file, for a value that came from the environment.
     """
     if written is not None or isinstance(value, str):
-        return f"the text '{shorten(' '.join(str(value if written is None else written).split()), 60)}'"
+        return f"the text '{cut(' '.join(str(value if written is None else written).split()), 60)}'"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -34,12 +35,7 @@ def show(value: JSON, written: str | None = None) -> str:
 def inline(value: JSON) -> str:
     """Format a value as YAML on one line."""
     plain = isinstance(value, str) and _NEEDS_NO_QUOTES.fullmatch(value)
-    return shorten(value if plain else json.dumps(value, ensure_ascii=False), 100)
-
-
-def shorten(text: str, most: int) -> str:
-    """Return a text of at most ``most`` characters: a longer one is cut and ends in three dots."""
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return cut(value if plain else json.dumps(value, ensure_ascii=False), 100)
 
 
 def listed(names: list[str], conjunction: str, quote: str = "'") -> str:

@@ -4,11 +4,11 @@
 """
 
 import re
-from collections.abc import Iterator
 from typing import Final
 
 from flowrun.spec.model import JSON
 from flowrun.spec.phrases import inline, listed
+from flowrun.spec.references import follow_references
 from flowrun.spec.suggestions import closest
 
 _YAML_1_1_BOOLEANS: Final = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
@@ -53,24 +53,12 @@ def add_property(name: str, schema: JSON, root: dict[str, JSON]) -> str:
 
 def _example(schema: JSON, root: dict[str, JSON]) -> JSON:
     """Return the first example of a subschema, or of one that its ``$ref`` leads to."""
-    for found in _follow_refs(schema, root):
+    for found in follow_references(schema, root):
         if "examples" in found:
             return found["examples"][0]
         if "const" in found:
             return found["const"]
     return None
-
-
-def _follow_refs(schema: JSON, root: dict[str, JSON]) -> Iterator[dict[str, JSON]]:
-    """Yield a subschema and every further one on its chain of ``$ref``."""
-    while isinstance(schema, dict):
-        yield schema
-        if "$ref" not in schema:
-            return
-        target: JSON = root
-        for part in schema["$ref"].split("/")[1:]:
-            target = target[part]
-        schema = target
 
 
 def meant_by(name: str, unused: list[str], schema: dict[str, JSON], root: dict[str, JSON]) -> str:
@@ -95,7 +83,7 @@ def _nested(name: str, known: dict[str, JSON], root: dict[str, JSON]) -> str:
     below = {
         f"{outer}.{inner}": inner
         for outer, schema in known.items()
-        for found in _follow_refs(schema, root)
+        for found in follow_references(schema, root)
         for inner in found.get("properties", {})
     }
     similar = closest(name, below.values())

@@ -8,6 +8,7 @@ from typing import Any, Final
 import jsonschema_rs
 
 from flowrun.errors import Bug, Issue, Path
+from flowrun.excerpts import cut
 from flowrun.spec.document import Document, issue_at
 from flowrun.spec.model import JSON
 
@@ -60,6 +61,6 @@ def _unexplained(document: Document, validator: Any) -> list[Issue]:
     issues = []
     for error in validator.iter_errors(document.value):
         path: Path = tuple(error.instance_path)
-        message = error.message if len(error.message) <= 200 else f"{error.message[:197]}..."
+        message = cut(error.message, 200)
         issues.append(issue_at(document, "FR210", path, message, "see 'flowrun schema' for what may stand here"))
     return issues

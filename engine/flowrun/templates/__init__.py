@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from flowrun.excerpts import cut
 from flowrun.spec.model import Template
 from flowrun.templates.lazy import Lazy, LazyMapping, as_data
 from flowrun.templates.limits import MAX_LENGTH, TemplateError, start_evaluation
@@ -24,9 +25,9 @@ Scope = Mapping[str, Any]
 
 Evaluator = Callable[[Scope], Any]
 
-_PATH: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
-_ONE_PATH: Final = re.compile(r"\{\{\s*(" + _PATH.pattern + r")\s*\}\}")
-_KEYWORDS: Final = frozenset(
+PATH: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
+_ONE_PATH: Final = re.compile(r"\{\{\s*(" + PATH.pattern + r")\s*\}\}")
+KEYWORDS: Final = frozenset(
     {"true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if", "else"}
 )
 
@@ -38,6 +39,11 @@ _WITH_EMPTINESS: Final = (bool, list, str, dict, tuple, Lazy, Mapping)
 def has_template(text: str) -> bool:
     """Return whether a text holds Jinja2 syntax."""
     return "{{" in text or "{%" in text or "{#" in text
+
+
+def is_path(text: str) -> bool:
+    """Return whether an expression is a bare path, such as ``reply.tool_calls``, which needs no Jinja2."""
+    return PATH.fullmatch(text) is not None and text not in KEYWORDS
 
 
 def compile_expression(text: str) -> Evaluator:
@@ -52,7 +58,7 @@ def compile_expression(text: str) -> Evaluator:
 
 def _compile_expression(text: str) -> Evaluator:
     text = text.strip()
-    if _PATH.fullmatch(text) and text not in _KEYWORDS:
+    if is_path(text):
         return _lookup(text)
     return _cached_jinja_expression(text)
 
@@ -110,7 +116,7 @@ def compile_text(template: str) -> Callable[[Scope], str]:
 def _compile_text(template: str, *, native: bool) -> Evaluator:
     if not has_template(template):
         return lambda scope: template
-    if (path := _ONE_PATH.fullmatch(template)) and path[1] not in _KEYWORDS:
+    if (path := _ONE_PATH.fullmatch(template)) and path[1] not in KEYWORDS:
         evaluate = _lookup(path[1])
         return (lambda scope: as_data(evaluate(scope))) if native else _as_text_evaluator(template, evaluate)
     tree = parse_template(template)
@@ -209,14 +215,10 @@ def wrap_errors(source: str, action: Callable[[], Any]) -> Any:
     try:
         return action()
     except RecursionError as exc:
-        raise TemplateError(f"in {_excerpt(source)}: nested too deeply") from exc
+        raise TemplateError(f"in {cut(source, 80)!r}: nested too deeply") from exc
     except Exception as exc:
         message = getattr(exc, "message", None) or exc  # str() of a Jinja2 error adds line numbers
-        raise TemplateError(f"in {_excerpt(source)}: {message}") from exc
-
-
-def _excerpt(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "...")
+        raise TemplateError(f"in {cut(source, 80)!r}: {message}") from exc
 
 
 def parse_template(text: str) -> "nodes.Template":
@@ -272,6 +274,8 @@ def _result_template(expression: "nodes.Expr") -> "nodes.Template":
 
 
 __all__ = [
+    "KEYWORDS",
+    "PATH",
     "Evaluator",
     "Lazy",
     "LazyMapping",
@@ -284,6 +288,7 @@ __all__ = [
     "compile_text",
     "compile_value",
     "has_template",
+    "is_path",
     "only_expression",
     "parse_expression",
     "parse_template",

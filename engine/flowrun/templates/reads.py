@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from flowrun.templates import TemplateError, parse_expression, parse_template
+from flowrun.excerpts import cut
+from flowrun.templates import KEYWORDS, PATH, TemplateError, is_path, parse_expression, parse_template
 from flowrun.templates.sandbox import environment
 
 if TYPE_CHECKING:
@@ -16,12 +17,9 @@ if TYPE_CHECKING:
 Keys = tuple[str | int, ...]
 """A name followed by the keys of its nested members: ``("reply", "tool_calls", 0, "name")``."""
 
-_PATH: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
-_PART: Final = re.compile(r"\{(?:\{\s*(" + _PATH.pattern + r")\s*\}\}|[{%#])")
-_KEYWORDS: Final = frozenset(
-    {"true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if", "else"}
-)
+_PART: Final = re.compile(r"\{(?:\{\s*(" + PATH.pattern + r")\s*\}\}|[{%#])")
 _LOCAL: Final = frozenset({"loop", "caller", "varargs", "kwargs"})
+_CACHED: Final = 65536  # more than a spec has texts: the checks read all of them in turn, again and again
 _MAX_DEPTH: Final = 80  # of nested operators: CPython's own compiler fails at about 100
 
 
@@ -37,7 +35,7 @@ class Reads(msgspec.Struct, frozen=True):
     guarded: frozenset[Keys] = frozenset()
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_CACHED)
 def reads_of_expression(text: str) -> Reads:
     """Return the names that a bare expression reads.
 
@@ -45,12 +43,18 @@ def reads_of_expression(text: str) -> Reads:
         TemplateError: the text is not an expression.
     """
     stripped = text.strip()
-    if _PATH.fullmatch(stripped) and stripped not in _KEYWORDS:
+    if is_path(stripped):
         return _reads_of_paths([stripped])
-    return _reads(text, parse_expression(text), statements=False)
+    return _reads(text, parsed_expression(text), statements=False)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_CACHED)
+def parsed_expression(text: str) -> "nodes.Expr":
+    """Return what ``parse_expression`` returns, parsed once; it must not be compiled, which would change it."""
+    return parse_expression(text)
+
+
+@lru_cache(maxsize=_CACHED)
 def reads_of_template(text: str) -> Reads:
     """Return the names that a template reads. A text with bare paths only, the most frequent case, needs no parser.
 
@@ -58,7 +62,7 @@ def reads_of_template(text: str) -> Reads:
         TemplateError: the text is not a template.
     """
     found = [match[1] for match in _PART.finditer(text)]
-    if all(path and path not in _KEYWORDS for path in found):
+    if all(path and path not in KEYWORDS for path in found):
         return _reads_of_paths(found)
     from jinja2 import nodes
 
@@ -79,7 +83,7 @@ def _reads(text: str, tree: "nodes.Node", *, statements: bool) -> Reads:
     except RecursionError:
         raise TemplateError(f"in {text[:80]!r}: nested too deeply") from None
     except TemplateError as exc:
-        raise TemplateError(f"in {(text if len(text) <= 80 else text[:77] + '...')!r}: {exc}") from None
+        raise TemplateError(f"in {cut(text, 80)!r}: {exc}") from None
     known = frozenset(str(root) for root in roots) - environment().globals.keys() - reader.stored - _LOCAL
     return Reads(known, frozenset(path for path in reader.paths if path[0] in known), frozenset(reader.guarded))
 

@@ -13,11 +13,12 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
-from flowrun.backends.wrapper import WrappedBackend
+from flowrun.backends.wrapper import ReadyBackend, WrappedBackend
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Log, Message, Reply, ToolCall, as_openai
 from flowrun.core.ports import ModelBackend
-from flowrun.errors import Failure, FlowrunError, ModelError, StoreError, UsageError
+from flowrun.errors import Failure, FlowrunError, ModelError, StoreError
+from flowrun.files import file_errors
 from flowrun.spec.model import JSON
 from flowrun.testing.compare import diff_lines
 from flowrun.testing.readers import Reader
@@ -99,10 +100,8 @@ def create_cassette(path: Path) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
-    try:
+    with file_errors(f"--record {path}: the file cannot be written"):
         path.write_bytes(b"")
-    except OSError as exc:
-        raise UsageError(f"--record {path}: the file cannot be written: {exc.strerror}") from exc
 
 
 class RecordingBackend(WrappedBackend):
@@ -145,7 +144,7 @@ class CassetteMiss(FlowrunError):
     """A cassette holds no reply to a request. A spec cannot catch this: the flow sends another request than before."""
 
 
-class CassetteBackend:
+class CassetteBackend(ReadyBackend):
     """A ``ports.ModelBackend`` that returns the replies recorded for the same request, in the order of the recording.
 
     Args:
@@ -167,17 +166,6 @@ class CassetteBackend:
     def unused(self) -> list[int]:
         """The numbers, from 1, of the lines whose replies were not requested yet."""
         return [index + 1 for index in self._unused]
-
-    @property
-    def concurrency(self) -> int | None:
-        """None: there is no limit."""
-        return None
-
-    async def start(self) -> None:
-        """Do nothing: the cassette is loaded."""
-
-    async def stop(self) -> None:
-        """Do nothing: nothing was started."""
 
     async def reply(self, request: AskModel) -> Reply:
         """Return the recorded reply.
@@ -234,10 +222,8 @@ def load_cassette(path: Path) -> list[RecordedReply]:
     Raises:
         StoreError: the file cannot be read, or a line is not a valid recording.
     """
-    try:
+    with file_errors(f"the cassette {path} cannot be read", StoreError):
         lines = path.read_bytes().splitlines()
-    except OSError as exc:
-        raise StoreError(f"the cassette {path} cannot be read: {exc.strerror}") from exc
     recorded = []
     for number, line in enumerate(lines, 1):
         try:

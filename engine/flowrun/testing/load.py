@@ -8,11 +8,12 @@ import msgspec
 
 from flowrun.backends.scripted import ScriptedReply
 from flowrun.core.graph import Graph
-from flowrun.errors import Issue, SpecError, UsageError
+from flowrun.errors import Issue, SpecError
 from flowrun.errors import Path as DocumentPath
+from flowrun.files import file_errors
 from flowrun.spec import Document, issue_at, may_be_spec
-from flowrun.spec.model import JSON, CallState, Seconds, WaitState
-from flowrun.spec.parse import parse_duration
+from flowrun.spec.model import JSON, CallState, WaitState
+from flowrun.spec.parse import decode_duration, parse_duration
 from flowrun.spec.project import is_file
 from flowrun.spec.schema import check_schema
 from flowrun.spec.suggestions import suggest
@@ -57,10 +58,8 @@ def load_suite(path: Path) -> Suite:
         UsageError: the file cannot be read.
         SpecError: the file has errors.
     """
-    try:
+    with file_errors(f"{path} cannot be read"):
         document = read_document(path.read_bytes(), str(path))
-    except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
     issues = list(map(_with_test_remedy, document.issues))
     if document.value is not None:
         reported = {issue.place for issue in issues}
@@ -126,13 +125,7 @@ def _compile_when(when: str | None) -> Callable[[Scope], bool] | None:
 
 
 def _convert(value: JSON, kind: Any) -> Any:
-    return msgspec.convert(value, kind, dec_hook=_decode_duration)
-
-
-def _decode_duration(kind: type, value: Any) -> Any:
-    if kind is Seconds:
-        return parse_duration(value)
-    raise NotImplementedError(kind)
+    return msgspec.convert(value, kind, dec_hook=decode_duration)
 
 
 # --- checks of the file alone -------------------------------------------------------------------------------------

@@ -17,11 +17,11 @@ from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import Bug, FlowrunError, SpecError, UsageError
+from flowrun.excerpts import cut
 from flowrun.runtime.prepare import BoundModel, Flow, prepare_flow
 from flowrun.runtime.runner import Runner
 from flowrun.spec import mask, place_of
 from flowrun.spec.model import JSON
-from flowrun.spec.phrases import shorten
 from flowrun.testing.cassettes import CassetteBackend
 from flowrun.testing.clock import VirtualLoop
 from flowrun.testing.compare import Problem, compare_run
@@ -253,7 +253,7 @@ def _as_line(reply: ScriptedReply) -> str:
         "text": reply.text if isinstance(reply, RawReply) else None,
         "error": reply.error,
     }
-    return shorten(json.dumps({key: value for key, value in fields.items() if value}, ensure_ascii=False), _MAX_REPLY)
+    return cut(json.dumps({key: value for key, value in fields.items() if value}, ensure_ascii=False), _MAX_REPLY)
 
 
 def _leftover_problems(lines: tuple[str, ...], singular: str, plural: str) -> Iterator[Problem]:

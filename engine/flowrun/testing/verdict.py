@@ -7,6 +7,7 @@ import msgspec
 
 from flowrun.core.messages import Message
 from flowrun.errors import FlowrunError, Place, SpecError, dotted
+from flowrun.excerpts import beginning
 from flowrun.testing.compare import Problem, as_path
 from flowrun.unicode import printable, printable_line
 
@@ -89,9 +90,7 @@ def message_lines(message: Message) -> Iterator[str]:
     """Render a message: its role, its text, and its calls."""
     heading = f"{message.role} {message.name}:" if message.name else f"{message.role}:"
     if message.content is not None or not message.tool_calls:
-        content = message.content or ""
-        shown = content if len(content) <= _CONTENT else f"{content[:_CONTENT]} ..."
-        first, *rest = shown.splitlines() or [""]
+        first, *rest = beginning(message.content or "", _CONTENT).splitlines() or [""]
         yield f"{heading} {first}".rstrip()
         yield from (f"  {line}" for line in rest)
     for call in message.tool_calls:

@@ -20,9 +20,9 @@ from markupsafe import Markup, escape
 
 from flowrun.core.graph import Graph
 from flowrun.drawing.palette import DARK, LIGHT
-from flowrun.drawing.picture import shorten
 from flowrun.drawing.shapes import PATH_STYLE, STYLE
 from flowrun.drawing.svg import draw_svg
+from flowrun.excerpts import one_line
 from flowrun.spec.model import JSON
 from flowrun.transcript import formatting
 from flowrun.transcript.model import (
@@ -191,7 +191,7 @@ def _is_long(text: str) -> bool:
 
 
 def _beginning(text: str) -> str:
-    return shorten(text[:400], 160)
+    return one_line(text[:400], 160)
 
 
 # --- the functions of the template --------------------------------------------------------------------------------
@@ -213,11 +213,11 @@ def _gist_of(activity: Activity) -> str:
             if activity.reply is None:
                 return activity.failure.name if activity.failure is not None else "no reply yet"
             calls = ", ".join(call.name for call in activity.reply.tool_calls)
-            return f"calls {calls}" if calls else shorten(activity.reply.content or "", 90)
+            return f"calls {calls}" if calls else one_line(activity.reply.content or "", 90)
         case FunctionCall():
             return activity.name
         case Question():
-            return "answered" if activity.answered else shorten(activity.prompt, 90)
+            return "answered" if activity.answered else one_line(activity.prompt, 90)
         case Pause():
             return ""
         case Child():

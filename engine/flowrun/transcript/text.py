@@ -9,6 +9,7 @@ from typing import Final, assert_never
 
 from flowrun.core.messages import Message
 from flowrun.errors import Failure
+from flowrun.excerpts import cut
 from flowrun.spec.model import JSON
 from flowrun.transcript.formatting import (
     counted,
@@ -222,7 +223,7 @@ class _Writer:
     def _line(self, text: str, taken: int, *, squeeze: bool = True) -> str:
         line = printable_line(" ".join(text.split()) if squeeze else text)
         room = max(self._width - taken, 24)
-        return line if self._full or len(line) <= room else f"{line[: room - 1]}…"
+        return line if self._full else cut(line, room, "…")
 
     def _failure(self, failure: Failure, label: str) -> str:
         return f"{self._styled(label, 'red')}  {failure.name}: {printable_line(' '.join(failure.message.split()))}"

@@ -13,10 +13,11 @@ from msgspec import structs
 from flowrun.drawing import DRAWERS, draw
 from flowrun.drawing.layers import make_layers
 from flowrun.drawing.layout import Size, lay_out
-from flowrun.drawing.picture import Arrow, Box, Mark, Picture, build_picture, shorten
+from flowrun.drawing.picture import Arrow, Box, Mark, Picture, build_picture
 from flowrun.drawing.shapes import PATH_STYLE
 from flowrun.drawing.svg import draw_svg
 from flowrun.drawing.widths import code_width, text_width
+from flowrun.excerpts import one_line as shorten
 from flowrun.spec import load_spec
 from flowrun.spec.model import Spec
 from tests.flows import AGENT, spec_of

@@ -23,6 +23,7 @@ from yaml.events import (
 )
 
 from flowrun.errors import Issue, Path, Place
+from flowrun.excerpts import cut
 from flowrun.spec.model import JSON
 from flowrun.spec.suggestions import did_you_mean
 from flowrun.spec.yaml.scalars import NotJSONScalar, read_scalar
@@ -246,8 +247,7 @@ class Composer:
         try:
             return read_scalar(text)
         except NotJSONScalar as error:
-            shown = text if len(text) <= 40 else f"{text[:37]}..."
-            self._report("FR119", place, f"{shown} {error}", "write a number that JSON has, or quote it")
+            self._report("FR119", place, f"{cut(text, 40)} {error}", "write a number that JSON has, or quote it")
             return 0
 
     def _key(self, frame: _Frame, key: str, place: Place, *, plain: bool) -> None:

@@ -7,6 +7,7 @@ import msgspec
 import yaml
 
 from flowrun.errors import Issue, Place
+from flowrun.excerpts import cut
 
 _LINE: Final = re.compile("[^\r\n]*(?:\r\n|\r|\n|$)")
 _QUOTED: Final = re.compile(r"""(?:(?<=[\s,\[{])|^)(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')""")
@@ -122,5 +123,5 @@ def end_of_value(line: str, start: int) -> int:
 
 def quote(text: str) -> str:
     """Return a text as a YAML string in quotes, without escapes, cut to 60 characters."""
-    shown = text if len(text) <= 60 else f"{text[:57]}..."
+    shown = cut(text, 60)
     return f'"{shown}"' if not {'"', "\\"} & set(shown) else "'" + shown.replace("'", "''") + "'"

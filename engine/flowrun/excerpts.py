@@ -1,0 +1,17 @@
+"""Cuts texts that are too long to be shown whole. Pure."""
+
+
+def cut(text: str, most: int, mark: str = "...") -> str:
+    """Return a text of at most ``most`` characters: a longer one is cut, and ends in a mark."""
+    return text if len(text) <= most else text[: most - len(mark)] + mark
+
+
+def beginning(text: str, most: int) -> str:
+    """Return the first ``most`` characters of a text, and three dots behind them if there are more."""
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
+def one_line(text: str, most: int) -> str:
+    """Return a text as one line of at most ``most`` characters, with its control characters replaced."""
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"

@@ -39,7 +39,6 @@ class StateGraph(msgspec.Struct, frozen=True):
 
     spec: Spec
     outgoing: Mapping[str, list[Edge]]
-    incoming: Mapping[str, list[Edge]]
     facts: Mapping[str, Facts]
     bits: Mapping[Slot, int]
 
@@ -61,13 +60,11 @@ class StateGraph(msgspec.Struct, frozen=True):
 def build_state_graph(spec: Spec) -> StateGraph:
     """Build the graph of a spec and analyse it."""
     outgoing: dict[str, list[Edge]] = {name: [] for name in spec.states}
-    incoming: dict[str, list[Edge]] = {name: [] for name in spec.states}
     for edge in edges(spec):
         if edge.target in spec.states:
             outgoing[edge.source].append(edge)
-            incoming[edge.target].append(edge)
     bits: dict[Slot, int] = {}
-    return StateGraph(spec, outgoing, incoming, _analyse(spec, outgoing, bits), bits)
+    return StateGraph(spec, outgoing, _analyse(spec, outgoing, bits), bits)
 
 
 def _analyse(spec: Spec, outgoing: Mapping[str, list[Edge]], bits: dict[Slot, int]) -> dict[str, Facts]:
@@ -124,20 +121,14 @@ def result_slots(name: str, state: Working) -> frozenset[Slot]:
     return frozenset(slots)
 
 
-def reachable_from(outgoing: Mapping[str, list[Edge]], starts: Iterable[str]) -> set[str]:
-    """Return ``starts`` and all states that a path from one of them leads to."""
-    import networkx
-
-    graph = _graph(outgoing)
-    return {name for start in starts for name in (start, *networkx.descendants(graph, start))}
-
-
-def leading_to(incoming: Mapping[str, list[Edge]], ends: Iterable[str]) -> set[str]:
+def leading_to(outgoing: Mapping[str, list[Edge]], ends: Iterable[str]) -> set[str]:
     """Return ``ends`` and all states from which a path leads to one of them."""
     import networkx
 
-    graph = _graph(incoming)
-    return {name for end in ends for name in (end, *networkx.ancestors(graph, end))}
+    graph = _graph(outgoing)
+    graph.add_node("")  # behind all ends: no state has this name
+    graph.add_edges_from((end, "") for end in ends)
+    return set(networkx.ancestors(graph, ""))
 
 
 def cycles(outgoing: Mapping[str, list[Edge]]) -> list[set[str]]:

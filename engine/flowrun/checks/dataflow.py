@@ -79,26 +79,19 @@ def _analyse(spec: Spec, outgoing: Mapping[str, list[Edge]], bits: dict[Slot, in
 
     facts = {spec.start: Facts(mask(("vars", name) for name in spec.vars), frozenset())}
     order = [*networkx.dfs_postorder_nodes(_graph(outgoing), spec.start)][::-1]
-    setting: dict[tuple[str, str], int] = {}
-    changed = {spec.start}
-    while changed:
-        waiting, changed = changed, set()
-        for here in order:  # one pass is enough without cycles: all that leads to a state stands before it
-            if here not in waiting and here not in changed:
-                continue
-            changed.discard(here)
-            entered = facts[here]
-            for edge in outgoing[here]:
-                if (way := (here, edge.kind)) not in setting:
-                    setting[way] = mask(slots_set_by(spec, edge))
-                replies = edge.kind == "route" and isinstance(spec.states[here], ChatState)
-                replied, is_set = frozenset({here}) if replies else entered.reply_states, entered.set | setting[way]
-                known = facts.get(edge.target)
-                if known is not None:
-                    replied, is_set = known.reply_states | replied, known.set & is_set
-                if known is None or (known.set, known.reply_states) != (is_set, replied):
-                    facts[edge.target] = Facts(is_set, replied)
-                    changed.add(edge.target)
+    changed = True
+    while changed:  # without cycles, one pass sets all facts: all that leads to a state stands before it
+        changed = False
+        for edge in (edge for here in order for edge in outgoing[here]):
+            entered, known = facts[edge.source], facts.get(edge.target)
+            replies = edge.kind == "route" and isinstance(spec.states[edge.source], ChatState)
+            replied = frozenset({edge.source}) if replies else entered.reply_states
+            is_set = entered.set | mask(slots_set_by(spec, edge))
+            merged = (
+                Facts(is_set, replied) if known is None else Facts(known.set & is_set, known.reply_states | replied)
+            )
+            if merged != known:
+                facts[edge.target], changed = merged, True
     return facts
 
 

@@ -39,7 +39,6 @@ class StateGraph(msgspec.Struct, frozen=True):
 
     spec: Spec
     outgoing: Mapping[str, list[Edge]]
-    incoming: Mapping[str, list[Edge]]
     facts: Mapping[str, Facts]
     bits: Mapping[Slot, int]
 
@@ -61,13 +60,11 @@ class StateGraph(msgspec.Struct, frozen=True):
 def build_state_graph(spec: Spec) -> StateGraph:
     """Build the graph of a spec and analyse it."""
     outgoing: dict[str, list[Edge]] = {name: [] for name in spec.states}
-    incoming: dict[str, list[Edge]] = {name: [] for name in spec.states}
     for edge in edges(spec):
         if edge.target in spec.states:
             outgoing[edge.source].append(edge)
-            incoming[edge.target].append(edge)
     bits: dict[Slot, int] = {}
-    return StateGraph(spec, outgoing, incoming, _analyse(spec, outgoing, bits), bits)
+    return StateGraph(spec, outgoing, _analyse(spec, outgoing, bits), bits)
 
 
 def _analyse(spec: Spec, outgoing: Mapping[str, list[Edge]], bits: dict[Slot, int]) -> dict[str, Facts]:
@@ -82,26 +79,19 @@ def _analyse(spec: Spec, outgoing: Mapping[str, list[Edge]], bits: dict[Slot, in
 
     facts = {spec.start: Facts(mask(("vars", name) for name in spec.vars), frozenset())}
     order = [*networkx.dfs_postorder_nodes(_graph(outgoing), spec.start)][::-1]
-    setting: dict[tuple[str, str], int] = {}
-    changed = {spec.start}
-    while changed:
-        waiting, changed = changed, set()
-        for here in order:  # one pass is enough without cycles: all that leads to a state stands before it
-            if here not in waiting and here not in changed:
-                continue
-            changed.discard(here)
-            entered = facts[here]
-            for edge in outgoing[here]:
-                if (way := (here, edge.kind)) not in setting:
-                    setting[way] = mask(slots_set_by(spec, edge))
-                replies = edge.kind == "route" and isinstance(spec.states[here], ChatState)
-                replied, is_set = frozenset({here}) if replies else entered.reply_states, entered.set | setting[way]
-                known = facts.get(edge.target)
-                if known is not None:
-                    replied, is_set = known.reply_states | replied, known.set & is_set
-                if known is None or (known.set, known.reply_states) != (is_set, replied):
-                    facts[edge.target] = Facts(is_set, replied)
-                    changed.add(edge.target)
+    changed = True
+    while changed:  # without cycles, one pass sets all facts: all that leads to a state stands before it
+        changed = False
+        for edge in (edge for here in order for edge in outgoing[here]):
+            entered, known = facts[edge.source], facts.get(edge.target)
+            replies = edge.kind == "route" and isinstance(spec.states[edge.source], ChatState)
+            replied = frozenset({edge.source}) if replies else entered.reply_states
+            is_set = entered.set | mask(slots_set_by(spec, edge))
+            merged = (
+                Facts(is_set, replied) if known is None else Facts(known.set & is_set, known.reply_states | replied)
+            )
+            if merged != known:
+                facts[edge.target], changed = merged, True
     return facts
 
 
@@ -124,20 +114,14 @@ def result_slots(name: str, state: Working) -> frozenset[Slot]:
     return frozenset(slots)
 
 
-def reachable_from(outgoing: Mapping[str, list[Edge]], starts: Iterable[str]) -> set[str]:
-    """Return ``starts`` and all states that a path from one of them leads to."""
-    import networkx
-
-    graph = _graph(outgoing)
-    return {name for start in starts for name in (start, *networkx.descendants(graph, start))}
-
-
-def leading_to(incoming: Mapping[str, list[Edge]], ends: Iterable[str]) -> set[str]:
+def leading_to(outgoing: Mapping[str, list[Edge]], ends: Iterable[str]) -> set[str]:
     """Return ``ends`` and all states from which a path leads to one of them."""
     import networkx
 
-    graph = _graph(incoming)
-    return {name for end in ends for name in (end, *networkx.ancestors(graph, end))}
+    graph = _graph(outgoing)
+    graph.add_node("")  # behind all ends: no state has this name
+    graph.add_edges_from((end, "") for end in ends)
+    return set(networkx.ancestors(graph, ""))
 
 
 def cycles(outgoing: Mapping[str, list[Edge]]) -> list[set[str]]:

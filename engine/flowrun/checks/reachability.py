@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flowrun.checks.dataflow import leading_to, reachable_from
+from flowrun.checks.dataflow import leading_to
 from flowrun.checks.subject import Subject
 from flowrun.errors import Issue
 from flowrun.spec.model import EndState
@@ -13,11 +13,10 @@ def check_graph(subject: Subject) -> Iterator[Issue]:
     spec, graph = subject.spec, subject.state_graph
     if spec.start not in spec.states:
         return
-    entered = reachable_from(graph.outgoing, [spec.start])
-    ending = leading_to(graph.incoming, [name for name, state in spec.states.items() if isinstance(state, EndState)])
+    ending = leading_to(graph.outgoing, [name for name, state in spec.states.items() if isinstance(state, EndState)])
     for name in spec.states:
         path = ("states", name)
-        if name not in entered:
+        if name not in graph.facts:
             remedy = "route to it, or remove it"
             yield subject.issue("FR301", path, f"no route leads from the start to state {name!r}", remedy, key=True)
         elif name not in ending:

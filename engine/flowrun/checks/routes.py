@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jinja2 import nodes
 
 _OPPOSITES: Final = (("eq", "ne"), ("lt", "gteq"), ("gt", "lteq"), ("in", "notin"))
+_MAX_DEPTH: Final = 100
 _NEGATED: Final = {a: b for pair in _OPPOSITES for a, b in (pair, pair[::-1])}
 
 
@@ -87,13 +88,16 @@ def _are_all_values(shape: Any, path: Keys, values: list[Any]) -> bool:
     return isinstance(allowed, list) and all(isinstance(value, Hashable) and value in known for value in allowed)
 
 
-def _key(part: Any) -> Hashable:
-    """Return what is equal for equal conditions, as jinja2 compares them, and can be looked up in a set."""
+def _key(part: Any, depth: int = 0) -> Hashable:
+    """Return what is equal for equal conditions, as jinja2 compares them, and can be looked up in a set.
+
+    Parts of a condition that is nested too deeply, which check_templates reports, are equal to themselves only.
+    """
     from jinja2 import nodes
 
-    if isinstance(part, nodes.Node):
-        return type(part), *(_key(value) for _, value in part.iter_fields())
-    return tuple(map(_key, part)) if isinstance(part, list) else part
+    if isinstance(part, nodes.Node) and depth < _MAX_DEPTH:
+        return type(part), *(_key(value, depth + 1) for _, value in part.iter_fields())
+    return tuple(_key(value, depth) for value in part) if isinstance(part, list) else part
 
 
 def _negation(condition: "nodes.Expr") -> "nodes.Expr | None":

@@ -8,8 +8,8 @@ import click
 
 from flowrun.cli.console import Console, conclude
 from flowrun.cli.human_input import TerminalInput, is_interactive, terminal_input
-from flowrun.cli.journal_option import journal_option
 from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_of_changes
+from flowrun.cli.options import journal_option, quiet_option, result_option, verbose_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.core.events import Answered, RequestInput
@@ -29,9 +29,9 @@ from flowrun.spec.model import JSON
 @click.option("--value", metavar="JSON", help="The answer; left out, it is asked for on the terminal.")
 @click.option("--state", help="Which state is answered, if several wait.")
 @click.option("--later", is_flag=True, help="Only keep the answer; `flowrun resume` goes on with the run.")
-@click.option("--json", is_flag=True, help="Print the whole result as JSON rather than the answer.")
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-@click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
+@result_option
+@quiet_option
+@verbose_option
 @journal_option
 def command(
     run: str, value: str | None, state: str | None, later: bool, json: bool, quiet: bool, verbose: bool, journal: Path

@@ -35,8 +35,8 @@ from flowrun.batch.job import (
     run_in_process,
     states_that_wait,
 )
-from flowrun.cli.journal_option import journal_option
 from flowrun.cli.next_steps import warn_of_network
+from flowrun.cli.options import journal_option, profile_option, project_option, verbose_option
 from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json
@@ -84,7 +84,7 @@ class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
     type=click.Path(path_type=Path),
     help="The results, JSON lines; with --ray a folder.",
 )
-@click.option("--profile", envvar="FLOWRUN_PROFILE", help="Merge this profile of the spec over it.")
+@profile_option
 @click.option("--max-live", type=click.IntRange(1), help="Runs live at once; else derived from the engine's limits.")
 @click.option(
     "--max-tools", type=click.IntRange(1), default=MAX_TOOLS, show_default=True, help="Tool calls running at once."
@@ -102,10 +102,8 @@ class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--format", type=click.Choice(["jsonl", "parquet"]), help="With --ray: of all results [jsonl].")
 @click.option("--json", is_flag=True, help="Print the closing figures as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress; the closing table stays.")
-@click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
-@click.option(
-    "--project-dir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Where entrypoints start."
-)
+@verbose_option
+@project_option
 def command(**values: Any) -> int:
     """Run a flow once for each row of ROWS (.jsonl, .csv, .parquet), and write a result line each.
 

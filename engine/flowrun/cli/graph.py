@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from flowrun.cli.options import profile_option
 from flowrun.cli.terminal import echo
 from flowrun.drawing import DRAWERS, draw
 from flowrun.errors import UsageError
@@ -18,7 +19,7 @@ from flowrun.spec.suggestions import suggest
 @click.option("--format", type=click.Choice(list(DRAWERS)), default="text", help="How it is drawn.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 @click.option("--flow", metavar="NAME", help="Draw this local flow of the spec.")
-@click.option("--profile", envvar="FLOWRUN_PROFILE", help="Merge this profile of the spec over it.")
+@profile_option
 def command(spec: Path, format: str, output: Path | None, flow: str | None, profile: str | None) -> int:
     """Draw the states of a flow and the edges between them.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.journal_option import journal_option
+from flowrun.cli.options import journal_option
 from flowrun.cli.terminal import echo
 from flowrun.errors import UsageError
 from flowrun.spec.parse import parse_duration

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from flowrun.cli.journal_option import VARIABLE, default_journal
+from flowrun.cli.options import VARIABLE, default_journal
 from flowrun.cli.terminal import echo
 from flowrun.core.events import RequestInput
 from flowrun.journal import network_file_system

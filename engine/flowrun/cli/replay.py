@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from flowrun.cli.journal_option import journal_option
+from flowrun.cli.options import journal_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import write_json, write_report
 from flowrun.journal import open_history

@@ -12,8 +12,8 @@ import click
 from flowrun.cli import EXIT_WAITING
 from flowrun.cli.console import Console, conclude
 from flowrun.cli.human_input import terminal_input
-from flowrun.cli.journal_option import journal_option
 from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_of_changes
+from flowrun.cli.options import journal_option, quiet_option, result_option, verbose_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.core.events import CallFunction
@@ -36,9 +36,9 @@ MAX_LIVE: Final = 256
 @click.option("--value", metavar="JSON", help="With --assume-done: what the call gave; else null.")
 @click.option("--run-again", is_flag=True, help="Make the calls in doubt again.")
 @click.option("--call", "key", metavar="KEY", help="With one of these: only the call with this key.")
-@click.option("--json", is_flag=True, help="Print the whole result as JSON rather than the answer.")
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-@click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
+@result_option
+@quiet_option
+@verbose_option
 @journal_option
 def command(
     run: str | None,

@@ -11,8 +11,15 @@ import click
 
 from flowrun.cli.console import Console, conclude
 from flowrun.cli.human_input import terminal_input
-from flowrun.cli.journal_option import journal_option
 from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_of_network
+from flowrun.cli.options import (
+    journal_option,
+    profile_option,
+    project_option,
+    quiet_option,
+    result_option,
+    verbose_option,
+)
 from flowrun.cli.streams import answer_stream
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError
@@ -29,8 +36,8 @@ from flowrun.testing.cassettes import RecordingBackend, create_cassette
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("-i", "--input", multiple=True, metavar="NAME=VALUE", help="An input; may be repeated.")
 @click.option("--inputs", "file", type=click.File("r"), metavar="FILE", help="Inputs from a JSON file; - is stdin.")
-@click.option("--profile", envvar="FLOWRUN_PROFILE", help="Merge this profile of the spec over it.")
-@click.option("--json", is_flag=True, help="Print the whole result as JSON rather than the answer.")
+@profile_option
+@result_option
 @click.option(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -39,11 +46,9 @@ from flowrun.testing.cassettes import RecordingBackend, create_cassette
 )
 @click.option("--durable", is_flag=True, help="Write the run down as it goes, so that it outlives a crash.")
 @journal_option
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-@click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
-@click.option(
-    "--project-dir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Where entrypoints start."
-)
+@quiet_option
+@verbose_option
+@project_option
 def command(
     spec: Path,
     input: tuple[str, ...],

@@ -10,7 +10,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from flowrun.cli.journal_option import journal_option
+from flowrun.cli.options import journal_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, rich_console, write_json
 

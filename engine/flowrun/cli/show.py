@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from flowrun.cli.journal_option import journal_option
+from flowrun.cli.options import journal_option
 from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json, write_report

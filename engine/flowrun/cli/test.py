@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from flowrun.cli.options import project_option
 from flowrun.cli.terminal import echo
 from flowrun.errors import FlowrunError, Place, SpecError, UsageError
 from flowrun.files import file_errors
@@ -27,9 +28,7 @@ _MARKS = {"passed": ".", "failed": "F", "skipped": "s"}
 @click.option("-v", "--verbose", is_flag=True, help="Name every test.")
 @click.option("--coverage", is_flag=True, help="Say which states and ways of the specs no test took.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write JUnit XML there.")
-@click.option(
-    "--project-dir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Where entrypoints start."
-)
+@project_option
 def command(
     paths: tuple[Path, ...], text: str, verbose: bool, coverage: bool, junit: Path | None, project_dir: Path | None
 ) -> int:

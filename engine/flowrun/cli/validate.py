@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from flowrun import __version__
+from flowrun.cli.options import project_option
 from flowrun.cli.report import colours_wanted, render_github, render_json, render_sarif, render_with_source
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, echo_commands, echo_json
@@ -30,9 +31,7 @@ _PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {
 @click.option("--format", type=click.Choice(list(_PRINTERS)), default="text", help="The report's form.")
 @click.option("--profile", envvar="FLOWRUN_PROFILE", help="Check the specs with this profile merged in.")
 @click.option("--no-import", is_flag=True, help="Do not import the Python functions of the specs.")
-@click.option(
-    "--project-dir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Where entrypoints start."
-)
+@project_option
 def command(
     paths: tuple[Path, ...], format: str, profile: str | None, no_import: bool, project_dir: Path | None
 ) -> int:

@@ -6,17 +6,12 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from flowrun.checks.models import FIXED, OWN_PLACES
 from flowrun.spec.model import JSON, Model
 from flowrun.spec.suggestions import did_you_mean, suggest
 
-OWN_ENGINE_ARGUMENTS: Final = {
-    "model": "model.name",
-    "revision": "model.revision",
-    "reasoning_parser": "model.reasoning_parser",
-}
-"""Engine arguments that a spec sets by keys of their own."""
-FIXED_SAMPLING: Final = frozenset({"n", "detokenize", "output_kind", "stream_interval", "skip_clone"})
-"""Sampling parameters that the backend sets itself: a reply is one complete text."""
+OWN_ENGINE_ARGUMENTS: Final = OWN_PLACES
+FIXED_SAMPLING: Final = FIXED
 
 
 def faults_of_model(model: Model) -> list[str]:

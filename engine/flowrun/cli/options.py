@@ -1,0 +1,35 @@
+"""The options that several verbs have, and the default path of the journal."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+
+VARIABLE: Final = "FLOWRUN_JOURNAL"
+
+result_option = click.option("--json", is_flag=True, help="Print the whole result as JSON rather than the answer.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
+profile_option = click.option("--profile", envvar="FLOWRUN_PROFILE", help="Merge this profile of the spec over it.")
+project_option = click.option(
+    "--project-dir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Where entrypoints start."
+)
+
+
+def default_journal(environ: Mapping[str, str]) -> Path:
+    """Return the path of the journal in the user's state folder (XDG Base Directory Specification 0.8)."""
+    state = environ.get("XDG_STATE_HOME", "")
+    folder = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
+    return folder / "flowrun" / "journal.sqlite"
+
+
+journal_option = click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar=VARIABLE,
+    default=lambda: default_journal(os.environ),
+    show_default="flowrun/journal.sqlite in the state folder",
+    help=f"The file that durable runs are kept in, also {VARIABLE}.",
+)

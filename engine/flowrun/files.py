@@ -1,4 +1,4 @@
-"""Files: an error of the system as one of ours, and names that survive a power cut."""
+"""Maps the system's errors about files to errors of flowrun, and makes new file names survive a power cut."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from flowrun.errors import FlowrunError, UsageError
 
 @contextmanager
 def file_errors(what: str, error: type[FlowrunError] = UsageError, remedy: str = "") -> Iterator[None]:
-    """Raise an ``OSError`` as an error of ours: what failed, the system's reason, and a remedy."""
+    """Raise an ``OSError`` as an error of flowrun that says what failed, the system's reason, and a remedy."""
     try:
         yield
     except OSError as exc:

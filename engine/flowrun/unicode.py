@@ -59,7 +59,7 @@ def visible(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text that is safe for terminals and logs: ``visible``, and no line is a command of a CI system."""
+    """Return a text that is safe for terminals and logs: as ``visible`` does, and without commands of CI systems."""
     text = visible(text)
     return _COMMAND.sub(_defuse, text) if ":" in text or "#" in text else text
 

@@ -25,7 +25,7 @@ WIRE_NAMES: Final[Mapping[str, str]] = {"extra_args": "vllm_xargs"}
 
 
 class BrokenReply(ValueError):
-    """The error that a server's answer is no chat completion. The message names the fault."""
+    """A server's answer is not a chat completion. The message names the fault."""
 
 
 def request_body(request: AskModel, *, model: str, template_kwargs: Mapping[str, JSON]) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def _arguments(arguments: str | dict[str, Any] | None) -> str:
 
 
 def _finish_reason(reason: str | None, *, has_calls: bool) -> str:
-    """Return the same reason for all servers, also for one that sends none; an unknown reason stays as it is."""
+    """Return the same name of a reason for all servers, also if a server sends none; an unknown reason is unchanged."""
     if reason is None or reason.lower() in FINISHED:
         return "tool_calls" if has_calls else "stop"
     return reason

@@ -110,7 +110,7 @@ class OpenAIBackend:
 
     @property
     def concurrency(self) -> int | None:
-        """Return None: the server has a limit of its own, and does not publish it."""
+        """Return None: the server has its own limit, which it does not publish."""
         return None
 
     async def start(self) -> None:

@@ -51,9 +51,9 @@ class ScriptedCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A reply that the model will return, or the failure that it will raise.
 
-    It answers the first request for which ``when`` holds (None: any), and all of them with ``repeat``, after ``delay``
-    seconds. ``error`` is one of ``errors.FAILURES``, ``message`` its text. A ``finish_reason`` of None follows from the
-    content and the calls.
+    It answers the first request for which ``when`` holds (None: any), or every such request with ``repeat``, after
+    ``delay`` seconds. ``error`` is one of ``errors.FAILURES``, ``message`` its text. A ``finish_reason`` of None is
+    derived from the content and the calls.
 
     Raises:
         ValueError: ``error`` is no failure's name.
@@ -89,7 +89,7 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class ScriptExhausted(FlowrunError):
-    """The error that the script has no reply for a request. No spec can catch it: it is no mistake of the model."""
+    """The script has no reply for a request. No spec can catch this error: it is a mistake of the script."""
 
 
 class ScriptedBackend(ReadyBackend):

@@ -1,4 +1,4 @@
-"""Backends to inherit from: one around another one, and one that has nothing to start."""
+"""Base classes of backends: one that wraps another backend, and one that has nothing to start."""
 
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
@@ -30,7 +30,7 @@ class WrappedBackend:
 
 
 class ReadyBackend:
-    """What the port ``ModelBackend`` asks of a backend that has no limit, and nothing to start or to stop."""
+    """The base of a ``ModelBackend`` that has no limit, and nothing to start or to stop."""
 
     @property
     def concurrency(self) -> int | None:

@@ -48,7 +48,7 @@ class EarlierRuns:
         """Return the result of an ended run that began with another spec, or other values of its variables.
 
         Args:
-            digest: the stored flow that the run began with: it alone says what the run's events lead to.
+            digest: the digest of the stored flow that the run began with; only that flow can apply the run's events.
         """
         assert self._history is not None
         stored = msgspec.json.decode(self._history.spec(digest), type=StoredFlow)

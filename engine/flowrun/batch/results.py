@@ -23,18 +23,18 @@ from flowrun.errors import StoreError, UsageError
 from flowrun.files import sync_folder
 
 OnChange = Literal["refuse", "restart", "continue"]
-"""What to do with existing results of another spec or input: refuse them, move them away, or keep them."""
+"""The treatment of existing results of another spec or input: refuse them, move them away, or keep them."""
 
 SUCCEEDED: Final = "succeeded"
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """What results belong to; the sidecar file holds it.
+    """The spec, input and batch that results belong to, as the sidecar file stores them.
 
     Attributes:
         spec: the digest of the spec's snapshot.
         input: the digest of the bytes of the row file.
-        batch: the id of the batch, which its run ids start with; ``Results`` makes it up.
+        batch: the id of the batch, which its run ids start with; ``Results`` generates it.
         journal: the journal of a durable batch.
     """
 

@@ -26,8 +26,8 @@ Slot = tuple[str, ...]
 class Facts(msgspec.Struct, frozen=True):
     """The facts when a run enters a state: the slots that are set, and the chat states that may have replied last.
 
-    ``set`` has a bit for each slot, those of ``StateGraph.bits``: as sets, the facts of a long flow would take the
-    square of its length.
+    ``set`` is a bit mask of the slots in ``StateGraph.bits``: Python sets would take memory that grows with the square
+    of the flow's length.
     """
 
     set: int
@@ -80,7 +80,7 @@ def _analyse(spec: Spec, outgoing: Mapping[str, list[Edge]], bits: dict[Slot, in
     facts = {spec.start: Facts(mask(("vars", name) for name in spec.vars), frozenset())}
     order = [*networkx.dfs_postorder_nodes(_graph(outgoing), spec.start)][::-1]
     changed = True
-    while changed:  # without cycles, one pass sets all facts: all that leads to a state stands before it
+    while changed:  # without cycles, one pass sets all facts: all predecessors of a state come before it
         changed = False
         for edge in (edge for here in order for edge in outgoing[here]):
             entered, known = facts[edge.source], facts.get(edge.target)

@@ -89,7 +89,7 @@ def _are_all_values(shape: Any, path: Keys, values: list[Any]) -> bool:
 
 
 def _key(part: Any, depth: int = 0) -> Hashable:
-    """Return what is equal for equal conditions, as jinja2 compares them, and can be looked up in a set.
+    """Return a hashable key of a parsed condition; conditions that jinja2 considers equal have equal keys.
 
     Parts of a condition that is nested too deeply, which check_templates reports, are equal to themselves only.
     """

@@ -79,7 +79,7 @@ class _Reference:
         return blocks
 
     def _share(self, variants: Sequence[Schema], title: str) -> dict[str, Any]:
-        """Return the properties that are equal in most of the variants; only the part that chooses explains them."""
+        """Return the properties that most variants share; they are explained once, in the part ``title``."""
         if len(variants) < _MANY_VARIANTS:
             return {}
         first = {name: schema for variant in reversed(variants) for name, schema in variant["properties"].items()}

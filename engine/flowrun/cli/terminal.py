@@ -54,7 +54,7 @@ def echo_traceback(exc: BaseException) -> None:
 
 
 def make_logs_printable() -> None:
-    """Make log records printable that no configured handler takes (``logging.lastResort``)."""
+    """Make the log records printable that no configured handler processes (``logging.lastResort``)."""
     make_printable([logging.lastResort])
     logging.captureWarnings(True)
 

@@ -88,7 +88,7 @@ class Slept(_Data, frozen=True, kw_only=True):
 
 
 class TimedOut(_Data, frozen=True, kw_only=True):
-    """The timeout of the run (``step`` 0) or of the state of that step is over."""
+    """The timeout of the run (``step`` 0) or of the state of that step has expired."""
 
     step: int = 0
 

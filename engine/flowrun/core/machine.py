@@ -1,6 +1,6 @@
-"""The machine: what an event makes of a run, which effects follow from it, and which moves the run made. Pure.
+"""The machine: for each event, decides the next run, the effects to perform and the moves that were made. Pure.
 
-The same events always lead to the same runs, so a run is the fold of its events, and keeping these keeps everything.
+The same events always lead to the same run: a run is the fold of its events, so it can be restored from them alone.
 """
 
 from collections.abc import Iterable
@@ -24,9 +24,9 @@ from flowrun.templates import TemplateError
 
 
 def advance(graph: Graph, run: Run, event: Event) -> Transition:
-    """Return what an event leads to. An event that the run does not await changes nothing: the run is the same object.
+    """Return the transition that an event causes.
 
-    The run given is not changed.
+    The argument ``run`` is not changed. If the run does not await the event, the transition holds the same object.
     """
     if run.status not in ("running", "waiting"):
         return _start(graph, run, event) if run.status == "new" and isinstance(event, Started) else Transition(run)
@@ -41,7 +41,7 @@ def advance(graph: Graph, run: Run, event: Event) -> Transition:
 
 
 def fold(graph: Graph, events: Iterable[Event]) -> Transition:
-    """Return the run that a sequence of events leads to, with the effects and moves of the last one."""
+    """Apply events to a new run. Return the final run, with the effects and moves of the last event."""
     transition = Transition(Run())
     for event in events:
         transition = advance(graph, transition.run, event)
@@ -71,9 +71,12 @@ def _start(graph: Graph, run: Run, event: Started) -> Transition:
 
 
 def _follow(turn: Turn, node: StateNode | None = None, event: Answer | None = None) -> Transition:
-    """Have a state handle an event, and enter one state after another until one awaits an event or the run ends.
+    """Pass an event to a state, then enter states one after another until one awaits an event or the run ends.
 
-    ``limits.max_steps`` bounds the states that are entered.
+    A run enters at most ``limits.max_steps`` states.
+
+    Args:
+        node: the state of the event; None: begin with the state that the turn goes to next, if any.
     """
     nodes = turn.graph.nodes
     while True:

@@ -106,7 +106,7 @@ def with_id(call: ToolCall, number: int) -> ToolCall:
 
 
 def with_ids(calls: tuple[ToolCall, ...], count: int) -> tuple[ToolCall, ...]:
-    """Give the calls that have no id one. ``count`` is the number of calls before them in the run."""
+    """Return calls, with a new id for each that has none. ``count`` is the number of calls before them in the run."""
     for call in calls:
         if not call.id:
             return tuple(with_id(one, number) for number, one in enumerate(calls, count + 1))

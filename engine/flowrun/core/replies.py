@@ -1,6 +1,6 @@
-"""The gate for replies: what a backend gives is an answer only if nothing says otherwise. Pure.
+"""The gate for replies: a reply counts only if it is complete, valid and what the state asked for. Pure.
 
-Every backend passes it, and so do scripted replies and cassettes.
+The replies of all backends pass it, also scripted replies and those of cassettes.
 """
 
 from typing import Final
@@ -14,7 +14,7 @@ _REFUSAL: Final = 400
 
 
 def check_reply(reply: Reply, *, tool_choice: str, offers_tools: bool, handles_calls: bool) -> None:
-    """Check that a reply is complete, can be read, and is what the state asked for.
+    """Check that a reply is complete, valid and what the state asked for.
 
     Args:
         tool_choice: the state's ``tool_choice``.
@@ -22,7 +22,7 @@ def check_reply(reply: Reply, *, tool_choice: str, offers_tools: bool, handles_c
         handles_calls: whether some state handles the reply's tool calls. See ``call_handling``.
 
     Raises:
-        StateFailure: it is not; named as in ``errors.FAILURES``.
+        StateFailure: the reply fails a check; the name is one of ``errors.FAILURES``.
     """
     if reply.finish_reason not in FINISHED or reply.refusal is not None:
         _check_end(reply)
@@ -65,7 +65,7 @@ def _check_end(reply: Reply) -> None:
 
 
 def _check_choice(reply: Reply, choice: str, offers_tools: bool) -> None:
-    """Check that a reply obeys ``tool_choice``. The tools state refuses calls of tools that are not offered."""
+    """Check that a reply obeys ``tool_choice``. The tools state checks later that the called tools are offered."""
     if choice == "none" and reply.tool_calls:
         raise StateFailure("model.invalid_call", f"tool_choice is none, but the reply calls {_names(reply)}")
     if choice == "none" or not offers_tools:

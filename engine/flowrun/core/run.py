@@ -1,4 +1,4 @@
-"""A run as data. It is frozen; a transition works on a draft, and copies it where a state may fail from there on."""
+"""A run as frozen data. A transition changes a draft of it; if a state fails, the last saved copy is restored."""
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,7 @@ from flowrun.templates import Scope
 
 
 class Mark(enum.Enum):
-    """What stands in a slot in place of a result."""
+    """The content of a slot without a result."""
 
     PENDING = "pending"
     """The effect has no result yet."""
@@ -34,7 +34,7 @@ ChildSlot = Outcome | Mark
 
 
 class Made(NamedTuple):
-    """The values of those tool calls of one message that succeeded; ``at`` is the message's index in its thread."""
+    """The values of the tool calls of a thread's message at index ``at``; ``PENDING`` for a call without a value."""
 
     at: int
     values: tuple[CallSlot, ...]
@@ -44,12 +44,12 @@ EMPTY: Final[dict[str, Any]] = {}
 
 
 def _empty() -> dict[str, Any]:
-    """Return the one empty mapping that all runs begin with: a run's mappings are replaced, never changed."""
+    """Return the empty mapping that all new runs share. Mappings of a run are replaced, never changed in place."""
     return EMPTY
 
 
 class Draft(msgspec.Struct, gc=False, kw_only=True):
-    """A run that a transition works on. Its fields are those of ``Run``."""
+    """A run that a transition may change. ``Run`` explains the fields."""
 
     id: str = ""
     status: Literal["new", "running", "waiting", "succeeded", "failed", "cancelled"] = "new"
@@ -87,23 +87,23 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
     """One run of a flow, as the fold of its events so far.
 
     Attributes:
-        step: counts the states entered, further attempts included.
-        asked: the chat state that last asked a model on a thread.
-        outputs: by state; what a chat or tools state left is made into data when a template asks for it.
-        awaiting: what an event may answer: one effect, the calls of a tools state, the children of a state that runs
-            sub-flows, or the pause before another attempt.
-        left: the calls or children without a result.
-        started: in a map state the children that were started; in a chat state 1 once its own messages are on the
-            thread.
-        returned, calls, children: results in the state's visit; those that succeeded stay for another attempt.
-        items: the list of a map state.
-        made: values of a thread's tool calls, for whichever state makes these calls next.
-        unread: the threads whose last reply has tool calls that no state and no template has looked at yet.
+        step: the number of states entered, where each further attempt counts again.
+        asked: by thread, the chat state that last asked a model.
+        outputs: by state; those of chat and tools states become plain data when a template reads them.
+        awaiting: the source of the next event: one effect, the calls of a tools state, the children of a state that
+            runs sub-flows, or the pause before another attempt.
+        left: the number of calls or children without a result.
+        started: in a state that runs sub-flows, the number of children that were started; in a chat state, 1 once its
+            own messages are on the thread.
+        returned, calls, children: the results of the current state; another attempt reuses those that succeeded.
+        items: the list that a map state runs over.
+        made: by thread, the values of tool calls whose state failed afterwards: the next tools state reuses them.
+        unread: the threads whose last reply has tool calls that no state has handled and no template has read.
     """
 
 
 _set_class: Final[Callable[[Draft, type[Draft]], None]] = object.__dict__["__class__"].__set__
-"""Sets the class of an object. The ``__setattr__`` of a frozen struct refuses to."""
+"""Sets the class of an object, which the ``__setattr__`` of a frozen struct refuses to do."""
 
 
 copy_of: Final[Callable[[Draft], Draft]] = msgspec.structs.replace
@@ -118,13 +118,13 @@ def thaw(run: Draft) -> Draft:
 
 
 def freeze(draft: Draft) -> Run:
-    """Turn a draft into a run, without a copy: nobody else may hold the draft."""
+    """Convert a draft to a frozen run, without a copy. No other code may hold a reference to the draft."""
     draft.__class__ = Run
     return draft  # type: ignore[return-value]
 
 
 class Transition(NamedTuple):
-    """What the machine decided on an event: the run after it, the effects to perform, the moves that were made."""
+    """The machine's decision on an event: the run after it, the effects to perform, and the moves that were made."""
 
     run: Run
     effects: tuple[Effect, ...] = ()
@@ -132,7 +132,7 @@ class Transition(NamedTuple):
 
 
 class RunScope(Mapping[str, Any]):
-    """The names that templates see in a run; a name that has no value yet is not there, so using it is an error."""
+    """The variables that templates see in a run. One without a value is absent, so a template that reads it fails."""
 
     __slots__ = ("_extra", "_run")
 
@@ -173,5 +173,5 @@ class RunScope(Mapping[str, Any]):
 
 
 def scope_of(run: Draft) -> Scope:
-    """Return the names that templates see in a run."""
+    """Return the variables that templates see in a run."""
     return RunScope(run)

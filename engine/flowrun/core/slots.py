@@ -1,4 +1,4 @@
-"""An immutable sequence of fixed length whose newer versions share its storage: what a wide state awaits."""
+"""An immutable sequence of fixed length, for the results of calls or children. Newer versions share its storage."""
 
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
@@ -7,10 +7,10 @@ T = TypeVar("T")
 
 
 class Slots(Generic[T]):
-    """Persistent slots: changing one of the newest version costs the same however many there are.
+    """A persistent array: changing one item of the newest version takes constant time.
 
-    The newest version has the list; an older one remembers which slot the next newer one changed (Baker 1978,
-    "Shallow binding in LISP 1.5", on persistent arrays). Reading an older version copies.
+    Only the newest version holds the list. An older one holds the item that the next version replaced (Baker 1978,
+    "Shallow binding in LISP 1.5", on persistent arrays); reading it copies the list.
     """
 
     __slots__ = ("_change", "_items")
@@ -20,7 +20,7 @@ class Slots(Generic[T]):
         self._change: tuple[int, T, Slots[T]] | None = None
 
     def changed(self, index: int, item: T) -> "Slots[T]":
-        """Return the slots with another item at ``index``."""
+        """Return a new version with another item at ``index``."""
         items = self._own() if self._items is None else self._items
         newer: Slots[T] = object.__new__(Slots)
         newer._items, newer._change = items, None

@@ -1,6 +1,6 @@
-"""The compiled graph, its states, and one transition under way. Decides what leaving a state and failing in it lead to.
+"""The compiled graph, its states, and a transition in progress. Decides where a run goes when a state ends or fails.
 
-A kind of state is a subclass of ``StateNode`` in a module of its own in ``states/``.
+Each kind of state is a subclass of ``StateNode``, in a module of its own in ``states/``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,11 +18,11 @@ from flowrun.spec.model import JSON, Catch, Limits, Retry, Spec
 from flowrun.templates import Evaluator, Scope, TemplateError
 
 UNCAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "run.cancelled", "input.invalid"})
-"""Failures of the run as a whole: no state's catch takes them."""
+"""Failures of the run as a whole: no state's ``retry`` or ``catch`` applies to them."""
 
 
 class StateFailure(Exception):
-    """Carries a failure from where it is found to where the state's retry and catch are looked up."""
+    """The current state fails. The machine catches this error and applies the state's ``retry`` and ``catch``."""
 
     def __init__(self, name: str, message: str) -> None:
         self.failure = Failure(name=name, message=message)
@@ -30,13 +30,15 @@ class StateFailure(Exception):
 
 
 def failure_of(error: StateFailure | TemplateError) -> Failure:
-    """Return the failure that an exception of a state's handler means."""
+    """Return an exception of a state's handler as a failure."""
     return error.failure if isinstance(error, StateFailure) else Failure(name="template.failed", message=str(error))
 
 
 class CompiledRoute(msgspec.Struct, frozen=True):
-    """A compiled route: ``holds`` None always matches, ``reads_calls`` are the threads at whose last calls
-    templates have looked once it matched: its condition, those of the routes before it, and the state's ``set``.
+    """A compiled route. It always matches if ``holds`` is None.
+
+    ``reads_calls`` are the threads whose last tool calls have been read by a template when the route matches: by its
+    condition, by a condition of the routes before it, or by the state's ``set``.
     """
 
     holds: Callable[[Scope], bool] | None
@@ -45,7 +47,7 @@ class CompiledRoute(msgspec.Struct, frozen=True):
 
 
 class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool that can be called: its declaration to the model, and how its arguments are checked."""
+    """A tool that can be called: its declaration for the model, its function, and the validator of its arguments."""
 
     declaration: ToolDeclaration
     entrypoint: str
@@ -55,10 +57,10 @@ class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateNode(msgspec.Struct, frozen=True, kw_only=True):
-    """What the machine knows of a state; a subclass is one kind of state.
+    """A compiled state. Each subclass is one kind of state.
 
-    ``reads_calls`` are the threads at whose last calls the templates look that are evaluated when the state is entered.
-    See ``call_handling``.
+    ``reads_calls`` are the threads whose last tool calls are read by the templates that are evaluated when the state is
+    entered. See ``call_handling``.
     """
 
     name: str
@@ -70,7 +72,7 @@ class StateNode(msgspec.Struct, frozen=True, kw_only=True):
     catches: tuple[Catch, ...] = ()
 
     def enter(self, turn: "Turn") -> None:
-        """Ask for effects, or leave at once.
+        """Request effects, or leave the state at once.
 
         Raises:
             StateFailure, TemplateError: the state fails.
@@ -78,22 +80,22 @@ class StateNode(msgspec.Struct, frozen=True, kw_only=True):
         raise NotImplementedError
 
     def try_again(self, turn: "Turn") -> None:
-        """Begin another attempt after a failure; what succeeded in the one before stays. See ``enter``."""
+        """Start another attempt after a failure, and reuse the successful results. Raises as ``enter`` does."""
         self.enter(turn)
 
     def accepts(self, run: Run, event: Answer) -> bool:
-        """Return whether an event of the run's step is awaited; any other changes nothing."""
+        """Return whether the state awaits this event of its step. An event that is not accepted changes nothing."""
         return False
 
     def handle(self, turn: "Turn", event: Answer) -> None:
-        """Take an event that was accepted. See ``enter``."""
+        """Handle an event that ``accepts`` has accepted. Raises as ``enter`` does."""
 
     def failed(self, turn: "Turn") -> None:
-        """Keep what no later visit of any state should do again, before a retry or catch."""
+        """Store the results that later states must reuse. Called after a failure, before a retry or catch."""
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole spec, compiled. ``flows`` are its sub-flows by the texts that refer to them."""
+    """A compiled spec. ``flows`` maps each reference in the spec to the compiled sub-flow."""
 
     spec: Spec
     start: str
@@ -107,7 +109,7 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Turn:
-    """One transition under way: the draft of the run, what it asks for, the moves made, and where it goes next."""
+    """A transition in progress: the draft of the run, the effects and moves so far, and the next state (``target``)."""
 
     __slots__ = ("_before", "effects", "graph", "moves", "run", "target")
 
@@ -121,15 +123,15 @@ class Turn:
 
     @property
     def scope(self) -> Scope:
-        """The names that templates see now."""
+        """The variables that templates see now."""
         return RunScope(self.run)
 
     def end(self) -> Transition:
-        """Return what was decided. The turn is over."""
+        """Return the transition. The turn must not be used afterwards."""
         return Transition(freeze(self.run), tuple(self.effects), tuple(self.moves))
 
     def enter(self, node: StateNode) -> None:
-        """Have the run be in another state."""
+        """Set the run's state, and reset the fields that belong to one visit of a state."""
         run = self.run
         run.state, run.step, run.attempt = node.name, run.step + 1, 1
         run.awaiting, run.left, run.started, run.items = "", 0, 0, ()
@@ -143,11 +145,11 @@ class Turn:
     # --- what a state does --------------------------------------------------------------------------------------------
 
     def mark(self) -> None:
-        """Keep what was changed so far, even if the state fails from here on. Effects are asked for after that."""
+        """Preserve the changes so far, even if the state fails later. Effects must be requested after this call."""
         self._before = copy_of(self.run)
 
     def leave(self, node: StateNode, output: Any) -> None:
-        """Finish a state: keep its output, set its variables, choose the first route that matches.
+        """Leave a state: store its output, set its variables, and choose the first route that matches.
 
         Raises:
             StateFailure: no route matches.
@@ -170,7 +172,7 @@ class Turn:
         raise StateFailure("route.unmatched", message)
 
     def fail(self, failure: Failure) -> None:
-        """Decide what a failure in the run's state leads to: another attempt, a catch, or the end."""
+        """Decide how the run continues after a failure of its state: with another attempt, a catch, or its end."""
         run = self.run
         failure = Failure(name=failure.name, message=failure.message, state=run.state)
         node = self.graph.nodes.get(run.state)
@@ -181,7 +183,7 @@ class Turn:
         self.finish("failed", None, failure)
 
     def finish(self, status: Literal["succeeded", "failed", "cancelled"], output: JSON, error: Failure | None) -> None:
-        """End the run. A move to a state that is not entered any more is none."""
+        """End the run. If a route was chosen and its state is not entered any more, the move along it is removed."""
         run = self.run
         run.status, run.awaiting = status, ""
         run.outcome = Outcome(status=status, output=output, error=error)
@@ -192,7 +194,7 @@ class Turn:
             self.moves.append(Move(state=run.state, step=run.step, how="end", failure=error, sets=sets))
 
     def _assign(self, node: StateNode, scope: Scope) -> Mapping[str, JSON]:
-        """Set a state's variables, each of which the next ones see."""
+        """Set a state's variables in order; the template of each can read the ones before it."""
         run, sets = self.run, {}
         for name, evaluate in node.assignments:
             sets[name] = value = evaluate(scope)
@@ -200,7 +202,7 @@ class Turn:
         return sets
 
     def _see_calls(self, threads: frozenset[str]) -> None:
-        """Note that a template looked at the last calls of threads."""
+        """Record that a template has read the last tool calls of threads."""
         run = self.run
         run.unread -= threads
         if LAST_REPLY in threads and run.reply is not None and run.reply.thread in run.unread:
@@ -209,7 +211,7 @@ class Turn:
     # --- failures -----------------------------------------------------------------------------------------------------
 
     def undo(self) -> None:
-        """Undo what was changed since the last mark. A state moves on as its last act, so there is no move to undo."""
+        """Undo all changes since the last ``mark``. A state makes its move last, so there is no move to undo."""
         self.run = thaw(self._before)
         self.effects.clear()
         self.target = None
@@ -243,7 +245,7 @@ class Turn:
 
 
 def _delay_before(retry: Retry, attempt: int) -> float:
-    """Return the seconds to wait after a failed attempt; a power that no float holds is above every ``max_delay``."""
+    """Return the seconds to wait after a failed attempt: ``max_delay`` if the power overflows a float."""
     try:
         return min(retry.delay * retry.backoff ** (attempt - 1), retry.max_delay)
     except OverflowError:
@@ -251,6 +253,6 @@ def _delay_before(retry: Retry, attempt: int) -> float:
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Return whether a failure's name is among patterns: full names, families such as ``tool.*``, or none for all."""
+    """Return whether a name matches a pattern: a full name, or a family such as ``tool.*``. Without patterns: True."""
     patterns = tuple(patterns)
     return not patterns or any(name == p or (p.endswith(".*") and name.startswith(p[:-1])) for p in patterns)

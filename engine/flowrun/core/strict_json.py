@@ -40,7 +40,7 @@ def parse_json(text: str) -> JSON:
 
 
 def _decode(text: str) -> JSON:
-    """Parse as ``_DECODER.decode`` does, without its two regular expressions, which take half of the time."""
+    """Parse as ``_DECODER.decode`` does, without its two regular expressions, which take half of its time."""
     try:
         value, end = _DECODER.raw_decode(text, len(text) - len(text.lstrip(_SPACE)))
         return _DECODER.decode(text) if text[end:].lstrip(_SPACE) else value

@@ -1,4 +1,4 @@
-"""What templates see of a run, made when a template asks for it and not before."""
+"""The values that templates see of a run. Each is built only when a template reads it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -13,13 +13,13 @@ from flowrun.templates import Lazy, LazyMapping
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
-    """A value that a function returned, told apart from a failure."""
+    """A value that a function returned, wrapped so that it differs from a failure."""
 
     value: JSON
 
 
 class LazyReply(LazyMapping):
-    """A reply on a thread."""
+    """A reply on a thread, as templates see it."""
 
     __slots__ = ("_data", "_parsed", "_reply", "calls", "message", "thread")
 
@@ -39,7 +39,7 @@ class LazyReply(LazyMapping):
         return _REPLY
 
     def data(self) -> dict[str, JSON]:
-        """Return the reply as plain data, made once."""
+        """Return the reply as plain data, built once."""
         if self._data is None:
             self._data = super().data()
         return self._data
@@ -68,7 +68,7 @@ class LazyCalls(Lazy):
         return bool(self._calls)
 
     def data(self) -> list[dict[str, JSON]]:
-        """Return the calls as plain data, made once."""
+        """Return the calls as plain data, built once."""
         if self._data is None:
             self._data = list(map(_see_call, self._calls))
         return self._data
@@ -87,7 +87,7 @@ class LazyResults(Lazy):
         return bool(self._pairs)
 
     def data(self) -> list[dict[str, JSON]]:
-        """Return the results as plain data, made once."""
+        """Return the results as plain data, built once."""
         if self._data is None:
             self._data = [_see_result(call, answer) for call, answer in self._pairs]
         return self._data

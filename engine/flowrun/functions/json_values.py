@@ -29,7 +29,7 @@ _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 
 
 class NotJSON(ValueError):
-    """The error that a value has no JSON form. ``path`` leads to the part at fault, innermost step first."""
+    """A value has no JSON form. ``path`` leads to the part at fault, innermost step first."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)

@@ -80,7 +80,7 @@ class Leases:
                 raise LeaseLost(FENCED)
 
     def take(self, runs: Sequence[str]) -> tuple[Mapping[str, RunTail], tuple[Held, ...]]:
-        """Take runs and their children unless a living process holds them; return them, and those that others hold.
+        """Acquire runs and their children unless a living process holds them; return the acquired and the held ones.
 
         Raises:
             UsageError: a run is not in the journal.

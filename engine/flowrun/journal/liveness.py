@@ -1,4 +1,4 @@
-"""Whether a process still lives: looked up in ``/proc`` on its own machine, judged by its heartbeat elsewhere."""
+"""Decides whether a process lives: by ``/proc`` on the process's own machine, by its heartbeat elsewhere."""
 
 import os
 import socket

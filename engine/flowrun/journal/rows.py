@@ -65,11 +65,11 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that was not taken, because ``holder`` drives it."""
+    """A run that could not be acquired, because ``holder`` drives it."""
 
     run: str
     holder: Holder
 
 
 class LeaseLost(StoreError):
-    """The error that another process drives the run now. Events that this one had written before stay."""
+    """Another process drives the run now. The events that this process has written before are kept."""

@@ -1,4 +1,4 @@
-"""The journal that runs write to: an event is on the disk before anything that follows from it is done.
+"""The journal that runs write to: an event is on the disk before any of its effects is performed.
 
 It belongs to one event loop. A thread of its own writes, so the loop is not blocked; ``append`` returns when its group
 is committed.
@@ -26,7 +26,7 @@ from flowrun.journal.rows import ENDED, FIRST, Held, LeaseLost, NewRun
 T = TypeVar("T")
 
 POLL_SECONDS: Final = 0.5
-"""Seconds between two looks at the inbox, which cost a few microseconds while no other process writes."""
+"""Seconds between two checks of the inbox, which cost a few microseconds while no other process writes."""
 
 _SIGNALS: Final = (Answered, Cancelled)
 """Events that may have come through the inbox."""
@@ -56,7 +56,7 @@ class SqliteJournal:
             batch: the batch of the runs that begin here.
             now: returns seconds since the epoch.
             process: how other processes find this one; this process if None.
-            pause: seconds between two looks at the inbox.
+            pause: seconds between two checks of the inbox.
 
         Raises:
             StoreError: the file cannot be opened.
@@ -91,7 +91,7 @@ class SqliteJournal:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def store_spec(self, digest: str, body: str) -> None:
-        """Store a spec's canonical form, as JSON, with the first run of it. Runs that begin from now on are of it."""
+        """Store a spec's canonical form, as JSON, with its first run. Runs registered from now on use this spec."""
         self._spec = digest
         self._appender.store_spec(digest, body)
 
@@ -112,7 +112,7 @@ class SqliteJournal:
         A task that is cancelled here ends only when the event is committed.
 
         Raises:
-            LeaseLost: another process drives the run; nothing that follows from the event may be done.
+            LeaseLost: another process drives the run; no effect of the event may be performed.
             StoreError: the journal cannot be written any more, for any run.
         """
         written = await self._enqueue(self._entry(run, event, seq, state, status))
@@ -156,7 +156,7 @@ class SqliteJournal:
     # --- leases and signals -------------------------------------------------------------------------------------------
 
     async def take(self, runs: Iterable[str]) -> tuple[Held, ...]:
-        """Take runs, with their children, to resume them; return those that another living process holds.
+        """Acquire runs, with their children, to resume them; return those that another living process holds.
 
         Raises:
             UsageError: a run is not in the journal.

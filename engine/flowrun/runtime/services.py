@@ -1,4 +1,4 @@
-"""The ports that the runs of a runner share, with the clock, the chance and the drivers. Data only."""
+"""The ports that the runs of a runner share, with the clock, the random numbers and the run drivers. Data only."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ class Driver(Protocol):
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """What all run drivers of a runner use.
+    """The ports, callbacks and registry that all run drivers of a runner share.
 
     Attributes:
         backends: started backends, by the names that the specs give their models.

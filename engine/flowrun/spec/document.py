@@ -35,7 +35,7 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _FRAGMENT: Final = 4
-"""What a cut left of a secret is replaced from so many characters on."""
+"""The fewest characters of a secret left at a cut that are replaced."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):

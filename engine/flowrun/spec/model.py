@@ -31,7 +31,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a backend before it is started.
+    """The properties of a backend that are known before it is started.
 
     Attributes:
         vllm_settings: its engine arguments, sampling parameters and parsers are vLLM's, so any other name is an error.
@@ -71,7 +71,7 @@ class Model(_Part, frozen=True, kw_only=True):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the model's backend can do."""
+        """The capabilities of the model's backend."""
         return CAPABILITIES[self.backend]
 
 

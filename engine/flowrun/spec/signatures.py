@@ -179,7 +179,7 @@ def _schema_of(annotation: Any, shared: dict[str, JSON]) -> dict[str, JSON]:
     """Return a type's schema with references inlined.
 
     Args:
-        shared: receives the definitions of recursive types, whose references stay.
+        shared: receives the definitions of recursive types; only references to these are not inlined.
 
     Raises:
         TypeError: the type has no JSON Schema.

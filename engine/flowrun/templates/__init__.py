@@ -33,7 +33,7 @@ KEYWORDS: Final = frozenset(
 
 
 _WITH_EMPTINESS: Final = (bool, list, str, dict, tuple, Lazy, Mapping)
-"""The types of values that a condition takes for false if they are empty."""
+"""The types whose empty values count as false in a condition."""
 
 
 def has_template(text: str) -> bool:

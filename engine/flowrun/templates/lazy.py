@@ -1,11 +1,11 @@
-"""Values that are made when a template asks for them."""
+"""Values that are built when a template reads them."""
 
 from collections.abc import Iterable
 from typing import Any
 
 
 class Lazy:
-    """Stands for plain data. Jinja2, and whatever leaves a template as a value, gets the data."""
+    """A placeholder for plain data. Jinja2 receives the data, and so does the value of a template."""
 
     __slots__ = ()
 
@@ -21,7 +21,7 @@ class Lazy:
 
 
 class LazyMapping(Lazy):
-    """A mapping of which a bare path such as ``reply.content`` takes one member, without making the others."""
+    """A lazy mapping: a bare path such as ``reply.content`` reads one member without building the others."""
 
     __slots__ = ()
 
@@ -43,5 +43,5 @@ class LazyMapping(Lazy):
 
 
 def as_data(value: Any) -> Any:
-    """Return a value; if it is lazy, as plain data."""
+    """Return a lazy value as plain data, and any other value unchanged."""
     return value.data() if isinstance(value, Lazy) else value

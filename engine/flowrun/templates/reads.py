@@ -50,7 +50,7 @@ def reads_of_expression(text: str) -> Reads:
 
 @lru_cache(maxsize=_CACHED)
 def parsed_expression(text: str) -> "nodes.Expr":
-    """Return what ``parse_expression`` returns, parsed once; it must not be compiled, which would change it."""
+    """Return the cached result of ``parse_expression``. It must not be compiled, because that changes the tree."""
     return parse_expression(text)
 
 

@@ -24,7 +24,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     @property
     def at_work(self) -> bool:
-        """Whether real work is in progress."""
+        """Return whether real work is in progress."""
         return self._at_work > 0
 
     def skip(self, seconds: float) -> None:

@@ -71,7 +71,7 @@ def _keys(graph: Graph, tree: FlowTree) -> Iterator[tuple[int, Key]]:
 
 
 def _parts(tree: FlowTree) -> Iterator[tuple[Taken, Untaken]]:
-    """Yield every state and edge of a flow, with the report if no test takes it."""
+    """Yield every state and edge of a flow, each with the ``Untaken`` to report if no test takes it."""
     document, spec = tree.loaded.document, tree.loaded.spec
     for name in spec.states:
         place = place_of(document, (*tree.base, "states", name), key=True)

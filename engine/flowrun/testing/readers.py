@@ -77,7 +77,7 @@ class Readers:
 
     @property
     def available(self) -> bool:
-        """Whether raw text can be parsed here."""
+        """Return whether raw text can be parsed here."""
         return self._open is not None
 
     async def reader_of(self, bound: BoundModel) -> Reader:

@@ -32,14 +32,14 @@ class RawReply(ScriptedReply, frozen=True, kw_only=True):
 
 
 class CaseReply(msgspec.Struct, frozen=True, kw_only=True):
-    """One of a test's replies; ``holds`` is its compiled ``when``, None for a reply to any request."""
+    """One reply of a test. ``holds`` is its compiled ``when``; None if the reply fits every request."""
 
     reply: ScriptedReply
     holds: Callable[[Scope], bool] | None = None
 
 
 class Stub(_Part, frozen=True, kw_only=True):
-    """The result of a function that is not called, ``delay`` seconds later: ``returns`` or the error ``raises``."""
+    """Replaces a call of a function: after ``delay`` seconds it returns ``returns``, or fails with ``raises``."""
 
     returns: JSON = None
     raises: str | None = None
@@ -47,7 +47,7 @@ class Stub(_Part, frozen=True, kw_only=True):
 
 
 class GivenAnswer(_Part, frozen=True, kw_only=True):
-    """The answer to a wait state, ``delay`` seconds later."""
+    """An answer that the test gives to a wait state after ``delay`` seconds."""
 
     state: str
     value: JSON

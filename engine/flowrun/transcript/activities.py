@@ -26,7 +26,10 @@ _replace = msgspec.structs.replace
 
 
 class PendingActivity:
-    """An effect with its event, as far as they are recorded. ``began`` and ``ended`` are in seconds since the epoch."""
+    """An effect and, once it is recorded, its event (``answer``): the source of an activity.
+
+    ``began`` and ``ended`` are in seconds since the epoch.
+    """
 
     __slots__ = ("answer", "began", "begins", "earlier", "effect", "ended", "messages")
 

@@ -11,7 +11,7 @@ from flowrun.transcript.model import Child, Transcript, Visit
 
 
 class FlowOverlay(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow, and the transcripts of its runs in a run. ``name`` is the reference of its parent to it."""
+    """A flow, with the transcripts of all its runs in one top run. ``name`` is the reference in the parent's spec."""
 
     name: str
     graph: Graph

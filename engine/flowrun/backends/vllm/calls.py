@@ -19,7 +19,7 @@ _EXCERPT: Final = 200  # characters
 
 
 def read_call(call: Any, text: str) -> ToolCall:
-    """Return a parsed call; its id only if the model wrote it (Kimi's), as parsers generate other ids at random."""
+    """Return a parsed call. Its id is kept only if the model wrote it (Kimi does); parsers invent other ids."""
     written = bool(call.id) and not call.id.isdigit() and call.id in text
     return ToolCall(id=call.id if written else "", name=call.name, arguments=call.arguments)
 

@@ -59,7 +59,7 @@ _start_lock = threading.Lock()  # a start temporarily changes the process's envi
 
 
 class StartCancelled(Exception):
-    """The error that a start was cancelled."""
+    """A start was cancelled."""
 
 
 class Engine:

@@ -43,7 +43,7 @@ def pre_tokenizer_of(source: Path) -> str:
 
 
 def mend_digits(tokenizer: Any, pre: str) -> None:
-    """Set the rule of a tokenizer that transformers replaced by its default.
+    """Restore the file's rule for splitting numbers, where transformers has replaced it by its default rule.
 
     transformers does not know the names in ``DIGITS_APART`` and uses GPT-2's rule for them, under which numbers become
     tokens that did not occur in the model's training.

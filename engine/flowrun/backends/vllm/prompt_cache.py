@@ -93,7 +93,7 @@ class Recent(Generic[T]):
 
 
 class PromptCache:
-    """A replacement of two methods of a vLLM renderer: between the chat template and the tokenizer."""
+    """Replaces two methods of a vLLM renderer: those that apply the chat template and then call the tokenizer."""
 
     def __init__(self, renderer: Any, *, ends: Sequence[int], max_model_len: int) -> None:
         """Replace the methods of ``renderer``.
@@ -153,7 +153,7 @@ class PromptCache:
         return conversation, {"prompt_token_ids": ids.tolist()} | ({} if own else {"prompt": rendered})
 
     def _rendered(self, prompt: Mapping[str, Any]) -> RenderedPrompt | None:
-        """Return the text or tokens of a prompt; None if it holds more, or if vLLM must tokenize or refuse it."""
+        """Return the text or tokens of a prompt; None if it has other parts, or if vLLM must tokenize or refuse it."""
         if prompt.keys() == {"prompt_token_ids"}:
             return _array(prompt["prompt_token_ids"])
         if prompt.keys() == {"prompt"} and self._can_split and len(prompt["prompt"]) <= self._longest:

@@ -95,4 +95,4 @@ class _ChatOnly(Start):
 
 
 class _NoEngine(Engine):
-    """The placeholder that such a start returns in place of an engine."""
+    """The placeholder that ``_ChatOnly`` returns in place of an engine."""

@@ -1,5 +1,6 @@
-"""What a scheduler takes in (facts) and what it decides (decisions). Data only. Replicas are numbered from 1; a row is
-its number.
+"""The facts that a scheduler receives, and the decisions that it returns. Data only.
+
+A replica is identified by its number, from 1; a row by its number in the file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ class RowRead(_Data, frozen=True, kw_only=True):
 
 
 class RowWithdrawn(_Data, frozen=True, kw_only=True):
-    """Nobody waits for the result of a row any more."""
+    """The result of a row is not needed any more."""
 
     row: int
 
@@ -97,7 +98,7 @@ class FailRow(_Data, frozen=True, kw_only=True):
 
 
 class RunAgain(_Data, frozen=True, kw_only=True):
-    """Tell the user that rows of a lost replica are run again. They are at the head of the queue already."""
+    """Report to the user that rows of a lost replica are run again. The scheduler has already queued them first."""
 
     replica: int
     rows: tuple[int, ...]
@@ -112,7 +113,7 @@ class Restart(_Data, frozen=True, kw_only=True):
 
 
 class Drop(_Data, frozen=True, kw_only=True):
-    """Start a replica no more; others are left."""
+    """Do not start a lost replica again; others are left."""
 
     replica: int
     reason: str

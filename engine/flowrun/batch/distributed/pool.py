@@ -1,4 +1,4 @@
-"""Performs the decisions of a ``Scheduler`` on replicas, and reports to it what happens there. Decides nothing itself.
+"""Performs the decisions of a ``Scheduler`` on replicas, and sends it facts about them. Decides nothing itself.
 
 Nothing here depends on Ray.
 """

@@ -1,4 +1,4 @@
-"""What a pool needs of a replica: the protocol, the reports, and the error for a lost one. Independent of Ray."""
+"""The port of a pool to its replicas: the protocol, the reports, and the error for a lost replica. Without Ray."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -13,11 +13,11 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     """A report of a replica on its session.
 
     Attributes:
-        results: (row number, result) of the rows that ended since the report before.
+        results: (row number, result) of the rows that ended since the previous report.
         capacity: the number of further rows that the replica can start.
         received: the number of rows that the session had received when ``capacity`` was computed.
-        rounds: the rounds since the report before.
-        usage: the tokens used since the report before.
+        rounds: the number of rounds since the previous report.
+        usage: the tokens used since the previous report.
         lost: why the rows of the session must be run again.
         error: why the batch cannot continue.
     """

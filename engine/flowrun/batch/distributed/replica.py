@@ -168,7 +168,7 @@ class _Session:
         self._news.set()
 
     async def next_report(self) -> ReplicaReport:
-        """Wait until something happens or ``PULSE`` is over; return what happened since the report before."""
+        """Wait for an event, at most ``PULSE`` seconds; return a report of everything since the previous one."""
         with suppress(TimeoutError):
             async with asyncio.timeout(PULSE):
                 await self._news.wait()

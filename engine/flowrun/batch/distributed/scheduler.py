@@ -57,7 +57,7 @@ class _RowState(msgspec.Struct, kw_only=True):
     """A row without a result, and the number of replicas that were lost while they ran it.
 
     Attributes:
-        group_size: the maximum number of rows on a replica together with it, itself included; None: no limit.
+        group_size: the maximum number of rows on a replica that runs this row, this row included; None: no limit.
     """
 
     number: int
@@ -117,7 +117,7 @@ class Scheduler:
         return len(self._queue) < max(READ_AHEAD, sum(max(0, one.capacity) for one in self._replicas.values()))
 
     def handle(self, fact: Fact) -> tuple[Decision, ...]:
-        """Take a fact into account, and return the decisions that follow from it, in the order to perform them in."""
+        """Apply a fact, and return the decisions that follow from it. They must be performed in this order."""
         if self._stopped:
             return ()
         decisions = [*self._take(fact), *self._assign()]

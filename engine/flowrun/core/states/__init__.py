@@ -1,4 +1,4 @@
-"""The kinds of states, one module each: how one is compiled, and what it does when it is entered and on events."""
+"""The kinds of states, one module each: how the state is compiled, entered and left, and how it handles events."""
 
 from typing import assert_never
 

@@ -34,7 +34,7 @@ class CallNode(StateNode, frozen=True, kw_only=True):
         )
 
     def try_again(self, turn: Turn) -> None:
-        """Call the function again; one that has returned is not called, whatever failed after it."""
+        """Call the function again, or leave with its value if it has returned and something else failed afterwards."""
         if turn.run.returned is None:
             self.enter(turn)
         else:

@@ -21,10 +21,10 @@ _ANSWERS: Final = (Replied, Failed)
 
 
 class ChatNode(StateNode, frozen=True, kw_only=True):
-    """A chat state: ``render`` are its own messages, ``validate`` checks a reply's JSON.
+    """A chat state. ``render`` holds the messages that it adds, ``validate`` checks the JSON of a reply.
 
-    ``offered`` are the names of ``tools``; ``handles_calls`` is what ``call_handling`` says of it. ``own_thread`` is
-    ``thread`` as a set.
+    ``offered`` holds the names of ``tools``. ``handles_calls`` is true if some state handles the tool calls of the
+    reply (see ``call_handling``). ``own_thread`` is ``thread`` as a set.
     """
 
     thread: str
@@ -48,7 +48,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         self._ask(turn)
 
     def try_again(self, turn: Turn) -> None:
-        """Ask again; the state's own messages are on the thread already, unless rendering them failed."""
+        """Ask the model again. The state's own messages are added only if no earlier attempt has added them."""
         if turn.run.started:
             self._ask(turn)
         else:
@@ -131,7 +131,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
 
 @cache
 def _first_asked(thread: str, state: str) -> Mapping[str, str]:
-    """Return what ``Run.asked`` is in most runs, one object for all of them."""
+    """Return ``Run.asked`` after the first request of a run: one object that equal runs share."""
     return {thread: state}
 
 

@@ -1,4 +1,4 @@
-"""What the states that run sub-flows have in common. A child counts against the limits of its parent."""
+"""The base of the states that run sub-flows. The rounds and steps of a child count against the limits of its parent."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ class ParentNode(StateNode, frozen=True, kw_only=True):
         )
 
     def handle(self, turn: Turn, event: Event) -> None:
-        """Put a child's outcome into its place, and count what it spent, whatever follows."""
+        """Store a child's outcome, and count its rounds, steps and tokens, also if the state fails now."""
         assert isinstance(event, ChildEnded)
         run = turn.run
         assert run.children is not None
@@ -37,12 +37,12 @@ class ParentNode(StateNode, frozen=True, kw_only=True):
         self.ended(turn, event)
 
     def ended(self, turn: Turn, event: ChildEnded) -> None:
-        """Decide what a child's end leads to. See ``enter``."""
+        """Continue after the end of a child: start another, leave the state, or wait. Raises as ``enter`` does."""
         raise NotImplementedError
 
 
 def await_children(run: Draft, count: int) -> Slots[ChildSlot]:
-    """Have a run await so many children; in another attempt those that succeeded are not awaited again."""
+    """Make a run await ``count`` children; return their slots. Another attempt keeps the children that succeeded."""
     if run.attempt > 1 and run.children is not None:
         run.children = Slots(slot if _succeeded(slot) else PENDING for slot in run.children)
     else:
@@ -57,7 +57,7 @@ def _succeeded(slot: ChildSlot) -> bool:
 
 
 def start_child(run: Draft, index: int, flow: str, inputs: Mapping[str, JSON]) -> StartChild:
-    """Return the effect that starts a child within what is left of the run's limits."""
+    """Return the effect that starts a child, limited to the rounds and steps that the run has left."""
     return StartChild(
         step=run.step,
         index=index,
@@ -79,7 +79,8 @@ def output_of(slot: ChildSlot, what: str) -> JSON:
     """Return a child's output.
 
     Raises:
-        StateFailure: it has none; named as the child's failure, if a state can catch that.
+        StateFailure: the child did not succeed; the failure has the child's name for it, or ``flow.failed`` if no state
+            can catch that name.
     """
     outcome = outcome_of(slot)
     if outcome.status == "succeeded":

@@ -1,4 +1,4 @@
-"""What compiling a state needs to know of its spec."""
+"""The parts of a spec that its states need when they are compiled."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from flowrun.templates import compile_assignments, compile_condition
 
 
 class Compiler(msgspec.Struct, frozen=True, kw_only=True):
-    """A spec whose states are compiled. See ``graph.compile_graph`` for the fields."""
+    """The spec of the states to compile. See ``graph.compile_graph`` for the fields."""
 
     spec: Spec
     declarations: Mapping[str, ToolDeclaration]
@@ -21,7 +21,7 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
     handling: CallHandling
 
     def common(self, name: str, state: Working) -> dict[str, Any]:
-        """Return the fields that the nodes of all kinds have in common, but for an end."""
+        """Return the fields that the nodes of all kinds share, except those of end states."""
         return {
             "name": name,
             "reads_calls": self.handling.entered.get(name, NOTHING),

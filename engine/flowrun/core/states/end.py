@@ -1,4 +1,4 @@
-"""The end state: the run is over."""
+"""The end state: ends the run."""
 
 from flowrun.core.call_handling import NOTHING
 from flowrun.core.messages import last_calls
@@ -17,7 +17,7 @@ class EndNode(StateNode, frozen=True, kw_only=True):
     output: Evaluator
 
     def enter(self, turn: Turn) -> None:
-        """End the run; a success only if no reply's calls were dropped."""
+        """End the run. It fails instead of succeeding if the tool calls of a reply were not handled."""
         run = turn.run
         output = self.output(turn.scope)
         if self.status == "failed":
@@ -32,7 +32,7 @@ class EndNode(StateNode, frozen=True, kw_only=True):
 
 
 def _dropped_calls(run: Draft) -> tuple[str, str] | None:
-    """Return a thread with calls that nothing looked at and nothing answers, and the names of these calls."""
+    """Return a thread with unhandled tool calls and the names of these calls; None if there is none."""
     for thread in sorted(run.unread):
         if calls := last_calls(run.threads[thread]).open:
             return thread, ", ".join(call.name for call in calls)

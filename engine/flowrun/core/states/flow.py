@@ -1,4 +1,4 @@
-"""The flow state: runs one sub-flow, and its output is the state's."""
+"""The flow state: runs one sub-flow; the output of the sub-flow becomes the output of the state."""
 
 from flowrun.core.events import ChildEnded
 from flowrun.core.state_node import Turn
@@ -15,7 +15,7 @@ class FlowNode(ParentNode, frozen=True, kw_only=True):
     arguments: Evaluator
 
     def enter(self, turn: Turn) -> None:
-        """Start the child; one that succeeded in an attempt before is not run again."""
+        """Start the child, unless it has succeeded in an earlier attempt."""
         run = turn.run
         arguments = self.arguments(turn.scope)
         await_children(run, 1)

@@ -1,4 +1,4 @@
-"""The map state: runs a sub-flow for each item of a list; the outputs keep the items' order."""
+"""The map state: runs a sub-flow for each item of a list; the outputs are in the order of the items."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ from flowrun.templates import Evaluator, compile_expression, compile_value
 
 
 class MapNode(ParentNode, frozen=True, kw_only=True):
-    """A map state: ``items`` gives the list, ``item`` is the name that each has in ``arguments``."""
+    """A map state. ``items`` evaluates to the list; ``item`` is the name of the current item in ``arguments``."""
 
     flow: str
     items: Evaluator
@@ -23,7 +23,7 @@ class MapNode(ParentNode, frozen=True, kw_only=True):
     on_item_error: Literal["fail", "collect", "skip"]
 
     def enter(self, turn: Turn) -> None:
-        """Start as many children as may run at once, each for one item; another attempt keeps its items."""
+        """Start a child for each of the first items, up to ``max_concurrency``. Another attempt has the same items."""
         run = turn.run
         if run.attempt == 1 or run.children is None:
             items = self.items(turn.scope)
@@ -38,7 +38,7 @@ class MapNode(ParentNode, frozen=True, kw_only=True):
             self._leave(turn)
 
     def ended(self, turn: Turn, event: ChildEnded) -> None:
-        """Start the next item in place of one that ended, or leave after the last."""
+        """Start the child of the next item; leave when all have ended."""
         if self.on_item_error == "fail":
             output_of(event.outcome, f"item {event.index}")
         if turn.run.left:
@@ -47,7 +47,7 @@ class MapNode(ParentNode, frozen=True, kw_only=True):
             self._leave(turn)
 
     def _start(self, turn: Turn, count: int) -> None:
-        """Start the next ``count`` items that have no outcome yet, as far as there are so many."""
+        """Start the children of the next ``count`` items without an outcome, or of fewer if not so many are left."""
         run = turn.run
         assert run.children is not None
         while count and run.started < len(run.items):
@@ -59,7 +59,7 @@ class MapNode(ParentNode, frozen=True, kw_only=True):
             run.started += 1
 
     def _leave(self, turn: Turn) -> None:
-        """Leave with the outputs: with ``collect`` each beside its error, with ``skip`` the good ones."""
+        """Leave with the list of outputs: ``collect`` pairs each with its error, ``skip`` omits the failed items."""
         run = turn.run
         assert run.children is not None
         outcomes = list(map(outcome_of, run.children))
@@ -75,7 +75,7 @@ def _collected(outcome: Outcome) -> dict[str, JSON]:
 
 
 def compile_map(name: str, state: MapState, compiler: Compiler) -> MapNode:
-    """Compile a map state; without ``with``, a child's input is the item by its name."""
+    """Compile a map state. Without ``with``, the item is the only input of the child."""
     return MapNode(
         flow=state.flow,
         items=compile_expression(state.for_each),

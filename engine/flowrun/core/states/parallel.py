@@ -10,12 +10,12 @@ from flowrun.templates import Evaluator, compile_value
 
 
 class ParallelNode(ParentNode, frozen=True, kw_only=True):
-    """A parallel state: ``branches`` are (name, flow, arguments)."""
+    """A parallel state. Each of its ``branches`` is a (name, flow, arguments) tuple."""
 
     branches: tuple[tuple[str, str, Evaluator], ...]
 
     def enter(self, turn: Turn) -> None:
-        """Start every branch; in another attempt only those that did not succeed."""
+        """Start every branch; in another attempt, only the branches that have not succeeded."""
         run, scope = turn.run, turn.scope
         given = [arguments(scope) for _, _, arguments in self.branches]
         children = await_children(run, len(self.branches))
@@ -28,7 +28,7 @@ class ParallelNode(ParentNode, frozen=True, kw_only=True):
             self._leave(turn)
 
     def ended(self, turn: Turn, event: ChildEnded) -> None:
-        """Leave after the last branch; the first that fails fails the state."""
+        """Leave when all branches have ended; fail as soon as one branch fails."""
         output_of(event.outcome, f"branch {self.branches[event.index][0]!r}")
         if not turn.run.left:
             self._leave(turn)

@@ -1,4 +1,4 @@
-"""The route state: decides where to go, and nothing else."""
+"""The route state: chooses a route, and does nothing else."""
 
 from flowrun.core.state_node import StateNode, Turn
 from flowrun.core.states.compiler import Compiler

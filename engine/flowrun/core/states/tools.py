@@ -1,6 +1,7 @@
-"""The tools state: checks each call of the last reply, makes the valid ones, tells the model of the others.
+"""The tools state: checks each call of the last reply, makes the valid calls, and adds the results to the thread.
 
-A call that succeeded is never made again for the same message: not by a retry, nor by a state that comes back to it.
+The result of an invalid call is its failure. A call that succeeded is never made twice for the same message, neither by
+a retry nor by a later tools state.
 """
 
 import json
@@ -28,13 +29,13 @@ _PLAIN: Final = frozenset({int, float})
 
 
 class ToolsNode(StateNode, frozen=True, kw_only=True):
-    """A tools state: ``raises`` makes a failed call a failure of the state."""
+    """A tools state. With ``raises``, a failed call fails the state."""
 
     thread: str
     raises: bool
 
     def enter(self, turn: Turn) -> None:
-        """Check every call before any of them is made."""
+        """Check every call, then request the valid ones."""
         run = turn.run
         last = last_calls(run.threads[self.thread])
         slots = _slots_before(run.made.get(self.thread), last)
@@ -57,7 +58,7 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
             self._leave(turn)
 
     def accepts(self, run: Run, event: Event) -> bool:
-        """Return whether an event is the value or failure of a call that has none yet."""
+        """Return whether an event is the value or failure of a call that has no result yet."""
         return (
             isinstance(event, _ANSWERS)
             and run.awaiting == "calls"
@@ -66,7 +67,7 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
         )
 
     def handle(self, turn: Turn, event: Event) -> None:
-        """Keep a call's value or failure; leave the state after the last."""
+        """Store a call's value or failure; leave the state after the last one."""
         run = turn.run
         assert run.calls is not None
         if isinstance(event, Returned):
@@ -80,14 +81,14 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
             self._leave(turn)
 
     def failed(self, turn: Turn) -> None:
-        """Keep the values of the calls that returned, so that no state makes these calls again."""
+        """Store the values of the calls that returned, so that no state makes these calls again."""
         run = turn.run
         if run.calls is not None and any(isinstance(answer, Value) for answer in run.calls):
             values = tuple(answer if isinstance(answer, Value) else PENDING for answer in run.calls)
             run.made = {**run.made, self.thread: Made(last_calls(run.threads[self.thread]).at, values)}
 
     def _leave(self, turn: Turn) -> None:
-        """Append the results to the thread in the order of the calls, whatever order they came in."""
+        """Append the results to the thread in the order of the calls, not of their completion, and leave."""
         run = turn.run
         assert run.calls is not None
         thread = run.threads[self.thread]
@@ -110,7 +111,7 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
 
 
 def _slots_before(made: Made | None, last: LastCalls) -> list[CallSlot]:
-    """Return the slots of a thread's last calls, with the values of those that an earlier visit made."""
+    """Return the slots of a thread's last calls, with the values that an earlier visit stored."""
     slots: list[CallSlot] = [PENDING] * len(last.calls)
     if made is not None and made.at == last.at:
         slots = list(made.values)
@@ -120,7 +121,7 @@ def _slots_before(made: Made | None, last: LastCalls) -> list[CallSlot]:
 
 
 def _check_call(graph: Graph, offered: tuple[str, ...], call: ToolCall) -> dict[str, JSON] | Failure:
-    """Return a call's arguments, or the failure that the model is told instead of a result."""
+    """Return a call's arguments, or the failure that the model receives as its result."""
     tool = graph.tools.get(call.name)
     if tool is None or call.name not in offered:
         known = ", ".join(offered) or "none"
@@ -137,7 +138,7 @@ def _check_call(graph: Graph, offered: tuple[str, ...], call: ToolCall) -> dict[
 
 
 def _offered(graph: Graph, run: Draft, thread: str) -> tuple[str, ...]:
-    """Return the names of the tools that the thread's last chat state offered; all, if no chat state asked on it."""
+    """Return the names of the tools that the thread's last chat state offered; all tools if there is no such state."""
     node = graph.nodes[run.asked[thread]] if thread in run.asked else None
     return node.offered if isinstance(node, ChatNode) else tuple(graph.tools)
 

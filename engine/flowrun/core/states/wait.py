@@ -1,4 +1,4 @@
-"""The wait state: the run pauses until somebody answers with a value that matches the state's schema."""
+"""The wait state: pauses the run until an answer arrives that matches the state's schema."""
 
 from collections.abc import Callable, Mapping
 
@@ -20,14 +20,14 @@ class WaitNode(StateNode, frozen=True, kw_only=True):
     validate: Validator
 
     def enter(self, turn: Turn) -> None:
-        """Ask, and pause."""
+        """Request an answer, and pause the run."""
         run = turn.run
         prompt = self.prompt(turn.scope)
         run.status, run.awaiting, run.left = "waiting", "effect", 1
         turn.effects.append(RequestInput(step=run.step, state=self.name, run=run.id, prompt=prompt, schema=self.schema))
 
     def accepts(self, run: Run, event: Event) -> bool:
-        """Return whether an event is an answer that matches; who delivers one checks it first."""
+        """Return whether an event is an answer that matches the schema. Callers check an answer before they send it."""
         return isinstance(event, Answered) and run.awaiting == "effect" and self._fault(event.value) is None
 
     def handle(self, turn: Turn, event: Event) -> None:

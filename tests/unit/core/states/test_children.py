@@ -165,6 +165,16 @@ def test_an_item_not_yet_started_is_not_awaited() -> None:
     assert (effects, moves) == ((), ())
 
 
+@pytest.mark.parametrize("flow", [MAP, PARALLEL], ids=["map", "parallel"])
+@pytest.mark.parametrize("index", [0, -1, 3], ids=["taken before", "negative", "too large"])
+def test_the_end_of_a_child_is_taken_once(flow: str, index: int) -> None:
+    graph = graph_of(flow)
+    run = fold(graph, [BEGIN, ChildEnded(step=1, index=0, outcome=good("a"), rounds=1, steps=2)]).run
+    again = advance(graph, run, ChildEnded(step=1, index=index, outcome=good("b"), rounds=1, steps=2))
+    assert again.run is run
+    assert again.effects == ()
+
+
 def test_branches_give_a_mapping() -> None:
     graph = graph_of(PARALLEL)
     run, effects, _ = fold(graph, [BEGIN])

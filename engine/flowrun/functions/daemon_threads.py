@@ -22,7 +22,7 @@ _Report = Callable[[], None]
 _Job = Callable[[], _Report]
 
 
-class Slots:
+class CallLimit:
     """A limit of concurrent calls that works in one event loop after another."""
 
     def __init__(self, limit: int) -> None:
@@ -42,7 +42,7 @@ class DaemonThreads:
     """A pool of daemon threads for one event loop at a time; at most ``limit`` actions run at once."""
 
     def __init__(self, limit: int, *, idle_seconds: float = IDLE_SECONDS) -> None:
-        self._slots = Slots(limit)
+        self._slots = CallLimit(limit)
         self._idle_seconds = idle_seconds
         self._idle: deque[_Worker] = deque()
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from flowrun.core.events import CallFunction
 from flowrun.core.tool_context import CURRENT_CALL
 from flowrun.errors import Bug, ToolError
-from flowrun.functions.daemon_threads import DaemonThreads, Slots
+from flowrun.functions.daemon_threads import DaemonThreads, CallLimit
 from flowrun.functions.eager_task import WAITS, EagerTask
 from flowrun.functions.json_values import copy_json
 from flowrun.functions.outcomes import outcome_of
@@ -53,7 +53,7 @@ class PythonFunctions:
         grace: float = GRACE_SECONDS,
     ) -> None:
         self._bound = {name: _Bound(function, _is_async(function)) for name, function in functions.items()}
-        self._slots = None if max_calls is None else Slots(max_calls)
+        self._slots = None if max_calls is None else CallLimit(max_calls)
         self._threads = DaemonThreads(max_threads)
         self._eager_task: EagerTask | None = None
         self._grace = grace

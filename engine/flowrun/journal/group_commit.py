@@ -44,7 +44,7 @@ class Group:
         self.written = Committed(loop=loop)
 
 
-class Request(NamedTuple):
+class DatabaseTask(NamedTuple):
     """Another action on the database, in order with the groups. The ``last`` one runs even in a halted journal."""
 
     action: Callable[[], Any]
@@ -73,9 +73,9 @@ class GroupCommit(threading.Thread):
         self._loop = loop
         self._tick = tick
         self._pause = pause
-        self._items: queue.SimpleQueue[Group | Request] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[Group | DatabaseTask] = queue.SimpleQueue()
 
-    def submit(self, item: Group | Request) -> None:
+    def submit(self, item: Group | DatabaseTask) -> None:
         """Queue an item; the request marked ``last`` ends the thread."""
         self._items.put(item)
 
@@ -91,16 +91,16 @@ class GroupCommit(threading.Thread):
                 self._guarded(self._tick)
                 due = time.monotonic() + self._pause
 
-    def _gather(self, seconds: float) -> list[Group | Request]:
+    def _gather(self, seconds: float) -> list[Group | DatabaseTask]:
         """Return all queued items, after waiting up to ``seconds`` for the first."""
-        items: list[Group | Request] = []
+        items: list[Group | DatabaseTask] = []
         with contextlib.suppress(queue.Empty):
             items.append(self._items.get(timeout=seconds))
             while not _is_last(items[-1]):
                 items.append(self._items.get_nowait())
         return items
 
-    def _perform(self, items: Sequence[Group | Request]) -> None:
+    def _perform(self, items: Sequence[Group | DatabaseTask]) -> None:
         groups: list[Group] = []
         for item in items:
             if isinstance(item, Group):
@@ -131,7 +131,7 @@ class GroupCommit(threading.Thread):
                 self.failed.__cause__ = exc
         return None
 
-    def _perform_request(self, request: Request) -> None:
+    def _perform_request(self, request: DatabaseTask) -> None:
         try:
             if self.failed is not None and not request.last:
                 raise self.failed
@@ -145,8 +145,8 @@ class GroupCommit(threading.Thread):
             self._loop.call_soon_threadsafe(callback)
 
 
-def _is_last(item: Group | Request) -> bool:
-    return isinstance(item, Request) and item.last
+def _is_last(item: Group | DatabaseTask) -> bool:
+    return isinstance(item, DatabaseTask) and item.last
 
 
 def _resolve_groups(groups: Sequence[Group], written: Written) -> None:

@@ -17,7 +17,7 @@ from flowrun.errors import Bug, FlowrunError, StoreError
 from flowrun.journal.appender import MARK, Appender, Entry
 from flowrun.journal.bodies import encode
 from flowrun.journal.database import Database, Synchronous
-from flowrun.journal.group_commit import ALL, Committed, Group, GroupCommit, Request, Written
+from flowrun.journal.group_commit import ALL, Committed, Group, GroupCommit, DatabaseTask, Written
 from flowrun.journal.history import History
 from flowrun.journal.leases import Leases
 from flowrun.journal.liveness import HEARTBEAT_SECONDS, Process, this_process
@@ -211,7 +211,7 @@ class SqliteJournal:
         self._refuse_if_closed()
         self._submit()
         done: asyncio.Future[T] = self._loop.create_future()
-        self._thread.submit(Request(action, done))
+        self._thread.submit(DatabaseTask(action, done))
         return await done
 
     def _refuse_if_halted(self) -> None:
@@ -255,7 +255,7 @@ class SqliteJournal:
             self._submit()
             self._reader.close()
             self._closed = self._loop.create_future()
-            self._thread.submit(Request(self._leave, self._closed, last=True))
+            self._thread.submit(DatabaseTask(self._leave, self._closed, last=True))
         await asyncio.shield(self._closed)
 
     def _leave(self) -> None:

@@ -28,7 +28,7 @@ _CONTEXT_LINES: Final = 1
 """The number of equal lines shown around each line of a request that differs."""
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class RecordedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to a model, in a readable form."""
 
     state: str
@@ -47,7 +47,7 @@ class RecordedReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     key: str
     prompt_key: str | None = None
-    request: Request
+    request: RecordedRequest
     reply: Reply | None = None
     error: Failure | None = None
 
@@ -60,9 +60,9 @@ class Renders(Protocol):
         """Return the rendered prompt, as the model would read it."""
 
 
-def request_of(ask: AskModel) -> Request:
+def request_of(ask: AskModel) -> RecordedRequest:
     """Return a request in the form of a cassette."""
-    return Request(
+    return RecordedRequest(
         state=ask.state,
         messages=[as_openai(message) for message in ask.messages],
         tools=[msgspec.to_builtins(tool) for tool in ask.tools],
@@ -72,7 +72,7 @@ def request_of(ask: AskModel) -> Request:
     )
 
 
-def key_of(request: Request, prompt: str | None = None) -> str:
+def key_of(request: RecordedRequest, prompt: str | None = None) -> str:
     """Return the key of a request: equal for equal requests, whichever state sends them.
 
     Args:
@@ -196,7 +196,7 @@ class CassetteBackend(ReadyBackend):
                 return recorded
         return None
 
-    def _explain(self, asked: Request) -> Iterator[str]:
+    def _explain(self, asked: RecordedRequest) -> Iterator[str]:
         yield f"the cassette {self._path} holds no reply to what state {asked.state!r} asks"
         if not self._recorded:
             yield "  it is empty"
@@ -239,7 +239,7 @@ def _similarity(recorded: RecordedReply, lines: Sequence[str]) -> float:
     return difflib.SequenceMatcher(None, list(_request_lines(recorded.request)), list(lines), autojunk=False).ratio()
 
 
-def _request_lines(request: Request) -> Iterator[str]:
+def _request_lines(request: RecordedRequest) -> Iterator[str]:
     """Render a request as readable text, line by line."""
     for message in request.messages:
         yield from message_lines(_parse_message(message))

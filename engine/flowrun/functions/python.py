@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from flowrun.core.events import CallFunction
 from flowrun.core.tool_context import CURRENT_CALL
 from flowrun.errors import Bug, ToolError
-from flowrun.functions.daemon_threads import DaemonThreads, CallLimit
+from flowrun.functions.daemon_threads import CallLimit, DaemonThreads
 from flowrun.functions.eager_task import WAITS, EagerTask
 from flowrun.functions.json_values import copy_json
 from flowrun.functions.outcomes import outcome_of

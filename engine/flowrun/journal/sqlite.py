@@ -17,7 +17,7 @@ from flowrun.errors import Bug, FlowrunError, StoreError
 from flowrun.journal.appender import MARK, Appender, Entry
 from flowrun.journal.bodies import encode
 from flowrun.journal.database import Database, Synchronous
-from flowrun.journal.group_commit import ALL, Committed, Group, GroupCommit, DatabaseTask, Written
+from flowrun.journal.group_commit import ALL, Committed, DatabaseTask, Group, GroupCommit, Written
 from flowrun.journal.history import History
 from flowrun.journal.leases import Leases
 from flowrun.journal.liveness import HEARTBEAT_SECONDS, Process, this_process

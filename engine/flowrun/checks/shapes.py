@@ -216,6 +216,8 @@ def _missing_in(shape: Mapping[str, JSON], path: Keys, at: int) -> MissingMember
         return MissingMember(path[:at], key, " or ".join(sorted(map(str, types))), (), True)
     if types != {"object"} or not isinstance(key, str):
         return None
+    if key in shape.get("required", ()):
+        return None
     properties, others = shape.get("properties", {}), shape.get("additionalProperties")
     if others is False or (others is None and properties):
         return MissingMember(path[:at], key, "object", tuple(properties), others is False)

@@ -13,13 +13,14 @@ _REFUSAL: Final = 400
 """Characters of a refusal that a message quotes."""
 
 
-def check_reply(reply: Reply, *, tool_choice: str, offers_tools: bool, handles_calls: bool) -> None:
+def check_reply(reply: Reply, *, tool_choice: str, offers_tools: bool, handles_calls: bool, has_format: bool) -> None:
     """Check that a reply is complete, valid and what the state asked for.
 
     Args:
         tool_choice: the state's ``tool_choice``.
         offers_tools: whether the state offers any tool.
         handles_calls: whether some state handles the reply's tool calls. See ``call_handling``.
+        has_format: whether the state has a ``response_format``.
 
     Raises:
         StateFailure: the reply fails a check; the name is one of ``errors.FAILURES``.
@@ -32,6 +33,10 @@ def check_reply(reply: Reply, *, tool_choice: str, offers_tools: bool, handles_c
         _check_choice(reply, tool_choice, offers_tools)
     if reply.content is None and not reply.tool_calls:
         raise StateFailure("model.invalid_output", "the reply is empty: it has neither text nor a tool call")
+    if reply.tool_calls and not handles_calls and has_format:
+        raise StateFailure(
+            "model.invalid_output", f"response_format asks for JSON, but the reply calls {_names(reply)}"
+        )
     if reply.tool_calls and not handles_calls:
         raise StateFailure(
             "model.unhandled_call",

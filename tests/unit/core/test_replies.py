@@ -97,6 +97,15 @@ def test_a_reply_must_be_what_the_state_asked_for(choice: str, reply: Reply, end
     assert name_of(run) == ends
 
 
+def test_a_call_in_place_of_the_format_is_no_output() -> None:
+    flow = FLOW.replace("CHOICE", "response_format: {type: json_object}").replace(
+        "when: reply.tool_calls", "when: inputs"
+    )
+    assert name_of(run_of(flow, Reply(tool_calls=(call(),)))) == "model.invalid_output"
+    handled = FLOW.replace("CHOICE", "response_format: {type: json_object}")
+    assert list(run_of(handled, Reply(tool_calls=(call(),))).path) == ["ask", "act", "done"]
+
+
 def test_no_tool_runs_when_the_choice_is_not_obeyed() -> None:
     run = run_of(FLOW.replace("CHOICE", "tool_choice: none"), Reply(tool_calls=(call(),)))
     assert list(run.path) == ["ask"]

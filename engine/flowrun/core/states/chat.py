@@ -102,7 +102,11 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
 
     def _leave(self, turn: Turn, reply: Reply) -> None:
         check_reply(
-            reply, tool_choice=self.tool_choice, offers_tools=bool(self.tools), handles_calls=self.handles_calls
+            reply,
+            tool_choice=self.tool_choice,
+            offers_tools=bool(self.tools),
+            handles_calls=self.handles_calls,
+            has_format=self.validate is not None,
         )
         run = turn.run
         calls = reply.tool_calls

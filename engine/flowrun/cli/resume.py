@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from flowrun.core.strict_json import parse_json
 from flowrun.errors import FlowrunError, UsageError
 from flowrun.journal import History, RunRow, open_history
 from flowrun.runtime.backends import BackendSettings
-from flowrun.runtime.durable import open_durable_runs
+from flowrun.runtime.durable import DurableRuns, open_durable_runs
 from flowrun.runtime.runner import AssumeDone, CallAgain, Resolve, Result
 from flowrun.runtime.stored_flow import StoredFlow, load_stored_flow
 
@@ -63,13 +64,7 @@ def command(
     history = open_history(journal)
     with answer_stream() as answers:
         if run is None:
-            rows = [*history.runs(status="interrupted"), *history.runs(status="waiting")]
-            in_doubt = list(history.runs(status="needs_attention"))
-            code = _resume_all(history, [*rows, *in_doubt] if resolve else rows, journal, resolve, verbose)
-            if in_doubt and resolve is None:
-                summary = f"{len(in_doubt)} runs have a call in doubt, such as {in_doubt[0].id}"
-                echo(f"{summary}: say --assume-done or --run-again, for one run or for --all", err=True)
-            return code or (EXIT_WAITING if in_doubt and resolve is None else 0)
+            return _resume_all(history, journal, resolve, verbose)
         row = history.top_run(run)
         stored = load_stored_flow(history, row)
         if row.ended is not None:
@@ -77,22 +72,18 @@ def command(
         warn_of_changes(stored)
         flow = stored.prepare(os.environ)
         with Console(quiet=quiet, secrets=flow.secrets) as console:
-
-            async def resume() -> Result:
-                settings = BackendSettings(verbose=verbose, progress=console.progress)
-                async with open_durable_runs(
-                    flow,
-                    stored,
-                    journal,
-                    settings=settings,
-                    human_input=terminal_input(),
-                    observers=[console],
-                    resolve=resolve,
-                ) as runs:
-                    return await runs.resume(row.id)
-
+            settings = BackendSettings(verbose=verbose, progress=console.progress)
+            opening = open_durable_runs(
+                flow,
+                stored,
+                journal,
+                settings=settings,
+                human_input=terminal_input(),
+                observers=[console],
+                resolve=resolve,
+            )
             with interruptions_explained(row.id, journal):
-                result = asyncio.run(resume())
+                result = asyncio.run(_resume_one(row.id, opening))
             commands = next_commands(row.id, result, journal)
             return conclude(result, answers=answers, console=console, full=json, commands=commands)
 
@@ -126,7 +117,26 @@ def read_resolution(*, assume_done: bool, value: str | None, run_again: bool, ke
     return resolve
 
 
-def _resume_all(history: History, rows: Sequence[RunRow], journal: Path, resolve: Resolve | None, verbose: bool) -> int:
+async def _resume_one(run: str, opening: AbstractAsyncContextManager[DurableRuns]) -> Result:
+    async with opening as runs:
+        return await runs.resume(run)
+
+
+def _resume_all(history: History, journal: Path, resolve: Resolve | None, verbose: bool) -> int:
+    """Resume all runs that were interrupted or wait; those with a call in doubt only if ``resolve`` is there."""
+    rows = [*history.runs(status="interrupted"), *history.runs(status="waiting")]
+    in_doubt = list(history.runs(status="needs_attention"))
+    if resolve is not None or not in_doubt:
+        return _resume_rows(history, [*rows, *in_doubt], journal, resolve, verbose)
+    code = _resume_rows(history, rows, journal, resolve, verbose)
+    summary = f"{len(in_doubt)} runs have a call in doubt, such as {in_doubt[0].id}"
+    echo(f"{summary}: say --assume-done or --run-again, for one run or for --all", err=True)
+    return code or EXIT_WAITING
+
+
+def _resume_rows(
+    history: History, rows: Sequence[RunRow], journal: Path, resolve: Resolve | None, verbose: bool
+) -> int:
     """Resume many runs, grouped by spec; print a line for each, and return the exit code."""
     groups: defaultdict[str, list[RunRow]] = defaultdict(list)
     for row in rows:

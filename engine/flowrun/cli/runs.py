@@ -1,6 +1,7 @@
 """``flowrun runs``: lists the durable runs, the newest first."""
 
 import time
+from collections.abc import Iterable
 from json import dumps
 from pathlib import Path
 from typing import Any, Final
@@ -68,21 +69,21 @@ def command(
             return 0
         rows = list(found)
         shown = rows if all_ else rows[:limit]
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("run", "flow", "state", "status", "age"):
-            table.add_column(
-                name, no_wrap=name in ("run", "status", "age"), justify="right" if name == "age" else "left"
-            )
-        for row in shown:
-            row_status = status_of(row)
-            age = spell_age(time.time() - row.created)
-            table.add_row(
-                Text(row.id), Text(row.flow), Text(row.state), Text(row_status, style=_STYLES[row_status]), age
-            )
-        rich_console(file=answers).print(table)
+        rich_console(file=answers).print(_table_of(shown))
         if len(rows) > len(shown):
             echo(f"the newest {len(shown)} are shown; --all shows the others too", err=True)
     return 0
+
+
+def _table_of(rows: Iterable[Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("run", "flow", "state", "status", "age"):
+        table.add_column(name, no_wrap=name in ("run", "status", "age"), justify="right" if name == "age" else "left")
+    for row in rows:
+        status = status_of(row)
+        age = spell_age(time.time() - row.created)
+        table.add_row(Text(row.id), Text(row.flow), Text(row.state), Text(status, style=_STYLES[status]), age)
+    return table
 
 
 def status_of(row: Any) -> str:

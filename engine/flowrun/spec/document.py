@@ -37,6 +37,12 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True):
 _FRAGMENT: Final = 4
 """The fewest characters of a secret left at a cut that are replaced."""
 
+_AFTER_BEGINNING: Final = re.compile(r"\s?\.\.\.|[…'\"&<\\]|\s*$", re.MULTILINE)
+"""What follows the beginning of a secret at a cut: the mark of the cut, the end of a quotation, or that of a line."""
+
+_BEFORE_END: Final = "…'\";>"
+"""The characters of which one stands before the end of a secret at a cut."""
+
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed YAML file, before it is validated against a schema.
@@ -109,22 +115,43 @@ def mask(text: str, secrets: Mapping[str, str]) -> str:
     }
     if not shown:
         return text
-    replacements: dict[str, str] = {}
-    patterns: list[str] = []
-    for spelling in sorted(shown, key=len, reverse=True):
-        if len(spelling) < MIN_MASKED_LENGTH:
-            patterns.append(rf"(?<!\w){re.escape(spelling)}(?!\w)")
-        else:
-            patterns.append(re.escape(spelling))
-        replacements.setdefault(spelling, shown[spelling])
-    for spelling in sorted(shown, key=len, reverse=True):
-        if len(spelling) >= MIN_MASKED_LENGTH:
-            for length in range(len(spelling) - 1, _FRAGMENT - 1, -1):
-                patterns.append(rf"{re.escape(spelling[:length])}(?=\s?\.\.\.|[…'\"&<\\]|\s*$)")
-                patterns.append(rf"(?<=[…'\";>]){re.escape(spelling[-length:])}")
-                replacements.setdefault(spelling[:length], shown[spelling])
-                replacements.setdefault(spelling[-length:], shown[spelling])
-    return re.sub("|".join(patterns), lambda match: replacements[match[0]], text, flags=re.MULTILINE)
+    spellings = sorted(shown, key=len, reverse=True)
+    whole = "|".join(
+        re.escape(spelling) if len(spelling) >= MIN_MASKED_LENGTH else rf"(?<!\w){re.escape(spelling)}(?!\w)"
+        for spelling in spellings
+    )
+    cuttable = [spelling for spelling in spellings if len(spelling) >= MIN_MASKED_LENGTH]
+    beginnings = "".join(f"|{re.escape(spelling[:_FRAGMENT])}" for spelling in cuttable)
+    parts: list[str] = []
+    copied = position = 0
+    search = re.compile(rf"(?P<whole>{whole}){beginnings}|(?<=[{_BEFORE_END}])").search
+    while position < len(text) and (found := search(text, position)) is not None:
+        start, end, spelling = found.start(), found.end(), found["whole"]
+        if spelling is None:
+            lengths = ((_fragment_at(text, start, secret), secret) for secret in cuttable)
+            length, spelling = next((pair for pair in lengths if pair[0]), (0, ""))
+            end = start + length
+        if end > start:
+            parts += text[copied:start], shown[spelling]
+            copied = end
+        position = max(end, start + 1)
+    return "".join([*parts, text[copied:]])
+
+
+def _fragment_at(text: str, start: int, secret: str) -> int:
+    """Return the length of the longest fragment of a secret that stands in a text at a cut; 0 if none does."""
+    longest = 0
+    if text.startswith(secret[:_FRAGMENT], start):
+        lengths = (n for n in range(len(secret) - 1, _FRAGMENT - 1, -1) if text.startswith(secret[:n], start))
+        longest = next((length for length in lengths if _AFTER_BEGINNING.match(text, start + length)), 0)
+    first = text[start : start + _FRAGMENT]
+    if start and text[start - 1] in _BEFORE_END and len(first) == _FRAGMENT:
+        index = secret.find(first, 1)
+        while index > 0:
+            if text.startswith(secret[index:], start):
+                return max(longest, len(secret) - index)
+            index = secret.find(first, index + 1)
+    return longest
 
 
 def written_path(document: Document, path: Path) -> Path:

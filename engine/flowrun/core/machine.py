@@ -64,7 +64,7 @@ def _start(graph: Graph, run: Run, event: Started) -> Transition:
             draft.vars = {name: evaluate(scope) for name, evaluate in graph.variables}
         start_threads(draft, graph.threads, turn.scope)
     except TemplateError as exc:
-        turn.finish("failed", None, Failure(name="template.failed", message=str(exc)))
+        turn.finish("failed", None, failure_of(exc))
         return turn.end()
     turn.target = graph.start
     return _follow(turn)

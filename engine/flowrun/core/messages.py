@@ -152,7 +152,7 @@ class Log(Sequence[T_co], Generic[T_co]):
     def appended(self, item: T_co) -> "Log[T_co]":  # type: ignore[misc]  # covariant, as in ``extended``
         """Return the sequence with one item after it."""
         items, length = self._items, self._length
-        longer: Log[T_co] = _new_log(Log)
+        longer: Log[T_co] = object.__new__(Log)
         longer._items = items = items if len(items) == length else items[:length]
         items.append(item)
         longer._length = length + 1
@@ -203,9 +203,6 @@ class Log(Sequence[T_co], Generic[T_co]):
         return f"Log({list(self)!r})"
 
 
-_new_log: Final[Any] = object.__new__
-
-
 class LastCalls(msgspec.Struct, frozen=True, gc=False):
     """The tool calls of the last message, at index ``at``, that is not a tool's.
 
@@ -243,14 +240,6 @@ def last_calls(thread: Log[Message]) -> LastCalls:
         indices.setdefault(call.id, deque()).append(index)
     waiting = map(indices.get, answers)
     return LastCalls(at, calls, frozenset(queue.popleft() for queue in waiting if queue))
-
-
-def has_open_calls(thread: Log[Message]) -> bool:
-    """Return whether a thread ends in calls without an answer."""
-    if not thread._length:
-        return False
-    last = thread._items[thread._length - 1]
-    return bool(last_calls(thread).open if last.role == "tool" else last.tool_calls)
 
 
 def as_openai(message: Message) -> dict[str, Any]:

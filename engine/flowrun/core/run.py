@@ -12,7 +12,6 @@ from flowrun.core.slots import Slots
 from flowrun.core.views import LazyOutputs, LazyReply, LazyResults, Value, see_error
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
-from flowrun.templates import Scope
 
 
 class Mark(enum.Enum):
@@ -170,8 +169,3 @@ class RunScope(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
-
-
-def scope_of(run: Draft) -> Scope:
-    """Return the variables that templates see in a run."""
-    return RunScope(run)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from flowrun.core.messages import Log, Message, ToolCall, has_open_calls, last_calls
+from flowrun.core.messages import Log, Message, ToolCall, last_calls
 from flowrun.core.rendering import CompiledMessage, Prologue, RenderedMessages, render
 from flowrun.core.run import Draft
 from flowrun.core.state_node import StateFailure
@@ -62,8 +62,7 @@ def check_answered(thread: Log[Message]) -> None:
     Raises:
         StateFailure: it does.
     """
-    if has_open_calls(thread):
-        open_calls = last_calls(thread).open
+    if open_calls := last_calls(thread).open:
         raise StateFailure(
             "model.invalid_conversation", _unanswered([call.id for call in open_calls], "before the model is asked")
         )

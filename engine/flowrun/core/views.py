@@ -32,7 +32,7 @@ class LazyReply(LazyMapping):
         self._data: dict[str, JSON] | None = None
 
     def __getitem__(self, name: str) -> Any:
-        return self.calls if name == "tool_calls" else _REPLY[name](self)
+        return _REPLY[name](self)
 
     def keys(self) -> Iterable[str]:
         """Return the members' names."""

@@ -20,7 +20,7 @@ class CallNode(StateNode, frozen=True, kw_only=True):
         """Call the function with the rendered arguments."""
         run = turn.run
         arguments = self.arguments(turn.scope)
-        run.awaiting, run.left = "effect", 1
+        run.awaiting = "effect"
         turn.effects.append(
             CallFunction(
                 step=run.step,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Final
 
 from flowrun.core.events import AskModel, Event, Failed, Replied, ToolDeclaration
 from flowrun.core.json_schema import Validator, compile_schema
@@ -16,8 +15,6 @@ from flowrun.core.strict_json import parse_json
 from flowrun.core.threads import add_messages, check_answered
 from flowrun.core.views import LazyReply
 from flowrun.spec.model import JSON, ChatState, ResponseFormat
-
-_ANSWERS: Final = (Replied, Failed)
 
 
 class ChatNode(StateNode, frozen=True, kw_only=True):
@@ -56,10 +53,8 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
 
     def accepts(self, run: Run, event: Event) -> bool:
         """Return whether an event is the reply, or the model's failure."""
-        return (
-            run.awaiting == "effect"
-            and isinstance(event, _ANSWERS)
-            and (isinstance(event, Replied) or event.index == 0)
+        return run.awaiting == "effect" and (
+            isinstance(event, Replied) or (isinstance(event, Failed) and event.index == 0)
         )
 
     def handle(self, turn: Turn, event: Event) -> None:

@@ -19,8 +19,8 @@ class ParentNode(StateNode, frozen=True, kw_only=True):
             isinstance(event, ChildEnded)
             and run.awaiting == "children"
             and run.children is not None
-            and 0 <= event.index < run.started
-            and run.children[event.index] is PENDING
+            and event.index < run.started
+            and run.children.get(event.index) is PENDING
         )
 
     def handle(self, turn: Turn, event: Event) -> None:

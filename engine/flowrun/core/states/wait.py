@@ -23,7 +23,7 @@ class WaitNode(StateNode, frozen=True, kw_only=True):
         """Request an answer, and pause the run."""
         run = turn.run
         prompt = self.prompt(turn.scope)
-        run.status, run.awaiting, run.left = "waiting", "effect", 1
+        run.status, run.awaiting = "waiting", "effect"
         turn.effects.append(RequestInput(step=run.step, state=self.name, run=run.id, prompt=prompt, schema=self.schema))
 
     def accepts(self, run: Run, event: Event) -> bool:

@@ -24,6 +24,7 @@ from flowrun.core.events import (
     Sleep,
     Started,
 )
+from flowrun.durations import spell_duration
 from flowrun.excerpts import cut
 from flowrun.runtime.result_json import answer_of, result_of
 from flowrun.runtime.runner import Result
@@ -105,7 +106,7 @@ class Console:
                 seconds = self._took(event.step, 0)
                 calls = ", ".join(f"{call.name}({self._shorten(call.arguments)})" for call in event.reply.tool_calls)
                 usage = event.reply.usage
-                figures = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens, {seconds:.1f} s"
+                figures = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens, {spell_duration(seconds)}"
                 self._line("cyan", "reply", f"{calls or self._shorten(event.reply.content or '')}  ({figures})")
             case Returned():
                 call, seconds = (
@@ -114,7 +115,7 @@ class Console:
                 )
                 name = f"{call.tool or call.entrypoint}: " if call is not None else ""
                 value = event.value if isinstance(event.value, str) else json.dumps(event.value, ensure_ascii=False)
-                self._line("magenta", "result", f"{name}{self._shorten(value)}  ({seconds:.1f} s)")
+                self._line("magenta", "result", f"{name}{self._shorten(value)}  ({spell_duration(seconds)})")
             case Failed():
                 call = self._calls.get((self._child, event.step, event.index))
                 self._took(event.step, event.index)
@@ -138,7 +139,7 @@ class Console:
             case RequestInput():
                 self._line("yellow", "asks", effect.prompt)
             case Sleep():
-                self._spin(f"another attempt in {effect.seconds:.1f} s")
+                self._spin(f"another attempt in {spell_duration(effect.seconds)}")
             case _:
                 pass
 
@@ -150,7 +151,7 @@ class Console:
     def _finish_loading(self) -> None:
         if self._loading is not None:
             message, since = self._loading
-            self._line("dim", "model", f"{message}  ({time.monotonic() - since:.1f} s)")
+            self._line("dim", "model", f"{message}  ({spell_duration(time.monotonic() - since)})")
             self._loading = None
 
     def _spin(self, message: str) -> None:

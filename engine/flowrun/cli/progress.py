@@ -14,6 +14,7 @@ from rich.text import Text
 from flowrun.batch import Batch, Meter
 from flowrun.batch.job import BatchTotals
 from flowrun.cli.terminal import rich_console
+from flowrun.durations import spell_duration
 from flowrun.spec import mask
 
 _LINE_SECONDS: Final = 10.0
@@ -94,7 +95,7 @@ class BatchView:
             parts.append(f"{usage.cached_tokens / usage.prompt_tokens:.0%} cached")
         if seconds > 0 and last.done > first.done:
             left = (total - last.done) * seconds / (last.done - first.done)
-            parts.append(f"{spell_seconds(left)} left")
+            parts.append(f"{spell_duration(left, whole=True)} left")
         return ", ".join(parts)
 
     def conclude(self, outcomes: Mapping[str, int], *, skipped: int, missing: int, totals: BatchTotals) -> None:
@@ -138,14 +139,4 @@ def spell_totals(totals: BatchTotals) -> str:
     if seconds:
         parts.append(f"{rounds / seconds:.1f} rounds/s")
         parts += [f"{usage.completion_tokens / seconds:,.0f} tokens/s"] if usage.completion_tokens else []
-    return f"{spell_seconds(seconds)}: {', '.join(parts)}"
-
-
-def spell_seconds(seconds: float) -> str:
-    """Render a time as text for people: 4.2 s, 42 s, 3 min, 2 h 5 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    return f"{spell_duration(seconds)}: {', '.join(parts)}"

@@ -14,6 +14,7 @@ from rich.text import Text
 from flowrun.cli.options import journal_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, rich_console, write_json
+from flowrun.durations import spell_duration
 
 SHOWN: Final = 50
 _STYLES: Final = {
@@ -25,7 +26,6 @@ _STYLES: Final = {
     "needs_attention": "yellow",
     "interrupted": "yellow",
 }
-_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 @click.command()
@@ -81,7 +81,7 @@ def _table_of(rows: Iterable[Any]) -> Table:
         table.add_column(name, no_wrap=name in ("run", "status", "age"), justify="right" if name == "age" else "left")
     for row in rows:
         status = status_of(row)
-        age = spell_age(time.time() - row.created)
+        age = spell_duration(time.time() - row.created, whole=True)
         table.add_row(Text(row.id), Text(row.flow), Text(row.state), Text(status, style=_STYLES[status]), age)
     return table
 
@@ -94,11 +94,3 @@ def status_of(row: Any) -> str:
 def described(row: Any) -> dict[str, Any]:
     """Return a run's row as JSON data."""
     return {**msgspec.to_builtins(row), "status": status_of(row)}
-
-
-def spell_age(seconds: float) -> str:
-    """Render an age as text in its largest unit."""
-    for size, unit in _UNITS:
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return "now"

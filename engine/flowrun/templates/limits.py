@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from flowrun.errors import FlowrunError
+from flowrun.excerpts import cut
 
 BUDGET: Final = 1_000_000
 """The maximum units of one evaluation."""
@@ -125,7 +126,7 @@ def excerpt(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 300:
         return "(a number of hundreds of digits)"
     text = repr(value if not isinstance(value, (str, list, tuple)) else value[:80])
-    return text if len(text) <= 82 else text[:77] + "..." + text[0]
+    return cut(text, 81, "..." + text[0])
 
 
 def weight(value: Any) -> int:

@@ -81,7 +81,7 @@ def _reads(text: str, tree: "nodes.Node", *, statements: bool) -> Reads:
         reader.visit(tree, 0)
         roots = _undeclared(tree) if statements else {path[0] for path in reader.paths}
     except RecursionError:
-        raise TemplateError(f"in {text[:80]!r}: nested too deeply") from None
+        raise TemplateError(f"in {cut(text, 80)!r}: nested too deeply") from None
     except TemplateError as exc:
         raise TemplateError(f"in {cut(text, 80)!r}: {exc}") from None
     known = frozenset(str(root) for root in roots) - environment().globals.keys() - reader.stored - _LOCAL

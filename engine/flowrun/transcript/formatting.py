@@ -9,35 +9,12 @@ from flowrun.core.messages import Usage
 from flowrun.spec.model import JSON
 from flowrun.transcript.model import Attention, Exit, FunctionCall, Question, Round, Status, Totals, Transcript, Visit
 
-_MINUTE: Final = 60
-_HOUR: Final = 60 * _MINUTE
-_DAY: Final = 24 * _HOUR
-
 STATUS_WORDS: Final[dict[Status, str]] = {"needs_attention": "needs attention", "given_up": "given up"}
 
 
 def status_words(status: Status) -> str:
     """Return a status in words."""
     return STATUS_WORDS.get(status, status)
-
-
-def duration(seconds: float) -> str:
-    """Format a duration, from a minute on with its two largest units: ``812 ms``, ``2.41 s``, ``3 min 12 s``."""
-    seconds = max(seconds, 0.0)
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 59.995:
-        return f"{seconds:.2f} s"
-    total = round(seconds)
-    for unit, name, below, its_name in (
-        (_DAY, "d", _HOUR, "h"),
-        (_HOUR, "h", _MINUTE, "min"),
-        (_MINUTE, "min", 1, "s"),
-    ):
-        if total >= unit:
-            rest = total % unit // below
-            return f"{total // unit} {name} {rest} {its_name}" if rest else f"{total // unit} {name}"
-    raise AssertionError("sixty seconds are a minute")
 
 
 def moment(at: float, zone: tzinfo = UTC) -> str:

@@ -22,6 +22,7 @@ from flowrun.core.graph import Graph
 from flowrun.drawing.palette import DARK, LIGHT
 from flowrun.drawing.shapes import PATH_STYLE, STYLE
 from flowrun.drawing.svg import draw_svg
+from flowrun.durations import spell_duration
 from flowrun.excerpts import one_line
 from flowrun.spec.model import JSON
 from flowrun.transcript import formatting
@@ -119,7 +120,7 @@ def _templates() -> Environment:
         finalize=_fit,
     )
     environment.filters |= {
-        "duration": formatting.duration,
+        "duration": spell_duration,
         "moment": formatting.moment,
         "tokens": formatting.tokens,
         "status_words": formatting.status_words,

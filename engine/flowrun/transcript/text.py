@@ -8,6 +8,7 @@ from datetime import UTC, tzinfo
 from typing import Final, assert_never
 
 from flowrun.core.messages import Message
+from flowrun.durations import spell_duration
 from flowrun.errors import Failure
 from flowrun.excerpts import cut
 from flowrun.spec.model import JSON
@@ -16,7 +17,6 @@ from flowrun.transcript.formatting import (
     describe_attention,
     describe_divergence,
     describe_exit,
-    duration,
     failure_is_shown,
     figures,
     known_calls,
@@ -66,7 +66,7 @@ class _Writer:
         status = self._styled(status_words(transcript.status), _STATUS_STYLE.get(transcript.status, "yellow"))
         flow, run = printable_line(f"{transcript.flow} {transcript.version}"), printable_line(transcript.run)
         yield f"{self._styled(flow, 'bold')}  run {run}  {status}"
-        took = [moment(transcript.began, self._zone), duration(transcript.seconds), *figures(transcript.totals)]
+        took = [moment(transcript.began, self._zone), spell_duration(transcript.seconds), *figures(transcript.totals)]
         yield self._styled(" · ".join(took), "dim")
         yield from self._body(transcript)
 
@@ -95,7 +95,7 @@ class _Writer:
 
     def _visit(self, visit: Visit, known: Set[str]) -> Iterator[str]:
         attempt = f"  attempt {visit.attempt}" if visit.attempt > 1 else ""
-        took = "" if visit.seconds is None or not visit.activities else f"  {duration(visit.seconds)}"
+        took = "" if visit.seconds is None or not visit.activities else f"  {spell_duration(visit.seconds)}"
         state = self._styled(f"{visit.step:>3}  {visit.state}", "bold")
         yield f"{state}  {self._styled(f'{visit.type}{attempt}{took}', 'dim')}"
         for activity in visit.activities:
@@ -121,13 +121,14 @@ class _Writer:
             case Question():
                 yield from self._labelled("asks", "yellow", activity.prompt)
                 if activity.answered:
-                    took = "" if activity.seconds is None else f"  ({duration(activity.seconds)})"
+                    took = "" if activity.seconds is None else f"  ({spell_duration(activity.seconds)})"
                     yield f"{self._styled('answer', 'green')}  {self._line(one_line(activity.answer), 24)}{took}"
                 elif visit.exit is None:
                     yield self._styled("no answer yet", "yellow")
             case Pause():
                 yield self._styled(
-                    f"paused {duration(activity.planned if activity.seconds is None else activity.seconds)}", "dim"
+                    f"paused {spell_duration(activity.planned if activity.seconds is None else activity.seconds)}",
+                    "dim",
                 )
             case Child():
                 yield from self._child(activity, brief=len(visit.activities) > _CHILDREN)
@@ -149,7 +150,7 @@ class _Writer:
         else:
             calls = reply.tool_calls
             yield from self._message(Message(role="assistant", content=reply.content, tool_calls=calls), style="cyan")
-            took = "" if round_.seconds is None else f", {duration(round_.seconds)}"
+            took = "" if round_.seconds is None else f", {spell_duration(round_.seconds)}"
             yield self._styled(f"{tokens(reply.usage)}{took}", "dim")
 
     def _message(self, message: Message, *, style: str = "dim") -> Iterator[str]:
@@ -160,7 +161,7 @@ class _Writer:
             yield f"{self._styled(label, style)}  calls {self._line(f'{call.name}({call.arguments})', 24)}"
 
     def _call(self, call: FunctionCall) -> Iterator[str]:
-        took = f"  ({duration(call.seconds)})" if call.seconds is not None and call.status != "refused" else ""
+        took = f"  ({spell_duration(call.seconds)})" if call.seconds is not None and call.status != "refused" else ""
         signature = self._line(f"{call.name}({', '.join(_arguments(call.arguments))})", 14)
         yield f"{self._styled(signature, 'magenta')}{took}"
         match call.status:
@@ -184,7 +185,7 @@ class _Writer:
             outcome.status if outcome is not None else transcript.status if transcript is not None else "interrupted"
         )
         label = self._styled(f"{child.flow} {child.label}".strip(), "magenta")
-        took = "" if child.seconds is None else self._styled(f"  {duration(child.seconds)}", "dim")
+        took = "" if child.seconds is None else self._styled(f"  {spell_duration(child.seconds)}", "dim")
         styled = self._styled(status_words(status), _STATUS_STYLE.get(status, "yellow"))
         yield f"{label}  {styled}{took}  {self._styled(printable_line(child.run), 'dim')}"
         if outcome is not None and (transcript is None or (brief and not self._full and outcome.status == "succeeded")):

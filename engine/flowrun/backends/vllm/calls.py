@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from flowrun.core.messages import ToolCall
+from flowrun.excerpts import cut
 
 _MARKER_NAME: Final = re.compile(
     r"_*((tools?|tool_calls?|tool_section|tc)_(start|begin|open)(_token|_tag)?|tool_calls|bot_(token|string))",
@@ -39,10 +40,10 @@ def unread_call(text: str, *, markers: Collection[str], choice: str, read: int, 
     marker = max(markers, key=text.count, default="")
     started = text.count(marker) if marker else 0
     if started > read:
-        excerpt = text[text.index(marker) :][:_EXCERPT]
+        excerpt = cut(text[text.index(marker) :], _EXCERPT)
         return f"the {parser} parser could read {read} of {started} tool calls in {excerpt!r}"
     if choice != "auto" and not read:
-        return f"tool_choice is {choice}, but the {parser} parser found no call in {text[:_EXCERPT]!r}"
+        return f"tool_choice is {choice}, but the {parser} parser found no call in {cut(text, _EXCERPT)!r}"
     return None
 
 

@@ -17,6 +17,7 @@ from flowrun.backends.vllm.prompt_cache import PromptCache, extends, pack_tokens
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
 from flowrun.errors import BackendError, ModelError
+from flowrun.excerpts import cut
 from flowrun.spec.model import JSON, Model
 
 _SHARED: Final = ("structured_outputs", "skip_special_tokens", "spaces_between_special_tokens")
@@ -244,7 +245,7 @@ class VllmChat:
                 text, rendered.request, enable_auto_tools=True, model_output_token_ids=token_ids
             )
         except Exception as exc:  # a family's parser may raise anything for a text that it does not expect
-            why = f"the {self._parser_name} parser failed ({type(exc).__name__}: {exc}) on {text[:_EXCERPT]!r}"
+            why = f"the {self._parser_name} parser failed ({type(exc).__name__}: {exc}) on {cut(text, _EXCERPT)!r}"
             return msgspec.structs.replace(full, invalid_call=why)
         calls = tuple(read_call(call, text) for call in found or ())
         answer = text[text.index(reasoning) + len(reasoning) :] if reasoning and reasoning in text else text

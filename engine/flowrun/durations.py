@@ -1,0 +1,25 @@
+"""Writes durations for people. Pure."""
+
+from typing import Final
+
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def spell_duration(seconds: float, *, whole: bool = False) -> str:
+    """Format a duration, from a minute on with its two largest units: ``812 ms``, ``2.41 s``, ``3 min 12 s``.
+
+    Args:
+        whole: no fractions of a second, for ages and estimates.
+    """
+    seconds = max(seconds, 0.0)
+    if seconds < 0.9995 and not whole:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.995 and not whole:
+        return f"{seconds:.2f} s"
+    total = round(seconds)
+    parts: list[str] = []
+    for size, unit in _UNITS:
+        count, total = divmod(total, size)
+        if count or parts:
+            parts.append(f"{count} {unit}" if count else "")
+    return " ".join(filter(None, parts[:2])) or "0 s"

@@ -15,6 +15,7 @@ import msgspec
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError
 from flowrun.functions.json_values import NotJSON, to_json
+from flowrun.spec.json_types import may_be_text
 from flowrun.spec.model import JSON, Spec
 from flowrun.unicode import find_encoding_error
 
@@ -153,8 +154,7 @@ class RowFile:
 
     def _cell(self, column: str, cell: str) -> JSON:
         """Parse a cell: text if the input may be text, else JSON; text again if it is no JSON."""
-        types = self._spec.inputs.get(column, {}).get("type", "string")
-        if "string" in (types if isinstance(types, list) else [types]):
+        if may_be_text(self._spec.inputs.get(column, {})):
             return cell
         try:
             return parse_json(cell)

@@ -12,13 +12,12 @@ import msgspec
 
 from flowrun.changes.change import Change, Impact
 from flowrun.errors import Path
+from flowrun.spec.json_types import JSON_TYPES, declared_types
 from flowrun.spec.model import JSON
 from flowrun.spec.references import find_target
-from flowrun.spec.signatures import JSON_TYPES
 
 Schema = Mapping[str, JSON] | bool
 
-_TYPES: Final = frozenset({"string", "integer", "number", "boolean", "object", "array", "null"})
 _ANNOTATIONS: Final = ("default", "title", "description", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
 _LOWER: Final = ("minLength", "minItems", "minProperties", "minContains")
 _UPPER: Final = ("maxLength", "maxItems", "maxProperties", "maxContains")
@@ -136,12 +135,11 @@ def _types(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterat
 
 def _allowed_types(schema: Mapping[str, Any]) -> frozenset[str]:
     """Return the JSON types that a schema accepts; in JSON Schema every integer is also a number."""
-    written = schema.get("type", _TYPES)
-    allowed = {written} if isinstance(written, str) else set(written)
+    allowed = declared_types(schema) or frozenset(JSON_TYPES.values())
     if "number" in allowed:
-        allowed.add("integer")
+        allowed |= {"integer"}
     values = _allowed_values(schema)
-    return frozenset(allowed if values is None else allowed & {JSON_TYPES[type(json.loads(value))] for value in values})
+    return allowed if values is None else allowed & {JSON_TYPES[type(json.loads(value))] for value in values}
 
 
 def _values(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:

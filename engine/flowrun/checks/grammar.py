@@ -8,6 +8,7 @@ from typing import Final
 
 from flowrun.checks.subject import Subject
 from flowrun.errors import Issue, Path
+from flowrun.spec.json_types import declared_types
 from flowrun.spec.model import JSON, ChatState, Spec
 
 FORMATS: Final = frozenset(
@@ -68,8 +69,7 @@ def unenforced(schema: JSON, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 def _features(schema: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:
     """Yield the keywords of one schema, without its subschemas, that cannot be enforced, with their descriptions."""
-    declared = schema.get("type")
-    kinds = {kind for kind in (declared if isinstance(declared, list) else [declared]) if isinstance(kind, str)}
+    kinds = declared_types(schema)
     if kinds & {"integer", "number"} and "multipleOf" in schema:
         yield "multipleOf", "'multipleOf'"
     if "array" in kinds:

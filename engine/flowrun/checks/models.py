@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 from flowrun.checks.subject import Subject
 from flowrun.checks.vllm_names import ENGINE, REASONING_PARSERS, SAMPLING, TOOL_CALL_PARSERS
 from flowrun.errors import Issue, Path
+from flowrun.spec.json_types import JSON_TYPES
 from flowrun.spec.model import JSON, ChatState, Model, Spec
 from flowrun.spec.phrases import listed, show
-from flowrun.spec.signatures import JSON_TYPES
 from flowrun.spec.suggestions import did_you_mean, suggest
 
 OWN_PLACES: Final = {

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from flowrun.core.texts import Text
+from flowrun.spec.json_types import declared_types
 from flowrun.spec.model import (
     JSON,
     ChatState,
@@ -207,13 +208,12 @@ def _find_missing(shape: Schema, root: Schema, path: Keys, at: int) -> MissingMe
 
 
 def _missing_in(shape: Mapping[str, JSON], path: Keys, at: int) -> MissingMember | None:
-    key, declared = path[at], shape.get("type")
-    types = set(declared) if isinstance(declared, list) else {declared}
-    types = types - {"null"} or types
-    if None in types or (isinstance(key, int) and types & {"array", "string"}):
+    key, declared = path[at], declared_types(shape)
+    types = declared - {"null"} or declared
+    if not types or (isinstance(key, int) and types & {"array", "string"}):
         return None
     if "object" not in types:
-        return MissingMember(path[:at], key, " or ".join(sorted(map(str, types))), (), True)
+        return MissingMember(path[:at], key, " or ".join(sorted(types)), (), True)
     if types != {"object"} or not isinstance(key, str):
         return None
     if key in shape.get("required", ()):

@@ -28,6 +28,7 @@ from flowrun.runtime.durable import open_durable_runs
 from flowrun.runtime.prepare import Flow, prepare_flow
 from flowrun.runtime.runner import Result, Runner, with_defaults
 from flowrun.runtime.stored_flow import StoredFlow, store_flow
+from flowrun.spec.json_types import may_be_text
 from flowrun.spec.model import JSON, Spec
 from flowrun.testing.cassettes import RecordingBackend, create_cassette
 
@@ -148,10 +149,11 @@ def parse_inputs(spec: Spec, arguments: tuple[str, ...]) -> dict[str, JSON]:
 
 
 def _parse_value(name: str, text: str, schema: Mapping[str, JSON]) -> JSON:
-    types = schema.get("type", "string")
-    if "string" in (types if isinstance(types, list) else [types]):
+    if may_be_text(schema):
         return text
     try:
         return parse_json(text)
     except ValueError as exc:
-        raise UsageError(f"-i {name}={text}: the input is declared as {types}, and the value is no JSON") from exc
+        raise UsageError(
+            f"-i {name}={text}: the input is declared as {schema['type']}, and the value is no JSON"
+        ) from exc

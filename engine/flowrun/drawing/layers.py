@@ -71,26 +71,21 @@ def neighbours(chains: Mapping[int, Sequence[Cell]]) -> dict[Cell, tuple[list[Ce
 
 def _back_edges(nodes: Sequence[Node], edges: Sequence[tuple[Node, Node]]) -> frozenset[int]:
     """Find the edges that close a cycle, by a depth-first search from the first node."""
-    outgoing: dict[Node, list[int]] = {node: [] for node in nodes}
-    for index, (source, _) in enumerate(edges):
-        outgoing[source].append(index)
-    back: set[int] = set()
-    done: set[Node] = set()
-    for first in nodes:
-        if first in done:
-            continue
-        path = {first: iter(outgoing[first])}
-        while path:
-            node = next(reversed(path))
-            edge_index = next(path[node], None)
-            if edge_index is None:
-                path.popitem()
-                done.add(node)
-            elif (target := edges[edge_index][1]) in path:
-                back.add(edge_index)
-            elif target not in done:
-                path[target] = iter(outgoing[target])
-    return frozenset(back)
+    import networkx
+
+    graph: networkx.DiGraph[Node] = networkx.DiGraph()
+    graph.add_nodes_from(nodes)
+    graph.add_edges_from(edges)
+    path: set[Node] = set()
+    closing: set[tuple[Node, Node]] = set()
+    for source, target, step in networkx.dfs_labeled_edges(graph):
+        if step == "forward":
+            path.add(target)
+        elif step == "reverse":
+            path.remove(target)
+        elif target in path:
+            closing.add((source, target))
+    return frozenset(index for index, edge in enumerate(edges) if edge in closing)
 
 
 def _depths(nodes: Sequence[Node], edges: Sequence[tuple[Node, Node]]) -> dict[Node, int]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from flowrun.spec.entrypoints import EntrypointError
+from flowrun.spec.json_types import JSON_TYPES, declared_types
 from flowrun.spec.model import JSON
 from flowrun.spec.phrases import listed
 from flowrun.spec.suggestions import did_you_mean
@@ -247,7 +248,7 @@ def _json_types(schema: JSON) -> set[str] | None:
     if (values := _values(schema)) is not None:
         return {JSON_TYPES[type(value)] for value in values}
     if "type" in schema:
-        return {schema["type"]} if isinstance(schema["type"], str) else set(schema["type"])
+        return set(declared_types(schema))
     branches: list[JSON] = schema["anyOf"] if "anyOf" in schema else schema.get("oneOf", [])
     types: set[str] = set()
     for branch in branches:
@@ -255,14 +256,3 @@ def _json_types(schema: JSON) -> set[str] | None:
             return None
         types |= branch_types
     return types or None
-
-
-JSON_TYPES: Final[dict[type, str]] = {
-    str: "string",
-    bool: "boolean",
-    int: "integer",
-    float: "number",
-    list: "array",
-    dict: "object",
-    type(None): "null",
-}

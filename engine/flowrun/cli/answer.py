@@ -18,7 +18,7 @@ from flowrun.core.strict_json import parse_json
 from flowrun.errors import NoResponderError, UsageError
 from flowrun.journal import SqliteJournal, open_history
 from flowrun.runtime.backends import BackendSettings
-from flowrun.runtime.durable import PendingWork, find_pending_work, open_durable_runs
+from flowrun.runtime.durable import find_pending_work, open_durable_runs
 from flowrun.runtime.runner import Result
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec.model import JSON
@@ -74,7 +74,7 @@ def command(
         return conclude(result, answers=answers, console=console, full=json, commands=commands)
 
 
-def find_wait(pending: PendingWork, run: str, state: str | None) -> RequestInput:
+def find_wait(pending: Result, run: str, state: str | None) -> RequestInput:
     """Return the only wait of a run that an answer can belong to.
 
     Args:
@@ -84,7 +84,7 @@ def find_wait(pending: PendingWork, run: str, state: str | None) -> RequestInput
     Raises:
         UsageError: no state waits for this answer, or several do.
     """
-    family = [ask for ask in pending.waits if ask.run == run or ask.run.startswith(f"{run}.")]
+    family = [ask for ask in pending.waiting if ask.run == run or ask.run.startswith(f"{run}.")]
     waits = [ask for ask in family if state in (None, ask.state)]
     if len(waits) == 1:
         return waits[0]

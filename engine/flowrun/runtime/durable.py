@@ -6,9 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from flowrun.core.events import Answered, CallFunction, Cancelled, Recorded, RequestInput, StartChild
+from flowrun.core.events import Answered, Cancelled, Recorded, RequestInput, StartChild
 from flowrun.core.graph import Graph
-from flowrun.core.machine import Run
 from flowrun.core.ports import HumanInput, ModelBackend, Observer
 from flowrun.core.recovery import recover
 from flowrun.errors import UsageError
@@ -21,29 +20,21 @@ from flowrun.runtime.stored_flow import StoredFlow
 from flowrun.spec.model import JSON
 
 
-class PendingWork(msgspec.Struct, frozen=True, kw_only=True):
-    """A run with the open questions and the in-doubt calls of it and its children."""
-
-    run: Run
-    waits: tuple[RequestInput, ...] = ()
-    in_doubt: tuple[CallFunction, ...] = ()
-
-
-def find_pending_work(graph: Graph, run_id: str, events_of: Callable[[str], Sequence[Recorded]]) -> PendingWork:
+def find_pending_work(graph: Graph, run_id: str, events_of: Callable[[str], Sequence[Recorded]]) -> Result:
     """Recover a run and its children from their events in the journal, and return their pending work.
 
     Args:
         events_of: returns the recorded events of a run by its id.
     """
     run, effects, calls = recover(graph, (one.event for one in events_of(run_id)))
-    waits = [effect for effect in effects if isinstance(effect, RequestInput)]
+    waiting = [effect for effect in effects if isinstance(effect, RequestInput)]
     in_doubt = list(calls)
     for effect in effects:
         if isinstance(effect, StartChild):
             child = find_pending_work(graph.flows[effect.flow], child_id(run_id, effect), events_of)
-            waits += child.waits
+            waiting += child.waiting
             in_doubt += child.in_doubt
-    return PendingWork(run=run, waits=tuple(waits), in_doubt=tuple(in_doubt))
+    return Result(run, waiting=tuple(waiting), in_doubt=tuple(in_doubt))
 
 
 class DurableRuns:

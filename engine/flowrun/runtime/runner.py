@@ -1,48 +1,18 @@
 """Performs the effects of the machine: one asyncio task per run, many runs on the same backends. Decides nothing."""
 
-import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from flowrun.core.events import Cancelled, Event, Started
 from flowrun.core.graph import Graph
-from flowrun.core.ports import Functions, HumanInput, Journal, ModelBackend, Observer
 from flowrun.runtime.result import AssumeDone, CallAgain, Resolve, Result
 from flowrun.runtime.run_driver import RunDriver, child_id, with_defaults
 from flowrun.runtime.services import Services
 from flowrun.spec.model import JSON
 
 
-class Runner:
-    """Runs flows."""
-
-    def __init__(
-        self,
-        *,
-        backends: Mapping[str, ModelBackend],
-        functions: Functions,
-        human_input: HumanInput | None = None,
-        journal: Journal | None = None,
-        observers: Sequence[Observer] = (),
-        resolve: Resolve | None = None,
-        sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
-        chance: Callable[[], float] = random.random,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        """Bind runs to the ports that they use; see ``Services`` for the arguments."""
-        self._services = Services(
-            backends=backends,
-            functions=functions,
-            human_input=human_input,
-            journal=journal,
-            observers=observers,
-            resolve=resolve,
-            sleep=sleep,
-            chance=chance,
-            now=now,
-        )
+class Runner(Services, frozen=True, kw_only=True):
+    """Runs flows with these ports; see ``Services`` for its fields."""
 
     def run(self, graph: Graph, inputs: Mapping[str, JSON], *, run_id: str) -> Coroutine[Any, Any, "Result"]:
         """Run a flow until it ends, or until it cannot continue without an answer.
@@ -54,7 +24,7 @@ class Runner:
         """
         # no coroutine of its own: each holds a quarter of a kilobyte for as long as a run waits
         start = Started(run=run_id, inputs=with_defaults(graph.spec, inputs))
-        return RunDriver(self._services, graph, None).drive(start)
+        return RunDriver(self, graph, None).drive(start)
 
     def resume(self, graph: Graph, run_id: str, *, then: Cancelled | None = None) -> Coroutine[Any, Any, "Result"]:
         """Resume a run of the journal after its last event, and continue as ``run`` does.
@@ -65,11 +35,11 @@ class Runner:
         Args:
             then: applied to the run before anything else.
         """
-        return RunDriver(self._services, graph, None).recover(run_id, then)
+        return RunDriver(self, graph, None).recover(run_id, then)
 
     def deliver(self, run_id: str, event: Event) -> bool:
         """Interrupt a run in progress with an event; return whether the run is in progress. Needs a journal."""
-        driver = self._services.drivers.get(run_id)
+        driver = self.drivers.get(run_id)
         if driver is not None:
             driver.interrupt(event)
         return driver is not None

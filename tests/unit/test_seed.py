@@ -31,7 +31,7 @@ def test_the_weather_flow_is_the_loop_by_hand(
     small_model: Live, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     flow = weather()
-    assert flow.loaded.spec.models["default"] == SMALL_MODEL
+    assert flow.spec.models["default"] == SMALL_MODEL
     run, rounds = _flow(flow, small_model, monkeypatch)
     by_hand = _by_hand(flow, run, tmp_path)
     assert [as_openai(message) for message in run.threads["main"]] == by_hand["messages"]
@@ -60,18 +60,18 @@ def _flow(flow: Flow, live: Live, monkeypatch: pytest.MonkeyPatch) -> tuple[Run,
 
 def _by_hand(flow: Flow, run: Run, folder: Path) -> Any:
     """Hold the same conversation in a process of its own."""
-    model = flow.loaded.spec.models["default"]
+    model = flow.spec.models["default"]
     assert model.chat_template is not None
     declaration = next(iter(flow.graph.tools.values())).declaration
     function = {"name": declaration.name, "description": declaration.description, "parameters": declaration.parameters}
-    opening = list(run.threads["main"])[: len(flow.loaded.spec.threads["main"])]
+    opening = list(run.threads["main"])[: len(flow.spec.threads["main"])]
     given = {
         "model": str(asyncio.run(find_model(model.name, base_dir=SPECS))),
         "engine": dict(model.engine),
         "template": (SPECS / model.chat_template).read_text(),
         "messages": [as_openai(message) for message in opening],
         "tools": [{"type": "function", "function": function}],
-        "sampling": dict(flow.loaded.spec.sampling),
+        "sampling": dict(flow.spec.sampling),
     }
     out = folder / "by_hand.json"
     subprocess.run(

@@ -85,7 +85,7 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
                 status = earlier.rows[run].status
                 if row.number in job.results.failed and status in _NEW_RUN_ON_RETRY:
                     continue
-                if not earlier.began_with(run, with_defaults(job.flow.loaded.spec, row.inputs)):
+                if not earlier.began_with(run, with_defaults(job.flow.spec, row.inputs)):
                     continue
                 if (digest := earlier.rows[run].spec) != stored.digest:
                     return earlier.result_of(run, digest)

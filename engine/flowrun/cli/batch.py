@@ -211,7 +211,7 @@ def _open(options: BatchOptions, ray_options: RayOptions | None) -> _OpenBatch:
     spec, rows, output = options.spec, options.rows, options.output
     profile, project_dir = options.profile, options.project_dir
     flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ, max_calls=options.max_tools)
-    file = RowFile(rows, flow.loaded.spec)
+    file = RowFile(rows, flow.spec)
     survey = file.survey()
     stored = store_flow(flow, spec, profile=profile, project_dir=project_dir)
     if output.exists() and any(output.samefile(file) for file in (spec, rows)):

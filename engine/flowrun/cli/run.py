@@ -68,8 +68,8 @@ def command(
         raise UsageError("--record is for runs that are not --durable: a durable run has its events in the journal")
     with answer_stream() as answers:
         flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ)
-        inputs = {**read_inputs_file(file), **parse_inputs(flow.loaded.spec, input)}
-        if (wrong := flow.graph.inputs(with_defaults(flow.loaded.spec, inputs))) is not None:
+        inputs = {**read_inputs_file(file), **parse_inputs(flow.spec, input)}
+        if (wrong := flow.graph.inputs(with_defaults(flow.spec, inputs))) is not None:
             raise UsageError(f"the inputs do not match what {spec} declares: {wrong}")
         with Console(quiet=quiet, secrets=flow.secrets) as console:
             settings = BackendSettings(verbose=verbose, progress=console.progress)

@@ -26,8 +26,7 @@ from flowrun.spec import (
     load_flows,
     load_spec,
 )
-from flowrun.spec.document import MIN_MASKED_LENGTH
-from flowrun.spec.model import JSON, CallState, ChatState, Model, Tool
+from flowrun.spec.model import JSON, CallState, ChatState, Model, Spec, Tool
 from flowrun.unicode import find_encoding_error, well_formed
 
 Function = Callable[..., JSON]
@@ -53,13 +52,17 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         secrets: the values of secret variables, each with the text that is shown in its place.
     """
 
-    loaded: Loaded
     tree: FlowTree
     graph: Graph
     functions: Functions
     models: Mapping[str, BoundModel]
     project: Path
     secrets: Mapping[str, str] = {}
+
+    @property
+    def spec(self) -> Spec:
+        """Return the spec, without its sub-flows."""
+        return self.tree.loaded.spec
 
 
 def check_file(
@@ -108,12 +111,9 @@ def _check_file(
     except SpecError as exc:
         return list(exc.issues)
     try:
+        project = find_project(path, project_dir)
         tree = load_flows(
-            loaded,
-            profile=profile,
-            environ=environ,
-            require_environment=require_environment,
-            project=find_project(path, project_dir),
+            loaded, profile=profile, environ=environ, require_environment=require_environment, project=project
         )
     except SpecError as exc:
         own = _check(FlowTree(loaded=loaded, model_dir=path.parent), project_dir, imports)
@@ -175,76 +175,67 @@ def prepare_flow(
         raise UsageError(f"the name of {well_formed(str(path))} is no valid Unicode: rename the file")
     files = ON_DISK if snapshot is None else snapshot.files_in(path.parent)
     project = find_project(path, project_dir)
+    within = project if snapshot is None else None
     loaded = load_spec(path, profile=profile, environ=environ, require_environment=require_environment, files=files)
     tree = load_flows(
-        loaded,
-        profile=profile,
-        environ=environ,
-        require_environment=require_environment,
-        files=files,
-        project=project if snapshot is None else None,
+        loaded, profile=profile, environ=environ, require_environment=require_environment, files=files, project=within
     )
-    issues = _check(tree, project_dir, imports=True) if imports else []
+    if imports:
+        _require_no_errors(tree, project_dir)
+    declared = {} if snapshot is None else snapshot.tools
+    compiler = _Compiler(project_dir, path.resolve().parent, declared, imports)
+    return compiler.flow(tree, project=project, max_calls=max_calls)
+
+
+def _require_no_errors(tree: FlowTree, project_dir: Path | None) -> None:
     errors = [
         msgspec.structs.replace(issue, severity="error")
-        for issue in issues
+        for issue in _check(tree, project_dir, imports=True)
         if issue.severity == "error" or issue.code == _ONLY_A_SUB_FLOW
     ]
     if errors:
         raise SpecError(errors)
-    from flowrun.functions.python import MAX_THREADS, PythonFunctions
-
-    declared = {} if snapshot is None else snapshot.tools
-    compiler = _Compiler(project_dir, path.resolve().parent, declared, imports=imports)
-    graph = compiler.compile(tree)
-    return Flow(
-        loaded=loaded,
-        tree=tree,
-        graph=graph,
-        functions=PythonFunctions(
-            compiler.functions, max_calls=max_calls, max_threads=max(MAX_THREADS, max_calls or 0)
-        ),
-        models=compiler.models,
-        project=project,
-        secrets={
-            value: f"${{{name}}}" for name, value in tree.variables.secrets.items() if len(value) >= MIN_MASKED_LENGTH
-        },
-    )
 
 
-class _Compiler:
+class _Compiler(msgspec.Struct):
     """Compiles a tree of checked flows: each flow once, with one backend for all equal models."""
 
-    def __init__(
-        self,
-        project_dir: Path | None,
-        folder: Path,
-        declared: Mapping[str, Mapping[str, ToolDeclaration]],
-        *,
-        imports: bool,
-    ) -> None:
-        self._imports = imports
-        self._folder = folder
-        self._declared = declared
-        self.functions: dict[str, Function] = {}
-        self.models: dict[str, BoundModel] = {}
-        self._project_dir = project_dir
-        self._graphs: dict[tuple[str, ErrorPath], Graph] = {}
+    project_dir: Path | None
+    folder: Path
+    declared: Mapping[str, Mapping[str, ToolDeclaration]]
+    imports: bool
+    functions: dict[str, Function] = msgspec.field(default_factory=dict)
+    models: dict[str, BoundModel] = msgspec.field(default_factory=dict)
+    graphs: dict[tuple[str, ErrorPath], Graph] = msgspec.field(default_factory=dict)
+
+    def flow(self, tree: FlowTree, *, project: Path, max_calls: int | None) -> Flow:
+        from flowrun.functions.python import MAX_THREADS, PythonFunctions
+
+        graph = self.compile(tree)
+        threads = max(MAX_THREADS, max_calls or 0)
+        return Flow(
+            tree=tree,
+            graph=graph,
+            functions=PythonFunctions(self.functions, max_calls=max_calls, max_threads=threads),
+            models=self.models,
+            project=project,
+            secrets=tree.variables.masked(),
+        )
 
     def compile(self, tree: FlowTree) -> Graph:
         key = (tree.loaded.document.file, tree.base)
-        if key not in self._graphs:
-            self._graphs[key] = self._compile(tree)
-        return self._graphs[key]
+        if key not in self.graphs:
+            self.graphs[key] = self._compile(tree)
+        return self.graphs[key]
 
     def _compile(self, tree: FlowTree) -> Graph:
         spec = tree.loaded.spec
-        imported = import_functions(tree.loaded, self._project_dir) if self._imports else {}
+        imported = import_functions(tree.loaded, self.project_dir) if self.imports else {}
         found = {entrypoint: function for entrypoint, function in imported.items() if callable(function)}
         self.functions |= found
         used = {state.model for state in spec.states.values() if isinstance(state, ChatState)}
         backends = {name: self._backend(tree, name, model) for name, model in spec.models.items() if name in used}
-        declared = self._declared.get(flow_name(tree, self._folder), {})
+        declared = self.declared.get(flow_name(tree, self.folder), {})
         return compile_graph(
             spec,
             declarations={

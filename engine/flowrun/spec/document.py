@@ -33,6 +33,10 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True):
             secrets={**self.secrets, **other.secrets},
         )
 
+    def masked(self) -> dict[str, str]:
+        """Return the secrets that are long enough to be masked, each with the text that is shown in its place."""
+        return {value: f"${{{name}}}" for name, value in self.secrets.items() if len(value) >= MIN_MASKED_LENGTH}
+
 
 _FRAGMENT: Final = 4
 """The fewest characters of a secret left at a cut that are replaced."""

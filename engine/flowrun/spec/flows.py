@@ -1,6 +1,7 @@
 """Loading of a flow with its sub-flows. A local flow inherits models, tools and more from its file (``inherit``)."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path as FilePath
 
 import msgspec
@@ -103,23 +104,15 @@ class _NotASpec(Exception):
         super().__init__(message)
 
 
-class _Loader:
+class _Loader(msgspec.Struct):
     """A single pass over a tree of flows. A flow is identified by its file and its path in the file."""
 
-    def __init__(
-        self,
-        profile: str | None,
-        environ: Mapping[str, str],
-        require_environment: bool,
-        disk: Files,
-        project: FilePath | None,
-    ) -> None:
-        self._profile = profile
-        self._environ = environ
-        self._require_environment = require_environment
-        self._disk = disk
-        self._project = project
-        self._files: dict[FilePath, Loaded] = {}
+    profile: str | None
+    environ: Mapping[str, str]
+    require_environment: bool
+    files: Files
+    project: FilePath | None
+    loaded: dict[FilePath, Loaded] = msgspec.field(default_factory=dict)
 
     def tree(
         self, loaded: Loaded, base: Path, model_dir: FilePath, ancestors: tuple[tuple[FilePath, Path], ...]
@@ -174,32 +167,27 @@ class _Loader:
         Raises:
             _NotASpec: the file does not exist, lies outside of the project, or is not a spec.
         """
-        if self._project is not None and not lies_in(path, self._project):
+        if self.project is not None and not lies_in(path, self.project):
             remedy = "move it into the project, or name a folder around both with --project-dir"
-            raise _NotASpec("FR709", f"the file {reference!r} lies outside of the project {self._project}", remedy)
+            raise _NotASpec("FR709", f"the file {reference!r} lies outside of the project {self.project}", remedy)
         key = path.resolve()
-        if key not in self._files:
-            if not self._disk.has(path):
+        if key not in self.loaded:
+            if not self.files.has(path):
                 raise _NotASpec(
                     "FR706", f"there is no file {reference!r}", "give its path relative to this spec's file"
                 )
-            if not may_be_spec(self._disk.read(path)):
+            if not may_be_spec(self.files.read(path)):
                 raise _NotASpec("FR709", f"the file {reference!r} is no spec", "a spec has a top-level key 'flowrun'")
-            self._files[key] = self._load(path)
-        return self._files[key]
+            self.loaded[key] = self._load(path)
+        return self.loaded[key]
 
     def _load(self, path: FilePath) -> Loaded:
-        profile = self._profile
+        load = partial(load_spec, path, environ=self.environ, files=self.files)
+        profile = self.profile
         if profile is not None:
-            plain = load_spec(path, environ=self._environ, require_environment=False, files=self._disk)
+            plain = load(require_environment=False)
             profile = profile if profile in plain.document.value.get("profiles", {}) else None
-        return load_spec(
-            path,
-            profile=profile,
-            environ=self._environ,
-            require_environment=self._require_environment,
-            files=self._disk,
-        )
+        return load(profile=profile, require_environment=self.require_environment)
 
 
 def inherit(parent: Spec, child: Spec) -> Spec:

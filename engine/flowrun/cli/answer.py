@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.console import Console, conclude
-from flowrun.cli.human_input import TerminalInput, is_interactive, terminal_input
-from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_of_changes
+from flowrun.cli.console import Console, RunView
+from flowrun.cli.durable_run import drive_durable_run
+from flowrun.cli.human_input import TerminalInput, is_interactive
+from flowrun.cli.next_steps import warn_of_changes
 from flowrun.cli.options import journal_option, quiet_option, result_option, verbose_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
@@ -17,8 +18,7 @@ from flowrun.core.json_schema import compile_schema
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import NoResponderError, UsageError
 from flowrun.journal import SqliteJournal, open_history
-from flowrun.runtime.backends import BackendSettings
-from flowrun.runtime.durable import find_pending_work, open_durable_runs
+from flowrun.runtime.durable import DurableRuns, find_pending_work
 from flowrun.runtime.runner import Result
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec.model import JSON
@@ -46,32 +46,25 @@ def command(
     flow = stored.prepare(os.environ, require_environment=False, imports=False)
     ask = find_wait(find_pending_work(flow.graph, row.id, history.events), named.id, state)
     event = Answered(step=ask.step, value=asyncio.run(_ask(ask)) if value is None else read_value(value, ask))
+    if later or row.holder is not None:
+        asyncio.run(_send(journal, ask.run, event))
+        receiver = "the process that drives the run" if row.holder is not None else f"`flowrun resume {row.id}`"
+        echo(f"the answer is kept for {receiver}", err=True)
+        return 0
+
+    async def answer_and_resume(runs: DurableRuns) -> Result:
+        await runs.answer(ask.run, event)
+        return await runs.resume(row.id)
+
     with answer_stream() as answers, Console(quiet=quiet, secrets=flow.secrets) as console:
-
-        async def answer_and_resume() -> Result:
-            settings = BackendSettings(verbose=verbose, progress=console.progress)
-            full_flow = stored.prepare(os.environ)
-            observers = [console]
-            async with open_durable_runs(
-                full_flow, stored, journal, settings=settings, human_input=terminal_input(), observers=observers
-            ) as runs:
-                await runs.answer(ask.run, event)
-                return await runs.resume(row.id)
-
-        async def send() -> None:
-            async with SqliteJournal(journal) as opened:
-                await opened.signal(ask.run, event)
-
-        if later or row.holder is not None:
-            asyncio.run(send())
-            receiver = "the process that drives the run" if row.holder is not None else f"`flowrun resume {row.id}`"
-            echo(f"the answer is kept for {receiver}", err=True)
-            return 0
         warn_of_changes(stored)
-        with interruptions_explained(row.id, journal):
-            result = asyncio.run(answer_and_resume())
-        commands = next_commands(row.id, result, journal)
-        return conclude(result, answers=answers, console=console, full=json, commands=commands)
+        view = RunView(answers, console, full=json, verbose=verbose)
+        return drive_durable_run(row.id, answer_and_resume, stored.prepare(os.environ), stored, journal, view=view)
+
+
+async def _send(journal: Path, run: str, event: Answered) -> None:
+    async with SqliteJournal(journal) as opened:
+        await opened.signal(run, event)
 
 
 def find_wait(pending: Result, run: str, state: str | None) -> RequestInput:

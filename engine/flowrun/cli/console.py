@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
+import msgspec
 from rich.status import Status
 from rich.text import Text
 
@@ -26,6 +27,7 @@ from flowrun.core.events import (
 )
 from flowrun.durations import spell_duration
 from flowrun.excerpts import cut
+from flowrun.runtime.backends import BackendSettings
 from flowrun.runtime.result_json import answer_of, result_of
 from flowrun.runtime.runner import Result
 from flowrun.spec import mask
@@ -184,13 +186,29 @@ class Console:
         self._rich.print(line, soft_wrap=True)
 
 
-def conclude(result: Result, *, answers: TextIO, console: Console, full: bool, commands: Sequence[str] = ()) -> int:
-    """Write the answer of a run, or with ``full`` its result as JSON, print how it ended, and return the exit code."""
-    text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if full else answer_of(result)
-    if text is not None:
-        write = write_json if full else write_answer
-        write(answers, console.masked(text))
-    console.conclude(result, commands)
-    if result.run.outcome is None:
-        return EXIT_WAITING
-    return EXIT_DONE if result.run.status == "succeeded" else EXIT_FAILED
+class RunView(msgspec.Struct, frozen=True):
+    """How a verb shows a run: its answer goes to ``answers``, or with ``full`` its result as JSON; all else to stderr.
+
+    ``verbose`` shows the log of vLLM too.
+    """
+
+    answers: TextIO
+    console: Console
+    full: bool
+    verbose: bool
+
+    @property
+    def settings(self) -> BackendSettings:
+        """Return the settings for the run's backends."""
+        return BackendSettings(verbose=self.verbose, progress=self.console.progress)
+
+    def conclude(self, result: Result, commands: Sequence[str] = ()) -> int:
+        """Write the answer of a run, print how it ended and what resumes it, and return the exit code."""
+        text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if self.full else answer_of(result)
+        if text is not None:
+            write = write_json if self.full else write_answer
+            write(self.answers, self.console.masked(text))
+        self.console.conclude(result, commands)
+        if result.run.outcome is None:
+            return EXIT_WAITING
+        return EXIT_DONE if result.run.status == "succeeded" else EXIT_FAILED

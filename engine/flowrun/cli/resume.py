@@ -4,16 +4,16 @@ import asyncio
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
 
 from flowrun.cli import EXIT_WAITING
-from flowrun.cli.console import Console, conclude
-from flowrun.cli.human_input import terminal_input
-from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_of_changes
+from flowrun.cli.console import Console, RunView
+from flowrun.cli.durable_run import drive_durable_run
+from flowrun.cli.next_steps import warn_of_changes
 from flowrun.cli.options import journal_option, quiet_option, result_option, verbose_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
@@ -72,20 +72,9 @@ def command(
         warn_of_changes(stored)
         flow = stored.prepare(os.environ)
         with Console(quiet=quiet, secrets=flow.secrets) as console:
-            settings = BackendSettings(verbose=verbose, progress=console.progress)
-            opening = open_durable_runs(
-                flow,
-                stored,
-                journal,
-                settings=settings,
-                human_input=terminal_input(),
-                observers=[console],
-                resolve=resolve,
-            )
-            with interruptions_explained(row.id, journal):
-                result = asyncio.run(_resume_one(row.id, opening))
-            commands = next_commands(row.id, result, journal)
-            return conclude(result, answers=answers, console=console, full=json, commands=commands)
+            view = RunView(answers, console, full=json, verbose=verbose)
+            resume = partial(DurableRuns.resume, run_id=row.id)
+            return drive_durable_run(row.id, resume, flow, stored, journal, view=view, resolve=resolve)
 
 
 def read_resolution(*, assume_done: bool, value: str | None, run_again: bool, key: str | None) -> Resolve | None:
@@ -115,11 +104,6 @@ def read_resolution(*, assume_done: bool, value: str | None, run_again: bool, ke
         return AssumeDone(result) if assume_done else CallAgain()
 
     return resolve
-
-
-async def _resume_one(run: str, opening: AbstractAsyncContextManager[DurableRuns]) -> Result:
-    async with opening as runs:
-        return await runs.resume(run)
 
 
 def _resume_all(history: History, journal: Path, resolve: Resolve | None, verbose: bool) -> int:

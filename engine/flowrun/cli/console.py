@@ -28,7 +28,7 @@ from flowrun.core.events import (
 from flowrun.durations import spell_duration
 from flowrun.excerpts import cut
 from flowrun.runtime.backends import BackendSettings
-from flowrun.runtime.result_json import answer_of, result_of
+from flowrun.runtime.result_json import answer_of, encode_result
 from flowrun.runtime.runner import Result
 from flowrun.spec import mask
 
@@ -204,7 +204,7 @@ class RunView(msgspec.Struct, frozen=True):
 
     def conclude(self, result: Result, commands: Sequence[str] = ()) -> int:
         """Write the answer of a run, print how it ended and what resumes it, and return the exit code."""
-        text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if self.full else answer_of(result)
+        text = json.dumps(encode_result(result), ensure_ascii=False, indent=2) if self.full else answer_of(result)
         if text is not None:
             write = write_json if self.full else write_answer
             write(self.answers, self.console.masked(text))

@@ -80,17 +80,17 @@ def _table_of(rows: Iterable[Any]) -> Table:
     for name in ("run", "flow", "state", "status", "age"):
         table.add_column(name, no_wrap=name in ("run", "status", "age"), justify="right" if name == "age" else "left")
     for row in rows:
-        status = status_of(row)
+        status = run_status(row)
         age = spell_duration(time.time() - row.created, whole=True)
         table.add_row(Text(row.id), Text(row.flow), Text(row.state), Text(status, style=_STYLES[status]), age)
     return table
 
 
-def status_of(row: Any) -> str:
+def run_status(row: Any) -> str:
     """Return a run's status for lists and filters; it may be ``interrupted``, which the journal does not store."""
     return "interrupted" if row.interrupted else str(row.status)
 
 
 def described(row: Any) -> dict[str, Any]:
     """Return a run's row as JSON data."""
-    return {**msgspec.to_builtins(row), "status": status_of(row)}
+    return {**msgspec.to_builtins(row), "status": run_status(row)}

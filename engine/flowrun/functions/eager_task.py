@@ -22,7 +22,7 @@ import msgspec
 
 from flowrun.errors import ToolError
 from flowrun.functions.json_values import to_json
-from flowrun.functions.outcomes import failure_of
+from flowrun.functions.outcomes import call_failure
 from flowrun.spec.model import JSON
 
 WAITS: Final = msgspec.UNSET
@@ -70,7 +70,7 @@ class EagerTask:
         try:
             return context.run(self._begin, context, function, arguments)
         except BaseException as exc:  # an exit or interrupt that leaves a task would end the event loop
-            return failure_of(exc)
+            return call_failure(exc)
         finally:
             _leave_task(loop, task)
             _enter_task(loop, caller)
@@ -94,7 +94,7 @@ class EagerTask:
         try:
             self.outcome = await self._resume()
         except BaseException as exc:
-            self.outcome = failure_of(exc)
+            self.outcome = call_failure(exc)
 
     @types.coroutine
     def _resume(self) -> Generator[Any, Any, JSON]:

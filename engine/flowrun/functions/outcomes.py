@@ -15,15 +15,15 @@ MAX_MESSAGE: Final = 4000
 """Characters of a failure's message; longer ones are cut, as the model reads them and the journal stores them."""
 
 
-def outcome_of(function: Callable[..., Any], arguments: Mapping[str, Any]) -> JSON | ToolError:
+def call_outcome(function: Callable[..., Any], arguments: Mapping[str, Any]) -> JSON | ToolError:
     """Call a function and return its outcome."""
     try:
         return to_json(function(**arguments))
     except BaseException as exc:
-        return failure_of(exc)
+        return call_failure(exc)
 
 
-def failure_of(exc: BaseException) -> ToolError:
+def call_failure(exc: BaseException) -> ToolError:
     """Return an exception of a function as the failure of its call."""
     message = f"returned {exc}" if isinstance(exc, NotJSON) else f"{type(exc).__name__}: {_message_of(exc)}"
     error = ToolError("tool.failed", message.removesuffix(": "))

@@ -17,7 +17,7 @@ from flowrun.errors import Bug, ToolError
 from flowrun.functions.daemon_threads import CallLimit, DaemonThreads
 from flowrun.functions.eager_task import WAITS, EagerTask
 from flowrun.functions.json_values import copy_json
-from flowrun.functions.outcomes import outcome_of
+from flowrun.functions.outcomes import call_outcome
 from flowrun.spec.model import JSON
 
 MAX_THREADS: Final = 64
@@ -85,7 +85,7 @@ class PythonFunctions:
         self, function: Callable[..., Any], arguments: dict[str, JSON], timeout: float | None
     ) -> "JSON | ToolError":
         try:
-            return await self._threads.run(partial(outcome_of, function, arguments), timeout=timeout)
+            return await self._threads.run(partial(call_outcome, function, arguments), timeout=timeout)
         except RuntimeError as exc:
             raise ToolError("tool.failed", f"the system gives no thread to run it in: {exc}") from exc
 

@@ -21,12 +21,12 @@ def answer_of(result: Result) -> str | None:
     return json.dumps(output, ensure_ascii=False, indent=2)
 
 
-def result_of(result: Result) -> dict[str, Any]:
+def encode_result(result: Result) -> dict[str, Any]:
     """Return a full result as JSON data; ``threads`` and ``waiting`` only if there are any."""
-    return {"run": result.run.id, **outcome_of(result), **messages_of(result), **waiting_of(result)}
+    return {"run": result.run.id, **encode_outcome(result), **encode_messages(result), **encode_waiting(result)}
 
 
-def outcome_of(result: Result) -> dict[str, Any]:
+def encode_outcome(result: Result) -> dict[str, Any]:
     """Return the status, output, error, path, rounds and tokens of a run as JSON data."""
     run = result.run
     outcome = run.outcome
@@ -41,14 +41,14 @@ def outcome_of(result: Result) -> dict[str, Any]:
     }
 
 
-def messages_of(result: Result) -> dict[str, Any]:
+def encode_messages(result: Result) -> dict[str, Any]:
     """Return the messages, in the form of the OpenAI chat API; ``threads`` only if there are others than ``main``."""
     threads = {name: [as_openai(message) for message in log] for name, log in result.run.threads.items()}
     main = threads.pop(MAIN, [])
     return {"messages": main, "threads": threads} if threads else {"messages": main}
 
 
-def waiting_of(result: Result) -> dict[str, Any]:
+def encode_waiting(result: Result) -> dict[str, Any]:
     """Return the open questions and the in-doubt calls of a run, if there are any."""
     asks = [{"run": ask.run, "state": ask.state, "prompt": ask.prompt, "schema": ask.schema} for ask in result.waiting]
     calls = [

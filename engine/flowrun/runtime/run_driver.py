@@ -306,7 +306,7 @@ class RunDriver:
         else:
             start = Started(
                 run=name,
-                inputs=with_defaults(graph.spec, effect.inputs),
+                inputs=add_defaults(graph.spec, effect.inputs),
                 max_rounds=effect.max_rounds,
                 max_steps=effect.max_steps,
             )
@@ -346,7 +346,7 @@ def child_id(run: str, effect: StartChild) -> str:
     return f"{run}.{effect.step}.{effect.index}"
 
 
-def with_defaults(spec: Spec, inputs: Mapping[str, JSON]) -> dict[str, JSON]:
+def add_defaults(spec: Spec, inputs: Mapping[str, JSON]) -> dict[str, JSON]:
     """Return a flow's inputs, with the spec's defaults for the missing ones."""
     defaults = {name: schema["default"] for name, schema in spec.inputs.items() if "default" in schema}
     return {**defaults, **inputs}

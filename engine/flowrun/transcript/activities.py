@@ -25,7 +25,7 @@ from flowrun.transcript.model import Activity, CallStatus, FunctionCall, Pause, 
 _replace = msgspec.structs.replace
 
 
-class PendingActivity:
+class ActivityRecord:
     """An effect and, once it is recorded, its event (``answer``): the source of an activity.
 
     ``began`` and ``ended`` are in seconds since the epoch.
@@ -43,7 +43,7 @@ class PendingActivity:
         self.messages: tuple[Message, ...] = ()
 
 
-def build_activity(pending: PendingActivity, exited: bool, live: bool) -> Activity:
+def build_activity(pending: ActivityRecord, exited: bool, live: bool) -> Activity:
     """Build the activity of an effect that starts no child.
 
     Args:
@@ -68,13 +68,13 @@ def build_activity(pending: PendingActivity, exited: bool, live: bool) -> Activi
             assert_never(effect)
 
 
-def times_of(pending: PendingActivity) -> dict[str, Any]:
+def times_of(pending: ActivityRecord) -> dict[str, Any]:
     """Return the fields of an activity that all kinds have."""
     seconds = None if pending.ended is None else pending.ended - pending.began
     return {"index": getattr(pending.effect, "index", 0), "began": pending.began, "seconds": seconds}
 
 
-def _round(effect: AskModel, pending: PendingActivity) -> Round:
+def _round(effect: AskModel, pending: ActivityRecord) -> Round:
     answer = pending.answer
     return Round(
         thread=effect.thread,
@@ -90,7 +90,7 @@ def _round(effect: AskModel, pending: PendingActivity) -> Round:
     )
 
 
-def _call(effect: CallFunction, pending: PendingActivity, status: CallStatus) -> FunctionCall:
+def _call(effect: CallFunction, pending: ActivityRecord, status: CallStatus) -> FunctionCall:
     return FunctionCall(
         tool=effect.tool,
         entrypoint=effect.entrypoint,
@@ -105,7 +105,7 @@ def _call(effect: CallFunction, pending: PendingActivity, status: CallStatus) ->
     )
 
 
-def _call_status(effect: CallFunction, pending: PendingActivity, exited: bool, live: bool) -> CallStatus:
+def _call_status(effect: CallFunction, pending: ActivityRecord, exited: bool, live: bool) -> CallStatus:
     if pending.answer is not None:
         return "failed" if isinstance(pending.answer, Failed) else "returned"
     if exited:

@@ -26,9 +26,9 @@ from flowrun.core.machine import Run, advance
 from flowrun.drawing.picture import Kind
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, EndState, MapState, ParallelState, Spec
-from flowrun.transcript.activities import PendingActivity, build_activity, times_of
+from flowrun.transcript.activities import ActivityRecord, build_activity, times_of
 from flowrun.transcript.model import Activity, Attention, Child, Exit, FunctionCall, Pause, Question, Transcript, Visit
-from flowrun.transcript.status import status_of, totals_of
+from flowrun.transcript.status import totals_of, transcript_status
 
 Histories = Mapping[str, Sequence[Recorded]]
 """The recorded events of runs, by their ids."""
@@ -71,7 +71,7 @@ class _OpenVisit:
         self.attempt = attempt
         self.began = at
         self.ended: float | None = None
-        self.pending: list[PendingActivity] = []
+        self.pending: list[ActivityRecord] = []
         self.refused: list[FunctionCall] = []
         self.sets: dict[str, JSON] = {}
         self.exit: Exit | None = None
@@ -86,7 +86,7 @@ class _TranscriptBuilder:
         self._live = live
         self._run = Run()
         self._open_visits: list[_OpenVisit] = []
-        self._open: dict[int, PendingActivity] = {}
+        self._open: dict[int, ActivityRecord] = {}
         self._seen_counts: dict[str, int] = {}
         self._diverged_at: int | None = None
 
@@ -136,7 +136,7 @@ class _TranscriptBuilder:
         return thread[count].role == "assistant" and thread[count].content == event.reply.content
 
     def _ask(self, effect: Effect, at: float) -> None:
-        pending = PendingActivity(effect, at)
+        pending = ActivityRecord(effect, at)
         if isinstance(effect, AskModel):
             pending.earlier = self._seen_counts.get(effect.thread, 0)
             pending.messages = tuple(effect.messages[pending.earlier :])
@@ -203,7 +203,7 @@ class _TranscriptBuilder:
             flow=spec.name,
             version=spec.version,
             description=spec.description or "",
-            status=status_of(run, attention, visits, live=self._live),
+            status=transcript_status(run, attention, visits, live=self._live),
             began=began,
             seconds=max([recorded[-1].at, *(transcript.began + transcript.seconds for transcript in transcripts)])
             - began,
@@ -245,7 +245,7 @@ class _TranscriptBuilder:
             exit=open_visit.exit,
         )
 
-    def _activity(self, pending: PendingActivity, exited: bool) -> Activity:
+    def _activity(self, pending: ActivityRecord, exited: bool) -> Activity:
         effect = pending.effect
         return (
             self._child(effect, pending, exited)
@@ -253,7 +253,7 @@ class _TranscriptBuilder:
             else build_activity(pending, exited, self._live)
         )
 
-    def _child(self, effect: StartChild, pending: PendingActivity, exited: bool) -> Child:
+    def _child(self, effect: StartChild, pending: ActivityRecord, exited: bool) -> Child:
         run = f"{self._run.id}.{effect.step}.{effect.index}"  # as the runner names it
         recorded = self._children.get(run)
         transcript = None

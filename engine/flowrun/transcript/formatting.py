@@ -71,7 +71,7 @@ def describe_divergence(seq: int) -> str:
     return f"from event {seq} on this flowrun goes another way than was recorded: what follows is not what happened"
 
 
-def one_line(value: JSON) -> str:
+def as_line(value: JSON) -> str:
     """Format a value as one line: a text unchanged, else its JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

@@ -7,7 +7,7 @@ from flowrun.core.machine import Run
 from flowrun.transcript.model import Activity, Attention, Child, FunctionCall, Question, Round, Status, Totals, Visit
 
 
-def status_of(run: Run, attention: Sequence[Attention], visits: Sequence[Visit], *, live: bool) -> Status:
+def transcript_status(run: Run, attention: Sequence[Attention], visits: Sequence[Visit], *, live: bool) -> Status:
     """Return the status of a run. An open run that does not wait is running if a process drives it (``live``)."""
     if run.outcome is not None:
         return run.outcome.status

@@ -13,6 +13,7 @@ from flowrun.errors import Failure
 from flowrun.excerpts import cut
 from flowrun.spec.model import JSON
 from flowrun.transcript.formatting import (
+    as_line,
     counted,
     describe_attention,
     describe_divergence,
@@ -21,7 +22,6 @@ from flowrun.transcript.formatting import (
     figures,
     known_calls,
     moment,
-    one_line,
     pretty,
     status_words,
     tokens,
@@ -101,7 +101,7 @@ class _Writer:
         for activity in visit.activities:
             yield from (f"     {line}" for line in self._activity(activity, visit, known))
         for name, value in visit.sets.items():
-            yield f"     {self._styled('set', 'dim')} {name} = {self._line(one_line(value), len(name) + 12)}"
+            yield f"     {self._styled('set', 'dim')} {name} = {self._line(as_line(value), len(name) + 12)}"
         if visit.exit is None:
             return
         if visit.exit.failure is not None and visit.exit.how != "end" and not failure_is_shown(visit):
@@ -122,7 +122,7 @@ class _Writer:
                 yield from self._labelled("asks", "yellow", activity.prompt)
                 if activity.answered:
                     took = "" if activity.seconds is None else f"  ({spell_duration(activity.seconds)})"
-                    yield f"{self._styled('answer', 'green')}  {self._line(one_line(activity.answer), 24)}{took}"
+                    yield f"{self._styled('answer', 'green')}  {self._line(as_line(activity.answer), 24)}{took}"
                 elif visit.exit is None:
                     yield self._styled("no answer yet", "yellow")
             case Pause():
@@ -190,7 +190,7 @@ class _Writer:
         yield f"{label}  {styled}{took}  {self._styled(printable_line(child.run), 'dim')}"
         if outcome is not None and (transcript is None or (brief and not self._full and outcome.status == "succeeded")):
             error = outcome.error
-            yield f"  {self._line(one_line(outcome.output), 16) if error is None else self._failure(error, 'failed')}"
+            yield f"  {self._line(as_line(outcome.output), 16) if error is None else self._failure(error, 'failed')}"
         elif transcript is not None:
             inner = _Writer(self._coloured, max(self._width - 7, 40), self._full, self._zone)
             yield from (f"  {line}" for line in inner._body(transcript))
@@ -201,7 +201,7 @@ class _Writer:
         if values:
             yield self._styled(title, "dim")
             for name, value in values.items():
-                yield f"  {printable_line(name)}: {self._line(one_line(value), len(name) + 4)}"
+                yield f"  {printable_line(name)}: {self._line(as_line(value), len(name) + 4)}"
 
     def _block(self, title: str, value: JSON) -> Iterator[str]:
         yield self._styled(title, "dim")
@@ -235,6 +235,6 @@ class _Writer:
 
 def _arguments(arguments: JSON) -> Iterator[str]:
     if isinstance(arguments, dict):
-        yield from (f"{name}={one_line(value)}" for name, value in arguments.items())
+        yield from (f"{name}={as_line(value)}" for name, value in arguments.items())
     else:
-        yield one_line(arguments)
+        yield as_line(arguments)

@@ -21,7 +21,7 @@ def convert(source: Path, target: Path) -> None:
 
     location = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     tokenizer = AutoTokenizer.from_pretrained(**location)
-    mend_digits(tokenizer, pre_tokenizer_of(source))
+    restore_pre_tokenizer(tokenizer, pre_tokenizer_of(source))
     # A quantized model cannot be saved. float32 holds each quantized weight exactly, so vLLM rounds only once, to the
     # dtype of the spec: "auto" also loads such a checkpoint in half precision.
     model = AutoModelForCausalLM.from_pretrained(
@@ -42,7 +42,7 @@ def pre_tokenizer_of(source: Path) -> str:
     return str(fields["tokenizer.ggml.pre"].contents())
 
 
-def mend_digits(tokenizer: Any, pre: str) -> None:
+def restore_pre_tokenizer(tokenizer: Any, pre: str) -> None:
     """Restore the file's rule for splitting numbers, where transformers has replaced it by its default rule.
 
     transformers does not know the names in ``DIGITS_APART`` and uses GPT-2's rule for them, under which numbers become

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from flowrun.backends.vllm.gguf import CONVERTER, convert_gguf, is_gguf, prepare, publish
-from flowrun.backends.vllm.gguf_convert import mend_digits
+from flowrun.backends.vllm.gguf_convert import restore_pre_tokenizer
 from flowrun.backends.vllm.model_files import find_model
 from flowrun.errors import BackendError
 from tests.conftest import SMALL_MODEL, SPECS
@@ -148,16 +148,16 @@ def test_splits_digits_as_in_the_models_training(pre: str, expected: list[tuple[
     tokenizers = pytest.importorskip("tokenizers")
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    mend_digits(SimpleNamespace(backend_tokenizer=backend), pre)
+    restore_pre_tokenizer(SimpleNamespace(backend_tokenizer=backend), pre)
     assert backend.pre_tokenizer.pre_tokenize_str("12 a") == expected
 
 
 @pytest.mark.vllm
 @pytest.mark.usefixtures("needs_vllm")
 def test_warns_of_a_rule_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
-    mend_digits(SimpleNamespace(), "qwen2")
+    restore_pre_tokenizer(SimpleNamespace(), "qwen2")
     assert capsys.readouterr().out == ""
-    mend_digits(SimpleNamespace(), "klingon")
+    restore_pre_tokenizer(SimpleNamespace(), "klingon")
     assert capsys.readouterr().out == (
         "the file's way of splitting text ('klingon') is not known, so the model may read some words wrongly; "
         "its Hugging Face folder would be safer\n"

@@ -140,7 +140,7 @@ class Batch:
         self.failed += result["status"] != SUCCEEDED
         limit = self._options.fail_after
         if limit is not None and self.failed >= limit and self._stop_reason is None:
-            self._stop(f"{self.failed} rows failed, which is --fail-after; run the same command again to go on")
+            self._stop(f"{self.failed} rows failed, which is --fail-after; run the same command again to continue")
 
     def _stop(self, reason: str) -> None:
         self._stop_reason = reason

@@ -134,10 +134,10 @@ class Results:
 
     def _require_fingerprint(self, fingerprint: Fingerprint) -> None:
         path = self.path if self.sink.shards() else self.sink.retried
-        aside = f"puts them aside, as {self.sink.backup.name}," if self.sink.shards() else "removes them"
+        away = f"moves them to {self.sink.backup.name}" if self.sink.shards() else "removes them"
         choices = (
             "--continue keeps its results, by the numbers of the rows, and runs only those that have none; "
-            f"--restart {aside} and runs every row; or choose another -o"
+            f"--restart {away} and runs every row; or choose another -o"
         )
         known = self._read_fingerprint()
         if known is None:

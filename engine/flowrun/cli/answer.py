@@ -28,7 +28,7 @@ from flowrun.spec.model import JSON
 @click.argument("run")
 @click.option("--value", metavar="JSON", help="The answer; left out, it is asked for on the terminal.")
 @click.option("--state", help="Which state is answered, if several wait.")
-@click.option("--later", is_flag=True, help="Only keep the answer; `flowrun resume` goes on with the run.")
+@click.option("--later", is_flag=True, help="Only store the answer, for a later `flowrun resume`.")
 @result_option
 @quiet_option
 @verbose_option
@@ -49,7 +49,7 @@ def command(
     if later or row.holder is not None:
         asyncio.run(_send(journal, ask.run, event))
         receiver = "the process that drives the run" if row.holder is not None else f"`flowrun resume {row.id}`"
-        echo(f"the answer is kept for {receiver}", err=True)
+        echo(f"the answer is stored for {receiver}", err=True)
         return 0
 
     async def answer_and_resume(runs: DurableRuns) -> Result:

@@ -90,14 +90,16 @@ class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
     "--max-tools", type=click.IntRange(1), default=MAX_TOOLS, show_default=True, help="Tool calls running at once."
 )
 @click.option("--messages", is_flag=True, help="Put the messages into the results.")
-@click.option("--restart", is_flag=True, help="Put earlier results aside and run every row.")
+@click.option("--restart", is_flag=True, help="Move earlier results away and run every row.")
 @click.option("--continue", "continue_", is_flag=True, help="Keep earlier results although the spec or input changed.")
 @click.option("--retry-failed", is_flag=True, help="Run only the rows whose results say that they failed.")
 @click.option("--fail-after", type=click.IntRange(1), help="Stop early once so many rows have failed.")
 @click.option("--durable", is_flag=True, help="Write each run down as it goes, so that it outlives a crash.")
 @journal_option
 @click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster; 'local' starts a Ray here.")
-@click.option("--replicas", type=click.IntRange(1), help="With --ray: so many; else as many as there is place for.")
+@click.option(
+    "--replicas", type=click.IntRange(1), help="With --ray: how many; else as many as its resources allow."
+)
 @click.option("--shard-rows", type=click.IntRange(1), help="With --ray: rows in one part of the results [100000].")
 @click.option("--format", type=click.Choice(["jsonl", "parquet"]), help="With --ray: of all results [jsonl].")
 @click.option("--json", is_flag=True, help="Print the closing figures as JSON on stdout.")
@@ -219,7 +221,7 @@ def _open(options: BatchOptions, ray_options: RayOptions | None) -> _OpenBatch:
     if not survey.count:
         raise UsageError(f"{rows} has no rows")
     if not options.durable and (waits := states_that_wait(flow)):
-        echo(f"flowrun: {waits} waits for people, whom a batch can only hear with --durable", err=True)
+        echo(f"flowrun: {waits} waits for human input, which a batch can only get with --durable", err=True)
     results = Results(
         OneFile(output) if ray_options is None else ray_options.folder,
         Fingerprint(

@@ -19,7 +19,7 @@ from flowrun.runtime.stored_flow import load_stored_flow
 
 @click.command()
 @click.argument("run")
-@click.option("--reason", default="", help="Why; kept with the run.")
+@click.option("--reason", default="", help="Why; stored with the run.")
 @journal_option
 def command(run: str, reason: str, journal: Path) -> int:
     """Cancel a run: its status is then `cancelled`, and it cannot be resumed."""
@@ -36,7 +36,7 @@ def command(run: str, reason: str, journal: Path) -> int:
         async with SqliteJournal(journal, on_signal=inbox.receive) as opened:
             if row.holder is not None:
                 await opened.signal(row.id, event)
-                return f"process {row.holder.pid} on {row.holder.host} is told to end run {row.id}"
+                return f"process {row.holder.pid} on {row.holder.host} is asked to end run {row.id}"
             runner = Runner(backends={}, functions=flow.functions, human_input=inbox, journal=opened)
             result = await DurableRuns(runner, flow.graph, opened, inbox).resume(row.id, then=event)
             return f"run {row.id} is {result.run.status}"

@@ -91,7 +91,7 @@ class Console:
                 what = f"{call.tool or call.entrypoint}({arguments})"
                 self._line("yellow", "in doubt", f"{what} was begun, and nobody knows whether it was done")
             for command in commands:
-                self._line("yellow", "go on by", command)
+                self._line("yellow", "next", command)
             if not commands:
                 lost = "nobody was there to answer, and the run is lost: run it on a terminal, or with --durable"
                 self._line("yellow", "waiting", lost)

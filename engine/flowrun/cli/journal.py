@@ -13,7 +13,7 @@ from flowrun.spec.parse import parse_duration
 
 @click.group()
 def command() -> None:
-    """Look after the journal, the file that durable runs are kept in."""
+    """Look after the journal, the file that durable runs are stored in."""
 
 
 @command.command()

@@ -24,7 +24,7 @@ def warn_of_network(journal: Path) -> None:
 def warn_of_changes(stored: StoredFlow) -> None:
     """Print a warning if the file of a run's spec has changed since the run began."""
     if what := stored.what_changed(os.environ):
-        echo(f"flowrun: {what}; the run goes on with the spec that it began with", err=True)
+        echo(f"flowrun: {what}; the run resumes with the spec that it began with", err=True)
 
 
 def next_commands(run: str, result: Result, journal: Path) -> list[str]:
@@ -44,7 +44,7 @@ def interruptions_explained(run: str, journal: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         command = shlex.join(["flowrun", "resume", run, *_journal_arguments(journal)])
-        echo(f"flowrun: what was done is kept; the run goes on by: {command}", err=True)
+        echo(f"flowrun: what was done is stored; resume the run by: {command}", err=True)
         raise
 
 

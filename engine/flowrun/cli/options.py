@@ -31,5 +31,5 @@ journal_option = click.option(
     envvar=VARIABLE,
     default=lambda: default_journal(os.environ),
     show_default="flowrun/journal.sqlite in the state folder",
-    help=f"The file that durable runs are kept in, also {VARIABLE}.",
+    help=f"The file that durable runs are stored in, also {VARIABLE}.",
 )

@@ -122,7 +122,7 @@ class BatchView:
 
     def explain_open(self, status: str, count: int, batch: str) -> None:
         """Show how many runs of a status have not ended, and the command that lists them."""
-        what = "wait for people" if status == "waiting" else "have a call in doubt"
+        what = "wait for human input" if status == "waiting" else "have a call in doubt"
         command = f"flowrun runs --batch {batch} --status {status}"
         self.say(f"{count} {what}, and get their results once they are over: {command}", important=True)
 

@@ -18,9 +18,9 @@ from flowrun.runtime.stored_flow import load_stored_flow
 @click.option("--json", is_flag=True, help="Print the difference as JSON; null if there is none.")
 @journal_option
 def command(run: str, json: bool, journal: Path) -> int:
-    """Feed a run's recorded events to the spec as it is today, and show where it would go another way.
+    """Feed a run's recorded events to the spec as it is today, and show where it would differ.
 
-    RUN is its id or the beginning of it. Exits with 1 if it would go another way.
+    RUN is its id or the beginning of it. Exits with 1 if it would differ.
     """
     from flowrun.transcript import render_divergence, replay
 

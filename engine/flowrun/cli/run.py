@@ -81,7 +81,7 @@ def command(
             run = secrets.token_hex(6)
 
             def start(runs: DurableRuns) -> Awaitable[Result]:
-                console.note("run", f"{run}, kept in {journal}")
+                console.note("run", f"{run}, stored in {journal}")
                 return runs.start(inputs, run)
 
             return drive_durable_run(run, start, flow, stored, journal, view=view)

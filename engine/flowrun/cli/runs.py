@@ -55,7 +55,7 @@ def command(
 
     with answer_stream() as answers:
         if not journal.exists():
-            echo(f"no durable run was kept in {journal} yet: flowrun SPEC --durable keeps one", err=True)
+            echo(f"no durable run is stored in {journal} yet: flowrun SPEC --durable stores one", err=True)
             return 0
         history = History(Database(journal, create=False), now=time.time)
         found = history.runs(

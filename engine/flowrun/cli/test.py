@@ -26,7 +26,7 @@ _MARKS = {"passed": ".", "failed": "F", "skipped": "s"}
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH...")
 @click.option("-k", "text", default="", metavar="TEXT", help="Run only tests with this in their file's name or theirs.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every test.")
-@click.option("--coverage", is_flag=True, help="Say which states and ways of the specs no test took.")
+@click.option("--coverage", is_flag=True, help="Report the states and edges of the specs that no test took.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write JUnit XML there.")
 @project_option
 def command(

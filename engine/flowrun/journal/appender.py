@@ -226,7 +226,7 @@ class Appender:
 
 
 def _not_next(seq: int) -> str:
-    return f"its event {seq} is not the next: another process has gone on with it"
+    return f"its event {seq} is not the next: another process has resumed it"
 
 
 @cache

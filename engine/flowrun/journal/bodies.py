@@ -38,7 +38,7 @@ def encode(event: Event) -> str:
     try:
         return _ENCODE(event).decode()
     except UnicodeEncodeError as exc:
-        raise StoreError(f"an event of kind {type(event).__name__} cannot be kept: {exc}") from exc
+        raise StoreError(f"an event of kind {type(event).__name__} cannot be stored: {exc}") from exc
 
 
 def split(text: str) -> Body:

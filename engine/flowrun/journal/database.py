@@ -68,7 +68,7 @@ class Database:
         if create:
             _create_file(path)
         if not path.is_file():
-            what = "is not a file" if path.exists() else "is not there: no run has been kept in it"
+            what = "is not a file" if path.exists() else "is not there: no run has been stored in it"
             raise StoreError(f"the journal {path} {what}; {_OTHER_REMEDY}")
         self._connection = self._connect(synchronous)
         try:

@@ -116,7 +116,7 @@ class Leases:
         """
         with self._database.transaction():
             if self._database.value("SELECT holder FROM runs WHERE id = ?", (run,)) != self.id:
-                raise LeaseLost(f"run {run} cannot go on here: another process has gone on with it")
+                raise LeaseLost(f"run {run} cannot continue here: another process has resumed it")
             change = self._database.execute(
                 f"UPDATE runs SET holder = NULL WHERE {_FAMILY.format('id')} AND holder = ?2"  # noqa: S608
                 f" AND NOT EXISTS (SELECT 1 FROM inbox WHERE {_FAMILY.format('inbox.run')})",

@@ -279,7 +279,7 @@ def _check(run: str, written: Written) -> None:
     if written.error is not None:
         raise _copy_of(written.error)
     if run in written.lost:
-        raise LeaseLost(f"run {run} cannot go on here: {written.lost[run]}")
+        raise LeaseLost(f"run {run} cannot continue here: {written.lost[run]}")
 
 
 def _copy_of(error: FlowrunError) -> FlowrunError:

@@ -273,7 +273,7 @@ class RunDriver:
             case RequestInput():
                 return self._request_input(effect)
             case Outcome():
-                raise Bug("a run that has ended goes on")
+                raise Bug("a run that has ended continues")
             case _:
                 assert_never(effect)
 

@@ -89,7 +89,7 @@ def render_coverage(flows: Sequence[Covered]) -> str:
     if not flows:
         return "coverage: no flow could run"
     width = max(len(flow.name) for flow in flows)
-    lines = ["coverage of states and ways"]
+    lines = ["coverage of states and edges"]
     for flow in flows:
         lines.append(f"  {flow.name:<{width}}  {_percent(flow.taken, flow.known):>4}  {flow.taken} of {flow.known}")
         lines += (f"    {untaken.place}  {untaken.what}" for untaken in flow.untaken)

@@ -63,7 +63,7 @@ def build_activity(pending: ActivityRecord, exited: bool, live: bool) -> Activit
         case Sleep():
             return Pause(planned=effect.seconds, jitter=effect.jitter, **times)
         case StartChild() | Outcome():
-            raise Bug("a child, or the end of a run, is no act of this kind")
+            raise Bug("a child, or the end of a run, is no activity of its own")
         case _:
             assert_never(effect)
 

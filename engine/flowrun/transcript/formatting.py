@@ -68,7 +68,7 @@ def describe_attention(one: Attention, transcript: Transcript) -> str:
 
 def describe_divergence(seq: int) -> str:
     """Describe that a transcript is wrong from an event on."""
-    return f"from event {seq} on this flowrun goes another way than was recorded: what follows is not what happened"
+    return f"from event {seq} on this flowrun decides otherwise than was recorded: what follows is not what happened"
 
 
 def as_line(value: JSON) -> str:

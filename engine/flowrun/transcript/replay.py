@@ -255,7 +255,7 @@ def render_divergence(divergence: Divergence | None) -> str:
     if divergence is None:
         return "today's spec does the same, to the last recorded event\n"
     where = f"after step {divergence.step}, state {divergence.state}" if divergence.state else "at the start"
-    lines = [f"run {divergence.run} goes another way {where} (event {divergence.seq}, {divergence.event})"]
+    lines = [f"run {divergence.run} differs {where} (event {divergence.seq}, {divergence.event})"]
     for difference in divergence.differences:
         if difference.lines:
             lines += [f"  {difference.what}:", *(f"    {printable_line(line)}" for line in difference.lines)]

@@ -1,4 +1,4 @@
-"""flowrun with a journal, as ``flowrun run --durable`` has it: each event is synced before the run goes on.
+"""flowrun with a journal, as ``flowrun run --durable`` has it: each event is synced before the run continues.
 
 Modes: ``memory`` has no journal; in ``idempotent`` the tool is declared so, in ``once`` it is not, so that the intent
 to call it is written first: a commit more for each call.

@@ -1,7 +1,7 @@
 """LangGraph as its users make it durable: ``langgraph_agent`` with the SQLite checkpointer.
 
 Modes are the checkpointer's: ``sync`` has a checkpoint written before the next step begins, ``async`` (which is its
-default) while it goes on. A checkpoint's commit is in WAL mode with ``synchronous=FULL``, SQLite's own default.
+default) while it runs. A checkpoint's commit is in WAL mode with ``synchronous=FULL``, SQLite's own default.
 """
 
 from pathlib import Path

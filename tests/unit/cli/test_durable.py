@@ -87,7 +87,7 @@ def test_a_run_waits_is_answered_and_shown(journal: Path, tmp_path: Path) -> Non
 def test_an_answer_for_later(journal: Path) -> None:
     run = waiting_refund(journal)
     posted = flowrun("answer", run, "--value", '{"ok": false, "note": "no"}', "--later", journal=journal)
-    assert (posted.returncode, f"the answer is kept for `flowrun resume {run}`" in posted.stderr) == (0, True)
+    assert (posted.returncode, f"the answer is stored for `flowrun resume {run}`" in posted.stderr) == (0, True)
     assert [row["status"] for row in listed(journal)] == ["waiting"]
     done = flowrun("resume", "--all", journal=journal)
     assert (done.returncode, done.stderr) == (0, f"{run}  refund  succeeded\n")
@@ -171,7 +171,7 @@ def test_a_run_is_resumed_with_the_spec_that_it_began_with(journal: Path, tmp_pa
     assert (other.returncode, "How many?" in other.stdout) == (1, True)
     done = flowrun("answer", row["id"], "--value", "1", journal=journal)
     assert (done.returncode, done.stdout) == (0, "2\n")
-    assert "has changed since; the run goes on with the spec that it began with" in done.stderr
+    assert "has changed since; the run resumes with the spec that it began with" in done.stderr
 
 
 def test_two_processes_do_not_drive_one_run(journal: Path, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_two_processes_do_not_drive_one_run(journal: Path, tmp_path: Path) -> No
     refused = flowrun("resume", row["id"], journal=journal)
     assert (refused.returncode, f"is being driven by process {running.pid}" in refused.stderr) == (2, True)
     cancelled = flowrun("cancel", row["id"], "--reason", "too slow", journal=journal)
-    assert (cancelled.returncode, "is told to end run" in cancelled.stderr) == (0, True)
+    assert (cancelled.returncode, "is asked to end run" in cancelled.stderr) == (0, True)
     _, stderr = running.communicate(timeout=30)
     assert (running.returncode, "run.cancelled in state act: too slow" in stderr) == (1, True)
     assert [row["status"] for row in listed(journal)] == ["cancelled"]
@@ -209,10 +209,10 @@ def test_a_run_can_be_shown_without_its_code(journal: Path, tmp_path: Path) -> N
 
 def test_no_journal_yet(journal: Path) -> None:
     empty = flowrun("runs", journal=journal)
-    assert (empty.returncode, empty.stdout, "no durable run was kept" in empty.stderr) == (0, "", True)
+    assert (empty.returncode, empty.stdout, "no durable run is stored" in empty.stderr) == (0, "", True)
     for words in (["show", "x"], ["resume", "x"], ["answer", "x"], ["journal", "prune", "--older-than", "1d"]):
         done = flowrun(*words, journal=journal)
-        assert (done.returncode, "is not there: no run has been kept in it" in done.stderr) == (1, True), words
+        assert (done.returncode, "is not there: no run has been stored in it" in done.stderr) == (1, True), words
     assert not journal.exists()
 
 
@@ -314,14 +314,14 @@ def test_the_runs_of_a_batch_that_wait_get_their_results_later(journal: Path, tm
     (tmp_path / "r.yaml").write_text("replies: []\n")
     (tmp_path / "in.jsonl").write_text('{"n": 1}\n{"n": 2}\n')
     first = batch(tmp_path, journal)
-    assert (first.returncode, "2 wait for people" in first.stderr, results(tmp_path)) == (1, True, {})
+    assert (first.returncode, "2 wait for human input" in first.stderr, results(tmp_path)) == (1, True, {})
     run = next(row["id"] for row in listed(journal) if row["id"].endswith("-2"))
     assert flowrun("answer", run, "--value", "40", journal=journal).stdout == "42\n"
     second = batch(tmp_path, journal)
-    assert (second.returncode, "1 wait for people" in second.stderr, results(tmp_path)) == (1, True, {2: 42})
+    assert (second.returncode, "1 wait for human input" in second.stderr, results(tmp_path)) == (1, True, {2: 42})
     run = next(row["id"] for row in listed(journal) if row["id"].endswith("-1"))
     assert flowrun("answer", run, "--value", "40", journal=journal).stdout == "41\n"
-    # with another value of a variable: what has ended is told as it was, by its own flow
+    # with another value of a variable: what has ended is shown as it was, by its own flow
     third = batch(tmp_path, journal, SEED="2")
     assert (third.returncode, results(tmp_path)) == (0, {1: 41, 2: 42})
 

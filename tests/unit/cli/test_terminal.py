@@ -233,7 +233,7 @@ def test_ctrl_c_at_a_question_ends_with_130(project: Path, verb: str) -> None:
 def test_ctrl_c_at_a_durable_question_says_how_the_run_goes_on(project: Path) -> None:
     (project / "spec.yaml").write_text(HEADER + YES_OR_NO)
     shown, code = at_terminal(project, "run", "spec.yaml", "--durable", keys=b"\x03", sign="yes or no > ")
-    found = re.search("goes on by: flowrun resume ([0-9a-f]+)", shown)
+    found = re.search("resume the run by: flowrun resume ([0-9a-f]+)", shown)
     assert code == 130
     assert found is not None
     shown, code = at_terminal(project, "resume", found[1], keys=b"yes\n", sign="yes or no > ")

@@ -118,9 +118,9 @@ async def test_a_doubled_event_is_lost_for_its_run_only(path: Path) -> None:
         kinds = [type(result) for result in results]
         assert kinds == [type(None), LeaseLost, LeaseLost, LeaseLost, type(None)]
         assert str(results[1]) == (
-            "run r cannot go on here: its event 1 is not the next: another process has gone on with it"
+            "run r cannot continue here: its event 1 is not the next: another process has resumed it"
         )
-        with pytest.raises(LeaseLost, match="run r cannot go on here"):
+        with pytest.raises(LeaseLost, match="run r cannot continue here"):
             await append(journal, "r", [Slept(step=1)])
     assert [events(path, run) for run in "rst"] == [
         [started("r")],
@@ -151,7 +151,7 @@ async def test_a_run_begins_before_its_first_event(path: Path) -> None:
 async def test_an_event_that_json_cannot_hold_is_refused_and_harms_no_other(path: Path) -> None:
     async with SqliteJournal(path) as journal:
         await begin(journal, new_run("r"))
-        with pytest.raises(StoreError, match="an event of kind Returned cannot be kept: 'utf-8'"):
+        with pytest.raises(StoreError, match="an event of kind Returned cannot be stored: 'utf-8'"):
             await append(journal, "r", [Returned(step=1, value="\ud800")])
         await append(journal, "r", [Slept(step=1)])
     assert events(path, "r") == [started("r"), Slept(step=1)]

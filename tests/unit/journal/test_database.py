@@ -43,7 +43,7 @@ def test_a_commit_is_on_the_disk_when_it_returns(path: Path) -> None:
 
 def test_a_journal_opened_for_reading_is_not_created(path: Path) -> None:
     assert refusal(path, create=False) == (
-        f"the journal {path} is not there: no run has been kept in it; name another file with --journal"
+        f"the journal {path} is not there: no run has been stored in it; name another file with --journal"
     )
     assert not path.exists()
 

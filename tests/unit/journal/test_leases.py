@@ -151,11 +151,11 @@ async def test_a_released_run_is_free(path: Path) -> None:
         await begin(first, new_run("r"), status="waiting")
         assert [held.run for held in await second.take(["r"])] == ["r"]
         assert await first.release("r")
-        with pytest.raises(LeaseLost, match="another process has gone on with it"):
+        with pytest.raises(LeaseLost, match="another process has resumed it"):
             await first.release("r")
         assert await second.take(["r"]) == ()
         await append(second, "r", [Answered(step=1)])
-        with pytest.raises(LeaseLost, match="run r cannot go on here: its event 1 is not the next"):
+        with pytest.raises(LeaseLost, match="run r cannot continue here: its event 1 is not the next"):
             await append(first, "r", [Slept(step=1)])
         await begin(first, new_run("s"))
 

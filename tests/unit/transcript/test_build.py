@@ -315,7 +315,7 @@ def test_a_machine_that_goes_another_way_than_was_recorded_is_told() -> None:
     assert transcript_of(recording).diverged_at is None
     recording.recorded[2] = msgspec.structs.replace(recording.recorded[2], state="paid")
     transcript = transcript_of(recording)
-    told = "from event 2 on this flowrun goes another way than was recorded: what follows is not what happened"
+    told = "from event 2 on this flowrun decides otherwise than was recorded: what follows is not what happened"
     assert transcript.diverged_at == 2
     assert f"! {told}" in render_text(transcript)
     assert told.capitalize() in render_html(recording.graph, transcript)

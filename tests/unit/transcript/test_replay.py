@@ -202,14 +202,14 @@ def test_a_child_that_is_started_otherwise_is_its_parents_divergence() -> None:
 def test_as_text() -> None:
     new = changed(AGENT, ('content: "{{ inputs.question }}"', 'content: "Compute: {{ inputs.question }}"'))
     assert render_divergence(against(agent_run(), graph_of(ADD, new))) == (
-        "run r1 goes another way at the start (event 0, Started)\n"
+        "run r1 differs at the start (event 0, Started)\n"
         "  prompt:\n"
         "    @@ -1 +1 @@\n"
         "    -user: 2 + 3?\n"
         "    +user: Compute: 2 + 3?\n"
     )
     assert render_divergence(against(agent_run(), graph_of(ADD, changed(AGENT, ("next: ask", "next: done"))))) == (
-        'run r1 goes another way after step 2, state act (event 3, Returned)\n  path: ["ask"] now ["done"]\n'
+        'run r1 differs after step 2, state act (event 3, Returned)\n  path: ["ask"] now ["done"]\n'
     )
     assert render_divergence(None) == "today's spec does the same, to the last recorded event\n"
 

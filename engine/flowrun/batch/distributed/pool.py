@@ -89,7 +89,7 @@ class Pool:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._ready.wait(), _REMINDER_SECONDS)
                 break
-            self._say("no replica is ready yet: there is no place for one, or it is loading its model")
+            self._say("no replica is ready yet: there are no resources for one, or it is loading its model")
         if self._failure is not None:
             raise self._failure
 

@@ -183,7 +183,7 @@ def _indented_below_value(error: ParseError, row: int, above: int) -> Diagnosis:
         "FR105",
         (row, indentation(error.lines[row])),
         f"the line is indented as if it belonged to line {above + 1}, which has a value already",
-        f"indent it as far as line {above + 1}, or quote the text if it goes on over both lines",
+        f"indent it as far as line {above + 1}, or quote the text if it continues over both lines",
     )
 
 
@@ -280,7 +280,7 @@ def _indented_wrongly(error: ParseError) -> Diagnosis | None:
         return None
     outer = error.since[1] if error.context else indentation(next(filter(has_content, error.lines)))
     if column == outer and not error.context:
-        message = "the file goes on after its end, which the line '...' marks"
+        message = "the file continues after its end, which the line '...' marks"
         return error.diagnose("FR113", error.at, message, "delete the line '...'")
     if column == outer:
         message, remedy = (

@@ -76,7 +76,7 @@ def test_a_text_that_begins_with_a_special_character_must_be_quoted(start: str) 
             "a: b\n  c: d\n",
             "2:3 FR105",
             "the line is indented as if it belonged to line 1, which has a value already",
-            "indent it as far as line 1, or quote the text if it goes on over both lines",
+            "indent it as far as line 1, or quote the text if it continues over both lines",
             id="indented below a value",
         ),
         pytest.param(
@@ -217,7 +217,7 @@ def test_a_text_that_begins_with_a_special_character_must_be_quoted(start: str) 
         pytest.param(
             "a: 1\n...\nb: 1\n",
             "3:1 FR113",
-            "the file goes on after its end, which the line '...' marks",
+            "the file continues after its end, which the line '...' marks",
             "delete the line '...'",
             id="after the end",
         ),

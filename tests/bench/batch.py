@@ -1,7 +1,7 @@
 """``python -m tests.bench.batch [small] [tiny] [simulated] [scripted]``: flowrun batch and others, in one run.
 
-The same conversations in every way (``engines/conversations.py``): three rounds, and between two of them a tool of 0.2
-to 1.0 s. No way is faster than the limit, the greater of the raw limit (the same prompts given to the engine at once,
+The same conversations in every mode (``engines/conversations.py``): three rounds, and between two of them a tool of 0.2
+to 1.0 s. No mode is faster than the limit, the greater of the raw limit (the same prompts given to the engine at once,
 without tools) and the longest conversation by itself. ``make bench-batch`` runs all parts, about a quarter of an hour.
 """
 
@@ -85,11 +85,11 @@ def _hold(model: Path, passes: int) -> dict[str, float]:
         ours = batch_modes.flowrun_batch(model, numbers)
         theirs = batch_modes.langgraph(model, numbers)
         timings = {"raw": raw, "lock step": lock_step, "flowrun": ours, "LangGraph": theirs}
-        for way, time in {**timings, "longest": alone[0]}.items():
-            timed.setdefault(way, []).append(time)
+        for mode, time in {**timings, "longest": alone[0]}.items():
+            timed.setdefault(mode, []).append(time)
         engine_seconds += [time.seconds - work.tool_seconds(number) for time, number in zip(alone, sample, strict=True)]
         _check_same(timings)
-    seconds = {way: min(time.seconds for time in times) for way, times in timed.items()}
+    seconds = {mode: min(time.seconds for time in times) for mode, times in timed.items()}
     seconds["in turn"] = min(engine_seconds) * CONVERSATIONS + sum(map(work.tool_seconds, numbers))
     return seconds
 
@@ -102,7 +102,7 @@ def _check_same(timings: dict[str, Timed]) -> None:
     """
     reads = [time.read for time in timings.values()]
     if max(reads) > min(reads) * (1 + READ_TOLERANCE) or len({time.written for time in timings.values()}) > 1:
-        print(f"The ways did not do the same work: {timings}")
+        print(f"The modes did not do the same work: {timings}")
 
 
 def _print_ways(seconds: dict[str, float]) -> None:
@@ -117,8 +117,8 @@ def _print_ways(seconds: dict[str, float]) -> None:
         "flowrun": "flowrun batch",
     }
     print(f"{'':42} {'seconds':>8} {'limit/it':>9} {'it/flowrun':>11}")
-    for way, label in labels.items():
-        taken = seconds[way]
+    for mode, label in labels.items():
+        taken = seconds[mode]
         print(f"{label:42} {taken:8.2f} {limit / taken:9.2f} {taken / ours:11.2f}")
     print()
     _say_aim("flowrun batch, of the limit", limit / ours, 0.9)

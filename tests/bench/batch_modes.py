@@ -1,7 +1,7 @@
 """Modes of holding many conversations on vLLM, each in processes of its own that end before the next start.
 
 What is timed is the same in each: from the first request to the last result, so no engine's start is in it. The other
-ways hold a conversation before, for what is made at the first request; the command of flowrun is taken as it is.
+modes hold a conversation before, for what is made at the first request; the command of flowrun is taken as it is.
 """
 
 import json
@@ -29,7 +29,7 @@ PEERS = ROOT / ".venv" / "bench-batch"
 PACKAGES = ("langgraph==1.2.22", "openai[aiohttp]==3.54.0")
 PATIENCE = 180  # seconds for a server's start
 ENVIRON = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # 1 is slower on CPUs, in every way
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # 1 is slower on CPUs, in every mode
     "VLLM_CPU_KVCACHE_SPACE": "2",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
@@ -45,9 +45,9 @@ class Timed(msgspec.Struct, frozen=True):
     written: int
 
 
-def offline(model: Path, ways: Sequence[tuple[str, Sequence[int]]]) -> list[Timed]:
+def offline(model: Path, modes: Sequence[tuple[str, Sequence[int]]]) -> list[Timed]:
     """Hold conversations on one engine of vLLM's offline class, in one mode after another."""
-    given = {"model": str(model), "template": TEMPLATE.read_text(encoding="utf-8"), "ways": ways}
+    given = {"model": str(model), "template": TEMPLATE.read_text(encoding="utf-8"), "modes": modes}
     out = _run([sys.executable, str(ENGINES / "vllm_offline.py")], given)
     return [msgspec.json.decode(line, type=Timed) for line in out.splitlines()]
 

@@ -35,7 +35,7 @@ _BODIES: Final = [
 ]
 
 
-class Way(NamedTuple):
+class Setup(NamedTuple):
     """An engine in one of its modes, and where it is installed (nothing: here)."""
 
     label: str
@@ -55,16 +55,16 @@ class Pass(msgspec.Struct, frozen=True):
     rows: int
 
 
-_MEMORY: Final = Way("undurable", "flowrun_durable", "memory")
-_DURABLE: Final = Way("durable", "flowrun_durable", "idempotent")
-_ONCE: Final = Way("with intents", "flowrun_durable", "once")
+_MEMORY: Final = Setup("undurable", "flowrun_durable", "memory")
+_DURABLE: Final = Setup("durable", "flowrun_durable", "idempotent")
+_ONCE: Final = Setup("with intents", "flowrun_durable", "once")
 _LANGGRAPH: Final = ("langgraph", ("langgraph==1.2.22", "langgraph-checkpoint-sqlite==3.1.2"))
 _DBOS: Final = ("dbos", ("dbos==3.4.0",))
 _PEERS: Final = (
-    Way("LangGraph, sync", "langgraph_sqlite", "sync", *_LANGGRAPH),
-    Way("LangGraph, async", "langgraph_sqlite", "async", *_LANGGRAPH),
-    Way("DBOS", "dbos_steps", "shipped", *_DBOS),
-    Way("DBOS, WAL NORMAL", "dbos_steps", "normal", *_DBOS),
+    Setup("LangGraph, sync", "langgraph_sqlite", "sync", *_LANGGRAPH),
+    Setup("LangGraph, async", "langgraph_sqlite", "async", *_LANGGRAPH),
+    Setup("DBOS", "dbos_steps", "shipped", *_DBOS),
+    Setup("DBOS, WAL NORMAL", "dbos_steps", "normal", *_DBOS),
 )
 
 
@@ -108,20 +108,20 @@ def _print_cost(label: str, rounds: int, live: int) -> None:
 def _print_peers(label: str, rounds: int, live: int, *, passes: int) -> None:
     often = f"medians of {passes} interleaved passes" if passes > 1 else "one pass"
     print(f"\n{label}, {often}{'':4}{'µs a transition':>20}{'times flowrun':>15}{'aim':>6}{'bytes a transition':>20}\n")
-    ways = (_ONCE, *_PEERS)
-    measured = [[_measure(way, rounds, live) for way in ways] for _ in range(passes)]
-    for place, way in enumerate(ways):
+    setups = (_ONCE, *_PEERS)
+    measured = [[_measure(setup, rounds, live) for setup in setups] for _ in range(passes)]
+    for place, setup in enumerate(setups):
         wall = median(each[place].wall for each in measured)
         times = median(each[place].wall / each[0].wall for each in measured)
         written = median(each[place].written for each in measured)
-        name = f"flowrun, {way.label}" if way is _ONCE else way.label
-        compared = f"{times:15.1f}{_AIM_PEERS if live > 1 else '':>6}" if way is not _ONCE else " " * 21
+        name = f"flowrun, {setup.label}" if setup is _ONCE else setup.label
+        compared = f"{times:15.1f}{_AIM_PEERS if live > 1 else '':>6}" if setup is not _ONCE else " " * 21
         print(f"{name:40}{wall:16,.1f}{compared}{written:20,.0f}")
 
 
-def _measure(way: Way, rounds: int, live: int) -> Pass:
-    python = python_for(way.peer, *way.packages) if way.peer else Path(sys.executable)
-    command = [str(python), str(_MEASURE), way.engine, way.mode, str(rounds), str(live)]
+def _measure(setup: Setup, rounds: int, live: int) -> Pass:
+    python = python_for(setup.peer, *setup.packages) if setup.peer else Path(sys.executable)
+    command = [str(python), str(_MEASURE), setup.engine, setup.mode, str(rounds), str(live)]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return msgspec.convert(json.loads(printed.splitlines()[-1]), Pass)
 

@@ -51,7 +51,7 @@ def test_what_a_simulated_engine_takes(requests: list[Round], steps: list[tuple[
     assert taken == pytest.approx(sum(STEP + SEQUENCE * running + PREFILL * read for running, read in steps))
 
 
-def test_no_way_beats_the_limit() -> None:
+def test_no_mode_beats_the_limit() -> None:
     numbers = range(1, 401)
     limit = least_seconds([rounds_of(n) for n in numbers], [work.tool_seconds(n) for n in numbers])
     assert limit < flowrun_batch(numbers, virtual=True)

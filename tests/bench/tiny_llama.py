@@ -1,7 +1,7 @@
 """A tiny model made on the spot, whose engine step is cheap beside what tools take: the regime of a GPU on any machine.
 
 Its weights are random. Its tokens are the printable characters, so what it says becomes the same tokens when it is read
-again, and every way of holding a conversation reads the same prompts.
+again, and every mode of holding a conversation reads the same prompts.
 """
 
 import string

@@ -22,17 +22,17 @@ def main() -> None:
     print(f"{'':38} {'most':>6} {'median':>7}    aim")
     with TemporaryDirectory() as folder:
         files = write_specs(Path(folder), _SPECS)
-        ways: dict[str, Callable[[Path], object]] = {
+        validators: dict[str, Callable[[Path], object]] = {
             "flowrun validate, tools imported": lambda file: _check(file, imports=True),
             "flowrun validate --no-import": lambda file: _check(file, imports=False),
             "yaml.load with libyaml, nothing checked": lambda file: yaml.load(file.read_bytes(), yaml.CSafeLoader),
         }
-        rates: dict[str, list[float]] = {label: [] for label in ways}
-        for way in ways.values():
-            way(files[0])  # what is imported and compiled once is start-up
+        rates: dict[str, list[float]] = {label: [] for label in validators}
+        for validate in validators.values():
+            validate(files[0])  # what is imported and compiled once is start-up
         for _ in range(_PASSES):
-            for label, way in ways.items():
-                rates[label].append(_rate(way, files))
+            for label, validate in validators.items():
+                rates[label].append(_rate(validate, files))
     for label, found in rates.items():
         found.sort()
         aim = f"{_AIM:6}" if label.startswith("flowrun") else ""
@@ -65,10 +65,10 @@ def _check(file: Path, *, imports: bool) -> None:
     assert not issues, issues
 
 
-def _rate(way: Callable[[Path], object], files: list[Path]) -> float:
+def _rate(validate: Callable[[Path], object], files: list[Path]) -> float:
     begun = time.perf_counter()
     for file in files:
-        way(file)
+        validate(file)
     return len(files) / (time.perf_counter() - begun)
 
 

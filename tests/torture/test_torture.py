@@ -128,7 +128,7 @@ def test_killed_runs_do_nothing_again_and_end_as_undisturbed(
         ),
     ],
 )
-def test_a_full_disk_stops_all_runs_and_they_go_on_when_there_is_space(
+def test_a_full_disk_stops_all_runs_and_they_resume_when_there_is_space(
     nursery: Nursery,
     folders: Iterator[Path],
     chance: random.Random,

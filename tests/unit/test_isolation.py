@@ -55,7 +55,7 @@ def test_a_crash_in_one_test_fails_that_test(tmp_path: Path, monkeypatch: pytest
     assert "bug in flowrun" in broken.problems[0].what
 
 
-def test_a_batch_goes_on_after_rows_that_cannot_be(tmp_path: Path) -> None:
+def test_a_batch_continues_after_rows_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(
         HEADER + "inputs: {q: {}}\nstates: {done: {type: end, output: '{{ inputs.q }}'}}\n"
     )

@@ -85,8 +85,8 @@ def test_a_catch_has_the_properties_of_its_struct() -> None:
 
 @pytest.mark.parametrize("kind", STATES)
 def test_a_state_has_the_properties_of_its_struct(kind: str) -> None:
-    ways_on = set() if kind == "end" else {"next"}
-    assert names(f"{kind}_state") == fields(STATES[kind]) | {"type"} | ways_on
+    following = set() if kind == "end" else {"next"}
+    assert names(f"{kind}_state") == fields(STATES[kind]) | {"type"} | following
 
 
 def test_there_are_the_states_that_the_spec_has() -> None:
@@ -141,7 +141,7 @@ DEFAULTS = {**PARTS, **{f"{kind}_state": state for kind, state in STATES.items()
 def test_the_defaults_are_those_of_the_struct(part: str) -> None:
     from flowrun.spec.parse import parse_duration
 
-    told, real = {}, {}
+    documented, real = {}, {}
     for field in msgspec.structs.fields(DEFAULTS[part]):
         default = field.default_factory() if callable(field.default_factory) else field.default
         described = DEFS[part]["properties"][field.encode_name]
@@ -149,9 +149,9 @@ def test_the_defaults_are_those_of_the_struct(part: str) -> None:
             continue
         written = described["default"]
         is_duration = isinstance(default, spec.Seconds) and isinstance(written, str)
-        told[field.encode_name] = parse_duration(written) if is_duration else written
+        documented[field.encode_name] = parse_duration(written) if is_duration else written
         real[field.encode_name] = list(default) if isinstance(default, tuple) else default
-    assert told == real
+    assert documented == real
 
 
 def test_every_property_has_a_description() -> None:

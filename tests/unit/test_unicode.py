@@ -166,7 +166,7 @@ def test_calls_and_values_that_are_no_unicode_cost_the_call() -> None:
     calls = Reply(tool_calls=tuple(ToolCall(id="", name="add", arguments=text) for text in arguments))
     result = run((ADD, AGENT), {"question": "?"}, calls, Reply(content=f"done {HALF}"))
     assert outcome_of(result) == "succeeded"
-    told = [str(message.content) for message in result.run.threads["main"] if message.role == "tool"]
-    assert [text.split(":")[1].strip() for text in told] == ["tool.invalid_arguments", "tool.failed"]
+    reported = [str(message.content) for message in result.run.threads["main"] if message.role == "tool"]
+    assert [text.split(":")[1].strip() for text in reported] == ["tool.invalid_arguments", "tool.failed"]
     assert result.run.outcome is not None
     assert result.run.outcome.output == {"answer": "done �"}

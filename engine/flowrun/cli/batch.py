@@ -97,9 +97,7 @@ class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--durable", is_flag=True, help="Write each run down as it goes, so that it outlives a crash.")
 @journal_option
 @click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster; 'local' starts a Ray here.")
-@click.option(
-    "--replicas", type=click.IntRange(1), help="With --ray: how many; else as many as its resources allow."
-)
+@click.option("--replicas", type=click.IntRange(1), help="With --ray: how many; else as many as its resources allow.")
 @click.option("--shard-rows", type=click.IntRange(1), help="With --ray: rows in one part of the results [100000].")
 @click.option("--format", type=click.Choice(["jsonl", "parquet"]), help="With --ray: of all results [jsonl].")
 @click.option("--json", is_flag=True, help="Print the closing figures as JSON on stdout.")

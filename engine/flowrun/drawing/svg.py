@@ -173,7 +173,7 @@ def _loops(self_loops: Sequence[Arrow], size: Size, middle: Point) -> Iterator[s
 
 def _stroke(arrow: Arrow, path: str, head: str) -> str:
     return (
-        f'<g class="way{_classes(arrow)}"><title>{_text(_tooltip(arrow))}</title>'
+        f'<g class="edge{_classes(arrow)}"><title>{_text(_tooltip(arrow))}</title>'
         f'<path class="line" d="{path}"/>{head}</g>'
     )
 

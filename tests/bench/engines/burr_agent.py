@@ -34,8 +34,8 @@ async def _end(state: State) -> State:
 @cache
 def _graph() -> Graph:
     actions: dict[str, Any] = {"ask": _ask, "act": _act, "end": _end}
-    ways = [("ask", "act", when(wants_tool=True)), ("ask", "end", default), ("act", "ask")]
-    return GraphBuilder().with_actions(**actions).with_transitions(*ways).build()
+    transitions = [("ask", "act", when(wants_tool=True)), ("ask", "end", default), ("act", "ask")]
+    return GraphBuilder().with_actions(**actions).with_transitions(*transitions).build()
 
 
 async def converse(rounds: int) -> str:

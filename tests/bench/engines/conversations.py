@@ -2,7 +2,7 @@
 
 A conversation is three rounds of the model with a tool between them. Every reply is exactly ``TOKENS`` long: the end of
 the text is forbidden before the last token, and wins there. What a tool takes is drawn by a hash of the conversation's
-number and the round, so no way has better luck than another. ``rounds.yaml`` says the same as a spec.
+number and the round, so no mode has better luck than another. ``rounds.yaml`` says the same as a spec.
 """
 
 import asyncio

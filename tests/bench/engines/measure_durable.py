@@ -38,5 +38,5 @@ def _written() -> int:
 
 
 if __name__ == "__main__":
-    name, way, rounds, live = sys.argv[1:]
-    print(json.dumps(asyncio.run(_measure(name, way, int(rounds), int(live)))))
+    name, mode, rounds, live = sys.argv[1:]
+    print(json.dumps(asyncio.run(_measure(name, mode, int(rounds), int(live)))))

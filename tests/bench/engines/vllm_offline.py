@@ -1,6 +1,6 @@
 """vLLM's offline class, as its users write it. Run as ``vllm_offline.py``; what to do is JSON on stdin.
 
-``ways`` are done one after another on one engine: ``in_turn`` (the seed's loop: one conversation after another),
+``modes`` are done one after another on one engine: ``in_turn`` (the seed's loop: one conversation after another),
 ``lock_step`` (all together, each round waiting for the slowest tool of the round before) and ``raw`` (the prompts of
 every round at once, no tools). Prints a line of JSON for each: the seconds from the first request to the last result,
 and the tokens read and written.
@@ -39,7 +39,7 @@ class Offline:
             self.prompts.append(list(output.prompt_token_ids))
 
     def raw(self, numbers: list[int]) -> None:
-        """Return the prompts of every round of the way before this one to the engine at once."""
+        """Return the prompts of every round of the mode before this one to the engine at once."""
         prompts = [{"prompt_token_ids": prompt} for prompt in self.prompts]
         self._count(self.llm.generate(prompts, SAMPLING, use_tqdm=False))
 
@@ -70,18 +70,18 @@ def main(given: dict[str, Any]) -> None:
     """Measure each mode."""
     offline = Offline(given)
     offline.chat([work.first_messages(0)])  # what is made at the first request is start-up
-    for way, numbers in given["ways"]:
-        hold: Callable[[list[int]], None] = getattr(offline, way)
-        if way != "raw":
+    for mode, numbers in given["modes"]:
+        hold: Callable[[list[int]], None] = getattr(offline, mode)
+        if mode != "raw":
             offline.prompts = []
         if not offline.llm.reset_prefix_cache():
-            raise RuntimeError("the prefix cache was not reset: no way may read what another one left there")
+            raise RuntimeError("the prefix cache was not reset: no mode may read what another one left there")
         offline.read = offline.written = 0
         begun = time.perf_counter()
         hold(numbers)
         seconds = time.perf_counter() - begun
         print(
-            json.dumps({"way": way, "seconds": seconds, "read": offline.read, "written": offline.written}), flush=True
+            json.dumps({"mode": mode, "seconds": seconds, "read": offline.read, "written": offline.written}), flush=True
         )
 
 

@@ -230,7 +230,7 @@ def test_ctrl_c_at_a_question_ends_with_130(project: Path, verb: str) -> None:
     assert (code, "interrupted" in shown, "Fatal" in shown) == (130, True, False)
 
 
-def test_ctrl_c_at_a_durable_question_says_how_the_run_goes_on(project: Path) -> None:
+def test_ctrl_c_at_a_durable_question_says_how_the_run_is_resumed(project: Path) -> None:
     (project / "spec.yaml").write_text(HEADER + YES_OR_NO)
     shown, code = at_terminal(project, "run", "spec.yaml", "--durable", keys=b"\x03", sign="yes or no > ")
     found = re.search("resume the run by: flowrun resume ([0-9a-f]+)", shown)

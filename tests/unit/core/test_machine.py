@@ -93,7 +93,7 @@ def test_a_conversation_with_one_call() -> None:
     ]
 
 
-def test_results_stand_in_the_order_of_the_calls() -> None:
+def test_results_are_in_the_order_of_the_calls() -> None:
     graph = graph_of(ADD, AGENT)
     both = calls('{"a": 1, "b": 1}', '{"a": 2, "b": 2}')
     run, effects, _ = fold(graph, [START, Replied(step=1, reply=both)])

@@ -363,7 +363,7 @@ def test_what_could_have_come_instead_leaves_no_trace(walk: list[Stride]) -> Non
 
 @given(walks(), st.integers(0, 40))
 @walking
-def test_a_run_is_recovered_from_what_is_kept_of_its_events(walk: list[Stride], cut: int) -> None:
+def test_a_run_is_recovered_from_what_is_stored_of_its_events(walk: list[Stride], cut: int) -> None:
     """The events of a journal were written as JSON and read again; a resumed run is as one never interrupted."""
     events = events_of(walk)
     kept = [msgspec.json.decode(msgspec.json.encode(event), type=Event) for event in events]

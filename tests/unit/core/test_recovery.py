@@ -84,7 +84,7 @@ def test_a_pause_between_two_attempts() -> None:
     assert [(type(effect), found.run.attempt) for effect in found.effects] == [(AskModel, 2)]
 
 
-def test_children_and_people() -> None:
+def test_children_and_human_input() -> None:
     graph = graph_of(
         "flows: {one: {states: {only: {type: end, output: 1}}}}\n"
         "states:\n"

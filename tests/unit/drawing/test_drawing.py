@@ -327,10 +327,10 @@ def test_svg_shows_what_a_run_visited_and_what_it_did_not() -> None:
         "ask: chat": "node chat",
         "act: tools": "node tools broken",
         "done: end · succeeded": "node succeeded unseen",
-        "start → ask": "way taken",
+        "start → ask": "edge taken",
         "ask → act when reply.tool_calls": "label taken",
         "ask → done (else)": "label unseen",
-        "act → ask": "way unseen",
+        "act → ask": "edge unseen",
     }
     counts = [group.findtext(f"{SVG}text") for group in root.iter(f"{SVG}g") if group.get("class") == "count"]
     assert counts == ["×2", "! ×2"]

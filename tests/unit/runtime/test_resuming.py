@@ -199,7 +199,7 @@ def test_a_function_that_may_be_called_twice_is_never_in_doubt() -> None:
     assert world.done["1 + 2"] == 2
 
 
-def test_a_run_that_waits_goes_on_with_the_answer() -> None:
+def test_a_run_that_waits_resumes_with_the_answer() -> None:
     journal, world = MemoryJournal(), World()
     waiting = asyncio.run(world.runner(journal, says=None).run(graph(), QUESTION, run_id="r"))
     assert ([ask.prompt for ask in waiting.waiting], journal.statuses["r"]) == (["Is it right?"], "waiting")
@@ -227,7 +227,7 @@ def test_a_parent_waits_while_its_child_does() -> None:
 @pytest.mark.parametrize(
     ("later", "status"), [pytest.param(59, "waiting", id="in time"), pytest.param(61, "failed", id="too late")]
 )
-def test_the_time_for_an_answer_goes_on_while_nobody_drives_the_run(later: float, status: str) -> None:
+def test_the_time_for_an_answer_passes_while_nobody_drives_the_run(later: float, status: str) -> None:
     flow = graph_of("states: {w: {type: wait, prompt: Well?, schema: {}, timeout: 1m, next: e}, e: {type: end}}\n")
     journal = MemoryJournal()
     runner = World().runner(journal, says=None, now=lambda: later)
@@ -242,7 +242,7 @@ def test_a_run_that_waits_is_cancelled() -> None:
     assert (result.run.status, journal.statuses["r"]) == ("cancelled", "cancelled")
 
 
-def test_a_run_under_way_is_cancelled() -> None:
+def test_a_run_in_progress_is_cancelled() -> None:
     journal = MemoryJournal()
     begun = asyncio.Event()
 
@@ -266,7 +266,7 @@ def test_a_run_under_way_is_cancelled() -> None:
     assert result.run.outcome.error.message == "enough"
 
 
-def test_nothing_is_done_after_an_event_that_could_not_be_kept() -> None:
+def test_nothing_is_done_after_an_event_that_could_not_be_stored() -> None:
     class Full(MemoryJournal):
         async def append(self, run: str, event: Event, **place: Any) -> None:
             if isinstance(event, CallStarted):

@@ -71,7 +71,7 @@ def test_an_agent(function: Callable[..., Any]) -> None:
     assert fold(graph, events).run == run
 
 
-def test_an_event_is_kept_before_what_follows_from_it() -> None:
+def test_an_event_is_stored_before_what_follows_from_it() -> None:
     journal = MemoryJournal()
     seen: list[type] = []
 
@@ -84,7 +84,7 @@ def test_an_event_is_kept_before_what_follows_from_it() -> None:
     assert seen == [Started, Replied, CallStarted]
 
 
-def test_observers_are_told_of_everything() -> None:
+def test_observers_are_notified_of_everything() -> None:
     class Watching:
         def __init__(self) -> None:
             self.notices: list[Notice] = []
@@ -95,8 +95,8 @@ def test_observers_are_told_of_everything() -> None:
     watching = Watching()
     replies = [ScriptedReply(tool_calls=(add_call(2, 3),)), ScriptedReply(content="5")]
     run_flow(graph_of(ADD, AGENT), replies, {"tools.numbers:add": add}, observers=(watching,))
-    told = [(n.state, type(n.event).__name__, [type(e).__name__ for e in n.effects]) for n in watching.notices]
-    assert told == [
+    notified = [(n.state, type(n.event).__name__, [type(e).__name__ for e in n.effects]) for n in watching.notices]
+    assert notified == [
         ("ask", "Started", ["AskModel"]),
         ("act", "Replied", ["CallFunction"]),
         ("ask", "Returned", ["AskModel"]),
@@ -147,7 +147,7 @@ def test_deadlines(change: tuple[str, str], expected: Failure) -> None:
     assert run.outcome == Outcome(status="failed", error=expected)
 
 
-def test_a_deadline_that_passes_as_the_last_event_of_its_state_is_kept_is_no_failure() -> None:
+def test_a_deadline_that_passes_as_the_last_event_of_its_state_is_stored_is_no_failure() -> None:
     class Slow(MemoryJournal):
         async def append(self, run: str, event: Event, *, seq: int, state: str, status: str) -> None:
             await super().append(run, event, seq=seq, state=state, status=status)
@@ -202,7 +202,7 @@ def test_a_state_is_tried_again() -> None:
     assert list(run.path) == ["ask", "done"]
 
 
-def test_defaults_stand_in_for_inputs_left_out() -> None:
+def test_defaults_replace_inputs_left_out() -> None:
     flow = AGENT.replace("{question: {type: string}}", "{question: {type: string, default: who}}")
     run = run_flow(graph_of(ADD, flow), [ScriptedReply(content="me")], {"tools.numbers:add": add}, inputs={})
     assert run.threads["main"][0].content == "who"

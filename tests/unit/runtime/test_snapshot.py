@@ -57,7 +57,7 @@ def test_a_flow_is_prepared_as_it_was(project: Path, name: str) -> None:
     assert take_snapshot(after.tree, after.graph, profile=None).digest == taken.digest
 
 
-def test_tools_stay_as_the_models_were_told_of_them(project: Path) -> None:
+def test_tools_stay_as_they_were_declared_to_the_models(project: Path) -> None:
     spec = project / "own.yaml"
     tool = '{entrypoint: "tools.weather:get_current_weather"}'
     spec.write_text(SPEC.replace("states:", f"tools: {{look: {tool}}}\nstates:"))

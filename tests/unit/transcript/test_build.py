@@ -31,7 +31,7 @@ def transcript_of(recording: Recording, *, live: bool = False) -> Transcript:
     return build_transcript(recording.graph, recording.recorded, recording.events, live=live)
 
 
-def test_a_story_is_whole() -> None:
+def test_a_transcript_is_complete() -> None:
     world = World(
         replies=[calls(("add", '{"a": 2, "b": 3}'), seconds=0.75), said("5")],
         functions={"tools.numbers:add": (0.25, 5)},
@@ -154,7 +154,7 @@ def test_another_attempt_is_a_visit_of_its_own() -> None:
     assert (round_.messages, round_.earlier) == ((), 1)
 
 
-def test_a_reply_that_was_cut_off_did_not_go_on_to_the_thread() -> None:
+def test_a_reply_that_was_cut_off_is_not_on_the_thread() -> None:
     cut = (0.5, Reply(content="Hel", finish_reason="length"))
     recording = Recording(retried().graph, World(replies=[cut, said("Hello!")]))
     first, second, _ = transcript_of(recording).visits
@@ -179,7 +179,7 @@ def test_a_caught_failure_is_known_by_its_catch() -> None:
     )
 
 
-def test_what_the_machine_refused_is_told_beside_the_calls() -> None:
+def test_what_the_machine_refused_is_shown_with_the_calls() -> None:
     activities = transcript_of(agent()).visits[1].activities
     assert [
         (activity.index, activity.name, activity.status)
@@ -193,7 +193,7 @@ def test_what_the_machine_refused_is_told_beside_the_calls() -> None:
     ]
 
 
-def test_variables_are_told_where_they_were_set() -> None:
+def test_variables_are_shown_where_they_were_set() -> None:
     assert [visit.sets for visit in transcript_of(answered()).visits] == [{"asked": 1}, {}, {}, {}]
 
 
@@ -245,7 +245,7 @@ def test_a_child_that_waits_makes_its_parent_wait() -> None:
 # --- children, ends, late events ----------------------------------------------------------------------------------
 
 
-def test_children_are_told_with_their_parent() -> None:
+def test_children_are_shown_with_their_parent() -> None:
     transcript = transcript_of(family())
     children = [activity for visit in transcript.visits for activity in visit.activities if isinstance(activity, Child)]
     assert [
@@ -287,7 +287,7 @@ def test_what_a_state_that_was_left_had_begun_is_given_up() -> None:
     assert (transcript.status, transcript.attention) == ("succeeded", ())
 
 
-def test_an_event_that_came_too_late_is_not_told() -> None:
+def test_an_event_that_came_too_late_is_not_shown() -> None:
     recording = answered()
     late = Recorded(seq=99, at=NOON + 7300.0, state="paid", event=Answered(step=2, value={"ok": False}))
     before = transcript_of(recording)
@@ -310,18 +310,18 @@ def test_a_run_that_did_not_succeed(recording: Recording, status: str, failure: 
     assert (transcript.status, transcript.outcome.error.name, len(transcript.visits)) == (status, failure, visits)
 
 
-def test_a_machine_that_goes_another_way_than_was_recorded_is_told() -> None:
+def test_a_machine_that_decides_otherwise_than_was_recorded_is_reported() -> None:
     recording = answered()
     assert transcript_of(recording).diverged_at is None
     recording.recorded[2] = msgspec.structs.replace(recording.recorded[2], state="paid")
     transcript = transcript_of(recording)
-    told = "from event 2 on this flowrun decides otherwise than was recorded: what follows is not what happened"
+    message = "from event 2 on this flowrun decides otherwise than was recorded: what follows is not what happened"
     assert transcript.diverged_at == 2
-    assert f"! {told}" in render_text(transcript)
-    assert told.capitalize() in render_html(recording.graph, transcript)
+    assert f"! {message}" in render_text(transcript)
+    assert message.capitalize() in render_html(recording.graph, transcript)
 
 
-def test_a_story_is_json_data() -> None:
+def test_a_transcript_is_json_data() -> None:
     data = json.loads(msgspec.json.encode(transcript_of(family())))
     assert data == json.loads(json.dumps(msgspec.to_builtins(transcript_of(family()))))
     assert data["visits"][0]["acts"][0]["kind"] == "child"

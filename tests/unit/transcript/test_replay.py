@@ -84,7 +84,7 @@ def test_the_same_spec_goes_the_same_way(name: str) -> None:
             "act: {type: tools, next: done}",
             3,
             [Difference(what="path", old=["ask"], new=["done"])],
-            id="another way on",
+            id="another route",
         ),
         pytest.param(
             "answer:",
@@ -101,7 +101,7 @@ def test_an_agent_that_changed(old: str, new: str, seq: int, differences: Sequen
     assert (divergence.seq, list(divergence.differences)) == (seq, list(differences))
 
 
-def test_where_it_was_is_told() -> None:
+def test_a_divergence_has_its_place() -> None:
     divergence = against(agent_run(), graph_of(ADD, changed(AGENT, ("next: ask", "next: done"))))
     assert divergence == Divergence(
         run="r1",
@@ -179,7 +179,7 @@ def test_inputs_that_are_gone_are_refused() -> None:
 # --- children -----------------------------------------------------------------------------------------------------
 
 
-def test_a_child_goes_another_way_before_its_parent_does() -> None:
+def test_a_child_differs_before_its_parent_does() -> None:
     new = graph_of(changed(FAMILY, ("You are the {{", "You are a {{")))
     divergence = against(family(), new)
     assert divergence is not None

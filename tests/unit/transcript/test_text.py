@@ -17,7 +17,7 @@ HELLO = "messages: [{role: user, content: Hello.}]\nstates:\n  ask: {type: chat,
 
 
 @pytest.mark.parametrize("run", [pytest.param(run, id=name) for name, run in RUNS.items()])
-def test_a_story_as_text(run: Callable[[], Recording]) -> None:
+def test_a_transcript_as_text(run: Callable[[], Recording]) -> None:
     recording = run()
     text = render_text(build_transcript(recording.graph, recording.recorded, recording.events))
     expected = EXPECTED / f"{run.__name__}.txt"
@@ -52,7 +52,7 @@ def test_long_texts_are_cut_unless_all_is_wanted() -> None:
     assert all(line in render_text(transcript, full=True) for line in said_at_length.splitlines())
 
 
-def test_times_are_told_in_the_readers_zone() -> None:
+def test_times_are_shown_in_the_readers_zone() -> None:
     recording = agent()
     transcript = build_transcript(recording.graph, recording.recorded)
     zone = timezone(timedelta(hours=5, minutes=30), "IST")

@@ -98,7 +98,7 @@ def test_a_childs_failure(name: str, raised: str) -> None:
     assert outcome == Outcome(status="failed", error=Failure(name=raised, message=message, state="s"))
 
 
-def test_a_map_keeps_so_many_under_way_and_the_items_order() -> None:
+def test_a_map_runs_so_many_at_once_and_keeps_the_items_order() -> None:
     graph = graph_of(MAP)
     run, effects, _ = fold(graph, [BEGIN])
     assert effects == (child(0, 10), child(1, 11))

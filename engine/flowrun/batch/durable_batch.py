@@ -17,7 +17,6 @@ from flowrun.errors import UsageError
 from flowrun.journal import ENDED, RunRow, open_history
 from flowrun.runtime.durable import open_durable_runs
 from flowrun.runtime.result import Result
-from flowrun.runtime.runner import add_defaults
 from flowrun.runtime.stored_flow import StoredFlow
 from flowrun.spec.model import JSON
 
@@ -85,7 +84,7 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
                 status = earlier.rows[run].status
                 if row.number in job.results.failed and status in _NEW_RUN_ON_RETRY:
                     continue
-                if not earlier.began_with(run, add_defaults(job.flow.spec, row.inputs)):
+                if not earlier.began_with(run, job.flow.spec.add_defaults(row.inputs)):
                     continue
                 if (digest := earlier.rows[run].spec) != stored.digest:
                     return earlier.result_of(run, digest)

@@ -27,7 +27,7 @@ from flowrun.errors import UsageError
 from flowrun.runtime.backends import make_backends, started
 from flowrun.runtime.durable import DurableRuns
 from flowrun.runtime.prepare import Flow, prepare_flow
-from flowrun.runtime.runner import Result, Runner, add_defaults
+from flowrun.runtime.runner import Result, Runner
 from flowrun.runtime.stored_flow import store_flow
 from flowrun.spec.json_types import may_be_text
 from flowrun.spec.model import JSON, Spec
@@ -70,7 +70,7 @@ def command(
     with answer_stream() as answers:
         flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ)
         inputs = {**read_inputs_file(file), **parse_inputs(flow.spec, input)}
-        if (wrong := flow.graph.inputs(add_defaults(flow.spec, inputs))) is not None:
+        if (wrong := flow.graph.inputs(flow.spec.add_defaults(inputs))) is not None:
             raise UsageError(f"the inputs do not match what {spec} declares: {wrong}")
         with Console(quiet=quiet, secrets=flow.secrets) as console:
             view = RunView(answers, console, full=json, verbose=verbose)

@@ -15,7 +15,8 @@ from flowrun.journal import SqliteJournal
 from flowrun.runtime.backends import BackendSettings, make_backends, started
 from flowrun.runtime.inbox import Inbox
 from flowrun.runtime.prepare import Flow
-from flowrun.runtime.runner import Resolve, Result, Runner, child_id
+from flowrun.runtime.run_driver import child_id
+from flowrun.runtime.runner import Resolve, Result, Runner
 from flowrun.runtime.stored_flow import StoredFlow
 from flowrun.spec.model import JSON
 

@@ -1,7 +1,7 @@
 """One run in progress: its state, its pending effects, and its deadlines. Decides nothing."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Final, assert_never
 
@@ -35,7 +35,6 @@ from flowrun.errors import Bug, NoResponderError, RunError
 from flowrun.runtime.pending_effects import PendingEffects
 from flowrun.runtime.result import AssumeDone, Result
 from flowrun.runtime.services import Services
-from flowrun.spec.model import JSON, Spec
 
 EVENTS_PER_TURN: Final = 32
 """The events after which a run yields to the loop, for deadlines, signals and other runs: effects may never wait."""
@@ -306,7 +305,7 @@ class RunDriver:
         else:
             start = Started(
                 run=name,
-                inputs=add_defaults(graph.spec, effect.inputs),
+                inputs=graph.spec.add_defaults(effect.inputs),
                 max_rounds=effect.max_rounds,
                 max_steps=effect.max_steps,
             )
@@ -344,9 +343,3 @@ async def _call_function(functions: Functions, effect: CallFunction) -> Event:
 def child_id(run: str, effect: StartChild) -> str:
     """Return the id of the child run that an effect starts: its parent's id, step and index."""
     return f"{run}.{effect.step}.{effect.index}"
-
-
-def add_defaults(spec: Spec, inputs: Mapping[str, JSON]) -> dict[str, JSON]:
-    """Return a flow's inputs, with the spec's defaults for the missing ones."""
-    defaults = {name: schema["default"] for name, schema in spec.inputs.items() if "default" in schema}
-    return {**defaults, **inputs}

@@ -6,7 +6,7 @@ from typing import Any
 from flowrun.core.events import Cancelled, Event, Started
 from flowrun.core.graph import Graph
 from flowrun.runtime.result import AssumeDone, CallAgain, Resolve, Result
-from flowrun.runtime.run_driver import RunDriver, add_defaults, child_id
+from flowrun.runtime.run_driver import RunDriver
 from flowrun.runtime.services import Services
 from flowrun.spec.model import JSON
 
@@ -23,7 +23,7 @@ class Runner(Services, frozen=True, kw_only=True):
         Cancelling the awaiting task cancels the run's effects and nothing else.
         """
         # no coroutine of its own: each holds a quarter of a kilobyte for as long as a run waits
-        start = Started(run=run_id, inputs=add_defaults(graph.spec, inputs))
+        start = Started(run=run_id, inputs=graph.spec.add_defaults(inputs))
         return RunDriver(self, graph, None).drive(start)
 
     def resume(self, graph: Graph, run_id: str, *, then: Cancelled | None = None) -> Coroutine[Any, Any, "Result"]:
@@ -45,4 +45,4 @@ class Runner(Services, frozen=True, kw_only=True):
         return driver is not None
 
 
-__all__ = ["AssumeDone", "CallAgain", "Resolve", "Result", "Runner", "add_defaults", "child_id"]
+__all__ = ["AssumeDone", "CallAgain", "Resolve", "Result", "Runner"]

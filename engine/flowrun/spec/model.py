@@ -260,3 +260,8 @@ class Spec(_Part, frozen=True, kw_only=True):
     states: Mapping[str, State]
     flows: Mapping[str, "Spec"] = {}
     limits: Limits = Limits()
+
+    def add_defaults(self, inputs: Mapping[str, JSON]) -> dict[str, JSON]:
+        """Return inputs of the flow, with the defaults of those that are missing."""
+        defaults = {name: schema["default"] for name, schema in self.inputs.items() if "default" in schema}
+        return {**defaults, **inputs}

@@ -25,22 +25,19 @@ from flowrun.transcript.model import Activity, CallStatus, FunctionCall, Pause, 
 _replace = msgspec.structs.replace
 
 
-class ActivityRecord:
+class ActivityRecord(msgspec.Struct):
     """An effect and, once it is recorded, its event (``answer``): the source of an activity.
 
     ``began`` and ``ended`` are in seconds since the epoch.
     """
 
-    __slots__ = ("answer", "began", "begins", "earlier", "effect", "ended", "messages")
-
-    def __init__(self, effect: Effect, at: float) -> None:
-        self.effect = effect
-        self.began = at
-        self.begins = 0
-        self.ended: float | None = None
-        self.answer: Event | None = None
-        self.earlier = 0
-        self.messages: tuple[Message, ...] = ()
+    effect: Effect
+    began: float
+    begins: int = 0
+    ended: float | None = None
+    answer: Event | None = None
+    earlier: int = 0
+    messages: tuple[Message, ...] = ()
 
 
 def build_activity(pending: ActivityRecord, exited: bool, live: bool) -> Activity:

@@ -60,21 +60,18 @@ def kind_of(spec: Spec, state: str) -> Kind:
     return kind
 
 
-class _OpenVisit:
+class _OpenVisit(msgspec.Struct):
     """A visit that is still open."""
 
-    __slots__ = ("attempt", "began", "ended", "exit", "pending", "refused", "sets", "state", "step")
-
-    def __init__(self, state: str, step: int, attempt: int, at: float) -> None:
-        self.state = state
-        self.step = step
-        self.attempt = attempt
-        self.began = at
-        self.ended: float | None = None
-        self.pending: list[ActivityRecord] = []
-        self.refused: list[FunctionCall] = []
-        self.sets: dict[str, JSON] = {}
-        self.exit: Exit | None = None
+    state: str
+    step: int
+    attempt: int
+    began: float
+    ended: float | None = None
+    pending: list[ActivityRecord] = []
+    refused: list[FunctionCall] = []
+    sets: dict[str, JSON] = {}
+    exit: Exit | None = None
 
 
 class _TranscriptBuilder:
@@ -191,11 +188,7 @@ class _TranscriptBuilder:
         run, spec = self._run, self._graph.spec
         visits = tuple(map(self._visit, self._open_visits))
         activities = [activity for visit in visits for activity in visit.activities]
-        transcripts = [
-            activity.transcript
-            for activity in activities
-            if isinstance(activity, Child) and activity.transcript is not None
-        ]
+        transcripts = [one.transcript for one in activities if isinstance(one, Child) and one.transcript is not None]
         began = recorded[0].at
         attention = () if run.outcome is not None else tuple(self._attention(visits))
         return Transcript(
@@ -227,10 +220,8 @@ class _TranscriptBuilder:
                     yield Attention(run=self._run.id, step=visit.step, state=visit.state, about=activity)
 
     def _visit(self, open_visit: _OpenVisit) -> Visit:
-        activities = [
-            *(self._activity(pending, open_visit.exit is not None) for pending in open_visit.pending),
-            *open_visit.refused,
-        ]
+        exited = open_visit.exit is not None
+        activities = [*(self._activity(pending, exited) for pending in open_visit.pending), *open_visit.refused]
         return Visit(
             state=open_visit.state,
             type=kind_of(self._graph.spec, open_visit.state),
@@ -246,15 +237,12 @@ class _TranscriptBuilder:
         )
 
     def _activity(self, pending: ActivityRecord, exited: bool) -> Activity:
-        effect = pending.effect
-        return (
-            self._child(effect, pending, exited)
-            if isinstance(effect, StartChild)
-            else build_activity(pending, exited, self._live)
-        )
+        if isinstance(pending.effect, StartChild):
+            return self._child(pending.effect, pending, exited)
+        return build_activity(pending, exited, self._live)
 
     def _child(self, effect: StartChild, pending: ActivityRecord, exited: bool) -> Child:
-        run = f"{self._run.id}.{effect.step}.{effect.index}"  # as the runner names it
+        run = child_id(self._run.id, effect)
         recorded = self._children.get(run)
         transcript = None
         if recorded:
@@ -282,6 +270,11 @@ def _exit_of(spec: Spec, move: Move) -> Exit:
         else:
             when = ", ".join(state.catch[number].errors) or "any error"
     return Exit(how=move.how, to=move.to, number=number, when=when, failure=move.failure)
+
+
+def child_id(run: str, effect: StartChild) -> str:
+    """Return the id of the child run that an effect starts, as the run driver names it."""
+    return f"{run}.{effect.step}.{effect.index}"
 
 
 def _label(spec: Spec, effect: StartChild) -> str:

@@ -34,7 +34,6 @@ from flowrun.transcript.model import (
     Pause,
     Question,
     Round,
-    Status,
     Transcript,
     Visit,
 )
@@ -144,7 +143,6 @@ def _templates() -> Environment:
         "failure_is_shown": formatting.failure_is_shown,
         "attention_anchor": _attention_anchor,
         "look_of": _look_of,
-        "status_of": _child_status,
     }
     return environment
 
@@ -201,7 +199,7 @@ def _beginning(text: str) -> str:
 def _gist(visit: Visit) -> str:
     """Summarize a visit in one line."""
     if children := [activity for activity in visit.activities if isinstance(activity, Child)]:
-        states = Counter(_child_status(child) for child in children)
+        states = Counter(child.status for child in children)
         return ", ".join(f"{count} {formatting.status_words(status)}" for status, count in states.items())
     return " · ".join(filter(None, (_gist_of(activity) for activity in visit.activities[:4]))) + (
         " · …" if len(visit.activities) > 4 else ""
@@ -222,14 +220,7 @@ def _gist_of(activity: Activity) -> str:
         case Pause():
             return ""
         case Child():
-            return formatting.status_words(_child_status(activity))
-
-
-def _child_status(child: Child) -> Status:
-    """Return the status of a child."""
-    if child.outcome is not None:
-        return child.outcome.status
-    return child.transcript.status if child.transcript is not None else "interrupted"
+            return formatting.status_words(activity.status)
 
 
 def _attention_anchor(one: Attention) -> str:

@@ -95,6 +95,12 @@ class Child(_Activity, frozen=True, kw_only=True):
     outcome: Outcome | None = None
     transcript: "Transcript | None" = msgspec.field(default=None, name="story")
 
+    @property
+    def status(self) -> Status:
+        """The status of the run; ``interrupted`` if nothing is known of it."""
+        known = self.outcome or self.transcript
+        return "interrupted" if known is None else known.status
+
 
 Activity = Round | FunctionCall | Question | Pause | Child
 

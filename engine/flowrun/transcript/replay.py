@@ -27,8 +27,8 @@ from flowrun.core.events import (
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, Transition, advance
 from flowrun.core.messages import Message
-from flowrun.spec.model import JSON, Spec
-from flowrun.transcript.build import NONE, Histories
+from flowrun.spec.model import JSON
+from flowrun.transcript.build import NONE, Histories, child_id
 from flowrun.unicode import printable_line
 
 
@@ -66,32 +66,21 @@ def replay(old: Graph, new: Graph, recorded: Sequence[Recorded], children: Histo
         new: the graph of the current spec.
         children: the recorded events of the run's children and their children, by their ids.
     """
-    return _Replay(old, new, children).run(recorded, _Side(old, new))
+    return _Replay(old, new, children).run(recorded)
 
 
-class _Side(msgspec.Struct, frozen=True):
-    """The graphs of a run in the old and the new version, and, for a child, the new effect that starts it."""
+class _Replay(msgspec.Struct, frozen=True):
+    """Applies the events of one run to both graphs, and those of its children when they start.
+
+    ``effect`` is, for a child, the new effect that starts it.
+    """
 
     old: Graph
     new: Graph
+    children: Histories
     effect: StartChild | None = None
 
-    def started(self, event: Started) -> Started:
-        """Return the first event of a run in the new version."""
-        inputs = {**_defaults(self.new.spec), **event.inputs}
-        if self.effect is None:
-            return msgspec.structs.replace(event, inputs=inputs)
-        limits = {"max_rounds": self.effect.max_rounds, "max_steps": self.effect.max_steps}
-        return msgspec.structs.replace(event, inputs=inputs, **limits)
-
-
-class _Replay:
-    """Applies the events of one run to both graphs, and those of its children when they start."""
-
-    def __init__(self, old: Graph, new: Graph, children: Histories) -> None:
-        self._old, self._new, self._children = old, new, children
-
-    def run(self, recorded: Sequence[Recorded], side: _Side) -> Divergence | None:
+    def run(self, recorded: Sequence[Recorded]) -> Divergence | None:
         """Apply the events, and return the first divergence of the run or its children, by time."""
         was, now = Transition(Run()), Transition(Run())
         children: dict[int, Divergence] = {}
@@ -99,11 +88,11 @@ class _Replay:
             event = entry.event
             if isinstance(event, ChildEnded) and event.step == was.run.step and event.index in children:
                 break
-            current = side.started(event) if isinstance(event, Started) else event
+            current = self._start(event) if isinstance(event, Started) else event
             before = was.run
-            was = advance(self._old, was.run, event)
+            was = advance(self.old, was.run, event)
             awaited = now.run
-            now = advance(self._new, now.run, current)
+            now = advance(self.new, now.run, current)
             found = tuple(_compare(was, now, before=before, awaited=awaited))
             if found:
                 own = Divergence(
@@ -120,25 +109,29 @@ class _Replay:
                 children = {index: one for index, one in children.items() if one.at <= entry.at}
                 if children:
                     break
-            children |= self._started(was, now)
+            children |= self._replay_children(was, now)
         return min(children.values(), key=lambda divergence: divergence.at, default=None)
 
-    def _started(self, was: Transition, now: Transition) -> dict[int, Divergence]:
+    def _start(self, event: Started) -> Started:
+        """Return the first event of the run in the new version."""
+        inputs = self.new.spec.add_defaults(event.inputs)
+        if self.effect is None:
+            return msgspec.structs.replace(event, inputs=inputs)
+        limits = {"max_rounds": self.effect.max_rounds, "max_steps": self.effect.max_steps}
+        return msgspec.structs.replace(event, inputs=inputs, **limits)
+
+    def _replay_children(self, was: Transition, now: Transition) -> dict[int, Divergence]:
         """Replay the children that both transitions start."""
         found = {}
         for effect, current in zip(was.effects, now.effects, strict=True):
             if not isinstance(effect, StartChild) or not isinstance(current, StartChild):
                 continue
-            recorded = self._children.get(f"{was.run.id}.{effect.step}.{effect.index}")
-            old, new = self._old.flows[effect.flow], self._new.flows[current.flow]
-            divergence = _Replay(old, new, self._children).run(recorded or (), _Side(old, new, current))
+            recorded = self.children.get(child_id(was.run.id, effect))
+            old, new = self.old.flows[effect.flow], self.new.flows[current.flow]
+            divergence = _Replay(old, new, self.children, current).run(recorded or ())
             if divergence is not None:
                 found[effect.index] = divergence
         return found
-
-
-def _defaults(spec: Spec) -> dict[str, JSON]:
-    return {name: schema["default"] for name, schema in spec.inputs.items() if "default" in schema}
 
 
 # --- differences --------------------------------------------------------------------------------------------------
@@ -175,32 +168,23 @@ _NAMES: Mapping[type[Effect], str] = {
     Outcome: "the end",
 }
 
-_COMPARED: Mapping[type[Effect], tuple[tuple[str, str], ...]] = {
-    AskModel: (
-        ("thread", "thread"),
-        ("model", "model"),
-        ("messages", "prompt"),
-        ("tools", "tools"),
-        ("tool_choice", "tool_choice"),
-        ("sampling", "sampling"),
-        ("response_format", "response_format"),
-    ),
-    CallFunction: (
-        ("tool", "tool"),
-        ("entrypoint", "entrypoint"),
-        ("arguments", "arguments"),
-        ("timeout", "timeout"),
-    ),
-    StartChild: (("flow", "flow"), ("inputs", "inputs")),
-    RequestInput: (("prompt", "question"), ("schema", "schema")),
-    Sleep: (("seconds", "pause"), ("jitter", "jitter")),
-    Outcome: (("status", "status"), ("output", "output"), ("error", "error")),
+_COMPARED: Mapping[type[Effect], tuple[str, ...]] = {
+    AskModel: ("thread", "model", "messages", "tools", "tool_choice", "sampling", "response_format"),
+    CallFunction: ("tool", "entrypoint", "arguments", "timeout"),
+    StartChild: ("flow", "inputs"),
+    RequestInput: ("prompt", "schema"),
+    Sleep: ("seconds", "jitter"),
+    Outcome: ("status", "output", "error"),
 }
-"""The compared fields of each effect, with their names for users. Of a failure, only its name is compared."""
+"""The compared fields of each effect. Of a failure, only its name is compared."""
+
+_LABELS: Mapping[str, str] = {"messages": "prompt", "prompt": "question", "seconds": "pause"}
+"""The names that users see for fields, where they differ."""
 
 
 def _compare_effects(effect: Effect, other: Effect) -> Iterator[Difference]:
-    for field, what in _COMPARED[type(effect)]:
+    for field in _COMPARED[type(effect)]:
+        what = _LABELS.get(field, field)
         old, new = getattr(effect, field), getattr(other, field)
         if field == "error":
             old, new = (None if failure is None else failure.name for failure in (old, new))

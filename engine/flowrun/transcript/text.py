@@ -181,12 +181,9 @@ class _Writer:
     def _child(self, child: Child, *, brief: bool) -> Iterator[str]:
         """Yield the lines of a child: with ``brief``, one line if it succeeded."""
         transcript, outcome = child.transcript, child.outcome
-        status: Status = (
-            outcome.status if outcome is not None else transcript.status if transcript is not None else "interrupted"
-        )
         label = self._styled(f"{child.flow} {child.label}".strip(), "magenta")
         took = "" if child.seconds is None else self._styled(f"  {spell_duration(child.seconds)}", "dim")
-        styled = self._styled(status_words(status), _STATUS_STYLE.get(status, "yellow"))
+        styled = self._styled(status_words(child.status), _STATUS_STYLE.get(child.status, "yellow"))
         yield f"{label}  {styled}{took}  {self._styled(printable_line(child.run), 'dim')}"
         if outcome is not None and (transcript is None or (brief and not self._full and outcome.status == "succeeded")):
             error = outcome.error

@@ -14,7 +14,7 @@ def file_errors(what: str, error: type[FlowrunError] = UsageError, remedy: str =
     try:
         yield
     except OSError as exc:
-        raise error(f"{what}: {exc.strerror}{remedy}") from exc
+        raise error(f"{what}: {exc.strerror or exc}{remedy}") from exc
 
 
 def sync_folder(file: Path) -> None:

@@ -12,6 +12,7 @@ import secrets
 import threading
 from collections import Counter
 from collections.abc import Container, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,7 +21,7 @@ import msgspec
 from flowrun.batch.lines import Line, ends_within_a_line, lines, parse_line, raw_lines
 from flowrun.batch.sinks import Sink
 from flowrun.errors import StoreError, UsageError
-from flowrun.files import sync_folder
+from flowrun.files import file_errors, sync_folder
 
 OnChange = Literal["refuse", "restart", "continue"]
 """The treatment of existing results of another spec or input: refuse them, move them away, or keep them."""
@@ -92,12 +93,12 @@ class Results:
         self._syncing = threading.Lock()
         self._full: list[int] = []  # descriptors of full shards that are not synced yet
         self._index = self._line_count = 0  # the shard that is written to, and the number of its lines
-        with _StoreErrors(self.path):
+        with self._store_errors():
             sink.sidecar.parent.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(sink.sidecar, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             self._acquire_lock()
-            with _StoreErrors(self.path):
+            with self._store_errors():
                 self._claim(fingerprint, on_change)
                 self._merge_retried()
                 self._read()
@@ -105,6 +106,10 @@ class Results:
         except BaseException:
             os.close(self._lock)
             raise
+
+    def _store_errors(self) -> AbstractContextManager[None]:
+        remedy = "; the results written before are kept: mend this, then run the same command again"
+        return file_errors(str(self.path), StoreError, remedy)
 
     # --- lock and fingerprint
 
@@ -222,7 +227,7 @@ class Results:
 
     def retry(self) -> None:
         """Write the following results to the file of retried rows; ``close`` replaces the old results by them."""
-        with _StoreErrors(self.path):
+        with self._store_errors():
             retried = self._open(self.sink.retried)
         os.close(self._file)
         self._file, self._retrying = retried, True
@@ -237,7 +242,7 @@ class Results:
         line = parse_line(raw)
         if line is None:
             raise StoreError(f"{self.path}: a result without row and status")
-        with _StoreErrors(self.path):
+        with self._store_errors():
             self._rotate()
             before = os.fstat(self._file).st_size
             try:
@@ -262,7 +267,7 @@ class Results:
 
     def sync(self) -> None:
         """Sync the written results to disk, so that a power cut does not lose them. Blocks; any thread may call it."""
-        with self._syncing, _StoreErrors(self.path):
+        with self._syncing, self._store_errors():
             if self._unsynced:
                 self._unsynced = False
                 try:
@@ -279,7 +284,7 @@ class Results:
         try:
             self.sync()
             os.close(self._file)
-            with _StoreErrors(self.path):
+            with self._store_errors():
                 self._merge_retried()
         finally:
             os.close(self._lock)
@@ -307,20 +312,3 @@ class Results:
 def count_outcomes(sink: Sink) -> Counter[str]:
     """Count the rows of closed results by error name, or by status if there is no error."""
     return Counter(line.outcome for shard in sink.shards() for _, line in lines(shard))
-
-
-class _StoreErrors:
-    """A context that turns an error of the operating system into a StoreError about the results."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, exc: BaseException | None, traceback: Any) -> None:
-        if isinstance(exc, OSError):
-            raise StoreError(
-                f"{self._path}: {exc.strerror or exc}; the results written before are kept: mend this, then run the "
-                "same command again"
-            ) from exc

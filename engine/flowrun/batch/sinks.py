@@ -7,44 +7,11 @@ batch writes. While rows are retried, their new results are in a file of their o
 import os
 import shutil
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
 SHARD_ROWS: Final = 100_000
-
-
-class Sink(Protocol):
-    """The names of the files that hold a batch's results."""
-
-    @property
-    def path(self) -> Path:
-        """Return the path that the user named: the file, or the folder."""
-
-    @property
-    def rows(self) -> int | None:
-        """Return the maximum number of rows in a shard; None: no limit."""
-
-    @property
-    def sidecar(self) -> Path:
-        """Return the file that holds the results' fingerprint and is locked while a batch writes."""
-
-    @property
-    def retried(self) -> Path:
-        """Return the file of new results that will replace older ones."""
-
-    @property
-    def backup(self) -> Path:
-        """Return where the results of an earlier batch are moved to when it is restarted."""
-
-    def shards(self) -> list[Path]:
-        """Return the existing files with results, in their order."""
-
-    def shard(self, index: int) -> Path:
-        """Return the path of a shard, counted from 0."""
-
-    def back_up(self) -> None:
-        """Move the results to ``backup``, which is overwritten."""
 
 
 class OneFile(msgspec.Struct, frozen=True):
@@ -55,29 +22,29 @@ class OneFile(msgspec.Struct, frozen=True):
 
     @property
     def sidecar(self) -> Path:
-        """See ``Sink.sidecar``."""
+        """Return the file that holds the results' fingerprint and is locked while a batch writes."""
         return self._named("batch")
 
     @property
     def retried(self) -> Path:
-        """See ``Sink.retried``."""
+        """Return the file of new results that will replace older ones."""
         return self._named("retried")
 
     @property
     def backup(self) -> Path:
-        """See ``Sink.backup``."""
+        """Return where the results of an earlier batch are moved to when it is restarted."""
         return self._named("old")
 
     def shards(self) -> list[Path]:
-        """See ``Sink.shards``."""
+        """Return the existing files with results, in their order."""
         return [self.path] if self.path.exists() else []
 
     def shard(self, index: int) -> Path:
-        """See ``Sink.shard``."""
+        """Return the path of a shard, counted from 0."""
         return self.path
 
     def back_up(self) -> None:
-        """See ``Sink.back_up``."""
+        """Move the results to ``backup``, which is overwritten."""
         os.replace(self.path, self.backup)
 
     def _named(self, suffix: str) -> Path:
@@ -92,25 +59,25 @@ class Folder(msgspec.Struct, frozen=True):
 
     @property
     def sidecar(self) -> Path:
-        """See ``Sink.sidecar``."""
+        """See ``OneFile.sidecar``."""
         return self.path / "batch"
 
     @property
     def retried(self) -> Path:
-        """See ``Sink.retried``."""
+        """See ``OneFile.retried``."""
         return self.path / "retried"
 
     @property
     def backup(self) -> Path:
-        """See ``Sink.backup``."""
+        """See ``OneFile.backup``."""
         return self.path / "old"
 
     def shards(self) -> list[Path]:
-        """See ``Sink.shards``."""
+        """See ``OneFile.shards``."""
         return sorted(self.path.glob("part-*.jsonl"))
 
     def shard(self, index: int) -> Path:
-        """See ``Sink.shard``."""
+        """See ``OneFile.shard``."""
         return self.path / f"part-{index:05}.jsonl"
 
     def merged(self, format: str) -> Path:
@@ -123,8 +90,12 @@ class Folder(msgspec.Struct, frozen=True):
             merged.unlink()
 
     def back_up(self) -> None:
-        """See ``Sink.back_up``."""
+        """See ``OneFile.back_up``."""
         shutil.rmtree(self.backup, ignore_errors=True)
         self.backup.mkdir()
         for file in (*self.shards(), *self.path.glob("results.*")):
             os.replace(file, self.backup / file.name)
+
+
+Sink = OneFile | Folder
+"""The names of the files that hold a batch's results."""

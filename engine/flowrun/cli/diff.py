@@ -13,9 +13,10 @@ import msgspec
 from flowrun.changes import Change, Impact, Side, VersionVerdict, classify_sides, compare_version
 from flowrun.changes.git import Repository
 from flowrun.cli.report import colours_wanted, render_text
-from flowrun.cli.terminal import echo, echo_json
+from flowrun.cli.terminal import echo, echo_json, indented_json
 from flowrun.errors import Bug, FlowrunError, Issue, SpecError, UsageError, crash_issue, dotted
 from flowrun.excerpts import cut
+from flowrun.files import file_errors
 from flowrun.spec import Loaded, parse_text
 from flowrun.spec.find import find_specs, is_spec
 from flowrun.unicode import printable_line
@@ -156,12 +157,10 @@ def _as_side(loaded: Loaded, profiles: dict[str, Side] | None = None) -> Side:
 
 
 def _read(path: Path) -> str:
-    try:
+    if not path.exists():
+        raise UsageError(f"there is no file {path}")
+    with file_errors(f"{path} cannot be read"):
         return _decoded(path.read_bytes())
-    except FileNotFoundError as exc:
-        raise UsageError(f"there is no file {path}") from exc
-    except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
 
 
 def _decoded(content: bytes) -> str:
@@ -247,7 +246,7 @@ def _render_json(comparisons: Sequence[Comparison]) -> str:
         }
         for comparison in comparisons
     ]
-    return msgspec.json.format(msgspec.json.encode(listed)).decode()
+    return indented_json(listed)
 
 
 def _verdict_as_json(verdict: VersionVerdict | None) -> dict[str, Any] | None:

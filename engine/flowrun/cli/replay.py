@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 
 import click
-import msgspec
 
 from flowrun.cli.options import journal_option
 from flowrun.cli.streams import answer_stream
-from flowrun.cli.terminal import write_json, write_report
+from flowrun.cli.terminal import indented_json, write_json, write_report
 from flowrun.journal import open_history
 from flowrun.runtime.stored_flow import load_stored_flow
 
@@ -33,7 +32,7 @@ def command(run: str, json: bool, journal: Path) -> int:
     divergence = replay(recorded, current, history.events(row.id), histories)
     with answer_stream() as answers:
         if json:
-            write_json(answers, msgspec.json.format(msgspec.json.encode(divergence)).decode())
+            write_json(answers, indented_json(divergence))
         else:
             write_report(answers, render_divergence(divergence))
     return 0 if divergence is None else 1

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from flowrun.cli.terminal import indented_json
 from flowrun.errors import CODES, Issue, Place, dotted
 from flowrun.unicode import printable, printable_line
 
@@ -50,7 +51,7 @@ def render_json(issues: Iterable[Issue]) -> str:
         }
         for issue in map(_shown, issues)
     ]
-    return _json(listed)
+    return indented_json(listed)
 
 
 def _shown(issue: Issue) -> Issue:
@@ -63,10 +64,6 @@ def _shown(issue: Issue) -> Issue:
 def colours_wanted(stream: TextIO, *, environ: Mapping[str, str]) -> bool:
     """Return whether a stream is a terminal and NO_COLOR is not set (no-color.org)."""
     return stream.isatty() and not environ.get("NO_COLOR")
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(value)).decode()
 
 
 # --- for people ---------------------------------------------------------------------------------------------------
@@ -161,7 +158,7 @@ def render_sarif(issues: Iterable[Issue], *, version: str, folder: Path) -> str:
         "columnKind": "unicodeCodePoints",
         "results": [_result(issue, codes.index(issue.code), folder) for issue in listed],
     }
-    return _json({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
+    return indented_json({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
 def _rule(code: str) -> dict[str, Any]:

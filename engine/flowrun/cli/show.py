@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-import msgspec
 
 from flowrun.cli.options import journal_option
 from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
-from flowrun.cli.terminal import echo, write_json, write_report
+from flowrun.cli.terminal import echo, indented_json, write_json, write_report
 from flowrun.files import file_errors
 from flowrun.journal import open_history
 from flowrun.runtime.stored_flow import load_stored_flow
@@ -48,7 +47,7 @@ def command(run: str, html: Path | None, json: bool, full: bool, journal: Path) 
                 html.write_text(mask(render_html(flow.graph, transcript, zone=zone), flow.secrets), encoding="utf-8")
             echo(f"{html} shows run {row.id}", err=True)
         if json:
-            write_json(answers, mask(msgspec.json.format(msgspec.json.encode(transcript)).decode(), flow.secrets))
+            write_json(answers, mask(indented_json(transcript), flow.secrets))
         elif html is None:
             coloured = colours_wanted(answers, environ=os.environ)
             width = shutil.get_terminal_size((100, 24)).columns

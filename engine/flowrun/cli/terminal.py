@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+import msgspec
 
 from flowrun.printable_log import make_printable
 from flowrun.unicode import printable, printable_json, printable_styled
@@ -26,6 +27,11 @@ def echo(text: str = "", *, err: bool = False, nl: bool = True, coloured: bool =
 def echo_json(text: str) -> None:
     """Print a JSON text to stdout; escaped control characters do not change the values that a program parses."""
     click.echo(printable_json(text))  # noqa: TID251
+
+
+def indented_json(value: Any) -> str:
+    """Return a value, which may hold structs, as JSON with indentation."""
+    return msgspec.json.format(msgspec.json.encode(value)).decode()
 
 
 def echo_commands(text: str) -> None:

@@ -20,6 +20,7 @@ import msgspec
 from flowrun.batch.lines import raw_lines
 from flowrun.batch.sinks import Folder
 from flowrun.errors import StoreError, UsageError
+from flowrun.files import file_errors
 
 Format = Literal["jsonl", "parquet"]
 
@@ -82,7 +83,7 @@ def merge_shards(folder: Folder, format: Format) -> Path:
     """
     merged = folder.merged(format)
     fresh = merged.with_name(f"{merged.name}.new")
-    try:
+    with file_errors(str(merged), StoreError, "; all results are kept, in part-*.jsonl"):
         index = _Index(folder.shards())
         with ExitStack() as stack:
             lines = _lines(index, [stack.enter_context(_mapped(shard)) for shard in folder.shards()])
@@ -94,8 +95,6 @@ def merge_shards(folder: Folder, format: Format) -> Path:
         with fresh.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(fresh, merged)
-    except OSError as exc:
-        raise StoreError(f"{merged}: {exc.strerror or exc}; all results are kept, in part-*.jsonl") from exc
     return merged
 
 

@@ -1,6 +1,6 @@
 """Many runs on the same models: reads rows, writes one result line per row, and can be interrupted and restarted."""
 
-from flowrun.batch.batch import Batch, BatchStopped, Options, run_id_of, run_in_this_process, run_with
+from flowrun.batch.batch import Batch, BatchStopped, Options, run_in_this_process
 from flowrun.batch.distributed.merge import Format, merge_shards, require_format
 from flowrun.batch.meter import Meter
 from flowrun.batch.results import Fingerprint, OnChange, Results, count_outcomes
@@ -26,7 +26,5 @@ __all__ = [
     "count_outcomes",
     "merge_shards",
     "require_format",
-    "run_id_of",
     "run_in_this_process",
-    "run_with",
 ]

@@ -62,4 +62,4 @@ def _sorted(changes: Iterable[Change]) -> list[Change]:
     return sorted(changes, key=lambda change: IMPACTS.index(change.impact))
 
 
-__all__ = ["IMPACTS", "Change", "Impact", "Side", "VersionVerdict", "classify", "classify_sides", "compare_version"]
+__all__ = ["Change", "Impact", "Side", "VersionVerdict", "classify", "classify_sides", "compare_version"]

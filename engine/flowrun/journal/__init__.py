@@ -2,30 +2,17 @@
 
 from flowrun.journal.database import Database, Synchronous, network_file_system
 from flowrun.journal.history import History, open_history
-from flowrun.journal.rows import (
-    ENDED,
-    FIRST,
-    STATUSES,
-    Held,
-    Holder,
-    LeaseLost,
-    NewRun,
-    RunRow,
-)
-from flowrun.journal.sqlite import OnSignal, SqliteJournal
+from flowrun.journal.rows import ENDED, Held, LeaseLost, NewRun, RunRow
+from flowrun.journal.sqlite import SqliteJournal
 from flowrun.journal.upkeep import Vacuumed, prune, vacuum
 
 __all__ = [
     "ENDED",
-    "FIRST",
-    "STATUSES",
     "Database",
     "Held",
     "History",
-    "Holder",
     "LeaseLost",
     "NewRun",
-    "OnSignal",
     "RunRow",
     "SqliteJournal",
     "Synchronous",

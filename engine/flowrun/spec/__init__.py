@@ -3,7 +3,7 @@
 from flowrun.spec.document import Document, issue_at, mask, place_of
 from flowrun.spec.entrypoints import EntrypointError, load_entrypoint
 from flowrun.spec.flows import FlowTree, load_flows, may_be_spec
-from flowrun.spec.load import ON_DISK, Files, Loaded, StoredFiles, load_spec, parse_text
+from flowrun.spec.load import ON_DISK, Loaded, StoredFiles, load_spec, parse_text
 from flowrun.spec.project import find_project, lies_in
 from flowrun.spec.signatures import check_signature, derive_parameters
 from flowrun.spec.yaml.reader import read_yaml
@@ -12,7 +12,6 @@ __all__ = [
     "ON_DISK",
     "Document",
     "EntrypointError",
-    "Files",
     "FlowTree",
     "Loaded",
     "StoredFiles",

@@ -2,7 +2,7 @@
 with the current spec. Pure: calls nothing, and reads only the templates of the page.
 """
 
-from flowrun.transcript.build import Histories, build_transcript
+from flowrun.transcript.build import build_transcript
 from flowrun.transcript.html import render_html
 from flowrun.transcript.model import Transcript
 from flowrun.transcript.replay import Divergence, render_divergence, replay
@@ -10,7 +10,6 @@ from flowrun.transcript.text import render_text
 
 __all__ = [
     "Divergence",
-    "Histories",
     "Transcript",
     "build_transcript",
     "render_divergence",

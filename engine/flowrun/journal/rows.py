@@ -9,9 +9,6 @@ from flowrun.errors import StoreError
 ENDED: Final = ("succeeded", "failed", "cancelled")
 """Final statuses: no event changes them."""
 
-STATUSES: Final = ("running", "waiting", "needs_attention", *ENDED)
-"""Statuses that are stored. ``interrupted`` is not: it is ``running`` without a living process."""
-
 FIRST: Final = 0
 """The ``seq`` of a run's first event, ``Started``; the following have no gaps."""
 

@@ -60,6 +60,11 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
         return schema
 
     @property
+    def title(self) -> str:
+        """Return the title of the subschema, by default that of any mapping."""
+        return str(self.schema.get("title", "mapping"))
+
+    @property
     def name(self) -> str:
         return name_of(self.path)
 
@@ -71,6 +76,13 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shown(self) -> str:
         return show(self.error.instance, self.document.written.get(self.path))
+
+    def mistake(
+        self, code: str, message: str, remedy: str, *, key: bool = False, missing: frozenset[str] = frozenset()
+    ) -> Mistake:
+        """Return a mistake at the value of the mismatch, or at its key."""
+        path = self.path
+        return Mistake(code=code, path=path, message=message, remedy=remedy, key=key, owner=path, missing=missing)
 
 
 def explain_mismatch(document: Document, schema: dict[str, JSON]) -> list[Issue]:
@@ -136,7 +148,7 @@ def _unknown_property(mismatch: Mismatch) -> Iterator[Mistake]:
             code="FR201",
             path=(*mismatch.path, name),
             key=True,
-            message=f"'{cut(name, 60)}' is not a property of {with_article(schema.get('title', 'mapping'))}",
+            message=f"'{cut(name, 60)}' is not a property of {with_article(mismatch.title)}",
             remedy=meant_by(name, unused, schema, mismatch.root),
             owner=mismatch.path,
             meant=closest(name, unused),
@@ -149,30 +161,18 @@ def _missing_property(mismatch: Mismatch) -> Iterator[Mistake]:
     known = mismatch.schema.get("properties", {})
     present = mismatch.error.instance
     misspelt = closest(name, [other for other in present if other not in known])
-    yield Mistake(
-        code="FR202",
-        path=mismatch.path,
-        key=True,
-        message=f"{with_article(mismatch.schema.get('title', 'mapping'))} needs '{name}'",
-        remedy=f"is '{misspelt}' meant to be '{name}'?"
-        if misspelt
-        else add_property(name, known.get(name), mismatch.root),
-        owner=mismatch.path,
-        missing=frozenset({name}),
-    )
+    add = add_property(name, known.get(name), mismatch.root)
+    remedy = f"is '{misspelt}' meant to be '{name}'?" if misspelt else add
+    message = f"{with_article(mismatch.title)} needs '{name}'"
+    yield mismatch.mistake("FR202", message, remedy, key=True, missing=frozenset({name}))
 
 
 def _wrong_type(mismatch: Mismatch) -> Iterator[Mistake]:
     types = mismatch.error.validator_value
     types = [types] if isinstance(types, str) else types
-    yield Mistake(
-        code="FR203",
-        path=mismatch.path,
-        message=_must_be(mismatch, _expected(mismatch.schema, types)),
-        remedy=like_example(mismatch.schema)
-        if mismatch.hidden
-        else type_remedy(mismatch.error.instance, types, mismatch.schema),
-    )
+    schema, message = mismatch.schema, _must_be(mismatch, _expected(mismatch.schema, types))
+    remedy = like_example(schema) if mismatch.hidden else type_remedy(mismatch.error.instance, types, schema)
+    yield mismatch.mistake("FR203", message, remedy)
 
 
 def _not_allowed(mismatch: Mismatch) -> Iterator[Mistake]:
@@ -183,42 +183,29 @@ def _not_allowed(mismatch: Mismatch) -> Iterator[Mistake]:
     one_of = spelt[0] if len(spelt) == 1 else f"one of {', '.join(spelt)}"
     value = mismatch.error.instance
     similar = closest(value, spelt) if isinstance(value, str) and not mismatch.hidden else ""
-    yield Mistake(
-        code="FR204",
-        path=mismatch.path,
-        message=_must_be(mismatch, with_article(title) if title and len(spelt) > 1 else one_of),
-        remedy=f"did you mean '{similar}'?" if similar else f"write {one_of}",
-    )
+    message = _must_be(mismatch, with_article(title) if title and len(spelt) > 1 else one_of)
+    yield mismatch.mistake("FR204", message, f"did you mean '{similar}'?" if similar else f"write {one_of}")
 
 
 def _wrong_form(mismatch: Mismatch) -> Iterator[Mistake]:
-    yield Mistake(
-        code="FR205",
-        path=mismatch.path,
-        message=_must_be(mismatch, with_article(mismatch.schema.get("title", "text of another form"))),
-        remedy=like_example(mismatch.schema),
-    )
+    message = _must_be(mismatch, with_article(mismatch.schema.get("title", "text of another form")))
+    yield mismatch.mistake("FR205", message, like_example(mismatch.schema))
 
 
 def _out_of_range(mismatch: Mismatch) -> Iterator[Mistake]:
     bound = _BOUNDS[mismatch.error.validator].format(mismatch.error.validator_value)
-    yield Mistake(code="FR206", path=mismatch.path, message=_must_be(mismatch, bound), remedy=f"make it {bound}")
+    yield mismatch.mistake("FR206", _must_be(mismatch, bound), f"make it {bound}")
 
 
 def _wrong_size(mismatch: Mismatch) -> Iterator[Mistake]:
     keyword, limit = mismatch.error.validator, mismatch.error.validator_value
     if keyword == "uniqueItems":
-        yield Mistake(
-            code="FR207",
-            path=mismatch.path,
-            message=f"{mismatch.name} has the same item twice",
-            remedy="delete one of them",
-        )
+        yield mismatch.mistake("FR207", f"{mismatch.name} has the same item twice", "delete one of them")
         return
     template, one, many = _SIZES[keyword]
     size = template.format(limit, one if limit == 1 else many)
     message = f"{mismatch.name} {size}, and has {len(mismatch.error.instance)}"
-    yield Mistake(code="FR207", path=mismatch.path, message=message, remedy=like_example(mismatch.schema))
+    yield mismatch.mistake("FR207", message, like_example(mismatch.schema))
 
 
 def _one_of(mismatch: Mismatch) -> Iterator[Mistake]:
@@ -232,60 +219,24 @@ def _one_of(mismatch: Mismatch) -> Iterator[Mistake]:
         return  # the keyword "type" reports it
     choices = [name for branch in branches for name in branch["required"]]
     present = [name for name in choices if name in mismatch.error.instance]
-    title = with_article(mismatch.schema.get("title", "mapping"))
-    known = mismatch.schema.get("properties", {})
-    yield Mistake(
-        code="FR208",
-        path=mismatch.path,
-        key=True,
-        message=f"{title} has {listed(present, 'and')}" if present else f"{title} needs {listed(choices, 'or')}",
-        remedy="keep one of them" if present else add_property(choices[0], known.get(choices[0]), mismatch.root),
-        owner=mismatch.path,
-        missing=frozenset() if present else frozenset(choices),
-    )
+    title = with_article(mismatch.title)
+    if present:
+        yield mismatch.mistake("FR208", f"{title} has {listed(present, 'and')}", "keep one of them", key=True)
+        return
+    remedy = add_property(choices[0], mismatch.schema.get("properties", {}).get(choices[0]), mismatch.root)
+    message = f"{title} needs {listed(choices, 'or')}"
+    yield mismatch.mistake("FR208", message, remedy, key=True, missing=frozenset(choices))
 
 
 def _excluded(mismatch: Mismatch) -> Iterator[Mistake]:
-    yield Mistake(
-        code="FR208",
-        path=mismatch.path,
-        key=True,
-        message=mismatch.error.validator_value.get("title", "this combination is not allowed"),
-        remedy="keep one of them",
-    )
+    message = mismatch.error.validator_value.get("title", "this combination is not allowed")
+    yield mismatch.mistake("FR208", message, "keep one of them", key=True)
 
 
 def _other(mismatch: Mismatch) -> Iterator[Mistake]:
-    yield Mistake(
-        code="FR210",
-        path=mismatch.path,
-        message=f"{mismatch.name} does not match the schema's '{mismatch.error.validator}'",
-        remedy=like_example(mismatch.schema),
-    )
+    message = f"{mismatch.name} does not match the schema's '{mismatch.error.validator}'"
+    yield mismatch.mistake("FR210", message, like_example(mismatch.schema))
 
-
-_EXPLAINERS: Final[dict[str | None, Callable[[Mismatch], Iterator[Mistake]]]] = {
-    "additionalProperties": _unknown_property,
-    "required": _missing_property,
-    "type": _wrong_type,
-    "enum": _not_allowed,
-    "const": _not_allowed,
-    "pattern": _wrong_form,
-    "minimum": _out_of_range,
-    "maximum": _out_of_range,
-    "exclusiveMinimum": _out_of_range,
-    "exclusiveMaximum": _out_of_range,
-    "minItems": _wrong_size,
-    "maxItems": _wrong_size,
-    "minProperties": _wrong_size,
-    "maxProperties": _wrong_size,
-    "minLength": _wrong_size,
-    "maxLength": _wrong_size,
-    "uniqueItems": _wrong_size,
-    "oneOf": _one_of,
-    "anyOf": _one_of,
-    "not": _excluded,
-}
 
 _BOUNDS: Final = {
     "minimum": "at least {}",
@@ -301,6 +252,20 @@ _SIZES: Final = {
     "maxProperties": ("must have at most {} {}", "entry", "entries"),
     "minLength": ("must have at least {} {}", "character", "characters"),
     "maxLength": ("must have at most {} {}", "character", "characters"),
+}
+
+_EXPLAINERS: Final[dict[str | None, Callable[[Mismatch], Iterator[Mistake]]]] = {
+    "additionalProperties": _unknown_property,
+    "required": _missing_property,
+    "type": _wrong_type,
+    "enum": _not_allowed,
+    "const": _not_allowed,
+    "pattern": _wrong_form,
+    **dict.fromkeys(_BOUNDS, _out_of_range),
+    **dict.fromkeys((*_SIZES, "uniqueItems"), _wrong_size),
+    "oneOf": _one_of,
+    "anyOf": _one_of,
+    "not": _excluded,
 }
 
 _TYPES: Final = {

@@ -41,30 +41,29 @@ def substitute(
     return _Substitution(document, environ, from_profile, required).document()
 
 
-class _Substitution:
-    """A single pass over a document's value."""
+class _Substitution(msgspec.Struct):
+    """A single pass over the value of a document, ``source``."""
 
-    def __init__(
-        self, document: Document, environ: Mapping[str, str], from_profile: AbstractSet[Path], required: bool
-    ) -> None:
-        self._document = document
-        self._environ = environ
-        self._from_profile = from_profile
-        self._required = required
-        self._written: dict[Path, str] = {}
-        self._shown: dict[str, str] = {}
-        self._found: dict[str, dict[str, str]] = {"values": {}, "addresses": {}, "secrets": {}}
-        self._issues: list[Issue] = []
+    source: Document
+    environ: Mapping[str, str]
+    from_profile: AbstractSet[Path]
+    required: bool
+    written: dict[Path, str] = {}
+    shown: dict[str, str] = {}
+    found: dict[str, dict[str, str]] = msgspec.field(
+        default_factory=lambda: {"values": {}, "addresses": {}, "secrets": {}}
+    )
+    issues: list[Issue] = []
 
     def document(self) -> Document:
-        value = self._walk(self._document.value, (), in_model=False)
+        value = self._walk(self.source.value, (), in_model=False)
         return msgspec.structs.replace(
-            self._document,
+            self.source,
             value=value,
-            written=self._written,
-            shown=self._shown,
-            variables=Variables(**self._found),
-            issues=(*self._document.issues, *self._issues),
+            written=self.written,
+            shown=self.shown,
+            variables=Variables(**self.found),
+            issues=(*self.source.issues, *self.issues),
         )
 
     def _walk(self, value: JSON, path: Path, *, in_model: bool) -> JSON:
@@ -77,28 +76,28 @@ class _Substitution:
             return {key: item for key, item in items.items() if item is not msgspec.UNSET}
         if isinstance(value, list):
             return [self._walk(item, (*path, index), in_model=in_model) for index, item in enumerate(value)]
-        if isinstance(value, str) and "${" in value and (in_model or path in self._from_profile):
+        if isinstance(value, str) and "${" in value and (in_model or path in self.from_profile):
             return self._substitute(value, path, in_model=in_model)
         return value
 
     def _substitute(self, written: str, path: Path, *, in_model: bool) -> JSON:
-        if not self._required and path[-1] in _NOT_ANY_STRING and self._is_unset(written):
+        if not self.required and path[-1] in _NOT_ANY_STRING and self._is_unset(written):
             return msgspec.UNSET
-        issues_before = len(self._issues)
+        issues_before = len(self.issues)
         used: dict[str, str] = {}
         text = _REFERENCE.sub(lambda reference: self._resolve(reference, path, used), written)
-        if len(self._issues) > issues_before:
+        if len(self.issues) > issues_before:
             return written
         if text != written:
-            self._written[path] = written
-        self._found[_variable_kind(path, text) if in_model else "values"] |= used
-        if path in self._document.bare and (only := _REFERENCE.fullmatch(written)) and only[1] is not None:
+            self.written[path] = written
+        self.found[_variable_kind(path, text) if in_model else "values"] |= used
+        if path in self.source.bare and (only := _REFERENCE.fullmatch(written)) and only[1] is not None:
             return self._parse_scalar(text, path, written)
         return text
 
     def _is_unset(self, written: str) -> bool:
         inside = _NAME_AND_DEFAULT.fullmatch(written[2:-1])
-        return inside is not None and inside[2] is None and inside[1] not in self._environ
+        return inside is not None and inside[2] is None and inside[1] not in self.environ
 
     def _resolve(self, reference: re.Match[str], path: Path, used: dict[str, str]) -> str:
         """Return the text that replaces a reference, and add the variable to ``used``."""
@@ -110,12 +109,12 @@ class _Substitution:
             self._report("FR131", path, message, "write ${VAR} or ${VAR:-default}, or $${ for a literal ${")
             return reference[0]
         name, default = inside.groups()
-        value = self._environ.get(name)
+        value = self.environ.get(name)
         if value is not None and (fault := find_encoding_error(value)):
             self._report("FR131", path, f"the environment variable {name} is no text: {fault}", "set it to valid UTF-8")
             return reference[0]
         if value is None and default is None:
-            if not self._required:
+            if not self.required:
                 return reference[0]
             remedy = f"set it, or give a default: ${{{name}:-...}}"
             self._report("FR130", path, f"the environment variable {name} is not set", remedy)
@@ -124,7 +123,7 @@ class _Substitution:
         if default is not None and not value:
             return str(default)
         if value:
-            self._shown[value] = f"${{{name}}}"
+            self.shown[value] = f"${{{name}}}"
         return value or ""
 
     def _parse_scalar(self, text: str, path: Path, written: str) -> JSON:
@@ -139,7 +138,7 @@ class _Substitution:
         return text if isinstance(value, str) else value
 
     def _report(self, code: str, path: Path, message: str, remedy: str) -> None:
-        self._issues.append(issue_at(self._document, code, path, message, remedy))
+        self.issues.append(issue_at(self.source, code, path, message, remedy))
 
 
 def _variable_kind(path: Path, value: str) -> str:

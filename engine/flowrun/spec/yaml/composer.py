@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import msgspec
 import yaml
 from yaml.events import (
     AliasEvent,
@@ -45,39 +46,33 @@ class _LimitReached(Exception):
     """The signal that a limit is reached; its issue is recorded already."""
 
 
-class _Anchor:
+class _Anchor(msgspec.Struct):
     """A value with an anchor.
 
     Its paths are ``Composer._trail[first:last]``; ``last`` is -1 until the value ends. ``height`` is the number of
     levels in the value.
     """
 
-    __slots__ = ("first", "height", "last", "path", "value")
-
-    def __init__(self, path: Path, value: JSON, first: int) -> None:
-        self.path = path
-        self.value = value
-        self.first = first
-        self.last = -1
-        self.height = 0
+    path: Path
+    value: JSON
+    first: int
+    last: int = -1
+    height: int = 0
 
 
-class _Frame:
+class _Frame(msgspec.Struct):
     """A list or mapping that has not ended yet. In a mapping, ``key`` is None if the next event is a key.
 
     ``merges`` is True after a merge key; ``height`` is the number of levels so far.
     """
 
-    __slots__ = ("anchor", "height", "items", "key", "mapping", "merges", "path")
-
-    def __init__(self, path: Path, items: Any, anchor: _Anchor | None) -> None:
-        self.path = path
-        self.items = items
-        self.mapping = type(items) is dict
-        self.key: str | None = None
-        self.merges = False
-        self.height = 1
-        self.anchor = anchor
+    path: Path
+    items: Any
+    anchor: _Anchor | None
+    mapping: bool
+    key: str | None = None
+    merges: bool = False
+    height: int = 1
 
 
 class Composer:
@@ -185,7 +180,7 @@ class Composer:
         anchor = None
         if event.anchor is not None:
             anchor = self._anchors[event.anchor] = _Anchor(path, items, self._count - 1)
-        self._open.append(_Frame(path, items, anchor))
+        self._open.append(_Frame(path, items, anchor, mapping=type(items) is dict))
 
     def _end(self, event: Any) -> None:
         frame = self._open.pop()

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from flowrun.batch.batch import run_id_of, run_with
 from flowrun.batch.job import BatchJob
 from flowrun.batch.rows import Row
@@ -17,7 +15,7 @@ from flowrun.errors import UsageError
 from flowrun.journal import ENDED, RunRow, open_history
 from flowrun.runtime.durable import open_durable_runs
 from flowrun.runtime.result import Result
-from flowrun.runtime.stored_flow import StoredFlow
+from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec.model import JSON
 
 
@@ -43,15 +41,13 @@ class EarlierRuns:
             case _:
                 return False
 
-    def result_of(self, run: str, digest: str) -> Result:
+    def result_of(self, run: str) -> Result:
         """Return the result of an ended run that began with another spec, or other values of its variables.
 
-        Args:
-            digest: the digest of the stored flow that the run began with; only that flow can apply the run's events.
+        Only the flow that the run began with can apply its events.
         """
         assert self._history is not None
-        stored = msgspec.json.decode(self._history.spec(digest), type=StoredFlow)
-        graph = stored.prepare(os.environ, require_environment=False, imports=False).graph
+        graph = load_stored_flow(self._history, self.rows[run]).prepare_to_show(os.environ).graph
         return Result(recover(graph, (one.event for one in self._history.events(run))).run)
 
 
@@ -86,8 +82,8 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
                     continue
                 if not earlier.began_with(run, job.flow.spec.add_defaults(row.inputs)):
                     continue
-                if (digest := earlier.rows[run].spec) != stored.digest:
-                    return earlier.result_of(run, digest)
+                if earlier.rows[run].spec != stored.digest:
+                    return earlier.result_of(run)
                 result = await runs.resume(run)
                 if status not in _NEW_RUN_ON_RETRY or not _was_unavailable(result):
                     return result

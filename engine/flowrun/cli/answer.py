@@ -43,7 +43,7 @@ def command(
     history = open_history(journal)
     named, row = history.run(run), history.top_run(run)
     stored = load_stored_flow(history, row)
-    flow = stored.prepare(os.environ, require_environment=False, imports=False)
+    flow = stored.prepare_to_show(os.environ)
     ask = find_wait(find_pending_work(flow.graph, row.id, history.events), named.id, state)
     event = Answered(step=ask.step, value=asyncio.run(_ask(ask)) if value is None else read_value(value, ask))
     if later or row.holder is not None:

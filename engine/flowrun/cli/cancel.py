@@ -28,7 +28,7 @@ def command(run: str, reason: str, journal: Path) -> int:
     if row.ended is not None:
         raise UsageError(f"run {row.id} has ended: {row.status}")
     stored = load_stored_flow(history, row)
-    flow = stored.prepare(os.environ, require_environment=False, imports=False)
+    flow = stored.prepare_to_show(os.environ)
     event = Cancelled(reason=reason)
 
     async def cancel() -> str:

@@ -26,7 +26,7 @@ def command(run: str, json: bool, journal: Path) -> int:
     history = open_history(journal)
     row = history.top_run(run)
     stored = load_stored_flow(history, row)
-    recorded = stored.prepare(os.environ, require_environment=False, imports=False).graph
+    recorded = stored.prepare_to_show(os.environ).graph
     current = stored.prepare_current(stored.snapshot.environment(os.environ)).graph
     histories = {name: history.events(name) for name in history.descendants(row.id)}
     divergence = replay(recorded, current, history.events(row.id), histories)

@@ -37,7 +37,7 @@ def command(run: str, html: Path | None, json: bool, full: bool, journal: Path) 
 
     history = open_history(journal)
     row = history.top_run(run)
-    flow = load_stored_flow(history, row).prepare(os.environ, require_environment=False, imports=False)
+    flow = load_stored_flow(history, row).prepare_to_show(os.environ)
     histories = {name: history.events(name) for name in history.descendants(row.id)}
     transcript = build_transcript(flow.graph, history.events(row.id), histories, live=row.holder is not None)
     zone = datetime.now().astimezone().tzinfo or UTC

@@ -28,31 +28,22 @@ class StoredFlow(msgspec.Struct, frozen=True, kw_only=True):
             place.append(sorted(self.snapshot.variables.items()))
         return hashlib.sha256(msgspec.json.encode(place)).hexdigest()
 
-    def prepare(
-        self,
-        environ: Mapping[str, str],
-        *,
-        require_environment: bool = True,
-        imports: bool = True,
-        max_calls: int | None = None,
-    ) -> Flow:
-        """Prepare the flow from its snapshot.
+    def prepare(self, environ: Mapping[str, str], *, max_calls: int | None = None) -> Flow:
+        """Prepare the flow from its snapshot, to run.
 
         Args:
-            require_environment: report variables that are not set.
-            imports: import the functions; if False, the flow can be shown, but not run.
             max_calls: the number of functions that may run at once.
 
         Raises:
             SpecError: the flow cannot run any more, such as because a function has changed.
         """
-        return self._prepare(
-            self.snapshot.environment(environ),
-            require_environment=require_environment,
-            imports=imports,
-            max_calls=max_calls,
-            snapshot=self.snapshot,
-        )
+        environ = self.snapshot.environment(environ)
+        return self._prepare(environ, max_calls=max_calls, snapshot=self.snapshot)
+
+    def prepare_to_show(self, environ: Mapping[str, str]) -> Flow:
+        """Prepare the flow from its snapshot, not to run: functions are not imported, and variables may be missing."""
+        environ = self.snapshot.environment(environ)
+        return self._prepare(environ, require_environment=False, imports=False, snapshot=self.snapshot)
 
     def prepare_current(self, environ: Mapping[str, str]) -> Flow:
         """Prepare the flow from its current files. Raises as ``prepare_flow`` does."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import msgspec
 
 from flowrun.batch import (
     SHARD_ROWS,
@@ -43,26 +42,22 @@ from flowrun.cli.terminal import echo, write_json
 from flowrun.errors import UsageError
 from flowrun.runtime.backends import BackendSettings
 from flowrun.runtime.prepare import Flow, prepare_flow
-from flowrun.runtime.stored_flow import StoredFlow, store_flow
+from flowrun.runtime.stored_flow import store_flow
 
 MAX_TOOLS: Final = 256
 
 
-class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
+class BatchOptions(Options, frozen=True, kw_only=True):
     """The options of the verb; each field has the name of its option."""
 
     spec: Path
     rows: Path
     output: Path
     profile: str | None
-    max_live: int | None
     max_tools: int
-    messages: bool
     restart: bool
     continue_: bool
     retry_failed: bool
-    fail_after: int | None
-    durable: bool
     journal: Path
     ray: str | None
     replicas: int | None
@@ -115,25 +110,31 @@ def command(**values: Any) -> int:
     with answer_stream() as answers:
         require_compatible_options(options)
         ray_options = read_ray_options(options)
-        batch = _open(options, ray_options)
-        with BatchView(quiet=options.quiet, secrets=batch.flow.secrets) as view:
-            job = batch.job(options, view)
-            _run(job, batch, options, ray_options)
-            outcomes = count_outcomes(batch.results.sink)
-            missing = max(0, batch.survey.count - outcomes.total() - sum(job.totals.open.values()))
-            view.conclude(outcomes, skipped=batch.skipped, missing=missing, totals=job.totals)
+        flow = prepare_flow(
+            options.spec,
+            profile=options.profile,
+            project_dir=options.project_dir,
+            environ=os.environ,
+            max_calls=options.max_tools,
+        )
+        with BatchView(quiet=options.quiet, secrets=flow.secrets) as view:
+            job, survey, skipped = _open(flow, options, ray_options, view)
+            _run(job, options, ray_options)
+            outcomes = count_outcomes(job.results.sink)
+            missing = max(0, survey.count - outcomes.total() - sum(job.totals.open.values()))
+            view.conclude(outcomes, skipped=skipped, missing=missing, totals=job.totals)
             for status, count in job.totals.open.items():
-                view.explain_open(status, count, batch.results.batch)
+                view.explain_open(status, count, job.results.batch)
             if ray_options is not None and not missing:
                 merge(job, ray_options)
         if options.json:
-            figures = {"skipped": batch.skipped, **job.totals.figures()}
-            write_json(answers, json.dumps({"rows": batch.survey.count, "outcomes": dict(outcomes), **figures}))
+            figures = {"skipped": skipped, **job.totals.figures()}
+            write_json(answers, json.dumps({"rows": survey.count, "outcomes": dict(outcomes), **figures}))
     if job.totals.interrupted:
         raise KeyboardInterrupt
     if job.totals.stopped is not None:
         raise BatchStopped(job.totals.stopped)
-    return 0 if outcomes["succeeded"] == batch.survey.count else 1
+    return 0 if outcomes["succeeded"] == survey.count else 1
 
 
 def require_compatible_options(options: BatchOptions) -> None:
@@ -170,50 +171,14 @@ def read_ray_options(options: BatchOptions) -> RayOptions | None:
     return RayOptions(address=options.ray, replicas=options.replicas, folder=folder, format=format)
 
 
-class _OpenBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch with a prepared flow and open results.
-
-    Attributes:
-        total: the number of rows to run.
-        skipped: the number of rows that are not run, because they have a result.
-    """
-
-    flow: Flow
-    stored: StoredFlow
-    file: RowFile
-    survey: Survey
-    results: Results
-    total: int
-    skipped: int
-
-    def job(self, options: BatchOptions, view: BatchView) -> BatchJob:
-        """Return the job that runs the batch."""
-        return BatchJob(
-            flow=self.flow,
-            flow_reference=FlowReference(stored=self.stored, max_tools=options.max_tools),
-            rows=rows_to_run(self.file, self.results, retry_failed=options.retry_failed),
-            total=self.total,
-            results=self.results,
-            options=Options(
-                max_live=options.max_live,
-                fail_after=options.fail_after,
-                messages=options.messages,
-                durable=options.durable,
-            ),
-            settings=BackendSettings(verbose=options.verbose, progress=view.say),
-            view=view,
-            totals=BatchTotals(meter=Meter()),
-        )
-
-
-def _open(options: BatchOptions, ray_options: RayOptions | None) -> _OpenBatch:
-    """Prepare the flow, survey the rows and open the results."""
+def _open(
+    flow: Flow, options: BatchOptions, ray_options: RayOptions | None, view: BatchView
+) -> tuple[BatchJob, Survey, int]:
+    """Survey the rows and open the results; return the job, the survey, and the number of rows that are skipped."""
     spec, rows, output = options.spec, options.rows, options.output
-    profile, project_dir = options.profile, options.project_dir
-    flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ, max_calls=options.max_tools)
     file = RowFile(rows, flow.spec)
     survey = file.survey()
-    stored = store_flow(flow, spec, profile=profile, project_dir=project_dir)
+    stored = store_flow(flow, spec, profile=options.profile, project_dir=options.project_dir)
     if output.exists() and any(output.samefile(file) for file in (spec, rows)):
         raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
     if not survey.count:
@@ -230,21 +195,32 @@ def _open(options: BatchOptions, ray_options: RayOptions | None) -> _OpenBatch:
         on_change="restart" if options.restart else "continue" if options.continue_ else "refuse",
     )
     total, skipped = count_rows_to_run(results.outcomes, survey.count, retry_failed=options.retry_failed)
-    return _OpenBatch(flow=flow, stored=stored, file=file, survey=survey, results=results, total=total, skipped=skipped)
+    job = BatchJob(
+        flow=flow,
+        flow_reference=FlowReference(stored=stored, max_tools=options.max_tools),
+        rows=rows_to_run(file, results, retry_failed=options.retry_failed),
+        total=total,
+        results=results,
+        options=options,
+        settings=BackendSettings(verbose=options.verbose, progress=view.say),
+        view=view,
+        totals=BatchTotals(meter=Meter()),
+    )
+    return job, survey, skipped
 
 
-def _run(job: BatchJob, batch: _OpenBatch, options: BatchOptions, ray_options: RayOptions | None) -> None:
+def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None) -> None:
     """Run the rows on Ray, with a journal, or in this process; record an early end in the totals."""
-    if batch.results.mended:
-        job.view.say(f"{options.output}: {batch.results.mended} broken lines dropped; their rows are run again")
+    if job.results.mended:
+        job.view.say(f"{options.output}: {job.results.mended} broken lines dropped; their rows are run again")
     try:
-        if batch.total <= 0:
+        if job.total <= 0:
             return
         if ray_options is not None:
             run_on_ray(job, ray_options)
         elif options.durable:
             warn_of_network(options.journal)
-            asyncio.run(run_durably(job, options.journal, EarlierRuns(options.journal, batch.results.batch)))
+            asyncio.run(run_durably(job, options.journal, EarlierRuns(options.journal, job.results.batch)))
         else:
             asyncio.run(run_in_process(job))
     except KeyboardInterrupt:
@@ -252,4 +228,4 @@ def _run(job: BatchJob, batch: _OpenBatch, options: BatchOptions, ray_options: R
     except BatchStopped as exc:
         job.totals.stopped = str(exc)
     finally:
-        batch.results.close()
+        job.results.close()

@@ -7,8 +7,9 @@ import codecs
 import csv
 import hashlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -22,7 +23,6 @@ from flowrun.unicode import find_encoding_error
 ID: Final = "id"
 """The member that identifies a row. It is also an input only if the flow has an input with this name."""
 
-_CHUNK: Final = 1 << 20  # bytes
 _CSV: Final = {".csv": ",", ".tsv": "\t"}
 _LINES: Final = frozenset({".jsonl", ".ndjson"})
 _PARQUET: Final = ".parquet"
@@ -83,7 +83,7 @@ class RowFile:
                     digest.update(line)
                     count += not line.isspace()
                 return Survey(count, digest.hexdigest())
-            file_digest = _digest(file)
+            file_digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
         if self._suffix == _PARQUET:
             return Survey(_parquet(self.path).metadata.num_rows, file_digest)
         return Survey(max(0, sum(1 for _ in self._records()) - 1), file_digest)
@@ -172,13 +172,6 @@ class RowFile:
                     yield Row(number=number, id=number, wrong=f"row {number} holds {exc}")
                     continue
                 yield self._row(number, values)
-
-
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    while chunk := file.read(_CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _parquet(path: Path) -> Any:

@@ -20,6 +20,7 @@ _RUNS: Final = """
         runs.ended, runs.parent, runs.batch, runs.holder
     FROM runs JOIN heads ON heads.run = runs.no JOIN events AS last ON last.no = heads.last
 """
+"""The row id of a run, and the fields of ``RunRow`` in their order."""
 _EVENTS: Final = """
     WITH RECURSIVE chain (no, seq, before, at, state, large, body) AS (
         SELECT no, seq, before, at, state, large, body FROM events
@@ -141,7 +142,7 @@ class History:
     def _select(self, rest: str, values: tuple[object, ...]) -> list[tuple[int, RunRow]]:
         holders = {holder.id: holder for holder in self.holders()}
         return [
-            (row_id, RunRow(**dict(zip(_FIELDS, row, strict=True)), holder=holders.get(holder)))
+            (row_id, RunRow(**dict(zip(RunRow.__struct_fields__, (*row, holders.get(holder)), strict=True))))
             for row_id, *row, holder in self._database.rows(_RUNS + rest, values)
         ]
 
@@ -159,21 +160,6 @@ class History:
         if not rows:
             raise StoreError(f"the journal {self._database.path} does not hold the spec {digest}")
         return str(rows[0][0])
-
-
-_FIELDS: Final = (
-    "id",
-    "flow",
-    "spec",
-    "status",
-    "state",
-    "events",
-    "created",
-    "updated",
-    "ended",
-    "parent",
-    "batch",
-)
 
 
 def open_history(path: Path) -> History:

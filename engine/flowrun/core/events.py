@@ -173,6 +173,10 @@ class StartChild(_Data, frozen=True, kw_only=True):
     max_rounds: int
     max_steps: int
 
+    def child_id(self, run: str) -> str:
+        """Return the id of the child run: that of its parent, with this effect's step and index."""
+        return f"{run}.{self.step}.{self.index}"
+
 
 class RequestInput(_Data, frozen=True, kw_only=True, tag="AskPerson"):
     """Wait for an answer to ``prompt``, a value that matches ``schema``."""

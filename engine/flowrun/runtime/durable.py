@@ -15,7 +15,6 @@ from flowrun.journal import SqliteJournal
 from flowrun.runtime.backends import BackendSettings, make_backends, started
 from flowrun.runtime.inbox import Inbox
 from flowrun.runtime.prepare import Flow
-from flowrun.runtime.run_driver import child_id
 from flowrun.runtime.runner import Resolve, Result, Runner
 from flowrun.runtime.stored_flow import StoredFlow
 from flowrun.spec.model import JSON
@@ -32,7 +31,7 @@ def find_pending_work(graph: Graph, run_id: str, events_of: Callable[[str], Sequ
     in_doubt = list(calls)
     for effect in effects:
         if isinstance(effect, StartChild):
-            child = find_pending_work(graph.flows[effect.flow], child_id(run_id, effect), events_of)
+            child = find_pending_work(graph.flows[effect.flow], effect.child_id(run_id), events_of)
             waiting += child.waiting
             in_doubt += child.in_doubt
     return Result(run, waiting=tuple(waiting), in_doubt=tuple(in_doubt))

@@ -298,7 +298,7 @@ class RunDriver:
     async def _start_child(self, effect: StartChild) -> Event | None:
         graph = self._graph.flows[effect.flow]
         child = RunDriver(self._services, graph, self.run.id)
-        name = child_id(self.run.id, effect)
+        name = effect.child_id(self.run.id)
         journal = self._services.journal
         if journal is not None and effect.step == self._recovered_step and await journal.events(name):
             run, waiting, in_doubt = await child.recover(name, None)
@@ -338,8 +338,3 @@ async def _call_function(functions: Functions, effect: CallFunction) -> Event:
     except RunError as exc:
         return Failed(step=effect.step, index=effect.index, failure=exc.failure())
     return Returned(step=effect.step, index=effect.index, value=value)
-
-
-def child_id(run: str, effect: StartChild) -> str:
-    """Return the id of the child run that an effect starts: its parent's id, step and index."""
-    return f"{run}.{effect.step}.{effect.index}"

@@ -31,8 +31,7 @@ class Trace:
         self._moves.setdefault(notice.run, []).extend(notice.moves)
         for effect in notice.effects:
             if isinstance(effect, StartChild):
-                child = f"{notice.run}.{effect.step}.{effect.index}"  # as the runner names it
-                self.graphs[child] = self.graphs[notice.run].flows[effect.flow]
+                self.graphs[effect.child_id(notice.run)] = self.graphs[notice.run].flows[effect.flow]
 
     @property
     def run(self) -> Run:

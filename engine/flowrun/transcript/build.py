@@ -242,7 +242,7 @@ class _TranscriptBuilder:
         return build_activity(pending, exited, self._live)
 
     def _child(self, effect: StartChild, pending: ActivityRecord, exited: bool) -> Child:
-        run = child_id(self._run.id, effect)
+        run = effect.child_id(self._run.id)
         recorded = self._children.get(run)
         transcript = None
         if recorded:
@@ -270,11 +270,6 @@ def _exit_of(spec: Spec, move: Move) -> Exit:
         else:
             when = ", ".join(state.catch[number].errors) or "any error"
     return Exit(how=move.how, to=move.to, number=number, when=when, failure=move.failure)
-
-
-def child_id(run: str, effect: StartChild) -> str:
-    """Return the id of the child run that an effect starts, as the run driver names it."""
-    return f"{run}.{effect.step}.{effect.index}"
 
 
 def _label(spec: Spec, effect: StartChild) -> str:

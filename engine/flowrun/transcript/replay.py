@@ -28,7 +28,7 @@ from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, Transition, advance
 from flowrun.core.messages import Message
 from flowrun.spec.model import JSON
-from flowrun.transcript.build import NONE, Histories, child_id
+from flowrun.transcript.build import NONE, Histories
 from flowrun.unicode import printable_line
 
 
@@ -126,7 +126,7 @@ class _Replay(msgspec.Struct, frozen=True):
         for effect, current in zip(was.effects, now.effects, strict=True):
             if not isinstance(effect, StartChild) or not isinstance(current, StartChild):
                 continue
-            recorded = self.children.get(child_id(was.run.id, effect))
+            recorded = self.children.get(effect.child_id(was.run.id))
             old, new = self.old.flows[effect.flow], self.new.flows[current.flow]
             divergence = _Replay(old, new, self.children, current).run(recorded or ())
             if divergence is not None:

@@ -160,7 +160,7 @@ class Recording:
             self._tell_parent(name, run, effect)
             return
         if isinstance(effect, StartChild):
-            child = f"{name}.{effect.step}.{effect.index}"
+            child = effect.child_id(name)
             self._parents[child] = (name, effect.step, effect.index)
             flow = graph.flows[effect.flow]
             limits = {"max_rounds": effect.max_rounds, "max_steps": effect.max_steps}

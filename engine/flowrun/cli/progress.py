@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -42,9 +41,7 @@ class BatchView:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -7,7 +7,6 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import msgspec
@@ -88,9 +87,7 @@ class SpecTestSession:
     def __enter__(self) -> "SpecTestSession":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def _run(self, suite: Suite, case: Case) -> Verdict:

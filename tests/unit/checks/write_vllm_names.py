@@ -14,18 +14,9 @@ from typing import Any, Final
 
 from flowrun.backends.vllm.names import reasoning_parsers, tool_call_parsers
 from flowrun.checks import vllm_names
+from flowrun.spec.json_types import JSON_TYPES
 
 TABLE: Final = Path(vllm_names.__file__)
-
-_JSON: Final[dict[Any, str]] = {
-    float: "number",
-    int: "integer",
-    bool: "boolean",
-    str: "string",
-    list: "array",
-    dict: "object",
-    type(None): "null",
-}
 
 _HEAD: Final = '''"""The names of vLLM {version}'s settings, as data: specs are checked without vLLM.
 
@@ -42,7 +33,7 @@ def _kinds(annotation: Any) -> list[str]:
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         return sorted({kind for part in typing.get_args(annotation) for kind in _kinds(part)})
-    return [_JSON.get(origin or annotation, "array" if "array" in str(annotation) else "object")]
+    return [JSON_TYPES.get(origin or annotation, "array" if "array" in str(annotation) else "object")]
 
 
 def sampling_types() -> dict[str, list[str]]:

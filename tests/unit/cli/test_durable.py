@@ -108,6 +108,12 @@ def test_a_cancelled_run_is_over(journal: Path) -> None:
     ]
 
 
+def wait_for_calls(running: subprocess.Popen[Any], ledger: Path, count: int = 1) -> None:
+    """Wait until a process has begun some calls, which their function writes to a ledger."""
+    while running.poll() is None and (not ledger.exists() or len(ledger.read_text().split()) < count):
+        time.sleep(0.01)
+
+
 def start_and_kill(journal: Path, tmp_path: Path, *, idempotent: bool) -> tuple[Path, str]:
     """Start a run with a slow function, and kill its process during the call; return (ledger, run id)."""
     for name in ("spec.yaml", "replies.yaml", "functions.py"):
@@ -123,8 +129,7 @@ def start_and_kill(journal: Path, tmp_path: Path, *, idempotent: bool) -> tuple[
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    while running.poll() is None and not ledger.exists():
-        time.sleep(0.01)
+    wait_for_calls(running, ledger)
     running.send_signal(signal.SIGKILL)
     running.wait()
     (row,) = listed(journal)
@@ -183,8 +188,7 @@ def test_two_processes_do_not_drive_one_run(journal: Path, tmp_path: Path) -> No
         stdout=subprocess.PIPE,
         text=True,
     )
-    while running.poll() is None and not ledger.exists():
-        time.sleep(0.01)
+    wait_for_calls(running, ledger)
     (row,) = listed(journal)
     assert (row["status"], row["holder"]["pid"]) == ("running", running.pid)
     refused = flowrun("resume", row["id"], journal=journal)
@@ -269,8 +273,7 @@ def test_a_killed_batch_resumes_its_runs(journal: Path, tmp_path: Path) -> None:
         env={**os.environ, "FLOWRUN_TEST_LEDGER": str(ledger)},
         stderr=subprocess.DEVNULL,
     )
-    while running.poll() is None and (not ledger.exists() or len(ledger.read_text().split()) < len(numbers)):
-        time.sleep(0.01)
+    wait_for_calls(running, ledger, len(numbers))
     while len(results(tmp_path)) < 13:
         time.sleep(0.01)
     running.kill()

@@ -33,8 +33,8 @@ MAX_LIVE: Final = 256
 @click.command()
 @click.argument("run", required=False)
 @click.option("--all", "all_", is_flag=True, help="Every run that was interrupted, or waits.")
-@click.option("--assume-done", is_flag=True, help="Take the calls in doubt for made; --value is what they gave.")
-@click.option("--value", metavar="JSON", help="With --assume-done: what the call gave; else null.")
+@click.option("--assume-done", is_flag=True, help="Assume that the calls in doubt were made; --value is their result.")
+@click.option("--value", metavar="JSON", help="With --assume-done: the result of the call; null if left out.")
 @click.option("--run-again", is_flag=True, help="Make the calls in doubt again.")
 @click.option("--call", "key", metavar="KEY", help="With one of these: only the call with this key.")
 @result_option

@@ -44,7 +44,7 @@ from flowrun.testing.cassettes import RecordingBackend, create_cassette
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Keep what the model says, for tests.",
+    help="Record the replies of the model, for tests.",
 )
 @click.option("--durable", is_flag=True, help="Write the run down as it goes, so that it outlives a crash.")
 @journal_option

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from flowrun.core.state_node import StateNode, Turn
-from flowrun.core.states import Compiler, Look, Outline, StateKind
+from flowrun.core.states import Compiler, Look, StateKind
 from flowrun.spec.model import TextTemplate, WorkingState
 from flowrun.templates import Scope, compile_text
 
@@ -42,7 +42,7 @@ KIND: Final = StateKind(
     compile=compile_repeat,
     output="the text, repeated",
     shape=lambda state, flows: {"type": "string"},
-    looks={"repeat": Look(outline=Outline.HEXAGON, light=("#ffffee", "#aaaa00"), dark=("#111100", "#dddd00"))},
+    looks={"repeat": Look(outline="hexagon", light=("#ffffee", "#aaaa00"), dark=("#111100", "#dddd00"))},
 )
 
 DEFINITION: Final[dict[str, Any]] = {

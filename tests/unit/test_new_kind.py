@@ -13,7 +13,8 @@ from flowrun.cli import app
 from flowrun.core.state_node import StateNode
 from flowrun.core.states import KINDS, Compiler, StateKind
 from flowrun.spec import schema
-from flowrun.spec.model import STATES, WorkingState
+from flowrun.spec.model import STATES, Holds, Template, WorkingState
+from flowrun.spec.parts import parts_of
 from tests import repeat_state
 
 SPEC = """\
@@ -182,13 +183,33 @@ class SilentState(WorkingState, frozen=True, kw_only=True, tag="silent"):
     """A state that does not say whom it asks."""
 
 
-def test_a_struct_that_does_not_say_whom_it_asks_fails_at_import() -> None:
-    with pytest.raises(TypeError, match="SilentState must set 'asks'"):
-        StateKind(struct=SilentState, compile=compile_silent, output="", looks={})
+class ReplyState(WorkingState, frozen=True, kw_only=True, tag="reply"):
+    """A state that gives a reply without what chat states have."""
+
+    asks = "model"
+    result = "reply"
 
 
-def compile_silent(name: str, state: SilentState, compiler: Compiler) -> StateNode:
+@pytest.mark.parametrize(
+    ("struct", "message"),
+    [
+        (SilentState, "SilentState must set 'asks'"),
+        (ReplyState, "ReplyState gives a reply, so it must be a ChatState"),
+    ],
+    ids=["asks", "reply"],
+)
+def test_an_incomplete_struct_fails_at_import(struct: type[WorkingState], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        StateKind(struct=struct, compile=compile_nothing, output="", looks={})
+
+
+def compile_nothing(name: str, state: WorkingState, compiler: Compiler) -> StateNode:
     raise NotImplementedError
+
+
+def test_parts_are_looked_for_in_types_of_specs_only() -> None:
+    with pytest.raises(TypeError, match="has parts, and is no struct, tuple or Mapping"):
+        list(parts_of([], Holds.TEMPLATE, list[Template]))
 
 
 @pytest.mark.parametrize("missing", ["struct", "module"])

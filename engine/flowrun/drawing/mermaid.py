@@ -7,7 +7,7 @@ names of classes have a prefix because some words, such as ``end`` and ``call``,
 import re
 from typing import Final
 
-from flowrun.core.states import Look, Outline
+from flowrun.core.states import Look
 from flowrun.drawing.outlines import OUTLINES
 from flowrun.drawing.picture import Arrow, Box, Picture, all_looks
 from flowrun.drawing.style_sheet import INK
@@ -38,7 +38,7 @@ def draw_mermaid(picture: Picture) -> str:
 
 def _style(look: Look) -> str:
     fill, line = look.light
-    dashed = ",stroke-dasharray:4 3" if look.outline is Outline.DASHED else ""
+    dashed = ",stroke-dasharray:4 3" if look.outline == "dashed" else ""
     return f"fill:{fill},stroke:{line},color:{INK}{dashed}"
 
 

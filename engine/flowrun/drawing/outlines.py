@@ -1,7 +1,7 @@
 """The outlines of boxes in every format that has outlines, one row each."""
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 from flowrun.core.states import Outline
 
@@ -68,19 +68,17 @@ def _barred(w: float, h: float) -> str:
 
 
 OUTLINES: Final[Mapping[Outline, DrawnOutline]] = {
-    Outline.ROUNDED: DrawnOutline(("(", ")"), {"shape": "box", "style": "rounded,filled"}, _box(12)),
-    Outline.CUT: DrawnOutline(("[/", r"\]"), {"shape": "octagon", "style": "filled"}, _cut),
-    Outline.STRIPED: DrawnOutline(("[[", "]]"), {"shape": "component", "style": "filled"}, _striped),
-    Outline.HEXAGON: DrawnOutline(("{{", "}}"), {"shape": "hexagon", "style": "filled"}, _hexagon),
-    Outline.DOUBLED: DrawnOutline(("[[", "]]"), {"shape": "box", "style": "filled", "peripheries": "2"}, _doubled),
-    Outline.STACKED: DrawnOutline(("[[", "]]"), {"shape": "box3d", "style": "filled"}, _stacked),
-    Outline.BARRED: DrawnOutline(("[[", "]]"), {"shape": "folder", "style": "filled"}, _barred),
-    Outline.SLANTED: DrawnOutline(("[/", "/]"), {"shape": "parallelogram", "style": "filled"}, _slanted),
-    Outline.PILL: DrawnOutline(
-        ("([", "])"), {"shape": "box", "style": "rounded,filled,bold"}, lambda w, h: _rect(w, h, h)
-    ),
-    Outline.DASHED: DrawnOutline(("[", "]"), {"shape": "box", "style": "dashed"}, _box(3)),
+    "rounded": DrawnOutline(("(", ")"), {"shape": "box", "style": "rounded,filled"}, _box(12)),
+    "cut": DrawnOutline(("[/", r"\]"), {"shape": "octagon", "style": "filled"}, _cut),
+    "striped": DrawnOutline(("[[", "]]"), {"shape": "component", "style": "filled"}, _striped),
+    "hexagon": DrawnOutline(("{{", "}}"), {"shape": "hexagon", "style": "filled"}, _hexagon),
+    "doubled": DrawnOutline(("[[", "]]"), {"shape": "box", "style": "filled", "peripheries": "2"}, _doubled),
+    "stacked": DrawnOutline(("[[", "]]"), {"shape": "box3d", "style": "filled"}, _stacked),
+    "barred": DrawnOutline(("[[", "]]"), {"shape": "folder", "style": "filled"}, _barred),
+    "slanted": DrawnOutline(("[/", "/]"), {"shape": "parallelogram", "style": "filled"}, _slanted),
+    "pill": DrawnOutline(("([", "])"), {"shape": "box", "style": "rounded,filled,bold"}, lambda w, h: _rect(w, h, h)),
+    "dashed": DrawnOutline(("[", "]"), {"shape": "box", "style": "dashed"}, _box(3)),
 }
 
-if OUTLINES.keys() != set(Outline):
-    raise TypeError(f"these outlines are not drawn: {set(Outline) - OUTLINES.keys()}")
+if missing := set(get_args(Outline)) - OUTLINES.keys():
+    raise TypeError(f"these outlines are not drawn: {missing}")

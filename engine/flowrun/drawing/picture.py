@@ -6,14 +6,14 @@ from typing import Final, Literal
 import msgspec
 
 from flowrun.core.graph import Edge, edges
-from flowrun.core.states import Look, Outline, looks
+from flowrun.core.states import Look, looks
 from flowrun.spec.model import Spec, State, WorkingState
 
 Mark = Literal["broken", "paused"]
 """The status of a run that stopped in a state: it failed there, or it waits there for human input."""
 
 _MISSING: Final = Look(
-    outline=Outline.DASHED,
+    outline="dashed",
     light=("#ffffff", "#d0403f"),
     dark=("#0d1117", "#ff8580"),
     title="no such state",

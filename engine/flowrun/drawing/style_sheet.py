@@ -5,7 +5,6 @@ Each colour is written out in its own rule, because some programs that draw SVG 
 
 from typing import Final
 
-from flowrun.core.states import Outline
 from flowrun.drawing.picture import all_looks
 
 INK: Final = "#1f2328"
@@ -37,7 +36,7 @@ def _rules(*, paper: str, ink: str, faint: str, line: str, caught: str, dark: bo
 
 def draw_style() -> str:
     """Return the style sheet of every drawing."""
-    ends = [f".{kind} .shape" for kind, look in all_looks().items() if look.outline is Outline.PILL]
+    ends = [f".{kind} .shape" for kind, look in all_looks().items() if look.outline == "pill"]
     return "\n".join(
         [
             "text { text-anchor: middle; font-family: Helvetica, Arial, 'Liberation Sans', sans-serif; }",

@@ -6,7 +6,6 @@ from math import ceil
 from typing import Final
 from xml.sax.saxutils import escape
 
-from flowrun.core.states import Outline
 from flowrun.drawing.layout import EdgeLine, GraphLayout, Point, Size, lay_out
 from flowrun.drawing.outlines import OUTLINES
 from flowrun.drawing.picture import Arrow, Box, Picture
@@ -102,7 +101,7 @@ def _size(box: Box, self_loops: Sequence[Arrow]) -> Size:
 def _node(box: Box, size: Size, middle: Point) -> str:
     x, y = middle
     tooltip = f"{box.name}: {box.caption}" + (f"\n{box.description}" if box.description else "")
-    dx, dy = (-3, 3) if box.look.outline is Outline.STACKED else (0, 0)
+    dx, dy = (-3, 3) if box.look.outline == "stacked" else (0, 0)
     drawn = (
         f'<g class="{_box_classes(box)}" transform="translate({_number(x)} {_number(y)})">'
         f"<title>{_text(tooltip)}</title>"

@@ -261,13 +261,10 @@ class ToolsState(WorkingState, frozen=True, kw_only=True, tag="tools"):
 
     asks = "nobody"
     result = "results"
+    answers_calls = True
 
     thread: ThreadName = MAIN
     on_error: Literal["return", "raise"] = "return"
-
-    @property
-    def answers_calls(self) -> bool:
-        return True
 
     def details(self) -> Iterable[str]:
         return () if self.thread == MAIN else (f"thread {self.thread}",)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Annotated, Any, NamedTuple, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
@@ -40,7 +41,11 @@ def properties_with(struct: type[msgspec.Struct], *roles: Holds) -> list[str]:
 
 @cache
 def _finder(kind: Any, role: Holds) -> _Finder | None:
-    """Return the function that finds the parts in a value of a type; None if there can be none."""
+    """Return the function that finds the parts in a value of a type; None if there can be none.
+
+    Raises:
+        TypeError: there can be some, but the type is none of those that specs are made of.
+    """
     origin, args = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         fields = [(field.name, field.encode_name, _finder(field.type, role)) for field in msgspec.structs.fields(kind)]
@@ -49,9 +54,13 @@ def _finder(kind: Any, role: Holds) -> _Finder | None:
     if origin is Annotated and role in args:
         return lambda value, path, owner: iter((Part(path, value, owner),))
     find = next(filter(None, (_finder(arg, role) for arg in args)), None)
-    if find is None or origin in (tuple, Mapping):
-        return None if find is None else _in_items(find)
-    return lambda value, path, owner: iter(()) if value is None else find(value, path, owner)
+    if find is None:
+        return None
+    if origin in (tuple, Mapping):
+        return _in_items(find)
+    if origin in (Union, UnionType):
+        return lambda value, path, owner: iter(()) if value is None else find(value, path, owner)
+    raise TypeError(f"{kind} has parts, and is no struct, tuple or Mapping")
 
 
 def _in_members(members: list[tuple[str, str, _Finder]]) -> _Finder:

@@ -6,7 +6,7 @@ from flowrun.core.events import CallFunction, Event, Failed, Returned
 from flowrun.core.run import Run
 from flowrun.core.state_node import StateNode, Turn
 from flowrun.core.states.compiler import Compiler
-from flowrun.core.states.kind import Look, Outline, StateKind
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.core.views import Value
 from flowrun.spec.model import CallState
 from flowrun.templates import Evaluator, compile_value
@@ -72,5 +72,5 @@ KIND: Final = StateKind(
     struct=CallState,
     compile=compile_call,
     output="the value that the function returned",
-    looks={"call": Look(outline=Outline.STRIPED, light=("#e0f5f1", "#1f9d86"), dark=("#0f2d28", "#4fd1b5"))},
+    looks={"call": Look(outline="striped", light=("#e0f5f1", "#1f9d86"), dark=("#0f2d28", "#4fd1b5"))},
 )

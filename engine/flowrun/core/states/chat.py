@@ -13,7 +13,7 @@ from flowrun.core.run import Run
 from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
 from flowrun.core.state_node import StateFailure, StateNode, Turn
 from flowrun.core.states.compiler import Compiler
-from flowrun.core.states.kind import Look, Outline, StateKind
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.core.strict_json import parse_json
 from flowrun.core.threads import add_messages, check_answered
 from flowrun.core.views import LazyReply, ReplyView
@@ -175,5 +175,5 @@ KIND: Final = StateKind(
     compile=compile_chat,
     output="the reply, as in `reply`",
     shape=lambda state, flows: shape_of_reply([state]),
-    looks={"chat": Look(outline=Outline.ROUNDED, light=("#e8f1fd", "#3b7ddd"), dark=("#15243a", "#6ea8fe"))},
+    looks={"chat": Look(outline="rounded", light=("#e8f1fd", "#3b7ddd"), dark=("#15243a", "#6ea8fe"))},
 )

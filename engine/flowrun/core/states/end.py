@@ -7,7 +7,7 @@ from flowrun.core.messages import last_calls
 from flowrun.core.run import Draft
 from flowrun.core.state_node import StateNode, Turn
 from flowrun.core.states.compiler import Compiler
-from flowrun.core.states.kind import Look, Outline, StateKind
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.errors import Failure
 from flowrun.spec.model import EndState
 from flowrun.templates import Evaluator, compile_value
@@ -59,14 +59,14 @@ KIND: Final = StateKind(
     looks={
         "succeeded": Look(
             title="end · succeeded",
-            outline=Outline.PILL,
+            outline="pill",
             light=("#e3f6e6", "#2e9d4a"),
             dark=("#12301a", "#56d373"),
             mark="■",
         ),
         "failed": Look(
             title="end · failed",
-            outline=Outline.PILL,
+            outline="pill",
             light=("#fde7e7", "#d0403f"),
             dark=("#3a1517", "#ff8580"),
             mark="✗",

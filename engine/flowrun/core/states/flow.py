@@ -7,7 +7,7 @@ from flowrun.core.shapes import shape_of_output
 from flowrun.core.state_node import Turn
 from flowrun.core.states.children import ParentNode, await_children, output_of, start_child
 from flowrun.core.states.compiler import Compiler
-from flowrun.core.states.kind import Look, Outline, StateKind
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.spec.model import FlowState
 from flowrun.templates import Evaluator, compile_value
 
@@ -47,5 +47,5 @@ KIND: Final = StateKind(
     compile=compile_flow,
     output="the output of the sub-flow",
     shape=lambda state, flows: shape_of_output(flows.get(state.flow)),
-    looks={"flow": Look(outline=Outline.DOUBLED, light=("#f1eafc", "#8457d0"), dark=("#271c3b", "#b392f0"))},
+    looks={"flow": Look(outline="doubled", light=("#f1eafc", "#8457d0"), dark=("#271c3b", "#b392f0"))},
 )

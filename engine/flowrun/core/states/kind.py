@@ -1,32 +1,20 @@
 """What a kind of state is, in one value. Each module of a kind defines one, and ``core.states`` lists them."""
 
-import enum
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
 from flowrun.core.shapes import ANY, Shape
 from flowrun.core.state_node import StateNode
 from flowrun.core.states.compiler import Compiler
-from flowrun.spec.model import Spec, State
+from flowrun.spec.model import ChatState, Spec, State
 
 S = TypeVar("S", bound=State)
 
 
-class Outline(enum.Enum):
-    """The outline of a state's box. ``drawing.outlines`` draws each in every format."""
-
-    ROUNDED = "rounded"
-    CUT = "cut"
-    STRIPED = "striped"
-    HEXAGON = "hexagon"
-    DOUBLED = "doubled"
-    STACKED = "stacked"
-    BARRED = "barred"
-    SLANTED = "slanted"
-    PILL = "pill"
-    DASHED = "dashed"
+Outline = Literal["rounded", "cut", "striped", "hexagon", "doubled", "stacked", "barred", "slanted", "pill", "dashed"]
+"""The outline of a state's box. ``drawing.outlines`` draws each in every format."""
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,9 +54,11 @@ class StateKind(msgspec.Struct, Generic[S], frozen=True, kw_only=True):
     extra: Mapping[str, Any] = {}
 
     def __post_init__(self) -> None:
-        """Raise TypeError at import if the struct does not say whom it asks, which mypy cannot see."""
+        """Raise TypeError at import for mistakes in the struct that mypy cannot see."""
         if getattr(self.struct, "asks", None) is None:
             raise TypeError(f"{self.struct.__name__} must set 'asks'")
+        if self.struct.result == "reply" and not issubclass(self.struct, ChatState):
+            raise TypeError(f"{self.struct.__name__} gives a reply, so it must be a ChatState")
 
     @property
     def name(self) -> str:

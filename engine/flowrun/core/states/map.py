@@ -9,7 +9,7 @@ from flowrun.core.shapes import Shape, shape_of, shape_of_output
 from flowrun.core.state_node import StateFailure, Turn
 from flowrun.core.states.children import ParentNode, await_children, outcome_of, output_of, start_child
 from flowrun.core.states.compiler import Compiler
-from flowrun.core.states.kind import Look, Outline, StateKind
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.core.views import ErrorView, see_error
 from flowrun.spec.model import JSON, MapState, Spec
 from flowrun.templates import Evaluator, compile_expression, compile_value
@@ -118,6 +118,6 @@ KIND: Final = StateKind(
     compile=compile_map,
     output="the list of the outputs of the items; with `on_item_error: collect`, each beside its error",
     shape=shape_of_map,
-    looks={"map": Look(outline=Outline.STACKED, light=("#fbe9f5", "#bb4a9b"), dark=("#36182d", "#e58ac7"))},
+    looks={"map": Look(outline="stacked", light=("#fbe9f5", "#bb4a9b"), dark=("#36182d", "#e58ac7"))},
     extra={"with": ItemView},
 )

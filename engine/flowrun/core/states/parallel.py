@@ -8,7 +8,7 @@ from flowrun.core.shapes import closed, shape_of_output
 from flowrun.core.state_node import Turn
 from flowrun.core.states.children import ParentNode, await_children, outcome_of, output_of, start_child
 from flowrun.core.states.compiler import Compiler
-from flowrun.core.states.kind import Look, Outline, StateKind
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.spec.model import ParallelState
 from flowrun.templates import Evaluator, compile_value
 
@@ -57,5 +57,5 @@ KIND: Final = StateKind(
     shape=lambda state, flows: closed(
         **{name: shape_of_output(flows.get(branch.flow)) for name, branch in state.branches.items()}
     ),
-    looks={"parallel": Look(outline=Outline.BARRED, light=("#e9ebff", "#5b62d6"), dark=("#1d2042", "#9aa0ff"))},
+    looks={"parallel": Look(outline="barred", light=("#e9ebff", "#5b62d6"), dark=("#1d2042", "#9aa0ff"))},
 )

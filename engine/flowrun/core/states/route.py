@@ -4,7 +4,7 @@ from typing import Final
 
 from flowrun.core.state_node import StateNode, Turn
 from flowrun.core.states.compiler import Compiler
-from flowrun.core.states.kind import Look, Outline, StateKind
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.spec.model import RouteState
 
 
@@ -25,5 +25,5 @@ KIND: Final = StateKind(
     struct=RouteState,
     compile=compile_route,
     output="null",
-    looks={"route": Look(outline=Outline.HEXAGON, light=("#f1f1f4", "#7a7d8c"), dark=("#26272d", "#a0a3b1"))},
+    looks={"route": Look(outline="hexagon", light=("#f1f1f4", "#7a7d8c"), dark=("#26272d", "#a0a3b1"))},
 )

@@ -16,7 +16,7 @@ from flowrun.core.slots import Slots
 from flowrun.core.state_node import Graph, StateNode, Turn
 from flowrun.core.states.chat import ChatNode
 from flowrun.core.states.compiler import Compiler
-from flowrun.core.states.kind import Look, Outline, StateKind
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.core.strict_json import parse_json
 from flowrun.core.views import LazyResults, ResultView, Value
 from flowrun.errors import Failure
@@ -181,5 +181,5 @@ KIND: Final = StateKind(
     compile=compile_tools,
     output="the results of the calls, as in `results`",
     shape=lambda state, flows: shape_of(list[ResultView]),
-    looks={"tools": Look(outline=Outline.CUT, light=("#fff3dc", "#c98a12"), dark=("#33270e", "#e3b341"))},
+    looks={"tools": Look(outline="cut", light=("#fff3dc", "#c98a12"), dark=("#33270e", "#e3b341"))},
 )

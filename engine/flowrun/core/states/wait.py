@@ -9,7 +9,7 @@ from flowrun.core.run import Run
 from flowrun.core.shapes import ROOT
 from flowrun.core.state_node import StateNode, Turn
 from flowrun.core.states.compiler import Compiler
-from flowrun.core.states.kind import Look, Outline, StateKind
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.spec.model import JSON, WaitState
 from flowrun.templates import Scope, compile_text
 from flowrun.unicode import find_encoding_error
@@ -58,5 +58,5 @@ KIND: Final = StateKind(
     compile=compile_wait,
     output="the answer, which matches `schema`",
     shape=lambda state, flows: {ROOT: state.schema},
-    looks={"wait": Look(outline=Outline.SLANTED, light=("#fdebdf", "#d9692b"), dark=("#3a2114", "#f2a272"))},
+    looks={"wait": Look(outline="slanted", light=("#fdebdf", "#d9692b"), dark=("#3a2114", "#f2a272"))},
 )

@@ -10,13 +10,15 @@ import pytest
 from flowrun.errors import FAILURES
 from flowrun.spec import model as spec
 from flowrun.spec import parse_text
+from flowrun.spec.model import Holds
 from flowrun.spec.parse import SHORTHANDS
+from flowrun.spec.parts import properties_with
 from flowrun.spec.profiles import NOT_IN_PROFILES
 from flowrun.spec.schema import FLOW_SCHEMA, read_schema
 
 SCHEMA: dict[str, Any] = read_schema(FLOW_SCHEMA)
 DEFS: dict[str, Any] = SCHEMA["$defs"]
-STATES: dict[str, type[msgspec.Struct]] = {state.__struct_config__.tag: state for state in get_args(spec.State)}
+STATES = spec.STATES
 
 
 def names(definition: str | None) -> set[str]:
@@ -134,7 +136,33 @@ def test_the_enums_are_those_of_the_structs() -> None:
     }
 
 
-DEFAULTS = {**PARTS, **{f"{kind}_state": state for kind, state in STATES.items()}}
+ROLES = {
+    "expression": Holds.EXPRESSION,
+    "template": Holds.TEMPLATE,
+    "content": Holds.TEMPLATE,
+    "arguments": Holds.TEMPLATE,
+    "set": Holds.TEMPLATE,
+    "json_schema": Holds.SCHEMA,
+    "object_schema": Holds.SCHEMA,
+    "entrypoint": Holds.ENTRYPOINT,
+    "flow_reference": Holds.FLOW,
+    "thread": Holds.THREAD,
+}
+"""The definitions of values that a struct has to mark, so that checks and the compiler find them."""
+
+
+@pytest.mark.parametrize("part", [*PARTS, *(f"{kind}_state" for kind in STATES)])
+def test_what_a_property_holds_is_what_its_definition_says(part: str) -> None:
+    struct = {**PARTS, **{f"{kind}_state": state for kind, state in STATES.items()}}[part]
+    definitions = {
+        name: ROLES[definition]
+        for name, schema in DEFS[part]["properties"].items()
+        if (definition := str(schema.get("$ref") if isinstance(schema, dict) else "").rpartition("/")[2]) in ROLES
+    }
+    assert {name: role for name, role in definitions.items() if name not in properties_with(struct, role)} == {}
+
+
+DEFAULTS: dict[str, type[msgspec.Struct]] = {**PARTS, **{f"{kind}_state": state for kind, state in STATES.items()}}
 
 
 @pytest.mark.parametrize("part", DEFAULTS)

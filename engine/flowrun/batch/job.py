@@ -17,7 +17,6 @@ from flowrun.runtime.backends import BackendSettings, make_backends, started
 from flowrun.runtime.prepare import Flow
 from flowrun.runtime.runner import Runner
 from flowrun.runtime.stored_flow import StoredFlow
-from flowrun.spec.model import WaitState
 
 
 class BatchReporter(Protocol):
@@ -100,7 +99,7 @@ def states_that_wait(flow: Flow) -> str:
         f"state {name} of {tree.loaded.spec.name}"
         for tree in flow.tree.walk()
         for name, state in tree.loaded.spec.states.items()
-        if isinstance(state, WaitState)
+        if state.asks == "person"
     ]
     return ", ".join(names)
 

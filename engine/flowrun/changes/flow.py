@@ -1,6 +1,6 @@
 """Compares two versions of a flow property by property. A change outside the contract is internal.
 
-The contract consists of the inputs, the end and wait states, and the properties in the table ``_CONTRACT``.
+The contract consists of the inputs, the ends, the states that ask a person, and the schemas of these states.
 """
 
 import json
@@ -14,7 +14,8 @@ from flowrun.changes.change import Change, Impact
 from flowrun.changes.outputs import compare_outputs
 from flowrun.changes.schemas import compare_schemas
 from flowrun.errors import Path
-from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN, EndState, Spec, State, WaitState
+from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN, EndState, Holds, Spec, State, WorkingState
+from flowrun.spec.parts import parts_of
 
 
 def compare_flows(old: Spec, new: Spec) -> Iterator[Change]:
@@ -94,35 +95,38 @@ def _states(old: Spec, new: Spec, before: Mapping[str, Any], after: Mapping[str,
             yield _removed_state(path, was)
         elif was is not None and now is not None:
             if type(was) is type(now):
-                yield from _compare_state(path, _type(was), before[name], after[name])
+                yield from _compare_state(path, was, before[name], after[name])
             else:
                 yield _changed_type(path, was, now)
 
 
 def _added_state(path: Path, state: State) -> Change:
-    if isinstance(state, WaitState):
-        return Change(impact="breaking", path=path, what="wait state added: runs now pause for an answer")
-    kind = "end" if isinstance(state, EndState) else f"{_type(state)} state"
+    if state.asks == "person":
+        return Change(impact="breaking", path=path, what=f"{state.type} state added: runs now pause for an answer")
+    kind = f"{state.type} state" if isinstance(state, WorkingState) else "end"
     return Change(impact="compatible", path=path, what=f"{kind} added")
 
 
 def _removed_state(path: Path, state: State) -> Change:
     if isinstance(state, EndState):
         return Change(impact="breaking", path=path, what="end removed")
-    if isinstance(state, WaitState):
-        return Change(impact="breaking", path=path, what="wait state removed: nobody is asked any more")
-    return Change(impact="internal", path=path, what=f"{_type(state)} state removed")
+    if state.asks == "person":
+        return Change(impact="breaking", path=path, what=f"{state.type} state removed: nobody is asked any more")
+    return Change(impact="internal", path=path, what=f"{state.type} state removed")
 
 
 def _changed_type(path: Path, was: State, now: State) -> Change:
-    in_contract = isinstance(was, EndState | WaitState) or isinstance(now, WaitState)
+    in_contract = isinstance(was, EndState) or "person" in (was.asks, now.asks)
     impact: Impact = "breaking" if in_contract else "compatible" if isinstance(now, EndState) else "internal"
-    return Change(impact=impact, path=(*path, "type"), what="type changed", old=_type(was), new=_type(now))
+    return Change(impact=impact, path=(*path, "type"), what="type changed", old=was.type, new=now.type)
 
 
-def _compare_state(path: Path, kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+def _compare_state(path: Path, state: State, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+    contract = _END if isinstance(state, EndState) else {}
+    if state.asks == "person":
+        contract = {str(part.path[0]): compare_schemas for part in parts_of(state, Holds.SCHEMA)}
     for field in {**before, **after}:
-        compare = _CONTRACT.get((kind, field), _differences)
+        compare = contract.get(field, _differences)
         yield from compare(before.get(field), after.get(field), (*path, field))
 
 
@@ -131,18 +135,11 @@ def _status(old: JSON, new: JSON, path: Path) -> Iterator[Change]:
         yield Change(impact="breaking", path=path, what="status changed", old=old, new=new)
 
 
-_CONTRACT: Final[Mapping[tuple[str, str], Callable[[Any, Any, Path], Iterator[Change]]]] = {
-    ("end", "status"): _status,
-    ("end", "output"): compare_outputs,
-    ("wait", "schema"): compare_schemas,
+_END: Final[Mapping[str, Callable[[Any, Any, Path], Iterator[Change]]]] = {
+    "status": _status,
+    "output": compare_outputs,
 }
-"""The comparison of each state property that is part of a flow's contract, by (type, property)."""
-
-
-def _type(state: State) -> str:
-    tag = state.__struct_config__.tag
-    assert isinstance(tag, str)
-    return tag
+"""The comparison of each property of an end, which is part of a flow's contract."""
 
 
 # --- internal parts -----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from flowrun.checks.dataflow import Slot, StateGraph, names_on_path, result_slot
 from flowrun.checks.subject import Subject
 from flowrun.core.texts import Text, texts_of
 from flowrun.errors import Issue
-from flowrun.spec.model import EndState, Spec
+from flowrun.spec.model import EndState, Spec, WorkingState
 from flowrun.templates.reads import Reads
 
 _REMEDIES: Final = {
@@ -23,7 +23,7 @@ def check_assignment(subject: Subject) -> Iterator[Issue]:
     """Find templates that read a variable, reply, error, result or output that some path to them does not set."""
     spec, graph = subject.spec, subject.state_graph
     members = {
-        ("vars", name) for state in spec.states.values() if not isinstance(state, EndState) for name in state.set
+        ("vars", name) for state in spec.states.values() if isinstance(state, WorkingState) for name in state.set
     }
     members |= {("vars", name) for name in spec.vars} | {("outputs", name) for name in spec.states}
     for text in texts_of(spec):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flowrun.core.graph import Edge, edges
-from flowrun.spec.model import ChatState, EndState, Spec, ToolsState, Working
+from flowrun.spec.model import Spec, State, WorkingState
 
 if TYPE_CHECKING:
     import networkx
@@ -84,7 +84,7 @@ def _analyse(spec: Spec, outgoing: Mapping[str, list[Edge]], bits: dict[Slot, in
         changed = False
         for edge in (edge for here in order for edge in outgoing[here]):
             entered, known = facts[edge.source], facts.get(edge.target)
-            replies = edge.kind == "route" and isinstance(spec.states[edge.source], ChatState)
+            replies = edge.kind == "route" and spec.states[edge.source].result == "reply"
             replied = frozenset({edge.source}) if replies else entered.reply_states
             is_set = entered.set | mask(slots_set_by(spec, edge))
             merged = (
@@ -100,18 +100,13 @@ def slots_set_by(spec: Spec, edge: Edge) -> frozenset[Slot]:
     if edge.kind == "catch":
         return frozenset({("error",)})
     state = spec.states[edge.source]
-    assert not isinstance(state, EndState)
+    assert isinstance(state, WorkingState)
     return result_slots(edge.source, state) | {("vars", name) for name in state.set}
 
 
-def result_slots(name: str, state: Working) -> frozenset[Slot]:
+def result_slots(name: str, state: State) -> frozenset[Slot]:
     """Return the slots that a state's own result sets, before its ``set`` is evaluated."""
-    slots: set[Slot] = {("outputs", name)}
-    if isinstance(state, ChatState):
-        slots.add(("reply",))
-    elif isinstance(state, ToolsState):
-        slots.add(("results",))
-    return frozenset(slots)
+    return frozenset({("outputs", name), (state.result,)} if state.result else {("outputs", name)})
 
 
 def leading_to(outgoing: Mapping[str, list[Edge]], ends: Iterable[str]) -> set[str]:

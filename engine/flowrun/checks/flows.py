@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from flowrun.checks.subject import Subject
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path
-from flowrun.spec.model import FlowState, MapState, ParallelState, Spec, Template
+from flowrun.spec.model import Holds, Spec, Template
+from flowrun.spec.parts import parts_of
 from flowrun.spec.suggestions import suggest
 from flowrun.templates import has_template
 
@@ -13,17 +14,8 @@ from flowrun.templates import has_template
 def check_flows(subject: Subject) -> Iterator[Issue]:
     """Compare the arguments that states pass to sub-flows with the inputs that the sub-flows declare."""
     for name, state in subject.spec.states.items():
-        path: Path = ("states", name)
-        match state:
-            case FlowState():
-                yield from _inputs(subject, path, state.flow, state.arguments)
-            case MapState():
-                yield from _inputs(
-                    subject, path, state.flow, state.arguments or {state.item: f"{{{{ {state.item} }}}}"}
-                )
-            case ParallelState():
-                for branch, part in state.branches.items():
-                    yield from _inputs(subject, (*path, "branches", branch), part.flow, part.arguments)
+        for part in parts_of(state, Holds.FLOW):
+            yield from _inputs(subject, ("states", name, *part.path[:-1]), part.value, part.owner.arguments)
 
 
 def _inputs(subject: Subject, path: Path, reference: str, arguments: Mapping[str, Template]) -> Iterator[Issue]:

@@ -11,7 +11,8 @@ from flowrun.checks.subject import Subject
 from flowrun.core.graph import Edge
 from flowrun.core.texts import Text, texts_of
 from flowrun.errors import Issue
-from flowrun.spec.model import ChatState, FlowState, MapState, ParallelState, Spec, State, WaitState
+from flowrun.spec.model import Holds, Spec, State
+from flowrun.spec.parts import parts_of
 
 
 def check_loops(subject: Subject) -> Iterator[Issue]:
@@ -36,23 +37,14 @@ def check_loops(subject: Subject) -> Iterator[Issue]:
 
 def _asks(subject: Subject, state: State) -> bool:
     """Return whether a state asks a model or a person, directly or in a sub-flow; True for an unknown sub-flow."""
-    match state:
-        case ChatState() | WaitState():
-            return True
-        case FlowState() | MapState():
-            return _flow_asks(subject.flows.get(state.flow))
-        case ParallelState():
-            return any(_flow_asks(subject.flows.get(branch.flow)) for branch in state.branches.values())
-        case _:
-            return False
+    flows = [subject.flows.get(part.value) for part in parts_of(state, Holds.FLOW)]
+    return state.asks != "nobody" or any(map(_flow_asks, flows))
 
 
 def _flow_asks(flow: Spec | None) -> bool:
     if flow is None:
         return True
-    return any(
-        isinstance(state, (ChatState, WaitState, FlowState, MapState, ParallelState)) for state in flow.states.values()
-    )
+    return any(state.asks != "nobody" or any(parts_of(state, Holds.FLOW)) for state in flow.states.values())
 
 
 def _ends_by_itself(

@@ -7,7 +7,8 @@ from flowrun.checks.subject import Subject
 from flowrun.core.graph import edges
 from flowrun.errors import Issue, Path
 from flowrun.spec.flows import references
-from flowrun.spec.model import MAIN, ChatState, ToolsState
+from flowrun.spec.model import MAIN, ChatState, Holds
+from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import suggest
 
@@ -15,7 +16,7 @@ from flowrun.spec.suggestions import suggest
 def check_references(subject: Subject) -> Iterator[Issue]:
     """Find names of states, tools, threads, models, flows and files that do not exist."""
     yield from _states(subject)
-    yield from _chats(subject)
+    yield from _names(subject)
     yield from _flows(subject)
     yield from _files(subject)
 
@@ -34,19 +35,18 @@ def _states(subject: Subject) -> Iterator[Issue]:
         yield from _check_name(subject, "FR701", edge.path, "state", edge.target, spec.states)
 
 
-def _chats(subject: Subject) -> Iterator[Issue]:
+def _names(subject: Subject) -> Iterator[Issue]:
     spec = subject.spec
     threads = {MAIN: (), **spec.threads}
     for name, state in spec.states.items():
         path = ("states", name)
-        if isinstance(state, ChatState | ToolsState):
-            yield from _check_name(subject, "FR703", (*path, "thread"), "thread", state.thread, threads)
-        if not isinstance(state, ChatState):
-            continue
-        yield from _model(subject, (*path, "model"), state.model)
-        for index, tool in enumerate(state.tools or ()):
-            yield from _check_name(subject, "FR702", (*path, "tools", index), "tool", tool, spec.tools)
-        if state.tool_choice not in ("auto", "required", "none"):
+        for part in parts_of(state, Holds.THREAD):
+            yield from _check_name(subject, "FR703", (*path, *part.path), "thread", part.value, threads)
+        for part in parts_of(state, Holds.MODEL):
+            yield from _model(subject, (*path, *part.path), part.value)
+        for part in parts_of(state, Holds.TOOL):
+            yield from _check_name(subject, "FR702", (*path, *part.path), "tool", part.value, spec.tools)
+        if isinstance(state, ChatState) and state.tool_choice not in ("auto", "required", "none"):
             offered = spec.tools if state.tools is None else dict.fromkeys(state.tools)
             where = (*path, "tool_choice")
             yield from _check_name(subject, "FR702", where, "tool", state.tool_choice, offered)

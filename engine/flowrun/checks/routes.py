@@ -8,7 +8,7 @@ from flowrun.checks.subject import Subject
 from flowrun.core.state_node import matches
 from flowrun.core.texts import Text
 from flowrun.errors import Issue, Path
-from flowrun.spec.model import EndState, Route, Working
+from flowrun.spec.model import Route, WorkingState
 from flowrun.templates import TemplateError
 from flowrun.templates.reads import Keys, keys_of, parsed_expression
 
@@ -23,7 +23,7 @@ _NEGATED: Final = {a: b for pair in _OPPOSITES for a, b in (pair, pair[::-1])}
 def check_routes(subject: Subject) -> Iterator[Issue]:
     """Find routes that can never match, and states where it is possible that no route matches."""
     for name, state in subject.spec.states.items():
-        if isinstance(state, EndState):
+        if not isinstance(state, WorkingState):
             continue
         always = yield from _never_matching(subject, ("states", name), state.routes)
         if not always and not _catches_unmatched(state) and not _is_exhaustive(subject, name, state.routes):
@@ -58,7 +58,7 @@ def _never_matching(subject: Subject, at: Path, routes: tuple[Route, ...]) -> Ge
     return always
 
 
-def _catches_unmatched(state: Working) -> bool:
+def _catches_unmatched(state: WorkingState) -> bool:
     return any(matches("route.unmatched", catch.errors) for catch in state.catch)
 
 

@@ -7,7 +7,8 @@ from typing import Final
 from flowrun.checks.subject import Subject
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path
-from flowrun.spec.model import JSON, ChatState, WaitState
+from flowrun.spec.model import JSON, Holds
+from flowrun.spec.parts import parts_of
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _DIALECTS: Final = frozenset(
@@ -32,10 +33,8 @@ def check_schemas(subject: Subject) -> Iterator[Issue]:
         if tool.parameters is not None and subject.has(("tools", name)):
             yield from _schema(subject, ("tools", name, "parameters"), tool.parameters)
     for name, state in spec.states.items():
-        if isinstance(state, ChatState) and (form := state.response_format) is not None and form.schema is not None:
-            yield from _schema(subject, ("states", name, "response_format", "schema"), form.schema)
-        elif isinstance(state, WaitState):
-            yield from _schema(subject, ("states", name, "schema"), state.schema)
+        for part in parts_of(state, Holds.SCHEMA):
+            yield from _schema(subject, ("states", name, *part.path), part.value)
 
 
 def _schema(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterator[Issue]:

@@ -6,67 +6,25 @@ A path is reported only if no value that matches the schema has it. A member tha
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from flowrun.core.shapes import ANY, ROOT, Shape, closed, shape_of
+from flowrun.core.states import KINDS
+from flowrun.core.states.chat import shape_of_reply
 from flowrun.core.texts import Text
+from flowrun.core.views import ScopeView
 from flowrun.spec.json_types import declared_types
-from flowrun.spec.model import (
-    JSON,
-    ChatState,
-    EndState,
-    FlowState,
-    MapState,
-    ParallelState,
-    ResponseFormat,
-    Spec,
-    State,
-    ToolsState,
-    WaitState,
-)
+from flowrun.spec.model import JSON, ChatState, Spec
 from flowrun.spec.references import find_target
 from flowrun.templates.reads import Keys
 
 if TYPE_CHECKING:
     from flowrun.checks.subject import Subject
 
-Schema = JSON
-
-_ROOT: Final = "(root)"
-"""The key that holds a full JSON Schema. The references in that schema are resolved in it."""
-
-_ANY: Final[Mapping[str, JSON]] = {}
-_NULL: Final = {"type": "null"}
 _OPEN: Final = frozenset(
     {"allOf", "if", "not", "dependentSchemas", "patternProperties", "$dynamicRef", "enum", "const"}
 )
 """Keywords of schemas that may have members which ``properties`` does not list."""
 
 _MAX_REFERENCES: Final = 20
-
-
-def _closed(**properties: Schema) -> Schema:
-    return {"type": "object", "properties": properties, "additionalProperties": False}
-
-
-_COUNT: Final = {"type": "integer"}
-_USAGE: Final = _closed(prompt_tokens=_COUNT, completion_tokens=_COUNT, cached_tokens={}, rerendered=_COUNT)
-_CALL: Final = _closed(id={"type": "string"}, name={"type": "string"}, arguments=_ANY)
-_ERROR: Final = _closed(name={"type": "string"}, message={"type": "string"}, state={"type": "string"})
-_RESULTS: Final = {
-    "type": "array",
-    "items": _closed(
-        id={"type": "string"},
-        name={"type": "string"},
-        arguments=_ANY,
-        value=_ANY,
-        error=_closed(name={"type": "string"}, message={"type": "string"}),
-    ),
-}
-_RUN: Final = _closed(
-    id={"type": "string"},
-    state={"type": "string"},
-    step={"type": "integer"},
-    rounds={"type": "integer"},
-    attempt={"type": "integer"},
-)
 
 
 class MissingMember(NamedTuple):
@@ -83,23 +41,22 @@ class MissingMember(NamedTuple):
     sure: bool
 
 
-def shapes_at(subject: "Subject", text: Text) -> dict[str, Schema]:
+def shapes_at(subject: "Subject", text: Text) -> dict[str, Shape]:
     """Return the schemas of the names that a text sees, without those of unknown schema, such as ``vars``."""
-    return {**subject.shapes, "reply": _reply_shape(_reply_states(subject, text))}
+    return {**subject.shapes, "reply": shape_of_reply(_reply_states(subject, text))}
 
 
-def shapes_everywhere(spec: Spec, flows: Mapping[str, Spec]) -> dict[str, Schema]:
-    """Return the schemas of the names that have the same one in all texts of a spec.
+def shapes_everywhere(spec: Spec, flows: Mapping[str, Spec]) -> dict[str, Shape]:
+    """Return the shapes of the names that have the same one in all texts of a spec.
 
     Args:
         flows: the specs of the sub-flows, by the texts that refer to them.
     """
+    states = [(name, state, KINDS[state.type]) for name, state in spec.states.items()]
     return {
-        "inputs": _closed(**{name: {_ROOT: schema} for name, schema in spec.inputs.items()}),
-        "results": _RESULTS,
-        "error": _ERROR,
-        "run": _RUN,
-        "outputs": _closed(**{name: _output(flows, state) for name, state in spec.states.items()}),
+        **shape_of(ScopeView)["properties"],
+        "inputs": closed(**{name: {ROOT: schema} for name, schema in spec.inputs.items()}),
+        "outputs": closed(**{name: kind.shape(state, flows) for name, state, kind in states if kind.output}),
     }
 
 
@@ -114,62 +71,10 @@ def _reply_states(subject: "Subject", text: Text) -> list[ChatState]:
     return [chat for name in names if isinstance(chat := spec.states[name], ChatState)]
 
 
-def _reply_shape(chats: list[ChatState]) -> Schema:
-    parsed = {"anyOf": [_parsed(chat.response_format) for chat in chats]} if chats else _ANY
-    return _closed(
-        content={"type": ["string", "null"]},
-        reasoning={"type": ["string", "null"]},
-        tool_calls={"type": "array", "items": _CALL},
-        parsed=parsed,
-        finish_reason={"type": "string"},
-        usage=_USAGE,
-    )
-
-
-def _parsed(form: ResponseFormat | None) -> Schema:
-    if form is None:
-        return _NULL
-    return {"type": "object"} if form.schema is None else {_ROOT: form.schema}
-
-
-def _output(flows: Mapping[str, Spec], state: State) -> Schema:
-    match state:
-        case ChatState():
-            return _reply_shape([state])
-        case ToolsState():
-            return _RESULTS
-        case WaitState():
-            return {_ROOT: state.schema}
-        case FlowState():
-            return _flow_output(flows.get(state.flow))
-        case ParallelState():
-            return _closed(**{name: _flow_output(flows.get(b.flow)) for name, b in state.branches.items()})
-        case MapState():
-            each = _flow_output(flows.get(state.flow))
-            collected = _closed(output=each, error={"anyOf": [_ERROR, _NULL]})
-            return {"type": "array", "items": collected if state.on_item_error == "collect" else each}
-        case _:
-            return _ANY
-
-
-def _flow_output(flow: Spec | None) -> Schema:
-    """Return the schema of a flow's output: that of its end states, except those with status ``failed``."""
-    if flow is None:
-        return _ANY
-    ends = [state for state in flow.states.values() if isinstance(state, EndState) and state.status == "succeeded"]
-    return {"anyOf": [_template_shape(end.output) for end in ends]} if ends else _ANY
-
-
-def _template_shape(output: JSON) -> Schema:
-    if output is None:
-        return _NULL
-    return _closed(**dict.fromkeys(output, _ANY)) if isinstance(output, Mapping) else _ANY
-
-
 # --- following a path ---------------------------------------------------------------------------------------------
 
 
-def find_missing_member(shape: Schema, path: Keys) -> MissingMember | None:
+def find_missing_member(shape: Shape, path: Keys) -> MissingMember | None:
     """Return the first member on a path that cannot exist or is not declared; None if there is no such member.
 
     Args:
@@ -178,7 +83,7 @@ def find_missing_member(shape: Schema, path: Keys) -> MissingMember | None:
     return _find_missing(shape, shape, path, 1)
 
 
-def schema_at(shape: Schema, path: Keys) -> Mapping[str, Any] | None:
+def schema_at(shape: Shape, path: Keys) -> Mapping[str, Any] | None:
     """Return the schema of the value at a path; None if it is unknown or a union."""
     root = shape
     for key in path[1:]:
@@ -188,7 +93,7 @@ def schema_at(shape: Schema, path: Keys) -> Mapping[str, Any] | None:
     return shape if isinstance(shape, Mapping) else None
 
 
-def _find_missing(shape: Schema, root: Schema, path: Keys, at: int) -> MissingMember | None:
+def _find_missing(shape: Shape, root: Shape, path: Keys, at: int) -> MissingMember | None:
     if at == len(path):
         return None
     shape, root = _resolve(shape, root)
@@ -224,7 +129,7 @@ def _missing_in(shape: Mapping[str, JSON], path: Keys, at: int) -> MissingMember
     return None
 
 
-def _member(shape: Schema, key: str | int) -> Schema:
+def _member(shape: Shape, key: str | int) -> Shape:
     """Return the schema of a member, or None if the schema does not declare it."""
     if not isinstance(shape, Mapping):
         return None
@@ -233,18 +138,18 @@ def _member(shape: Schema, key: str | int) -> Schema:
     return shape.get("properties", {}).get(key)
 
 
-def _resolve(shape: Schema, root: Schema) -> tuple[Schema, Schema]:
+def _resolve(shape: Shape, root: Shape) -> tuple[Shape, Shape]:
     """Return the schema that references lead to, and its root; an open schema if a reference cannot be resolved."""
     for _ in range(_MAX_REFERENCES):
         if not isinstance(shape, Mapping):
             return shape, root
         if list(shape) == ["anyOf"] and len(shape["anyOf"]) == 1:
             shape = shape["anyOf"][0]
-        elif _ROOT in shape:
-            shape = root = shape[_ROOT]
+        elif ROOT in shape:
+            shape = root = shape[ROOT]
         elif isinstance(reference := shape.get("$ref"), str):
             target = find_target(root, reference)
-            shape = _ANY if target is None else target
+            shape = ANY if target is None else target
         else:
             return shape, root
-    return _ANY, root
+    return ANY, root

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import msgspec
 
 from flowrun.checks.dataflow import StateGraph, build_state_graph
-from flowrun.checks.shapes import Schema, shapes_everywhere
+from flowrun.checks.shapes import shapes_everywhere
+from flowrun.core.shapes import Shape
 from flowrun.errors import FlowrunError, Issue, Path
 from flowrun.spec import Loaded, issue_at
 from flowrun.spec.document import written_path
@@ -37,8 +38,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return build_state_graph(self.spec)
 
     @cached_property
-    def shapes(self) -> Mapping[str, Schema]:
-        """Return the schemas of the names that have the same one in all texts."""
+    def shapes(self) -> Mapping[str, Shape]:
+        """Return the shapes of the names that have the same one in all texts."""
         return shapes_everywhere(self.spec, self.flows)
 
     def has(self, path: Path) -> bool:

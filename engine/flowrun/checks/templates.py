@@ -6,13 +6,14 @@ from typing import Final
 from flowrun.checks.shapes import MissingMember, find_missing_member, shapes_at
 from flowrun.checks.subject import Subject
 from flowrun.core.texts import Text, texts_of
+from flowrun.core.views import ErrorView, ReplyView, RunView, ScopeView
 from flowrun.errors import Issue, dotted
-from flowrun.spec.model import EndState, Spec
+from flowrun.spec.model import Spec, WorkingState
 from flowrun.spec.suggestions import did_you_mean, suggest
 from flowrun.templates import TemplateError
 from flowrun.templates.reads import Keys, Reads
 
-_NAMES: Final = frozenset({"inputs", "vars", "reply", "results", "outputs", "error", "run"})
+_NAMES: Final = frozenset(ScopeView.__annotations__)
 
 
 def check_templates(subject: Subject) -> Iterator[Issue]:
@@ -92,12 +93,12 @@ def _missing_member_issue(subject: Subject, text: Text, missing: MissingMember) 
 
 def _members(spec: Spec) -> Mapping[str, Collection[str]]:
     """Return the members that each name can have on any path of a run."""
-    set_somewhere = {name for state in spec.states.values() if not isinstance(state, EndState) for name in state.set}
+    set_somewhere = {name for state in spec.states.values() if isinstance(state, WorkingState) for name in state.set}
     return {
         "inputs": set(spec.inputs),
         "vars": {*spec.vars, *set_somewhere},
-        "outputs": {name for name, state in spec.states.items() if not isinstance(state, EndState)},
-        "reply": {"content", "reasoning", "tool_calls", "parsed", "finish_reason", "usage"},
-        "error": {"name", "message", "state"},
-        "run": {"id", "state", "step", "rounds", "attempt"},
+        "outputs": {name for name, state in spec.states.items() if isinstance(state, WorkingState)},
+        "reply": ReplyView.__annotations__,
+        "error": ErrorView.__annotations__,
+        "run": RunView.__annotations__,
     }

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from flowrun.checks.subject import Subject
-from flowrun.errors import Issue
+from flowrun.errors import Issue, Path
 from flowrun.spec import EntrypointError, check_signature
-from flowrun.spec.model import CallState
+from flowrun.spec.model import Holds
+from flowrun.spec.parts import parts_of
 
 
 def check_tools(subject: Subject) -> Iterator[Issue]:
@@ -21,11 +22,11 @@ def check_tools(subject: Subject) -> Iterator[Issue]:
             for message, remedy in check_signature(function, tool.parameters):
                 yield subject.issue("FR503", ("tools", name, "parameters"), message, remedy, key=True)
     for name, state in subject.spec.states.items():
-        if isinstance(state, CallState):
-            yield from _entrypoint(subject, ("states", name, "entrypoint"), state.entrypoint)
+        for part in parts_of(state, Holds.ENTRYPOINT):
+            yield from _entrypoint(subject, ("states", name, *part.path), part.value)
 
 
-def _entrypoint(subject: Subject, path: tuple[str, ...], entrypoint: str) -> Iterator[Issue]:
+def _entrypoint(subject: Subject, path: Path, entrypoint: str) -> Iterator[Issue]:
     assert subject.functions is not None
     function = subject.functions.get(entrypoint)
     if isinstance(function, EntrypointError):

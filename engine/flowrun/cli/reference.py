@@ -15,7 +15,7 @@ from flowrun.spec.references import follow_references
 
 Schema = Mapping[str, Any]
 
-_NAMES: Final = {"string": "text", "object": "mapping", "array": "list", "integer": "whole number", "null": "null"}
+NAMES: Final = {"string": "text", "object": "mapping", "array": "list", "integer": "whole number", "null": "null"}
 _ANYTHING: Final = "any JSON value"
 _MANY_VARIANTS: Final = 4
 _MANY: Final = 12
@@ -73,7 +73,7 @@ class _Reference:
         if not variants:
             return [*self._table(part, without=self._shared.get(id(part), ())), *self._shared_note(part)]
         rows = [[_values(values), self._kind(schema)] for _, values, schema in variants]
-        blocks = [*self._table(part), _table([f"`{variants[0][0]}`", "what else it has"], rows)]
+        blocks = [*self._table(part), render_table([f"`{variants[0][0]}`", "what else it has"], rows)]
         if shared := self._share([self._resolved(schema) for _, _, schema in variants], str(part["title"])):
             blocks += ["Most of them also have:", *self._table({"properties": shared})]
         return blocks
@@ -118,14 +118,14 @@ class _Reference:
             for name, schema in part["properties"].items()
             if name not in without and schema is not True and list(schema) != ["const"]
         ]
-        return [_table(["property", "type", "default", "meaning"], rows)] if rows else []
+        return [render_table(["property", "type", "default", "meaning"], rows)] if rows else []
 
     def _forms(self) -> list[str]:
         rows = []
         for title, schema in self._texts.items():
             name, _, form = title.partition(" (")
             rows.append([name, form.removesuffix(")"), _values(schema.get("examples", ()))])
-        return [_table(["text", "form", "example"], rows)]
+        return [render_table(["text", "form", "example"], rows)]
 
     # --- cells ----------------------------------------------------------------------------------------------------
 
@@ -156,8 +156,8 @@ class _Reference:
         if title:
             return str(title.partition(" (")[0]) + (" or null" if "null" in (types or ()) else "")
         if isinstance(types, list):
-            return " or ".join(_NAMES.get(str(name), str(name)) for name in types)
-        return _NAMES.get(types, types) if isinstance(types, str) else _ANYTHING
+            return " or ".join(NAMES.get(str(name), str(name)) for name in types)
+        return NAMES.get(types, types) if isinstance(types, str) else _ANYTHING
 
     def _default(self, schema: Any) -> str:
         for level in follow_references(schema, self._root):
@@ -230,7 +230,7 @@ def _escaped(text: str) -> str:
     return re.sub(r"([<>*\\])", r"\\\1", " ".join(text.split()))
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def render_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Render a table without its empty columns."""
     used = [n for n in range(len(heads)) if any(row[n] not in ("", _ANYTHING) for row in rows)]
     lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|") for cell in row] for row in rows)]

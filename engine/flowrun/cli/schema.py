@@ -47,8 +47,9 @@ def write_schema(schema: str) -> str:
 
 
 def write_reference(schema: str) -> str:
-    """Return the Markdown reference of a schema; that of specs ends with the names of a run's errors."""
+    """Return the Markdown reference of a schema; that of specs ends with what templates see, and a run's errors."""
     from flowrun.cli.reference import render_reference
+    from flowrun.cli.view_reference import render_views
 
     if schema == _TEST_SCHEMA:
         preface = _PREFACE.format(name=schema, command="flowrun schema --test --doc")
@@ -56,7 +57,8 @@ def write_reference(schema: str) -> str:
     preface = _PREFACE.format(name=schema, command="flowrun schema --doc > specs/REFERENCE.md")
     text = render_reference(read_schema(schema), heading="Reference of the spec language", preface=preface)
     rows = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in FAILURES.items())
-    return f"{text}\n## Errors of a run\n\nWhat `retry` and `catch` name.\n\n| error | meaning |\n|---|---|\n{rows}\n"
+    failures = f"## Errors of a run\n\nWhat `retry` and `catch` name.\n\n| error | meaning |\n|---|---|\n{rows}\n"
+    return f"{text}\n{render_views()}\n\n{failures}"
 
 
 def write_codes(schema: str) -> str:

@@ -11,7 +11,8 @@ from typing import Final
 import msgspec
 
 from flowrun.core.texts import Text, texts_of
-from flowrun.spec.model import ChatState, EndState, Spec, State, ToolsState
+from flowrun.spec.model import ChatState, EndState, Holds, Spec, State, WorkingState
+from flowrun.spec.parts import parts_of
 
 NOTHING: Final[frozenset[str]] = frozenset()
 
@@ -96,7 +97,7 @@ def _is_answered(spec: Spec, chat: str, thread: str) -> bool:
         for name in _after(spec, chat, lambda state: _touches(state, thread))
         if _touches(state := spec.states[name], thread)
     ]
-    return bool(first_touching) and all(_answers(state) for state in first_touching)
+    return bool(first_touching) and all(state.answers_calls for state in first_touching)
 
 
 def _after(spec: Spec, start: str, is_last: Callable[[State], bool]) -> Iterator[str]:
@@ -105,7 +106,7 @@ def _after(spec: Spec, start: str, is_last: Callable[[State], bool]) -> Iterator
     waiting = [start]
     while waiting:
         state = spec.states[waiting.pop()]
-        for route in () if isinstance(state, EndState) else state.routes:
+        for route in state.routes if isinstance(state, WorkingState) else ():
             if route.to in spec.states and route.to not in seen:
                 seen.add(route.to)
                 yield route.to
@@ -115,11 +116,4 @@ def _after(spec: Spec, start: str, is_last: Callable[[State], bool]) -> Iterator
 
 def _touches(state: State, thread: str) -> bool:
     """Return whether a state ends the run, or adds messages to a thread."""
-    return isinstance(state, EndState) or (isinstance(state, ChatState | ToolsState) and state.thread == thread)
-
-
-def _answers(state: State) -> bool:
-    """Return whether a state that adds messages to a thread answers the open calls at the end of the thread."""
-    return isinstance(state, ToolsState) or (
-        isinstance(state, ChatState) and any(m.role == "tool" for m in state.messages)
-    )
+    return isinstance(state, EndState) or any(part.value == thread for part in parts_of(state, Holds.THREAD))

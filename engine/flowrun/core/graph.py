@@ -15,7 +15,7 @@ from flowrun.core.json_schema import Validator, compile_inputs, compile_schema
 from flowrun.core.rendering import compile_prologues
 from flowrun.core.state_node import CompiledTool, Graph, StateNode
 from flowrun.core.states import Compiler, compile_state
-from flowrun.spec.model import MAIN, EndState, Spec, Tool, Working
+from flowrun.spec.model import MAIN, Spec, Tool, WorkingState
 from flowrun.templates import compile_assignments
 
 
@@ -77,12 +77,11 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
 def edges(spec: Spec) -> Iterator[Edge]:
     """Yield every edge between states in the order of the spec, those to missing states included."""
     for name, state in spec.states.items():
-        if isinstance(state, EndState):
-            continue
-        yield from _state_edges(name, state)
+        if isinstance(state, WorkingState):
+            yield from _state_edges(name, state)
 
 
-def _state_edges(name: str, state: Working) -> Iterator[Edge]:
+def _state_edges(name: str, state: WorkingState) -> Iterator[Edge]:
     for index, route in enumerate(state.routes):
         path = ("states", name, "routes", index, "to")
         yield Edge(source=name, target=route.to, kind="route", label=route.when or "", path=path)

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Generic, Literal, TypeVar, overload
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar, overload
 
 import msgspec
 
@@ -62,16 +62,16 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """The tokens that a model read and wrote. ``cached_tokens`` of the prompt came from the prefix cache.
+    """The tokens that a model read and wrote."""
 
-    ``rerendered`` counts the rounds whose prompt does not start with the tokens that the model read and wrote in the
-    previous round of the thread, if the backend knows these.
-    """
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    rerendered: int = 0
+    prompt_tokens: Annotated[int, "the tokens of the prompt"] = 0
+    completion_tokens: Annotated[int, "the tokens of the reply"] = 0
+    cached_tokens: Annotated[int, "the tokens of the prompt that came from the prefix cache"] = 0
+    rerendered: Annotated[
+        int,
+        "the rounds whose prompt does not start with the tokens that the model read and wrote in the previous round of "
+        "the thread, if the backend knows these",
+    ] = 0
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(

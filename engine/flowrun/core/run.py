@@ -9,7 +9,7 @@ import msgspec
 from flowrun.core.events import Effect, Move, Outcome
 from flowrun.core.messages import Log, Message, Usage
 from flowrun.core.slots import Slots
-from flowrun.core.views import LazyOutputs, LazyReply, LazyResults, Value, see_error
+from flowrun.core.views import LazyOutputs, LazyReply, LazyResults, RunView, Value, see_error
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
 
@@ -157,7 +157,7 @@ class RunScope(Mapping[str, Any]):
             case "error" if run.error is not None:
                 return see_error(run.error)
             case "run":
-                return {name: getattr(run, name) for name in ("id", "state", "step", "rounds", "attempt")}
+                return {name: getattr(run, name) for name in RunView.__annotations__}
         raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:

@@ -3,6 +3,7 @@
 Each kind of state is a subclass of ``StateNode``, in a module of its own in ``states/``.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
@@ -71,13 +72,13 @@ class StateNode(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     catches: tuple[Catch, ...] = ()
 
+    @abstractmethod
     def enter(self, turn: "Turn") -> None:
         """Request effects, or leave the state at once.
 
         Raises:
             StateFailure, TemplateError: the state fails.
         """
-        raise NotImplementedError
 
     def try_again(self, turn: "Turn") -> None:
         """Start another attempt after a failure, and reuse the successful results. Raises as ``enter`` does."""

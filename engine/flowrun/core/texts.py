@@ -1,26 +1,13 @@
 """Finds every template and expression of a spec, with its place and the moment when it is evaluated."""
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, assert_never
+from typing import Literal
 
 import msgspec
 
 from flowrun.errors import Path
-from flowrun.spec.model import (
-    CallState,
-    ChatState,
-    EndState,
-    FlowState,
-    MapState,
-    MessageTemplate,
-    ParallelState,
-    RouteState,
-    Spec,
-    State,
-    Template,
-    ToolsState,
-    WaitState,
-)
+from flowrun.spec.model import Holds, MessageTemplate, Spec, State, Template, WorkingState
+from flowrun.spec.parts import parts_of
 from flowrun.templates import TemplateError
 from flowrun.templates.reads import Reads, reads_of_expression, reads_of_template
 
@@ -64,34 +51,26 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
 def texts_of(spec: Spec) -> Iterator[Text]:
     """Yield every template and expression of a spec."""
     yield from _values(Text(path=("vars",), text="", moment="vars"), spec.vars)
-    for thread, messages in spec.threads.items():
-        yield from _messages(Text(path=("threads", thread), text="", moment="threads"), messages)
+    at = Text(path=("threads",), text="", moment="threads")
+    for part in parts_of(spec.threads, Holds.TEMPLATE, Mapping[str, tuple[MessageTemplate, ...]]):
+        yield from _values(_below(at, *part.path), part.value)
     for name, state in spec.states.items():
         yield from _state(name, state)
 
 
 def _state(name: str, state: State) -> Iterator[Text]:
     at = Text(path=("states", name), text="", state=name, moment="entered")
-    match state:
-        case EndState():
-            yield from _values(_below(at, "output"), state.output)
-            return
-        case ChatState():
-            yield from _messages(_below(at, "messages"), state.messages)
-        case CallState() | FlowState():
-            yield from _values(_below(at, "with"), state.arguments)
-        case MapState():
-            yield _below(at, "for_each", text=state.for_each, kind="expression")
-            yield from _values(_below(at, "with", extra=frozenset({state.item, "index"})), state.arguments)
-        case ParallelState():
-            for key, branch in state.branches.items():
-                yield from _values(_below(at, "branches", key, "with"), branch.arguments)
-        case WaitState():
-            yield from _values(_below(at, "prompt"), state.prompt)
-        case ToolsState() | RouteState():
-            pass
-        case _:
-            assert_never(state)
+    for role in (Holds.EXPRESSION, Holds.TEMPLATE):
+        for part in parts_of(state, role):
+            field = str(part.path[0])
+            if field not in ("set", "routes"):
+                text = _below(at, *part.path, extra=state.names_in(field))
+                if role is Holds.TEMPLATE:
+                    yield from _values(text, part.value)
+                elif part.value is not None:
+                    yield _below(text, text=part.value, kind="expression")
+    if not isinstance(state, WorkingState):
+        return
     assigned: tuple[str, ...] = ()
     for variable, template in state.set.items():
         yield from _values(_below(at, "set", variable, moment="set", assigned=assigned), template)
@@ -104,14 +83,6 @@ def _state(name: str, state: State) -> Iterator[Text]:
 
 def _below(at: Text, *keys: str | int, **changes: object) -> Text:
     return msgspec.structs.replace(at, path=(*at.path, *keys), **changes)
-
-
-def _messages(at: Text, messages: tuple[MessageTemplate, ...]) -> Iterator[Text]:
-    for index, message in enumerate(messages):
-        yield from _values(_below(at, index, "content"), message.content)
-        yield from _values(_below(at, index, "tool_call_id"), message.tool_call_id)
-        for number, call in enumerate(message.tool_calls):
-            yield from _values(_below(at, index, "tool_calls", number, "arguments"), call.arguments)
 
 
 def _values(at: Text, value: Template) -> Iterator[Text]:

@@ -1,15 +1,80 @@
-"""The values that templates see of a run. Each is built only when a template reads it."""
+"""The values that templates see of a run. Each is built only when a template reads it.
+
+A view declares a mapping that templates see, each member with its type and meaning: the machine, the checks and the
+reference of the language read the same declarations. They are typed dicts, because Jinja2 receives plain data.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypedDict
 
 import msgspec
 
-from flowrun.core.messages import Message, Reply, ToolCall
+from flowrun.core.messages import Message, Reply, ToolCall, Usage
 from flowrun.core.strict_json import parse_leniently
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
 from flowrun.templates import Lazy, LazyMapping
+
+
+class CallView(TypedDict):
+    """A tool call of a reply."""
+
+    id: Annotated[str, "the id of the call"]
+    name: Annotated[str, "the name of the tool"]
+    arguments: Annotated[JSON, "the arguments; the text that the model wrote if it is no JSON"]
+
+
+class ReplyView(TypedDict):
+    """The reply of a model."""
+
+    content: Annotated[str | None, "the text"]
+    reasoning: Annotated[str | None, "the reasoning, if the model has a reasoning parser"]
+    tool_calls: Annotated[list[CallView], "the tool calls"]
+    parsed: Annotated[JSON, "the value that the text is, if the state has a `response_format`; else null"]
+    finish_reason: Annotated[str, "why the model stopped"]
+    usage: Annotated[Usage, "the tokens that the model read and wrote"]
+
+
+class FailureView(TypedDict):
+    """The failure of a tool call."""
+
+    name: Annotated[str, "the name of the error"]
+    message: Annotated[str, "what went wrong"]
+
+
+class ResultView(CallView):
+    """The result of a tool call."""
+
+    value: Annotated[JSON, "the value that the function returned"]
+    error: Annotated[FailureView | None, "the failure of the call; null if the function returned"]
+
+
+class ErrorView(FailureView):
+    """The failure of a state."""
+
+    state: Annotated[str, "the state that failed"]
+
+
+class RunView(TypedDict):  # each member is a field of Run
+    """The run itself."""
+
+    id: Annotated[str, "the id of the run"]
+    state: Annotated[str, "the current state"]
+    step: Annotated[int, "the number of states entered, where each further attempt counts again"]
+    rounds: Annotated[int, "the number of requests to models"]
+    attempt: Annotated[int, "the number of this attempt at the state, from 1"]
+
+
+class ScopeView(TypedDict, total=False):
+    """The names that templates see. One that has no value yet is not defined."""
+
+    inputs: Annotated[Mapping[str, JSON], "the inputs of the run"]
+    vars: Annotated[Mapping[str, JSON], "the variables"]
+    outputs: Annotated[Mapping[str, JSON], "the outputs of states, by the names of the states"]
+    reply: Annotated[ReplyView, "the last reply of a model"]
+    results: Annotated[list[ResultView], "the results of the last tool calls, in the order of the calls"]
+    error: Annotated[ErrorView, "the last failure that was caught"]
+    run: Annotated[RunView, "the run itself"]
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
@@ -62,12 +127,12 @@ class LazyCalls(Lazy):
 
     def __init__(self, calls: tuple[ToolCall, ...]) -> None:
         self._calls = calls
-        self._data: list[dict[str, JSON]] | None = None
+        self._data: list[CallView] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._calls)
 
-    def data(self) -> list[dict[str, JSON]]:
+    def data(self) -> list[CallView]:
         """Return the calls as plain data, built once."""
         if self._data is None:
             self._data = list(map(_see_call, self._calls))
@@ -81,12 +146,12 @@ class LazyResults(Lazy):
 
     def __init__(self, pairs: Sequence[tuple[ToolCall, Value | Failure]]) -> None:
         self._pairs = pairs
-        self._data: list[dict[str, JSON]] | None = None
+        self._data: list[ResultView] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._pairs)
 
-    def data(self) -> list[dict[str, JSON]]:
+    def data(self) -> list[ResultView]:
         """Return the results as plain data, built once."""
         if self._data is None:
             self._data = [_see_result(call, answer) for call, answer in self._pairs]
@@ -109,16 +174,16 @@ class LazyOutputs(LazyMapping):
         return self._outputs
 
 
-def _see_call(call: ToolCall) -> dict[str, JSON]:
+def _see_call(call: ToolCall) -> CallView:
     return {"id": call.id, "name": call.name, "arguments": parse_leniently(call.arguments)}
 
 
-def _see_result(call: ToolCall, answer: Value | Failure) -> dict[str, JSON]:
+def _see_result(call: ToolCall, answer: Value | Failure) -> ResultView:
     if isinstance(answer, Failure):
         return {**_see_call(call), "value": None, "error": {"name": answer.name, "message": answer.message}}
     return {**_see_call(call), "value": answer.value, "error": None}
 
 
-def see_error(failure: Failure) -> dict[str, JSON]:
+def see_error(failure: Failure) -> ErrorView:
     """Return a caught failure as templates see it."""
     return {"name": failure.name, "message": failure.message, "state": failure.state}

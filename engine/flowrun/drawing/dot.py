@@ -5,27 +5,14 @@ Every id and label is quoted; a backslash begins an escape sequence in DOT, so i
 
 from typing import Final
 
-from flowrun.drawing.palette import CAUGHT, LIGHT
-from flowrun.drawing.picture import Arrow, Box, Kind, Picture
+from flowrun.drawing.outlines import OUTLINES
+from flowrun.drawing.picture import Arrow, Box, Picture
+from flowrun.drawing.style_sheet import CAUGHT
 from flowrun.excerpts import one_line
 
 _MAX_LABEL: Final = 60
 _START: Final = "(start)"
 """The id of the start mark; no state can have this name."""
-
-_SHAPES: Final[dict[Kind, dict[str, str]]] = {
-    "chat": {"shape": "box", "style": "rounded,filled"},
-    "tools": {"shape": "octagon", "style": "filled"},
-    "call": {"shape": "component", "style": "filled"},
-    "route": {"shape": "hexagon", "style": "filled"},
-    "flow": {"shape": "box", "style": "filled", "peripheries": "2"},
-    "map": {"shape": "box3d", "style": "filled"},
-    "parallel": {"shape": "folder", "style": "filled"},
-    "wait": {"shape": "parallelogram", "style": "filled"},
-    "succeeded": {"shape": "box", "style": "rounded,filled,bold"},
-    "failed": {"shape": "box", "style": "rounded,filled,bold"},
-    "missing": {"shape": "box", "style": "dashed"},
-}
 
 
 def draw_dot(picture: Picture) -> str:
@@ -45,10 +32,10 @@ def draw_dot(picture: Picture) -> str:
 
 
 def _box(box: Box) -> str:
-    fill, line = LIGHT[box.kind]
+    fill, line = box.look.light
     look = {
         "label": f"{box.name}\n{one_line(box.caption, _MAX_LABEL)}",
-        **_SHAPES[box.kind],
+        **OUTLINES[box.look.outline].dot,
         "fillcolor": fill,
         "color": line,
         "tooltip": box.description or box.caption,

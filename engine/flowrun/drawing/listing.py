@@ -2,11 +2,10 @@
 
 from typing import Final
 
-from flowrun.drawing.picture import Arrow, Kind, Picture
+from flowrun.drawing.picture import Arrow, Picture
 from flowrun.excerpts import one_line
 
 _MAX_LENGTH: Final = 72
-_MARKS: Final[dict[Kind, str]] = {"succeeded": "■", "failed": "✗", "missing": "?"}
 
 
 def draw_text(picture: Picture) -> str:
@@ -20,7 +19,7 @@ def draw_text(picture: Picture) -> str:
     if picture.description:
         lines.append(one_line(picture.description, 2 * _MAX_LENGTH))
     for box in picture.boxes:
-        mark = "▶" if box.name == picture.start else _MARKS.get(box.kind, "○")
+        mark = "▶" if box.name == picture.start else box.look.mark
         lines += ["", f"{mark} {box.name:{width}}  {one_line(box.caption, _MAX_LENGTH)}"]
         arrows = [arrow for arrow in picture.arrows if arrow.source == box.name]
         lines += [f"    {_arrow(arrow)}{_back(arrow, order)}" for arrow in arrows]

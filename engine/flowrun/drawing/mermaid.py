@@ -7,31 +7,20 @@ names of classes have a prefix because some words, such as ``end`` and ``call``,
 import re
 from typing import Final
 
-from flowrun.drawing.palette import INK, LIGHT
-from flowrun.drawing.picture import KINDS, Arrow, Box, Kind, Picture
+from flowrun.core.states import Look
+from flowrun.drawing.outlines import OUTLINES
+from flowrun.drawing.picture import Arrow, Box, Picture, all_looks
+from flowrun.drawing.style_sheet import INK
 from flowrun.excerpts import one_line
 
 _SPECIAL: Final = re.compile(r"""["#&<>|`%:;\\{}\[\]*~$]""")
 _MAX_LABEL: Final = 60
 
-_SHAPES: Final[dict[Kind, tuple[str, str]]] = {
-    "chat": ("(", ")"),
-    "tools": ("[/", r"\]"),
-    "call": ("[[", "]]"),
-    "route": ("{{", "}}"),
-    "flow": ("[[", "]]"),
-    "map": ("[[", "]]"),
-    "parallel": ("[[", "]]"),
-    "wait": ("[/", "/]"),
-    "succeeded": ("([", "])"),
-    "failed": ("([", "])"),
-    "missing": ("[", "]"),
-}
-
 
 def draw_mermaid(picture: Picture) -> str:
     """Render a picture as a Mermaid flowchart."""
-    used = [kind for kind in KINDS if any(box.kind == kind for box in picture.boxes)]
+    boxes = {kind: [_id(box.name) for box in picture.boxes if box.kind == kind] for kind in all_looks()}
+    used = {kind: names for kind, names in boxes.items() if names}
     lines = [
         "---",
         f'title: "{picture.title}"',
@@ -41,23 +30,20 @@ def draw_mermaid(picture: Picture) -> str:
         *(_box(box) for box in picture.boxes),
         f"    begin --> {_id(picture.start)}",
         *(_arrow(arrow) for arrow in picture.arrows),
-        *(f"    classDef k_{kind} {_style(kind)}" for kind in used),
-        *(f"    class {_members(picture, kind)} k_{kind}" for kind in used),
+        *(f"    classDef k_{kind} {_style(all_looks()[kind])}" for kind in used),
+        *(f"    class {','.join(names)} k_{kind}" for kind, names in used.items()),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _style(kind: Kind) -> str:
-    fill, line = LIGHT[kind]
-    return f"fill:{fill},stroke:{line},color:{INK}" + (",stroke-dasharray:4 3" if kind == "missing" else "")
-
-
-def _members(picture: Picture, kind: Kind) -> str:
-    return ",".join(_id(box.name) for box in picture.boxes if box.kind == kind)
+def _style(look: Look) -> str:
+    fill, line = look.light
+    dashed = ",stroke-dasharray:4 3" if look.outline == "dashed" else ""
+    return f"fill:{fill},stroke:{line},color:{INK}{dashed}"
 
 
 def _box(box: Box) -> str:
-    left, right = _SHAPES[box.kind]
+    left, right = OUTLINES[box.look.outline].mermaid
     return (
         f'    {_id(box.name)}{left}"<b>{_escape(box.name)}</b><br/>{_escape(one_line(box.caption, _MAX_LABEL))}"{right}'
     )

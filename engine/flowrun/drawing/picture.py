@@ -1,45 +1,41 @@
 """A state graph as boxes and arrows, independent of the output format. Every drawing function renders a ``Picture``."""
 
-from collections.abc import Iterator
-from typing import Final, Literal, assert_never, get_args
+from collections.abc import Mapping
+from typing import Final, Literal
 
 import msgspec
 
 from flowrun.core.graph import Edge, edges
-from flowrun.spec.model import (
-    DEFAULT_MODEL,
-    MAIN,
-    CallState,
-    ChatState,
-    EndState,
-    FlowState,
-    MapState,
-    ParallelState,
-    RouteState,
-    Spec,
-    State,
-    ToolsState,
-    WaitState,
-)
-
-Kind = Literal["chat", "tools", "call", "route", "flow", "map", "parallel", "wait", "succeeded", "failed", "missing"]
-"""The kind of a box: a state's type, an end's status, or ``missing`` for a state that is not defined."""
+from flowrun.core.states import Look, looks
+from flowrun.spec.model import Spec, State, WorkingState
 
 Mark = Literal["broken", "paused"]
 """The status of a run that stopped in a state: it failed there, or it waits there for human input."""
 
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+_MISSING: Final = Look(
+    outline="dashed",
+    light=("#ffffff", "#d0403f"),
+    dark=("#0d1117", "#ff8580"),
+    title="no such state",
+    mark="?",
+)
+
+
+def all_looks() -> Mapping[str, Look]:
+    """Return the looks of boxes by their kinds."""
+    return {**looks(), "missing": _MISSING}
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True):
     """The box of a state. ``detail`` names what the state uses, such as the sub-flow that it runs.
 
+    ``kind`` is a key of ``all_looks``: a state's type, an end's status, or ``missing`` for a state that is not defined.
     In the picture of a run, ``visits`` counts how often the state was entered, ``mark`` is set if the run stopped
     there, and ``link`` is the URL of the state's details.
     """
 
     name: str
-    kind: Kind
+    kind: str
     detail: str = ""
     description: str = ""
     visits: int | None = None
@@ -49,10 +45,12 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def caption(self) -> str:
         """The state's type and its detail: ``flow · #research``."""
-        return " · ".join(filter(None, (_TITLES.get(self.kind, self.kind), self.detail)))
+        return " · ".join(filter(None, (self.look.title or self.kind, self.detail)))
 
-
-_TITLES: Final[dict[Kind, str]] = {"succeeded": "end · succeeded", "failed": "end · failed", "missing": "no such state"}
+    @property
+    def look(self) -> Look:
+        """The look of the box."""
+        return all_looks()[self.kind]
 
 
 class Arrow(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,39 +105,14 @@ def build_picture(spec: Spec) -> Picture:
 
 
 def _box(name: str, state: State) -> Box:
-    kind: Kind = state.status if isinstance(state, EndState) else state.__struct_config__.tag  # type: ignore[assignment]
-    return Box(name=name, kind=kind, detail=" · ".join(_details(state)), description=state.description or "")
-
-
-def _details(state: State) -> Iterator[str]:
-    match state:
-        case ChatState():
-            if state.model != DEFAULT_MODEL:
-                yield f"model {state.model}"
-            if state.thread != MAIN:
-                yield f"thread {state.thread}"
-        case ToolsState():
-            if state.thread != MAIN:
-                yield f"thread {state.thread}"
-        case CallState():
-            yield state.entrypoint
-        case FlowState():
-            yield state.flow
-        case MapState():
-            yield f"{state.flow} for each {state.item} in {state.for_each}"
-        case ParallelState():
-            yield ", ".join(f"{name}: {branch.flow}" for name, branch in state.branches.items())
-        case RouteState() | WaitState() | EndState():
-            return
-        case _:
-            assert_never(state)
+    return Box(name=name, kind=state.look, detail=" · ".join(state.details()), description=state.description or "")
 
 
 def _arrow(edge: Edge, spec: Spec) -> Arrow:
     if edge.kind == "catch":
         return Arrow(source=edge.source, target=edge.target, label=edge.label, caught=True)
     state = spec.states[edge.source]
-    several = not isinstance(state, EndState) and len(state.routes) > 1
+    several = isinstance(state, WorkingState) and len(state.routes) > 1
     return Arrow(
         source=edge.source,
         target=edge.target,

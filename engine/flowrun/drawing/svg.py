@@ -7,8 +7,9 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from flowrun.drawing.layout import EdgeLine, GraphLayout, Point, Size, lay_out
+from flowrun.drawing.outlines import OUTLINES
 from flowrun.drawing.picture import Arrow, Box, Picture
-from flowrun.drawing.shapes import CODE_SIZE, DETAIL_SIZE, NAME_SIZE, PATH_STYLE, STYLE, outline
+from flowrun.drawing.style_sheet import CODE_SIZE, DETAIL_SIZE, NAME_SIZE, PATH_STYLE, draw_style
 from flowrun.drawing.widths import code_width, text_width
 from flowrun.excerpts import one_line
 
@@ -28,7 +29,7 @@ def draw_svg(picture: Picture, *, part: str | None = None) -> str:
 
     Args:
         part: the prefix of the ids of a drawing inside a page, different for each drawing of the page. Such a drawing
-            has no background and no style sheet: the page holds ``STYLE`` and ``PATH_STYLE``. None for a file.
+            has no background and no style sheet: the page holds ``draw_style()`` and ``PATH_STYLE``. None for a file.
     """
     first = sorted(picture.boxes, key=lambda box: box.name != picture.start)
     arrows = [arrow for arrow in picture.arrows if arrow.source != arrow.target]
@@ -69,7 +70,7 @@ def _prologue(picture: Picture, layout: GraphLayout, part: str | None) -> Iterat
     yield f'<desc id="{description}">{_text(picture.description or _summary(picture))}</desc>'
     if part is None:
         walked = any(box.visits is not None for box in picture.boxes)
-        yield f"<style>\n{STYLE}\n{PATH_STYLE}\n</style>" if walked else f"<style>\n{STYLE}\n</style>"
+        yield f"<style>\n{draw_style()}\n{PATH_STYLE}\n</style>" if walked else f"<style>\n{draw_style()}\n</style>"
         yield f'<rect class="paper" width="{width}" height="{height}"/>'
     yield f'<g transform="translate({_number(_MARGIN)} {_number(_MARGIN)})">'
 
@@ -100,11 +101,11 @@ def _size(box: Box, self_loops: Sequence[Arrow]) -> Size:
 def _node(box: Box, size: Size, middle: Point) -> str:
     x, y = middle
     tooltip = f"{box.name}: {box.caption}" + (f"\n{box.description}" if box.description else "")
-    dx, dy = (-3, 3) if box.kind == "map" else (0, 0)  # the front box of its stack is not in the centre
+    dx, dy = (-3, 3) if box.look.outline == "stacked" else (0, 0)
     drawn = (
         f'<g class="{_box_classes(box)}" transform="translate({_number(x)} {_number(y)})">'
         f"<title>{_text(tooltip)}</title>"
-        f"{outline(box.kind, size.width, size.height)}"
+        f"{OUTLINES[box.look.outline].svg(size.width / 2, size.height / 2)}"
         f'<text class="name" x="{dx}" y="{dy - 4}">{_text(box.name)}</text>'
         f'<text class="detail" x="{dx}" y="{dy + 14}">{_text(one_line(box.caption, _MAX_DETAIL))}</text>'
         f"{_visits(box, size)}</g>"

@@ -26,7 +26,8 @@ from flowrun.spec import (
     load_flows,
     load_spec,
 )
-from flowrun.spec.model import JSON, CallState, ChatState, Model, Spec, Tool
+from flowrun.spec.model import JSON, Holds, Model, Spec, Tool
+from flowrun.spec.parts import parts_of
 from flowrun.unicode import find_encoding_error, well_formed
 
 Function = Callable[..., JSON]
@@ -138,7 +139,7 @@ def _check(tree: FlowTree, project_dir: Path | None, imports: bool) -> list[Issu
 def import_functions(loaded: Loaded, project_dir: Path | None) -> dict[str, Function | FlowrunError]:
     """Import the functions of a spec's entrypoints; the value is the error for one that cannot be imported."""
     spec, path = loaded.spec, Path(loaded.document.file)
-    called = (state.entrypoint for state in spec.states.values() if isinstance(state, CallState))
+    called = (part.value for state in spec.states.values() for part in parts_of(state, Holds.ENTRYPOINT))
     functions: dict[str, Function | FlowrunError] = {}
     for entrypoint in dict.fromkeys([*(tool.entrypoint for tool in spec.tools.values()), *called]):
         try:
@@ -233,7 +234,7 @@ class _Compiler(msgspec.Struct):
         imported = import_functions(tree.loaded, self.project_dir) if self.imports else {}
         found = {entrypoint: function for entrypoint, function in imported.items() if callable(function)}
         self.functions |= found
-        used = {state.model for state in spec.states.values() if isinstance(state, ChatState)}
+        used = {part.value for state in spec.states.values() for part in parts_of(state, Holds.MODEL)}
         backends = {name: self._backend(tree, name, model) for name, model in spec.models.items() if name in used}
         declared = self.declared.get(flow_name(tree, self.folder), {})
         return compile_graph(

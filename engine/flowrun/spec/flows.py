@@ -10,7 +10,8 @@ from flowrun.errors import Issue, Path, SpecError
 from flowrun.spec.document import Variables, issue_at
 from flowrun.spec.find import is_spec
 from flowrun.spec.load import ON_DISK, Files, Loaded, load_spec
-from flowrun.spec.model import FlowState, MapState, ParallelState, Spec
+from flowrun.spec.model import Holds, Spec
+from flowrun.spec.parts import parts_of
 from flowrun.spec.project import lies_in
 from flowrun.spec.yaml.reader import read_document
 
@@ -87,12 +88,8 @@ def may_be_spec(content: bytes) -> bool:
 def references(spec: Spec) -> Iterator[tuple[Path, str]]:
     """Yield each reference to a sub-flow with its path in the spec."""
     for name, state in spec.states.items():
-        match state:
-            case FlowState() | MapState():
-                yield ("states", name, "flow"), state.flow
-            case ParallelState():
-                for branch, part in state.branches.items():
-                    yield ("states", name, "branches", branch, "flow"), part.flow
+        for part in parts_of(state, Holds.FLOW):
+            yield ("states", name, *part.path), part.value
 
 
 class _NotASpec(Exception):

@@ -4,16 +4,48 @@ The field names are the spec language's own; ``schemas/flow.v1.schema.json`` des
 keeps the two property sets equal. Templates stay unevaluated text until ``graph.compile_graph``.
 """
 
-from collections.abc import Mapping
-from typing import Any, Final, Literal
+import enum
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
 JSON = Any
 """A JSON value: None, bool, int, float, str, list or a mapping with string keys."""
 
-Template = Any
+
+class Holds(enum.Enum):
+    """The role of a property's value. ``parts.parts_of`` finds all values of a role, so each is checked and used."""
+
+    TEMPLATE = "template"
+    EXPRESSION = "expression"
+    SCHEMA = "schema"
+    ENTRYPOINT = "entrypoint"
+    FLOW = "flow"
+    THREAD = "thread"
+    MODEL = "model"
+    TOOL = "tool"
+
+
+Template = Annotated[Any, Holds.TEMPLATE]
 """A JSON value in which any string may be a Jinja2 template."""
+
+TextTemplate = Annotated[str, Holds.TEMPLATE]
+Expression = Annotated[str, Holds.EXPRESSION]
+"""A Jinja2 expression without braces."""
+
+Schema = Annotated[Mapping[str, JSON], Holds.SCHEMA]
+"""A JSON Schema."""
+
+Entrypoint = Annotated[str, Holds.ENTRYPOINT]
+"""A Python function, as ``module.path:function``."""
+
+FlowReference = Annotated[str, Holds.FLOW]
+"""A sub-flow: the file of a spec, or ``#name`` for an entry of ``flows:``. Its struct has ``arguments`` too."""
+
+ThreadName = Annotated[str, Holds.THREAD]
+ModelName = Annotated[str, Holds.MODEL]
+ToolName = Annotated[str, Holds.TOOL]
 
 MAIN = "main"
 """The default thread of a state."""
@@ -76,11 +108,11 @@ class Model(_Part, frozen=True, kw_only=True):
 
 
 class Tool(_Part, frozen=True, kw_only=True):
-    """A tool that the model may call. ``entrypoint`` is ``module.path:function``."""
+    """A tool that the model may call."""
 
-    entrypoint: str
+    entrypoint: Entrypoint
     description: str | None = None
-    parameters: Mapping[str, JSON] | None = None
+    parameters: Schema | None = None
     timeout: Seconds = Seconds(60)
     idempotent: bool = False
     strict: bool = False
@@ -98,16 +130,16 @@ class MessageTemplate(_Part, frozen=True, kw_only=True):
     """A message with templates. A tool message without ``tool_call_id`` answers the oldest call without an answer."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | None = None
+    content: TextTemplate | None = None
     tool_calls: tuple[CallTemplate, ...] = ()
-    tool_call_id: str | None = None
+    tool_call_id: TextTemplate | None = None
     name: str | None = None
 
 
 class Route(_Part, frozen=True, kw_only=True):
     """A route from a state to the state ``to``. Without ``when`` it always matches."""
 
-    when: str | None = None
+    when: Expression | None = None
     to: str
 
 
@@ -144,100 +176,207 @@ class ResponseFormat(_Part, frozen=True, kw_only=True):
     """The format of a reply: any JSON object, or a JSON value that matches ``schema``."""
 
     type: Literal["json_object", "json_schema"] = "json_schema"
-    schema: Mapping[str, JSON] | None = None
+    schema: Schema | None = None
     strict: bool = True
 
 
-class _State(_Part, frozen=True, kw_only=True, tag_field="type"):
-    """The fields that all states but ``end`` share. ``next`` becomes a route without ``when``."""
+class State(_Part, frozen=True, kw_only=True, tag_field="type"):
+    """A state. Each subclass with a tag is one kind of state; the types of its fields say what they hold (``Holds``).
+
+    Attributes:
+        asks: who is asked by the state itself. Each kind sets it.
+        result: the name that templates read its result by, besides ``outputs.<state>``.
+        answers_calls: the state answers the open tool calls of its thread.
+    """
+
+    asks: ClassVar[Literal["nobody", "model", "person"]]
+    result: ClassVar[Literal["", "reply", "results"]] = ""
+
+    description: str | None = None
+
+    @property
+    def type(self) -> str:
+        """The name of the kind."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def look(self) -> str:
+        """The name of the state's look in drawings, one of its kind's."""
+        return self.type
+
+    @property
+    def answers_calls(self) -> bool:
+        return False
+
+    def details(self) -> Iterable[str]:
+        """Return the parts that the state uses, for drawings."""
+        return ()
+
+    def names_in(self, field: str) -> frozenset[str]:
+        """Return the names that templates of a property see besides the usual ones."""
+        return frozenset()
+
+    def child_label(self, index: int) -> str:
+        """Return the label of a sub-flow's run in transcripts."""
+        return ""
+
+
+class WorkingState(State, frozen=True, kw_only=True):
+    """A state that leads to other states: any kind but ``end``. ``next`` becomes a route without ``when``."""
 
     set: Mapping[str, Template] = {}
     routes: tuple[Route, ...] = ()
     retry: Retry | None = None
     timeout: Seconds | None = None
     catch: tuple[Catch, ...] = ()
-    description: str | None = None
 
 
-class ChatState(_State, frozen=True, kw_only=True, tag="chat"):
+class ChatState(WorkingState, frozen=True, kw_only=True, tag="chat"):
     """A state that asks the model for one reply on a thread. ``tools`` None offers all tools of the spec."""
 
-    thread: str = MAIN
+    asks = "model"
+    result = "reply"
+
+    thread: ThreadName = MAIN
     messages: tuple[MessageTemplate, ...] = ()
-    model: str = DEFAULT_MODEL
-    tools: tuple[str, ...] | None = None
+    model: ModelName = DEFAULT_MODEL
+    tools: tuple[ToolName, ...] | None = None
     tool_choice: str = "auto"
     sampling: Mapping[str, JSON] = {}
     response_format: ResponseFormat | None = None
 
+    @property
+    def answers_calls(self) -> bool:
+        return any(message.role == "tool" for message in self.messages)
 
-class ToolsState(_State, frozen=True, kw_only=True, tag="tools"):
+    def details(self) -> Iterable[str]:
+        if self.model != DEFAULT_MODEL:
+            yield f"model {self.model}"
+        if self.thread != MAIN:
+            yield f"thread {self.thread}"
+
+
+class ToolsState(WorkingState, frozen=True, kw_only=True, tag="tools"):
     """A state that runs the tool calls of the thread's last reply in parallel and appends their results."""
 
-    thread: str = MAIN
+    asks = "nobody"
+    result = "results"
+    answers_calls = True
+
+    thread: ThreadName = MAIN
     on_error: Literal["return", "raise"] = "return"
 
+    def details(self) -> Iterable[str]:
+        return () if self.thread == MAIN else (f"thread {self.thread}",)
 
-class CallState(_State, frozen=True, kw_only=True, tag="call"):
+
+class CallState(WorkingState, frozen=True, kw_only=True, tag="call"):
     """A state that calls a Python function directly, not through the model."""
 
-    entrypoint: str
+    asks = "nobody"
+
+    entrypoint: Entrypoint
     arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
     idempotent: bool = False
 
+    def details(self) -> Iterable[str]:
+        return (self.entrypoint,)
 
-class RouteState(_State, frozen=True, kw_only=True, tag="route"):
+
+class RouteState(WorkingState, frozen=True, kw_only=True, tag="route"):
     """A state that only selects a route."""
 
+    asks = "nobody"
 
-class FlowState(_State, frozen=True, kw_only=True, tag="flow"):
-    """A state that runs a sub-flow: the file of a spec, or ``#name`` for an entry of ``flows:``."""
 
-    flow: str
+class FlowState(WorkingState, frozen=True, kw_only=True, tag="flow"):
+    """A state that runs a sub-flow."""
+
+    asks = "nobody"
+
+    flow: FlowReference
     arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
 
+    def details(self) -> Iterable[str]:
+        return (self.flow,)
 
-class MapState(_State, frozen=True, kw_only=True, tag="map"):
+
+class MapState(WorkingState, frozen=True, kw_only=True, tag="map"):
     """A state that runs a sub-flow for each item of a list; the outputs are in the order of the items."""
 
-    flow: str
-    for_each: str
+    asks = "nobody"
+
+    flow: FlowReference
+    for_each: Expression
     item: str = msgspec.field(default="item", name="as")
     arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
     max_concurrency: int | None = None
     on_item_error: Literal["fail", "collect", "skip"] = "fail"
 
+    def __post_init__(self) -> None:
+        """Make the item the only input of the sub-flow, if there is no ``with``."""
+        if not self.arguments:
+            msgspec.structs.force_setattr(self, "arguments", {self.item: f"{{{{ {self.item} }}}}"})
+
+    def details(self) -> Iterable[str]:
+        return (f"{self.flow} for each {self.item} in {self.for_each}",)
+
+    def names_in(self, field: str) -> frozenset[str]:
+        return frozenset({self.item, "index"} if field == "with" else ())
+
+    def child_label(self, index: int) -> str:
+        return f"item {index}"
+
 
 class ParallelBranch(_Part, frozen=True, kw_only=True):
     """One branch of a parallel state."""
 
-    flow: str
+    flow: FlowReference
     arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
 
 
-class ParallelState(_State, frozen=True, kw_only=True, tag="parallel"):
+class ParallelState(WorkingState, frozen=True, kw_only=True, tag="parallel"):
     """A state that runs several sub-flows at once; its output maps each branch to the branch's output."""
+
+    asks = "nobody"
 
     branches: Mapping[str, ParallelBranch]
 
+    def details(self) -> Iterable[str]:
+        return (", ".join(f"{name}: {branch.flow}" for name, branch in self.branches.items()),)
 
-class WaitState(_State, frozen=True, kw_only=True, tag="wait"):
+    def child_label(self, index: int) -> str:
+        return list(self.branches)[index]
+
+
+class WaitState(WorkingState, frozen=True, kw_only=True, tag="wait"):
     """A state that pauses until a person or a program answers; the answer must match ``schema``."""
 
-    prompt: str
-    schema: Mapping[str, JSON] = {}
+    asks = "person"
+
+    prompt: TextTemplate
+    schema: Schema = {}
 
 
-class EndState(_Part, frozen=True, kw_only=True, tag_field="type", tag="end"):
+class EndState(State, frozen=True, kw_only=True, tag="end"):
     """A state that ends the run."""
+
+    asks = "nobody"
 
     status: Literal["succeeded", "failed"] = "succeeded"
     output: Template = None
-    description: str | None = None
+
+    @property
+    def look(self) -> str:
+        return self.status
 
 
-Working = ChatState | ToolsState | CallState | RouteState | FlowState | MapState | ParallelState | WaitState
-State = Working | EndState
+_KINDS: Final = (
+    *(ChatState, ToolsState, CallState, RouteState, FlowState, MapState, ParallelState, WaitState, EndState),
+)
+
+STATES: Final[dict[str, type[State]]] = {str(kind.__struct_config__.tag): kind for kind in _KINDS}
+"""The struct of each kind of state, by its tag. ``core.states.KINDS`` has the rest of what a kind is."""
 
 
 class Spec(_Part, frozen=True, kw_only=True):
@@ -257,7 +396,7 @@ class Spec(_Part, frozen=True, kw_only=True):
     threads: Mapping[str, tuple[MessageTemplate, ...]] = {}
     vars: Mapping[str, Template] = {}
     start: str
-    states: Mapping[str, State]
+    states: Mapping[str, State] = {}
     flows: Mapping[str, "Spec"] = {}
     limits: Limits = Limits()
 

@@ -1,13 +1,14 @@
 """Conversion of plain data that matches the schema to a ``Spec``. Shorthands are expanded, durations parsed."""
 
 import re
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from flowrun.errors import Issue, Path, SpecError
 from flowrun.spec.document import Document, issue_at
-from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN, Seconds, Spec
+from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN, STATES, Limits, Retry, Seconds, Spec, State
 
 SHORTHANDS: Final = {"model": ("models", DEFAULT_MODEL), "messages": ("threads", MAIN)}
 """Shorthand keys of a flow, each with the key and the entry that it is short for."""
@@ -22,10 +23,10 @@ DEFAULT_STATES: Final[dict[str, JSON]] = {
 UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 """The units of durations, in seconds."""
 
-_COUNTS: Final = frozenset({"max_rounds", "max_steps", "max_attempts", "max_concurrency"})
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _JSON_PATH: Final = re.compile(r" - at `\$(.*)`$")
 _PATH_PART: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
 def parse_spec(document: Document) -> Spec:
@@ -35,12 +36,7 @@ def parse_spec(document: Document) -> Spec:
         SpecError: a value has the wrong type although the schema admits it.
     """
     value = document.value
-    try:
-        return msgspec.convert(
-            _flow_fields(value, name=value["name"], version=value["version"]), Spec, dec_hook=decode_duration
-        )
-    except msgspec.ValidationError as error:
-        raise SpecError([_type_issue(document, str(error))]) from error
+    return _parse_flow(document, (), value, name=value["name"], version=value["version"])
 
 
 def parse_duration(written: float | str) -> Seconds:
@@ -56,8 +52,8 @@ def parse_duration(written: float | str) -> Seconds:
     raise ValueError(f"{written!r} is no duration: write a number of seconds, or a number and ms, s, m, h or d")
 
 
-def _flow_fields(value: dict[str, JSON], *, name: str, version: str) -> dict[str, JSON]:
-    """Return the fields of a ``Spec``. A local flow has its key as name and the version of the file."""
+def _parse_flow(document: Document, at: Path, value: dict[str, JSON], *, name: str, version: str) -> Spec:
+    """Build a ``Spec``. A local flow has its key as name and the version of the file."""
     fields = {
         key: item for key, item in value.items() if key not in {*SHORTHANDS, "profiles"} and not key.startswith("x-")
     }
@@ -65,32 +61,47 @@ def _flow_fields(value: dict[str, JSON], *, name: str, version: str) -> dict[str
         if shorthand in value:
             fields[key] = {**fields.get(key, {}), entry: value[shorthand]}
     if "limits" in value:
-        fields["limits"] = _with_integer_counts(value["limits"])
-    states = value.get("states", DEFAULT_STATES)
-    return {
-        **fields,
-        "flowrun": "v1",
-        "name": name,
-        "version": version,
-        "start": value.get("start", next(iter(states))),
-        "states": {key: _state_fields(state) for key, state in states.items()},
-        "flows": {key: _flow_fields(flow, name=key, version=version) for key, flow in value.get("flows", {}).items()},
-    }
+        fields["limits"] = _with_integer_counts(value["limits"], Limits)
+    states = fields.pop("states", DEFAULT_STATES)
+    flows = fields.pop("flows", {})
+    fields |= {"flowrun": "v1", "name": name, "version": version, "start": value.get("start", next(iter(states)))}
+    return msgspec.structs.replace(
+        _convert(document, at, fields, Spec),
+        states={key: _parse_state(document, (*at, "states", key), state) for key, state in states.items()},
+        flows={
+            key: _parse_flow(document, (*at, "flows", key), flow, name=key, version=version)
+            for key, flow in flows.items()
+        },
+    )
 
 
-def _state_fields(state: dict[str, JSON]) -> dict[str, JSON]:
-    """Return the fields of a state, with ``next`` as a route that always matches."""
-    fields = _with_integer_counts({key: value for key, value in state.items() if key != "next"})
+def _parse_state(document: Document, at: Path, state: dict[str, JSON]) -> State:
+    """Build a state, with ``next`` as a route that always matches."""
+    kind = STATES[state["type"]]
+    fields = _with_integer_counts({key: value for key, value in state.items() if key != "next"}, kind)
     if "next" in state:
         fields["routes"] = [{"to": state["next"]}]
     if "retry" in state:
-        fields["retry"] = _with_integer_counts(state["retry"])
-    return fields
+        fields["retry"] = _with_integer_counts(state["retry"], Retry)
+    return _convert(document, at, fields, kind)
 
 
-def _with_integer_counts(fields: dict[str, JSON]) -> dict[str, JSON]:
-    """Convert counts such as ``8.0`` to ``8``: both are integers in JSON Schema, but not in Python."""
-    return {key: int(value) if key in _COUNTS and isinstance(value, float) else value for key, value in fields.items()}
+def _with_integer_counts(values: dict[str, JSON], kind: type[msgspec.Struct]) -> dict[str, JSON]:
+    """Convert integers such as ``8.0`` to ``8``: both are integers in JSON Schema, but not in Python."""
+    counts = _counts(kind)
+    return {key: int(value) if key in counts and isinstance(value, float) else value for key, value in values.items()}
+
+
+@cache
+def _counts(kind: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset(field.encode_name for field in msgspec.structs.fields(kind) if field.type in (int, int | None))
+
+
+def _convert(document: Document, at: Path, fields: dict[str, JSON], kind: type[_Struct]) -> _Struct:
+    try:
+        return msgspec.convert(fields, kind, dec_hook=decode_duration)
+    except msgspec.ValidationError as error:
+        raise SpecError([_type_issue(document, at, str(error))]) from error
 
 
 def decode_duration(kind: type, value: Any) -> Any:
@@ -100,12 +111,12 @@ def decode_duration(kind: type, value: Any) -> Any:
     raise NotImplementedError(kind)
 
 
-def _type_issue(document: Document, error: str) -> Issue:
-    """Convert msgspec's message, which ends in a JSON path, to an issue."""
+def _type_issue(document: Document, at: Path, error: str) -> Issue:
+    """Convert msgspec's message on the value at a path, which ends in a JSON path below it, to an issue."""
     where = _JSON_PATH.search(error)
     # msgspec writes [...] for the key of a mapping, so the path is known only up to there.
     known = where[1].partition("[...]")[0] if where else ""
-    path: Path = tuple(key or int(index) for key, index in _PATH_PART.findall(known))
+    path: Path = (*at, *(key or int(index) for key, index in _PATH_PART.findall(known)))
     detail = f"{where[1].lstrip('.')}: " if where else ""
     message = detail + _JSON_PATH.sub("", error).replace("`", "")
     return issue_at(document, "FR203", path, message, "see 'flowrun schema' for what may stand here")

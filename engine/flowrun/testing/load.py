@@ -12,8 +12,9 @@ from flowrun.errors import Issue, SpecError
 from flowrun.errors import Path as DocumentPath
 from flowrun.files import file_errors
 from flowrun.spec import Document, issue_at, may_be_spec
-from flowrun.spec.model import JSON, CallState, WaitState
+from flowrun.spec.model import JSON, Holds
 from flowrun.spec.parse import decode_duration, parse_duration
+from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
 from flowrun.spec.schema import check_schema
 from flowrun.spec.suggestions import suggest
@@ -190,8 +191,8 @@ def check_case(suite: Suite, case: Case, graph: Graph) -> list[Issue]:
     flows = list(_flow_tree(graph))
     states = [(name, state) for flow in flows for name, state in flow.spec.states.items()]
     tools = {name for flow in flows for name in flow.tools}
-    entrypoints = {state.entrypoint for _, state in states if isinstance(state, CallState)}
-    waits = {name for name, state in states if isinstance(state, WaitState)}
+    entrypoints = {part.value for _, state in states for part in parts_of(state, Holds.ENTRYPOINT)}
+    waits = {name for name, state in states if state.asks == "person"}
     stubs = [((*case.at, "tools", name), name) for name in case.stubs]
     answers = [((*case.at, "answers", index, "state"), answer.state) for index, answer in enumerate(case.answers)]
     path = [((*case.at, "expect", "path", index), name) for index, name in enumerate(case.expect.path or ())]

@@ -23,9 +23,8 @@ from flowrun.core.events import (
 )
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, advance
-from flowrun.drawing.picture import Kind
 from flowrun.errors import Failure
-from flowrun.spec.model import JSON, EndState, MapState, ParallelState, Spec
+from flowrun.spec.model import JSON, Spec, WorkingState
 from flowrun.transcript.activities import ActivityRecord, build_activity, times_of
 from flowrun.transcript.model import Activity, Attention, Child, Exit, FunctionCall, Pause, Question, Transcript, Visit
 from flowrun.transcript.status import totals_of, transcript_status
@@ -51,13 +50,6 @@ def build_transcript(
     for entry in recorded:
         builder.add(entry)
     return builder.build(recorded)
-
-
-def kind_of(spec: Spec, state: str) -> Kind:
-    """Return the kind that a state is drawn as: its type, or the status of an end."""
-    found = spec.states[state]
-    kind: Kind = found.status if isinstance(found, EndState) else found.__struct_config__.tag  # type: ignore[assignment]
-    return kind
 
 
 class _OpenVisit(msgspec.Struct):
@@ -163,7 +155,7 @@ class _TranscriptBuilder:
 
     def _refused(self, open_visit: _OpenVisit, exit_: Exit, at: float) -> Iterator[FunctionCall]:
         """Yield the calls that the machine refused, with the failures that the model receives."""
-        if exit_.how != "route" or kind_of(self._graph.spec, open_visit.state) != "tools":
+        if exit_.how != "route" or self._graph.spec.states[open_visit.state].result != "results":
             return
         made = {pending.effect.call_id for pending in open_visit.pending if isinstance(pending.effect, CallFunction)}
         results = self._run.results
@@ -224,7 +216,7 @@ class _TranscriptBuilder:
         activities = [*(self._activity(pending, exited) for pending in open_visit.pending), *open_visit.refused]
         return Visit(
             state=open_visit.state,
-            type=kind_of(self._graph.spec, open_visit.state),
+            type=self._graph.spec.states[open_visit.state].look,
             step=open_visit.step,
             attempt=open_visit.attempt,
             began=open_visit.began,
@@ -252,7 +244,7 @@ class _TranscriptBuilder:
         return Child(
             run=run,
             flow=effect.flow,
-            label=_label(self._graph.spec, effect),
+            label=self._graph.spec.states[effect.state].child_label(effect.index),
             inputs=effect.inputs,
             outcome=pending.answer.outcome if isinstance(pending.answer, ChildEnded) else None,
             transcript=transcript,
@@ -264,17 +256,9 @@ def _exit_of(spec: Spec, move: Move) -> Exit:
     """Return how a move ended its visit, with the condition as the spec has it."""
     number, when = move.index or 0, ""
     state = spec.states[move.state]
-    if move.index is not None and not isinstance(state, EndState):
+    if move.index is not None and isinstance(state, WorkingState):
         if move.how == "route":
             when = state.routes[number].when or ""
         else:
             when = ", ".join(state.catch[number].errors) or "any error"
     return Exit(how=move.how, to=move.to, number=number, when=when, failure=move.failure)
-
-
-def _label(spec: Spec, effect: StartChild) -> str:
-    """Return the label of a child in its state: the name of a branch, or the number of an item."""
-    state = spec.states[effect.state]
-    if isinstance(state, ParallelState):
-        return list(state.branches)[effect.index]
-    return f"item {effect.index}" if isinstance(state, MapState) else ""

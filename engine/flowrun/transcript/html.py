@@ -19,8 +19,8 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from flowrun.core.graph import Graph
-from flowrun.drawing.palette import DARK, LIGHT
-from flowrun.drawing.shapes import PATH_STYLE, STYLE
+from flowrun.drawing.picture import all_looks
+from flowrun.drawing.style_sheet import PATH_STYLE, draw_style
 from flowrun.drawing.svg import draw_svg
 from flowrun.durations import spell_duration
 from flowrun.excerpts import one_line
@@ -97,13 +97,13 @@ def _part(name: str) -> str:
     return (files("flowrun.transcript") / "page" / name).read_text(encoding="utf-8")
 
 
-@cache
 def _style() -> str:
     """Return the style sheet: the page's own, the drawing's, and the colours of each kind of state."""
-    light = "\n".join(f".k-{kind} {{ --tint: {fill}; --accent: {line}; }}" for kind, (fill, line) in LIGHT.items())
-    dark = "\n".join(f".k-{kind} {{ --tint: {fill}; --accent: {line}; }}" for kind, (fill, line) in DARK.items())
+    rule = ".k-{} {{ --tint: {}; --accent: {}; }}".format
+    light = "\n".join(rule(kind, *look.light) for kind, look in all_looks().items())
+    dark = "\n".join(rule(kind, *look.dark) for kind, look in all_looks().items())
     return "\n".join(
-        [STYLE, PATH_STYLE, light, f"@media (prefers-color-scheme: dark) {{\n{dark}\n}}", _part("page.css")]
+        [draw_style(), PATH_STYLE, light, f"@media (prefers-color-scheme: dark) {{\n{dark}\n}}", _part("page.css")]
     )
 
 

@@ -12,7 +12,6 @@ import msgspec
 
 from flowrun.core.events import Outcome
 from flowrun.core.messages import Message, Reply, Usage
-from flowrun.drawing.picture import Kind
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
 
@@ -120,10 +119,13 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt at a state: its activities, the variables that it set, and its exit (None: not yet)."""
+    """One attempt at a state: its activities, the variables that it set, and its exit (None: not yet).
+
+    ``type`` is the look of the state: its type, or the status of an end.
+    """
 
     state: str
-    type: Kind
+    type: str
     step: int
     attempt: int
     began: float

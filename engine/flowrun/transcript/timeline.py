@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Final, assert_never
 
 import msgspec
 
@@ -113,6 +113,8 @@ def _activities(transcript: Transcript, depth: int) -> Iterator[tuple[str, str, 
                     yield visit.type, f"{activity.flow} {activity.label}".strip(), activity, place
                     if activity.transcript is not None:
                         yield from _activities(activity.transcript, depth + 1)
+                case _:
+                    assert_never(activity)
 
 
 def _idle_times(busy: Sequence[tuple[float, float]], start: float, end: float) -> list[tuple[float, float]]:

@@ -37,7 +37,7 @@ from flowrun.core.messages import Log, Reply, ToolCall, Usage
 from flowrun.core.recovery import recover
 from flowrun.core.slots import Slots
 from flowrun.errors import FAILURES, Failure
-from flowrun.spec.model import EndState
+from flowrun.spec.model import WorkingState
 from flowrun.templates import Lazy
 from tests.flows import ADD, graph_of
 
@@ -131,7 +131,7 @@ class Open:
             return True
         if isinstance(event, TimedOut):
             state = GRAPH.spec.states[run.state]
-            of_state = not isinstance(state, EndState) and state.timeout is not None
+            of_state = isinstance(state, WorkingState) and state.timeout is not None
             return event.step == 0 or (event.step == run.step and of_state)
         effect = self.effects.get(index_of(event))
         return (

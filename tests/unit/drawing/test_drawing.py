@@ -14,12 +14,12 @@ from flowrun.drawing import DRAWERS, draw
 from flowrun.drawing.layers import make_layers
 from flowrun.drawing.layout import Size, lay_out
 from flowrun.drawing.picture import Arrow, Box, Mark, Picture, build_picture
-from flowrun.drawing.shapes import PATH_STYLE
+from flowrun.drawing.style_sheet import PATH_STYLE
 from flowrun.drawing.svg import draw_svg
 from flowrun.drawing.widths import code_width, text_width
 from flowrun.excerpts import one_line as shorten
 from flowrun.spec import load_spec
-from flowrun.spec.model import Spec
+from flowrun.spec.model import STATES, Spec
 from tests.flows import AGENT, spec_of
 
 ROOT = Path(__file__).parents[3]
@@ -65,6 +65,10 @@ def test_a_picture_has_every_state_and_every_edge() -> None:
             Arrow(source="act", target="ask"),
         ),
     )
+
+
+def test_every_kind_of_state_is_drawn_here(every_state: Spec) -> None:
+    assert {type(state) for state in every_state.states.values()} == set(STATES.values())
 
 
 def test_a_box_names_what_its_state_uses(every_state: Spec) -> None:

@@ -1,9 +1,12 @@
 """The call state: calls a Python function without the model."""
 
+from typing import Final
+
 from flowrun.core.events import CallFunction, Event, Failed, Returned
 from flowrun.core.run import Run
 from flowrun.core.state_node import StateNode, Turn
 from flowrun.core.states.compiler import Compiler
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.core.views import Value
 from flowrun.spec.model import CallState
 from flowrun.templates import Evaluator, compile_value
@@ -63,3 +66,11 @@ def compile_call(name: str, state: CallState, compiler: Compiler) -> CallNode:
         idempotent=state.idempotent,
         **compiler.common(name, state),
     )
+
+
+KIND: Final = StateKind(
+    struct=CallState,
+    compile=compile_call,
+    output="the value that the function returned",
+    looks={"call": Look(outline="striped", light=("#e0f5f1", "#1f9d86"), dark=("#0f2d28", "#4fd1b5"))},
+)

@@ -1,7 +1,8 @@
 """The chat state: asks a model for a reply. A reply that was cut off, or that cannot be read, fails the state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Final
 
 from flowrun.core.events import AskModel, Event, Failed, Replied, ToolDeclaration
 from flowrun.core.json_schema import Validator, compile_schema
@@ -9,11 +10,13 @@ from flowrun.core.messages import Message, Reply
 from flowrun.core.rendering import CompiledMessage, compile_message, with_ids
 from flowrun.core.replies import check_reply
 from flowrun.core.run import Run
+from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
 from flowrun.core.state_node import StateFailure, StateNode, Turn
 from flowrun.core.states.compiler import Compiler
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.core.strict_json import parse_json
 from flowrun.core.threads import add_messages, check_answered
-from flowrun.core.views import LazyReply
+from flowrun.core.views import LazyReply, ReplyView
 from flowrun.spec.model import JSON, ChatState, ResponseFormat
 
 
@@ -152,3 +155,25 @@ def compile_chat(name: str, state: ChatState, compiler: Compiler) -> ChatNode:
         own_thread=frozenset({state.thread}),
         **compiler.common(name, state),
     )
+
+
+def shape_of_reply(states: Sequence[ChatState]) -> Shape:
+    """Return the shape of the reply of one of these states, whose ``response_format`` is known."""
+    reply = shape_of(ReplyView)
+    parsed = one_of([_shape_of_parsed(state.response_format) for state in states])
+    return {**reply, "properties": {**reply["properties"], "parsed": parsed}}
+
+
+def _shape_of_parsed(form: ResponseFormat | None) -> Shape:
+    if form is None:
+        return NULL
+    return {"type": "object"} if form.schema is None else {ROOT: form.schema}
+
+
+KIND: Final = StateKind(
+    struct=ChatState,
+    compile=compile_chat,
+    output="the reply, as in `reply`",
+    shape=lambda state, flows: shape_of_reply([state]),
+    looks={"chat": Look(outline="rounded", light=("#e8f1fd", "#3b7ddd"), dark=("#15243a", "#6ea8fe"))},
+)

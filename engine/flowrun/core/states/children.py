@@ -1,5 +1,6 @@
 """The base of the states that run sub-flows. The rounds and steps of a child count against the limits of its parent."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 
 from flowrun.core.events import ChildEnded, Event, Outcome, StartChild
@@ -36,9 +37,9 @@ class ParentNode(StateNode, frozen=True, kw_only=True):
         turn.mark()
         self.ended(turn, event)
 
+    @abstractmethod
     def ended(self, turn: Turn, event: ChildEnded) -> None:
         """Continue after the end of a child: start another, leave the state, or wait. Raises as ``enter`` does."""
-        raise NotImplementedError
 
 
 def await_children(run: Draft, count: int) -> Slots[ChildSlot]:

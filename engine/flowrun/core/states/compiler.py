@@ -8,7 +8,7 @@ import msgspec
 from flowrun.core.call_handling import NOTHING, CallHandling
 from flowrun.core.events import ToolDeclaration
 from flowrun.core.state_node import CompiledRoute
-from flowrun.spec.model import Route, Spec, Working
+from flowrun.spec.model import Route, Spec, WorkingState
 from flowrun.templates import compile_assignments, compile_condition
 
 
@@ -20,7 +20,7 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
     backends: Mapping[str, str]
     handling: CallHandling
 
-    def common(self, name: str, state: Working) -> dict[str, Any]:
+    def common(self, name: str, state: WorkingState) -> dict[str, Any]:
         """Return the fields that the nodes of all kinds share, except those of end states."""
         return {
             "name": name,

@@ -1,10 +1,13 @@
 """The end state: ends the run."""
 
+from typing import Final
+
 from flowrun.core.call_handling import NOTHING
 from flowrun.core.messages import last_calls
 from flowrun.core.run import Draft
 from flowrun.core.state_node import StateNode, Turn
 from flowrun.core.states.compiler import Compiler
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.errors import Failure
 from flowrun.spec.model import EndState
 from flowrun.templates import Evaluator, compile_value
@@ -47,3 +50,26 @@ def compile_end(name: str, state: EndState, compiler: Compiler) -> EndNode:
         output=compile_value(state.output),
         reads_calls=compiler.handling.entered.get(name, NOTHING),
     )
+
+
+KIND: Final = StateKind(
+    struct=EndState,
+    compile=compile_end,
+    output="",
+    looks={
+        "succeeded": Look(
+            title="end · succeeded",
+            outline="pill",
+            light=("#e3f6e6", "#2e9d4a"),
+            dark=("#12301a", "#56d373"),
+            mark="■",
+        ),
+        "failed": Look(
+            title="end · failed",
+            outline="pill",
+            light=("#fde7e7", "#d0403f"),
+            dark=("#3a1517", "#ff8580"),
+            mark="✗",
+        ),
+    },
+)

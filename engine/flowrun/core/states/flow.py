@@ -1,9 +1,13 @@
 """The flow state: runs one sub-flow; the output of the sub-flow becomes the output of the state."""
 
+from typing import Final
+
 from flowrun.core.events import ChildEnded
+from flowrun.core.shapes import shape_of_output
 from flowrun.core.state_node import Turn
 from flowrun.core.states.children import ParentNode, await_children, output_of, start_child
 from flowrun.core.states.compiler import Compiler
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.spec.model import FlowState
 from flowrun.templates import Evaluator, compile_value
 
@@ -36,3 +40,12 @@ class FlowNode(ParentNode, frozen=True, kw_only=True):
 def compile_flow(name: str, state: FlowState, compiler: Compiler) -> FlowNode:
     """Compile a flow state."""
     return FlowNode(flow=state.flow, arguments=compile_value(state.arguments), **compiler.common(name, state))
+
+
+KIND: Final = StateKind(
+    struct=FlowState,
+    compile=compile_flow,
+    output="the output of the sub-flow",
+    shape=lambda state, flows: shape_of_output(flows.get(state.flow)),
+    looks={"flow": Look(outline="doubled", light=("#f1eafc", "#8457d0"), dark=("#271c3b", "#b392f0"))},
+)

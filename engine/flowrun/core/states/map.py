@@ -1,14 +1,17 @@
 """The map state: runs a sub-flow for each item of a list; the outputs are in the order of the items."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, TypedDict
 
 from flowrun.core.events import ChildEnded, Outcome
 from flowrun.core.run import PENDING, RunScope
+from flowrun.core.shapes import Shape, shape_of, shape_of_output
 from flowrun.core.state_node import StateFailure, Turn
 from flowrun.core.states.children import ParentNode, await_children, outcome_of, output_of, start_child
 from flowrun.core.states.compiler import Compiler
-from flowrun.core.views import see_error
-from flowrun.spec.model import JSON, MapState
+from flowrun.core.states.kind import Look, StateKind
+from flowrun.core.views import ErrorView, see_error
+from flowrun.spec.model import JSON, MapState, Spec
 from flowrun.templates import Evaluator, compile_expression, compile_value
 
 
@@ -70,18 +73,51 @@ class MapNode(ParentNode, frozen=True, kw_only=True):
         turn.leave(self, outputs)
 
 
-def _collected(outcome: Outcome) -> dict[str, JSON]:
+class ItemView(TypedDict):
+    """The names of a map state's item."""
+
+    item: Annotated[JSON, "the item that the sub-flow runs for; `as` gives it another name"]
+    index: Annotated[int, "the number of the item in the list, from 0"]
+
+
+class CollectedView(TypedDict):
+    """The output of an item, with `on_item_error: collect`."""
+
+    output: Annotated[JSON, "the output of the sub-flow; null if it failed"]
+    error: Annotated[ErrorView | None, "the failure of the sub-flow; null if it succeeded"]
+
+
+def _collected(outcome: Outcome) -> CollectedView:
     return {"output": outcome.output, "error": None if outcome.error is None else see_error(outcome.error)}
 
 
 def compile_map(name: str, state: MapState, compiler: Compiler) -> MapNode:
-    """Compile a map state. Without ``with``, the item is the only input of the child."""
+    """Compile a map state."""
     return MapNode(
         flow=state.flow,
         items=compile_expression(state.for_each),
         item=state.item,
-        arguments=compile_value(state.arguments or {state.item: f"{{{{ {state.item} }}}}"}),
+        arguments=compile_value(state.arguments),
         max_concurrency=state.max_concurrency,
         on_item_error=state.on_item_error,
         **compiler.common(name, state),
     )
+
+
+def shape_of_map(state: MapState, flows: Mapping[str, Spec]) -> Shape:
+    """Return the shape of a map state's output."""
+    each = shape_of_output(flows.get(state.flow))
+    if state.on_item_error == "collect":
+        collected = shape_of(CollectedView)
+        each = {**collected, "properties": {**collected["properties"], "output": each}}
+    return {"type": "array", "items": each}
+
+
+KIND: Final = StateKind(
+    struct=MapState,
+    compile=compile_map,
+    output="the list of the outputs of the items; with `on_item_error: collect`, each beside its error",
+    shape=shape_of_map,
+    looks={"map": Look(outline="stacked", light=("#fbe9f5", "#bb4a9b"), dark=("#36182d", "#e58ac7"))},
+    extra={"with": ItemView},
+)

@@ -1,10 +1,14 @@
 """The parallel state: runs several sub-flows at once; the output is a mapping of the branches' outputs."""
 
+from typing import Final
+
 from flowrun.core.events import ChildEnded
 from flowrun.core.run import PENDING
+from flowrun.core.shapes import closed, shape_of_output
 from flowrun.core.state_node import Turn
 from flowrun.core.states.children import ParentNode, await_children, outcome_of, output_of, start_child
 from flowrun.core.states.compiler import Compiler
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.spec.model import ParallelState
 from flowrun.templates import Evaluator, compile_value
 
@@ -44,3 +48,14 @@ def compile_parallel(name: str, state: ParallelState, compiler: Compiler) -> Par
     """Compile a parallel state."""
     branches = tuple((branch, part.flow, compile_value(part.arguments)) for branch, part in state.branches.items())
     return ParallelNode(branches=branches, **compiler.common(name, state))
+
+
+KIND: Final = StateKind(
+    struct=ParallelState,
+    compile=compile_parallel,
+    output="the outputs of the branches, by their names",
+    shape=lambda state, flows: closed(
+        **{name: shape_of_output(flows.get(branch.flow)) for name, branch in state.branches.items()}
+    ),
+    looks={"parallel": Look(outline="barred", light=("#e9ebff", "#5b62d6"), dark=("#1d2042", "#9aa0ff"))},
+)

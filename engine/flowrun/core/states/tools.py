@@ -11,12 +11,14 @@ from typing import Final
 from flowrun.core.events import CallFunction, Effect, Event, Failed, Returned
 from flowrun.core.messages import LastCalls, Message, ToolCall, last_calls
 from flowrun.core.run import ANSWERED, PENDING, CallSlot, Draft, Made, Mark, Run
+from flowrun.core.shapes import shape_of
 from flowrun.core.slots import Slots
 from flowrun.core.state_node import Graph, StateNode, Turn
 from flowrun.core.states.chat import ChatNode
 from flowrun.core.states.compiler import Compiler
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.core.strict_json import parse_json
-from flowrun.core.views import LazyResults, Value
+from flowrun.core.views import LazyResults, ResultView, Value
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, ToolsState
 
@@ -172,3 +174,12 @@ def _result_text(answer: Value | Failure) -> str:
 def compile_tools(name: str, state: ToolsState, compiler: Compiler) -> ToolsNode:
     """Compile a tools state."""
     return ToolsNode(thread=state.thread, raises=state.on_error == "raise", **compiler.common(name, state))
+
+
+KIND: Final = StateKind(
+    struct=ToolsState,
+    compile=compile_tools,
+    output="the results of the calls, as in `results`",
+    shape=lambda state, flows: shape_of(list[ResultView]),
+    looks={"tools": Look(outline="cut", light=("#fff3dc", "#c98a12"), dark=("#33270e", "#e3b341"))},
+)

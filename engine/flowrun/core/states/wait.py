@@ -1,12 +1,15 @@
 """The wait state: pauses the run until an answer arrives that matches the state's schema."""
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from flowrun.core.events import Answered, Event, RequestInput
 from flowrun.core.json_schema import Validator, compile_schema
 from flowrun.core.run import Run
+from flowrun.core.shapes import ROOT
 from flowrun.core.state_node import StateNode, Turn
 from flowrun.core.states.compiler import Compiler
+from flowrun.core.states.kind import Look, StateKind
 from flowrun.spec.model import JSON, WaitState
 from flowrun.templates import Scope, compile_text
 from flowrun.unicode import find_encoding_error
@@ -48,3 +51,12 @@ def compile_wait(name: str, state: WaitState, compiler: Compiler) -> WaitNode:
         validate=compile_schema(state.schema),
         **compiler.common(name, state),
     )
+
+
+KIND: Final = StateKind(
+    struct=WaitState,
+    compile=compile_wait,
+    output="the answer, which matches `schema`",
+    shape=lambda state, flows: {ROOT: state.schema},
+    looks={"wait": Look(outline="slanted", light=("#fdebdf", "#d9692b"), dark=("#3a2114", "#f2a272"))},
+)

@@ -1,0 +1,79 @@
+"""Finds the values of a spec by their role, such as all templates of a state, from the types of the structs' fields."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+import msgspec
+
+from flowrun.errors import Path
+from flowrun.spec.model import Holds
+
+
+class Part(NamedTuple):
+    """A value in a struct: its path from where the search began, and the struct whose field holds it."""
+
+    path: Path
+    value: Any
+    owner: Any
+
+
+_Finder = Callable[[Any, Path, Any], Iterator[Part]]
+
+
+def parts_of(value: Any, role: Holds, kind: Any = None) -> Iterator[Part]:
+    """Yield the parts of a value that have a role, in the order of the fields.
+
+    Args:
+        kind: the type of the value, if it is no struct.
+    """
+    kind = type(value) if kind is None else kind
+    find = _finder(kind, role)
+    return iter(()) if find is None else find(value, (), None)
+
+
+def properties_with(struct: type[msgspec.Struct], *roles: Holds) -> list[str]:
+    """Return the properties of a struct whose values have parts with one of these roles."""
+    fields = msgspec.structs.fields(struct)
+    return [field.encode_name for field in fields if any(_finder(field.type, role) for role in roles)]
+
+
+@cache
+def _finder(kind: Any, role: Holds) -> _Finder | None:
+    """Return the function that finds the parts in a value of a type; None if there can be none.
+
+    Raises:
+        TypeError: there can be some, but the type is none of those that specs are made of.
+    """
+    origin, args = get_origin(kind), get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        fields = [(field.name, field.encode_name, _finder(field.type, role)) for field in msgspec.structs.fields(kind)]
+        members = [(name, key, find) for name, key, find in fields if find is not None]
+        return _in_members(members) if members else None
+    if origin is Annotated and role in args:
+        return lambda value, path, owner: iter((Part(path, value, owner),))
+    find = next(filter(None, (_finder(arg, role) for arg in args)), None)
+    if find is None:
+        return None
+    if origin in (tuple, Mapping):
+        return _in_items(find)
+    if origin in (Union, UnionType):
+        return lambda value, path, owner: iter(()) if value is None else find(value, path, owner)
+    raise TypeError(f"{kind} has parts, and is no struct, tuple or Mapping")
+
+
+def _in_members(members: list[tuple[str, str, _Finder]]) -> _Finder:
+    def find_all(value: Any, path: Path, owner: Any) -> Iterator[Part]:
+        for name, key, find in members:
+            yield from find(getattr(value, name), (*path, key), value)
+
+    return find_all
+
+
+def _in_items(find: _Finder) -> _Finder:
+    def find_all(value: Any, path: Path, owner: Any) -> Iterator[Part]:
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from find(item, (*path, key), owner)
+
+    return find_all

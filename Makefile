@@ -2,14 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
+TORCH := $(shell grep ^torch== requirements.txt)
+UV := uv==0.13.9
+PYTHONS := 3.11 3.12 3.13 3.14
 
-.PHONY: run test torture check bench bench-batch clean
+.PHONY: run test torture torch-by-uv check bench bench-batch clean
 
 run: $(STAMP)
 	$(BIN)/flowrun specs/weather.yaml
 
+# All tests, then those without a model on each other Python that is here.
 test: $(STAMP)
 	$(BIN)/pytest
+	@sh tests/other_pythons.sh $(PYTHONS)
 
 # As in the tests, but 1,000 kills; each time with another seed, which it tells.
 torture: $(STAMP)
@@ -20,6 +25,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry engine
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
@@ -29,9 +35,16 @@ bench-batch: $(STAMP)
 
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --no-deps $(TORCH) || $(MAKE) --no-print-directory torch-by-uv
 	$(BIN)/pip install --quiet --no-deps -r requirements.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $(STAMP)
+
+# The CPU build of torch is not on PyPI, where pip looks by itself; uv knows the index that PyTorch has for it.
+torch-by-uv:
+	@echo "pip as it is configured here has no $(TORCH): uv looks for it"
+	$(BIN)/pip install --quiet $(UV)
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --torch-backend=cpu $(TORCH)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -104,8 +104,8 @@ class RowFile:
 
     def _line(self, number: int, line: bytes) -> Row:
         try:
-            value = msgspec.json.decode(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
-        except (ValueError, RecursionError) as exc:
+            value = parse_json((line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).decode())
+        except ValueError as exc:
             return Row(number=number, id=number, wrong=f"line {number} is no JSON: {exc}")
         if not isinstance(value, dict):
             return Row(number=number, id=number, wrong=f"line {number} must be a JSON object, input names to values")

@@ -13,6 +13,7 @@ from typing import Final, Literal
 import click
 import msgspec
 
+from flowrun import __version__
 from flowrun.cli.terminal import echo, echo_json, indented_json
 
 Verdict = Literal["ok", "note", "bad"]
@@ -48,7 +49,7 @@ def command(json: bool) -> int:
 
 def _python() -> Iterator[Checkup]:
     yield Checkup(subject="python", verdict="ok", found=f"{platform.python_version()}, {sys.executable}")
-    yield Checkup(subject="flowrun", verdict="ok", found=version("flowrun"))
+    yield Checkup(subject="flowrun", verdict="ok", found=__version__)
 
 
 def _vllm() -> Iterator[Checkup]:

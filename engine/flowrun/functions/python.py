@@ -94,7 +94,7 @@ class PythonFunctions:
     ) -> "JSON | ToolError":
         eager, self._eager_task = self._eager_task, None  # a function may call another one in its first step
         if eager is None or not eager.is_free():
-            eager = EagerTask(asyncio.get_running_loop())
+            eager = EagerTask()
         first = eager.start(function, arguments)
         if first is not WAITS:
             self._eager_task = eager

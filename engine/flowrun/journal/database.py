@@ -6,7 +6,7 @@ Every error of SQLite is raised as a ``StoreError`` that names the file, the fau
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,6 +20,9 @@ from flowrun.journal.tables import APPLICATION_ID, MIGRATIONS, Migration
 
 Synchronous = Literal["full", "normal"]
 """``full``: a commit is on the disk when it returns. ``normal``: it survives a process crash, but not a power cut."""
+
+Parameters = Sequence[object] | Mapping[str, object]
+"""What ``?`` or ``:name`` stand for in a statement."""
 
 BUSY_SECONDS: Final = 60.0
 """Seconds to wait for another process to finish its transaction."""
@@ -70,25 +73,24 @@ class Database:
         if not path.is_file():
             what = "is not a file" if path.exists() else "is not there: no run has been stored in it"
             raise StoreError(f"the journal {path} {what}; {_OTHER_REMEDY}")
-        self._connection = self._connect(synchronous)
+        self._connection = self._connect()
         try:
             with self.errors():
+                self._connection.execute(f"PRAGMA synchronous = {'FULL' if synchronous == 'full' else 'NORMAL'}")
                 self._prepare(migrations)
         except BaseException:
             self._connection.close()
             raise
 
-    def _connect(self, synchronous: Synchronous) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         with self.errors():
-            connection = sqlite3.connect(
+            return sqlite3.connect(
                 self.path,
                 timeout=BUSY_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=512,
             )
-            connection.execute(f"PRAGMA synchronous = {'FULL' if synchronous == 'full' else 'NORMAL'}")
-            return connection
 
     def _prepare(self, migrations: Sequence[Migration]) -> None:
         """Raise for a foreign file, before anything is changed; then migrate the tables."""
@@ -136,16 +138,16 @@ class Database:
                 f"{users[0].pid} on {users[0].host} is using it; try again when that has ended"
             )
 
-    def execute(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+    def execute(self, sql: str, values: Parameters = ()) -> sqlite3.Cursor:
         """Run one statement, within ``transaction`` or ``errors`` only."""
         return self._connection.execute(sql, values)
 
-    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, values: Parameters = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
         with self.errors():
             return self._connection.execute(sql, values).fetchall()
 
-    def value(self, sql: str, values: Sequence[object] = ()) -> Any:
+    def value(self, sql: str, values: Parameters = ()) -> Any:
         """Return the first value of a query's first row; None if there is no row."""
         rows = self.rows(sql, values)
         return rows[0][0] if rows else None

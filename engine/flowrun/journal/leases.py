@@ -20,8 +20,8 @@ from flowrun.journal.rows import ENDED, Held, Holder, LeaseLost
 
 _WANTED: Final = """
     WITH wanted (id) AS (
-        SELECT value FROM json_each(?1)
-        UNION ALL SELECT runs.id FROM json_each(?1) JOIN runs ON runs.id > value || '.' AND runs.id < value || '/')
+        SELECT value FROM json_each(:ids)
+        UNION ALL SELECT runs.id FROM json_each(:ids) JOIN runs ON runs.id > value || '.' AND runs.id < value || '/')
     SELECT json_group_array(json_array(runs.id, holder, no, last))
     FROM wanted JOIN runs ON runs.id = wanted.id JOIN heads ON heads.run = runs.no
 """
@@ -29,7 +29,7 @@ _WANTED: Final = """
 
 All in one row: each row is a step of SQLite, after which a thread may wait for the GIL of a busy loop.
 """
-_FAMILY: Final = "({0} = ?1 OR ({0} > ?1 || '.' AND {0} < ?1 || '/'))"
+_FAMILY: Final = "({0} = :run OR ({0} > :run || '.' AND {0} < :run || '/'))"
 
 
 class Signal(NamedTuple):
@@ -90,7 +90,7 @@ class Leases:
             living = {holder.id: holder for holder in self._history.holders()}
             if self._database.value("SELECT 1 FROM holders WHERE id = ?", (self.id,)) is None:
                 raise LeaseLost(FENCED)
-            rows = msgspec.json.decode(self._database.value(_WANTED, (json_list(runs),)))
+            rows = msgspec.json.decode(self._database.value(_WANTED, {"ids": json_list(runs)}))
             found = {run: (holder, RunTail(row_id, last)) for run, holder, row_id, last in rows}
             for run in runs:
                 if run not in found:
@@ -118,16 +118,16 @@ class Leases:
             if self._database.value("SELECT holder FROM runs WHERE id = ?", (run,)) != self.id:
                 raise LeaseLost(f"run {run} cannot continue here: another process has resumed it")
             change = self._database.execute(
-                f"UPDATE runs SET holder = NULL WHERE {_FAMILY.format('id')} AND holder = ?2"  # noqa: S608
+                f"UPDATE runs SET holder = NULL WHERE {_FAMILY.format('id')} AND holder = :holder"  # noqa: S608
                 f" AND NOT EXISTS (SELECT 1 FROM inbox WHERE {_FAMILY.format('inbox.run')})",
-                (run, self.id),
+                {"run": run, "holder": self.id},
             )
             return change.rowcount > 0
 
     def discard(self, run: str) -> None:
         """Delete the signals for a run and its children from the inbox."""
         with self._database.transaction():
-            self._database.execute(f"DELETE FROM inbox WHERE {_FAMILY.format('run')}", (run,))  # noqa: S608
+            self._database.execute(f"DELETE FROM inbox WHERE {_FAMILY.format('run')}", {"run": run})  # noqa: S608
 
     def signal(self, run: str, body: str) -> None:
         """Add an event to the inbox of the process that drives a run, now or later.

@@ -211,7 +211,7 @@ def _wrong_size(mismatch: Mismatch) -> Iterator[Mistake]:
 def _one_of(mismatch: Mismatch) -> Iterator[Mistake]:
     """Explain a choice among required properties; explain any other anyOf or oneOf by its first branch."""
     branches = mismatch.error.validator_value
-    if not all(branch.keys() == {"required"} for branch in branches):
+    if not all("required" in branch for branch in branches):
         first = [child for child in mismatch.error.context if child.relative_schema_path[0] == 0]
         yield from _explain_all(first or [], mismatch.document, mismatch.root)
         return

@@ -31,6 +31,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Advance the time by ``seconds``."""
         self._skipped += seconds
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Join the threads of the default executor in real time; since 3.12 a timer limits how long that may take."""
+        with self.real_time():
+            await super().shutdown_default_executor(*([] if timeout is None else [timeout]))
+
     @contextmanager
     def real_time(self) -> Iterator[None]:
         """Return a context manager; while it is open, the loop waits in real time."""

@@ -49,6 +49,12 @@ def test_an_id_that_the_flow_declares_is_also_an_input(tmp_path: Path) -> None:
     [
         pytest.param("{", "line 1 is no JSON: ", id="no JSON"),
         pytest.param("[" * 5000, "line 1 is no JSON: ", id="nested too deeply"),
+        pytest.param(
+            '{"question": ' + "[" * 65 + "]" * 65 + "}", "line 1 is no JSON: it is nested", id="deeply nested"
+        ),
+        pytest.param(
+            '{"number": 1, "number": 2}', "line 1 is no JSON: the key 'number' is there twice", id="a key twice"
+        ),
         pytest.param("[1]", "line 1 must be a JSON object, input names to values", id="no object"),
         pytest.param('{"id": [1]}', "row 1: id must be a text or a whole number", id="a list for an id"),
         pytest.param('{"id": true}', "row 1: id must be a text or a whole number", id="a boolean for an id"),

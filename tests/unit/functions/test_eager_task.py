@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_the_caller_has_its_own_task_and_waiting_calls_share_none(names: str, ta
         assert caller not in noting.tasks
 
     asyncio.run(go())
-    assert len(set(noting.tasks)) == tasks
+    assert len(set(noting.tasks)) == (len(names) if sys.version_info >= (3, 12) else tasks)
 
 
 def test_calls_of_many_callers_do_not_mix() -> None:

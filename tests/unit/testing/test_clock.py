@@ -63,3 +63,16 @@ def test_real_work_runs_in_real_time_under_its_own_timeout() -> None:
 
     assert run(loop, work()) == "done"
     assert not loop.at_work
+
+
+def test_the_threads_of_the_loop_are_joined_in_real_time() -> None:
+    """Python's own runner allows them 300 s of the loop's time."""
+    release = threading.Event()
+
+    async def leave_a_thread() -> None:
+        asyncio.get_running_loop().run_in_executor(None, release.wait)
+        threading.Timer(0.1, release.set).start()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(leave_a_thread())
+    assert release.is_set()

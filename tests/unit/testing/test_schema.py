@@ -61,6 +61,7 @@ def test_every_property_is_described() -> None:
         (f"{path}/{name}", schema)
         for path, parent in subschemas(SCHEMA)
         for name, schema in parent.get("properties", {}).items()
+        if not (schema is True and name in parent["required"])  # a condition on what is described elsewhere
     ]
     assert [path for path, schema in properties if "description" not in _resolved(schema)] == []
 

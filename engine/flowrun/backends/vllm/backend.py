@@ -6,11 +6,9 @@ Only the modules of this package import vllm, inside functions, when a run needs
 import asyncio
 import importlib.util
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
-
-import anyio
 
 from flowrun.backends.vllm.chat import Rendered, VllmChat
 from flowrun.backends.vllm.engine import INSTALL, Engine, Start
@@ -127,9 +125,8 @@ class VllmBackend:
         """Stop the engine. See ``ports.ModelBackend.stop``."""
         engine, chat = self._engine, self._chat
         self._engine = self._chat = None
-        with anyio.CancelScope(shield=True):
-            if engine is not None and chat is not None:
-                await stop_engine(engine, chat)
+        if engine is not None and chat is not None:
+            await to_the_end(stop_engine(engine, chat))
 
     def _running(self) -> tuple[Engine, VllmChat]:
         if self._engine is None or self._chat is None:
@@ -167,13 +164,30 @@ async def run_start(start: Start) -> tuple[Engine, VllmChat]:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        with anyio.CancelScope(shield=True):
-            while not running.done():
-                start.cancel()
-                await asyncio.wait([running], timeout=0.2)
-            if running.exception() is None:  # it succeeded before it was cancelled
-                await stop_engine(*running.result())
+        await to_the_end(_cancel_start(start, running))
         raise
+
+
+async def _cancel_start(start: Start, running: asyncio.Future[tuple[Engine, VllmChat]]) -> None:
+    while not running.done():
+        start.cancel()
+        await asyncio.wait([running], timeout=0.2)
+    if running.exception() is None:  # it succeeded before it was cancelled
+        await stop_engine(*running.result())
+
+
+async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await ``work`` until it is done, even if this task is cancelled; the cancellation is raised afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 async def stop_engine(engine: Engine, chat: VllmChat) -> None:

@@ -11,7 +11,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from flowrun.backends.vllm.backend import VllmBackend, load_template
+from flowrun.backends.vllm.backend import VllmBackend, load_template, to_the_end
 from flowrun.backends.vllm.reader import VllmReader
 from flowrun.core.events import AskModel, ToolDeclaration
 from flowrun.core.messages import Message, Reply, ToolCall
@@ -281,3 +281,23 @@ def test_loads_a_template(tmp_path: Path, template: str | None, text: str | None
 def test_reports_a_missing_template(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"model\.chat_template: cannot read .*/chat\.jinja: .* No such file"):
         load_template("chat.jinja", tmp_path)
+
+
+def test_work_that_must_end_ends_before_its_cancellation_counts() -> None:
+    notes: list[str] = []
+
+    async def stop() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        notes.append("stopped")
+
+    async def go() -> None:
+        task = asyncio.ensure_future(to_the_end(stop()))
+        for _ in range(3):
+            await asyncio.sleep(0)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(go())
+    assert notes == ["stopped"]

@@ -16,8 +16,8 @@ from flowrun.batch import Batch, Fingerprint, Meter, OneFile, Options, Results, 
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.core.ports import ModelBackend
-from flowrun.runtime.backends import calm_collector
-from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.engines import calm_collector
+from flowrun.runtime.project import Flow, prepare_flow
 from flowrun.runtime.runner import Runner
 from flowrun.testing.clock import VirtualLoop
 from tests.bench.engines import conversations as work

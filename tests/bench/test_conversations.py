@@ -6,7 +6,7 @@ import pytest
 
 from flowrun.backends.scripted import ScriptedBackend
 from flowrun.core.messages import Reply
-from flowrun.runtime.prepare import prepare_flow
+from flowrun.runtime.project import prepare_flow
 from flowrun.runtime.result_json import messages_of
 from flowrun.runtime.runner import Runner
 from tests.bench.batch_simulated import ROUNDS_SPEC, StillLoop, flowrun_batch, lock_step, rounds_of

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from flowrun.runtime.prepare import check_file
+from flowrun.runtime.project import check_file
 
 _ROOT = Path(__file__).parents[2]
 _SPECS = 1000

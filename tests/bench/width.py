@@ -12,7 +12,7 @@ from flowrun.core.events import ChildEnded, Event, Outcome, Replied, Returned, S
 from flowrun.core.graph import Graph, compile_graph
 from flowrun.core.machine import fold
 from flowrun.core.messages import Reply, ToolCall
-from flowrun.runtime.prepare import check_file
+from flowrun.runtime.project import check_file
 from flowrun.spec import parse_text
 
 _WIDTHS = (100, 1000, 16_000)

@@ -12,7 +12,7 @@ import pytest
 
 from flowrun.cli.report import render_text
 from flowrun.errors import CODES, Issue
-from flowrun.runtime.prepare import check_file
+from flowrun.runtime.project import check_file
 from flowrun.spec import load_spec
 
 ROOT = Path(__file__).parents[2]

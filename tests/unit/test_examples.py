@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from flowrun.core.messages import Usage
-from flowrun.runtime.prepare import prepare_flow
+from flowrun.runtime.project import prepare_flow
 from flowrun.runtime.runner import Runner
 from tests.conftest import SPECS
 from tests.unit.backends.contract import Live

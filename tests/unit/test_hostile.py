@@ -17,7 +17,7 @@ from flowrun.core.events import CallFunction
 from flowrun.core.machine import Run
 from flowrun.core.messages import Message, Reply, ToolCall
 from flowrun.errors import CODES, FAILURES, Issue
-from flowrun.runtime.prepare import check_file
+from flowrun.runtime.project import check_file
 from flowrun.runtime.runner import Runner
 from flowrun.spec import load_spec
 from flowrun.spec.model import JSON

@@ -12,7 +12,7 @@ import pytest
 
 from flowrun.errors import Issue, SpecError
 from flowrun.runtime import prepare
-from flowrun.runtime.prepare import check_file, prepare_flow
+from flowrun.runtime.project import check_file, prepare_flow
 from flowrun.spec import find_project, may_be_spec
 from flowrun.testing.load import load_suite
 from flowrun.testing.session import SpecTestSession

@@ -12,8 +12,8 @@ import pytest
 
 from flowrun.core.events import RequestInput
 from flowrun.errors import NoResponderError
-from flowrun.runtime.backends import BackendSettings, make_backends
-from flowrun.runtime.prepare import prepare_flow
+from flowrun.runtime.engines import BackendSettings, make_backends
+from flowrun.runtime.project import prepare_flow
 from flowrun.runtime.result_json import result_of
 from flowrun.runtime.runner import Result, Runner
 from flowrun.spec import load_spec

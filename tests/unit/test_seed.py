@@ -13,7 +13,7 @@ from flowrun.backends.vllm.backend import VllmBackend
 from flowrun.backends.vllm.model_files import find_model
 from flowrun.core.machine import Run
 from flowrun.core.messages import as_openai
-from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.project import Flow, prepare_flow
 from flowrun.runtime.runner import Runner
 from tests.conftest import SMALL_MODEL, SPECS
 from tests.unit.backends.contract import Live

@@ -15,7 +15,7 @@ from flowrun.core.events import Started
 from flowrun.core.recovery import recover
 from flowrun.errors import UsageError
 from flowrun.journal import ENDED, RunRow, open_history
-from flowrun.runtime.durable import open_durable_runs
+from flowrun.runtime.flow_runs import open_durable_runs
 from flowrun.runtime.result import Result
 from flowrun.runtime.runner import with_defaults
 from flowrun.runtime.stored_flow import StoredFlow

@@ -13,8 +13,8 @@ from flowrun.batch.loop import Capacity
 from flowrun.batch.meter import Meter
 from flowrun.batch.results import Results
 from flowrun.batch.rows import Row, RowFile
-from flowrun.runtime.backends import BackendSettings, make_backends, started
-from flowrun.runtime.prepare import Flow
+from flowrun.runtime.engines import BackendSettings, make_backends, started
+from flowrun.runtime.project import Flow
 from flowrun.runtime.runner import Runner
 from flowrun.runtime.stored_flow import StoredFlow
 from flowrun.spec.model import WaitState

@@ -17,8 +17,8 @@ from flowrun.core.json_schema import compile_schema
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import NoResponderError, UsageError
 from flowrun.journal import SqliteJournal, open_history
-from flowrun.runtime.backends import BackendSettings
-from flowrun.runtime.durable import PendingWork, find_pending_work, open_durable_runs
+from flowrun.runtime.engines import BackendSettings
+from flowrun.runtime.flow_runs import PendingWork, find_pending_work, open_durable_runs
 from flowrun.runtime.runner import Result
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec.model import JSON

@@ -41,8 +41,8 @@ from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json
 from flowrun.errors import UsageError
-from flowrun.runtime.backends import BackendSettings
-from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.engines import BackendSettings
+from flowrun.runtime.project import Flow, prepare_flow
 from flowrun.runtime.stored_flow import StoredFlow, store_flow
 
 MAX_TOOLS: Final = 256

@@ -11,7 +11,7 @@ from flowrun.cli.terminal import echo
 from flowrun.core.events import Cancelled
 from flowrun.errors import UsageError
 from flowrun.journal import SqliteJournal, open_history
-from flowrun.runtime.durable import DurableRuns
+from flowrun.runtime.flow_runs import DurableRuns
 from flowrun.runtime.inbox import Inbox
 from flowrun.runtime.runner import Runner
 from flowrun.runtime.stored_flow import load_stored_flow

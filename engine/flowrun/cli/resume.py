@@ -21,8 +21,8 @@ from flowrun.core.events import CallFunction
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import FlowrunError, UsageError
 from flowrun.journal import History, RunRow, open_history
-from flowrun.runtime.backends import BackendSettings
-from flowrun.runtime.durable import DurableRuns, open_durable_runs
+from flowrun.runtime.engines import BackendSettings
+from flowrun.runtime.flow_runs import DurableRuns, open_durable_runs
 from flowrun.runtime.runner import AssumeDone, CallAgain, Resolve, Result
 from flowrun.runtime.stored_flow import StoredFlow, load_stored_flow
 

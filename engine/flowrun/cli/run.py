@@ -23,9 +23,9 @@ from flowrun.cli.options import (
 from flowrun.cli.streams import answer_stream
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError
-from flowrun.runtime.backends import BackendSettings, make_backends, started
-from flowrun.runtime.durable import open_durable_runs
-from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.engines import BackendSettings, make_backends, started
+from flowrun.runtime.flow_runs import open_durable_runs
+from flowrun.runtime.project import Flow, prepare_flow
 from flowrun.runtime.runner import Result, Runner, with_defaults
 from flowrun.runtime.stored_flow import StoredFlow, store_flow
 from flowrun.spec.model import JSON, Spec

@@ -15,7 +15,7 @@ from flowrun.cli.report import colours_wanted, render_github, render_json, rende
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, echo_commands, echo_json
 from flowrun.errors import Issue, UsageError
-from flowrun.runtime.prepare import check_file
+from flowrun.runtime.project import check_file
 from flowrun.spec.find import find_specs
 
 _PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {

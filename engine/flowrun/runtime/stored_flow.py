@@ -9,7 +9,7 @@ import msgspec
 
 from flowrun.errors import FlowrunError, StoreError
 from flowrun.journal import History, RunRow
-from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.project import Flow, prepare_flow
 from flowrun.runtime.snapshot import Snapshot, take_snapshot
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from flowrun.core.graph import Graph, edges
 from flowrun.errors import Path, Place, dotted
-from flowrun.runtime.prepare import Flow
+from flowrun.runtime.project import Flow
 from flowrun.spec import FlowTree, place_of
 from flowrun.spec.document import written_path
 from flowrun.testing.trace import Taken, Trace

@@ -18,7 +18,7 @@ from flowrun.core.messages import Reply
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import Bug, FlowrunError, SpecError, UsageError
 from flowrun.excerpts import cut
-from flowrun.runtime.prepare import BoundModel, Flow, prepare_flow
+from flowrun.runtime.project import BoundModel, Flow, prepare_flow
 from flowrun.runtime.runner import Runner
 from flowrun.spec import mask, place_of
 from flowrun.spec.model import JSON

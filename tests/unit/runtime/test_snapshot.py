@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.project import Flow, prepare_flow
 from flowrun.runtime.snapshot import Snapshot, take_snapshot
 
 ROOT = Path(__file__).parents[3]

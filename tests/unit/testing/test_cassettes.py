@@ -12,7 +12,7 @@ from flowrun.backends.scripted import ScriptedBackend, ScriptedReply
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Tokens, Usage
 from flowrun.errors import BackendError, UsageError
-from flowrun.runtime.prepare import BoundModel, prepare_flow
+from flowrun.runtime.project import BoundModel, prepare_flow
 from flowrun.runtime.runner import Runner
 from flowrun.testing.cassettes import RecordingBackend, create_cassette, load_cassette
 from flowrun.testing.load import load_suite

@@ -9,7 +9,7 @@ from flowrun.backends.scripted import ScriptedBackend
 from flowrun.backends.vllm.reader import VllmReader
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
-from flowrun.runtime.prepare import prepare_flow
+from flowrun.runtime.project import prepare_flow
 from flowrun.runtime.runner import Runner
 from flowrun.testing.cassettes import RecordingBackend, create_cassette
 from flowrun.testing.load import load_suite

@@ -18,7 +18,7 @@ from flowrun.batch.distributed.ports import ReplicaLost, ReplicaReport
 from flowrun.batch.distributed.replica import HostedReplica, Load, ReplicaConfig
 from flowrun.batch.rows import Row
 from flowrun.errors import BackendError, Bug, UsageError
-from flowrun.runtime.prepare import Flow
+from flowrun.runtime.project import Flow
 
 LOCAL: Final = "local"
 """The address that starts a Ray on this machine, which ends with the batch."""

@@ -23,7 +23,7 @@ from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import FlowrunError, ModelError, SpecError
-from flowrun.runtime.prepare import Flow
+from flowrun.runtime.project import Flow
 from flowrun.runtime.runner import Runner
 from flowrun.spec import mask
 

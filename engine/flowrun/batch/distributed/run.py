@@ -13,8 +13,8 @@ from flowrun.batch.distributed.replica import ReplicaConfig
 from flowrun.batch.job import BatchJob, FlowReference
 from flowrun.batch.sinks import Folder
 from flowrun.core.ports import ModelBackend
-from flowrun.runtime.backends import BackendSettings, calm_collector, make_backends
-from flowrun.runtime.prepare import Flow
+from flowrun.runtime.engines import BackendSettings, calm_collector, make_backends
+from flowrun.runtime.project import Flow
 
 
 class RayOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import pytest
 
 from flowrun.batch.distributed.ray_cluster import Host, Needs, cluster, needs_of
 from flowrun.errors import UsageError
-from flowrun.runtime.prepare import BoundModel, Flow
+from flowrun.runtime.project import BoundModel, Flow
 from flowrun.spec.model import Model
 
 GPUS = [Host(32, 8), Host(32, 8), Host(8, 0)]

@@ -15,7 +15,7 @@ from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import ModelError
-from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.project import Flow, prepare_flow
 from tests.batches import SPEC
 
 

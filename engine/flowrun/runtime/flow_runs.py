@@ -13,9 +13,9 @@ from flowrun.core.ports import HumanInput, ModelBackend, Observer
 from flowrun.core.recovery import recover
 from flowrun.errors import UsageError
 from flowrun.journal import SqliteJournal
-from flowrun.runtime.backends import BackendSettings, make_backends, started
+from flowrun.runtime.engines import BackendSettings, make_backends, started
 from flowrun.runtime.inbox import Inbox
-from flowrun.runtime.prepare import Flow
+from flowrun.runtime.project import Flow
 from flowrun.runtime.runner import Resolve, Result, Runner, child_id
 from flowrun.runtime.stored_flow import StoredFlow
 from flowrun.spec.model import JSON

@@ -9,7 +9,7 @@ import msgspec
 
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError
-from flowrun.runtime.prepare import Flow
+from flowrun.runtime.project import Flow
 from flowrun.spec import lies_in, mask
 from flowrun.spec.model import Model
 

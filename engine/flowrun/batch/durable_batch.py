@@ -15,9 +15,9 @@ from flowrun.core.events import Started
 from flowrun.core.recovery import recover
 from flowrun.errors import UsageError
 from flowrun.journal import ENDED, RunRow, open_history
-from flowrun.runtime.flow_runs import open_durable_runs
-from flowrun.runtime.result import Result
-from flowrun.runtime.runner import with_defaults
+from flowrun.runtime.run_result import RunResult
+from flowrun.runtime.runner import add_defaults
+from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import StoredFlow
 from flowrun.spec.model import JSON
 
@@ -44,7 +44,7 @@ class EarlierRuns:
             case _:
                 return False
 
-    def result_of(self, run: str, digest: str) -> Result:
+    def result_of(self, run: str, digest: str) -> RunResult:
         """Return the result of an ended run that began with another spec, or other values of its variables.
 
         Args:
@@ -53,7 +53,7 @@ class EarlierRuns:
         assert self._history is not None
         stored = msgspec.json.decode(self._history.spec(digest), type=StoredFlow)
         graph = stored.prepare(os.environ, require_environment=False, imports=False).graph
-        return Result(recover(graph, (one.event for one in self._history.events(run))).run)
+        return RunResult(run=recover(graph, (one.event for one in self._history.events(run))).run)
 
 
 async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> None:
@@ -62,22 +62,21 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
     Raises:
         UsageError: another process runs some of the batch's runs, or unfinished runs began with another spec.
     """
-    stored, meter, batch = job.flow_reference.stored, job.totals.meter, job.results.batch
-    async with open_durable_runs(
-        job.flow, stored, journal, settings=job.settings, batch=batch, around=meter.around
-    ) as runs:
+    stored, meter, batch = job.stored, job.totals.meter, job.results.batch
+    async with Session(journal=journal, max_tools=job.max_tools, batch=batch, settings=job.settings) as session:
+        runs = await session.runs_of(job.flow, wrap=meter.wrap)
         if stale := [row.id for row in earlier.open if row.spec != stored.digest]:
             raise UsageError(
                 f"{len(stale)} runs of this batch, such as {stale[0]}, began with another spec: `flowrun resume --all` "
                 "ends them with theirs, `flowrun cancel` gives them up"
             )
-        if held := await runs.journal.take([row.id for row in earlier.open]):
+        if held := await session.journal.take([row.id for row in earlier.open]):
             holder = held[0].holder
             raise UsageError(
                 f"process {holder.pid} on {holder.host} drives run {held[0].run} of this batch: end it first"
             )
 
-        async def run_or_resume(row: Row) -> Result:
+        async def run_or_resume(row: Row) -> RunResult:
             first = run_id_of(batch, row)
             for run in itertools.chain([first], (f"{first}-{attempt}" for attempt in itertools.count(2))):
                 if run not in earlier.rows:
@@ -85,7 +84,7 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
                 status = earlier.rows[run].status
                 if row.number in job.results.failed and status in _NEW_RUN_ON_RETRY:
                     continue
-                if not earlier.began_with(run, with_defaults(job.flow.loaded.spec, row.inputs)):
+                if not earlier.began_with(run, add_defaults(job.flow.loaded.spec, row.inputs)):
                     continue
                 if (digest := earlier.rows[run].spec) != stored.digest:
                     return earlier.result_of(run, digest)
@@ -97,7 +96,7 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
         await job.run_rows(run_with(run_or_resume, messages=job.options.messages), meter)
 
 
-def _was_unavailable(result: Result) -> bool:
+def _was_unavailable(result: RunResult) -> bool:
     """Return whether a run ended with ``backend.unavailable``: its row then has no result, and is run again."""
     error = result.run.outcome.error if result.run.outcome is not None else None
     return error is not None and error.name == "backend.unavailable"

@@ -12,14 +12,16 @@ from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_
 from flowrun.cli.options import journal_option, quiet_option, result_option, verbose_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
-from flowrun.core.events import Answered, RequestInput
+from flowrun.core.events import RequestInput
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import NoResponderError, UsageError
-from flowrun.journal import SqliteJournal, open_history
+from flowrun.journal import open_history
 from flowrun.runtime.engines import BackendSettings
-from flowrun.runtime.flow_runs import PendingWork, find_pending_work, open_durable_runs
-from flowrun.runtime.runner import Result
+from flowrun.runtime.flow_runs import PendingWork, find_pending_work
+from flowrun.runtime.project import CompiledFlow
+from flowrun.runtime.run_result import RunResult
+from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec.model import JSON
 
@@ -45,33 +47,30 @@ def command(
     stored = load_stored_flow(history, row)
     flow = stored.prepare(os.environ, require_environment=False, imports=False)
     ask = find_wait(find_pending_work(flow.graph, row.id, history.events), named.id, state)
-    event = Answered(step=ask.step, value=asyncio.run(_ask(ask)) if value is None else read_value(value, ask))
+    answer = asyncio.run(_ask(ask)) if value is None else read_value(value, ask)
+    only_send = later or row.holder is not None
     with answer_stream() as answers, Console(quiet=quiet, secrets=flow.secrets) as console:
-
-        async def answer_and_resume() -> Result:
-            settings = BackendSettings(verbose=verbose, progress=console.progress)
-            full_flow = stored.prepare(os.environ)
-            observers = [console]
-            async with open_durable_runs(
-                full_flow, stored, journal, settings=settings, human_input=terminal_input(), observers=observers
-            ) as runs:
-                await runs.answer(ask.run, event)
-                return await runs.resume(row.id)
-
-        async def send() -> None:
-            async with SqliteJournal(journal) as opened:
-                await opened.signal(ask.run, event)
-
-        if later or row.holder is not None:
-            asyncio.run(send())
+        settings = BackendSettings(verbose=verbose, progress=console.progress)
+        session = Session(journal=journal, human_input=terminal_input(), observers=[console], settings=settings)
+        if only_send:
+            asyncio.run(_answer(session, ask, answer, None))
             receiver = "the process that drives the run" if row.holder is not None else f"`flowrun resume {row.id}`"
             echo(f"the answer is kept for {receiver}", err=True)
             return 0
         warn_of_changes(stored)
         with interruptions_explained(row.id, journal):
-            result = asyncio.run(answer_and_resume())
+            result = asyncio.run(_answer(session, ask, answer, stored.prepare(os.environ)))
+        assert result is not None
         commands = next_commands(row.id, result, journal)
         return conclude(result, answers=answers, console=console, full=json, commands=commands)
+
+
+async def _answer(session: Session, ask: RequestInput, value: JSON, flow: CompiledFlow | None) -> RunResult | None:
+    """Answer a question, and resume its run if ``flow`` is given."""
+    async with session:
+        runs = None if flow is None else await session.runs_of(flow)
+        await session.answer(ask.id, value)
+        return None if runs is None else await session.resume(ask.run)
 
 
 def find_wait(pending: PendingWork, run: str, state: str | None) -> RequestInput:

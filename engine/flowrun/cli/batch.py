@@ -29,11 +29,9 @@ from flowrun.batch.durable_batch import EarlierRuns, run_durably
 from flowrun.batch.job import (
     BatchJob,
     BatchTotals,
-    FlowReference,
     count_rows_to_run,
     rows_to_run,
     run_in_process,
-    states_that_wait,
 )
 from flowrun.cli.next_steps import warn_of_network
 from flowrun.cli.options import journal_option, profile_option, project_option, verbose_option
@@ -41,8 +39,8 @@ from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json
 from flowrun.errors import UsageError
-from flowrun.runtime.engines import BackendSettings
-from flowrun.runtime.project import Flow, prepare_flow
+from flowrun.runtime.engines import BackendSettings, calm_collector
+from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.stored_flow import StoredFlow, store_flow
 
 MAX_TOOLS: Final = 256
@@ -178,7 +176,7 @@ class _OpenBatch(msgspec.Struct, frozen=True, kw_only=True):
         skipped: the number of rows that are not run, because they have a result.
     """
 
-    flow: Flow
+    flow: CompiledFlow
     stored: StoredFlow
     file: RowFile
     survey: Survey
@@ -190,7 +188,8 @@ class _OpenBatch(msgspec.Struct, frozen=True, kw_only=True):
         """Return the job that runs the batch."""
         return BatchJob(
             flow=self.flow,
-            flow_reference=FlowReference(stored=self.stored, max_tools=options.max_tools),
+            stored=self.stored,
+            max_tools=options.max_tools,
             rows=rows_to_run(self.file, self.results, retry_failed=options.retry_failed),
             total=self.total,
             results=self.results,
@@ -209,17 +208,16 @@ class _OpenBatch(msgspec.Struct, frozen=True, kw_only=True):
 def _open(options: BatchOptions, ray_options: RayOptions | None) -> _OpenBatch:
     """Prepare the flow, survey the rows and open the results."""
     spec, rows, output = options.spec, options.rows, options.output
-    profile, project_dir = options.profile, options.project_dir
-    flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ, max_calls=options.max_tools)
+    flow = Project(folder=options.project_dir, environ=os.environ).compile(spec, profile=options.profile)
     file = RowFile(rows, flow.loaded.spec)
     survey = file.survey()
-    stored = store_flow(flow, spec, profile=profile, project_dir=project_dir)
+    stored = store_flow(flow)
     if output.exists() and any(output.samefile(file) for file in (spec, rows)):
         raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
     if not survey.count:
         raise UsageError(f"{rows} has no rows")
-    if not options.durable and (waits := states_that_wait(flow)):
-        echo(f"flowrun: {waits} waits for people, whom a batch can only hear with --durable", err=True)
+    if not options.durable and (waits := flow.states_that_wait):
+        echo(f"flowrun: {', '.join(waits)} waits for people, whom a batch can only hear with --durable", err=True)
     results = Results(
         OneFile(output) if ray_options is None else ray_options.folder,
         Fingerprint(
@@ -240,6 +238,7 @@ def _run(job: BatchJob, batch: _OpenBatch, options: BatchOptions, ray_options: R
     try:
         if batch.total <= 0:
             return
+        calm_collector()
         if ray_options is not None:
             run_on_ray(job, ray_options)
         elif options.durable:

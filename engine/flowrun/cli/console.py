@@ -25,8 +25,7 @@ from flowrun.core.events import (
     Started,
 )
 from flowrun.excerpts import cut
-from flowrun.runtime.result_json import answer_of, result_of
-from flowrun.runtime.runner import Result
+from flowrun.runtime.run_result import RunResult, answer_text
 from flowrun.spec import mask
 
 _WIDTH = 100
@@ -73,7 +72,7 @@ class Console:
         for effect in notice.effects:
             self._show_effect(effect)
 
-    def conclude(self, result: Result, commands: Sequence[str] = ()) -> None:
+    def conclude(self, result: RunResult, commands: Sequence[str] = ()) -> None:
         """Print how the run ended, or what it waits for and the ``commands`` that resume it."""
         self._finish_loading()
         self._stop_spinner()
@@ -183,9 +182,9 @@ class Console:
         self._rich.print(line, soft_wrap=True)
 
 
-def conclude(result: Result, *, answers: TextIO, console: Console, full: bool, commands: Sequence[str] = ()) -> int:
+def conclude(result: RunResult, *, answers: TextIO, console: Console, full: bool, commands: Sequence[str] = ()) -> int:
     """Write the answer of a run, or with ``full`` its result as JSON, print how it ended, and return the exit code."""
-    text = json.dumps(result_of(result), ensure_ascii=False, indent=2) if full else answer_of(result)
+    text = json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if full else answer_text(result)
     if text is not None:
         write = write_json if full else write_answer
         write(answers, console.masked(text))

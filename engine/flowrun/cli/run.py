@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -21,13 +21,13 @@ from flowrun.cli.options import (
     verbose_option,
 )
 from flowrun.cli.streams import answer_stream
+from flowrun.core.ports import ModelBackend
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError
-from flowrun.runtime.engines import BackendSettings, make_backends, started
-from flowrun.runtime.flow_runs import open_durable_runs
-from flowrun.runtime.project import Flow, prepare_flow
-from flowrun.runtime.runner import Result, Runner, with_defaults
-from flowrun.runtime.stored_flow import StoredFlow, store_flow
+from flowrun.runtime.engines import BackendSettings, calm_collector
+from flowrun.runtime.project import CompiledFlow, Project
+from flowrun.runtime.run_result import RunResult
+from flowrun.runtime.session import Session, new_run_id, read_inputs
 from flowrun.spec.model import JSON, Spec
 from flowrun.testing.cassettes import RecordingBackend, create_cassette
 
@@ -66,50 +66,55 @@ def command(
     if durable and record is not None:
         raise UsageError("--record is for runs that are not --durable: a durable run has its events in the journal")
     with answer_stream() as answers:
-        flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ)
-        inputs = {**read_inputs_file(file), **parse_inputs(flow.loaded.spec, input)}
-        if (wrong := flow.graph.inputs(with_defaults(flow.loaded.spec, inputs))) is not None:
-            raise UsageError(f"the inputs do not match what {spec} declares: {wrong}")
+        project = Project(folder=project_dir, environ=os.environ)
+        flow = project.compile(spec, profile=profile)
+        inputs = read_inputs(flow, {**read_inputs_file(file), **parse_inputs(flow.loaded.spec, input)})
         with Console(quiet=quiet, secrets=flow.secrets) as console:
-            settings = BackendSettings(verbose=verbose, progress=console.progress)
+            session = Session(
+                journal=journal if durable else None,
+                human_input=terminal_input(),
+                observers=[console],
+                keep_waiting=False,
+                settings=BackendSettings(verbose=verbose, progress=console.progress),
+            )
             if not durable:
-                result = asyncio.run(_run_once(flow, inputs, settings, console, record))
+                result = asyncio.run(_run(session, flow, inputs, new_run_id(), record=record))
                 return conclude(result, answers=answers, console=console, full=json)
             warn_of_network(journal)
-            stored = store_flow(flow, spec, profile=profile, project_dir=project_dir)
-            run_id = secrets.token_hex(6)
+            run_id = new_run_id()
             with interruptions_explained(run_id, journal):
-                result = asyncio.run(_run_durably(flow, stored, inputs, settings, console, journal, run_id))
-            commands = next_commands(result.run.id, result, journal)
+                note = partial(console.note, "run", f"{run_id}, kept in {journal}")
+                result = asyncio.run(_run(session, flow, inputs, run_id, started=note))
+            commands = next_commands(run_id, result, journal)
             return conclude(result, answers=answers, console=console, full=json, commands=commands)
 
 
-async def _run_durably(
-    flow: Flow,
-    stored: StoredFlow,
+async def _run(
+    session: Session,
+    flow: CompiledFlow,
     inputs: Mapping[str, JSON],
-    settings: BackendSettings,
-    console: Console,
-    journal: Path,
     run_id: str,
-) -> Result:
-    async with open_durable_runs(
-        flow, stored, journal, settings=settings, human_input=terminal_input(), observers=[console]
-    ) as runs:
-        console.note("run", f"{run_id}, kept in {journal}")
+    *,
+    record: Path | None = None,
+    started: Callable[[], None] = lambda: None,
+) -> RunResult:
+    """Run a flow once.
+
+    Args:
+        record: the cassette to write the model's replies to.
+        started: called when the engines have started.
+    """
+    if record is not None:
+        create_cassette(record)
+    calm_collector()
+    async with session:
+        runs = await session.runs_of(flow, wrap=None if record is None else partial(_recording, record))
+        started()
         return await runs.start(inputs, run_id)
 
 
-async def _run_once(
-    flow: Flow, inputs: Mapping[str, JSON], settings: BackendSettings, console: Console, record: Path | None
-) -> Result:
-    backends = make_backends(flow, settings)
-    if record is not None:
-        create_cassette(record)
-        backends = {name: RecordingBackend(backend, record) for name, backend in backends.items()}
-    async with started(backends):
-        runner = Runner(backends=backends, functions=flow.functions, human_input=terminal_input(), observers=[console])
-        return await runner.run(flow.graph, inputs, run_id=secrets.token_hex(6))
+def _recording(record: Path, name: str, backend: ModelBackend) -> ModelBackend:
+    return RecordingBackend(backend, record)
 
 
 def read_inputs_file(file: TextIO | None) -> Mapping[str, JSON]:

@@ -2,6 +2,7 @@
 
 from flowrun.journal.database import Database, Synchronous, network_file_system
 from flowrun.journal.history import History, open_history
+from flowrun.journal.memory import MemoryJournal
 from flowrun.journal.rows import (
     ENDED,
     FIRST,
@@ -24,6 +25,7 @@ __all__ = [
     "History",
     "Holder",
     "LeaseLost",
+    "MemoryJournal",
     "NewRun",
     "OnSignal",
     "RunRow",

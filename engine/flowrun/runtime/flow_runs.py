@@ -1,23 +1,19 @@
-"""Durable runs: they resume after their last event, and other processes can answer and cancel them."""
+"""The runs of one flow in a session. With a journal they resume, and can be answered and cancelled from outside."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from flowrun.core.events import Answered, CallFunction, Cancelled, Recorded, RequestInput, StartChild
+from flowrun.core.events import CallFunction, Cancelled, Event, Recorded, RequestInput, StartChild
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run
-from flowrun.core.ports import HumanInput, ModelBackend, Observer
+from flowrun.core.ports import Observer
 from flowrun.core.recovery import recover
 from flowrun.errors import UsageError
-from flowrun.journal import SqliteJournal
-from flowrun.runtime.engines import BackendSettings, make_backends, started
+from flowrun.journal import MemoryJournal, SqliteJournal
 from flowrun.runtime.inbox import Inbox
-from flowrun.runtime.project import Flow
-from flowrun.runtime.runner import Resolve, Result, Runner, child_id
-from flowrun.runtime.stored_flow import StoredFlow
+from flowrun.runtime.run_result import Resolve, RunResult
+from flowrun.runtime.runner import Runner, child_id
 from flowrun.spec.model import JSON
 
 
@@ -46,92 +42,90 @@ def find_pending_work(graph: Graph, run_id: str, events_of: Callable[[str], Sequ
     return PendingWork(run=run, waits=tuple(waits), in_doubt=tuple(in_doubt))
 
 
-class DurableRuns:
-    """Drives the durable runs of one flow in this process."""
+class SpecJournal:
+    """The port ``Journal`` for the runs of one stored flow, in a journal that holds the runs of several."""
 
-    def __init__(self, runner: Runner, graph: Graph, journal: SqliteJournal, inbox: Inbox) -> None:
-        """Bind the runs of a flow to their runner, journal and inbox.
+    def __init__(self, journal: SqliteJournal, digest: str) -> None:
+        self.append = journal.append
+        self.mark = journal.mark
+        self.events = journal.events
+        self._journal = journal
+        self._digest = digest
+
+    def register(self, run: str, *, flow: str, parent: str | None) -> None:
+        """Register a run of the flow. See ``ports.Journal.register``."""
+        self._journal.register(run, flow=flow, parent=parent, spec=self._digest)
+
+
+class FlowRuns:
+    """Drives the runs of one flow in this process.
+
+    Args:
+        runner: writes to ``journal``, and requests answers from ``inbox``.
+        journal: None if the runs cannot wait and need not survive the process.
+        inbox: receives the signals for runs of this process.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        graph: Graph,
+        journal: SqliteJournal | MemoryJournal | None = None,
+        inbox: Inbox | None = None,
+    ) -> None:
+        self.graph = graph
+        self._runner = runner
+        self._journal = journal
+        self._inbox = Inbox() if inbox is None else inbox
+
+    async def start(self, inputs: Mapping[str, JSON], run_id: str, *, observer: Observer | None = None) -> RunResult:
+        """Start a run, and drive it until it ends, waits or needs attention.
 
         Args:
-            runner: writes to ``journal``, and requests answers from ``inbox``.
-            inbox: receives the signals that the journal finds for runs of this process.
+            inputs: the inputs of the caller; the defaults of the spec are added.
+            observer: observes this run and its children only.
         """
-        self.journal = journal
-        self.inbox = inbox
-        self._runner = runner
-        self._graph = graph
-        inbox.runner = runner
+        runner = self._runner
+        if observer is not None:
+            runner = runner.using(observers=(*runner.observers, observer))
+        result = await runner.run(self.graph, inputs, run_id=run_id)
+        return result if self._journal is None else await self._settle(run_id, result, runner)
 
-    async def start(self, inputs: Mapping[str, JSON], run_id: str) -> Result:
-        """Start a run, and drive it until it ends, waits or needs attention."""
-        return await self._settle(run_id, await self._runner.run(self._graph, inputs, run_id=run_id))
-
-    async def answer(self, run: str, event: Answered) -> None:
-        """Write an answer to the inbox, and deliver it to the run if this process drives it."""
-        await self.journal.signal(run, event)
-        self.inbox.receive(run, event)
-
-    async def resume(self, run_id: str, *, then: Cancelled | None = None) -> Result:
+    async def resume(self, run_id: str, *, then: Cancelled | None = None, resolve: Resolve | None = None) -> RunResult:
         """Resume a run after its last event, and drive it until it ends, waits or needs attention.
 
         Args:
             then: applied to the run before anything else.
+            resolve: resolves calls that were in doubt after a crash; if None, that of the session does.
 
         Raises:
             UsageError: there is no such run, or another process drives it.
         """
-        if held := await self.journal.take([run_id]):
+        if self._journal is None:
+            raise UsageError(f"run {run_id} is over: without a journal, only a run that waits can be resumed")
+        if held := await self._journal.take([run_id]):
             holder = held[0].holder
             raise UsageError(f"run {run_id} is being driven by process {holder.pid} on {holder.host}")
-        then = then or self.inbox.cancellation_of(run_id)
-        return await self._settle(run_id, await self._runner.resume(self._graph, run_id, then=then))
+        then = then or self._inbox.cancellation_of(run_id)
+        runner = self._runner if resolve is None else self._runner.using(resolve=resolve)
+        return await self._settle(run_id, await runner.resume(self.graph, run_id, then=then), runner)
 
-    async def _settle(self, run_id: str, result: Result) -> Result:
+    def deliver(self, run: str, event: Event) -> bool:
+        """Interrupt a run in progress with an event; return whether the run is in progress."""
+        return self._runner.deliver(run, event)
+
+    async def _settle(self, run_id: str, result: RunResult, runner: Runner) -> RunResult:
         """Release a run that has not ended; if a signal came in meanwhile, resume it and try again."""
-        while result.run.outcome is None and not await self.journal.release(run_id):
-            then = await self.inbox.next_for(run_id)
-            resumed = await self._runner.resume(self._graph, run_id, then=then)
+        journal = self._journal
+        assert journal is not None
+        while result.run.outcome is None and not await journal.release(run_id):
+            then = await self._inbox.next_for(run_id)
+            resumed = await runner.resume(self.graph, run_id, then=then)
             if resumed == result:  # the signal came too late, or twice
-                await self.journal.discard(run_id)
-                self.inbox.forget(run_id)
+                await journal.discard(run_id)
+                self._inbox.forget(run_id)
             result = resumed
-        self.inbox.forget(run_id)
+        self._inbox.forget(run_id)
+        if isinstance(journal, MemoryJournal) and result.run.outcome is not None:
+            journal.forget(run_id)
         return result
-
-
-@asynccontextmanager
-async def open_durable_runs(
-    flow: Flow,
-    stored: StoredFlow,
-    journal: Path,
-    *,
-    settings: BackendSettings,
-    human_input: HumanInput | None = None,
-    observers: Sequence[Observer] = (),
-    resolve: Resolve | None = None,
-    batch: str | None = None,
-    around: Callable[[Mapping[str, ModelBackend]], dict[str, ModelBackend]] = dict,
-) -> AsyncIterator[DurableRuns]:
-    """Start a flow's backends and open its journal; close both at the end.
-
-    Args:
-        stored: the flow in the form that the journal stores with each run.
-        human_input: answers questions for which no signal has come in; if None, the runs wait.
-        resolve: resolves calls that were in doubt after a crash; if None, they stay in doubt.
-        batch: the batch that new runs belong to.
-        around: wraps the backends before they are started.
-    """
-    backends = around(make_backends(flow, settings))
-    inbox = Inbox(human_input)
-    async with SqliteJournal(journal, on_signal=inbox.receive, batch=batch) as opened:
-        opened.store_spec(stored.digest, msgspec.json.encode(stored).decode())
-        async with started(backends):
-            runner = Runner(
-                backends=backends,
-                functions=flow.functions,
-                human_input=inbox,
-                journal=opened,
-                observers=observers,
-                resolve=resolve,
-            )
-            yield DurableRuns(runner, flow.graph, opened, inbox)

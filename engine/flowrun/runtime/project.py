@@ -1,9 +1,9 @@
-"""Prepares a spec's file to run: loads, checks and compiles it, and imports its functions. Runs nothing.
+"""A project's specs become flows that can run: loaded, checked and compiled, their functions imported. Runs nothing.
 
-Modules that only a run needs are imported when a flow is prepared, so that checking many specs does not pay for them.
+``validate`` and a run take the same path, so that what passes the checks starts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -11,13 +11,14 @@ import msgspec
 from flowrun.checks import Subject, check_spec
 from flowrun.core.events import ToolDeclaration
 from flowrun.core.graph import Graph, compile_graph
-from flowrun.core.ports import Functions
+from flowrun.core.ports import ModelBackend
 from flowrun.errors import Bug, FlowrunError, Issue, Place, SpecError, UnreadableFile, UsageError, crash_issue
 from flowrun.errors import Path as ErrorPath
 from flowrun.runtime.snapshot import Snapshot, flow_name
 from flowrun.spec import (
     ON_DISK,
     EntrypointError,
+    Files,
     FlowTree,
     Loaded,
     derive_parameters,
@@ -27,7 +28,9 @@ from flowrun.spec import (
     load_spec,
 )
 from flowrun.spec.document import MIN_MASKED_LENGTH
-from flowrun.spec.model import JSON, CallState, ChatState, Model, Tool
+from flowrun.spec.find import find_specs
+from flowrun.spec.model import JSON, CallState, ChatState, Model, Tool, WaitState
+from flowrun.spec.suggestions import suggest
 from flowrun.unicode import find_encoding_error, well_formed
 
 Function = Callable[..., JSON]
@@ -43,91 +46,227 @@ class BoundModel(msgspec.Struct, frozen=True):
     folder: Path
 
 
-class Flow(msgspec.Struct, frozen=True, kw_only=True):
-    """A spec that can run: loaded with its sub-flows, checked, compiled, its functions imported.
+class CompiledFlow(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=True):
+    """A spec that can run: loaded with its sub-flows, checked and compiled.
 
     Attributes:
-        tree: the spec and its sub-flows, with their files and places.
-        models: the models that a chat state uses, by the names of their backends.
+        path: the file of the spec.
+        profile: the profile that is merged over it.
+        project_dir: the folder that entrypoints are imported from; None: it is found from the file.
         project: the folder that all included files lie in.
+        issues: the warnings of the spec and its sub-flows.
+        tree: the spec and its sub-flows, with their files and places.
+        functions: the functions of the tools and call states, by their entrypoints.
+        models: the models that chat states use, by the names of their backends.
+        backends: backends that are used in place of models, by the same names.
         secrets: the values of secret variables, each with the text that is shown in its place.
     """
 
-    loaded: Loaded
+    path: Path
+    profile: str | None
+    project_dir: Path | None
+    project: Path
+    issues: tuple[Issue, ...]
     tree: FlowTree
     graph: Graph
-    functions: Functions
+    functions: Mapping[str, Function]
     models: Mapping[str, BoundModel]
-    project: Path
+    backends: Mapping[str, ModelBackend] = {}
     secrets: Mapping[str, str] = {}
 
+    @property
+    def loaded(self) -> Loaded:
+        """Return the spec with its document."""
+        return self.tree.loaded
 
-def check_file(
-    path: Path,
-    *,
-    profile: str | None,
-    project_dir: Path | None,
-    environ: Mapping[str, str],
-    imports: bool,
-    require_environment: bool = False,
-) -> list[Issue]:
-    """Return the issues of a spec's file and its sub-flows; every failure with this file becomes an issue.
-
-    Args:
-        imports: import the Python functions, and check them.
-        require_environment: report variables that are not set; a machine that only checks specs has no keys.
-
-    Raises:
-        UsageError: the file has no such profile.
-    """
-    try:
-        return _check_file(
-            path, profile, project_dir, environ, imports=imports, require_environment=require_environment
-        )
-    except UnreadableFile as exc:
+    @property
+    def states_that_wait(self) -> list[str]:
+        """Return the states of the flow and its sub-flows that ask a person, as text for messages."""
         return [
-            Issue(code="FR706", place=Place(str(path), 1, 1), message=str(exc), remedy="see whether it may be read")
+            f"state {name} of {tree.loaded.spec.name}"
+            for tree in self.tree.walk()
+            for name, state in tree.loaded.spec.states.items()
+            if isinstance(state, WaitState)
         ]
-    except Exception as exc:
-        if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
-            raise
-        return [crash_issue(str(path), exc)]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.loaded.spec.name} {self.loaded.spec.version} of {self.path}>"
 
 
-def _check_file(
-    path: Path,
-    profile: str | None,
-    project_dir: Path | None,
-    environ: Mapping[str, str],
-    *,
-    imports: bool,
-    require_environment: bool,
-) -> list[Issue]:
-    try:
-        loaded = load_spec(path, profile=profile, environ=environ, require_environment=require_environment)
-    except SpecError as exc:
-        return list(exc.issues)
-    try:
-        tree = load_flows(
+class Project(msgspec.Struct, frozen=True, kw_only=True):
+    """Loads, checks and compiles specs.
+
+    Attributes:
+        folder: the folder that entrypoints are imported from; None: it is found from each spec's file.
+        environ: the variables for ``${VAR}``.
+        require_environment: report variables that are not set. A machine that only checks or tests specs has no keys.
+        functions: functions by the entrypoints that they are used for; these entrypoints are not imported.
+    """
+
+    folder: Path | None = None
+    environ: Mapping[str, str] = {}
+    require_environment: bool = True
+    functions: Mapping[str, Function] = {}
+
+    def check(self, path: Path, *, profile: str | None = None, imports: bool = True) -> list[Issue]:
+        """Return the issues of a spec's file and its sub-flows; every failure with this file becomes an issue.
+
+        Args:
+            profile: the profile to merge over the spec.
+            imports: import the Python functions, and check them.
+
+        Raises:
+            UsageError: the file has no such profile.
+        """
+        try:
+            return self._check_file(path, profile, imports=imports)
+        except UnreadableFile as exc:
+            place, remedy = Place(str(path), 1, 1), "see whether it may be read"
+            return [Issue(code="FR706", place=place, message=str(exc), remedy=remedy)]
+        except Exception as exc:
+            if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
+                raise
+            return [crash_issue(str(path), exc)]
+
+    def check_all(self, files: Iterable[Path], *, profile: str | None = None, imports: bool = True) -> list[Issue]:
+        """Return the issues of specs. Those of a sub-flow are found with each flow that runs it, and returned once."""
+        found: dict[Issue, None] = {}
+        for file in files:
+            found |= dict.fromkeys(self.check(file, profile=profile, imports=imports))
+        return list(found)
+
+    def compile(
+        self, path: Path, *, profile: str | None = None, snapshot: Snapshot | None = None, imports: bool = True
+    ) -> CompiledFlow:
+        """Load, check and compile a spec and its sub-flows.
+
+        Args:
+            profile: the profile to merge over the spec.
+            snapshot: use its files and tools instead of the current ones; ``path`` is then only their place.
+            imports: import the functions. If False, which needs a ``snapshot``, the flow can be shown, but not run.
+
+        Raises:
+            SpecError: the specs have errors; it has all of them.
+            UsageError: there is no such file or profile, or ``functions`` names an entrypoint that is not in the specs.
+        """
+        if well_formed(str(path)) != str(path):
+            raise UsageError(f"the name of {well_formed(str(path))} is no valid Unicode: rename the file")
+        project = find_project(path, self.folder)
+        files = ON_DISK if snapshot is None else snapshot.files_in(path.parent)
+        loaded = self._load(path, profile, files)
+        tree = self._load_flows(loaded, profile, files, project if snapshot is None else None)
+        imported = self._import_all(tree) if imports else None
+        issues = _check(tree, imported) if imported is not None else []
+        _raise_errors(issues)
+        compiler = _Compiler(path.resolve().parent, imported or {}, {} if snapshot is None else snapshot.tools)
+        graph = compiler.compile(tree)
+        self._refuse_unused(compiler.functions)
+        return CompiledFlow(
+            path=path,
+            profile=profile,
+            project_dir=self.folder,
+            project=project,
+            issues=(*loaded.issues, *issues),
+            tree=tree,
+            graph=graph,
+            functions=compiler.functions,
+            models=compiler.models,
+            secrets={
+                value: f"${{{name}}}"
+                for name, value in tree.variables.secrets.items()
+                if len(value) >= MIN_MASKED_LENGTH
+            },
+        )
+
+    def _check_file(self, path: Path, profile: str | None, *, imports: bool) -> list[Issue]:
+        try:
+            loaded = self._load(path, profile)
+        except SpecError as exc:
+            return list(exc.issues)
+        try:
+            tree = self._load_flows(loaded, profile, ON_DISK, find_project(path, self.folder))
+        except SpecError as exc:
+            alone = FlowTree(loaded=loaded, model_dir=path.parent)
+            own = _check(alone, self._import_all(alone) if imports else None)
+            issues = [*loaded.issues, *exc.issues, *own]
+            return sorted(issues, key=lambda issue: (issue.place.file != str(path), issue.place, issue.code))
+        return [*loaded.issues, *_check(tree, self._import_all(tree) if imports else None)]
+
+    def _load(self, path: Path, profile: str | None, files: Files = ON_DISK) -> Loaded:
+        return load_spec(
+            path,
+            profile=profile,
+            environ=self.environ,
+            require_environment=self.require_environment,
+            files=files,
+        )
+
+    def _load_flows(self, loaded: Loaded, profile: str | None, files: Files, project: Path | None) -> FlowTree:
+        return load_flows(
             loaded,
             profile=profile,
-            environ=environ,
-            require_environment=require_environment,
-            project=find_project(path, project_dir),
+            environ=self.environ,
+            require_environment=self.require_environment,
+            files=files,
+            project=project,
         )
-    except SpecError as exc:
-        own = _check(FlowTree(loaded=loaded, model_dir=path.parent), project_dir, imports)
-        issues = [*loaded.issues, *exc.issues, *own]
-        return sorted(issues, key=lambda issue: (issue.place.file != str(path), issue.place, issue.code))
-    return [*loaded.issues, *_check(tree, project_dir, imports)]
+
+    def _import_all(self, tree: FlowTree) -> "Imported":
+        """Import the functions of a flow and its sub-flows."""
+        return {_key(flow): self.import_functions(flow.loaded) for flow in tree.walk()}
+
+    def import_functions(self, loaded: Loaded) -> dict[str, Function | FlowrunError]:
+        """Import the functions of a spec's entrypoints; the value is the error for one that cannot be imported."""
+        spec, path = loaded.spec, Path(loaded.document.file)
+        called = (state.entrypoint for state in spec.states.values() if isinstance(state, CallState))
+        functions: dict[str, Function | FlowrunError] = {}
+        for entrypoint in dict.fromkeys([*(tool.entrypoint for tool in spec.tools.values()), *called]):
+            if entrypoint in self.functions:
+                functions[entrypoint] = self.functions[entrypoint]
+                continue
+            try:
+                functions[entrypoint] = load_entrypoint(entrypoint, spec_file=path, project_dir=self.folder)
+            except EntrypointError as exc:
+                functions[entrypoint] = exc
+        return functions
+
+    def _refuse_unused(self, functions: Mapping[str, Function]) -> None:
+        for entrypoint in self.functions:
+            if entrypoint not in functions:
+                near = suggest(entrypoint, functions, "entrypoints")
+                raise UsageError(f"no tool and no call state of the flow has the entrypoint {entrypoint!r}; {near}")
 
 
-def _check(tree: FlowTree, project_dir: Path | None, imports: bool) -> list[Issue]:
+def find_files(paths: Iterable[Path]) -> list[Path]:
+    """Return the specs among files and in folders, each once.
+
+    Raises:
+        UsageError: there is no such path, or no spec in it.
+    """
+    listed = list(paths)
+    if missing := [path for path in listed if not path.exists()]:
+        raise UsageError(f"there is no {missing[0]}")
+    files = list(dict.fromkeys(file for path in listed for file in find_specs(path)))
+    if not files:
+        raise UsageError(f"no spec in {', '.join(map(str, listed))}: a spec is a YAML file with a key 'flowrun'")
+    return files
+
+
+Imported = Mapping[tuple[str, ErrorPath], Mapping[str, Function | FlowrunError]]
+"""The functions of each flow of a tree by their entrypoints, or the error of one that cannot be imported."""
+
+
+def _key(tree: FlowTree) -> tuple[str, ErrorPath]:
+    """Return the identity of a flow: its file, and the path in the file of a local flow."""
+    return tree.loaded.document.file, tree.base
+
+
+def _check(tree: FlowTree, imported: Imported | None) -> list[Issue]:
     issues: dict[Issue, None] = {}
     for flow in tree.walk():
         subject = Subject(
             loaded=flow.loaded,
-            functions=import_functions(flow.loaded, project_dir) if imports else None,
+            functions=None if imported is None else dict(imported[_key(flow)]),
             flows={reference: child.loaded.spec for reference, child in flow.flows.items()},
             base=flow.base,
         )
@@ -135,56 +274,8 @@ def _check(tree: FlowTree, project_dir: Path | None, imports: bool) -> list[Issu
     return list(issues)
 
 
-def import_functions(loaded: Loaded, project_dir: Path | None) -> dict[str, Function | FlowrunError]:
-    """Import the functions of a spec's entrypoints; the value is the error for one that cannot be imported."""
-    spec, path = loaded.spec, Path(loaded.document.file)
-    called = (state.entrypoint for state in spec.states.values() if isinstance(state, CallState))
-    functions: dict[str, Function | FlowrunError] = {}
-    for entrypoint in dict.fromkeys([*(tool.entrypoint for tool in spec.tools.values()), *called]):
-        try:
-            functions[entrypoint] = load_entrypoint(entrypoint, spec_file=path, project_dir=project_dir)
-        except EntrypointError as exc:
-            functions[entrypoint] = exc
-    return functions
-
-
-def prepare_flow(
-    path: Path,
-    *,
-    profile: str | None,
-    project_dir: Path | None,
-    environ: Mapping[str, str],
-    require_environment: bool = True,
-    max_calls: int | None = None,
-    snapshot: Snapshot | None = None,
-    imports: bool = True,
-) -> Flow:
-    """Load, check and compile a spec and its sub-flows.
-
-    Args:
-        require_environment: report variables that are not set; spec tests use no model, so they need no keys.
-        max_calls: the number of functions that may run at once.
-        snapshot: use its files and tools instead of the current ones; ``path`` is then only their place.
-        imports: import the functions. If False, which needs a ``snapshot``, the flow can be shown, but not run.
-
-    Raises:
-        SpecError: the specs have errors; it has all of them.
-        UsageError: there is no such file or profile.
-    """
-    if well_formed(str(path)) != str(path):
-        raise UsageError(f"the name of {well_formed(str(path))} is no valid Unicode: rename the file")
-    files = ON_DISK if snapshot is None else snapshot.files_in(path.parent)
-    project = find_project(path, project_dir)
-    loaded = load_spec(path, profile=profile, environ=environ, require_environment=require_environment, files=files)
-    tree = load_flows(
-        loaded,
-        profile=profile,
-        environ=environ,
-        require_environment=require_environment,
-        files=files,
-        project=project if snapshot is None else None,
-    )
-    issues = _check(tree, project_dir, imports=True) if imports else []
+def _raise_errors(issues: list[Issue]) -> None:
+    """Raise the issues that keep a flow from running, if there are any."""
     errors = [
         msgspec.structs.replace(issue, severity="error")
         for issue in issues
@@ -192,54 +283,28 @@ def prepare_flow(
     ]
     if errors:
         raise SpecError(errors)
-    from flowrun.functions.python import MAX_THREADS, PythonFunctions
-
-    declared = {} if snapshot is None else snapshot.tools
-    compiler = _Compiler(project_dir, path.resolve().parent, declared, imports=imports)
-    graph = compiler.compile(tree)
-    return Flow(
-        loaded=loaded,
-        tree=tree,
-        graph=graph,
-        functions=PythonFunctions(
-            compiler.functions, max_calls=max_calls, max_threads=max(MAX_THREADS, max_calls or 0)
-        ),
-        models=compiler.models,
-        project=project,
-        secrets={
-            value: f"${{{name}}}" for name, value in tree.variables.secrets.items() if len(value) >= MIN_MASKED_LENGTH
-        },
-    )
 
 
 class _Compiler:
     """Compiles a tree of checked flows: each flow once, with one backend for all equal models."""
 
-    def __init__(
-        self,
-        project_dir: Path | None,
-        folder: Path,
-        declared: Mapping[str, Mapping[str, ToolDeclaration]],
-        *,
-        imports: bool,
-    ) -> None:
-        self._imports = imports
-        self._folder = folder
-        self._declared = declared
+    def __init__(self, folder: Path, imported: Imported, declared: Mapping[str, Mapping[str, ToolDeclaration]]) -> None:
         self.functions: dict[str, Function] = {}
         self.models: dict[str, BoundModel] = {}
-        self._project_dir = project_dir
+        self._folder = folder
+        self._imported = imported
+        self._declared = declared
         self._graphs: dict[tuple[str, ErrorPath], Graph] = {}
 
     def compile(self, tree: FlowTree) -> Graph:
-        key = (tree.loaded.document.file, tree.base)
+        key = _key(tree)
         if key not in self._graphs:
             self._graphs[key] = self._compile(tree)
         return self._graphs[key]
 
     def _compile(self, tree: FlowTree) -> Graph:
         spec = tree.loaded.spec
-        imported = import_functions(tree.loaded, self._project_dir) if self._imports else {}
+        imported = self._imported.get(_key(tree), {})
         found = {entrypoint: function for entrypoint, function in imported.items() if callable(function)}
         self.functions |= found
         used = {state.model for state in spec.states.values() if isinstance(state, ChatState)}

@@ -4,13 +4,16 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from copy import copy
 from typing import Any
+
+import msgspec
 
 from flowrun.core.events import Cancelled, Event, Started
 from flowrun.core.graph import Graph
 from flowrun.core.ports import Functions, HumanInput, Journal, ModelBackend, Observer
-from flowrun.runtime.result import AssumeDone, CallAgain, Resolve, Result
-from flowrun.runtime.run_driver import RunDriver, child_id, with_defaults
+from flowrun.runtime.run_driver import RunDriver, add_defaults, child_id
+from flowrun.runtime.run_result import AssumeDone, CallAgain, Resolve, RunResult
 from flowrun.runtime.services import Services
 from flowrun.spec.model import JSON
 
@@ -44,7 +47,18 @@ class Runner:
             now=now,
         )
 
-    def run(self, graph: Graph, inputs: Mapping[str, JSON], *, run_id: str) -> Coroutine[Any, Any, "Result"]:
+    def using(self, **changes: Any) -> "Runner":
+        """Return a runner with other ``Services``, which otherwise shares those of this one."""
+        other = copy(self)
+        other._services = msgspec.structs.replace(self._services, **changes)
+        return other
+
+    @property
+    def observers(self) -> Sequence[Observer]:
+        """Return the observers of the runs."""
+        return self._services.observers
+
+    def run(self, graph: Graph, inputs: Mapping[str, JSON], *, run_id: str) -> Coroutine[Any, Any, RunResult]:
         """Run a flow until it ends, or until it cannot continue without an answer.
 
         Args:
@@ -53,10 +67,10 @@ class Runner:
         Cancelling the awaiting task cancels the run's effects and nothing else.
         """
         # no coroutine of its own: each holds a quarter of a kilobyte for as long as a run waits
-        start = Started(run=run_id, inputs=with_defaults(graph.spec, inputs))
+        start = Started(run=run_id, inputs=add_defaults(graph.spec, inputs))
         return RunDriver(self._services, graph, None).drive(start)
 
-    def resume(self, graph: Graph, run_id: str, *, then: Cancelled | None = None) -> Coroutine[Any, Any, "Result"]:
+    def resume(self, graph: Graph, run_id: str, *, then: Cancelled | None = None) -> Coroutine[Any, Any, RunResult]:
         """Resume a run of the journal after its last event, and continue as ``run`` does.
 
         No effect is repeated whose event is in the journal. A call that was started and has no result stops the run,
@@ -67,12 +81,16 @@ class Runner:
         """
         return RunDriver(self._services, graph, None).recover(run_id, then)
 
+    def is_in_progress(self, run_id: str) -> bool:
+        """Return whether a run is in progress in this process."""
+        return run_id in self._services.drivers
+
     def deliver(self, run_id: str, event: Event) -> bool:
-        """Interrupt a run in progress with an event; return whether the run is in progress. Needs a journal."""
+        """Interrupt a run in progress with an event; return whether the run is in progress."""
         driver = self._services.drivers.get(run_id)
         if driver is not None:
             driver.interrupt(event)
         return driver is not None
 
 
-__all__ = ["AssumeDone", "CallAgain", "Resolve", "Result", "Runner", "child_id", "with_defaults"]
+__all__ = ["AssumeDone", "CallAgain", "Resolve", "RunResult", "Runner", "add_defaults", "child_id"]

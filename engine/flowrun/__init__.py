@@ -6,6 +6,8 @@ The Python API. Each name is imported from its room when it is first used, so th
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
+from flowrun.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from flowrun import testing
     from flowrun.api import check, load
@@ -42,8 +44,6 @@ if TYPE_CHECKING:
     )
     from flowrun.runtime.run_stream import RunStream
     from flowrun.runtime.session import Session
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AssumeDone",

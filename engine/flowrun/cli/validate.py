@@ -9,13 +9,13 @@ from typing import Final
 
 import click
 
-from flowrun import __version__
 from flowrun.cli.options import project_option
 from flowrun.cli.report import colours_wanted, render_github, render_json, render_sarif, render_with_source
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, echo_commands, echo_json
 from flowrun.errors import Issue
 from flowrun.runtime.project import Project, find_files
+from flowrun.version import __version__
 
 _PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {
     "text": partial(echo, coloured=True),

@@ -1,10 +1,13 @@
 """The runs of one flow in a session. With a journal they resume, and can be answered and cancelled from outside."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import msgspec
 
-from flowrun.core.events import CallFunction, Cancelled, Event, Recorded, RequestInput, StartChild
+from flowrun.core.events import CallFunction, CallStarted, Cancelled, Event, Recorded, RequestInput, StartChild
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run
 from flowrun.core.ports import Observer
@@ -46,15 +49,28 @@ class SpecJournal:
     """The port ``Journal`` for the runs of one stored flow, in a journal that holds the runs of several."""
 
     def __init__(self, journal: SqliteJournal, digest: str) -> None:
-        self.append = journal.append
+        self.append: Callable[..., Awaitable[None]] = journal.append
         self.mark = journal.mark
         self.events = journal.events
-        self._journal = journal
-        self._digest = digest
+        self.take = journal.take
+        self.release = journal.release
+        self.discard = journal.discard
+        self._register = partial(journal.register, spec=digest)
 
     def register(self, run: str, *, flow: str, parent: str | None) -> None:
         """Register a run of the flow. See ``ports.Journal.register``."""
-        self._journal.register(run, flow=flow, parent=parent, spec=self._digest)
+        self._register(run, flow=flow, parent=parent)
+
+    def drain(self) -> None:
+        """Hold the start of further calls, so that none is in doubt that was not begun: the session is closing."""
+        append = self.append
+
+        async def append_or_hold(run: str, event: Event, **place: Any) -> None:
+            if isinstance(event, CallStarted):
+                await asyncio.get_running_loop().create_future()  # its run is about to be cancelled
+            await append(run, event, **place)
+
+        self.append = append_or_hold
 
 
 class FlowRuns:
@@ -70,7 +86,7 @@ class FlowRuns:
         self,
         runner: Runner,
         graph: Graph,
-        journal: SqliteJournal | MemoryJournal | None = None,
+        journal: SpecJournal | MemoryJournal | None = None,
         inbox: Inbox | None = None,
     ) -> None:
         self.graph = graph
@@ -110,9 +126,10 @@ class FlowRuns:
         runner = self._runner if resolve is None else self._runner.using(resolve=resolve)
         return await self._settle(run_id, await runner.resume(self.graph, run_id, then=then), runner)
 
-    def deliver(self, run: str, event: Event) -> bool:
-        """Interrupt a run in progress with an event; return whether the run is in progress."""
-        return self._runner.deliver(run, event)
+    def drain(self) -> None:
+        """Begin no further call: the session is closing."""
+        if isinstance(self._journal, SpecJournal):
+            self._journal.drain()
 
     async def _settle(self, run_id: str, result: RunResult, runner: Runner) -> RunResult:
         """Release a run that has not ended; if a signal came in meanwhile, resume it and try again."""

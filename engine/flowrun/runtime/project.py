@@ -149,6 +149,9 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             SpecError: the specs have errors; it has all of them.
             UsageError: there is no such file or profile, or ``functions`` names an entrypoint that is not in the specs.
         """
+        for entrypoint, function in self.functions.items():
+            if not callable(function):
+                raise UsageError(f"{entrypoint}: {function!r} is no function")
         if well_formed(str(path)) != str(path):
             raise UsageError(f"the name of {well_formed(str(path))} is no valid Unicode: rename the file")
         project = find_project(path, self.folder)

@@ -38,6 +38,9 @@ T = TypeVar("T")
 
 DRAIN_SECONDS: Final = 5.0
 
+_RECORD_SECONDS: Final = 0.01
+"""The time in which runs record what their functions returned, before they are cancelled."""
+
 Wrap = Callable[[str, ModelBackend], ModelBackend]
 """Wraps a started backend, given with its name, for some runs: such as to count or to record its replies."""
 
@@ -162,7 +165,10 @@ class Session:
         opened, self._open = self._opened("close"), None
         try:
             if opened.tasks:
+                for runs in opened.runs.values():
+                    runs.drain()
                 await opened.pool.drain(self._drain)
+                await asyncio.sleep(_RECORD_SECONDS)
             tasks = list(opened.tasks)
             for task in tasks:
                 task.cancel()
@@ -241,9 +247,9 @@ class Session:
             await cancel_and_wait(running)
 
     async def answer(self, request_id: str, value: Any) -> None:
-        """Answer a question of a run. A run in progress goes on at once, also one that another process drives.
+        """Answer a question of a run. A run that waits continues with ``resume``.
 
-        Another run goes on with ``resume``.
+        A run in progress, here or in another process, reads the answer once its other branches have ended or wait too.
 
         Args:
             request_id: the ``id`` of an ``InputRequest``, such as those of ``RunResult.pending``.
@@ -314,8 +320,8 @@ class Session:
         if row.holder is not None:
             await opened.journal.signal(row.id, event)
             return None
-        runner = opened.runner.using(journal=SpecJournal(opened.journal, row.spec))
-        runs = FlowRuns(runner, self._find_run(row.id)[1], opened.journal, opened.inbox)
+        journal = SpecJournal(opened.journal, row.spec)
+        runs = FlowRuns(opened.runner.using(journal=journal), self._find_run(row.id)[1], journal, opened.inbox)
         return await self._drive(runs, row.id, runs.resume(row.id, then=event))
 
     async def runs_of(self, flow: CompiledFlow, *, wrap: Wrap | None = None) -> FlowRuns:
@@ -332,17 +338,16 @@ class Session:
             return opened.runs[flow]
         backends = await opened.engines.start_for(flow)
         functions = PythonFunctions(flow.functions, opened.pool)
-        journal: SqliteJournal | MemoryJournal | None = None
-        bound: SpecJournal | MemoryJournal | None = None
+        journal: SpecJournal | MemoryJournal | None = None
         if opened.journal is None and flow.states_that_wait and self._keep_waiting:
-            journal = bound = opened.memory
+            journal = opened.memory
         elif opened.journal is not None:
             stored = store_flow(flow)
             opened.journal.store_spec(stored.digest, msgspec.json.encode(stored).decode())
             opened.flows[stored.digest] = flow
-            journal, bound = opened.journal, SpecJournal(opened.journal, stored.digest)
+            journal = SpecJournal(opened.journal, stored.digest)
         wrapped = backends if wrap is None else {name: wrap(name, backend) for name, backend in backends.items()}
-        runner = opened.runner.using(backends=wrapped, functions=functions, journal=bound)
+        runner = opened.runner.using(backends=wrapped, functions=functions, journal=journal)
         runs = FlowRuns(runner, flow.graph, journal, opened.inbox)
         return runs if wrap is not None else opened.runs.setdefault(flow, runs)
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun import __version__
 from flowrun.backends.wrapper import WrappedBackend
 from flowrun.batch.batch import RunRow, run_in_this_process
 from flowrun.batch.distributed.ports import ReplicaReport
@@ -27,6 +26,7 @@ from flowrun.runtime.meter import Meter
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.session import Session
 from flowrun.spec import mask
+from flowrun.version import __version__
 
 PULSE: Final = 5.0
 """The longest time in seconds between two reports: a report is due even if nothing happened."""

@@ -16,8 +16,10 @@ from flowrun.batch import Batch, Fingerprint, Meter, OneFile, Options, Results, 
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.core.ports import ModelBackend
-from flowrun.runtime.backends import calm_collector
-from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.engines import calm_collector
+from flowrun.runtime.flow_runs import FlowRuns
+from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.runner import Runner
 from flowrun.testing.clock import VirtualLoop
 from tests.bench.engines import conversations as work
@@ -45,7 +47,7 @@ def rounds_of(conversation: int) -> list[Round]:
 
 def flowrun_batch(numbers: Sequence[int], *, virtual: bool) -> float:
     """Hold conversations by the function behind ``flowrun batch``, and return the seconds."""
-    flow = prepare_flow(ROUNDS_SPEC, profile=None, project_dir=None, environ={"FLOWRUN_BENCH_MODEL": "simulated"})
+    flow = Project(environ={"FLOWRUN_BENCH_MODEL": "simulated"}).compile(ROUNDS_SPEC)
     rows = (Row(number=number, id=number, inputs={"conversation": number}) for number in numbers)
     return _in_loop(_timed_batch(flow, SimulatedBackend(_round_asked), rows), virtual=virtual)
 
@@ -57,7 +59,7 @@ def lock_step(numbers: Sequence[int]) -> float:
 
 def scripted_batch(count: int) -> float:
     """Run the weather flow for ``count`` rows with a scripted model: a call, the tool, a reply; return the seconds."""
-    flow = prepare_flow(WEATHER_SPEC, profile=None, project_dir=None, environ=os.environ)
+    flow = Project(environ=os.environ).compile(WEATHER_SPEC)
     rows = (
         Row(number=number, id=number, inputs={"question": f"Is it hot? ({number})"}) for number in range(1, count + 1)
     )
@@ -83,14 +85,14 @@ def _between(limits: tuple[int, int], *what: object) -> int:
     return least + int((most - least + 1) * work.drawn(*what))
 
 
-async def _timed_batch(flow: Flow, backend: ModelBackend, rows: Iterable[Row]) -> float:
+async def _timed_batch(flow: CompiledFlow, backend: ModelBackend, rows: Iterable[Row]) -> float:
     calm_collector()  # as the command does
     meter = Meter()
-    backends = meter.around(dict.fromkeys(flow.models, backend))
-    runner = Runner(backends=backends, functions=flow.functions)
+    backends = {name: meter.wrap(name, backend) for name in flow.models}
+    runner = Runner(backends=backends, functions=PythonFunctions(flow.functions))
     with TemporaryDirectory() as folder:
         results = Results(OneFile(Path(folder) / "out.jsonl"), Fingerprint(spec="", input=""))
-        batch = Batch(run_in_this_process(runner, flow.graph, messages=False), results, meter, Options())
+        batch = Batch(run_in_this_process(FlowRuns(runner, flow.graph), messages=False), results, meter, Options())
         try:
             seconds = await _timed(batch.run(rows))
         finally:

@@ -15,7 +15,7 @@ from flowrun.core.events import AskModel
 from flowrun.core.graph import Graph
 from flowrun.core.messages import Message, Reply, ToolCall
 from flowrun.functions.python import PythonFunctions
-from flowrun.runtime.backends import calm_collector
+from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.runner import Runner
 from tests.flows import ADD, AGENT, graph_of
 

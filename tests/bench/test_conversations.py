@@ -6,8 +6,8 @@ import pytest
 
 from flowrun.backends.scripted import ScriptedBackend
 from flowrun.core.messages import Reply
-from flowrun.runtime.prepare import prepare_flow
-from flowrun.runtime.result_json import encode_messages
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.project import Project
 from flowrun.runtime.runner import Runner
 from tests.bench.batch_simulated import ROUNDS_SPEC, StillLoop, flowrun_batch, lock_step, rounds_of
 from tests.bench.engines import conversations as work
@@ -15,16 +15,16 @@ from tests.bench.simulated import PLACES, PREFILL, SEQUENCE, STEP, Engine, Round
 
 
 def test_the_spec_holds_the_conversations_of_the_program() -> None:
-    flow = prepare_flow(ROUNDS_SPEC, profile=None, project_dir=None, environ={"FLOWRUN_BENCH_MODEL": "none"})
+    flow = Project(environ={"FLOWRUN_BENCH_MODEL": "none"}).compile(ROUNDS_SPEC)
     backend = ScriptedBackend.from_function(lambda request: Reply(content=f"Reply {len(request.messages)}"))
-    runner = Runner(backends={"default": backend}, functions=flow.functions)
+    runner = Runner(backends={"default": backend}, functions=PythonFunctions(flow.functions))
     with asyncio.Runner(loop_factory=StillLoop) as loop:
         result = loop.run(runner.run(flow.graph, {"conversation": 7}, run_id="7"))
         looked_up = [loop.run(work.look_up(7, turn)) for turn in range(1, work.ROUNDS)]
     expected = [*work.first_messages(7), {"role": "assistant", "content": "Reply 2"}]
     for number, found in enumerate(looked_up):
         expected += [work.next_message(found), {"role": "assistant", "content": f"Reply {2 * number + 4}"}]
-    assert encode_messages(result) == {"messages": expected}
+    assert result.threads == {"main": expected}
     (model,) = (bound.model for bound in flow.models.values())
     assert model.engine == work.ENGINE
     bias = {str(token): value for token, value in work.BIAS.items()}

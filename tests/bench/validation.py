@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from flowrun.runtime.prepare import check_file
+from flowrun.runtime.project import Project
 
 _ROOT = Path(__file__).parents[2]
 _SPECS = 1000
@@ -61,7 +61,7 @@ def _parts(text: str) -> tuple[str, str, str]:
 
 
 def _check(file: Path, *, imports: bool) -> None:
-    issues = check_file(file, profile=None, project_dir=None, environ={}, imports=imports)
+    issues = Project(require_environment=False).check(file, imports=imports)
     assert not issues, issues
 
 

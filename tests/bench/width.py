@@ -12,7 +12,7 @@ from flowrun.core.events import ChildEnded, Event, Outcome, Replied, Returned, S
 from flowrun.core.graph import Graph, compile_graph
 from flowrun.core.machine import fold
 from flowrun.core.messages import Reply, ToolCall
-from flowrun.runtime.prepare import check_file
+from flowrun.runtime.project import Project
 from flowrun.spec import parse_text
 
 _WIDTHS = (100, 1000, 16_000)
@@ -134,7 +134,7 @@ def _check(text: str) -> float:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "wide.yaml"
         file.write_text(_HEAD.replace("model: {backend: scripted, name: none}\n", "") + text)
-        return _seconds(lambda: check_file(file, profile=None, project_dir=None, environ={}, imports=False))
+        return _seconds(lambda: Project(require_environment=False).check(file, imports=False))
 
 
 if __name__ == "__main__":

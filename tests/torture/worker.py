@@ -23,7 +23,7 @@ from flowrun.core.events import CallFunction
 from flowrun.core.graph import Graph
 from flowrun.errors import StoreError
 from flowrun.journal import ENDED, Database, History, LeaseLost, SqliteJournal
-from flowrun.runtime.runner import AssumeDone, CallAgain, Result, Runner
+from flowrun.runtime.runner import AssumeDone, CallAgain, Runner, RunResult
 from tests.torture.world import RUNS, Fuse, Ledger, World, graph
 
 CHUNK: Final = 25
@@ -142,7 +142,7 @@ class Life:
         new = [runner.run(flow, {"n": RUNS[run]}, run_id=run) for run in runs if run not in statuses]
         return [asyncio.create_task(self._guarded(one)) for one in (*taken, *new)]
 
-    async def _guarded(self, run: Coroutine[Any, Any, Result]) -> None:
+    async def _guarded(self, run: Coroutine[Any, Any, RunResult]) -> None:
         with self._collected_errors():
             await run
 

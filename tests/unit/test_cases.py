@@ -12,7 +12,7 @@ import pytest
 
 from flowrun.cli.report import render_text
 from flowrun.errors import CODES, Issue
-from flowrun.runtime.prepare import check_file
+from flowrun.runtime.project import Project
 from flowrun.spec import load_spec
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +30,7 @@ def issues_of(case: Path) -> list[Issue]:
     """Check a case's spec without any environment, and name its file as if the case were the current folder."""
     named = case / "profile.txt"
     profile = named.read_text().strip() if named.exists() else None
-    issues = check_file(
-        case / "spec.yaml", profile=profile, project_dir=None, environ={}, imports=True, require_environment=True
-    )
+    issues = Project().check(case / "spec.yaml", profile=profile)
     return [
         msgspec.structs.replace(issue, place=msgspec.structs.replace(issue.place, file="spec.yaml")) for issue in issues
     ]

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from flowrun.core.messages import Usage
-from flowrun.runtime.prepare import prepare_flow
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.project import Project
 from flowrun.runtime.runner import Runner
 from tests.conftest import SPECS
 from tests.unit.backends.contract import Live
@@ -15,8 +16,8 @@ KINDS = {"billing", "technical", "other"}
 
 def run_example(name: str, live: Live) -> tuple[Any, list[str], Usage]:
     """Run an example on the engine that all tests share; every model of its flows is that one."""
-    flow = prepare_flow(SPECS / f"{name}.yaml", profile=None, project_dir=None, environ={})
-    runner = Runner(backends=dict.fromkeys(flow.models, live.backend), functions=flow.functions)
+    flow = Project().compile(SPECS / f"{name}.yaml")
+    runner = Runner(backends=dict.fromkeys(flow.models, live.backend), functions=PythonFunctions(flow.functions))
     run = live.run(runner.run(flow.graph, {}, run_id=name)).run
     assert run.outcome is not None
     assert run.outcome.error is None

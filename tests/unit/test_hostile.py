@@ -17,7 +17,7 @@ from flowrun.core.events import CallFunction
 from flowrun.core.machine import Run
 from flowrun.core.messages import Message, Reply, ToolCall
 from flowrun.errors import CODES, FAILURES, Issue
-from flowrun.runtime.prepare import check_file
+from flowrun.runtime.project import Project
 from flowrun.runtime.runner import Runner
 from flowrun.spec import load_spec
 from flowrun.spec.model import JSON
@@ -97,7 +97,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checked(folder: Path, text: str) -> list[Issue]:
     file = folder / "spec.yaml"
     file.write_text(text, encoding="utf-8", errors="replace")
-    return check_file(file, profile=None, project_dir=None, environ={}, imports=False)
+    return Project(require_environment=False).check(file, imports=False)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from flowrun.errors import Issue, SpecError
-from flowrun.runtime import prepare
-from flowrun.runtime.prepare import check_file, prepare_flow
+from flowrun.runtime import project
+from flowrun.runtime.project import Project
 from flowrun.spec import find_project, may_be_spec
 from flowrun.testing.load import load_suite
 from flowrun.testing.session import SpecTestSession
@@ -23,7 +23,7 @@ END = "states: {done: {type: end}}\n"
 
 
 def issues_of(path: Path, **more: Any) -> list[Issue]:
-    return check_file(path, profile=None, project_dir=None, environ={}, imports=False, **more)
+    return Project(**{"require_environment": False, **more}).check(path, imports=False)
 
 
 def boom(*args: object, **kwargs: object) -> Any:
@@ -33,7 +33,7 @@ def boom(*args: object, **kwargs: object) -> Any:
 def test_a_crash_on_one_spec_is_an_issue_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(HEADER + END)
-    monkeypatch.setattr(prepare, "check_spec", boom)
+    monkeypatch.setattr(project, "check_spec", boom)
     (issue,) = issues_of(spec)
     assert (issue.code, issue.place.file, "boom" in issue.message) == ("FR901", str(spec), True)
 
@@ -182,7 +182,7 @@ def test_files_outside_of_the_project_are_not_read(tmp_path: Path) -> None:
         found[Path(name).name] = [issue.code for issue in issues]
     assert found == {"inside.yaml": [], "outside.yaml": ["FR709"], "link.yaml": ["FR709"], "notes.txt": ["FR709"]}
     with pytest.raises(SpecError, match="outside of the project"):
-        prepare_flow(spec, profile=None, project_dir=None, environ={})
+        Project().compile(spec)
 
 
 def test_where_a_project_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,9 @@ import pytest
 
 from flowrun.core.events import RequestInput
 from flowrun.errors import NoResponderError
-from flowrun.runtime.backends import BackendSettings, make_backends
-from flowrun.runtime.prepare import prepare_flow
-from flowrun.runtime.result_json import encode_result
-from flowrun.runtime.runner import Result, Runner
+from flowrun.runtime.project import Project
+from flowrun.runtime.run_result import RunResult
+from flowrun.runtime.session import Session
 from flowrun.spec import load_spec
 from flowrun.spec.model import JSON, STATES
 
@@ -35,18 +34,21 @@ class CaseAnswers:
         return self.left[effect.state].pop(0)
 
 
-def run_case(case: Path) -> Result:
-    flow = prepare_flow(case / "spec.yaml", profile=None, project_dir=None, environ={})
+def run_case(case: Path) -> RunResult:
+    flow = Project().compile(case / "spec.yaml")
     inputs = case / "inputs.json"
-    backends = make_backends(flow, BackendSettings())
-    runner = Runner(backends=backends, functions=flow.functions, human_input=CaseAnswers(case))
     given = json.loads(inputs.read_text()) if inputs.exists() else {}
-    return asyncio.run(runner.run(flow.graph, given, run_id="case"))
+
+    async def go() -> RunResult:
+        async with Session(human_input=CaseAnswers(case)) as session:
+            return await session.run(flow, given, run_id="case")
+
+    return asyncio.run(go())
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 def test_run(case: Path) -> None:
-    result = json.loads(json.dumps(encode_result(run_case(case))))
+    result = json.loads(json.dumps(run_case(case).to_dict()))
     assert result == json.loads((case / "expected.json").read_text())
 
 

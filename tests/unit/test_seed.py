@@ -13,7 +13,8 @@ from flowrun.backends.vllm.backend import VllmBackend
 from flowrun.backends.vllm.model_files import find_model
 from flowrun.core.machine import Run
 from flowrun.core.messages import as_openai
-from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.runner import Runner
 from tests.conftest import SMALL_MODEL, SPECS
 from tests.unit.backends.contract import Live
@@ -22,8 +23,8 @@ ROOT = SPECS.parent
 INPUTS = {"question": "Can you tell me what the temperature will be in Dallas, in Fahrenheit?"}
 
 
-def weather() -> Flow:
-    return prepare_flow(SPECS / "weather.yaml", profile=None, project_dir=None, environ={})
+def weather() -> CompiledFlow:
+    return Project().compile(SPECS / "weather.yaml")
 
 
 @pytest.mark.vllm
@@ -41,7 +42,7 @@ def test_the_weather_flow_is_the_loop_by_hand(
     assert list(run.path) == ["ask", "look_up", "ask", "answered"]
 
 
-def _flow(flow: Flow, live: Live, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, list[dict[str, list[int]]]]:
+def _flow(flow: CompiledFlow, live: Live, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, list[dict[str, list[int]]]]:
     """Run the flow on the shared engine, noting the tokens that it reads and writes."""
     rounds: list[dict[str, list[int]]] = []
     backend = live.backend
@@ -54,11 +55,11 @@ def _flow(flow: Flow, live: Live, monkeypatch: pytest.MonkeyPatch) -> tuple[Run,
         return output
 
     monkeypatch.setattr(backend, "_generate", noting)
-    runner = Runner(backends={"default": backend}, functions=flow.functions)
+    runner = Runner(backends={"default": backend}, functions=PythonFunctions(flow.functions))
     return live.run(runner.run(flow.graph, INPUTS, run_id="seed")).run, rounds
 
 
-def _by_hand(flow: Flow, run: Run, folder: Path) -> Any:
+def _by_hand(flow: CompiledFlow, run: Run, folder: Path) -> Any:
     """Hold the same conversation in a process of its own."""
     model = flow.spec.models["default"]
     assert model.chat_template is not None

@@ -16,7 +16,7 @@ from flowrun.core.messages import Reply, ToolCall
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import Failure
 from flowrun.functions.python import PythonFunctions
-from flowrun.runtime.runner import Result, Runner
+from flowrun.runtime.runner import Runner, RunResult
 from flowrun.unicode import (
     escape_surrogates,
     find_encoding_error,
@@ -128,14 +128,14 @@ def test_a_servers_reply_is_made_valid_unicode() -> None:
             parse_json(read.arguments)
 
 
-def run(flow: tuple[str, ...], inputs: dict[str, Any], *replies: Reply) -> Result:
+def run(flow: tuple[str, ...], inputs: dict[str, Any], *replies: Reply) -> RunResult:
     backend = ScriptedBackend(replies)
     functions = PythonFunctions({"tools.numbers:add": lambda **given: HALF})
     runner = Runner(backends={"default": backend}, functions=functions)
     return asyncio.run(runner.run(graph_of(*flow), inputs, run_id="r"))
 
 
-def outcome_of(result: Result) -> str:
+def outcome_of(result: RunResult) -> str:
     outcome = result.run.outcome
     assert outcome is not None
     assert find_encoding_error(msgspec.to_builtins(outcome)) is None

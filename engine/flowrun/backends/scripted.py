@@ -214,7 +214,7 @@ def load_replies(path: Path) -> list[ScriptedReply]:
     errors: list[str] = []
     for index, raw in enumerate(items):
         try:
-            replies.append(_parse_reply(raw))
+            replies.append(parse_reply(raw))
         except (ValueError, TypeError, FlowrunError) as exc:
             errors.append(f"{place_of(document, ('replies', index))}: reply {index + 1}: {exc}")
     if errors:
@@ -240,8 +240,8 @@ def _read_list(path: Path) -> tuple[Document, list[JSON]]:
             raise BackendError(f"{path}: must be a mapping with one key, `replies`, that holds a list")
 
 
-def _parse_reply(raw: JSON) -> ScriptedReply:
-    """Parse one reply.
+def parse_reply(raw: JSON) -> ScriptedReply:
+    """Parse one reply in the form of a file of scripted replies.
 
     Raises:
         ValueError: the reply is invalid; ``msgspec.ValidationError`` is a ``ValueError``.

@@ -9,14 +9,12 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun.batch.loop import Capacity, Loop
 from flowrun.batch.results import SUCCEEDED, Results
 from flowrun.batch.rows import Row
-from flowrun.core.graph import Graph
-from flowrun.core.messages import Usage
-from flowrun.errors import Bug, Failure, FlowrunError
-from flowrun.runtime.result_json import encode_messages, encode_outcome, encode_waiting
-from flowrun.runtime.runner import Result, Runner
+from flowrun.errors import Failure, FlowrunError
+from flowrun.runtime.flow_runs import FlowRuns
+from flowrun.runtime.loop import Capacity, Loop
+from flowrun.runtime.run_result import RunResult, failed_result, guard
 
 UNAVAILABLE_ROWS: Final = 16
 """The number of consecutive rows with ``backend.unavailable`` that ends the batch: the next rows would fail too."""
@@ -100,7 +98,7 @@ class Batch:
 
     async def _run(self, row: Row) -> None:
         if row.wrong is not None:
-            result = failed_result(Failure(name="input.invalid", message=row.wrong))
+            result = row_result(failed_result("", Failure(name="input.invalid", message=row.wrong)))
         else:
             result = await self._run_row(row)
         self._accept({"id": row.id, "row": row.number, **result})
@@ -134,7 +132,9 @@ class Batch:
         try:
             self._results.write(result)
         except (TypeError, ValueError) as exc:  # a value in it is not JSON: only this row fails
-            result = {"id": result["id"], "row": result["row"], **_bug(result["row"], exc)}
+            _log.error("row %s: a bug in flowrun; please report it", result["row"], exc_info=exc)
+            bug = failed_result("", Failure(name="flowrun.bug", message=f"{type(exc).__name__}: {exc}"))
+            result = {"id": result["id"], "row": result["row"], **row_result(bug)}
             self._results.write(result)
         self.done += 1
         self.failed += result["status"] != SUCCEEDED
@@ -152,12 +152,12 @@ class Batch:
             await asyncio.to_thread(self._results.sync)
 
 
-def run_in_this_process(runner: Runner, graph: Graph, *, messages: bool, batch: str = "") -> RunRow:
+def run_in_this_process(runs: FlowRuns, *, messages: bool, batch: str = "") -> RunRow:
     """Return a function that runs a row in this process; run ids start with the batch's id, which makes them unique."""
-    return run_with(lambda row: runner.run(graph, row.inputs, run_id=run_id_of(batch, row)), messages=messages)
+    return run_with(lambda row: runs.start(row.inputs, run_id_of(batch, row)), messages=messages)
 
 
-def run_with(run: Callable[[Row], Awaitable[Result]], *, messages: bool) -> RunRow:
+def run_with(run: Callable[[Row], Awaitable[RunResult]], *, messages: bool) -> RunRow:
     """Return a function that runs a row by ``run`` and turns an unexpected exception into the failure of this row.
 
     Args:
@@ -165,15 +165,7 @@ def run_with(run: Callable[[Row], Awaitable[Result]], *, messages: bool) -> RunR
     """
 
     async def run_row(row: Row) -> dict[str, Any]:
-        try:
-            result = await run(row)
-        except FlowrunError as exc:
-            if not isinstance(exc, Bug):
-                raise
-            return _bug(row.number, exc)
-        except Exception as exc:
-            return _bug(row.number, exc)
-        return result_data(result, messages=messages)
+        return row_result(await guard(f"row {row.number}", run(row)), messages=messages)
 
     return run_row
 
@@ -183,23 +175,8 @@ def run_id_of(batch: str, row: Row) -> str:
     return f"{batch}-{row.number}" if batch else str(row.number)
 
 
-def result_data(result: Result, *, messages: bool) -> dict[str, Any]:
-    """Return a run's result as JSON data for the row's result line."""
-    return {**encode_outcome(result), **encode_waiting(result), **(encode_messages(result) if messages else {})}
-
-
-def _bug(row: int, exc: Exception) -> dict[str, Any]:
-    _log.error("row %s: a bug in flowrun; please report it", row, exc_info=exc)
-    return failed_result(Failure(name="flowrun.bug", message=f"{type(exc).__name__}: {exc}"))
-
-
-def failed_result(failure: Failure) -> dict[str, Any]:
-    """Return the result of a row that failed outside of its run."""
-    return {
-        "status": "failed",
-        "output": None,
-        "error": msgspec.to_builtins(failure),
-        "path": [],
-        "rounds": 0,
-        "usage": msgspec.to_builtins(Usage()),
-    }
+def row_result(result: RunResult, *, messages: bool = False) -> dict[str, Any]:
+    """Return a run's result as JSON data for the row's result line, which names the row in place of the run."""
+    data = result.to_dict(messages=messages)
+    del data["run"]
+    return data

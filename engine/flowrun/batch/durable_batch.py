@@ -13,8 +13,8 @@ from flowrun.core.events import Started
 from flowrun.core.recovery import recover
 from flowrun.errors import UsageError
 from flowrun.journal import ENDED, RunRow, open_history
-from flowrun.runtime.durable import open_durable_runs
-from flowrun.runtime.result import Result
+from flowrun.runtime.run_result import RunResult
+from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec.model import JSON
 
@@ -41,14 +41,14 @@ class EarlierRuns:
             case _:
                 return False
 
-    def result_of(self, run: str) -> Result:
+    def result_of(self, run: str) -> RunResult:
         """Return the result of an ended run that began with another spec, or other values of its variables.
 
         Only the flow that the run began with can apply its events.
         """
         assert self._history is not None
         graph = load_stored_flow(self._history, self.rows[run]).prepare_to_show(os.environ).graph
-        return Result(recover(graph, (one.event for one in self._history.events(run))).run)
+        return RunResult(run=recover(graph, (one.event for one in self._history.events(run))).run)
 
 
 async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> None:
@@ -57,22 +57,21 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
     Raises:
         UsageError: another process runs some of the batch's runs, or unfinished runs began with another spec.
     """
-    stored, meter, batch = job.flow_reference.stored, job.totals.meter, job.results.batch
-    async with open_durable_runs(
-        job.flow, stored, journal, settings=job.settings, batch=batch, around=meter.around
-    ) as runs:
+    stored, meter, batch = job.stored, job.totals.meter, job.results.batch
+    async with Session(journal=journal, max_tools=job.max_tools, batch=batch, settings=job.settings) as session:
+        runs = await session.runs_of(job.flow, wrap=meter.wrap)
         if stale := [row.id for row in earlier.open if row.spec != stored.digest]:
             raise UsageError(
                 f"{len(stale)} runs of this batch, such as {stale[0]}, began with another spec: `flowrun resume --all` "
                 "ends them with theirs, `flowrun cancel` gives them up"
             )
-        if held := await runs.journal.take([row.id for row in earlier.open]):
+        if held := await session.journal.take([row.id for row in earlier.open]):
             holder = held[0].holder
             raise UsageError(
                 f"process {holder.pid} on {holder.host} drives run {held[0].run} of this batch: end it first"
             )
 
-        async def run_or_resume(row: Row) -> Result:
+        async def run_or_resume(row: Row) -> RunResult:
             first = run_id_of(batch, row)
             for run in itertools.chain([first], (f"{first}-{attempt}" for attempt in itertools.count(2))):
                 if run not in earlier.rows:
@@ -92,7 +91,7 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
         await job.run_rows(run_with(run_or_resume, messages=job.options.messages), meter)
 
 
-def _was_unavailable(result: Result) -> bool:
+def _was_unavailable(result: RunResult) -> bool:
     """Return whether a run ended with ``backend.unavailable``: its row then has no result, and is run again."""
     error = result.run.outcome.error if result.run.outcome is not None else None
     return error is not None and error.name == "backend.unavailable"

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 import msgspec
 
 from flowrun.batch.batch import Batch, Options, RunRow, run_in_this_process
-from flowrun.batch.loop import Capacity
-from flowrun.batch.meter import Meter
 from flowrun.batch.results import Results
 from flowrun.batch.rows import Row, RowFile
-from flowrun.runtime.backends import BackendSettings, make_backends, started
-from flowrun.runtime.prepare import Flow
-from flowrun.runtime.runner import Runner
+from flowrun.runtime.engines import BackendSettings
+from flowrun.runtime.loop import Capacity
+from flowrun.runtime.meter import Meter
+from flowrun.runtime.project import CompiledFlow
+from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import StoredFlow
 
 
@@ -31,13 +31,6 @@ class BatchReporter(Protocol):
         Args:
             total: the number of rows to run in this process.
         """
-
-
-class FlowReference(msgspec.Struct, frozen=True, kw_only=True):
-    """A reference to a flow: what another process needs in order to prepare the same flow."""
-
-    stored: StoredFlow
-    max_tools: int
 
 
 class BatchTotals(msgspec.Struct, kw_only=True):
@@ -62,10 +55,16 @@ class BatchTotals(msgspec.Struct, kw_only=True):
 
 
 class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch to run: ``total`` rows of a flow."""
+    """A batch to run: ``total`` rows of a flow.
 
-    flow: Flow
-    flow_reference: FlowReference
+    Attributes:
+        stored: the flow in the form from which another process compiles the same flow.
+        max_tools: the number of functions that run at once, in each process.
+    """
+
+    flow: CompiledFlow
+    stored: StoredFlow
+    max_tools: int
     rows: Iterator[Row]
     total: int
     results: Results
@@ -91,17 +90,6 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
             progress.cancel()
             with suppress(asyncio.CancelledError):
                 await progress
-
-
-def states_that_wait(flow: Flow) -> str:
-    """Return the wait states of a flow and its sub-flows as text for a message; empty if there are none."""
-    names = [
-        f"state {name} of {tree.loaded.spec.name}"
-        for tree in flow.tree.walk()
-        for name, state in tree.loaded.spec.states.items()
-        if state.asks == "person"
-    ]
-    return ", ".join(names)
 
 
 def rows_to_run(file: RowFile, results: Results, *, retry_failed: bool) -> Iterator[Row]:
@@ -131,8 +119,7 @@ async def run_in_process(job: BatchJob) -> None:
         BatchStopped: the batch ended early; see ``Batch.run``.
     """
     meter = job.totals.meter
-    backends = meter.around(make_backends(job.flow, job.settings))
-    async with started(backends):
-        runner = Runner(backends=backends, functions=job.flow.functions)
-        run_row = run_in_this_process(runner, job.flow.graph, messages=job.options.messages, batch=job.results.batch)
+    async with Session(max_tools=job.max_tools, keep_waiting=False, settings=job.settings) as session:
+        runs = await session.runs_of(job.flow, wrap=meter.wrap)
+        run_row = run_in_this_process(runs, messages=job.options.messages, batch=job.results.batch)
         await job.run_rows(run_row, meter)

@@ -74,8 +74,8 @@ def _looks_like_path(word: str) -> bool:
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from flowrun import __version__
         from flowrun.cli.terminal import echo
+        from flowrun.version import __version__
 
         echo(f"flowrun {__version__}")
         ctx.exit()

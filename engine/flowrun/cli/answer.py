@@ -13,13 +13,14 @@ from flowrun.cli.next_steps import warn_of_changes
 from flowrun.cli.options import journal_option, quiet_option, result_option, verbose_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
-from flowrun.core.events import Answered, RequestInput
+from flowrun.core.events import RequestInput
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import NoResponderError, UsageError
-from flowrun.journal import SqliteJournal, open_history
-from flowrun.runtime.durable import DurableRuns, find_pending_work
-from flowrun.runtime.runner import Result
+from flowrun.journal import open_history
+from flowrun.runtime.flow_runs import find_pending_work
+from flowrun.runtime.run_result import RunResult
+from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec.model import JSON
 
@@ -45,29 +46,29 @@ def command(
     stored = load_stored_flow(history, row)
     flow = stored.prepare_to_show(os.environ)
     ask = find_wait(find_pending_work(flow.graph, row.id, history.events), named.id, state)
-    event = Answered(step=ask.step, value=asyncio.run(_ask(ask)) if value is None else read_value(value, ask))
+    answer = asyncio.run(_ask(ask)) if value is None else read_value(value, ask)
     if later or row.holder is not None:
-        asyncio.run(_send(journal, ask.run, event))
+        asyncio.run(_send(journal, ask, answer))
         receiver = "the process that drives the run" if row.holder is not None else f"`flowrun resume {row.id}`"
         echo(f"the answer is stored for {receiver}", err=True)
         return 0
 
-    async def answer_and_resume(runs: DurableRuns) -> Result:
-        await runs.answer(ask.run, event)
-        return await runs.resume(row.id)
+    async def answer_and_resume(session: Session) -> RunResult:
+        await session.answer(ask.id, answer)
+        return await session.resume(row.id)
 
     with answer_stream() as answers, Console(quiet=quiet, secrets=flow.secrets) as console:
         warn_of_changes(stored)
         view = RunView(answers, console, full=json, verbose=verbose)
-        return drive_durable_run(row.id, answer_and_resume, stored.prepare(os.environ), stored, journal, view=view)
+        return drive_durable_run(row.id, answer_and_resume, stored.prepare(os.environ), journal, view=view)
 
 
-async def _send(journal: Path, run: str, event: Answered) -> None:
-    async with SqliteJournal(journal) as opened:
-        await opened.signal(run, event)
+async def _send(journal: Path, ask: RequestInput, answer: JSON) -> None:
+    async with Session(journal=journal) as session:
+        await session.answer(ask.id, answer)
 
 
-def find_wait(pending: Result, run: str, state: str | None) -> RequestInput:
+def find_wait(pending: RunResult, run: str, state: str | None) -> RequestInput:
     """Return the only wait of a run that an answer can belong to.
 
     Args:

@@ -28,11 +28,9 @@ from flowrun.batch.durable_batch import EarlierRuns, run_durably
 from flowrun.batch.job import (
     BatchJob,
     BatchTotals,
-    FlowReference,
     count_rows_to_run,
     rows_to_run,
     run_in_process,
-    states_that_wait,
 )
 from flowrun.cli.next_steps import warn_of_network
 from flowrun.cli.options import journal_option, profile_option, project_option, verbose_option
@@ -40,8 +38,8 @@ from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json
 from flowrun.errors import UsageError
-from flowrun.runtime.backends import BackendSettings
-from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.engines import BackendSettings, calm_collector
+from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.stored_flow import store_flow
 
 MAX_TOOLS: Final = 256
@@ -110,13 +108,7 @@ def command(**values: Any) -> int:
     with answer_stream() as answers:
         require_compatible_options(options)
         ray_options = read_ray_options(options)
-        flow = prepare_flow(
-            options.spec,
-            profile=options.profile,
-            project_dir=options.project_dir,
-            environ=os.environ,
-            max_calls=options.max_tools,
-        )
+        flow = Project(folder=options.project_dir, environ=os.environ).compile(options.spec, profile=options.profile)
         with BatchView(quiet=options.quiet, secrets=flow.secrets) as view:
             job, survey, skipped = _open(flow, options, ray_options, view)
             _run(job, options, ray_options)
@@ -172,19 +164,20 @@ def read_ray_options(options: BatchOptions) -> RayOptions | None:
 
 
 def _open(
-    flow: Flow, options: BatchOptions, ray_options: RayOptions | None, view: BatchView
+    flow: CompiledFlow, options: BatchOptions, ray_options: RayOptions | None, view: BatchView
 ) -> tuple[BatchJob, Survey, int]:
     """Survey the rows and open the results; return the job, the survey, and the number of rows that are skipped."""
     spec, rows, output = options.spec, options.rows, options.output
     file = RowFile(rows, flow.spec)
     survey = file.survey()
-    stored = store_flow(flow, spec, profile=options.profile, project_dir=options.project_dir)
+    stored = store_flow(flow)
     if output.exists() and any(output.samefile(file) for file in (spec, rows)):
         raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
     if not survey.count:
         raise UsageError(f"{rows} has no rows")
-    if not options.durable and (waits := states_that_wait(flow)):
-        echo(f"flowrun: {waits} waits for human input, which a batch can only get with --durable", err=True)
+    if not options.durable and (waits := flow.states_that_wait):
+        names = ", ".join(waits)
+        echo(f"flowrun: {names} waits for human input, which a batch can only get with --durable", err=True)
     results = Results(
         OneFile(output) if ray_options is None else ray_options.folder,
         Fingerprint(
@@ -197,7 +190,8 @@ def _open(
     total, skipped = count_rows_to_run(results.outcomes, survey.count, retry_failed=options.retry_failed)
     job = BatchJob(
         flow=flow,
-        flow_reference=FlowReference(stored=stored, max_tools=options.max_tools),
+        stored=stored,
+        max_tools=options.max_tools,
         rows=rows_to_run(file, results, retry_failed=options.retry_failed),
         total=total,
         results=results,
@@ -216,6 +210,7 @@ def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None) -
     try:
         if job.total <= 0:
             return
+        calm_collector()
         if ray_options is not None:
             run_on_ray(job, ray_options)
         elif options.durable:

@@ -26,9 +26,8 @@ from flowrun.core.events import (
 )
 from flowrun.durations import spell_duration
 from flowrun.excerpts import cut
-from flowrun.runtime.backends import BackendSettings
-from flowrun.runtime.result_json import answer_of, encode_result
-from flowrun.runtime.runner import Result
+from flowrun.runtime.engines import BackendSettings
+from flowrun.runtime.run_result import RunResult, answer_text
 from flowrun.spec import mask
 
 _WIDTH = 100
@@ -73,7 +72,7 @@ class Console:
         for effect in notice.effects:
             self._show_effect(effect)
 
-    def conclude(self, result: Result, commands: Sequence[str] = ()) -> None:
+    def conclude(self, result: RunResult, commands: Sequence[str] = ()) -> None:
         """Print how the run ended, or what it waits for and the ``commands`` that resume it."""
         self._finish_loading()
         self._stop_spinner()
@@ -199,9 +198,9 @@ class RunView(msgspec.Struct, frozen=True):
         """Return the settings for the run's backends."""
         return BackendSettings(verbose=self.verbose, progress=self.console.progress)
 
-    def conclude(self, result: Result, commands: Sequence[str] = ()) -> int:
+    def conclude(self, result: RunResult, commands: Sequence[str] = ()) -> int:
         """Write the answer of a run, print how it ended and what resumes it, and return the exit code."""
-        text = json.dumps(encode_result(result), ensure_ascii=False, indent=2) if self.full else answer_of(result)
+        text = json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if self.full else answer_text(result)
         if text is not None:
             write = write_json if self.full else write_answer
             write(self.answers, self.console.masked(text))

@@ -7,17 +7,16 @@ from pathlib import Path
 from flowrun.cli.console import RunView
 from flowrun.cli.human_input import terminal_input
 from flowrun.cli.next_steps import interruptions_explained, next_commands
-from flowrun.runtime.durable import DurableRuns, open_durable_runs
-from flowrun.runtime.prepare import Flow
-from flowrun.runtime.result import Resolve, Result
-from flowrun.runtime.stored_flow import StoredFlow
+from flowrun.runtime.engines import calm_collector
+from flowrun.runtime.project import CompiledFlow
+from flowrun.runtime.run_result import Resolve, RunResult
+from flowrun.runtime.session import Session
 
 
 def drive_durable_run(
     run: str,
-    action: Callable[[DurableRuns], Awaitable[Result]],
-    flow: Flow,
-    stored: StoredFlow,
+    action: Callable[[Session], Awaitable[RunResult]],
+    flow: CompiledFlow,
     journal: Path,
     *,
     view: RunView,
@@ -29,12 +28,14 @@ def drive_durable_run(
         resolve: resolves the calls that were in doubt after a crash.
     """
 
-    async def drive() -> Result:
+    async def drive() -> RunResult:
+        calm_collector()
         human_input, observers = terminal_input(), [view.console]
-        async with open_durable_runs(
-            flow, stored, journal, settings=view.settings, human_input=human_input, observers=observers, resolve=resolve
-        ) as runs:
-            return await action(runs)
+        async with Session(
+            journal=journal, human_input=human_input, observers=observers, resolve=resolve, settings=view.settings
+        ) as session:
+            await session.runs_of(flow)
+            return await action(session)
 
     with interruptions_explained(run, journal):
         result = asyncio.run(drive())

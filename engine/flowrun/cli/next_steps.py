@@ -11,7 +11,7 @@ from flowrun.cli.options import VARIABLE, default_journal
 from flowrun.cli.terminal import echo
 from flowrun.core.events import RequestInput
 from flowrun.journal import network_file_system
-from flowrun.runtime.result import Result
+from flowrun.runtime.run_result import RunResult
 from flowrun.runtime.stored_flow import StoredFlow
 
 
@@ -27,7 +27,7 @@ def warn_of_changes(stored: StoredFlow) -> None:
         echo(f"flowrun: {what}; the run resumes with the spec that it began with", err=True)
 
 
-def next_commands(run: str, result: Result, journal: Path) -> list[str]:
+def next_commands(run: str, result: RunResult, journal: Path) -> list[str]:
     """Return the commands that answer or resume a run that has not ended."""
     option = _journal_arguments(journal)
     lines = [shlex.join(["flowrun", "answer", ask.run, "--value", _example(ask), *option]) for ask in result.waiting]

@@ -21,10 +21,11 @@ from flowrun.core.events import CallFunction
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import FlowrunError, UsageError
 from flowrun.journal import History, RunRow, open_history
-from flowrun.runtime.backends import BackendSettings
-from flowrun.runtime.durable import DurableRuns, open_durable_runs
-from flowrun.runtime.runner import AssumeDone, CallAgain, Resolve, Result
-from flowrun.runtime.stored_flow import StoredFlow, load_stored_flow
+from flowrun.runtime.engines import BackendSettings, calm_collector
+from flowrun.runtime.project import CompiledFlow
+from flowrun.runtime.run_result import AssumeDone, CallAgain, Resolve, RunResult
+from flowrun.runtime.session import Session
+from flowrun.runtime.stored_flow import load_stored_flow
 
 MAX_LIVE: Final = 256
 """The maximum number of runs that are live at once."""
@@ -73,8 +74,8 @@ def command(
         flow = stored.prepare(os.environ)
         with Console(quiet=quiet, secrets=flow.secrets) as console:
             view = RunView(answers, console, full=json, verbose=verbose)
-            resume = partial(DurableRuns.resume, run_id=row.id)
-            return drive_durable_run(row.id, resume, flow, stored, journal, view=view, resolve=resolve)
+            resume = partial(Session.resume, run_id=row.id)
+            return drive_durable_run(row.id, resume, flow, journal, view=view, resolve=resolve)
 
 
 def read_resolution(*, assume_done: bool, value: str | None, run_again: bool, key: str | None) -> Resolve | None:
@@ -132,7 +133,8 @@ def _resume_rows(
         try:
             stored = load_stored_flow(history, group[0])
             warn_of_changes(stored)
-            results = asyncio.run(_resume_group(group, stored, journal, resolve, verbose))
+            session = Session(journal=journal, resolve=resolve, settings=BackendSettings(verbose=verbose))
+            results = asyncio.run(_resume_group(group, stored.prepare(os.environ), session))
         except FlowrunError as exc:
             echo(f"flowrun: {len(group)} runs of {group[0].flow}: {exc}", err=True)
             code = 1
@@ -144,25 +146,25 @@ def _resume_rows(
     return code
 
 
-def _is_open(result: Result | FlowrunError) -> bool:
+def _is_open(result: RunResult | FlowrunError) -> bool:
     return not isinstance(result, FlowrunError) and result.run.outcome is None
 
 
-def _describe(result: Result | FlowrunError) -> str:
+def _describe(result: RunResult | FlowrunError) -> str:
     if isinstance(result, FlowrunError):
         return str(result)
     return "needs attention" if result.in_doubt else "waiting" if result.waiting else result.run.status
 
 
 async def _resume_group(
-    group: Sequence[RunRow], stored: StoredFlow, journal: Path, resolve: Resolve | None, verbose: bool
-) -> list[Result | FlowrunError]:
+    group: Sequence[RunRow], flow: CompiledFlow, session: Session
+) -> list[RunResult | FlowrunError]:
     slots = asyncio.Semaphore(MAX_LIVE)
-    flow = stored.prepare(os.environ)
-    settings = BackendSettings(verbose=verbose)
-    async with open_durable_runs(flow, stored, journal, settings=settings, resolve=resolve) as runs:
+    calm_collector()
+    async with session:
+        runs = await session.runs_of(flow)
 
-        async def resume(row: RunRow) -> Result | FlowrunError:
+        async def resume(row: RunRow) -> RunResult | FlowrunError:
             async with slots:
                 try:
                     return await runs.resume(row.id)

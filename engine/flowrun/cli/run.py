@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-import secrets
 from collections.abc import Awaitable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -22,13 +22,13 @@ from flowrun.cli.options import (
     verbose_option,
 )
 from flowrun.cli.streams import answer_stream
+from flowrun.core.ports import ModelBackend
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError
-from flowrun.runtime.backends import make_backends, started
-from flowrun.runtime.durable import DurableRuns
-from flowrun.runtime.prepare import Flow, prepare_flow
-from flowrun.runtime.runner import Result, Runner
-from flowrun.runtime.stored_flow import store_flow
+from flowrun.runtime.engines import calm_collector
+from flowrun.runtime.project import CompiledFlow, Project
+from flowrun.runtime.run_result import RunResult
+from flowrun.runtime.session import Session, new_run_id, read_inputs
 from flowrun.spec.json_types import may_be_text
 from flowrun.spec.model import JSON, Spec
 from flowrun.testing.cassettes import RecordingBackend, create_cassette
@@ -68,34 +68,35 @@ def command(
     if durable and record is not None:
         raise UsageError("--record is for runs that are not --durable: a durable run has its events in the journal")
     with answer_stream() as answers:
-        flow = prepare_flow(spec, profile=profile, project_dir=project_dir, environ=os.environ)
-        inputs = {**read_inputs_file(file), **parse_inputs(flow.spec, input)}
-        if (wrong := flow.graph.inputs(flow.spec.add_defaults(inputs))) is not None:
-            raise UsageError(f"the inputs do not match what {spec} declares: {wrong}")
+        flow = Project(folder=project_dir, environ=os.environ).compile(spec, profile=profile)
+        inputs = read_inputs(flow, {**read_inputs_file(file), **parse_inputs(flow.spec, input)})
         with Console(quiet=quiet, secrets=flow.secrets) as console:
             view = RunView(answers, console, full=json, verbose=verbose)
             if not durable:
                 return view.conclude(asyncio.run(_run_once(flow, inputs, view, record)))
             warn_of_network(journal)
-            stored = store_flow(flow, spec, profile=profile, project_dir=project_dir)
-            run = secrets.token_hex(6)
+            run_id = new_run_id()
 
-            def start(runs: DurableRuns) -> Awaitable[Result]:
-                console.note("run", f"{run}, stored in {journal}")
-                return runs.start(inputs, run)
+            def start(session: Session) -> Awaitable[RunResult]:
+                console.note("run", f"{run_id}, stored in {journal}")
+                return session.run(flow, inputs, run_id=run_id)
 
-            return drive_durable_run(run, start, flow, stored, journal, view=view)
+            return drive_durable_run(run_id, start, flow, journal, view=view)
 
 
-async def _run_once(flow: Flow, inputs: Mapping[str, JSON], view: RunView, record: Path | None) -> Result:
-    backends = make_backends(flow, view.settings)
+async def _run_once(flow: CompiledFlow, inputs: Mapping[str, JSON], view: RunView, record: Path | None) -> RunResult:
     if record is not None:
         create_cassette(record)
-        backends = {name: RecordingBackend(backend, record) for name, backend in backends.items()}
-    async with started(backends):
-        human_input, observers = terminal_input(), [view.console]
-        runner = Runner(backends=backends, functions=flow.functions, human_input=human_input, observers=observers)
-        return await runner.run(flow.graph, inputs, run_id=secrets.token_hex(6))
+    calm_collector()
+    async with Session(
+        human_input=terminal_input(), observers=[view.console], keep_waiting=False, settings=view.settings
+    ) as session:
+        runs = await session.runs_of(flow, wrap=None if record is None else partial(_recording, record))
+        return await runs.start(inputs, new_run_id())
+
+
+def _recording(record: Path, name: str, backend: ModelBackend) -> ModelBackend:
+    return RecordingBackend(backend, record)
 
 
 def read_inputs_file(file: TextIO | None) -> Mapping[str, JSON]:

@@ -9,14 +9,13 @@ from typing import Final
 
 import click
 
-from flowrun import __version__
 from flowrun.cli.options import project_option
 from flowrun.cli.report import colours_wanted, render_github, render_json, render_sarif, render_with_source
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, echo_commands, echo_json
-from flowrun.errors import Issue, UsageError
-from flowrun.runtime.prepare import check_file
-from flowrun.spec.find import find_specs
+from flowrun.errors import Issue
+from flowrun.runtime.project import Project, find_files
+from flowrun.version import __version__
 
 _PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {
     "text": partial(echo, coloured=True),
@@ -42,16 +41,10 @@ def command(
 
     sarif is for code scanning, github for annotations in a GitHub Actions log.
     """
-    files = list(dict.fromkeys(file for path in paths for file in find_specs(path)))
-    if not files:
-        raise UsageError(f"no spec in {', '.join(map(str, paths))}: a spec is a YAML file with a key 'flowrun'")
-    found: dict[Issue, None] = {}  # as a set: a sub-flow's issues are found again with each flow that runs it
+    files = find_files(paths)
+    project = Project(folder=project_dir, environ=os.environ, require_environment=False)
     with answer_stream():  # output of a tool's module during its import is not part of the report
-        for file in files:
-            found |= dict.fromkeys(
-                check_file(file, profile=profile, project_dir=project_dir, environ=os.environ, imports=not no_import)
-            )
-    issues = list(found)
+        issues = project.check_all(files, profile=profile, imports=not no_import)
     if report := _report(issues, format):
         _PRINTERS[format](report)
     echo(_summary(issues, len(files)), err=True)

@@ -187,6 +187,11 @@ class RequestInput(_Data, frozen=True, kw_only=True, tag="AskPerson"):
     prompt: str
     schema: Mapping[str, JSON]
 
+    @property
+    def id(self) -> str:
+        """The id of the question, which an answer from outside names."""
+        return f"{self.run}/{self.step}"
+
 
 class Sleep(_Data, frozen=True, kw_only=True):
     """Wait ``seconds`` before the next attempt, plus a random time of up to ``jitter`` times ``seconds``."""

@@ -8,6 +8,7 @@ in a task that is not the run's (``eager_task``), ``def`` functions in a daemon 
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -34,35 +35,66 @@ class _Bound(NamedTuple):
     is_async: bool
 
 
-class PythonFunctions:
-    """The port ``Functions`` over functions of this process, keyed by their entrypoints.
+class CallPool:
+    """The calls that run at once, of one or several flows.
 
     Args:
         max_calls: calls of both kinds that run at once; None: no limit. The time in which a call waits for its turn or
             for a thread is not part of its timeout, and a call that timed out does not count.
-        max_threads: ``def`` functions that run at once.
+        max_threads: ``def`` functions that run at once; at least ``max_calls``.
+    """
+
+    def __init__(self, max_calls: int | None = None, *, max_threads: int = MAX_THREADS) -> None:
+        self.slots = None if max_calls is None else CallLimit(max_calls)
+        self.threads = DaemonThreads(max(max_threads, max_calls or 0))
+        self.draining = False
+        self._in_progress = 0
+        self._idle = asyncio.Event()
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no further call, and wait until no call is in progress, at most for ``seconds``."""
+        self.draining = True
+        if self._in_progress:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._idle.wait()
+
+    def began(self) -> None:
+        """Count a call that begins."""
+        self._in_progress += 1
+
+    def ended(self) -> None:
+        """Count a call that has ended."""
+        self._in_progress -= 1
+        if self.draining and not self._in_progress:
+            self._idle.set()
+
+
+class PythonFunctions:
+    """The port ``Functions`` over functions of this process, keyed by their entrypoints.
+
+    Args:
+        pool: the calls that run at once, with those of other flows; a new pool without a limit if None.
         grace: seconds that a cancelled ``async def`` function may clean up.
     """
 
     def __init__(
         self,
         functions: Mapping[str, Callable[..., Any]],
+        pool: CallPool | None = None,
         *,
-        max_calls: int | None = None,
-        max_threads: int = MAX_THREADS,
         grace: float = GRACE_SECONDS,
     ) -> None:
         self._bound = {name: _Bound(function, _is_async(function)) for name, function in functions.items()}
-        self._slots = None if max_calls is None else CallLimit(max_calls)
-        self._threads = DaemonThreads(max_threads)
+        self._pool = CallPool() if pool is None else pool
         self._eager_task: EagerTask | None = None
         self._grace = grace
 
     async def call(self, effect: CallFunction) -> JSON:
         """Call a function under its timeout and return its value as JSON; see ``ports.Functions``."""
-        if self._slots is None:
+        if self._pool.slots is None:
             return await self._call(effect)
-        async with self._slots.here():
+        async with self._pool.slots.here():
             return await self._call(effect)
 
     async def _call(self, effect: CallFunction) -> JSON:
@@ -72,11 +104,17 @@ class PythonFunctions:
         arguments = {name: copy_json(value) for name, value in effect.arguments.items()}
         CURRENT_CALL.set(effect)  # in the caller's context, which is copied for the function
         perform = self._in_task if bound.is_async else self._in_thread
+        pool = self._pool
+        if pool.draining:
+            await asyncio.get_running_loop().create_future()  # its run is about to be cancelled
+        pool.began()
         try:
             outcome = await perform(bound.function, arguments, effect.timeout)
         except TimeoutError:
             name = effect.tool or effect.entrypoint
             raise ToolError("tool.timeout", f"{name} took longer than {effect.timeout:g} s") from None
+        finally:
+            pool.ended()
         if isinstance(outcome, ToolError):
             raise outcome
         return outcome
@@ -85,7 +123,7 @@ class PythonFunctions:
         self, function: Callable[..., Any], arguments: dict[str, JSON], timeout: float | None
     ) -> "JSON | ToolError":
         try:
-            return await self._threads.run(partial(call_outcome, function, arguments), timeout=timeout)
+            return await self._pool.threads.run(partial(call_outcome, function, arguments), timeout=timeout)
         except RuntimeError as exc:
             raise ToolError("tool.failed", f"the system gives no thread to run it in: {exc}") from exc
 

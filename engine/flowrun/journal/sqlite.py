@@ -87,6 +87,12 @@ class SqliteJournal:
         self._thread = GroupCommit(self._appender.write, loop=self._loop, tick=self._tick, pause=pause)
         self._thread.start()
 
+    @property
+    def history(self) -> History:
+        """Return a reader of this journal."""
+        self._refuse_if_closed()
+        return self._history
+
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def store_spec(self, digest: str, body: str) -> None:

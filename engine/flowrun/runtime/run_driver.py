@@ -33,7 +33,7 @@ from flowrun.core.ports import Functions, Journal, ModelBackend
 from flowrun.core.recovery import recover
 from flowrun.errors import Bug, NoResponderError, RunError
 from flowrun.runtime.pending_effects import PendingEffects
-from flowrun.runtime.result import AssumeDone, Result
+from flowrun.runtime.run_result import AssumeDone, RunResult
 from flowrun.runtime.services import Services
 
 EVENTS_PER_TURN: Final = 32
@@ -78,7 +78,7 @@ class RunDriver:
         self._timeout: asyncio.Timeout | None = None
         self._interruption: Event | None = None
 
-    async def recover(self, run_id: str, then: Event | None) -> Result:
+    async def recover(self, run_id: str, then: Event | None) -> RunResult:
         """Resume the run after the last event in its journal.
 
         Args:
@@ -118,15 +118,14 @@ class RunDriver:
             with suppress(RuntimeError):  # left or expired: the next step of ``drive`` checks for interruptions
                 self._timeout.reschedule(asyncio.get_running_loop().time())
 
-    async def drive(self, first: Event | None) -> Result:
+    async def drive(self, first: Event | None) -> RunResult:
         """Perform effects and feed their events until the run has ended or only waits for human input.
 
         Args:
             first: applied to the run before anything else.
         """
         self._started_at = asyncio.get_running_loop().time()
-        if self._services.journal is not None:
-            self._register(first, self._services.journal)
+        self._register(first)
         try:
             if first is not None:
                 await self._feed(first)
@@ -148,16 +147,19 @@ class RunDriver:
         finally:
             self._cancel_effects()
             self._services.drivers.pop(self.run.id, None)
-        return Result(self.run, self.waiting, self.in_doubt)
+        return RunResult(run=self.run, waiting=self.waiting, in_doubt=self.in_doubt)
 
     def _expired(self) -> bool:
         return self._timeout is not None and self._timeout.expired()
 
-    def _register(self, first: Event | None, journal: Journal) -> None:
+    def _register(self, first: Event | None) -> None:
         """Register the run with its journal, and its driver with the runner that delivers events to it."""
+        run_id = self.run.id
         if isinstance(first, Started):
-            journal.register(first.run, flow=self._graph.spec.name, parent=self._parent)
-        self._services.drivers[first.run if isinstance(first, Started) else self.run.id] = self
+            run_id = first.run
+            if self._services.journal is not None:
+                self._services.journal.register(run_id, flow=self._graph.spec.name, parent=self._parent)
+        self._services.drivers[run_id] = self
 
     async def _mark(self, journal: Journal) -> None:
         status = "needs_attention" if self.in_doubt else "waiting"
@@ -301,7 +303,7 @@ class RunDriver:
         name = effect.child_id(self.run.id)
         journal = self._services.journal
         if journal is not None and effect.step == self._recovered_step and await journal.events(name):
-            run, waiting, in_doubt = await child.recover(name, None)
+            result = await child.recover(name, None)
         else:
             start = Started(
                 run=name,
@@ -309,10 +311,11 @@ class RunDriver:
                 max_rounds=effect.max_rounds,
                 max_steps=effect.max_steps,
             )
-            run, waiting, in_doubt = await child.drive(start)
+            result = await child.drive(start)
+        run = result.run
         if run.outcome is None:
-            self.waiting += waiting
-            self.in_doubt += in_doubt
+            self.waiting += result.waiting
+            self.in_doubt += result.in_doubt
             return None
         return ChildEnded(
             step=effect.step,

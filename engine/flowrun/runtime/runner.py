@@ -3,10 +3,12 @@
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+import msgspec
+
 from flowrun.core.events import Cancelled, Event, Started
 from flowrun.core.graph import Graph
-from flowrun.runtime.result import AssumeDone, CallAgain, Resolve, Result
 from flowrun.runtime.run_driver import RunDriver
+from flowrun.runtime.run_result import AssumeDone, CallAgain, Resolve, RunResult
 from flowrun.runtime.services import Services
 from flowrun.spec.model import JSON
 
@@ -14,7 +16,11 @@ from flowrun.spec.model import JSON
 class Runner(Services, frozen=True, kw_only=True):
     """Runs flows with these ports; see ``Services`` for its fields."""
 
-    def run(self, graph: Graph, inputs: Mapping[str, JSON], *, run_id: str) -> Coroutine[Any, Any, "Result"]:
+    def using(self, **changes: Any) -> "Runner":
+        """Return a runner with other ``Services``, which otherwise shares those of this one."""
+        return msgspec.structs.replace(self, **changes)
+
+    def run(self, graph: Graph, inputs: Mapping[str, JSON], *, run_id: str) -> Coroutine[Any, Any, RunResult]:
         """Run a flow until it ends, or until it cannot continue without an answer.
 
         Args:
@@ -26,7 +32,7 @@ class Runner(Services, frozen=True, kw_only=True):
         start = Started(run=run_id, inputs=graph.spec.add_defaults(inputs))
         return RunDriver(self, graph, None).drive(start)
 
-    def resume(self, graph: Graph, run_id: str, *, then: Cancelled | None = None) -> Coroutine[Any, Any, "Result"]:
+    def resume(self, graph: Graph, run_id: str, *, then: Cancelled | None = None) -> Coroutine[Any, Any, RunResult]:
         """Resume a run of the journal after its last event, and continue as ``run`` does.
 
         No effect is repeated whose event is in the journal. A call that was started and has no result stops the run,
@@ -37,12 +43,16 @@ class Runner(Services, frozen=True, kw_only=True):
         """
         return RunDriver(self, graph, None).recover(run_id, then)
 
+    def is_in_progress(self, run_id: str) -> bool:
+        """Return whether a run is in progress in this process."""
+        return run_id in self.drivers
+
     def deliver(self, run_id: str, event: Event) -> bool:
-        """Interrupt a run in progress with an event; return whether the run is in progress. Needs a journal."""
+        """Interrupt a run in progress with an event; return whether the run is in progress."""
         driver = self.drivers.get(run_id)
         if driver is not None:
             driver.interrupt(event)
         return driver is not None
 
 
-__all__ = ["AssumeDone", "CallAgain", "Resolve", "Result", "Runner"]
+__all__ = ["AssumeDone", "CallAgain", "Resolve", "RunResult", "Runner"]

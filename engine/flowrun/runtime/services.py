@@ -10,7 +10,7 @@ import msgspec
 
 from flowrun.core.events import Event
 from flowrun.core.ports import Functions, HumanInput, Journal, ModelBackend, Observer
-from flowrun.runtime.result import Resolve
+from flowrun.runtime.run_result import Resolve
 
 
 class Driver(Protocol):
@@ -30,7 +30,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         sleep: waits for a number of seconds.
         chance: returns a random number from 0 to 1.
         now: returns seconds since the epoch.
-        drivers: the runs in progress, by their ids. Only runs with a journal are registered.
+        drivers: the runs in progress, by their ids.
     """
 
     backends: Mapping[str, ModelBackend]

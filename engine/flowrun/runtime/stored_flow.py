@@ -3,13 +3,12 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from flowrun.errors import FlowrunError, StoreError
 from flowrun.journal import History, RunRow
-from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.snapshot import Snapshot, take_snapshot
 
 
@@ -28,31 +27,31 @@ class StoredFlow(msgspec.Struct, frozen=True, kw_only=True):
             place.append(sorted(self.snapshot.variables.items()))
         return hashlib.sha256(msgspec.json.encode(place)).hexdigest()
 
-    def prepare(self, environ: Mapping[str, str], *, max_calls: int | None = None) -> Flow:
-        """Prepare the flow from its snapshot, to run.
-
-        Args:
-            max_calls: the number of functions that may run at once.
+    def prepare(self, environ: Mapping[str, str]) -> CompiledFlow:
+        """Compile the flow from its snapshot, to run.
 
         Raises:
             SpecError: the flow cannot run any more, such as because a function has changed.
         """
-        environ = self.snapshot.environment(environ)
-        return self._prepare(environ, max_calls=max_calls, snapshot=self.snapshot)
+        return self._compile(environ, imports=True)
 
-    def prepare_to_show(self, environ: Mapping[str, str]) -> Flow:
-        """Prepare the flow from its snapshot, not to run: functions are not imported, and variables may be missing."""
-        environ = self.snapshot.environment(environ)
-        return self._prepare(environ, require_environment=False, imports=False, snapshot=self.snapshot)
+    def prepare_to_show(self, environ: Mapping[str, str]) -> CompiledFlow:
+        """Compile the flow from its snapshot, not to run: functions are not imported, and variables may be missing."""
+        return self._compile(environ, imports=False)
 
-    def prepare_current(self, environ: Mapping[str, str]) -> Flow:
-        """Prepare the flow from its current files. Raises as ``prepare_flow`` does."""
-        return self._prepare(environ, require_environment=False)
+    def prepare_current(self, environ: Mapping[str, str]) -> CompiledFlow:
+        """Compile the flow from its current files. Raises as ``Project.compile`` does."""
+        project = self._project(environ, require_environment=False)
+        return project.compile(Path(self.path), profile=self.snapshot.profile)
 
-    def _prepare(self, environ: Mapping[str, str], **options: Any) -> Flow:
-        project_dir = None if self.project_dir is None else Path(self.project_dir)
-        profile = self.snapshot.profile
-        return prepare_flow(Path(self.path), profile=profile, project_dir=project_dir, environ=environ, **options)
+    def _compile(self, environ: Mapping[str, str], *, imports: bool) -> CompiledFlow:
+        snapshot = self.snapshot
+        project = self._project(snapshot.environment(environ), require_environment=imports)
+        return project.compile(Path(self.path), profile=snapshot.profile, snapshot=snapshot, imports=imports)
+
+    def _project(self, environ: Mapping[str, str], *, require_environment: bool) -> Project:
+        folder = None if self.project_dir is None else Path(self.project_dir)
+        return Project(folder=folder, environ=environ, require_environment=require_environment)
 
     def what_changed(self, environ: Mapping[str, str]) -> str | None:
         """Return a description of how the flow's files have changed since; None if their digest is the same."""
@@ -64,12 +63,12 @@ class StoredFlow(msgspec.Struct, frozen=True, kw_only=True):
         return None if current.digest == self.snapshot.digest else f"{self.path} has changed since"
 
 
-def store_flow(flow: Flow, path: Path, *, profile: str | None, project_dir: Path | None) -> StoredFlow:
-    """Return a flow that was prepared from ``path`` in the form that is stored with its runs."""
+def store_flow(flow: CompiledFlow) -> StoredFlow:
+    """Return a flow in the form that is stored with its runs."""
     return StoredFlow(
-        path=str(path.resolve()),
-        project_dir=None if project_dir is None else str(project_dir.resolve()),
-        snapshot=take_snapshot(flow.tree, flow.graph, profile=profile),
+        path=str(flow.path.resolve()),
+        project_dir=None if flow.project_dir is None else str(flow.project_dir.resolve()),
+        snapshot=take_snapshot(flow.tree, flow.graph, profile=flow.profile),
     )
 
 

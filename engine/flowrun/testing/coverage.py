@@ -7,7 +7,7 @@ import msgspec
 
 from flowrun.core.graph import Graph, edges
 from flowrun.errors import Path, Place, dotted
-from flowrun.runtime.prepare import Flow
+from flowrun.runtime.project import CompiledFlow
 from flowrun.spec import FlowTree, place_of
 from flowrun.spec.document import written_path
 from flowrun.testing.trace import Taken, Trace
@@ -40,14 +40,14 @@ class Coverage:
         self._names: dict[Key, str] = {}
         self._taken: set[tuple[Key, Taken]] = set()
 
-    def expect(self, flow: Flow) -> None:
+    def expect(self, flow: CompiledFlow) -> None:
         """Add the states and edges of a flow and its sub-flows to those that tests should take."""
         for tree in flow.tree.walk():
             key = _key(tree)
             self._known.setdefault(key, {}).update(_parts(tree))
             self._names.setdefault(key, f"{tree.loaded.document.file}{f'#{tree.base[-1]}' if tree.base else ''}")
 
-    def add(self, flow: Flow, trace: Trace) -> None:
+    def add(self, flow: CompiledFlow, trace: Trace) -> None:
         """Add the states and edges that a run of a flow took."""
         keys = dict(_keys(flow.graph, flow.tree))
         self._taken.update((keys[id(graph)], taken) for graph, taken in trace.taken())

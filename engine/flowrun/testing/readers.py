@@ -6,7 +6,7 @@ from typing import Protocol
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.errors import BackendError
-from flowrun.runtime.prepare import BoundModel
+from flowrun.runtime.project import BoundModel
 from flowrun.testing.clock import VirtualLoop
 
 NOT_INSTALLED = "its replies hold raw text, which only vLLM's parsers read, and vLLM is not installed"

@@ -17,7 +17,8 @@ from flowrun.core.messages import Reply
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import Bug, FlowrunError, SpecError, UsageError
 from flowrun.excerpts import cut
-from flowrun.runtime.prepare import BoundModel, Flow, prepare_flow
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.project import BoundModel, CompiledFlow, Project
 from flowrun.runtime.runner import Runner
 from flowrun.spec import mask, place_of
 from flowrun.spec.model import JSON
@@ -59,9 +60,8 @@ class SpecTestSession:
         open_reader: Callable[[BoundModel], Reader] | None = None,
     ) -> None:
         self.coverage = Coverage()
-        self._project_dir = project_dir
-        self._environ = environ
-        self._flows: dict[tuple[Path, str | None], Flow | FlowrunError] = {}
+        self._project = Project(folder=project_dir, environ=environ, require_environment=False)
+        self._flows: dict[tuple[Path, str | None], CompiledFlow | FlowrunError] = {}
         self._loop = VirtualLoop()
         self._readers = Readers(open_reader, self._loop)
 
@@ -102,17 +102,11 @@ class SpecTestSession:
             return msgspec.structs.replace(verdict, status="skipped", reason=NOT_INSTALLED)
         return self._run_case(flow, case, verdict)
 
-    def _flow(self, path: Path, profile: str | None) -> Flow:
+    def _flow(self, path: Path, profile: str | None) -> CompiledFlow:
         key = (path, profile)
         if key not in self._flows:
             try:
-                self._flows[key] = prepare_flow(
-                    path,
-                    profile=profile,
-                    project_dir=self._project_dir,
-                    environ=self._environ,
-                    require_environment=False,
-                )
+                self._flows[key] = self._project.compile(path, profile=profile)
             except FlowrunError as exc:
                 self._flows[key] = exc
                 raise
@@ -122,7 +116,7 @@ class SpecTestSession:
         self.coverage.expect(flow)
         return flow
 
-    def _run_case(self, flow: Flow, case: Case, verdict: Verdict) -> Verdict:
+    def _run_case(self, flow: CompiledFlow, case: Case, verdict: Verdict) -> Verdict:
         test_run = _TestRun(flow, case, self._readers, self._loop)
         self._loop.run_until_complete(test_run.run())
         problems = tuple(_masked(problem, flow.secrets) for problem in test_run.problems())
@@ -141,12 +135,12 @@ class SpecTestSession:
 class _TestRun:
     """A test in progress."""
 
-    def __init__(self, flow: Flow, case: Case, readers: Readers, loop: VirtualLoop) -> None:
+    def __init__(self, flow: CompiledFlow, case: Case, readers: Readers, loop: VirtualLoop) -> None:
         self.trace = Trace(flow.graph, RUN)
         self._flow = flow
         self._case = case
         self._readers = readers
-        self._functions = StubbedFunctions(flow.functions, case.stubs, loop)
+        self._functions = StubbedFunctions(PythonFunctions(flow.functions), case.stubs, loop)
         self._human_input = ScriptedHumanInput(case.answers)
         self._replies = [_bind_reply(reply, self.trace) for reply in case.replies]
         self._backend: Script | CassetteBackend | None = None

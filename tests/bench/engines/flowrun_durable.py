@@ -17,7 +17,7 @@ from flowrun.core.graph import compile_graph
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.functions.python import PythonFunctions
 from flowrun.journal import SqliteJournal
-from flowrun.runtime.backends import calm_collector
+from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.runner import Runner
 from flowrun.spec import parse_text
 

@@ -14,6 +14,7 @@ from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
 from flowrun.errors import Bug, ModelError
 from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.flow_runs import FlowRuns
 from flowrun.runtime.runner import Runner
 from tests.flows import AGENT, graph_of
 
@@ -54,8 +55,9 @@ def run(
     meter = Meter()
 
     async def go() -> None:
-        runner = Runner(backends=meter.around({"default": backend}), functions=PythonFunctions({}))
-        await Batch(run_in_this_process(runner, GRAPH, messages=False), results, meter, Options(**options)).run(source)
+        runner = Runner(backends={"default": meter.wrap("default", backend)}, functions=PythonFunctions({}))
+        runs = FlowRuns(runner, GRAPH)
+        await Batch(run_in_this_process(runs, messages=False), results, meter, Options(**options)).run(source)
 
     try:
         asyncio.run(go())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flowrun import __version__
+from flowrun.version import __version__
 
 ROOT = Path(__file__).parents[3]
 CASES = ROOT / "tests" / "cases" / "runs"

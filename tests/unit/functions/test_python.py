@@ -16,7 +16,7 @@ import pytest
 from flowrun.core.events import CallFunction
 from flowrun.errors import Bug, ToolError
 from flowrun.functions.outcomes import MAX_MESSAGE
-from flowrun.functions.python import PythonFunctions
+from flowrun.functions.python import CallPool, PythonFunctions
 from flowrun.spec.model import JSON
 
 Function = Callable[..., Any]
@@ -129,7 +129,7 @@ def test_a_function_changes_only_its_own_copy_of_the_arguments(function: Functio
 
 
 def test_works_in_one_event_loop_after_another() -> None:
-    functions = PythonFunctions({"m:f": greet}, max_threads=1)
+    functions = PythonFunctions({"m:f": greet}, CallPool(max_threads=1))
 
     async def contend() -> list[JSON]:
         return await asyncio.gather(*(functions.call(effect(arguments={"name": "Ada"})) for _ in range(3)))
@@ -354,7 +354,7 @@ def test_a_cancelled_function_may_clean_up_with_awaits() -> None:
 
 def test_a_hung_thread_frees_its_slot(hanging: Hanging) -> None:
     async def go() -> list[JSON]:
-        functions = PythonFunctions({"m:f": hanging.blocking}, max_threads=2)
+        functions = PythonFunctions({"m:f": hanging.blocking}, CallPool(max_threads=2))
         hung = await asyncio.gather(*(functions.call(effect(timeout=0.02)) for _ in range(6)), return_exceptions=True)
         hanging.released.set()
         return [str(each) for each in hung] + [await functions.call(effect())]
@@ -376,7 +376,7 @@ def test_max_threads_limits_the_functions_that_run_at_once() -> None:
             running -= 1
 
     async def go() -> None:
-        functions = PythonFunctions({"m:f": count}, max_threads=3)
+        functions = PythonFunctions({"m:f": count}, CallPool(max_threads=3))
         await asyncio.gather(*(functions.call(effect()) for _ in range(9)))
 
     asyncio.run(go())
@@ -416,7 +416,7 @@ def test_max_calls_limits_the_calls_of_both_kinds() -> None:
     turns = Turns()
 
     async def go() -> list[JSON]:
-        functions = PythonFunctions({"m:f": turns.blocking, "m:g": turns.waiting}, max_calls=3)
+        functions = PythonFunctions({"m:f": turns.blocking, "m:g": turns.waiting}, CallPool(3))
         kinds = [msgspec.structs.replace(effect(timeout=None), entrypoint=name) for name in ("m:f", "m:g") * 4]
         calls = asyncio.gather(*map(functions.call, kinds))
         for _ in range(3):
@@ -433,7 +433,7 @@ def test_waiting_for_a_turn_does_not_count_against_the_timeout(kind: str) -> Non
     turns = Turns()
 
     async def go() -> list[JSON]:
-        functions = PythonFunctions({"m:f": getattr(turns, kind), "m:g": greet_at_once}, max_calls=1)
+        functions = PythonFunctions({"m:f": getattr(turns, kind), "m:g": greet_at_once}, CallPool(1))
         first = asyncio.create_task(functions.call(effect(timeout=None)))
         assert await asyncio.to_thread(turns.entered.acquire, timeout=10)
         hurried = msgspec.structs.replace(effect(arguments={"name": "Ada"}, timeout=0.001), entrypoint="m:g")
@@ -447,7 +447,7 @@ def test_waiting_for_a_turn_does_not_count_against_the_timeout(kind: str) -> Non
 
 def test_a_call_that_timed_out_frees_its_turn(hanging: Hanging) -> None:
     async def go() -> list[str]:
-        functions = PythonFunctions({"m:f": hanging.stone_deaf}, max_calls=1, grace=0.0)
+        functions = PythonFunctions({"m:f": hanging.stone_deaf}, CallPool(1), grace=0.0)
         hung = await asyncio.gather(*(functions.call(effect(timeout=0.02)) for _ in range(3)), return_exceptions=True)
         return [str(each) for each in hung]
 
@@ -464,7 +464,7 @@ def test_waiting_for_a_thread_does_not_count_against_the_timeout() -> None:
         return "done"
 
     async def go() -> list[JSON]:
-        functions = PythonFunctions({"m:f": slow_once}, max_threads=1)
+        functions = PythonFunctions({"m:f": slow_once}, CallPool(max_threads=1))
         slow = asyncio.create_task(functions.call(effect(timeout=None)))
         await asyncio.to_thread(first.wait, 10)
         return [await functions.call(effect(timeout=0.5)), await slow]
@@ -474,7 +474,7 @@ def test_waiting_for_a_thread_does_not_count_against_the_timeout() -> None:
 
 HANGS_AT_EXIT = """
 import asyncio, sys, time
-from flowrun.functions.python import PythonFunctions
+from flowrun.functions.python import CallPool, PythonFunctions
 from flowrun.errors import ToolError
 from flowrun.core.events import CallFunction
 

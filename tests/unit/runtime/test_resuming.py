@@ -14,9 +14,9 @@ from flowrun.core.graph import Graph
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.errors import NoResponderError
 from flowrun.functions.python import PythonFunctions
-from flowrun.runtime.runner import AssumeDone, CallAgain, Resolve, Result, Runner
+from flowrun.runtime.runner import AssumeDone, CallAgain, Resolve, Runner, RunResult
 from flowrun.spec.model import JSON
-from flowrun.testing.memory_journal import MemoryJournal
+from flowrun.testing.truncatable_journal import TruncatableJournal
 from tests.flows import ADD, AGENT, graph_of
 
 WHOLE = """\
@@ -82,7 +82,7 @@ class World:
 
     def runner(
         self,
-        journal: MemoryJournal | None,
+        journal: TruncatableJournal | None,
         *,
         says: JSON = True,
         resolve: Resolve | None = None,
@@ -102,8 +102,8 @@ def graph(idempotent: bool = False) -> Graph:
     return graph_of(ADD.replace("timeout: 5s", f"timeout: 5s\n    idempotent: {str(idempotent).lower()}"), WHOLE)
 
 
-def undisturbed() -> tuple[MemoryJournal, World]:
-    journal, world = MemoryJournal(), World()
+def undisturbed() -> tuple[TruncatableJournal, World]:
+    journal, world = TruncatableJournal(), World()
     result = asyncio.run(world.runner(journal).run(graph(), QUESTION, run_id="r"))
     assert result.run.outcome == EXPECTED
     return journal, world
@@ -112,7 +112,7 @@ def undisturbed() -> tuple[MemoryJournal, World]:
 JOURNAL, WORLD = undisturbed()
 
 
-def resume(journal: MemoryJournal, world: World, **how: Any) -> Result:
+def resume(journal: TruncatableJournal, world: World, **how: Any) -> RunResult:
     return asyncio.run(world.runner(journal, **how).resume(graph(), "r"))
 
 
@@ -146,7 +146,7 @@ def test_what_is_written_down_is_not_done_again(count: int) -> None:
     assert world.done.total() - rounds == whole["Returned"] - answered["Returned"]
 
 
-def _events(journal: MemoryJournal) -> list[tuple[str, Event]]:
+def _events(journal: TruncatableJournal) -> list[tuple[str, Event]]:
     return [(run, one.event) for run, kept in journal.records.items() for one in kept]
 
 
@@ -154,7 +154,7 @@ def _place(run: str, event: CallStarted | Returned) -> str:
     return f"{run} {event.step} {event.index}"
 
 
-def cut_after(is_last: Callable[[str, Event], bool]) -> MemoryJournal:
+def cut_after(is_last: Callable[[str, Event], bool]) -> TruncatableJournal:
     """Return the journal up to the first event that a condition holds for."""
     places = Counter[str]()
     for count, run in enumerate(JOURNAL.order, 1):
@@ -190,7 +190,7 @@ def test_what_somebody_knows_of_a_call_in_doubt_is_taken_for_its_value() -> None
 
 
 def test_a_function_that_may_be_called_twice_is_never_in_doubt() -> None:
-    journal, world = MemoryJournal(), World()
+    journal, world = TruncatableJournal(), World()
     asyncio.run(world.runner(journal).run(graph(idempotent=True), QUESTION, run_id="r"))
     assert not [event for event in journal.all_events("r") if isinstance(event, CallStarted)]
     cut = journal.cut(2)
@@ -200,7 +200,7 @@ def test_a_function_that_may_be_called_twice_is_never_in_doubt() -> None:
 
 
 def test_a_run_that_waits_resumes_with_the_answer() -> None:
-    journal, world = MemoryJournal(), World()
+    journal, world = TruncatableJournal(), World()
     waiting = asyncio.run(world.runner(journal, says=None).run(graph(), QUESTION, run_id="r"))
     assert ([ask.prompt for ask in waiting.waiting], journal.statuses["r"]) == (["Is it right?"], "waiting")
     again = resume(journal, world, says=None)
@@ -216,7 +216,7 @@ def test_a_parent_waits_while_its_child_does() -> None:
         "e: {type: end, output: '{{ outputs.ask }}'}}}}\n"
         "states: {s: {type: flow, flow: '#child', with: {}, next: e}, e: {type: end, output: '{{ outputs.s }}'}}\n"
     )
-    journal, world = MemoryJournal(), World()
+    journal, world = TruncatableJournal(), World()
     asyncio.run(world.runner(journal, says=None).run(flow, {}, run_id="r"))
     assert journal.statuses == {"r": "waiting", "r.1.0": "waiting"}
     assert journal.parents == {"r": None, "r.1.0": "r"}
@@ -229,21 +229,21 @@ def test_a_parent_waits_while_its_child_does() -> None:
 )
 def test_the_time_for_an_answer_passes_while_nobody_drives_the_run(later: float, status: str) -> None:
     flow = graph_of("states: {w: {type: wait, prompt: Well?, schema: {}, timeout: 1m, next: e}, e: {type: end}}\n")
-    journal = MemoryJournal()
+    journal = TruncatableJournal()
     runner = World().runner(journal, says=None, now=lambda: later)
     asyncio.run(runner.run(flow, {}, run_id="r"))
     assert asyncio.run(runner.resume(flow, "r")).run.status == status
 
 
 def test_a_run_that_waits_is_cancelled() -> None:
-    journal, world = MemoryJournal(), World()
+    journal, world = TruncatableJournal(), World()
     asyncio.run(world.runner(journal, says=None).run(graph(), QUESTION, run_id="r"))
     result = asyncio.run(world.runner(journal).resume(graph(), "r", then=Cancelled(reason="enough")))
     assert (result.run.status, journal.statuses["r"]) == ("cancelled", "cancelled")
 
 
 def test_a_run_in_progress_is_cancelled() -> None:
-    journal = MemoryJournal()
+    journal = TruncatableJournal()
     begun = asyncio.Event()
 
     class HangingWorld(World):
@@ -251,7 +251,7 @@ def test_a_run_in_progress_is_cancelled() -> None:
             begun.set()
             return await asyncio.get_running_loop().create_future() or 0
 
-    async def go() -> Result:
+    async def go() -> RunResult:
         runner = HangingWorld().runner(journal)
         running = asyncio.create_task(runner.run(graph_of(ADD, AGENT), QUESTION, run_id="r"))
         await begun.wait()
@@ -267,7 +267,7 @@ def test_a_run_in_progress_is_cancelled() -> None:
 
 
 def test_nothing_is_done_after_an_event_that_could_not_be_stored() -> None:
-    class Full(MemoryJournal):
+    class Full(TruncatableJournal):
         async def append(self, run: str, event: Event, **place: Any) -> None:
             if isinstance(event, CallStarted):
                 raise OSError("No space left on device")

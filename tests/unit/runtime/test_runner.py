@@ -17,7 +17,7 @@ from flowrun.core.tool_context import ToolContext, current_call
 from flowrun.errors import Failure
 from flowrun.functions.python import PythonFunctions
 from flowrun.runtime.runner import Runner
-from flowrun.testing.memory_journal import MemoryJournal
+from flowrun.testing.truncatable_journal import TruncatableJournal
 from tests.flows import ADD, AGENT, graph_of
 
 QUESTION = {"question": "2 + 3?"}
@@ -60,7 +60,7 @@ def add_in_thread(a: int, b: int) -> int:
 def test_an_agent(function: Callable[..., Any]) -> None:
     graph = graph_of(ADD, AGENT)
     replies = [ScriptedReply(tool_calls=(add_call(2, 3), add_call(4, 5))), ScriptedReply(content="5 and 9")]
-    journal = MemoryJournal()
+    journal = TruncatableJournal()
     run = run_flow(graph, replies, {"tools.numbers:add": function}, journal=journal)
     assert run.outcome == Outcome(status="succeeded", output={"answer": "5 and 9"})
     assert [message.content for message in run.threads["main"]] == ["2 + 3?", None, "5", "9", "5 and 9"]
@@ -72,7 +72,7 @@ def test_an_agent(function: Callable[..., Any]) -> None:
 
 
 def test_an_event_is_stored_before_what_follows_from_it() -> None:
-    journal = MemoryJournal()
+    journal = TruncatableJournal()
     seen: list[type] = []
 
     async def noting(a: int, b: int) -> int:
@@ -148,7 +148,7 @@ def test_deadlines(change: tuple[str, str], expected: Failure) -> None:
 
 
 def test_a_deadline_that_passes_as_the_last_event_of_its_state_is_stored_is_no_failure() -> None:
-    class Slow(MemoryJournal):
+    class Slow(TruncatableJournal):
         async def append(self, run: str, event: Event, *, seq: int, state: str, status: str) -> None:
             await super().append(run, event, seq=seq, state=state, status=status)
             if isinstance(event, Returned):

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.snapshot import Snapshot, take_snapshot
 
 ROOT = Path(__file__).parents[3]
@@ -30,8 +30,8 @@ states:
 ENVIRON = {"KEY": "sk-very-secret-key"}
 
 
-def prepared(path: Path, *, profile: str | None = None, snapshot: Snapshot | None = None) -> Flow:
-    return prepare_flow(path, profile=profile, project_dir=ROOT, environ=ENVIRON, snapshot=snapshot)
+def prepared(path: Path, *, profile: str | None = None, snapshot: Snapshot | None = None) -> CompiledFlow:
+    return Project(folder=ROOT, environ=ENVIRON).compile(path, profile=profile, snapshot=snapshot)
 
 
 def snapshot_of(path: Path, profile: str | None = None) -> Snapshot:

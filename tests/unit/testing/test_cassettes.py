@@ -12,7 +12,8 @@ from flowrun.backends.scripted import ScriptedBackend, ScriptedReply
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Tokens, Usage
 from flowrun.errors import BackendError, UsageError
-from flowrun.runtime.prepare import BoundModel, prepare_flow
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.project import BoundModel, Project
 from flowrun.runtime.runner import Runner
 from flowrun.testing.cassettes import RecordingBackend, create_cassette, load_cassette
 from flowrun.testing.load import load_suite
@@ -67,8 +68,10 @@ def record(folder: Path, backend: ScriptedBackend) -> Path:
     """Record a run of the flow."""
     cassette = folder / "talk.jsonl"
     create_cassette(cassette)
-    flow = prepare_flow(folder / "talk.yaml", profile=None, project_dir=None, environ={})
-    runner = Runner(backends={"default": RecordingBackend(backend, cassette)}, functions=flow.functions)
+    flow = Project().compile(folder / "talk.yaml")
+    runner = Runner(
+        backends={"default": RecordingBackend(backend, cassette)}, functions=PythonFunctions(flow.functions)
+    )
     asyncio.run(runner.run(flow.graph, {}, run_id="recorded"))
     return cassette
 

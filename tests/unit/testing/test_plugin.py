@@ -57,4 +57,4 @@ def test_a_test_file_with_errors_is_a_collection_error(tmp_path: Path) -> None:
 def test_loading_the_plugin_imports_nothing_of_flowrun() -> None:
     code = f"import sys, pytest, {PLUGIN}; print(sorted(name for name in sys.modules if name.startswith('flowrun')))"
     completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert completed.stdout.strip() == "['flowrun', 'flowrun.testing', 'flowrun.testing.plugin']"
+    assert completed.stdout.strip() == "['flowrun', 'flowrun.testing', 'flowrun.testing.plugin', 'flowrun.version']"

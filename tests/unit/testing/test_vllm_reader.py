@@ -9,7 +9,8 @@ from flowrun.backends.scripted import ScriptedBackend
 from flowrun.backends.vllm.reader import VllmReader
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
-from flowrun.runtime.prepare import prepare_flow
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.project import Project
 from flowrun.runtime.runner import Runner
 from flowrun.testing.cassettes import RecordingBackend, create_cassette
 from flowrun.testing.load import load_suite
@@ -95,10 +96,12 @@ def test_a_recording_is_replayed_by_its_prompts_and_the_real_parser(needs_vllm: 
     cassette = tmp_path / "weather.cassette.jsonl"
 
     async def record() -> None:
-        flow = prepare_flow(SPECS / "weather.yaml", profile=None, project_dir=None, environ={})
+        flow = Project().compile(SPECS / "weather.yaml")
         backend = RecordingBackend(ScriptedVllmBackend(CALL, "It is 85 degrees."), cassette)
         await backend.start()
-        await Runner(backends={"default": backend}, functions=flow.functions).run(flow.graph, {}, run_id="recorded")
+        await Runner(backends={"default": backend}, functions=PythonFunctions(flow.functions)).run(
+            flow.graph, {}, run_id="recorded"
+        )
         await backend.stop()
 
     create_cassette(cassette)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final, NoReturn, assert_never
 
-from flowrun.batch.batch import failed_result
+from flowrun.batch.batch import row_result
 from flowrun.batch.distributed.facts import (
     Assign,
     Decision,
@@ -32,9 +32,10 @@ from flowrun.batch.distributed.facts import (
 )
 from flowrun.batch.distributed.ports import Replica, ReplicaLost
 from flowrun.batch.distributed.scheduler import Scheduler
-from flowrun.batch.meter import Meter
 from flowrun.batch.rows import Row
 from flowrun.errors import BackendError, Bug, FlowrunError
+from flowrun.runtime.meter import Meter
+from flowrun.runtime.run_result import failed_result
 
 _REMINDER_SECONDS: Final = 60.0  # between two messages that no replica is ready yet
 
@@ -141,7 +142,7 @@ class Pool:
             case EndRow():
                 self._rows[decision.row].end(dict(decision.result))
             case FailRow():
-                self._rows[decision.row].end(failed_result(decision.failure))
+                self._rows[decision.row].end(row_result(failed_result("", decision.failure)))
             case RunAgain():
                 again = f"{len(decision.rows)} rows are run again"
                 self._say(f"replica {decision.replica} is lost: {decision.reason}; {again}")

@@ -18,7 +18,7 @@ from flowrun.batch.distributed.ports import ReplicaLost, ReplicaReport
 from flowrun.batch.distributed.replica import HostedReplica, Load, ReplicaConfig
 from flowrun.batch.rows import Row
 from flowrun.errors import BackendError, Bug, UsageError
-from flowrun.runtime.prepare import Flow
+from flowrun.runtime.project import CompiledFlow
 
 LOCAL: Final = "local"
 """The address that starts a Ray on this machine, which ends with the batch."""
@@ -76,7 +76,7 @@ def has_gpus(hosts: Sequence[Host]) -> bool:
     return any(host.gpus for host in hosts)
 
 
-def needs_of(flow: Flow) -> Needs:
+def needs_of(flow: CompiledFlow) -> Needs:
     """Compute the resources of a replica from the engine arguments of its models, which share its GPUs."""
     engines = [bound.model.engine for bound in flow.models.values() if bound.model.capabilities.in_process]
     return Needs(gpus=max((_gpus_of(engine) for engine in engines), default=0), in_process=bool(engines))

@@ -13,27 +13,28 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun import __version__
 from flowrun.backends.wrapper import WrappedBackend
 from flowrun.batch.batch import RunRow, run_in_this_process
 from flowrun.batch.distributed.ports import ReplicaReport
-from flowrun.batch.meter import Meter
 from flowrun.batch.rows import Row
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import FlowrunError, ModelError, SpecError
-from flowrun.runtime.prepare import Flow
-from flowrun.runtime.runner import Runner
+from flowrun.runtime.engines import BackendSettings
+from flowrun.runtime.meter import Meter
+from flowrun.runtime.project import CompiledFlow
+from flowrun.runtime.session import Session
 from flowrun.spec import mask
+from flowrun.version import __version__
 
 PULSE: Final = 5.0
 """The longest time in seconds between two reports: a report is due even if nothing happened."""
 
 _GATHER: Final = 0.01  # seconds to wait for further results that go into the same report
 
-Load = Callable[[], tuple[Flow, dict[str, ModelBackend]]]
-"""Prepares the flow and makes its backends on the replica's host."""
+Load = Callable[[], CompiledFlow]
+"""Compiles the flow on the replica's host."""
 
 
 class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +45,16 @@ class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
         batch: the id of the batch, which its run ids start with.
         messages: include the messages of each run in its result.
         max_live: the maximum number of live rows; None: computed from the backends' limits.
+        max_tools: the number of functions that run at once.
+        verbose: show the log of vLLM.
     """
 
     version: str = __version__
     batch: str = ""
     messages: bool = False
     max_live: int | None = None
+    max_tools: int | None = None
+    verbose: bool = False
 
 
 class ReplicaStart(msgspec.Struct, frozen=True):
@@ -65,7 +70,7 @@ class HostedReplica:
     def __init__(self, load: Load, config: ReplicaConfig) -> None:
         self._load = load
         self._config = config
-        self._session: _Session | None = None
+        self._session: _ReplicaSession | None = None
         self._start_lock = asyncio.Lock()  # after a lost connection the pool may start it again during a start
 
     async def start(self, number: int) -> ReplicaStart:
@@ -80,10 +85,10 @@ class HostedReplica:
             return ReplicaStart(error=f"flowrun is {__version__} on {host}, and {config.version} in the batch")
         secrets: Mapping[str, str] = {}
         try:
-            flow, backends = self._load()
+            flow = self._load()
             secrets = flow.secrets
-            session = _Session(number, backends, in_process=_in_process(flow), max_live=config.max_live)
-            await session.start(flow, config)
+            session = _ReplicaSession(number, config)
+            await session.start(flow)
         except FlowrunError as exc:
             return ReplicaStart(error=mask(f"{host}: {_error_text(exc)}", secrets))
         self._session = session
@@ -112,22 +117,16 @@ class HostedReplica:
             await session.stop()
 
 
-class _Session:
-    """The rows of a replica from one start to the next.
+class _ReplicaSession:
+    """The rows of a replica from one start to the next."""
 
-    Args:
-        in_process: the backends that run in this process: when one is unavailable, the session is lost.
-    """
-
-    def __init__(
-        self, number: int, backends: Mapping[str, ModelBackend], *, in_process: frozenset[str], max_live: int | None
-    ) -> None:
+    def __init__(self, number: int, config: ReplicaConfig) -> None:
         self.number = number
-        self._meter = Meter()
-        self._backends = self._meter.around(
-            {name: _Watched(one, self._lose) if name in in_process else one for name, one in backends.items()}
+        self._config = config
+        self._session = Session(
+            max_tools=config.max_tools, keep_waiting=False, settings=BackendSettings(verbose=config.verbose)
         )
-        self._max_live = max_live
+        self._meter = Meter()
         self._run_row: RunRow
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
@@ -137,17 +136,21 @@ class _Session:
         self._lost: str | None = None
         self._error: str | None = None
 
-    async def start(self, flow: Flow, config: ReplicaConfig) -> None:
-        """Start the backends; if one cannot start, stop all of them."""
+    async def start(self, flow: CompiledFlow) -> None:
+        """Start the backends; if one cannot start, stop all of them. One in this process is watched."""
+
+        def wrap(name: str, backend: ModelBackend) -> ModelBackend:
+            in_process = flow.models[name].model.capabilities.in_process
+            return self._meter.wrap(name, _Watched(backend, self._lose) if in_process else backend)
+
         try:
-            for backend in self._backends.values():
-                await backend.start()
+            await self._session.__aenter__()
+            runs = await self._session.runs_of(flow, wrap=wrap)
         except BaseException:
             await self.stop()
             raise
         self._meter.on_capacity = self._news.set
-        runner = Runner(backends=self._backends, functions=flow.functions)
-        self._run_row = run_in_this_process(runner, flow.graph, messages=config.messages, batch=config.batch)
+        self._run_row = run_in_this_process(runs, messages=self._config.messages, batch=self._config.batch)
         self._news.set()  # the first report states the capacity
 
     def start_row(self, row: Row) -> None:
@@ -189,7 +192,7 @@ class _Session:
 
     def _capacity(self) -> int:
         live = len(self._tasks)
-        capacity = (self._max_live or self._meter.max_live) - live
+        capacity = (self._config.max_live or self._meter.max_live) - live
         free_slots = self._meter.free_slots
         return max(0, capacity if free_slots is None else min(capacity, free_slots))
 
@@ -203,8 +206,7 @@ class _Session:
         for task in live:
             task.cancel()
         await asyncio.gather(*live, return_exceptions=True)
-        for backend in self._backends.values():
-            await backend.stop()
+        await self._session.close()
 
 
 class _Watched(WrappedBackend):
@@ -222,10 +224,6 @@ class _Watched(WrappedBackend):
             if exc.name == "backend.unavailable":
                 self._lose(exc.message)
             raise
-
-
-def _in_process(flow: Flow) -> frozenset[str]:
-    return frozenset(name for name, bound in flow.models.items() if bound.model.capabilities.in_process)
 
 
 def _error_text(exc: FlowrunError) -> str:

@@ -10,11 +10,11 @@ from flowrun.batch.distributed.merge import Format, merge_shards
 from flowrun.batch.distributed.pool import Pool
 from flowrun.batch.distributed.ray_cluster import Host, cluster, make_replicas, needs_of
 from flowrun.batch.distributed.replica import ReplicaConfig
-from flowrun.batch.job import BatchJob, FlowReference
+from flowrun.batch.job import BatchJob
 from flowrun.batch.sinks import Folder
-from flowrun.core.ports import ModelBackend
-from flowrun.runtime.backends import BackendSettings, calm_collector, make_backends
-from flowrun.runtime.prepare import Flow
+from flowrun.runtime.engines import calm_collector
+from flowrun.runtime.project import CompiledFlow
+from flowrun.runtime.stored_flow import StoredFlow
 
 
 class RayOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,8 +53,14 @@ async def _run(job: BatchJob, options: RayOptions, hosts: list[Host]) -> None:
     each = f"{resources['num_cpus']} CPU" + (f" and {needs.gpus} GPU" if resources["num_gpus"] else "")
     job.view.say(f"asking Ray for {count} replicas of {each} each; hosts there: {len(hosts)}")
     replicas = make_replicas(
-        partial(load, job.flow_reference, verbose=job.settings.verbose),
-        ReplicaConfig(batch=job.results.batch, messages=job.options.messages, max_live=job.options.max_live),
+        partial(load, job.stored),
+        ReplicaConfig(
+            batch=job.results.batch,
+            messages=job.options.messages,
+            max_live=job.options.max_live,
+            max_tools=job.max_tools,
+            verbose=job.settings.verbose,
+        ),
         count=count,
         resources=resources,
     )
@@ -67,14 +73,14 @@ async def _run(job: BatchJob, options: RayOptions, hosts: list[Host]) -> None:
         await pool.stop()
 
 
-def load(flow_reference: FlowReference, *, verbose: bool) -> tuple[Flow, dict[str, ModelBackend]]:
-    """Prepare the flow and its backends on a replica's host.
+def load(stored: StoredFlow) -> CompiledFlow:
+    """Compile the flow on a replica's host.
 
     The spec is the one that the batch began with; functions and environment variables are those of this host.
     """
-    flow = flow_reference.stored.prepare(os.environ, max_calls=flow_reference.max_tools)
+    flow = stored.prepare(os.environ)
     calm_collector()
-    return flow, make_backends(flow, BackendSettings(verbose=verbose))
+    return flow
 
 
 def merge(job: BatchJob, options: RayOptions) -> None:

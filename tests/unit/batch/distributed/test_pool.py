@@ -10,9 +10,9 @@ import pytest
 from flowrun.batch import Meter, Row
 from flowrun.batch.distributed.pool import Pool
 from flowrun.batch.distributed.ports import ReplicaLost, ReplicaReport
-from flowrun.batch.loop import Loop
 from flowrun.core.messages import Usage
 from flowrun.errors import BackendError, FlowrunError
+from flowrun.runtime.loop import Loop
 from flowrun.testing.clock import VirtualLoop
 
 

@@ -9,17 +9,17 @@ import pytest
 
 from flowrun.batch.distributed.ray_cluster import Host, Needs, cluster, needs_of
 from flowrun.errors import UsageError
-from flowrun.runtime.prepare import BoundModel, Flow
+from flowrun.runtime.project import BoundModel, CompiledFlow
 from flowrun.spec.model import Model
 
 GPUS = [Host(32, 8), Host(32, 8), Host(8, 0)]
 CPUS = [Host(16, 0), Host(8, 0)]
 
 
-def flow_of(*models: Model) -> Flow:
-    fields: Any = dict.fromkeys(Flow.__struct_fields__)
+def flow_of(*models: Model) -> CompiledFlow:
+    fields: Any = dict.fromkeys(CompiledFlow.__struct_fields__)
     bound = {str(number): BoundModel(model, Path()) for number, model in enumerate(models)}
-    return msgspec.structs.replace(Flow(**fields), models=bound, secrets={})
+    return msgspec.structs.replace(CompiledFlow(**fields), models=bound, secrets={})
 
 
 def vllm(**engine: Any) -> Model:

@@ -15,7 +15,7 @@ from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import ModelError
-from flowrun.runtime.prepare import Flow, prepare_flow
+from flowrun.runtime.project import CompiledFlow, Project
 from tests.batches import SPEC
 
 
@@ -42,18 +42,18 @@ async def unavailable(request: AskModel) -> Reply:
     raise ModelError("backend.unavailable", "the engine died")
 
 
-def flow_of(backend: str) -> Flow:
-    """Return the flow of these tests, with its models' backend set to ``backend``."""
-    flow = prepare_flow(SPEC, profile=None, project_dir=None, environ={})
+def flow_of(kind: str, backend: ModelBackend) -> CompiledFlow:
+    """Return the flow of these tests, whose models have a backend of this kind, in whose place ``backend`` runs."""
+    flow = Project().compile(SPEC)
     models = {
-        name: msgspec.structs.replace(bound, model=msgspec.structs.replace(bound.model, backend=backend))
+        name: msgspec.structs.replace(bound, model=msgspec.structs.replace(bound.model, backend=kind))
         for name, bound in flow.models.items()
     }
-    return msgspec.structs.replace(flow, models=models)
+    return msgspec.structs.replace(flow, models=models, backends={"default": backend})
 
 
 def replica(backend: ModelBackend, *, kind: str = "scripted", **options: Any) -> HostedReplica:
-    return HostedReplica(lambda: (flow_of(kind), {"default": backend}), ReplicaConfig(**options))
+    return HostedReplica(lambda: flow_of(kind, backend), ReplicaConfig(**options))
 
 
 def rows(*numbers: int) -> list[Row]:
@@ -129,10 +129,7 @@ def test_a_variable_that_its_host_lacks_is_reported(tmp_path: Path) -> None:
         "model: {backend: openai, name: m, base_url: http://x/v1, api_key: '${FLOWRUN_TEST_KEY}'}\n"
     )
 
-    def load() -> tuple[Flow, dict[str, ModelBackend]]:
-        return prepare_flow(spec, profile=None, project_dir=None, environ={}), {}
-
-    hosted = HostedReplica(load, ReplicaConfig())
+    hosted = HostedReplica(lambda: Project().compile(spec), ReplicaConfig())
     started = asyncio.run(hosted.start(1))
     assert isinstance(started, ReplicaStart)
     assert "spec.yaml:4:" in (started.error or "")

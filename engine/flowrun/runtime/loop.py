@@ -3,9 +3,9 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
-from flowrun.batch.rows import Row
+T = TypeVar("T")
 
 
 class Capacity(Protocol):
@@ -23,10 +23,10 @@ class Capacity(Protocol):
         """Return how many rows may be live at once."""
 
 
-class Loop:
+class Loop(Generic[T]):
     """The loop that starts the rows of a batch. ``live`` is the number of rows that have started and not ended."""
 
-    def __init__(self, run_row: Callable[[Row], Awaitable[None]], capacity: Capacity, *, max_live: int) -> None:
+    def __init__(self, run_row: Callable[[T], Awaitable[None]], capacity: Capacity, *, max_live: int) -> None:
         """Bind the loop to the function that runs a row.
 
         Args:
@@ -51,7 +51,7 @@ class Loop:
         self._stopping = True
         self._wake.set()
 
-    async def run(self, rows: Iterable[Row]) -> None:
+    async def run(self, rows: Iterable[T]) -> None:
         """Run all rows. A row starts while there is capacity and fewer than ``max_live`` rows are live.
 
         The last rows start without waiting for capacity as soon as ``max_live`` allows all of them: otherwise the
@@ -62,15 +62,15 @@ class Loop:
         """
         self._capacity.on_capacity = self._wake.set
         waiting = iter(rows)
-        ahead: deque[Row] = deque()
+        ahead: deque[T] = deque()
         more = True
         try:
             while (more or ahead or self._tasks) and not self._stopping:
                 while more and len(self._tasks) + len(ahead) < self._max_live:
-                    row = next(waiting, None)
-                    more = row is not None
-                    if row is not None:
-                        ahead.append(row)
+                    try:
+                        ahead.append(next(waiting))
+                    except StopIteration:
+                        more = False
                 while ahead and self._may_start(last=not more) and not self._stopping:
                     self._start(ahead.popleft())
                     await asyncio.sleep(0)  # its first request counts before another row starts
@@ -85,12 +85,12 @@ class Loop:
     def _may_start(self, *, last: bool) -> bool:
         return len(self._tasks) < self._max_live and (last or self._capacity.has_capacity)
 
-    def _start(self, row: Row) -> None:
+    def _start(self, row: T) -> None:
         task = asyncio.get_running_loop().create_task(self._guarded(row))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    async def _guarded(self, row: Row) -> None:
+    async def _guarded(self, row: T) -> None:
         try:
             await self._run_row(row)
         except Exception as exc:

@@ -1,7 +1,7 @@
 """Counts the requests of a batch to its models, in flight and answered, and the tokens used. Changes no request."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from flowrun.backends.wrapper import WrappedBackend
@@ -28,11 +28,11 @@ class Meter:
         self.on_capacity = on_capacity
         self._backends: list[MeteredBackend] = []
 
-    def around(self, backends: Mapping[str, ModelBackend]) -> dict[str, ModelBackend]:
-        """Return the same backends, wrapped so that their requests are counted."""
-        metered = {name: MeteredBackend(backend, self) for name, backend in backends.items()}
-        self._backends += metered.values()
-        return dict(metered)
+    def wrap(self, name: str, backend: ModelBackend) -> ModelBackend:
+        """Return a backend that passes all calls to another one, whose requests are counted."""
+        metered = MeteredBackend(backend, self)
+        self._backends.append(metered)
+        return metered
 
     @property
     def max_live(self) -> int:

@@ -1,0 +1,62 @@
+"""The first functions of the Python API: from files to flows, or to their issues."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flowrun.errors import Issue
+from flowrun.runtime.flow import Flow, as_flow
+from flowrun.runtime.project import Project, find_files
+
+
+def load(
+    path: str | Path,
+    *,
+    profile: str | None = None,
+    functions: Mapping[str, Callable[..., Any]] = {},
+    project_dir: str | Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Flow:
+    """Load a spec with its sub-flows, check it, and import its functions. Starts no engine.
+
+    Args:
+        profile: the profile to merge over the spec.
+        functions: functions by the entrypoints that they are used for, such as ``tools.weather:get_current_weather``;
+            these entrypoints are not imported.
+        project_dir: the folder that entrypoints are imported from; by default it is found from the file.
+        environ: the variables for ``${VAR}``.
+
+    Raises:
+        SpecError: the spec has errors; ``issues`` holds all of them.
+        UsageError: there is no such file or profile, or no such entrypoint in the spec.
+    """
+    project = Project(folder=_folder(project_dir), environ=environ, functions=functions)
+    return as_flow(project.compile(Path(path), profile=profile))
+
+
+def check(
+    *paths: str | Path,
+    profile: str | None = None,
+    imports: bool = True,
+    project_dir: str | Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> list[Issue]:
+    """Return the issues of specs, as ``flowrun validate`` reports them.
+
+    Args:
+        paths: files, and folders that stand for the specs below them.
+        profile: the profile to merge over the specs.
+        imports: import the Python functions, and check them.
+        project_dir: the folder that entrypoints are imported from; by default it is found from each file.
+        environ: the variables for ``${VAR}``; one that is not set is no issue.
+
+    Raises:
+        UsageError: there is no such path, or no spec in it, or a spec has no such profile.
+    """
+    project = Project(folder=_folder(project_dir), environ=environ, require_environment=False)
+    return project.check_all(find_files(map(Path, paths)), profile=profile, imports=imports)
+
+
+def _folder(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)

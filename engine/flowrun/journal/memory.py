@@ -1,0 +1,83 @@
+"""A journal in memory, for runs that live as long as this process: a run that waits can be answered and resumed."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from flowrun.core.events import Answered, Cancelled, Event, Recorded
+from flowrun.errors import UsageError
+from flowrun.journal.rows import Held
+
+
+class MemoryJournal:
+    """The port ``Journal`` over a mapping, with the inbox and the leases of ``SqliteJournal``.
+
+    ``records`` holds the events of each run, ``statuses`` its latest status, ``parents`` its parent.
+    """
+
+    def __init__(self, *, now: Callable[[], float] = time.time) -> None:
+        self.records: dict[str, list[Recorded]] = {}
+        self.statuses: dict[str, str] = {}
+        self.parents: dict[str, str | None] = {}
+        self._now = now
+        self._signalled: set[str] = set()
+
+    def register(self, run: str, *, flow: str, parent: str | None) -> None:
+        """Register a run. See ``ports.Journal.register``."""
+        assert run not in self.records, f"run {run} was begun twice"
+        self.records[run] = []
+        self.parents[run] = parent
+
+    async def append(self, run: str, event: Event, *, seq: int, state: str, status: str) -> None:
+        """Store an event. See ``ports.Journal.append``."""
+        events = self.records[run]
+        assert seq == len(events), f"run {run}: event {seq} comes after {len(events)} others"
+        events.append(Recorded(seq=seq, at=self._now(), state=state, event=event))
+        self.statuses[run] = status
+        if isinstance(event, Answered | Cancelled):
+            self._signalled.discard(run)
+
+    async def mark(self, run: str, status: str) -> None:
+        """Store a status. See ``ports.Journal.mark``."""
+        self.statuses[run] = status
+
+    async def events(self, run: str) -> Sequence[Recorded]:
+        """Return a run's events. See ``ports.Journal.events``."""
+        return tuple(self.records.get(run, ()))
+
+    async def take(self, runs: Iterable[str]) -> tuple[Held, ...]:
+        """Return an empty tuple: no other process can hold these runs.
+
+        Raises:
+            UsageError: a run is not here.
+        """
+        for run in runs:
+            if run not in self.records:
+                raise UsageError(f"there is no run {run}")
+        return ()
+
+    async def release(self, run: str) -> bool:
+        """Return whether no signal for a run or its children has arrived that is not yet applied."""
+        return not any(name in self._signalled for name in self._family(run))
+
+    async def signal(self, run: str, event: Answered | Cancelled) -> None:
+        """Note a signal for a run; its sender delivers it.
+
+        Raises:
+            UsageError: the run is not here.
+        """
+        await self.take([run])
+        self._signalled.add(run)
+
+    async def discard(self, run: str) -> None:
+        """Delete the signals for a run and its children."""
+        self._signalled.difference_update(self._family(run))
+
+    def forget(self, run: str) -> None:
+        """Delete a run and its children, which have ended."""
+        for name in self._family(run):
+            del self.records[name], self.parents[name]
+            self.statuses.pop(name, None)
+        self._signalled.difference_update(self._family(run))
+
+    def _family(self, run: str) -> list[str]:
+        return [name for name in self.records if name == run or name.startswith(f"{run}.")]

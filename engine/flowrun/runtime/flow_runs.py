@@ -1,0 +1,137 @@
+"""The runs of one flow in a session. With a journal they resume, and can be answered and cancelled from outside."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from flowrun.core.events import CallStarted, Cancelled, Event, Recorded, RequestInput, StartChild
+from flowrun.core.graph import Graph
+from flowrun.core.ports import Observer
+from flowrun.core.recovery import recover
+from flowrun.errors import UsageError
+from flowrun.journal import MemoryJournal, SqliteJournal
+from flowrun.runtime.inbox import Inbox
+from flowrun.runtime.run_result import Resolve, RunResult
+from flowrun.runtime.runner import Runner
+from flowrun.spec.model import JSON
+
+
+def find_pending_work(graph: Graph, run_id: str, events_of: Callable[[str], Sequence[Recorded]]) -> RunResult:
+    """Recover a run and its children from their events in the journal, and return their pending work.
+
+    Args:
+        events_of: returns the recorded events of a run by its id.
+    """
+    run, effects, calls = recover(graph, (one.event for one in events_of(run_id)))
+    waiting = [effect for effect in effects if isinstance(effect, RequestInput)]
+    in_doubt = list(calls)
+    for effect in effects:
+        if isinstance(effect, StartChild):
+            child = find_pending_work(graph.flows[effect.flow], effect.child_id(run_id), events_of)
+            waiting += child.waiting
+            in_doubt += child.in_doubt
+    return RunResult(run=run, waiting=tuple(waiting), in_doubt=tuple(in_doubt))
+
+
+class SpecJournal:
+    """The port ``Journal`` for the runs of one stored flow, in a journal that holds the runs of several."""
+
+    def __init__(self, journal: SqliteJournal, digest: str) -> None:
+        self.append: Callable[..., Awaitable[None]] = journal.append
+        self.mark = journal.mark
+        self.events = journal.events
+        self.take = journal.take
+        self.release = journal.release
+        self.discard = journal.discard
+        self._register = partial(journal.register, spec=digest)
+
+    def register(self, run: str, *, flow: str, parent: str | None) -> None:
+        """Register a run of the flow. See ``ports.Journal.register``."""
+        self._register(run, flow=flow, parent=parent)
+
+    def drain(self) -> None:
+        """Hold the start of further calls, so that none is in doubt that was not begun: the session is closing."""
+        append = self.append
+
+        async def append_or_hold(run: str, event: Event, **place: Any) -> None:
+            if isinstance(event, CallStarted):
+                await asyncio.get_running_loop().create_future()  # its run is about to be cancelled
+            await append(run, event, **place)
+
+        self.append = append_or_hold
+
+
+class FlowRuns:
+    """Drives the runs of one flow in this process.
+
+    Args:
+        runner: writes to ``journal``, and requests answers from ``inbox``.
+        journal: None if the runs cannot wait and need not survive the process.
+        inbox: receives the signals for runs of this process.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        graph: Graph,
+        journal: SpecJournal | MemoryJournal | None = None,
+        inbox: Inbox | None = None,
+    ) -> None:
+        self.graph = graph
+        self._runner = runner
+        self._journal = journal
+        self._inbox = Inbox() if inbox is None else inbox
+
+    async def start(self, inputs: Mapping[str, JSON], run_id: str, *, observer: Observer | None = None) -> RunResult:
+        """Start a run, and drive it until it ends, waits or needs attention.
+
+        Args:
+            inputs: the inputs of the caller; the defaults of the spec are added.
+            observer: observes this run and its children only.
+        """
+        runner = self._runner
+        if observer is not None:
+            runner = runner.using(observers=(*runner.observers, observer))
+        result = await runner.run(self.graph, inputs, run_id=run_id)
+        return result if self._journal is None else await self._settle(run_id, result, runner)
+
+    async def resume(self, run_id: str, *, then: Cancelled | None = None, resolve: Resolve | None = None) -> RunResult:
+        """Resume a run after its last event, and drive it until it ends, waits or needs attention.
+
+        Args:
+            then: applied to the run before anything else.
+            resolve: resolves calls that were in doubt after a crash; if None, that of the session does.
+
+        Raises:
+            UsageError: there is no such run, or another process drives it.
+        """
+        if self._journal is None:
+            raise UsageError(f"run {run_id} is over: without a journal, only a run that waits can be resumed")
+        if held := await self._journal.take([run_id]):
+            holder = held[0].holder
+            raise UsageError(f"run {run_id} is being driven by process {holder.pid} on {holder.host}")
+        then = then or self._inbox.cancellation_of(run_id)
+        runner = self._runner if resolve is None else self._runner.using(resolve=resolve)
+        return await self._settle(run_id, await runner.resume(self.graph, run_id, then=then), runner)
+
+    def drain(self) -> None:
+        """Begin no further call: the session is closing."""
+        if isinstance(self._journal, SpecJournal):
+            self._journal.drain()
+
+    async def _settle(self, run_id: str, result: RunResult, runner: Runner) -> RunResult:
+        """Release a run that has not ended; if a signal came in meanwhile, resume it and try again."""
+        journal = self._journal
+        assert journal is not None
+        while result.run.outcome is None and not await journal.release(run_id):
+            then = await self._inbox.next_for(run_id)
+            resumed = await runner.resume(self.graph, run_id, then=then)
+            if resumed == result:  # the signal came too late, or twice
+                await journal.discard(run_id)
+                self._inbox.forget(run_id)
+            result = resumed
+        self._inbox.forget(run_id)
+        if isinstance(journal, MemoryJournal) and result.run.outcome is not None:
+            journal.forget(run_id)
+        return result

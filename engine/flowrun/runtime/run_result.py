@@ -1,0 +1,234 @@
+"""The result of driving a run, and the resolutions of a call that a crash left in doubt. Data only."""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from flowrun.core.events import CallFunction, Outcome, RequestInput
+from flowrun.core.machine import Run
+from flowrun.core.messages import Usage, as_openai
+from flowrun.errors import Bug, Failure, FlowrunError
+from flowrun.spec.model import JSON, MAIN
+
+_log = logging.getLogger(__name__)
+
+Status = Literal["succeeded", "failed", "cancelled", "waiting", "sleeping", "needs_attention"]
+
+
+class InputRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A question that a run waits for.
+
+    Attributes:
+        id: names the question in ``Session.answer``.
+        run: the run that asks: the run itself or one of its children.
+        schema: the JSON Schema that the answer must match.
+        call: the tool call that the question is about; None if it is about none.
+    """
+
+    id: str
+    run: str
+    state: str
+    prompt: str
+    schema: Mapping[str, JSON]
+    call: Mapping[str, JSON] | None = None
+
+
+def as_request(effect: RequestInput) -> InputRequest:
+    """Return the question of an effect."""
+    return InputRequest(id=effect.id, run=effect.run, state=effect.state, prompt=effect.prompt, schema=effect.schema)
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that has ended, waits for answers, or needs attention.
+
+    Attributes:
+        run: the state of the run, with those of its parts that the properties do not have.
+        waiting: the questions of the run and its children that have no answer yet.
+        in_doubt: the calls of the run and its children that were started before a crash and have no result.
+        row: in a batch of ``Session.batch``, the number of the row, from 0.
+    """
+
+    run: Run
+    waiting: tuple[RequestInput, ...] = ()
+    in_doubt: tuple[CallFunction, ...] = ()
+    row: int | None = None
+
+    @property
+    def run_id(self) -> str:
+        """Return the id of the run."""
+        return self.run.id
+
+    @property
+    def status(self) -> Status:
+        """Return how the run ended; ``waiting`` or ``needs_attention`` if it has not ended."""
+        if self.run.outcome is not None:
+            return self.run.outcome.status
+        return "needs_attention" if self.in_doubt else "waiting"
+
+    @property
+    def inputs(self) -> Mapping[str, JSON]:
+        """Return the inputs, with the defaults of the spec."""
+        return self.run.inputs
+
+    @property
+    def output(self) -> JSON:
+        """Return the output of the end state; None if the run did not succeed."""
+        return None if self.run.outcome is None else self.run.outcome.output
+
+    @property
+    def error(self) -> Failure | None:
+        """Return why the run failed, with its ``name``, ``message`` and ``state``."""
+        return None if self.run.outcome is None else self.run.outcome.error
+
+    @property
+    def pending(self) -> tuple[InputRequest, ...]:
+        """Return the questions that the run waits for."""
+        return tuple(map(as_request, self.waiting))
+
+    @property
+    def path(self) -> list[str]:
+        """Return the states that the run visited, in order."""
+        return list(self.run.path)
+
+    @property
+    def rounds(self) -> int:
+        """Return how many replies of models the run has used."""
+        return self.run.rounds
+
+    @property
+    def usage(self) -> Usage:
+        """Return the tokens that the run has used."""
+        return self.run.usage
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """Return the messages of the thread ``main``, in the form of the OpenAI chat API."""
+        return [as_openai(message) for message in self.run.threads.get(MAIN, ())]
+
+    @property
+    def threads(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the messages of all threads by their names, in the form of the OpenAI chat API."""
+        return {name: [as_openai(message) for message in log] for name, log in self.run.threads.items()}
+
+    def to_dict(self, *, messages: bool = True) -> dict[str, Any]:
+        """Return the result as JSON data, as ``flowrun --json`` prints it.
+
+        Args:
+            messages: include the messages.
+        """
+        data: dict[str, Any] = {
+            "run": self.run_id,
+            "status": self.status,
+            "output": self.output,
+            "error": None if self.error is None else msgspec.to_builtins(self.error),
+            "path": self.path,
+            "rounds": self.rounds,
+            "usage": msgspec.to_builtins(self.usage),
+        }
+        if messages:
+            threads = self.threads
+            data["messages"] = threads.pop(MAIN, [])
+            if threads:
+                data["threads"] = threads
+        if self.waiting:
+            data["waiting"] = [
+                {"run": ask.run, "state": ask.state, "prompt": ask.prompt, "schema": ask.schema} for ask in self.waiting
+            ]
+        if self.in_doubt:
+            data["doubtful"] = [
+                {
+                    "run": call.run,
+                    "state": call.state,
+                    "call": call.key,
+                    "entrypoint": call.entrypoint,
+                    "arguments": call.arguments,
+                }
+                for call in self.in_doubt
+            ]
+        return data
+
+    def raise_for_status(self) -> "RunResult":
+        """Return this result if the run succeeded.
+
+        Raises:
+            RunFailed: the run failed or was cancelled.
+            RunNotFinished: the run has not ended.
+        """
+        match self.status:
+            case "succeeded":
+                return self
+            case "failed" | "cancelled":
+                raise RunFailed(self)
+            case _:
+                raise RunNotFinished(self)
+
+
+class RunFailed(FlowrunError):
+    """A run failed or was cancelled; ``result`` is its result."""
+
+    def __init__(self, result: RunResult) -> None:
+        self.result = result
+        error = result.error
+        where = f" in state {error.state}" if error is not None and error.state else ""
+        what = f"{error.name}{where}: {error.message}" if error is not None else result.status
+        super().__init__(f"run {result.run_id}: {what}")
+
+
+class RunNotFinished(FlowrunError):
+    """A run waits for an answer or needs attention; ``result`` is its result so far."""
+
+    def __init__(self, result: RunResult) -> None:
+        self.result = result
+        asks = "; ".join(f"state {ask.state} asks: {ask.prompt}" for ask in result.pending)
+        calls = "; ".join(f"the call {call.key} is in doubt" for call in result.in_doubt)
+        super().__init__(f"run {result.run_id} has not ended: {'; '.join(filter(None, (asks, calls)))}")
+
+
+def failed_result(run_id: str, failure: Failure) -> RunResult:
+    """Return the result of a run that failed before its first state."""
+    return RunResult(run=Run(id=run_id, status="failed", outcome=Outcome(status="failed", error=failure)))
+
+
+async def guard(name: str, driving: Awaitable[RunResult]) -> RunResult:
+    """Return the result of a run in a batch; a bug of flowrun is a failure of this run, and stops no other.
+
+    Args:
+        name: names the run in the log, such as ``row 2``.
+
+    Raises:
+        FlowrunError: an error that concerns more than this run.
+    """
+    try:
+        return await driving
+    except Exception as exc:
+        if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
+            raise
+        _log.error("%s: a bug in flowrun; please report it", name, exc_info=exc)
+        return failed_result("", Failure(name="flowrun.bug", message=f"{type(exc).__name__}: {exc}"))
+
+
+class AssumeDone(NamedTuple):
+    """The resolution that an in-doubt call was made, and returned ``value``."""
+
+    value: JSON = None
+
+
+class CallAgain(NamedTuple):
+    """The resolution that an in-doubt call is made again, whether it was made or not."""
+
+
+Resolve = Callable[[CallFunction], AssumeDone | CallAgain | None]
+"""A callback that resolves an in-doubt call; None leaves it in doubt."""
+
+
+def answer_text(result: RunResult) -> str | None:
+    """Return the text for stdout: the output if it is a text, or its only member if that is a text; else its JSON."""
+    output = result.output
+    if isinstance(output, dict) and len(output) == 1:
+        (output,) = output.values()
+    if output is None or isinstance(output, str):
+        return output
+    return json.dumps(output, ensure_ascii=False, indent=2)

@@ -1,0 +1,476 @@
+"""A session runs flows: it holds their engines, their functions and their journal, for many runs at once.
+
+It belongs to one event loop, and to no flow. Engines start when a flow needs them, and stop when the session closes.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self, TypeVar
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from flowrun.core.events import Answered, Cancelled
+from flowrun.core.graph import Graph
+from flowrun.core.json_schema import compile_schema
+from flowrun.core.ports import HumanInput, ModelBackend, Observer
+from flowrun.errors import Failure, UsageError
+from flowrun.functions.json_values import NotJSON, to_json
+from flowrun.functions.python import CallPool, PythonFunctions
+from flowrun.journal import MemoryJournal, SqliteJournal
+from flowrun.runtime.engines import BackendSettings, Engines
+from flowrun.runtime.flow_runs import FlowRuns, SpecJournal, find_pending_work
+from flowrun.runtime.inbox import Inbox
+from flowrun.runtime.loop import Loop
+from flowrun.runtime.meter import Meter
+from flowrun.runtime.project import CompiledFlow
+from flowrun.runtime.run_result import Resolve, RunResult, failed_result, guard
+from flowrun.runtime.run_stream import RunStream, cancel_and_wait
+from flowrun.runtime.runner import Runner
+from flowrun.runtime.stored_flow import load_stored_flow, store_flow
+from flowrun.spec.model import JSON
+
+T = TypeVar("T")
+
+DRAIN_SECONDS: Final = 5.0
+
+_RECORD_SECONDS: Final = 0.01
+"""The time in which runs record what their functions returned, before they are cancelled."""
+
+Wrap = Callable[[str, ModelBackend], ModelBackend]
+"""Wraps a started backend, given with its name, for some runs: such as to count or to record its replies."""
+
+
+class _Opened(NamedTuple):
+    """The parts of a session that exist while it is open, in the loop in which it was opened.
+
+    Attributes:
+        memory: the journal of runs that may wait, in a session without a journal of its own.
+        runs: by flow, the runs of it.
+        flows: by the digests of their stored forms, the flows that were run here.
+        owners: by the id of a run that has not ended, the runs of its flow.
+        tasks: the work in progress.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    engines: Engines
+    pool: CallPool
+    inbox: Inbox
+    runner: Runner
+    journal: SqliteJournal | None
+    memory: MemoryJournal
+    runs: WeakKeyDictionary[CompiledFlow, FlowRuns]
+    flows: dict[str, CompiledFlow]
+    owners: dict[str, FlowRuns]
+    tasks: set[asyncio.Task[Any]]
+
+
+class Session:
+    """Runs flows, any number at once: ``async with Session() as session: result = await session.run(flow, inputs)``.
+
+    All methods must be called in the event loop in which the session was opened; elsewhere they raise ``RuntimeError``.
+    """
+
+    def __init__(
+        self,
+        *,
+        journal: str | Path | None = None,
+        observers: Sequence[Observer] = (),
+        human_input: HumanInput | None = None,
+        resolve: Resolve | None = None,
+        max_tools: int | None = None,
+        drain: float = DRAIN_SECONDS,
+        environ: Mapping[str, str] = os.environ,
+        batch: str | None = None,
+        keep_waiting: bool = True,
+        settings: BackendSettings | None = None,
+    ) -> None:
+        """Bind a session to its ports. Nothing is opened or started yet.
+
+        Args:
+            journal: the SQLite file that the runs are written to, so that they survive the process. Without one, a run
+                that waits lives until the session closes.
+            observers: observe all runs.
+            human_input: answers questions as they are asked; if None, the runs wait.
+            resolve: resolves calls that were in doubt after a crash; if None, they stay in doubt.
+            max_tools: the number of functions that run at once; None: no limit but that of threads.
+            drain: the seconds that functions get to return when the session closes, before their runs are cancelled.
+            environ: the variables for ``${VAR}`` of flows that are loaded from the journal.
+            batch: a label of new runs in the journal.
+            keep_waiting: without a journal, keep the runs that wait until the session closes.
+            settings: the settings of the engines.
+        """
+        self._journal_path = None if journal is None else Path(journal)
+        self._observers = tuple(observers)
+        self._human_input = human_input
+        self._resolve = resolve
+        self._max_tools = max_tools
+        self._drain = drain
+        self._environ = environ
+        self._batch = batch
+        self._keep_waiting = keep_waiting
+        self._settings = BackendSettings() if settings is None else settings
+        self._open: _Opened | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the journal, and bind the session to the running loop.
+
+        Raises:
+            StoreError: the journal cannot be opened.
+            RuntimeError: the session is open already.
+        """
+        if self._open is not None:
+            raise RuntimeError("the session is open already")
+        inbox = Inbox(self._human_input)
+        path = self._journal_path
+        runner = Runner(
+            backends={},
+            functions=PythonFunctions({}),
+            human_input=inbox,
+            observers=self._observers,
+            resolve=self._resolve,
+        )
+        inbox.runner = runner
+        self._open = _Opened(
+            loop=asyncio.get_running_loop(),
+            engines=Engines(self._settings),
+            pool=CallPool(self._max_tools),
+            inbox=inbox,
+            runner=runner,
+            journal=None if path is None else SqliteJournal(path, on_signal=inbox.receive, batch=self._batch),
+            memory=MemoryJournal(),
+            runs=WeakKeyDictionary(),
+            flows={},
+            owners={},
+            tasks=set(),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the session: functions get ``drain`` seconds to return, then runs are cancelled and engines stopped.
+
+        Durable runs that have not ended can be resumed. May be called twice.
+        """
+        if self._open is None:
+            return
+        opened, self._open = self._opened("close"), None
+        try:
+            if opened.tasks:
+                for runs in opened.runs.values():
+                    runs.drain()
+                await opened.pool.drain(self._drain)
+                await asyncio.sleep(_RECORD_SECONDS)
+            tasks = list(opened.tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            try:
+                await opened.engines.stop()
+            finally:
+                if opened.journal is not None:
+                    await opened.journal.close()
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+
+    async def run(
+        self, flow: CompiledFlow, inputs: Mapping[str, Any] | None = None, *, run_id: str | None = None
+    ) -> RunResult:
+        """Run a flow until it ends, or waits for an answer. Cancelling the awaiting task cancels the run.
+
+        Args:
+            inputs: the inputs by their names; the defaults of the spec are added.
+            run_id: the id of the run; by default a new one.
+
+        Raises:
+            UsageError: the inputs do not match what the spec declares.
+            BackendError: an engine cannot start.
+        """
+        self._opened("run")
+        return await self._run(flow, read_inputs(flow, inputs), run_id or new_run_id(), None)
+
+    def stream(
+        self, flow: CompiledFlow, inputs: Mapping[str, Any] | None = None, *, run_id: str | None = None
+    ) -> RunStream:
+        """Return a run to use as ``async with session.stream(...) as run``, and to iterate for its events.
+
+        Leaving the block cancels the run. For the arguments and errors see ``run``.
+        """
+        self._opened("stream")
+        checked, new_id = read_inputs(flow, inputs), run_id or new_run_id()
+        return RunStream(new_id, lambda observer: self._run(flow, checked, new_id, observer))
+
+    async def batch(
+        self, flow: CompiledFlow, rows: Iterable[Mapping[str, Any]], *, max_live: int | None = None
+    ) -> AsyncIterator[RunResult]:
+        """Run a flow for each row of inputs, and yield the results as the runs end; ``row`` of a result is its number.
+
+        A failure in one row, such as inputs that do not match, is the result of that row. For files of results that can
+        be interrupted and continued, use ``flowrun batch``.
+
+        Args:
+            max_live: the number of runs at once; by default as many as keep the models busy.
+
+        Raises:
+            BackendError: an engine cannot start.
+        """
+        self._opened("batch")
+        meter = Meter()
+        runs = await self.runs_of(flow, wrap=meter.wrap)
+        live = max_live or meter.max_live
+        results: asyncio.Queue[RunResult | None] = asyncio.Queue()
+        unread = asyncio.Semaphore(live)  # a caller who reads slowly holds up the batch, not the memory
+
+        async def run_row(item: tuple[int, Mapping[str, Any]]) -> None:
+            number, row = item
+            result = await self._run_row(runs, row)
+            await unread.acquire()
+            results.put_nowait(msgspec.structs.replace(result, row=number))
+
+        running = self._begin(Loop(run_row, meter, max_live=live).run(enumerate(rows)))
+        running.add_done_callback(lambda _: results.put_nowait(None))
+        try:
+            while (result := await results.get()) is not None:
+                unread.release()
+                yield result
+            await self._outcome_of(running)
+        finally:
+            await cancel_and_wait(running)
+
+    async def answer(self, request_id: str, value: Any) -> None:
+        """Answer a question of a run. A run that waits continues with ``resume``.
+
+        A run in progress, here or in another process, reads the answer once its other branches have ended or wait too.
+
+        Args:
+            request_id: the ``id`` of an ``InputRequest``, such as those of ``RunResult.pending``.
+
+        Raises:
+            UsageError: the question is not open, or the value does not match its schema.
+        """
+        opened = self._opened("answer")
+        run, _, _ = request_id.rpartition("/")
+        top, graph = self._find_run(run)
+        journal = opened.journal
+        records = opened.memory.records
+        events_of = journal.history.events if journal is not None else lambda name: records.get(name, [])
+        pending = find_pending_work(graph, top, events_of)
+        request = next((ask for ask in pending.waiting if ask.id == request_id), None)
+        if request is None:
+            raise UsageError(f"the question {request_id} is not open: run {top} is {pending.run.status}")
+        value = as_json(value, f"the answer to {request_id}")
+        if wrong := compile_schema(request.schema)(value):
+            raise UsageError(f"the answer to {request_id} is not what state {request.state} asks for: {wrong}")
+        event = Answered(step=request.step, value=value)
+        await (journal or opened.memory).signal(run, event)
+        opened.inbox.receive(run, event)
+
+    async def resume(self, run_id: str, *, resolve: Resolve | None = None) -> RunResult:
+        """Resume a run after its last event, with the spec that it started with, until it ends or waits.
+
+        Args:
+            resolve: resolves the run's calls that are in doubt; if None, that of the session does.
+
+        Raises:
+            UsageError: there is no such run, it has ended, or it is in progress.
+            SpecError: the spec of the run cannot run any more.
+        """
+        opened = self._opened("resume")
+        if opened.journal is None:
+            top, runs = run_id, self._owner_of(run_id)
+        else:
+            row = opened.journal.history.top_run(run_id)
+            if row.ended is not None:
+                raise UsageError(f"run {row.id} has ended: {row.status}")
+            flow = opened.flows.get(row.spec)
+            if flow is None:
+                flow = load_stored_flow(opened.journal.history, row).prepare(self._environ)
+            top, runs = row.id, await self.runs_of(flow)
+        if opened.runner.is_in_progress(top):
+            raise UsageError(f"run {top} is in progress in this session")
+        return await self._drive(runs, top, runs.resume(top, resolve=resolve))
+
+    async def cancel(self, run_id: str, *, reason: str = "") -> RunResult | None:
+        """Cancel a run: its status is then ``cancelled``, and it cannot be resumed.
+
+        Return its result; None if the run is in progress, here or in another process, where it ends soon.
+
+        Raises:
+            UsageError: there is no such run, or it has ended.
+        """
+        opened = self._opened("cancel")
+        event = Cancelled(reason=reason)
+        if opened.runner.deliver(run_id, event):
+            return None
+        if opened.journal is None:
+            runs = self._owner_of(run_id)
+            return await self._drive(runs, run_id, runs.resume(run_id, then=event))
+        row = opened.journal.history.top_run(run_id)
+        if row.ended is not None:
+            raise UsageError(f"run {row.id} has ended: {row.status}")
+        if row.holder is not None:
+            await opened.journal.signal(row.id, event)
+            return None
+        journal = SpecJournal(opened.journal, row.spec)
+        runs = FlowRuns(opened.runner.using(journal=journal), self._find_run(row.id)[1], journal, opened.inbox)
+        return await self._drive(runs, row.id, runs.resume(row.id, then=event))
+
+    async def runs_of(self, flow: CompiledFlow, *, wrap: Wrap | None = None) -> FlowRuns:
+        """Return the runs of a flow, with its engines started.
+
+        Args:
+            wrap: wraps the backends for the runs that start by the returned object.
+
+        Raises:
+            BackendError: an engine cannot start.
+        """
+        opened = self._opened("runs_of")
+        if wrap is None and flow in opened.runs:
+            return opened.runs[flow]
+        backends = await opened.engines.start_for(flow)
+        functions = PythonFunctions(flow.functions, opened.pool)
+        journal: SpecJournal | MemoryJournal | None = None
+        if opened.journal is None and flow.states_that_wait and self._keep_waiting:
+            journal = opened.memory
+        elif opened.journal is not None:
+            stored = store_flow(flow)
+            opened.journal.store_spec(stored.digest, msgspec.json.encode(stored).decode())
+            opened.flows[stored.digest] = flow
+            journal = SpecJournal(opened.journal, stored.digest)
+        wrapped = backends if wrap is None else {name: wrap(name, backend) for name, backend in backends.items()}
+        runner = opened.runner.using(backends=wrapped, functions=functions, journal=journal)
+        runs = FlowRuns(runner, flow.graph, journal, opened.inbox)
+        return runs if wrap is not None else opened.runs.setdefault(flow, runs)
+
+    @property
+    def journal(self) -> SqliteJournal:
+        """Return the open journal.
+
+        Raises:
+            RuntimeError: the session is not open, or has no journal.
+        """
+        journal = self._opened("journal").journal
+        if journal is None:
+            raise RuntimeError("the session has no journal")
+        return journal
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    async def _run(
+        self, flow: CompiledFlow, inputs: dict[str, JSON], run_id: str, observer: Observer | None
+    ) -> RunResult:
+        runs = await self._outcome_of(self._begin(self.runs_of(flow)))
+        return await self._drive(runs, run_id, runs.start(inputs, run_id, observer=observer))
+
+    async def _run_row(self, runs: FlowRuns, row: Mapping[str, Any]) -> RunResult:
+        """Run a row of a batch; inputs that have no JSON form, and bugs, are failures of this row."""
+        run_id = new_run_id()
+        try:
+            inputs = as_json(dict(row), "a row")
+        except (UsageError, TypeError, ValueError) as exc:
+            return failed_result(run_id, Failure(name="input.invalid", message=str(exc)))
+        return await guard(f"run {run_id}", self._drive(runs, run_id, runs.start(inputs, run_id)))
+
+    async def _drive(self, runs: FlowRuns, run_id: str, work: Coroutine[Any, Any, RunResult]) -> RunResult:
+        """Drive a run in a task of the session. Until it has ended, its owner is known."""
+        owners = self._opened("run").owners
+        owners[run_id] = runs
+        result: RunResult | None = None
+        try:
+            result = await self._outcome_of(self._begin(work))
+        finally:
+            if result is None or result.run.outcome is not None:
+                owners.pop(run_id, None)
+        return result
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Begin work in a task that the closing of the session cancels."""
+        tasks = self._opened("run").tasks
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return task
+
+    async def _outcome_of(self, task: "asyncio.Task[T]") -> T:
+        """Await a task of the session; cancelling the caller cancels it too."""
+        try:
+            return await task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if self._open is None and caller is not None and not caller.cancelling():
+                raise RuntimeError("the session was closed while the run was in progress") from None
+            raise
+
+    def _owner_of(self, run_id: str) -> FlowRuns:
+        owner = self._opened("resume").owners.get(run_id)
+        if owner is None:
+            raise UsageError(f"no run {run_id} waits in this session, which has no journal")
+        return owner
+
+    def _find_run(self, run_id: str) -> tuple[str, Graph]:
+        """Return the id of the top run of a run, and its graph."""
+        opened = self._opened("answer")
+        if opened.journal is None:
+            top = run_id
+            while (parent := opened.memory.parents.get(top)) is not None:
+                top = parent
+            return top, self._owner_of(top).graph
+        row = opened.journal.history.top_run(run_id)
+        flow = opened.flows.get(row.spec)
+        if flow is None:
+            flow = load_stored_flow(opened.journal.history, row).prepare_to_show(self._environ)
+        return row.id, flow.graph
+
+    def _opened(self, method: str) -> _Opened:
+        if self._open is None:
+            raise RuntimeError(f"Session.{method}: the session is not open: use it in `async with`")
+        try:
+            loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is not self._open.loop:
+            raise RuntimeError(
+                f"Session.{method} was called from another event loop or thread than the one that opened the session"
+            )
+        return self._open
+
+
+def new_run_id() -> str:
+    """Return a new id of a run, 12 hexadecimal digits."""
+    return secrets.token_hex(6)
+
+
+def read_inputs(flow: CompiledFlow, inputs: Mapping[str, Any] | None) -> dict[str, JSON]:
+    """Return inputs as JSON, checked.
+
+    Raises:
+        UsageError: they do not match what the spec declares.
+    """
+    values: dict[str, JSON] = as_json({} if inputs is None else dict(inputs), "the inputs")
+    if (wrong := flow.graph.inputs(flow.spec.add_defaults(values))) is not None:
+        raise UsageError(f"the inputs do not match what {flow.path} declares: {wrong}")
+    return values
+
+
+def as_json(value: Any, what: str) -> Any:
+    """Return a copy of a value as JSON.
+
+    Args:
+        what: names the value in the error.
+
+    Raises:
+        UsageError: the value has no JSON form.
+    """
+    try:
+        return to_json(value)
+    except NotJSON as exc:
+        raise UsageError(f"{what}: {exc}") from exc

@@ -1,0 +1,551 @@
+"""``Session``: many runs and flows on shared engines, answered, resumed and cancelled, in one event loop."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flowrun
+from flowrun.core.events import CallFunction, Notice
+from flowrun.testing import ScriptedModel
+from tests.unit.api.api_flows import AGENT, ASK_TO_ADD, add, agent, asks, calls, write
+from tests.unit.api.test_flow import CountedModel
+
+
+def run(work: Callable[[flowrun.Session], Awaitable[Any]], **options: Any) -> Any:
+    async def go() -> Any:
+        async with flowrun.Session(**options) as session:
+            return await work(session)
+
+    return asyncio.run(go())
+
+
+# --- engines ----------------------------------------------------------------------------------------------------------
+
+
+def test_equal_models_share_one_engine_that_starts_once(tmp_path: Path) -> None:
+    model = CountedModel()
+    flows = [agent(tmp_path).with_model("default", model) for _ in range(3)]
+
+    async def work(session: flowrun.Session) -> list[str]:
+        results = await asyncio.gather(*(session.run(flow, {"question": "?"}) for flow in flows * 4))
+        assert (model.starts, model.stops) == (1, 0)
+        return [result.status for result in results]
+
+    assert run(work) == ["succeeded"] * 12
+    assert (model.starts, model.stops) == (1, 1)
+
+
+def test_models_of_specs_are_equal_by_their_settings(tmp_path: Path) -> None:
+    (tmp_path / "replies.yaml").write_text("replies: [{content: one}, {content: two}]\n")
+    flows = [
+        flowrun.load(write(tmp_path, AGENT, name), functions={"api_tools:add": add}) for name in ("a.yaml", "b.yaml")
+    ]
+
+    async def work(session: flowrun.Session) -> list[Any]:
+        return [(await session.run(flow, {"question": "?"})).output["answer"] for flow in flows]
+
+    assert run(work) == ["one", "two"]
+
+
+def test_two_sessions_in_one_process_have_engines_of_their_own(tmp_path: Path) -> None:
+    model = CountedModel()
+    flow = agent(tmp_path).with_model("default", model)
+
+    async def go() -> None:
+        async with flowrun.Session() as one, flowrun.Session() as two:
+            results = await asyncio.gather(one.run(flow, {"question": "?"}), two.run(flow, {"question": "?"}))
+            assert [result.status for result in results] == ["succeeded"] * 2
+            assert model.starts == 2
+
+    asyncio.run(go())
+    assert model.stops == 2
+
+
+# --- where it may be called -------------------------------------------------------------------------------------------
+
+
+def test_a_call_from_another_loop_or_thread_is_refused_by_name(tmp_path: Path) -> None:
+    flow = asks(tmp_path)
+    messages: list[str] = []
+
+    async def work(session: flowrun.Session) -> None:
+        def elsewhere() -> None:
+            try:
+                asyncio.run(session.run(flow))
+            except RuntimeError as exc:
+                messages.append(str(exc))
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        await asyncio.to_thread(thread.join)
+
+    run(work)
+    assert messages == ["Session.run was called from another event loop or thread than the one that opened the session"]
+
+
+def test_a_session_that_is_not_open_is_refused(tmp_path: Path) -> None:
+    session = flowrun.Session()
+    with pytest.raises(RuntimeError, match=r"Session.run: the session is not open: use it in `async with`"):
+        asyncio.run(session.run(asks(tmp_path)))
+
+    async def twice() -> None:
+        async with flowrun.Session() as session:
+            await session.__aenter__()
+
+    with pytest.raises(RuntimeError, match=r"open already"):
+        asyncio.run(twice())
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["memory", "journal"])
+def options(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """Return the options of a session: without a journal, and with one."""
+    return {} if request.param == "memory" else {"journal": tmp_path / "runs.sqlite"}
+
+
+def test_a_run_that_waits_is_answered_and_resumed(tmp_path: Path, options: dict[str, Any]) -> None:
+    flow = asks(tmp_path)
+
+    async def work(session: flowrun.Session) -> None:
+        first, second = await session.run(flow, {"amount": 7}), await session.run(flow)
+        (ask,) = first.pending
+        with pytest.raises(flowrun.UsageError, match=r'not what state approve asks for: "yes" is not of type'):
+            await session.answer(ask.id, "yes")
+        with pytest.raises(flowrun.UsageError, match=r"no JSON value"):
+            await session.answer(ask.id, object())
+        await session.answer(ask.id, True)
+        done = await session.resume(first.run_id)
+        assert (done.status, done.output, done.run_id) == ("succeeded", 7, first.run_id)
+        with pytest.raises(flowrun.UsageError, match=r"has ended|no run .* waits"):
+            await session.resume(first.run_id)
+        with pytest.raises(flowrun.UsageError):
+            await session.answer(ask.id, True)
+        assert (await session.resume(second.run_id)).status == "waiting"
+        await session.answer(second.pending[0].id, False)
+        assert (await session.resume(second.run_id)).status == "failed"
+        with pytest.raises(flowrun.UsageError):
+            await session.answer("nothing/1", True)
+
+    run(work, **options)
+
+
+PARENT = """\
+name: parent
+flows:
+  inner:
+    states:
+      approve: {type: wait, prompt: "Yes?", schema: {type: boolean}, next: done}
+      done: {type: end, output: "{{ outputs.approve }}"}
+states:
+  both: {type: parallel, branches: {a: {flow: "#inner"}, b: {flow: "#inner"}}, next: done}
+  done: {type: end, output: "{{ outputs.both }}"}
+"""
+
+
+def test_questions_of_children_are_answered_one_by_one(tmp_path: Path, options: dict[str, Any]) -> None:
+    flow = flowrun.load(write(tmp_path, PARENT))
+
+    async def work(session: flowrun.Session) -> None:
+        result = await session.run(flow)
+        a, b = result.pending
+        assert {a.run, b.run} == {f"{result.run_id}.1.0", f"{result.run_id}.1.1"}
+        await session.answer(b.id, False)
+        result = await session.resume(result.run_id)
+        assert [ask.id for ask in result.pending] == [a.id]
+        await session.answer(a.id, True)
+        assert (await session.resume(result.run_id)).output == {"a": True, "b": False}
+
+    run(work, **options)
+
+
+def test_a_question_of_a_run_in_progress_is_answered(tmp_path: Path, options: dict[str, Any]) -> None:
+    text = PARENT.replace('b: {flow: "#inner"}', 'b: {flow: "#work"}').replace(
+        "states:\n  both",
+        '  work:\n    states:\n      work: {type: call, entrypoint: "api_tools:work", next: done}\n'
+        '      done: {type: end, output: "{{ outputs.work }}"}\nstates:\n  both',
+    )
+    answered = asyncio.Event()
+
+    async def slow() -> str:
+        await answered.wait()
+        return "worked"
+
+    flow = flowrun.load(write(tmp_path, text), functions={"api_tools:work": slow})
+
+    async def work(session: flowrun.Session) -> None:
+        async with session.stream(flow) as stream:
+            async for event in stream:
+                if isinstance(event, flowrun.InputRequested):
+                    await session.answer(event.request.id, True)
+                    answered.set()
+            assert stream.result.output == {"a": True, "b": "worked"}
+
+    run(work, **options)
+
+
+def test_human_input_answers_while_the_run_is_in_progress(tmp_path: Path) -> None:
+    class Answers:
+        async def answer(self, effect: Any) -> bool:
+            return True
+
+    assert run(lambda session: session.run(asks(tmp_path)), human_input=Answers()).output == 5
+
+
+# --- journals ---------------------------------------------------------------------------------------------------------
+
+
+def test_another_session_resumes_a_run_with_the_spec_that_it_started_with(tmp_path: Path) -> None:
+    journal = tmp_path / "runs.sqlite"
+    waiting = run(lambda session: session.run(asks(tmp_path)), journal=journal)
+    (tmp_path / "asks.yaml").write_text("no spec any more")
+
+    async def work(session: flowrun.Session) -> Any:
+        await session.answer(waiting.pending[0].id, True)
+        return await session.resume(waiting.run_id)
+
+    assert run(work, journal=str(journal)).output == 5
+
+
+def test_a_call_in_doubt_is_resolved_by_the_caller(tmp_path: Path) -> None:
+    made: list[float] = []
+    began = asyncio.Event()
+
+    async def hangs(seconds: float) -> str:
+        made.append(seconds)
+        began.set()
+        await asyncio.sleep(60 if len(made) == 1 else 0)
+        return "done"
+
+    flow, journal = calls(tmp_path, hangs), tmp_path / "runs.sqlite"
+
+    async def interrupted(session: flowrun.Session) -> None:
+        task = asyncio.create_task(session.run(flow, run_id="mine"))
+        await began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def resumed(session: flowrun.Session) -> None:
+        await session.runs_of(flow)
+        stopped = await session.resume("mine")
+        assert (stopped.status, [call.key for call in stopped.in_doubt]) == ("needs_attention", ["mine/1/0"])
+        with pytest.raises(flowrun.RunNotFinished, match=r"the call mine/1/0 is in doubt"):
+            stopped.raise_for_status()
+
+        def resolve(call: CallFunction) -> flowrun.CallAgain:
+            return flowrun.CallAgain()
+
+        assert (await session.resume("mine", resolve=resolve)).output == "done"
+
+    run(interrupted, journal=journal, drain=0.0)
+    run(resumed, journal=journal)
+    assert len(made) == 2
+
+
+# --- cancelling -------------------------------------------------------------------------------------------------------
+
+
+def test_a_waiting_run_is_cancelled(tmp_path: Path, options: dict[str, Any]) -> None:
+    async def work(session: flowrun.Session) -> None:
+        waiting = await session.run(asks(tmp_path))
+        result = await session.cancel(waiting.run_id, reason="enough")
+        assert result is not None
+        assert result.error is not None
+        assert (result.status, result.error.message) == ("cancelled", "enough")
+        with pytest.raises(flowrun.UsageError):
+            await session.cancel(waiting.run_id)
+
+    run(work, **options)
+
+
+def test_a_run_in_progress_is_cancelled(tmp_path: Path, options: dict[str, Any]) -> None:
+    began = asyncio.Event()
+
+    async def forever(seconds: float) -> None:
+        began.set()
+        await asyncio.sleep(60)
+
+    async def work(session: flowrun.Session) -> None:
+        task = asyncio.create_task(session.run(calls(tmp_path, forever), run_id="mine"))
+        await began.wait()
+        assert await session.cancel("mine") is None
+        assert (await task).status == "cancelled"
+
+    run(work, **options)
+
+
+class HangingModel(CountedModel):
+    """A model that answers no request; ``freed`` counts the requests that were cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began = asyncio.Event()
+        self.freed = 0
+
+    async def reply(self, request: Any) -> Any:
+        self.began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.freed += 1
+
+
+def test_cancelling_the_awaiting_task_frees_the_request(tmp_path: Path) -> None:
+    model = HangingModel()
+    flow = agent(tmp_path).with_model("default", model)
+
+    async def work(session: flowrun.Session) -> None:
+        task = asyncio.create_task(session.run(flow, {"question": "?"}))
+        await model.began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert model.freed == 1
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await session.run(flow, {"question": "?"})
+        assert model.freed == 2
+
+    run(work)
+
+
+def test_leaving_the_block_of_a_stream_cancels_the_run(tmp_path: Path) -> None:
+    model = HangingModel()
+    flow = agent(tmp_path).with_model("default", model)
+
+    async def work(session: flowrun.Session) -> None:
+        async with session.stream(flow, {"question": "?"}) as stream:
+            async for event in stream:
+                assert isinstance(event, flowrun.StateEntered)
+                await model.began.wait()
+                break
+            with pytest.raises(RuntimeError, match=r"is in progress"):
+                _ = stream.result
+        assert model.freed == 1
+
+    run(work)
+
+
+@pytest.mark.parametrize(("drain", "recorded"), [(20.0, True), (0.0, False)], ids=["drained", "cancelled"])
+def test_closing_waits_for_functions_but_begins_no_others(tmp_path: Path, drain: float, recorded: bool) -> None:
+    journal = tmp_path / "runs.sqlite"
+    began = threading.Event()
+    made: list[int] = []
+    text = """\
+    name: twice
+    states:
+      one: {type: call, entrypoint: "api_tools:work", next: two}
+      two: {type: call, entrypoint: "api_tools:work", next: done}
+      done: {type: end}
+    """
+
+    def work() -> int:
+        began.set()
+        made.append(1)
+        threading.Event().wait(0.1)
+        return 1
+
+    flow = flowrun.load(write(tmp_path, text), functions={"api_tools:work": work})
+
+    async def go() -> None:
+        async with flowrun.Session(journal=journal, drain=drain) as session:
+            task = asyncio.create_task(session.run(flow, run_id="mine"))
+            await asyncio.to_thread(began.wait)
+        with pytest.raises(RuntimeError, match=r"the session was closed while the run was in progress"):
+            await task
+        assert len(made) == 1
+        async with flowrun.Session(journal=journal) as session:
+            await session.runs_of(flow)
+            result = await session.resume("mine")
+        assert (result.status, result.path, len(made)) == (
+            ("succeeded", ["one", "two", "done"], 2) if recorded else ("needs_attention", ["one"], 1)
+        )
+
+    asyncio.run(go())
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_yields_what_happens(tmp_path: Path) -> None:
+    flow = agent(tmp_path).with_model("default", ScriptedModel([ASK_TO_ADD, "It is 3."]))
+
+    async def work(session: flowrun.Session) -> tuple[list[Any], flowrun.RunResult]:
+        async with session.stream(flow, {"question": "?"}, run_id="r") as stream:
+            return [event async for event in stream], stream.result
+
+    events, result = run(work)
+    kinds = [(type(event).__name__, event.state, event.step) for event in events]
+    assert kinds == [
+        ("StateEntered", "ask", 1),
+        ("StateLeft", "ask", 1),
+        ("StateEntered", "act", 2),
+        ("ToolCalled", "act", 2),
+        ("ToolReturned", "act", 2),
+        ("StateLeft", "act", 2),
+        ("StateEntered", "ask", 3),
+        ("TextDelta", "ask", 3),
+        ("StateLeft", "ask", 3),
+        ("StateEntered", "done", 4),
+        ("StateLeft", "done", 4),
+        ("RunEnded", "done", 4),
+    ]
+    called, returned = events[3], events[4]
+    assert (called.id, called.name, called.arguments) == ("r/2/0", "add", {"a": 1, "b": 2})
+    assert (returned.id, returned.name, returned.value, returned.error) == ("r/2/0", "add", 3, None)
+    assert events[7].text == "It is 3."
+    assert (events[-1].status, events[-1].output) == ("succeeded", {"answer": "It is 3."})
+    assert result.output == {"answer": "It is 3."}
+
+
+RETRIES = """\
+name: retries
+inputs: {seconds: {type: number, default: 0}}
+states:
+  work:
+    type: call
+    entrypoint: "api_tools:work"
+    with: {seconds: 0}
+    retry: {max_attempts: 2, delay: 0s}
+    catch: [{errors: [tool.failed], to: caught}]
+    next: done
+  done: {type: end}
+  caught: {type: end, output: "{{ error.message }}"}
+"""
+
+
+def test_a_stream_shows_attempts_catches_and_failed_calls(tmp_path: Path) -> None:
+    def fail(seconds: float) -> None:
+        raise ValueError("no")
+
+    flow = flowrun.load(write(tmp_path, RETRIES), functions={"api_tools:work": fail})
+
+    async def work(session: flowrun.Session) -> list[Any]:
+        async with session.stream(flow) as stream:
+            return [event async for event in stream]
+
+    events = run(work)
+    shown = [
+        (type(event).__name__, event.state, event.step, getattr(event, "how", None), getattr(event, "to", None))
+        for event in events
+    ]
+    assert shown == [
+        ("StateEntered", "work", 1, None, None),
+        ("ToolCalled", "work", 1, None, None),
+        ("ToolReturned", "work", 1, None, None),
+        ("StateLeft", "work", 1, "retry", "work"),
+        ("StateEntered", "work", 2, None, None),
+        ("ToolCalled", "work", 2, None, None),
+        ("ToolReturned", "work", 2, None, None),
+        ("StateLeft", "work", 2, "catch", "caught"),
+        ("StateEntered", "caught", 3, None, None),
+        ("StateLeft", "caught", 3, "end", ""),
+        ("RunEnded", "caught", 3, None, None),
+    ]
+    assert events[2].error.name == "tool.failed"
+    assert next(event.id for event in events if isinstance(event, flowrun.ToolCalled)) == events[2].id
+
+
+def test_a_stream_raises_what_is_no_failure_of_the_run(tmp_path: Path) -> None:
+    class Broken(CountedModel):
+        async def start(self) -> None:
+            raise flowrun.BackendError("no such model")
+
+    flow = agent(tmp_path).with_model("default", Broken())
+
+    async def work(session: flowrun.Session) -> None:
+        async with session.stream(flow, {"question": "?"}) as stream:
+            with pytest.raises(flowrun.BackendError, match=r"no such model"):
+                _ = [event async for event in stream]
+            with pytest.raises(flowrun.BackendError, match=r"no such model"):
+                _ = stream.result
+        with pytest.raises(flowrun.UsageError):
+            session.stream(flow, {"q": "?"})
+
+    run(work)
+
+
+def test_observers_see_all_runs(tmp_path: Path) -> None:
+    class Seen:
+        def __init__(self) -> None:
+            self.runs: set[str] = set()
+
+        def notify(self, notice: Notice) -> None:
+            self.runs.add(notice.run)
+
+    seen = Seen()
+
+    async def work(session: flowrun.Session) -> set[str]:
+        return {(await session.run(asks(tmp_path))).run_id for _ in range(2)}
+
+    assert run(work, observers=[seen]) == seen.runs
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_yields_results_as_they_end(tmp_path: Path) -> None:
+    model = ScriptedModel([{"content": "fine", "repeat": True}])
+    flow = agent(tmp_path).with_model("default", model)
+
+    async def work(session: flowrun.Session) -> list[Any]:
+        rows = [{"question": str(number)} for number in range(50)]
+        return [(result.row, result.inputs) async for result in session.batch(flow, rows)]
+
+    assert sorted(run(work)) == [(number, {"question": str(number)}) for number in range(50)]
+    assert len(model.requests) == 50
+
+
+def test_a_wrong_row_fails_alone(tmp_path: Path) -> None:
+    flow = agent(tmp_path).with_model("default", CountedModel())
+    rows: list[Any] = [{"question": "?"}, {"question": 3}, {"question": object()}, 7, {"question": "!"}]
+
+    async def work(session: flowrun.Session) -> dict[int | None, str]:
+        found = [result async for result in session.batch(flow, rows)]
+        return {result.row: result.status if result.error is None else result.error.name for result in found}
+
+    expected = {0: "succeeded", 1: "input.invalid", 2: "input.invalid", 3: "input.invalid", 4: "succeeded"}
+    assert run(work) == expected
+
+
+def test_a_batch_holds_no_more_results_than_may_be_live(tmp_path: Path) -> None:
+    flow = agent(tmp_path).with_model("default", CountedModel())
+    taken: list[int] = []
+
+    def rows() -> Iterator[dict[str, str]]:
+        for number in range(1000):
+            taken.append(number)
+            yield {"question": str(number)}
+
+    async def work(session: flowrun.Session) -> None:
+        results = session.batch(flow, rows(), max_live=4)
+        async for _ in results:
+            for _ in range(200):
+                await asyncio.sleep(0)
+            break
+        await results.aclose()  # type: ignore[attr-defined]
+
+    run(work)
+    assert len(taken) < 20
+
+
+def test_leaving_a_batch_cancels_its_runs(tmp_path: Path) -> None:
+    model = HangingModel()
+    flow = agent(tmp_path).with_model("default", model)
+
+    async def work(session: flowrun.Session) -> None:
+        results = session.batch(flow, [{"question": "?"}] * 3)
+        task = asyncio.ensure_future(anext(results))
+        await model.began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert model.freed >= 1
+
+    run(work)

@@ -1,7 +1,7 @@
 """The options that several verbs have, and the default path of the journal."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,3 +33,10 @@ journal_option = click.option(
     show_default="flowrun/journal.sqlite in the state folder",
     help=f"The file that durable runs are kept in, also {VARIABLE}.",
 )
+
+
+def named(paths: Sequence[Path]) -> str:
+    """Return paths as text for a message; without any, the full path of the project that stands for them."""
+    from flowrun.spec.project import current_project
+
+    return ", ".join(map(str, paths or (current_project().resolve(),)))

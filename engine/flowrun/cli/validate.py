@@ -10,13 +10,14 @@ from typing import Final
 import click
 
 from flowrun import __version__
-from flowrun.cli.options import project_option
+from flowrun.cli.options import named, project_option
 from flowrun.cli.report import colours_wanted, render_github, render_json, render_sarif, render_with_source
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, echo_commands, echo_json
 from flowrun.errors import Issue, UsageError
 from flowrun.runtime.prepare import check_file
 from flowrun.spec.find import find_specs
+from flowrun.spec.project import current_project
 
 _PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {
     "text": partial(echo, coloured=True),
@@ -27,7 +28,7 @@ _PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH...")
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[PATH]...")
 @click.option("--format", type=click.Choice(list(_PRINTERS)), default="text", help="The report's form.")
 @click.option("--profile", envvar="FLOWRUN_PROFILE", help="Check the specs with this profile merged in.")
 @click.option("--no-import", is_flag=True, help="Do not import the Python functions of the specs.")
@@ -37,14 +38,15 @@ def command(
 ) -> int:
     """Check specs and report every issue.
 
-    A folder stands for the specs below it: the YAML files with a top-level key ``flowrun``. Exits with 1 if there are
+    A folder stands for the specs below it: the YAML files with a top-level key ``flowrun``. Without PATH, it is the
+    project's: the nearest folder upwards with .git or pyproject.toml, else the current one. Exits with 1 if there are
     errors.
 
     sarif is for code scanning, github for annotations in a GitHub Actions log.
     """
-    files = list(dict.fromkeys(file for path in paths for file in find_specs(path)))
+    files = list(dict.fromkeys(file for path in paths or (current_project(),) for file in find_specs(path)))
     if not files:
-        raise UsageError(f"no spec in {', '.join(map(str, paths))}: a spec is a YAML file with a key 'flowrun'")
+        raise UsageError(f"no spec in {named(paths)}: a spec is a YAML file with a key 'flowrun'")
     found: dict[Issue, None] = {}  # as a set: a sub-flow's issues are found again with each flow that runs it
     with answer_stream():  # output of a tool's module during its import is not part of the report
         for file in files:

@@ -1,9 +1,12 @@
 """Search for the spec files of a folder."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from flowrun.spec.project import is_file
 
 _IS_SPEC: Final = re.compile(rb"^[\"']?flowrun[\"']?\s*:", re.MULTILINE)
 
@@ -15,9 +18,22 @@ def find_specs(path: Path) -> Iterator[Path]:
         path: a folder, or a file, which is yielded whatever it contains.
     """
     if path.is_dir():
-        yield from sorted(file for file in path.rglob("*") if _is_visible_yaml(file, path) and _is_spec(file))
+        yield from (file for file in find_files(path, (".yaml", ".yml")) if _is_spec(file))
     else:
         yield path
+
+
+def find_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the files below a folder whose names have one of the suffixes, sorted.
+
+    Hidden files and folders are left out, and so are virtual environments: their packages bring specs that are not the
+    project's own.
+    """
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "." and not Path(parent, name, "pyvenv.cfg").is_file()]
+        found += [Path(parent, name) for name in names if name.endswith(suffixes) and name[0] != "."]
+    return sorted(file for file in found if is_file(file))
 
 
 def _is_spec(file: Path) -> bool:
@@ -31,8 +47,3 @@ def _is_spec(file: Path) -> bool:
 def is_spec(content: bytes) -> bool:
     """Return whether a YAML file's content has the top-level key ``flowrun``."""
     return _IS_SPEC.search(content) is not None
-
-
-def _is_visible_yaml(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return not hidden and file.suffix in (".yaml", ".yml") and file.is_file()

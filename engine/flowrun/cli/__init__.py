@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn
 import click
 
 VERBS: Final[dict[str, str]] = {
+    "init": "Make a project that runs and tests at once, without a model.",
     "run": "Run a flow: one conversation. The verb may be left out before a spec's path.",
     "batch": "Run a flow for each row of a file, thousands at once; safe to interrupt and to begin again.",
     "validate": "Check specs and report every issue; needs no vLLM and no GPU.",

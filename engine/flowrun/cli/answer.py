@@ -9,7 +9,7 @@ import click
 from flowrun.cli.console import Console, conclude
 from flowrun.cli.human_input import TerminalInput, is_interactive, terminal_input
 from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_of_changes
-from flowrun.cli.options import journal_option, quiet_option, result_option, verbose_option
+from flowrun.cli.options import journal_option, quiet_option, result_option, run_argument, verbose_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.core.events import Answered, RequestInput
@@ -25,7 +25,7 @@ from flowrun.spec.model import JSON
 
 
 @click.command()
-@click.argument("run")
+@run_argument
 @click.option("--value", metavar="JSON", help="The answer; left out, it is asked for on the terminal.")
 @click.option("--state", help="Which state is answered, if several wait.")
 @click.option("--later", is_flag=True, help="Only keep the answer; `flowrun resume` goes on with the run.")

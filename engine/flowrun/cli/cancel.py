@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.options import journal_option
+from flowrun.cli.options import journal_option, run_argument
 from flowrun.cli.terminal import echo
 from flowrun.core.events import Cancelled
 from flowrun.errors import UsageError
@@ -18,7 +18,7 @@ from flowrun.runtime.stored_flow import load_stored_flow
 
 
 @click.command()
-@click.argument("run")
+@run_argument
 @click.option("--reason", default="", help="Why; kept with the run.")
 @journal_option
 def command(run: str, reason: str, journal: Path) -> int:

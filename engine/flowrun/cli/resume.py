@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from flowrun.cli import EXIT_WAITING
+from flowrun.cli.completion import complete_runs
 from flowrun.cli.console import Console, conclude
 from flowrun.cli.human_input import terminal_input
 from flowrun.cli.next_steps import interruptions_explained, next_commands, warn_of_changes
@@ -31,7 +32,7 @@ MAX_LIVE: Final = 256
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=complete_runs)
 @click.option("--all", "all_", is_flag=True, help="Every run that was interrupted, or waits.")
 @click.option("--assume-done", is_flag=True, help="Take the calls in doubt for made; --value is what they gave.")
 @click.option("--value", metavar="JSON", help="With --assume-done: what the call gave; else null.")

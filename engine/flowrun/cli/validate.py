@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from flowrun import __version__
+from flowrun.cli.completion import complete_profiles
 from flowrun.cli.options import named, project_option
 from flowrun.cli.report import colours_wanted, render_github, render_json, render_sarif, render_with_source
 from flowrun.cli.streams import answer_stream
@@ -30,7 +31,12 @@ _PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[PATH]...")
 @click.option("--format", type=click.Choice(list(_PRINTERS)), default="text", help="The report's form.")
-@click.option("--profile", envvar="FLOWRUN_PROFILE", help="Check the specs with this profile merged in.")
+@click.option(
+    "--profile",
+    envvar="FLOWRUN_PROFILE",
+    help="Check the specs with this profile merged in.",
+    shell_complete=complete_profiles,
+)
 @click.option("--no-import", is_flag=True, help="Do not import the Python functions of the specs.")
 @project_option
 def command(

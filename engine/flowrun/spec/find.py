@@ -2,7 +2,9 @@
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,16 +26,28 @@ def find_specs(path: Path) -> Iterator[Path]:
 
 
 def find_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Return the files below a folder whose names have one of the suffixes, sorted.
+    """Return the visible files below a folder whose names have one of the suffixes, sorted; see ``walk_files``."""
+    return sorted(file for files in walk_files(folder) for file in files if file.name.endswith(suffixes))
+
+
+def walk_files(folder: Path) -> Iterator[list[Path]]:
+    """Yield the visible files of a folder, then those of each folder below it, the nearest first.
 
     Hidden files and folders are left out, and so are virtual environments: their packages bring specs that are not the
-    project's own.
+    project's own. A folder that cannot be read has no files.
     """
-    found: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "." and not Path(parent, name, "pyvenv.cfg").is_file()]
-        found += [Path(parent, name) for name in names if name.endswith(suffixes) and name[0] != "."]
-    return sorted(file for file in found if is_file(file))
+    folders = deque([folder])
+    while folders:
+        files: list[Path] = []
+        with suppress(OSError), os.scandir(folders.popleft()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.startswith("."):
+                    continue
+                if not entry.is_dir(follow_symlinks=False):
+                    files += [Path(entry.path)] if is_file(Path(entry.path)) else []
+                elif not Path(entry.path, "pyvenv.cfg").is_file():
+                    folders.append(Path(entry.path))
+        yield files
 
 
 def _is_spec(file: Path) -> bool:

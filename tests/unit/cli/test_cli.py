@@ -69,6 +69,8 @@ def test_a_failed_run() -> None:
     [
         pytest.param(["nothing.yaml"], "there is no file nothing.yaml", id="no file"),
         pytest.param(["nonsense"], "'nonsense' is neither a verb nor the path of a spec", id="no verb"),
+        pytest.param(["validte", "specs/"], "such as FILE.yaml; did you mean 'validate'?", id="a misspelt verb"),
+        pytest.param(["specs/wether.yaml"], "there is no file specs/wether.yaml", id="a misspelt spec"),
         pytest.param(["validate", "no/where"], "'no/where' does not exist", id="no path"),
         pytest.param(["validate", "schemas"], "no spec in schemas", id="no spec"),
         pytest.param(["specs/weather.yaml", "-i", "city=x"], "has no input 'city'; it has: question", id="no input"),

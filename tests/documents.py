@@ -72,12 +72,15 @@ class Shell:
             "PYTHONPATH": str(ENGINE),
             "XDG_STATE_HOME": str(scratch / "state"),
             "COLUMNS": "120",
+            **{
+                f"GIT_{who}_{what}": "nobody@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+            },
         }
 
     def run(self, command: str, printed: list[str]) -> None:
         """Run a command; it must exit as its comment says, and print the given lines in this order.
 
-        In a given line, ``...`` stands for any text.
+        In a given line, ``…`` stands for any text, and a space for any number of spaces.
         """
         done = subprocess.run(
             ["bash", "-c", f'{command}\nstatus=$?; pwd > "{self._where}"; exit $status'],
@@ -94,8 +97,8 @@ class Shell:
         assert done.returncode == code, f"{command}\n{done.stdout}"
         rest = iter(done.stdout.splitlines())
         for line in printed:
-            pattern = ".*".join(map(re.escape, line.rstrip().split("...")))
-            found = any(re.fullmatch(pattern, actual.rstrip()) for actual in rest)
+            pattern = ".*".join(map(re.escape, _spaced(line).split("…")))
+            found = any(re.fullmatch(pattern, _spaced(actual)) for actual in rest)
             assert found, f"{command}\ndoes not print {line!r} where it is shown, but:\n{done.stdout}"
         self.folder = Path(self._where.read_text().strip())
 
@@ -110,3 +113,7 @@ class Shell:
         for command, printed in read_commands(block):
             words = re.sub(r"\bRUN\b", lambda _: self.newest_run(), command)
             self.run(words, printed)
+
+
+def _spaced(line: str) -> str:
+    return " ".join(line.split())

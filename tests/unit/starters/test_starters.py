@@ -30,7 +30,7 @@ def shell(tmp_path: Path) -> Shell:
 
 def test_the_first_minute(shell: Shell) -> None:
     shell.run("flowrun init shop && cd shop && flowrun validate && flowrun test && flowrun specs/shop.yaml", [])
-    shell.run("pytest -q -p no:cacheprovider specs", ["4 passed in ..."])
+    shell.run("pytest -q -p no:cacheprovider specs", ["4 passed in …"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,7 +48,7 @@ def test_every_command_of_a_readme_and_of_its_ci(kind: str, shell: Shell) -> Non
     runs = [step["run"] for step in workflow["jobs"]["specs"]["steps"] if "run" in step]
     assert runs[0].startswith('pip install "${FLOWRUN:?')
     shell.run(runs[1], ["1 spec checked: no issues"])
-    shell.run(runs[2], ["  all...100%  ...", "... passed, 0 failed, 0 skipped"])
+    shell.run(runs[2], ["  all…100%  …", "… passed, 0 failed, 0 skipped"])
 
 
 def parse(line: str) -> None:
@@ -134,8 +134,8 @@ def test_an_example_stands_alone(example: str, shell: Shell) -> None:
     """The tests of weather that vLLM reads are left out here: they are run where the example lies."""
     write_project(shell.folder / example, copy_example(example))
     shell.run(f"cd {example}", [])
-    shell.run("flowrun validate", ["... no issues"])
-    shell.run(f"flowrun test {'-k answers' if example == 'weather' else ''}", ["... passed, 0 failed, 0 skipped"])
+    shell.run("flowrun validate", ["… no issues"])
+    shell.run(f"flowrun test {'-k answers' if example == 'weather' else ''}", ["… passed, 0 failed, 0 skipped"])
 
 
 def test_an_example_gives_its_folder_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

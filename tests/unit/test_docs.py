@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from flowrun.backends.scripted import ScriptedReply, load_replies
+from flowrun.cli import VERBS
 from flowrun.spec.schema import TEST_SCHEMA, read_schema
+from flowrun.starters import copy_example, write_project
 from tests.documents import NEEDS_A_MODEL, Block, Shell, read_blocks, read_commands
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -92,6 +94,28 @@ def test_the_page_on_tests(shell: Shell) -> None:
         shell.run(f"flowrun test {file}", [f"{len(tests)} passed, 0 failed, 0 skipped"])
         fragments += 1
     assert fragments == 3
+
+
+def test_the_first_step_of_the_readme(shell: Shell) -> None:
+    """And the spec that it shows is one: beside the function and the schema that the example weather has."""
+    blocks = read_blocks((DOCS.parent / "README.md").read_text())
+    spec, first_step = blocks[:2]
+    shell.run_block(first_step)
+    write_project(shell.folder / "weather", copy_example("weather"))
+    (shell.folder / "weather" / "specs" / "weather.yaml").write_text(spec.text)
+    shell.run("flowrun validate weather", ["1 spec checked: no issues"])
+
+
+def test_every_command_of_the_readme_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DOCS.parent)
+    blocks = [block for block in read_blocks((DOCS.parent / "README.md").read_text()) if block.kind == "sh"]
+    commands = [line.partition("&&")[0] for block in blocks for line, _ in read_commands(block) if "flowrun " in line]
+    for command in commands:
+        program, verb, *words = shlex.split(command, comments=True)
+        assert program in ("flowrun", ".venv/bin/flowrun")
+        verb, words = (verb, words) if verb in VERBS else ("run", [verb, *words])
+        import_module(f"flowrun.cli.{verb}").command.make_context(verb, words)
+    assert len(commands) >= 15
 
 
 def properties_of(schema: Any) -> set[str]:

@@ -1,6 +1,7 @@
 """``flowrun init``: makes a project that runs and tests at once, with a scripted model."""
 
 import os
+import shlex
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from flowrun.starters import EXAMPLES, KINDS, copy_example, make_project, write_
 
 
 @click.command()
-@click.argument("folder", metavar="NAME", required=False, type=click.Path(path_type=Path))
+@click.argument("folder", metavar="[NAME]", required=False, type=click.Path(path_type=Path))
 @click.option("--kind", type=click.Choice(KINDS), help="What the flow is for.  [default: agent]")
 @click.option("--example", type=click.Choice(list(EXAMPLES)), help="Copy a worked example instead, with its tests.")
 def command(folder: Path | None, kind: str | None, example: str | None) -> int:
@@ -30,6 +31,6 @@ def command(folder: Path | None, kind: str | None, example: str | None) -> int:
     spec = f"specs/{name if example is None else example}.yaml"
     write_project(folder, make_project(name, kind or KINDS[0]) if example is None else copy_example(example))
     echo(f"{folder} is made. Next:")
-    for line in (f"cd {folder}", "flowrun validate", "flowrun test", f"flowrun {spec}"):
+    for line in (shlex.join(["cd", str(folder)]), "flowrun validate", "flowrun test", f"flowrun {spec}"):
         echo(f"  {line}")
     return 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from flowrun.errors import Issue
 from flowrun.runtime.flow import Flow, as_flow
-from flowrun.runtime.project import Project, find_files
+from flowrun.runtime.project import Project, find_all_specs
 
 
 def load(
@@ -55,7 +55,8 @@ def check(
         UsageError: there is no such path, or no spec in it, or a spec has no such profile.
     """
     project = Project(folder=_folder(project_dir), environ=environ, require_environment=False)
-    return project.check_all(find_files(map(Path, paths)), profile=profile, imports=imports)
+    files = find_all_specs(map(Path, paths), shown=", ".join(map(str, paths)))
+    return project.check_all(files, profile=profile, imports=imports)
 
 
 def _folder(path: str | Path | None) -> Path | None:

@@ -171,6 +171,11 @@ def crash_issue(file: str, exc: Exception) -> Issue:
     return Issue(code="FR901", place=Place(file, 1, 1), message=f"flowrun failed on this file: {text}", remedy=remedy)
 
 
+def install_extra(extra: str) -> str:
+    """Return how to install an optional part of flowrun, which is on no package index yet."""
+    return f'`pip install ".[{extra}]"` in a checkout of flowrun'
+
+
 class FlowrunError(Exception):
     """The base class of all errors that flowrun raises on purpose."""
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from flowrun.core.strict_json import parse_json
-from flowrun.errors import UsageError
+from flowrun.errors import UsageError, install_extra
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.spec.json_types import may_be_text
 from flowrun.spec.model import JSON, Spec
@@ -179,7 +179,7 @@ def _parquet(path: Path) -> Any:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as exc:
-        raise UsageError(f'{path}: Parquet needs pyarrow: pip install "flowrun[parquet]"') from exc
+        raise UsageError(f"{path}: Parquet needs pyarrow: {install_extra('parquet')}") from exc
     try:
         return ParquetFile(path)
     except (ArrowException, OSError) as exc:

@@ -9,11 +9,15 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 VERBS: Final[dict[str, str]] = {
+    "init": "Make a project that runs and tests at once, without a model.",
     "run": "Run a flow: one conversation. The verb may be left out before a spec's path.",
     "batch": "Run a flow for each row of a file, thousands at once; safe to interrupt and to begin again.",
     "validate": "Check specs and report every issue; needs no vLLM and no GPU.",
@@ -59,9 +63,22 @@ class _Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and _looks_like_path(args[0]):
             args = ["run", *args]
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            ctx.fail(f"{args[0]!r} is neither a verb nor the path of a spec ({', '.join(VERBS)}, or FILE.yaml)")
+        if args and args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from flowrun.spec.suggestions import did_you_mean
+
+            remedy = did_you_mean(args[0], VERBS) or f"the verbs are: {', '.join(VERBS)}"
+            ctx.fail(f"{args[0]!r} is neither a verb nor the path of a spec, such as FILE.yaml; {remedy}")
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Complete verbs, specs and options. No verb's module is imported."""
+        from click.shell_completion import CompletionItem
+
+        from flowrun.cli.completion import complete_specs
+
+        verbs = [CompletionItem(verb, help=what) for verb, what in VERBS.items() if verb.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*verbs, *complete_specs(ctx, None, incomplete), *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):

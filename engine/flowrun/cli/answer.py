@@ -10,7 +10,7 @@ from flowrun.cli.console import Console, RunView
 from flowrun.cli.durable_run import drive_durable_run
 from flowrun.cli.human_input import TerminalInput, is_interactive
 from flowrun.cli.next_steps import warn_of_changes
-from flowrun.cli.options import journal_option, quiet_option, result_option, verbose_option
+from flowrun.cli.options import journal_option, quiet_option, result_option, run_argument, verbose_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.core.events import RequestInput
@@ -26,7 +26,7 @@ from flowrun.spec.model import JSON
 
 
 @click.command()
-@click.argument("run")
+@run_argument
 @click.option("--value", metavar="JSON", help="The answer; left out, it is asked for on the terminal.")
 @click.option("--state", help="Which state is answered, if several wait.")
 @click.option("--later", is_flag=True, help="Only store the answer, for a later `flowrun resume`.")

@@ -33,7 +33,7 @@ from flowrun.batch.job import (
     run_in_process,
 )
 from flowrun.cli.next_steps import warn_of_network
-from flowrun.cli.options import journal_option, profile_option, project_option, verbose_option
+from flowrun.cli.options import journal_option, profile_option, project_option, spec_argument, verbose_option
 from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json
@@ -68,7 +68,7 @@ class BatchOptions(Options, frozen=True, kw_only=True):
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
+@spec_argument
 @click.argument("rows", type=click.Path(path_type=Path))
 @click.option(
     "-o",

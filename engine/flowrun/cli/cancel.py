@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.options import journal_option
+from flowrun.cli.options import journal_option, run_argument
 from flowrun.cli.terminal import echo
 from flowrun.journal import open_history
 from flowrun.runtime.session import Session
 
 
 @click.command()
-@click.argument("run")
+@run_argument
 @click.option("--reason", default="", help="Why; stored with the run.")
 @journal_option
 def command(run: str, reason: str, journal: Path) -> int:

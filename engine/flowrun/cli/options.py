@@ -1,18 +1,27 @@
-"""The options that several verbs have, and the default path of the journal."""
+"""The arguments and options that several verbs have, and the default path of the journal."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import click
+
+from flowrun.cli.completion import complete_profiles, complete_runs, complete_specs
 
 VARIABLE: Final = "FLOWRUN_JOURNAL"
 
 result_option = click.option("--json", is_flag=True, help="Print the whole result as JSON rather than the answer.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
-profile_option = click.option("--profile", envvar="FLOWRUN_PROFILE", help="Merge this profile of the spec over it.")
+spec_argument = click.argument("spec", type=click.Path(path_type=Path), shell_complete=complete_specs)
+run_argument = click.argument("run", shell_complete=complete_runs)
+profile_option = click.option(
+    "--profile",
+    envvar="FLOWRUN_PROFILE",
+    help="Merge this profile of the spec over it.",
+    shell_complete=complete_profiles,
+)
 project_option = click.option(
     "--project-dir", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Where entrypoints start."
 )
@@ -33,3 +42,10 @@ journal_option = click.option(
     show_default="flowrun/journal.sqlite in the state folder",
     help=f"The file that durable runs are stored in, also {VARIABLE}.",
 )
+
+
+def named(paths: Sequence[Path]) -> str:
+    """Return paths as text for a message; without any, the full path of the project that stands for them."""
+    from flowrun.spec.project import current_project
+
+    return ", ".join(map(str, paths or (current_project().resolve(),)))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.options import journal_option
+from flowrun.cli.options import journal_option, run_argument
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import indented_json, write_json, write_report
 from flowrun.journal import open_history
@@ -13,7 +13,7 @@ from flowrun.runtime.stored_flow import load_stored_flow
 
 
 @click.command()
-@click.argument("run")
+@run_argument
 @click.option("--json", is_flag=True, help="Print the difference as JSON; null if there is none.")
 @journal_option
 def command(run: str, json: bool, journal: Path) -> int:

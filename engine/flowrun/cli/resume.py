@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from flowrun.cli import EXIT_WAITING
+from flowrun.cli.completion import complete_runs
 from flowrun.cli.console import Console, RunView
 from flowrun.cli.durable_run import drive_durable_run
 from flowrun.cli.next_steps import warn_of_changes
@@ -32,7 +33,7 @@ MAX_LIVE: Final = 256
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=complete_runs)
 @click.option("--all", "all_", is_flag=True, help="Every run that was interrupted, or waits.")
 @click.option("--assume-done", is_flag=True, help="Assume that the calls in doubt were made; --value is their result.")
 @click.option("--value", metavar="JSON", help="With --assume-done: the result of the call; null if left out.")

@@ -19,6 +19,7 @@ from flowrun.cli.options import (
     project_option,
     quiet_option,
     result_option,
+    spec_argument,
     verbose_option,
 )
 from flowrun.cli.streams import answer_stream
@@ -35,7 +36,7 @@ from flowrun.testing.cassettes import RecordingBackend, create_cassette
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
+@spec_argument
 @click.option("-i", "--input", multiple=True, metavar="NAME=VALUE", help="An input; may be repeated.")
 @click.option("--inputs", "file", type=click.File("r"), metavar="FILE", help="Inputs from a JSON file; - is stdin.")
 @profile_option

@@ -7,9 +7,7 @@ import click
 
 from flowrun.cli.terminal import echo
 from flowrun.errors import CODES, FAILURES
-from flowrun.spec.schema import FLOW_SCHEMA, find_schema, read_schema
-
-_TEST_SCHEMA: Final = "test.v1.schema.json"
+from flowrun.spec.schema import FLOW_SCHEMA, TEST_SCHEMA, find_schema, read_schema
 
 _FAMILIES: Final = {
     "FR1": "YAML",
@@ -36,7 +34,7 @@ Editors that know JSON Schema complete and check a file that begins with
 @click.option("--errors", "form", flag_value="errors", help="Print the names of a run's errors and what they mean.")
 def command(test: bool, form: str | None) -> int:
     """Print the JSON Schema of specs: what may stand where, for editors and other programs."""
-    schema = _TEST_SCHEMA if test else FLOW_SCHEMA
+    schema = TEST_SCHEMA if test else FLOW_SCHEMA
     echo(_WRITERS[form](schema), nl=False)
     return 0
 
@@ -51,7 +49,7 @@ def write_reference(schema: str) -> str:
     from flowrun.cli.reference import render_reference
     from flowrun.cli.view_reference import render_views
 
-    if schema == _TEST_SCHEMA:
+    if schema == TEST_SCHEMA:
         preface = _PREFACE.format(name=schema, command="flowrun schema --test --doc")
         return render_reference(read_schema(schema), heading="Reference of spec tests", preface=preface)
     preface = _PREFACE.format(name=schema, command="flowrun schema --doc > specs/REFERENCE.md")

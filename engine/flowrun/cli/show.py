@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.options import journal_option
+from flowrun.cli.options import journal_option, run_argument
 from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, indented_json, write_json, write_report
@@ -18,7 +18,7 @@ from flowrun.spec import mask
 
 
 @click.command()
-@click.argument("run")
+@run_argument
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),

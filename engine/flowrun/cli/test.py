@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.options import project_option
+from flowrun.cli.options import named, project_option
 from flowrun.cli.terminal import echo
 from flowrun.errors import FlowrunError, Place, SpecError, UsageError
 from flowrun.files import file_errors
+from flowrun.spec.project import current_project
 from flowrun.testing.coverage import render_coverage
 from flowrun.testing.junit import render_junit
 from flowrun.testing.load import find_suites, load_suite
@@ -23,7 +24,7 @@ _MARKS = {"passed": ".", "failed": "F", "skipped": "s"}
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH...")
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[PATH]...")
 @click.option("-k", "text", default="", metavar="TEXT", help="Run only tests with this in their file's name or theirs.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every test.")
 @click.option("--coverage", is_flag=True, help="Report the states and edges of the specs that no test took.")
@@ -34,12 +35,13 @@ def command(
 ) -> int:
     """Run the tests of specs against scripted or recorded replies.
 
-    A folder stands for the files below it whose names end in .test.yaml, a spec for the one beside it. Exits with 1 if
-    a test failed, with 2 if there was none.
+    A folder stands for the files below it whose names end in .test.yaml, a spec for the one beside it. Without PATH, it
+    is the project's: the nearest folder upwards with .git or pyproject.toml, else the current one. Exits with 1 if a
+    test failed, with 2 if there was none.
     """
-    files = find_suites(paths)
+    files = find_suites(paths or (current_project(),))
     if not files:
-        raise UsageError(f"no tests in {', '.join(map(str, paths))}: they are in files whose names end in {SUFFIX}")
+        raise UsageError(f"no tests in {named(paths)}: they are in files whose names end in {SUFFIX}")
     verdicts: list[Verdict] = []
     with SpecTestSession(project_dir=project_dir, environ=os.environ, open_reader=find_vllm_reader()) as session:
         for file in files:

@@ -9,12 +9,14 @@ from typing import Final
 
 import click
 
-from flowrun.cli.options import project_option
+from flowrun.cli.completion import complete_profiles
+from flowrun.cli.options import named, project_option
 from flowrun.cli.report import colours_wanted, render_github, render_json, render_sarif, render_with_source
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, echo_commands, echo_json
 from flowrun.errors import Issue
-from flowrun.runtime.project import Project, find_files
+from flowrun.runtime.project import Project, find_all_specs
+from flowrun.spec.project import current_project
 from flowrun.version import __version__
 
 _PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {
@@ -26,9 +28,14 @@ _PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH...")
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[PATH]...")
 @click.option("--format", type=click.Choice(list(_PRINTERS)), default="text", help="The report's form.")
-@click.option("--profile", envvar="FLOWRUN_PROFILE", help="Check the specs with this profile merged in.")
+@click.option(
+    "--profile",
+    envvar="FLOWRUN_PROFILE",
+    help="Check the specs with this profile merged in.",
+    shell_complete=complete_profiles,
+)
 @click.option("--no-import", is_flag=True, help="Do not import the Python functions of the specs.")
 @project_option
 def command(
@@ -36,12 +43,13 @@ def command(
 ) -> int:
     """Check specs and report every issue.
 
-    A folder stands for the specs below it: the YAML files with a top-level key ``flowrun``. Exits with 1 if there are
+    A folder stands for the specs below it: the YAML files with a top-level key ``flowrun``. Without PATH, it is the
+    project's: the nearest folder upwards with .git or pyproject.toml, else the current one. Exits with 1 if there are
     errors.
 
     sarif is for code scanning, github for annotations in a GitHub Actions log.
     """
-    files = find_files(paths)
+    files = find_all_specs(paths or (current_project(),), shown=named(paths))
     project = Project(folder=project_dir, environ=os.environ, require_environment=False)
     with answer_stream():  # output of a tool's module during its import is not part of the report
         issues = project.check_all(files, profile=profile, imports=not no_import)

@@ -1,9 +1,14 @@
 """Search for the spec files of a folder."""
 
+import os
 import re
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from flowrun.spec.project import is_file
 
 _IS_SPEC: Final = re.compile(rb"^[\"']?flowrun[\"']?\s*:", re.MULTILINE)
 
@@ -15,9 +20,34 @@ def find_specs(path: Path) -> Iterator[Path]:
         path: a folder, or a file, which is yielded whatever it contains.
     """
     if path.is_dir():
-        yield from sorted(file for file in path.rglob("*") if _is_visible_yaml(file, path) and _is_spec(file))
+        yield from (file for file in find_files(path, (".yaml", ".yml")) if _is_spec(file))
     else:
         yield path
+
+
+def find_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the visible files below a folder whose names have one of the suffixes, sorted; see ``walk_files``."""
+    return sorted(file for files in walk_files(folder) for file in files if file.name.endswith(suffixes))
+
+
+def walk_files(folder: Path) -> Iterator[list[Path]]:
+    """Yield the visible files of a folder, then those of each folder below it, the nearest first.
+
+    Hidden files and folders are left out, and so are virtual environments: their packages bring specs that are not the
+    project's own. A folder that cannot be read has no files.
+    """
+    folders = deque([folder])
+    while folders:
+        files: list[Path] = []
+        with suppress(OSError), os.scandir(folders.popleft()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.startswith("."):
+                    continue
+                if not entry.is_dir(follow_symlinks=False):
+                    files += [Path(entry.path)] if is_file(Path(entry.path)) else []
+                elif not Path(entry.path, "pyvenv.cfg").is_file():
+                    folders.append(Path(entry.path))
+        yield files
 
 
 def _is_spec(file: Path) -> bool:
@@ -31,8 +61,3 @@ def _is_spec(file: Path) -> bool:
 def is_spec(content: bytes) -> bool:
     """Return whether a YAML file's content has the top-level key ``flowrun``."""
     return _IS_SPEC.search(content) is not None
-
-
-def _is_visible_yaml(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return not hidden and file.suffix in (".yaml", ".yml") and file.is_file()

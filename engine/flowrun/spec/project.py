@@ -1,5 +1,6 @@
 """The project of a spec: the folder that contains all files which the spec may include. No other file is read."""
 
+import os
 from pathlib import Path as FilePath
 from typing import Final
 
@@ -17,11 +18,24 @@ def find_project(spec_file: FilePath, project_dir: FilePath | None = None) -> Fi
     if project_dir is not None:
         given = project_dir.resolve()
         return given if folder.is_relative_to(given) else folder
+    if (marked := _find_marked(folder)) is not None:
+        return marked
+    current = FilePath.cwd().resolve()
+    return current if folder.is_relative_to(current) else folder
+
+
+def current_project() -> FilePath:
+    """Return the project around the current folder, relative to it; the current folder if none above has a mark."""
+    current = FilePath.cwd().resolve()
+    return FilePath(os.path.relpath(_find_marked(current) or current, current))
+
+
+def _find_marked(folder: FilePath) -> FilePath | None:
+    """Return the nearest folder with a mark, from this one upwards."""
     for parent in (folder, *folder.parents):
         if any((parent / mark).exists() for mark in PROJECT_MARKS):
             return parent
-    current = FilePath.cwd().resolve()
-    return current if folder.is_relative_to(current) else folder
+    return None
 
 
 def lies_in(path: FilePath, project: FilePath) -> bool:

@@ -13,6 +13,7 @@ from flowrun.spec.document import Document, issue_at
 from flowrun.spec.model import JSON
 
 FLOW_SCHEMA: Final = "flow.v1.schema.json"
+TEST_SCHEMA: Final = "test.v1.schema.json"
 
 
 def check_schema(document: Document, schema: str = FLOW_SCHEMA) -> list[Issue]:

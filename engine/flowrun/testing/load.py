@@ -12,18 +12,18 @@ from flowrun.errors import Issue, SpecError
 from flowrun.errors import Path as DocumentPath
 from flowrun.files import file_errors
 from flowrun.spec import Document, issue_at, may_be_spec
+from flowrun.spec.find import find_files
 from flowrun.spec.model import JSON, Holds
 from flowrun.spec.parse import decode_duration, parse_duration
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
-from flowrun.spec.schema import check_schema
+from flowrun.spec.schema import TEST_SCHEMA, check_schema
 from flowrun.spec.suggestions import suggest
 from flowrun.spec.yaml.reader import read_document
 from flowrun.templates import Scope, TemplateError, compile_condition, has_template
 from flowrun.templates.reads import reads_of_expression
 from flowrun.testing.suite import SUFFIX, Case, CaseReply, Expectation, GivenAnswer, RawReply, Stub, Suite
 
-TEST_SCHEMA: Final = "test.v1.schema.json"
 REQUEST: Final = ("messages", "state", "flow", "tools")
 """The members of ``request`` in a reply's ``when``."""
 
@@ -35,21 +35,15 @@ def find_suites(paths: Iterable[Path]) -> list[Path]:
     """Find the test files of paths, each once.
 
     Args:
-        paths: test files, specs (for the test file with the same stem), and folders (for all test files below them,
-            without hidden ones).
+        paths: test files, specs (for the test file with the same stem), and folders (for all test files below them).
     """
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            files = sorted(path.rglob(f"*{SUFFIX}"))
-            found |= dict.fromkeys(file for file in files if is_file(file) and not _hidden(file.relative_to(path)))
+            found |= dict.fromkeys(find_files(path, (SUFFIX,)))
         elif is_file(file := path if path.name.endswith(SUFFIX) else path.with_suffix(SUFFIX)):
             found[file] = None
     return list(found)
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def load_suite(path: Path) -> Suite:

@@ -69,8 +69,10 @@ def test_a_failed_run() -> None:
     [
         pytest.param(["nothing.yaml"], "there is no file nothing.yaml", id="no file"),
         pytest.param(["nonsense"], "'nonsense' is neither a verb nor the path of a spec", id="no verb"),
+        pytest.param(["validte", "specs/"], "such as FILE.yaml; did you mean 'validate'?", id="a misspelt verb"),
+        pytest.param(["specs/wether.yaml"], "there is no file specs/wether.yaml", id="a misspelt spec"),
         pytest.param(["validate", "no/where"], "'no/where' does not exist", id="no path"),
-        pytest.param(["validate", "engine"], "no spec in engine", id="no spec"),
+        pytest.param(["validate", "schemas"], "no spec in schemas", id="no spec"),
         pytest.param(["specs/weather.yaml", "-i", "city=x"], "has no input 'city'; it has: question", id="no input"),
         pytest.param(["specs/weather.yaml", "-i", "question"], "write it as NAME=VALUE", id="no value"),
         pytest.param(
@@ -194,3 +196,23 @@ def test_output_of_a_module_is_not_part_of_a_report(tmp_path: Path) -> None:
     done = flowrun("validate", "--format", "json", "s.yaml", cwd=tmp_path)
     assert (done.returncode, json.loads(done.stdout)) == (0, [])
     assert "NOISE" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "message"),
+    [
+        pytest.param("validate", "no spec in {}: a spec is a YAML file", id="validate"),
+        pytest.param("test", "no tests in {}: they are in files", id="test"),
+    ],
+)
+def test_a_verb_without_a_path_looks_at_the_project(verb: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "specs").mkdir()
+    empty = flowrun(verb, cwd=tmp_path / "specs")
+    assert (empty.returncode, empty.stdout) == (2, "")
+    assert message.format(tmp_path) in empty.stderr
+    (tmp_path / "s.yaml").write_text("flowrun: v1\nname: s\nversion: 1.0.0\nstates: {e: {type: end}}\n")
+    (tmp_path / "s.test.yaml").write_text("flow: s.yaml\ntests: [{name: ends}]\n")
+    done = flowrun(verb, cwd=tmp_path / "specs")
+    assert done.returncode == 0
+    assert ("1 spec checked: no issues" in done.stderr) or done.stdout.startswith("../s.test.yaml .\n")

@@ -23,13 +23,13 @@ from flowrun.backends.vllm.chat import Rendered, VllmChat
 from flowrun.backends.vllm.errors import explain
 from flowrun.backends.vllm.log_scan import error_line, raised_line
 from flowrun.backends.vllm.names import faults_of_model
-from flowrun.errors import BackendError
+from flowrun.errors import BackendError, install_extra
 from flowrun.printable_log import make_printable
 from flowrun.spec.model import Model
 
 INSTALL: Final = (
-    'vLLM is not installed: `pip install "flowrun[vllm]"` for NVIDIA GPUs, '
-    '`uv pip install --torch-backend=cpu "flowrun[cpu]"` for CPUs'
+    f"vLLM is not installed: {install_extra('vllm')} for NVIDIA GPUs, "
+    '`uv pip install --torch-backend=cpu ".[cpu]"` for CPUs'
 )
 _IMPORTS: Final = (
     "torch",

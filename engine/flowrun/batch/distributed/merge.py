@@ -19,7 +19,7 @@ import msgspec
 
 from flowrun.batch.lines import raw_lines
 from flowrun.batch.sinks import Folder
-from flowrun.errors import StoreError, UsageError
+from flowrun.errors import StoreError, UsageError, install_extra
 from flowrun.files import file_errors
 
 Format = Literal["jsonl", "parquet"]
@@ -116,7 +116,7 @@ def _pyarrow() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as exc:
-        raise UsageError('Parquet needs pyarrow: pip install "flowrun[parquet]"') from exc
+        raise UsageError(f"Parquet needs pyarrow: {install_extra('parquet')}") from exc
     return pyarrow
 
 

@@ -17,13 +17,13 @@ import msgspec
 from flowrun.batch.distributed.ports import ReplicaLost, ReplicaReport
 from flowrun.batch.distributed.replica import HostedReplica, Load, ReplicaConfig
 from flowrun.batch.rows import Row
-from flowrun.errors import BackendError, Bug, UsageError
+from flowrun.errors import BackendError, Bug, UsageError, install_extra
 from flowrun.runtime.project import CompiledFlow
 
 LOCAL: Final = "local"
 """The address that starts a Ray on this machine, which ends with the batch."""
 
-INSTALL: Final = 'Ray is not installed: pip install "flowrun[ray]"'
+INSTALL: Final = f"Ray is not installed: {install_extra('ray')}"
 
 _SETTINGS: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",  # usage reports need the user's consent

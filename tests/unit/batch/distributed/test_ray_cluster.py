@@ -66,5 +66,5 @@ def test_more_engines_than_hosts_share_the_processors() -> None:
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match=r'pip install "flowrun\[ray\]"'), cluster("local", verbose=False):
+    with pytest.raises(UsageError, match=r'pip install "\.\[ray\]"'), cluster("local", verbose=False):
         pass

@@ -1,0 +1,145 @@
+"""The pages in docs/ say what is so: their files are written, their commands run, and what they show is compared."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flowrun.backends.scripted import ScriptedReply, load_replies
+from flowrun.cli import VERBS
+from flowrun.spec.schema import TEST_SCHEMA, read_schema
+from flowrun.starters import copy_example, write_project
+from tests.documents import NEEDS_A_MODEL, Block, Shell, read_blocks, read_commands
+
+DOCS = Path(__file__).parents[2] / "docs"
+AT_THE_END = "at the end of "
+TESTS_OF_MAIL = "tests of mail.yaml"
+INSTALLS = "installs flowrun"
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    (tmp_path / "work").mkdir()
+    return Shell(tmp_path / "work", tmp_path / "shell")
+
+
+def write_file(shell: Shell, block: Block) -> None:
+    """Write the file that a block is, or add to it."""
+    file = shell.folder / block.title.removeprefix(AT_THE_END)
+    before = file.read_text() if block.title.startswith(AT_THE_END) else ""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(before + block.text)
+
+
+def parse_commands(block: Block) -> None:
+    """Let click read the commands that no test can run; it raises for a verb or an option that does not exist."""
+    for line, _ in read_commands(block):
+        program, *words = shlex.split(line, comments=True)
+        assert program == "flowrun"
+        import_module("flowrun.cli.run").command.make_context("run", words)
+
+
+def perform(shell: Shell, blocks: list[Block]) -> Iterator[Block]:
+    """Write the files and run the commands of a page, in order; yield the other blocks when it is their turn."""
+    for block in blocks:
+        if block.note == NEEDS_A_MODEL:
+            parse_commands(block)
+        elif block.title:
+            write_file(shell, block)
+        elif block.kind == "console":
+            shell.run_block(block)
+        else:
+            yield block
+
+
+def test_the_tutorial(shell: Shell) -> None:
+    blocks = read_blocks((DOCS / "tutorial.md").read_text())
+    others = []
+    for block in perform(shell, blocks):
+        others.append((block.kind, block.note))
+        if block.kind == "yaml":
+            assert block.text in (shell.folder / "specs" / "shop.yaml").read_text()
+    assert others == [("sh", INSTALLS), ("yaml", "")]
+    assert sum(block.kind == "console" for block in blocks) == 11
+
+
+def test_the_page_on_scripted_models(shell: Shell) -> None:
+    blocks = read_blocks((DOCS / "scripted.md").read_text())
+    [example] = perform(shell, blocks)
+    (shell.folder / "example.yaml").write_text(example.text)
+    assert len(load_replies(shell.folder / "example.yaml")) == 4
+    shell.run(
+        "flowrun validate --profile demo specs/hello.yaml && flowrun validate specs", ["2 specs checked: no issues"]
+    )
+    page = (DOCS / "scripted.md").read_text()
+    assert not [name for name in ScriptedReply.__struct_fields__ if f"`{name}`" not in page]
+
+
+def test_the_page_on_tests(shell: Shell) -> None:
+    """Each fragment is the tests of a file of its own, beside the spec of a new project."""
+    shell.run("flowrun init shop && flowrun init mail --kind approval && cd shop", [])
+    root = shell.folder.parent
+    fragments = 0
+    for number, block in enumerate(perform(shell, read_blocks((DOCS / "tests.md").read_text()))):
+        flow = "mail" if block.note == TESTS_OF_MAIL else "shop"
+        tests = yaml.safe_load(block.text)
+        file = root / flow / "specs" / f"{number}.test.yaml"
+        file.write_text(json.dumps({"flow": f"{flow}.yaml", "tests": tests}))
+        shell.run(f"flowrun test {file}", [f"{len(tests)} passed, 0 failed, 0 skipped"])
+        fragments += 1
+    assert fragments == 3
+
+
+def test_the_first_step_of_the_readme(shell: Shell) -> None:
+    """And the spec that it shows is one: beside the function and the schema that the example weather has."""
+    blocks = read_blocks((DOCS.parent / "README.md").read_text())
+    spec, first_step = blocks[:2]
+    shell.run_block(first_step)
+    write_project(shell.folder / "weather", copy_example("weather"))
+    (shell.folder / "weather" / "specs" / "weather.yaml").write_text(spec.text)
+    shell.run("flowrun validate weather", ["1 spec checked: no issues"])
+
+
+def test_every_command_of_the_readme_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DOCS.parent)
+    blocks = [block for block in read_blocks((DOCS.parent / "README.md").read_text()) if block.kind == "sh"]
+    commands = [line.partition("&&")[0] for block in blocks for line, _ in read_commands(block) if "flowrun " in line]
+    for command in commands:
+        program, verb, *words = shlex.split(command, comments=True)
+        assert program in ("flowrun", ".venv/bin/flowrun")
+        verb, words = (verb, words) if verb in VERBS else ("run", [verb, *words])
+        import_module(f"flowrun.cli.{verb}").command.make_context(verb, words)
+    assert len(commands) >= 15
+
+
+def properties_of(schema: Any) -> set[str]:
+    """Return the names of all properties in a schema."""
+    if isinstance(schema, list):
+        return set().union(*map(properties_of, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = set(schema["properties"]) if isinstance(schema.get("properties"), dict) else set()
+    return own.union(*(properties_of(part) for part in schema.values()))
+
+
+def test_the_page_on_tests_names_every_property() -> None:
+    page = (DOCS / "tests.md").read_text()
+    words = set(re.findall(r"[\w.]+", page))
+    assert properties_of(read_schema(TEST_SCHEMA)) - words == {"id"}
+
+
+def test_links_lead_to_files() -> None:
+    pages = [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]
+    broken = [
+        (page.name, target)
+        for page in pages
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []

@@ -476,6 +476,30 @@ def test_examples_in_messages_get_ids_and_answers() -> None:
     ]
 
 
+def test_messages_are_made_of_templates_in_lists_and_keep_their_names_and_letters() -> None:
+    flow = """\
+        inputs: {question: {type: string}}
+        messages:
+          - role: assistant
+            tool_calls: [{id: own, name: add, arguments: {a: ["{{ inputs.question }}", é]}}, {name: add, arguments: {b: ü}}]
+          - {role: tool, name: sum, tool_call_id: own, content: "3"}
+          - {role: tool, content: "7"}
+        states: {ask: {type: chat, next: done}, done: {type: end}}
+        """
+    run = fold(graph_of(ADD, flow), [START]).run
+    assert list(run.threads["main"]) == [
+        Message(
+            role="assistant",
+            tool_calls=(
+                ToolCall(id="own", name="add", arguments='{"a": ["2 + 3?", "é"]}'),
+                ToolCall(id="call00002", name="add", arguments='{"b": "ü"}'),
+            ),
+        ),
+        Message(role="tool", name="sum", content="3", tool_call_id="own"),
+        Message(role="tool", name="add", content="7", tool_call_id="call00002"),
+    ]
+
+
 EXAMPLES = """\
 threads:
   main:
@@ -486,6 +510,7 @@ threads:
   other:
     - {role: assistant, tool_calls: [{name: add, arguments: {a: 7, b: 8}}]}
     - {role: tool, content: "15"}
+  third: [{role: assistant, tool_calls: [{name: add, arguments: {a: 1, b: 1}}]}, {role: tool, content: "2"}]
 inputs: {question: {type: string}}
 states:
   ask:
@@ -507,7 +532,7 @@ def test_calls_are_counted_through_messages_that_are_the_same_in_every_run_and_o
         return Message(role="tool", content=content, tool_call_id=f"call{number:05d}", name="add")
 
     run = fold(graph_of(ADD, EXAMPLES), [START]).run
-    assert run.call_count == 5
+    assert run.call_count == 6
     assert {thread: list(log) for thread, log in run.threads.items()} == {
         "main": [
             Message(role="assistant", tool_calls=(asks(1, 1, 2), asks(2, 3, 4))),
@@ -515,10 +540,11 @@ def test_calls_are_counted_through_messages_that_are_the_same_in_every_run_and_o
             tells(2, "2 + 3?"),
             Message(role="assistant", tool_calls=(asks(3, 5, 6),)),
             tells(3, "11"),
-            Message(role="assistant", tool_calls=(asks(5, 9, 10),)),
-            tells(5, "19"),
+            Message(role="assistant", tool_calls=(asks(6, 9, 10),)),
+            tells(6, "19"),
         ],
         "other": [Message(role="assistant", tool_calls=(asks(4, 7, 8),)), tells(4, "15")],
+        "third": [Message(role="assistant", tool_calls=(asks(5, 1, 1),)), tells(5, "2")],
     }
 
 

@@ -481,7 +481,9 @@ def test_messages_are_made_of_templates_in_lists_and_keep_their_names_and_letter
         inputs: {question: {type: string}}
         messages:
           - role: assistant
-            tool_calls: [{id: own, name: add, arguments: {a: ["{{ inputs.question }}", é]}}, {name: add, arguments: {b: ü}}]
+            tool_calls:
+              - {id: own, name: add, arguments: {a: ["{{ inputs.question }}", é]}}
+              - {name: add, arguments: {b: ü}}
           - {role: tool, name: sum, tool_call_id: own, content: "3"}
           - {role: tool, content: "7"}
         states: {ask: {type: chat, next: done}, done: {type: end}}

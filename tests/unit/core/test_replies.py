@@ -127,8 +127,8 @@ LONG = "x" * 500
         pytest.param(
             Reply(content=LONG + "end", finish_reason="length", usage=Usage(completion_tokens=9)),
             "model.truncated",
-            f"the reply reached max_tokens after 9 tokens, in the middle of an answer; it ends in {LONG[:77] + 'end'!r}: "
-            "raise sampling.max_tokens or ask for less",
+            f"the reply reached max_tokens after 9 tokens, in the middle of an answer; it ends in "
+            f"{LONG[:77] + 'end'!r}: raise sampling.max_tokens or ask for less",
             id="cut off",
         ),
         pytest.param(
@@ -160,8 +160,8 @@ LONG = "x" * 500
         pytest.param(
             Reply(tool_calls=(call(), call("twice"), call(LONG), call())),
             "model.unhandled_call",
-            f"the reply calls add, twice, {LONG[:80]}, and no state handles that: add a route for reply.tool_calls that "
-            "leads to a tools state, or offer no tools (tools: [])",
+            f"the reply calls add, twice, {LONG[:80]}, and no state handles that: add a route for reply.tool_calls "
+            "that leads to a tools state, or offer no tools (tools: [])",
             id="calls that no state handles",
         ),
     ],

@@ -40,6 +40,7 @@ def check_loading(load: Callable[[], Any]) -> None:
     try:
         load()
     except SpecError as error:
+        assert error.issues
         for issue in error.issues:
             assert issue.code in CODES
             assert issue.message

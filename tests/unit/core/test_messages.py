@@ -28,7 +28,8 @@ def test_every_version_is_as_a_tuple_of_its_own(items: list[int], additions: lis
     for log, plain in versions:
         assert (tuple(log), len(log), log.last) == (plain, len(plain), plain[-1] if plain else None)
         assert ([log[i] for i in range(-len(plain), len(plain))], log[1:]) == ([*plain, *plain], plain[1:])
-        assert log == plain
+        for _, other in versions:
+            assert (log == other) == (plain == other)
         with pytest.raises(IndexError):
             log[len(plain)]
 

@@ -297,6 +297,7 @@ limits: {max_rounds: 3, max_steps: 5}
         pytest.param(9, 9, "limit.rounds", 3, id="more are left"),
         pytest.param(None, 2, "limit.steps", 2, id="fewer steps are left"),
         pytest.param(0, None, "limit.rounds", 0, id="no round is left"),
+        pytest.param(None, 0, "limit.steps", 0, id="no step is left"),
     ],
 )
 def test_a_child_has_the_lower_of_its_own_limits_and_what_its_parent_has_left(

@@ -5,19 +5,20 @@
 
 import asyncio
 import json
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from flowrun.core.events import RequestInput
+from flowrun.core.events import Move, Notice, RequestInput
 from flowrun.errors import NoResponderError
 from flowrun.runtime.backends import BackendSettings, make_backends
 from flowrun.runtime.prepare import prepare_flow
 from flowrun.runtime.result_json import result_of
 from flowrun.runtime.runner import Result, Runner
 from flowrun.spec import load_spec
-from flowrun.spec.model import JSON, State
+from flowrun.spec.model import JSON, State, Working
 
 ROOT = Path(__file__).parents[2]
 CASES = sorted((ROOT / "tests" / "cases" / "runs").iterdir())
@@ -36,24 +37,41 @@ class CaseAnswers:
         return self.left[effect.state].pop(0)
 
 
-def run_case(case: Path) -> Result:
+class Moves:
+    """An observer that keeps the moves of a run and its sub-flows."""
+
+    def __init__(self) -> None:
+        self.moves: list[tuple[str, Move]] = []
+
+    def notify(self, notice: Notice) -> None:
+        self.moves += ((notice.run, move) for move in notice.moves)
+
+
+@cache  # some functions of the cases count how often they were called
+def run_case(case: Path) -> tuple[Result, list[tuple[str, Move]]]:
+    """Return a case's result, and the moves of its run and sub-flows, each with the id of the run."""
     flow = prepare_flow(case / "spec.yaml", profile=None, project_dir=None, environ={})
     inputs = case / "inputs.json"
-    backends = make_backends(flow, BackendSettings())
-    runner = Runner(backends=backends, functions=flow.functions, human_input=CaseAnswers(case))
+    runner = Runner(
+        backends=make_backends(flow, BackendSettings()),
+        functions=flow.functions,
+        human_input=CaseAnswers(case),
+        observers=[moves := Moves()],
+    )
     given = json.loads(inputs.read_text()) if inputs.exists() else {}
-    return asyncio.run(runner.run(flow.graph, given, run_id="case"))
+    return asyncio.run(runner.run(flow.graph, given, run_id="case")), moves.moves
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 def test_run(case: Path) -> None:
-    result = json.loads(json.dumps(result_of(run_case(case))))
+    result = json.loads(json.dumps(result_of(run_case(case)[0])))
     assert result == json.loads((case / "expected.json").read_text())
 
 
-def test_the_cases_visit_every_kind_of_state() -> None:
-    visited: set[type] = set()
+def test_the_cases_leave_every_kind_of_state_in_every_way() -> None:
+    left: set[tuple[type, str]] = set()
     for case in CASES:
         states = load_spec(case / "spec.yaml").spec.states
-        visited |= {type(states[name]) for name in json.loads((case / "expected.json").read_text())["path"]}
-    assert visited == set(get_args(State))
+        left |= {(type(states[move.state]), move.how) for run, move in run_case(case)[1] if run == "case"}
+    assert {kind for kind, _ in left} == set(get_args(State))
+    assert left >= {(kind, how) for kind in get_args(Working) for how in ("route", "catch", "retry")}

@@ -124,10 +124,13 @@ class Leases:
             )
             return change.rowcount > 0
 
-    def discard(self, run: str) -> None:
-        """Delete the signals for a run and its children from the inbox."""
+    def discard(self, run: str, *, up_to: int) -> None:
+        """Delete the signals for a run and its children from the inbox, up to the one with this id."""
         with self._database.transaction():
-            self._database.execute(f"DELETE FROM inbox WHERE {_FAMILY.format('run')}", (run,))  # noqa: S608
+            self._database.execute(
+                f"DELETE FROM inbox WHERE {_FAMILY.format('run')} AND no <= ?2",  # noqa: S608
+                (run, up_to),
+            )
 
     def signal(self, run: str, body: str) -> None:
         """Add an event to the inbox of the process that drives a run, now or later.

@@ -17,18 +17,23 @@ class Inbox:
     """
 
     def __init__(self, human_input: HumanInput | None = None) -> None:
-        """Bind the inbox to ``human_input``, which answers if no signal does; ``runner`` is set later."""
+        """Bind the inbox to ``human_input``, which answers if no signal does; ``runner`` is set later.
+
+        ``received`` is the number of signals that have come in.
+        """
         self.runner: Runner | None = None
+        self.received = 0
         self._human_input = human_input
         self._events: defaultdict[str, list[Event]] = defaultdict(list)
-        self._received = asyncio.Event()
+        self._has_received = asyncio.Event()
 
     def receive(self, run: str, event: Event) -> None:
         """Store a signal for a run, and interrupt the run with it if it is in progress."""
         self._events[run].append(event)
         if self.runner is not None:
             self.runner.deliver(run, event)
-        self._received.set()
+        self.received += 1
+        self._has_received.set()
 
     async def answer(self, effect: RequestInput) -> JSON:
         """Return an answer that has come in, or request one. See ``ports.HumanInput.answer``."""
@@ -42,8 +47,8 @@ class Inbox:
     async def next_for(self, run: str) -> Cancelled | None:
         """Wait until a signal has come in for a run or its children; return the run's cancellation, if there is one."""
         while not any(self._events[name] for name in self._family(run)):
-            self._received.clear()
-            await self._received.wait()
+            self._has_received.clear()
+            await self._has_received.wait()
         return self.cancellation_of(run)
 
     def cancellation_of(self, run: str) -> Cancelled | None:

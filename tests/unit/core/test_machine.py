@@ -1,6 +1,7 @@
 """The machine: rows of a flow, the events fed to it, and what must come of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -270,9 +271,27 @@ def test_steps_are_limited() -> None:
     assert outcome_of(flow, [Started(run="r", inputs={})]) == failed("limit.steps", message, "spin")
 
 
-def test_inputs_are_checked() -> None:
-    expected = failed("input.invalid", '"question" is a required property', "")
-    assert outcome_of((ADD, AGENT), [Started(run="r", inputs={})]) == expected
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        pytest.param({}, '"question" is a required property', id="missing"),
+        pytest.param({"question": 1}, 'question: 1 is not of type "string"', id="wrong type"),
+        pytest.param(
+            {"question": "?", "other": 1},
+            "Additional properties are not allowed ('other' was unexpected)",
+            id="unknown",
+        ),
+    ],
+)
+def test_inputs_are_checked(inputs: dict[str, Any], message: str) -> None:
+    assert outcome_of((ADD, AGENT), [Started(run="r", inputs=inputs)]) == failed("input.invalid", message, "")
+
+
+def test_all_inputs_that_are_wrong_are_named() -> None:
+    flow = "inputs: {a: {type: integer}, b: {type: string, default: x}}\nstates: {e: {type: end}}\n"
+    message = 'a: "1" is not of type "integer"; b: 2 is not of type "string"'
+    assert outcome_of(flow, [Started(run="r", inputs={"a": "1", "b": 2})]) == failed("input.invalid", message, "")
+    assert outcome_of(flow, [Started(run="r", inputs={"a": 1})]) == Outcome(status="succeeded")
 
 
 def test_the_runs_time_is_limited_and_no_catch_takes_that() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowrun.core.messages import Log
+from flowrun.core.messages import Log, Reply, ToolCall
 
 ITEMS = st.lists(st.integers(), max_size=3)
 
@@ -47,3 +47,14 @@ def test_what_is_appended_to_the_newest_version_copies_nothing(append: Callable[
         versions.append(append(versions[-1], number))
     assert sys.getrefcount(item) == before
     assert [list(log) for log in versions[:3]] == [[item], [item, 0], [item, 0, 1]]
+
+
+def test_texts_of_a_model_are_made_valid_unicode() -> None:
+    mark = "\N{REPLACEMENT CHARACTER}"
+    call = ToolCall(id="a\ud800", name="b\udfff", arguments='{"c": "é\ud800"}')
+    assert (call.id, call.name, call.arguments) == (f"a{mark}", f"b{mark}", '{"c": "é\\ud800"}')
+    assert ToolCall(id="é", name="ü", arguments="{}").name == "ü"
+    fields = ("content", "reasoning", "finish_reason", "invalid_call", "refusal", "text")
+    for field in fields:
+        reply = Reply(**{"content": "x", field: f"{field} \ud800"})  # type: ignore[arg-type]
+        assert getattr(reply, field) == f"{field} {mark}"

@@ -1,10 +1,13 @@
 """What a run still wants done, wherever its events break off."""
 
+import pytest
+
 from flowrun.core.events import (
     Answered,
     AskModel,
     CallFunction,
     CallStarted,
+    Cancelled,
     ChildEnded,
     Effect,
     Event,
@@ -17,6 +20,7 @@ from flowrun.core.events import (
     Slept,
     StartChild,
     Started,
+    TimedOut,
 )
 from flowrun.core.machine import fold
 from flowrun.core.messages import Reply, ToolCall
@@ -86,6 +90,13 @@ def test_a_call_that_may_be_made_twice_is_never_in_doubt() -> None:
 def test_a_run_that_has_ended_wants_nothing() -> None:
     run, effects, doubtful = recover(AGENT_GRAPH, [BEGIN, Replied(step=1, reply=Reply(content="hello"))])
     assert (run.outcome, effects, doubtful) == (Outcome(status="succeeded", output={"answer": "hello"}), (), ())
+
+
+@pytest.mark.parametrize("last", [Cancelled(), TimedOut()], ids=["cancelled", "out of time"])
+def test_a_run_that_was_ended_wants_none_of_what_was_open(last: Event) -> None:
+    graph = graph_of(ADD, AGENT.replace("max_steps: 20", "timeout: 1m"))
+    run, effects, doubtful = recover(graph, [BEGIN, TWO_CALLS, CallStarted(step=2, index=1), last])
+    assert (run.outcome is None, effects, doubtful) == (False, (), ())
 
 
 def test_a_pause_between_two_attempts() -> None:

@@ -121,6 +121,16 @@ async def test_an_answer_that_does_not_fit_is_thrown_away(path: Path) -> None:
             assert read(path)[0].holder is None
 
 
+class Says:
+    """Answers each question with one value."""
+
+    def __init__(self, value: JSON) -> None:
+        self.value = value
+
+    async def answer(self, effect: RequestInput) -> JSON:
+        return self.value
+
+
 class Signalling:
     """Answers no question, but sends a signal through another journal while the question is asked."""
 
@@ -158,6 +168,21 @@ async def test_a_cancellation_that_comes_in_while_the_run_is_driven_ends_it(path
     assert read(path)[0].status == "cancelled"
 
 
+async def test_a_run_whose_calls_hang_is_cancelled_from_another_process(path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with opened(path, human_input=Says(True), pay=hang) as runs, SqliteJournal(path) as other:
+        task = asyncio.create_task(runs.start({}, "r"))
+        await begun.wait()
+        await other.signal("r", Cancelled(reason="enough"))
+        assert (await task).run.status == "cancelled"
+    assert [read(path, run)[0].status for run in ("r", "r.1.0", "r.1.1")] == ["cancelled"] * 3
+
+
 @pytest.mark.parametrize("given", [True, False], ids=["given", "come in"])
 async def test_a_run_that_waits_is_cancelled(path: Path, given: bool) -> None:
     async with opened(path) as runs:
@@ -193,11 +218,7 @@ async def test_calls_that_were_cut_off_are_in_doubt_until_they_are_resolved(path
         begun += 1
         await asyncio.Event().wait()
 
-    class Yes:
-        async def answer(self, effect: RequestInput) -> JSON:
-            return effect.run == "r.1.0"
-
-    async with opened(path, human_input=Yes(), pay=hang) as runs:
+    async with opened(path, human_input=Says(True), pay=hang) as runs:
         task = asyncio.create_task(runs.start({}, "r"))
         while begun < 2:  # noqa: ASYNC110 - counted, not signalled
             await asyncio.sleep(0.001)
@@ -218,7 +239,8 @@ async def test_calls_that_were_cut_off_are_in_doubt_until_they_are_resolved(path
     async with opened(path, resolve=lambda call: AssumeDone("paid")) as runs:
         assert asked((await runs.resume("r")).waiting) == [("r", "Well?")]
         await runs.answer("r", Answered(step=2, value=1))
-        assert (await runs.resume("r")).run.outcome == Outcome(status="succeeded", output=[WELL, 1])
+        both = {"one": [True, "paid"], "two": [True, "paid"]}
+        assert (await runs.resume("r")).run.outcome == Outcome(status="succeeded", output=[both, 1])
 
 
 # --- with its backends and its stored flow ------------------------------------------------------------------------
@@ -289,10 +311,6 @@ async def test_a_flow_is_stored_with_its_runs_and_its_backends_are_started_and_s
     finally:
         database.close()
 
-    class Yes:
-        async def answer(self, effect: RequestInput) -> JSON:
-            return effect.prompt
-
-    async with open_durable_runs(flow, stored, path, settings=settings, human_input=Yes()) as runs:
+    async with open_durable_runs(flow, stored, path, settings=settings, human_input=Says("yes")) as runs:
         result = await runs.resume("r")
-    assert result.run.outcome == Outcome(status="succeeded", output=["Hm.", "Sure?"])
+    assert result.run.outcome == Outcome(status="succeeded", output=["Hm.", "yes"])

@@ -182,7 +182,7 @@ class SqliteJournal:
         return await self._run_in_thread(release)
 
     async def discard(self, run: str, *, up_to: int) -> None:
-        """Delete the signals for a run and its children, up to the one with this id: they came too late."""
+        """Delete the signals for a run and its children, up to the one with this id."""
         await self._run_in_thread(lambda: self._leases.discard(run, up_to=up_to))
 
     async def signal(self, run: str, event: Answered | Cancelled) -> None:

@@ -91,12 +91,12 @@ class DurableRuns:
         while result.run.outcome is None and not await self.journal.release(run_id):
             then = await self.inbox.next_for(run_id)
             received, newest = self.inbox.received, self.journal.newest_signal
-            resumed = await self._runner.resume(self._graph, run_id, then=then)
-            if resumed == result:  # the signals so far came too late, or twice
-                await self.journal.discard(run_id, up_to=newest)
-                if self.inbox.received == received:
-                    self.inbox.forget(run_id)
-            result = resumed
+            result = await self._runner.resume(self._graph, run_id, then=then)
+            await self.journal.discard(
+                run_id, up_to=newest
+            )  # what the run has seen and not taken came too late, or twice
+            if self.inbox.received == received:
+                self.inbox.forget(run_id)
         self.inbox.forget(run_id)
         return result
 

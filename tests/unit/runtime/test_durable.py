@@ -121,6 +121,20 @@ async def test_an_answer_that_does_not_fit_is_thrown_away(path: Path) -> None:
             assert read(path)[0].holder is None
 
 
+async def test_an_answer_to_a_question_that_is_over_is_thrown_away(path: Path) -> None:
+    async with opened(path) as runs, SqliteJournal(path) as other:
+        await runs.start({}, "r")
+        for child, value in (("r.1.0", True), ("r.1.1", False)):
+            await runs.answer(child, Answered(step=1, value=value))
+        before = await runs.resume("r")
+        assert asked(before.waiting) == [("r", "Well?")]
+        await other.signal("r", Answered(step=1, value="late"))
+        assert await runs.resume("r") == before
+        assert read(path)[0].holder is None
+        await other.signal("r", Answered(step=2, value="yes"))
+        assert (await runs.resume("r")).run.outcome == Outcome(status="succeeded", output=[WELL, "yes"])
+
+
 class Says:
     """Answers each question with one value."""
 
@@ -311,6 +325,7 @@ async def test_a_flow_is_stored_with_its_runs_and_its_backends_are_started_and_s
     finally:
         database.close()
 
-    async with open_durable_runs(flow, stored, path, settings=settings, human_input=Says("yes")) as runs:
+    signalling = Signalling(path, {"r": ("r", Answered(step=2, value="yes"))})
+    async with open_durable_runs(flow, stored, path, settings=settings, human_input=signalling) as runs:
         result = await runs.resume("r")
     assert result.run.outcome == Outcome(status="succeeded", output=["Hm.", "yes"])

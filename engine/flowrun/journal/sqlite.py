@@ -19,7 +19,7 @@ from flowrun.journal.bodies import encode
 from flowrun.journal.database import Database, Synchronous
 from flowrun.journal.group_commit import ALL, Committed, DatabaseTask, Group, GroupCommit, Written
 from flowrun.journal.history import History
-from flowrun.journal.leases import Leases, Signal
+from flowrun.journal.leases import Leases
 from flowrun.journal.liveness import HEARTBEAT_SECONDS, Process, this_process
 from flowrun.journal.rows import ENDED, FIRST, Held, LeaseLost, NewRun
 
@@ -74,7 +74,6 @@ class SqliteJournal:
         self._last_heartbeat = now()
         self._version: object = None
         self._delivered: set[int] = set()
-        self.newest_signal = 0  # the id of the newest signal that ``on_signal`` got
         self._new: dict[str, NewRun] = {}
         self._statuses: dict[str, str] = {}
         self._group: Group | None = None
@@ -181,9 +180,10 @@ class SqliteJournal:
 
         return await self._run_in_thread(release)
 
-    async def discard(self, run: str, *, up_to: int) -> None:
-        """Delete the signals for a run and its children, up to the one with this id."""
-        await self._run_in_thread(lambda: self._leases.discard(run, up_to=up_to))
+    async def discard(self, signals: Iterable[tuple[str, Event]]) -> None:
+        """Delete signals, each given with the run that it is for: they came too late."""
+        bodies = [(run, encode(event)) for run, event in signals]
+        await self._run_in_thread(lambda: self._leases.discard(bodies))
 
     async def signal(self, run: str, event: Answered | Cancelled) -> None:
         """Send an event to the process that drives a run, now or later.
@@ -244,13 +244,9 @@ class SqliteJournal:
         signals = self._leases.signals()
         for signal in signals:
             if signal.id not in self._delivered:
-                self._loop.call_soon_threadsafe(self._hand_over, signal, on_signal)
+                self._loop.call_soon_threadsafe(on_signal, signal.run, signal.event)
         self._delivered = {signal.id for signal in signals}
         self._version = version
-
-    def _hand_over(self, signal: Signal, on_signal: OnSignal) -> None:
-        self.newest_signal = signal.id
-        on_signal(signal.run, signal.event)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -90,14 +90,11 @@ class DurableRuns:
         """Release a run that has not ended; if a signal came in meanwhile, resume it and try again."""
         while result.run.outcome is None and not await self.journal.release(run_id):
             then = await self.inbox.next_for(run_id)
-            received, newest = self.inbox.received, self.journal.newest_signal
+            seen = self.inbox.signals(run_id)
             result = await self._runner.resume(self._graph, run_id, then=then)
-            await self.journal.discard(
-                run_id, up_to=newest
-            )  # what the run has seen and not taken came too late, or twice
-            if self.inbox.received == received:
-                self.inbox.forget(run_id)
-        self.inbox.forget(run_id)
+            await self.journal.discard(seen)  # those that the run did not use came too late, or twice
+            self.inbox.forget(seen)
+        self.inbox.forget(self.inbox.signals(run_id))
         return result
 
 

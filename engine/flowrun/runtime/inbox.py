@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Iterable
 
 from flowrun.core.events import Answered, Cancelled, Event, RequestInput
 from flowrun.core.ports import HumanInput
@@ -17,23 +18,18 @@ class Inbox:
     """
 
     def __init__(self, human_input: HumanInput | None = None) -> None:
-        """Bind the inbox to ``human_input``, which answers if no signal does; ``runner`` is set later.
-
-        ``received`` is the number of signals that have come in.
-        """
+        """Bind the inbox to ``human_input``, which answers if no signal does; ``runner`` is set later."""
         self.runner: Runner | None = None
-        self.received = 0
         self._human_input = human_input
         self._events: defaultdict[str, list[Event]] = defaultdict(list)
-        self._has_received = asyncio.Event()
+        self._received = asyncio.Event()
 
     def receive(self, run: str, event: Event) -> None:
         """Store a signal for a run, and interrupt the run with it if it is in progress."""
         self._events[run].append(event)
         if self.runner is not None:
             self.runner.deliver(run, event)
-        self.received += 1
-        self._has_received.set()
+        self._received.set()
 
     async def answer(self, effect: RequestInput) -> JSON:
         """Return an answer that has come in, or request one. See ``ports.HumanInput.answer``."""
@@ -47,18 +43,24 @@ class Inbox:
     async def next_for(self, run: str) -> Cancelled | None:
         """Wait until a signal has come in for a run or its children; return the run's cancellation, if there is one."""
         while not any(self._events[name] for name in self._family(run)):
-            self._has_received.clear()
-            await self._has_received.wait()
+            self._received.clear()
+            await self._received.wait()
         return self.cancellation_of(run)
 
     def cancellation_of(self, run: str) -> Cancelled | None:
         """Return the cancellation of a run, if one has come in."""
         return next((event for event in self._events.get(run, ()) if isinstance(event, Cancelled)), None)
 
-    def forget(self, run: str) -> None:
-        """Delete the signals for a run and its children."""
-        for name in self._family(run):
-            del self._events[name]
+    def signals(self, run: str) -> list[tuple[str, Event]]:
+        """Return the signals for a run and its children that have come in, each with the run that it is for."""
+        return [(name, event) for name in self._family(run) for event in self._events[name]]
+
+    def forget(self, signals: Iterable[tuple[str, Event]]) -> None:
+        """Delete signals."""
+        for run, event in signals:
+            self._events[run].remove(event)
+            if not self._events[run]:
+                del self._events[run]
 
     def _family(self, run: str) -> list[str]:
         return [name for name in self._events if name == run or name.startswith(f"{run}.")]

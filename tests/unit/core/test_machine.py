@@ -200,6 +200,12 @@ def test_a_tool_that_the_state_does_not_offer_is_not_called() -> None:
     assert [effect.tool for effect in effects if isinstance(effect, CallFunction)] == ["twice"]
 
 
+def test_a_call_where_no_tool_is_offered_is_told_so() -> None:
+    flow = AGENT.replace("type: chat\n", "type: chat\n    tools: []\n")
+    run = fold(graph_of(ADD, flow), [START, Replied(step=1, reply=calls('{"a": 1, "b": 2}'))]).run
+    assert run.threads["main"][-1].content == "error: tool.unknown: there is no tool 'add'; there are: none"
+
+
 def test_usage_is_summed_over_rounds_also_those_that_failed() -> None:
     flow = AGENT.replace("type: chat\n", "type: chat\n    retry: {max_attempts: 2}\n")
     used = Usage(prompt_tokens=100, completion_tokens=10, cached_tokens=1, rerendered=1)

@@ -174,6 +174,9 @@ def test_a_failure_quotes_the_reply(reply: Reply, name: str, message: str) -> No
 @pytest.mark.parametrize(
     ("choice", "reply", "message"),
     [
+        pytest.param(
+            "required", Reply(), "tool_choice is required, but the reply calls no tool: ''", id="required, and nothing"
+        ),
         pytest.param("none", Reply(tool_calls=(call(),)), "tool_choice is none, but the reply calls add", id="none"),
         pytest.param(
             "required",
@@ -220,6 +223,11 @@ def test_no_tool_runs_when_the_choice_is_not_obeyed() -> None:
 HANDLED = [
     pytest.param(
         "ask: {type: chat, routes: [{when: reply.tool_calls, to: done}, {to: done}]}", id="a route reads them"
+    ),
+    pytest.param(
+        "ask: {type: chat, next: look}\n"
+        "  look: {type: route, routes: [{when: reply.tool_calls, to: done}, {to: done}]}",
+        id="a route of the next state reads them",
     ),
     pytest.param('ask: {type: chat, set: {n: "{{ reply | tojson }}"}, next: done}', id="set reads all of the reply"),
     pytest.param("ask: {type: chat, next: act}\n  act: {type: tools, next: done}", id="a tools state follows"),
@@ -392,6 +400,15 @@ def test_a_call_is_handled_on_its_own_thread_or_by_a_template(routes: str, after
     states = f"{TWO_THREADS}  {told}\n  {shown}\n".replace("ROUTES", routes).replace("NEXT", after)
     run = run_of(AROUND.replace("STATES", states), CALLS, CALLS, Reply(content="x"))
     assert (name_of(run), list(run.path)) == ("succeeded", ["ask", "other", *path])
+
+
+def test_reading_the_calls_of_an_earlier_reply_does_not_handle_those_of_the_last() -> None:
+    routes = "routes: [{when: outputs.ask.tool_calls, to: done}, {when: reply.tool_calls, to: side_act}]"
+    flow = AROUND.replace("STATES", TWO_THREADS.replace("ROUTES", routes).replace("NEXT", "next: done"))
+    run = run_of(flow, CALLS, CALLS)
+    message = "the run would end in state 'done' although no state handled the calls add"
+    error = Failure(name="model.unhandled_call", message=message, state="other")
+    assert (list(run.path), run.outcome) == (["ask", "other", "done"], Outcome(status="failed", error=error))
 
 
 def test_an_end_that_fails_does_not_ask_for_calls() -> None:

@@ -58,11 +58,13 @@ def test_a_call_state_takes_one_answer() -> None:
 CHAT = (
     ADD
     + """\
-sampling: {temperature: 0, seed: 1}
+sampling: {temperature: 0, seed: 1, top_k: 1}
+models: {other: {backend: scripted, name: replies.yaml, sampling: {seed: 3, top_k: 2}}}
 messages: [{role: user, content: Go.}]
 states:
   ask:
     type: chat
+    model: other
     tool_choice: required
     sampling: {seed: 2}
     response_format: {schema: {type: object}}
@@ -79,7 +81,7 @@ def test_a_chat_state_asks_its_model() -> None:
     graph = graph_of(CHAT)
     (effect,) = fold(graph, [BEGIN]).effects
     assert isinstance(effect, AskModel)
-    assert (effect.tool_choice, effect.sampling) == ("required", {"temperature": 0, "seed": 2})
+    assert (effect.tool_choice, effect.sampling) == ("required", {"temperature": 0, "seed": 2, "top_k": 2})
     assert effect.response_format is not None
     assert effect.response_format.schema == {"type": "object"}
     assert [tool.name for tool in effect.tools] == ["add"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowrun.core.messages import Log, Reply, ToolCall
+from flowrun.core.messages import Log, Message, Reply, Tokens, ToolCall, as_openai
 
 ITEMS = st.lists(st.integers(), max_size=3)
 
@@ -58,3 +58,35 @@ def test_texts_of_a_model_are_made_valid_unicode() -> None:
     for field in fields:
         reply = Reply(**{"content": "x", field: f"{field} \ud800"})  # type: ignore[arg-type]
         assert getattr(reply, field) == f"{field} {mark}"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        pytest.param(Message(role="user", content="Hi."), {"role": "user", "content": "Hi."}, id="a text"),
+        pytest.param(
+            Message(
+                role="assistant",
+                reasoning="Hm.",
+                tool_calls=(ToolCall(id="c1", name="add", arguments='{"a": 1}'),),
+                tokens=Tokens(vocabulary=1, ids=b"", end=0, digest=0),
+            ),
+            {
+                "role": "assistant",
+                "content": None,
+                "reasoning": "Hm.",
+                "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}},
+                ],
+            },
+            id="a call",
+        ),
+        pytest.param(
+            Message(role="tool", content="3", tool_call_id="c1", name="add"),
+            {"role": "tool", "content": "3", "tool_call_id": "c1", "name": "add"},
+            id="a result",
+        ),
+    ],
+)
+def test_messages_in_the_form_of_openai(message: Message, expected: dict[str, Any]) -> None:
+    assert as_openai(message) == expected

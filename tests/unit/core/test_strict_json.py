@@ -35,6 +35,7 @@ def test_valid_json(text: str, value: Any) -> None:
 @pytest.mark.parametrize("deep", [nested, mappings], ids=["lists", "mappings"])
 def test_64_levels_are_the_most(deep: Any) -> None:
     assert parse_json(deep(64)) is not None
+    assert parse_json(f"[{deep(63)}, [], {{}}]") is not None  # more brackets than levels
     with pytest.raises(ValueError, match=r"^it is nested more than 64 levels deep$"):
         parse_json(deep(65))
     with pytest.raises(ValueError, match=r"^it is nested more than 64 levels deep$"):
@@ -54,6 +55,7 @@ def test_64_levels_are_the_most(deep: Any) -> None:
         pytest.param("[-1E+400]", "the number -1E+400 is too large", id="too small"),
         pytest.param("9" * 400 + ".0", f"the number {'9' * 40} is too large", id="many digits"),
         pytest.param("[" * 100_000, "it is nested too deeply", id="very deep"),
+        pytest.param('"é\ud800"', "it holds '\\ud800', which is half of a character", id="half a character, as it is"),
         pytest.param('"\\ud800"', "it holds '\\ud800', which is half of a character", id="half a character"),
     ],
 )

@@ -55,3 +55,14 @@ def flaky() -> str:
     if len(TRIES) < 3:
         raise ValueError("not yet")
     return "ok"
+
+
+SEEN: list[str] = []
+
+
+def second(name: str) -> str:
+    """Fail the first time for each name."""
+    SEEN.append(name)
+    if SEEN.count(name) < 2:
+        raise ValueError("not yet")
+    return f"{name}, at last"

@@ -85,7 +85,10 @@ class StateNode(msgspec.Struct, frozen=True, kw_only=True):
         self.enter(turn)
 
     def accepts(self, run: Run, event: Answer) -> bool:
-        """Return whether the state awaits this event of its step. An event that is not accepted changes nothing."""
+        """Return whether the state awaits this event of its step. An event that is not accepted changes nothing.
+
+        Not called in the pause before another attempt, which awaits ``Slept`` only.
+        """
         return False
 
     def handle(self, turn: "Turn", event: Answer) -> None:
@@ -176,8 +179,8 @@ class Turn:
         """Decide how the run continues after a failure of its state: with another attempt, a catch, or its end."""
         run = self.run
         failure = Failure(name=failure.name, message=failure.message, state=run.state)
-        node = self.graph.nodes.get(run.state)
-        if node is not None and failure.name not in UNCAUGHT:
+        node = self.graph.nodes[run.state]
+        if failure.name not in UNCAUGHT:
             node.failed(self)
             if self._retry(node, failure) or self._catch(node, failure):
                 return
@@ -206,7 +209,7 @@ class Turn:
         """Record that a template has read the last tool calls of threads."""
         run = self.run
         run.unread -= threads
-        if LAST_REPLY in threads and run.reply is not None and run.reply.thread in run.unread:
+        if LAST_REPLY in threads and run.reply is not None:
             run.unread -= {run.reply.thread}
 
     # --- failures -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Each process has one row in ``holders``, with one heartbeat for all its runs. A 
 deletes that row, which frees all its runs; the dead one's next transaction finds no row, and writes nothing (fencing).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -124,10 +124,11 @@ class Leases:
             )
             return change.rowcount > 0
 
-    def discard(self, run: str) -> None:
-        """Delete the signals for a run and its children from the inbox."""
+    def discard(self, signals: Iterable[tuple[str, str]]) -> None:
+        """Delete signals from the inbox, each given by its run and its body."""
         with self._database.transaction():
-            self._database.execute(f"DELETE FROM inbox WHERE {_FAMILY.format('run')}", {"run": run})  # noqa: S608
+            for signal in signals:
+                self._database.execute("DELETE FROM inbox WHERE run = ? AND body = ?", signal)
 
     def signal(self, run: str, body: str) -> None:
         """Add an event to the inbox of the process that drives a run, now or later.

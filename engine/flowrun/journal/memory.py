@@ -19,7 +19,7 @@ class MemoryJournal:
         self.statuses: dict[str, str] = {}
         self.parents: dict[str, str | None] = {}
         self._now = now
-        self._signalled: set[str] = set()
+        self._signals: list[tuple[str, Event]] = []
 
     def register(self, run: str, *, flow: str, parent: str | None) -> None:
         """Register a run. See ``ports.Journal.register``."""
@@ -34,7 +34,7 @@ class MemoryJournal:
         events.append(Recorded(seq=seq, at=self._now(), state=state, event=event))
         self.statuses[run] = status
         if isinstance(event, Answered | Cancelled):
-            self._signalled.discard(run)
+            await self.discard([(run, event)])
 
     async def mark(self, run: str, status: str) -> None:
         """Store a status. See ``ports.Journal.mark``."""
@@ -57,7 +57,8 @@ class MemoryJournal:
 
     async def release(self, run: str) -> bool:
         """Return whether no signal for a run or its children has arrived that is not yet applied."""
-        return not any(name in self._signalled for name in self._family(run))
+        family = self._family(run)
+        return not any(name in family for name, _ in self._signals)
 
     async def signal(self, run: str, event: Answered | Cancelled) -> None:
         """Note a signal for a run; its sender delivers it.
@@ -66,18 +67,20 @@ class MemoryJournal:
             UsageError: the run is not here.
         """
         await self.take([run])
-        self._signalled.add(run)
+        self._signals.append((run, event))
 
-    async def discard(self, run: str) -> None:
-        """Delete the signals for a run and its children."""
-        self._signalled.difference_update(self._family(run))
+    async def discard(self, signals: Iterable[tuple[str, Event]]) -> None:
+        """Delete signals, each given with the run that it is for."""
+        gone = list(signals)
+        self._signals = [signal for signal in self._signals if signal not in gone]
 
     def forget(self, run: str) -> None:
         """Delete a run and its children, which have ended."""
-        for name in self._family(run):
+        family = self._family(run)
+        self._signals = [signal for signal in self._signals if signal[0] not in family]
+        for name in family:
             del self.records[name], self.parents[name]
             self.statuses.pop(name, None)
-        self._signalled.difference_update(self._family(run))
 
     def _family(self, run: str) -> list[str]:
         return [name for name in self.records if name == run or name.startswith(f"{run}.")]

@@ -185,9 +185,10 @@ class SqliteJournal:
 
         return await self._run_in_thread(release)
 
-    async def discard(self, run: str) -> None:
-        """Delete the signals for a run and its children: they came too late."""
-        await self._run_in_thread(lambda: self._leases.discard(run))
+    async def discard(self, signals: Iterable[tuple[str, Event]]) -> None:
+        """Delete signals, each given with the run that it is for: they came too late."""
+        bodies = [(run, encode(event)) for run, event in signals]
+        await self._run_in_thread(lambda: self._leases.discard(bodies))
 
     async def signal(self, run: str, event: Answered | Cancelled) -> None:
         """Send an event to the process that drives a run, now or later.

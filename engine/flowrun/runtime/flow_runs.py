@@ -126,12 +126,11 @@ class FlowRuns:
         assert journal is not None
         while result.run.outcome is None and not await journal.release(run_id):
             then = await self._inbox.next_for(run_id)
-            resumed = await runner.resume(self.graph, run_id, then=then)
-            if resumed == result:  # the signal came too late, or twice
-                await journal.discard(run_id)
-                self._inbox.forget(run_id)
-            result = resumed
-        self._inbox.forget(run_id)
+            seen = self._inbox.signals(run_id)
+            result = await runner.resume(self.graph, run_id, then=then)
+            await journal.discard(seen)  # those that the run did not use came too late, or twice
+            self._inbox.forget(seen)
+        self._inbox.forget(self._inbox.signals(run_id))
         if isinstance(journal, MemoryJournal) and result.run.outcome is not None:
             journal.forget(run_id)
         return result

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Iterable
 
 from flowrun.core.events import Answered, Cancelled, Event, RequestInput
 from flowrun.core.ports import HumanInput
@@ -50,10 +51,16 @@ class Inbox:
         """Return the cancellation of a run, if one has come in."""
         return next((event for event in self._events.get(run, ()) if isinstance(event, Cancelled)), None)
 
-    def forget(self, run: str) -> None:
-        """Delete the signals for a run and its children."""
-        for name in self._family(run):
-            del self._events[name]
+    def signals(self, run: str) -> list[tuple[str, Event]]:
+        """Return the signals for a run and its children that have come in, each with the run that it is for."""
+        return [(name, event) for name in self._family(run) for event in self._events[name]]
+
+    def forget(self, signals: Iterable[tuple[str, Event]]) -> None:
+        """Delete signals."""
+        for run, event in signals:
+            self._events[run].remove(event)
+            if not self._events[run]:
+                del self._events[run]
 
     def _family(self, run: str) -> list[str]:
         return [name for name in self._events if name == run or name.startswith(f"{run}.")]

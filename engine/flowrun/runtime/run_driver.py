@@ -292,10 +292,13 @@ class RunDriver:
             human_input = self._services.human_input
             if human_input is None:
                 raise NoResponderError
-            return Answered(step=effect.step, value=await human_input.answer(effect))
+            answered = Answered(step=effect.step, value=await human_input.answer(effect))
         except NoResponderError:
             self.waiting += (effect,)
             return None
+        if advance(self._graph, self.run, answered).run is self.run:  # it does not fit: the question stays open
+            self.waiting += (effect,)
+        return answered
 
     async def _start_child(self, effect: StartChild) -> Event | None:
         graph = self._graph.flows[effect.flow]

@@ -1,6 +1,7 @@
 """The machine: rows of a flow, the events fed to it, and what must come of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -199,6 +200,12 @@ def test_a_tool_that_the_state_does_not_offer_is_not_called() -> None:
     assert [effect.tool for effect in effects if isinstance(effect, CallFunction)] == ["twice"]
 
 
+def test_a_call_where_no_tool_is_offered_is_told_so() -> None:
+    flow = AGENT.replace("type: chat\n", "type: chat\n    tools: []\n")
+    run = fold(graph_of(ADD, flow), [START, Replied(step=1, reply=calls('{"a": 1, "b": 2}'))]).run
+    assert run.threads["main"][-1].content == "error: tool.unknown: there is no tool 'add'; there are: none"
+
+
 def test_usage_is_summed_over_rounds_also_those_that_failed() -> None:
     flow = AGENT.replace("type: chat\n", "type: chat\n    retry: {max_attempts: 2}\n")
     used = Usage(prompt_tokens=100, completion_tokens=10, cached_tokens=1, rerendered=1)
@@ -270,9 +277,27 @@ def test_steps_are_limited() -> None:
     assert outcome_of(flow, [Started(run="r", inputs={})]) == failed("limit.steps", message, "spin")
 
 
-def test_inputs_are_checked() -> None:
-    expected = failed("input.invalid", '"question" is a required property', "")
-    assert outcome_of((ADD, AGENT), [Started(run="r", inputs={})]) == expected
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        pytest.param({}, '"question" is a required property', id="missing"),
+        pytest.param({"question": 1}, 'question: 1 is not of type "string"', id="wrong type"),
+        pytest.param(
+            {"question": "?", "other": 1},
+            "Additional properties are not allowed ('other' was unexpected)",
+            id="unknown",
+        ),
+    ],
+)
+def test_inputs_are_checked(inputs: dict[str, Any], message: str) -> None:
+    assert outcome_of((ADD, AGENT), [Started(run="r", inputs=inputs)]) == failed("input.invalid", message, "")
+
+
+def test_all_inputs_that_are_wrong_are_named() -> None:
+    flow = "inputs: {a: {type: integer}, b: {type: string, default: x}}\nstates: {e: {type: end}}\n"
+    message = 'a: "1" is not of type "integer"; b: 2 is not of type "string"'
+    assert outcome_of(flow, [Started(run="r", inputs={"a": "1", "b": 2})]) == failed("input.invalid", message, "")
+    assert outcome_of(flow, [Started(run="r", inputs={"a": 1})]) == Outcome(status="succeeded")
 
 
 def test_the_runs_time_is_limited_and_no_catch_takes_that() -> None:
@@ -476,6 +501,32 @@ def test_examples_in_messages_get_ids_and_answers() -> None:
     ]
 
 
+def test_messages_are_made_of_templates_in_lists_and_keep_their_names_and_letters() -> None:
+    flow = """\
+        inputs: {question: {type: string}}
+        messages:
+          - role: assistant
+            tool_calls:
+              - {id: own, name: add, arguments: {a: ["{{ inputs.question }}", é]}}
+              - {name: add, arguments: {b: ü}}
+          - {role: tool, name: sum, tool_call_id: own, content: "3"}
+          - {role: tool, content: "7"}
+        states: {ask: {type: chat, next: done}, done: {type: end}}
+        """
+    run = fold(graph_of(ADD, flow), [START]).run
+    assert list(run.threads["main"]) == [
+        Message(
+            role="assistant",
+            tool_calls=(
+                ToolCall(id="own", name="add", arguments='{"a": ["2 + 3?", "é"]}'),
+                ToolCall(id="call00002", name="add", arguments='{"b": "ü"}'),
+            ),
+        ),
+        Message(role="tool", name="sum", content="3", tool_call_id="own"),
+        Message(role="tool", name="add", content="7", tool_call_id="call00002"),
+    ]
+
+
 EXAMPLES = """\
 threads:
   main:
@@ -486,6 +537,7 @@ threads:
   other:
     - {role: assistant, tool_calls: [{name: add, arguments: {a: 7, b: 8}}]}
     - {role: tool, content: "15"}
+  third: [{role: assistant, tool_calls: [{name: add, arguments: {a: 1, b: 1}}]}, {role: tool, content: "2"}]
 inputs: {question: {type: string}}
 states:
   ask:
@@ -507,7 +559,7 @@ def test_calls_are_counted_through_messages_that_are_the_same_in_every_run_and_o
         return Message(role="tool", content=content, tool_call_id=f"call{number:05d}", name="add")
 
     run = fold(graph_of(ADD, EXAMPLES), [START]).run
-    assert run.call_count == 5
+    assert run.call_count == 6
     assert {thread: list(log) for thread, log in run.threads.items()} == {
         "main": [
             Message(role="assistant", tool_calls=(asks(1, 1, 2), asks(2, 3, 4))),
@@ -515,10 +567,11 @@ def test_calls_are_counted_through_messages_that_are_the_same_in_every_run_and_o
             tells(2, "2 + 3?"),
             Message(role="assistant", tool_calls=(asks(3, 5, 6),)),
             tells(3, "11"),
-            Message(role="assistant", tool_calls=(asks(5, 9, 10),)),
-            tells(5, "19"),
+            Message(role="assistant", tool_calls=(asks(6, 9, 10),)),
+            tells(6, "19"),
         ],
         "other": [Message(role="assistant", tool_calls=(asks(4, 7, 8),)), tells(4, "15")],
+        "third": [Message(role="assistant", tool_calls=(asks(5, 1, 1),)), tells(5, "2")],
     }
 
 

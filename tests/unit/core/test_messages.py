@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowrun.core.messages import Log
+from flowrun.core.messages import Log, Message, Reply, Tokens, ToolCall, as_openai
 
 ITEMS = st.lists(st.integers(), max_size=3)
 
@@ -28,7 +28,8 @@ def test_every_version_is_as_a_tuple_of_its_own(items: list[int], additions: lis
     for log, plain in versions:
         assert (tuple(log), len(log), log.last) == (plain, len(plain), plain[-1] if plain else None)
         assert ([log[i] for i in range(-len(plain), len(plain))], log[1:]) == ([*plain, *plain], plain[1:])
-        assert log == plain
+        for _, other in versions:
+            assert (log == other) == (plain == other)
         with pytest.raises(IndexError):
             log[len(plain)]
 
@@ -46,3 +47,46 @@ def test_what_is_appended_to_the_newest_version_copies_nothing(append: Callable[
         versions.append(append(versions[-1], number))
     assert sys.getrefcount(item) == before
     assert [list(log) for log in versions[:3]] == [[item], [item, 0], [item, 0, 1]]
+
+
+def test_texts_of_a_model_are_made_valid_unicode() -> None:
+    mark = "\N{REPLACEMENT CHARACTER}"
+    call = ToolCall(id="a\ud800", name="b\udfff", arguments='{"c": "é\ud800"}')
+    assert (call.id, call.name, call.arguments) == (f"a{mark}", f"b{mark}", '{"c": "é\\ud800"}')
+    assert ToolCall(id="é", name="ü", arguments="{}").name == "ü"
+    fields = ("content", "reasoning", "finish_reason", "invalid_call", "refusal", "text")
+    for field in fields:
+        reply = Reply(**{"content": "x", field: f"{field} \ud800"})  # type: ignore[arg-type]
+        assert getattr(reply, field) == f"{field} {mark}"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        pytest.param(Message(role="user", content="Hi."), {"role": "user", "content": "Hi."}, id="a text"),
+        pytest.param(
+            Message(
+                role="assistant",
+                reasoning="Hm.",
+                tool_calls=(ToolCall(id="c1", name="add", arguments='{"a": 1}'),),
+                tokens=Tokens(vocabulary=1, ids=b"", end=0, digest=0),
+            ),
+            {
+                "role": "assistant",
+                "content": None,
+                "reasoning": "Hm.",
+                "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}},
+                ],
+            },
+            id="a call",
+        ),
+        pytest.param(
+            Message(role="tool", content="3", tool_call_id="c1", name="add"),
+            {"role": "tool", "content": "3", "tool_call_id": "c1", "name": "add"},
+            id="a result",
+        ),
+    ],
+)
+def test_messages_in_the_form_of_openai(message: Message, expected: dict[str, Any]) -> None:
+    assert as_openai(message) == expected

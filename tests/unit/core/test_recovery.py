@@ -1,10 +1,13 @@
 """What a run still wants done, wherever its events break off."""
 
+import pytest
+
 from flowrun.core.events import (
     Answered,
     AskModel,
     CallFunction,
     CallStarted,
+    Cancelled,
     ChildEnded,
     Effect,
     Event,
@@ -17,6 +20,7 @@ from flowrun.core.events import (
     Slept,
     StartChild,
     Started,
+    TimedOut,
 )
 from flowrun.core.machine import fold
 from flowrun.core.messages import Reply, ToolCall
@@ -63,6 +67,21 @@ def test_a_call_that_was_begun_is_in_doubt() -> None:
     assert open_after(BEGIN, TWO_CALLS, CallStarted(step=2, index=1)) == ([("CallFunction", 2, 0)], [1])
 
 
+def test_what_was_begun_in_another_step_is_not_in_doubt_now() -> None:
+    retrying = AGENT.replace(
+        "{type: tools, next: ask}", "{type: tools, on_error: raise, retry: {max_attempts: 2}, next: ask}"
+    )
+    graph = graph_of(ADD, retrying)
+    failed = Failed(step=2, index=0, failure=Failure(name="tool.failed", message="no"))
+    one = Replied(step=1, reply=Reply(tool_calls=TWO_CALLS.reply.tool_calls[:1]))
+    begun: list[Event] = [BEGIN, one, CallStarted(step=2), failed, Slept(step=3)]
+    early: list[Event] = [BEGIN, CallStarted(step=2), one, CallStarted(step=1)]
+    for events, step in ((begun, 3), ([*begun, CallStarted(step=2)], 3), (early, 2)):
+        _, effects, doubtful = recover(graph, events)
+        assert ([brief(effect) for effect in effects], doubtful) == ([("CallFunction", step, 0)], ())
+    assert [effect.step for effect in recover(graph, [*begun, CallStarted(step=3)]).in_doubt] == [3]
+
+
 def test_a_call_that_may_be_made_twice_is_never_in_doubt() -> None:
     _, effects, doubtful = recover(SURE, [BEGIN, TWO_CALLS, CallStarted(step=2, index=0)])
     assert ([effect.index for effect in effects if isinstance(effect, CallFunction)], doubtful) == ([0, 1], ())
@@ -71,6 +90,13 @@ def test_a_call_that_may_be_made_twice_is_never_in_doubt() -> None:
 def test_a_run_that_has_ended_wants_nothing() -> None:
     run, effects, doubtful = recover(AGENT_GRAPH, [BEGIN, Replied(step=1, reply=Reply(content="hello"))])
     assert (run.outcome, effects, doubtful) == (Outcome(status="succeeded", output={"answer": "hello"}), (), ())
+
+
+@pytest.mark.parametrize("last", [Cancelled(), TimedOut()], ids=["cancelled", "out of time"])
+def test_a_run_that_was_ended_wants_none_of_what_was_open(last: Event) -> None:
+    graph = graph_of(ADD, AGENT.replace("max_steps: 20", "timeout: 1m"))
+    run, effects, doubtful = recover(graph, [BEGIN, TWO_CALLS, CallStarted(step=2, index=1), last])
+    assert (run.outcome is None, effects, doubtful) == (False, (), ())
 
 
 def test_a_pause_between_two_attempts() -> None:

@@ -5,7 +5,7 @@ import pytest
 from flowrun.core.call_handling import find_call_handling
 from flowrun.core.events import AskModel, CallFunction, Event, Outcome, Replied, Returned, Started
 from flowrun.core.machine import Run, fold
-from flowrun.core.messages import Reply, ToolCall
+from flowrun.core.messages import Reply, ToolCall, Usage
 from flowrun.errors import Failure
 from tests.flows import ADD, graph_of, spec_of
 
@@ -97,6 +97,115 @@ def test_a_reply_must_be_what_the_state_asked_for(choice: str, reply: Reply, end
     assert name_of(run) == ends
 
 
+LONG = "x" * 500
+
+
+@pytest.mark.parametrize(
+    ("reply", "name", "message"),
+    [
+        pytest.param(
+            Reply(content="I will not.", refusal="Against the rules."),
+            "model.declined",
+            "the model declined to reply: Against the rules.",
+            id="refused, with a reason",
+        ),
+        pytest.param(
+            Reply(content="I will not.", finish_reason="content_filter"),
+            "model.declined",
+            "the model declined to reply: I will not.",
+            id="refused, with a text",
+        ),
+        pytest.param(
+            Reply(finish_reason="Safety"),
+            "model.declined",
+            "the model declined to reply: the finish reason is Safety",
+            id="refused, without a word",
+        ),
+        pytest.param(
+            Reply(refusal=LONG), "model.declined", f"the model declined to reply: {LONG[:400]}", id="refused at length"
+        ),
+        pytest.param(
+            Reply(content=LONG + "end", finish_reason="length", usage=Usage(completion_tokens=9)),
+            "model.truncated",
+            f"the reply reached max_tokens after 9 tokens, in the middle of an answer; it ends in "
+            f"{LONG[:77] + 'end'!r}: raise sampling.max_tokens or ask for less",
+            id="cut off",
+        ),
+        pytest.param(
+            Reply(tool_calls=(call(),), text="add(", finish_reason="length"),
+            "model.truncated",
+            "the reply reached max_tokens after 0 tokens, in the middle of a tool call; it ends in 'add(': "
+            "raise sampling.max_tokens or ask for less",
+            id="cut off in a call",
+        ),
+        pytest.param(
+            Reply(content="<tool_call>", invalid_call="no end", finish_reason="abort"),
+            "backend.unavailable",
+            "the backend ended the reply in the middle of a tool call, with the finish reason 'abort'; "
+            "it ends in '<tool_call>'",
+            id="ended by the backend in a call",
+        ),
+        pytest.param(
+            Reply(finish_reason="abort"),
+            "backend.unavailable",
+            "the backend ended the reply in the middle of an answer, with the finish reason 'abort'; it ends in ''",
+            id="ended by the backend at once",
+        ),
+        pytest.param(
+            Reply(content="so so so", finish_reason="repetition"),
+            "model.truncated",
+            "the reply was ended because it repeats itself; it ends in 'so so so'",
+            id="repeats itself",
+        ),
+        pytest.param(
+            Reply(tool_calls=(call(), call("twice"), call(LONG), call())),
+            "model.unhandled_call",
+            f"the reply calls add, twice, {LONG[:80]}, and no state handles that: add a route for reply.tool_calls "
+            "that leads to a tools state, or offer no tools (tools: [])",
+            id="calls that no state handles",
+        ),
+    ],
+)
+def test_a_failure_quotes_the_reply(reply: Reply, name: str, message: str) -> None:
+    run = run_of(TWICE + "states: {ask: {type: chat, next: done}, done: {type: end}}\n", reply)
+    assert run.outcome == Outcome(status="failed", error=Failure(name=name, message=message, state="ask"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "reply", "message"),
+    [
+        pytest.param(
+            "required", Reply(), "tool_choice is required, but the reply calls no tool: ''", id="required, and nothing"
+        ),
+        pytest.param("none", Reply(tool_calls=(call(),)), "tool_choice is none, but the reply calls add", id="none"),
+        pytest.param(
+            "required",
+            Reply(content=LONG),
+            f"tool_choice is required, but the reply calls no tool: {LONG[:80]!r}",
+            id="required",
+        ),
+        pytest.param(
+            "add", Reply(content=""), "tool_choice is add, but the reply calls no tool: ''", id="named, silent"
+        ),
+        pytest.param(
+            "add",
+            Reply(tool_calls=(call("twice"), call())),
+            "tool_choice is add, but the reply calls twice, add",
+            id="named, and another",
+        ),
+    ],
+)
+def test_a_failure_says_which_choice_was_not_obeyed(choice: str, reply: Reply, message: str) -> None:
+    run = run_of(FLOW.replace("CHOICE", f"tool_choice: {choice}"), reply)
+    failure = Failure(name="model.invalid_call", message=message, state="ask")
+    assert run.outcome == Outcome(status="failed", error=failure)
+
+
+def test_a_choice_of_tools_asks_nothing_of_a_state_that_offers_none() -> None:
+    run = run_of(FLOW.replace("CHOICE", "tools: [], tool_choice: required"), Reply(content="x"))
+    assert name_of(run) == "succeeded"
+
+
 def test_a_call_in_place_of_the_format_is_no_output() -> None:
     flow = FLOW.replace("CHOICE", "response_format: {type: json_object}").replace(
         "when: reply.tool_calls", "when: inputs"
@@ -114,6 +223,11 @@ def test_no_tool_runs_when_the_choice_is_not_obeyed() -> None:
 HANDLED = [
     pytest.param(
         "ask: {type: chat, routes: [{when: reply.tool_calls, to: done}, {to: done}]}", id="a route reads them"
+    ),
+    pytest.param(
+        "ask: {type: chat, next: look}\n"
+        "  look: {type: route, routes: [{when: reply.tool_calls, to: done}, {to: done}]}",
+        id="a route of the next state reads them",
     ),
     pytest.param('ask: {type: chat, set: {n: "{{ reply | tojson }}"}, next: done}', id="set reads all of the reply"),
     pytest.param("ask: {type: chat, next: act}\n  act: {type: tools, next: done}", id="a tools state follows"),
@@ -160,6 +274,12 @@ UNHANDLED = [
         id="the next chat reads its own",
     ),
     pytest.param("ask: {type: chat, next: ask}\n  never: {type: tools, next: done}", id="a loop of its own"),
+    pytest.param("ask: {type: chat, next: spin}\n  spin: {type: route, next: spin}", id="a loop that nothing leaves"),
+    pytest.param(
+        "ask: {type: chat, next: a}\n  a: {type: route, routes: [{when: inputs, to: b}, {to: done}]}\n"
+        "  b: {type: route, next: a}\n  act: {type: tools, next: done}",
+        id="a loop that an end leaves",
+    ),
 ]
 AROUND = TWICE + "threads: {side: [{role: user, content: Hm.}]}\nstates:\n  STATES\n  done: {type: end, output: 1}\n"
 
@@ -282,6 +402,15 @@ def test_a_call_is_handled_on_its_own_thread_or_by_a_template(routes: str, after
     assert (name_of(run), list(run.path)) == ("succeeded", ["ask", "other", *path])
 
 
+def test_reading_the_calls_of_an_earlier_reply_does_not_handle_those_of_the_last() -> None:
+    routes = "routes: [{when: outputs.ask.tool_calls, to: done}, {when: reply.tool_calls, to: side_act}]"
+    flow = AROUND.replace("STATES", TWO_THREADS.replace("ROUTES", routes).replace("NEXT", "next: done"))
+    run = run_of(flow, CALLS, CALLS)
+    message = "the run would end in state 'done' although no state handled the calls add"
+    error = Failure(name="model.unhandled_call", message=message, state="other")
+    assert (list(run.path), run.outcome) == (["ask", "other", "done"], Outcome(status="failed", error=error))
+
+
 def test_an_end_that_fails_does_not_ask_for_calls() -> None:
     states = "ask: {type: chat, routes: [{when: not inputs, to: bad}, {when: reply.tool_calls, to: done}]}\n"
     states += "  bad: {type: end, status: failed, output: 7}\n"
@@ -311,22 +440,53 @@ TWO = Reply(tool_calls=(call(call_id="a"), call("twice", "b")))
             ["b", "a"],
             id="by a template",
         ),
-        pytest.param("[{role: tool, content: x}]", None, id="one is left open"),
-        pytest.param("[{role: user, content: x}]", None, id="something else is said"),
-        pytest.param("[{role: tool, content: x, tool_call_id: c}]", None, id="no such call"),
+    ],
+)
+def test_messages_of_a_state_answer_the_calls_of_the_thread(messages: str, answers: list[str]) -> None:
+    run = run_of(ANSWERS.replace("MESSAGES", messages), TWO)
+    names = {"a": "add", "b": "twice"}
+    told = [(message.tool_call_id, message.name) for message in run.threads["main"][2:]]
+    assert told == [(one, names[one]) for one in answers]
+
+
+LEAD = ": lead to a tools state of the thread, or answer each by a message of role tool"
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
         pytest.param(
-            "[{role: tool, content: x}, {role: tool, content: y}, {role: tool, content: z}]", None, id="too many"
+            "[{role: tool, content: x}]",
+            "the calls b must be answered before the model is asked" + LEAD,
+            id="one is left open",
+        ),
+        pytest.param(
+            "[{role: user, content: x}]",
+            "the calls a, b must be answered before a message of role user" + LEAD,
+            id="something else is said",
+        ),
+        pytest.param(
+            "[{role: tool, content: x, tool_call_id: b}, {role: user, content: x}]",
+            "the calls a must be answered before a message of role user" + LEAD,
+            id="something else is said after one",
+        ),
+        pytest.param(
+            "[{role: tool, content: x, tool_call_id: c}]",
+            "a message of role tool answers 'c', but what waits for an answer is a, b",
+            id="no such call",
+        ),
+        pytest.param(
+            "[{role: tool, content: x}, {role: tool, content: y}, {role: tool, content: z}]",
+            "a message of role tool answers no call: the thread does not end in a call that waits for an answer",
+            id="too many",
         ),
     ],
 )
-def test_messages_of_a_state_answer_the_calls_of_the_thread(messages: str, answers: list[str] | None) -> None:
+def test_messages_of_a_state_that_do_not_fit_the_calls_of_the_thread(messages: str, message: str) -> None:
     run = run_of(ANSWERS.replace("MESSAGES", messages), TWO)
-    if answers is None:
-        assert name_of(run) == "model.invalid_conversation"
-    else:
-        names = {"a": "add", "b": "twice"}
-        told = [(message.tool_call_id, message.name) for message in run.threads["main"][2:]]
-        assert told == [(one, names[one]) for one in answers]
+    failure = Failure(name="model.invalid_conversation", message=message, state="told")
+    assert run.outcome == Outcome(status="failed", error=failure)
+    assert run.rounds == 1
 
 
 def test_a_tools_state_makes_the_calls_that_messages_have_not_answered() -> None:

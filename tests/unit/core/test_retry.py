@@ -88,6 +88,73 @@ def test_a_state_that_is_come_back_to_makes_only_the_calls_that_failed() -> None
     assert values_of(after(TOOLS, *events, Returned(step=5, index=1, value=4))[0]) == [3, 4]
 
 
+def test_values_of_calls_that_messages_answered_are_not_those_of_later_calls() -> None:
+    told = "[{role: tool, content: no}, {role: tool, content: no}]"
+    flow = TOOLS.replace("to: pause", "to: told").replace(
+        "  pause:", f"  told: {{type: chat, messages: {told}, routes: [{{when: reply.tool_calls, to: act}}]}}\n  pause:"
+    )
+    failed: list[Event] = [PAIR, Returned(step=2, index=0, value=3), Failed(step=2, index=1, failure=NO), Slept(step=3)]
+    failed.append(Failed(step=3, index=1, failure=NO))
+    again = Replied(step=4, reply=PAIR.reply)
+    assert after(flow, *failed, again)[1] == [(5, 0, "r/5/0"), (5, 1, "r/5/1")]
+
+
+THREADS = (
+    ADD
+    + """\
+threads: {main: [{role: user, content: Go.}], side: [{role: user, content: Go.}]}
+states:
+  ask: {type: chat, routes: [{when: reply.tool_calls, to: act}]}
+  act: {type: tools, on_error: raise, catch: [{to: also}], next: done}
+  also: {type: chat, thread: side, routes: [{when: reply.tool_calls, to: other}]}
+  other: {type: tools, thread: side, on_error: raise, catch: [{to: back}], next: done}
+  back: {type: wait, prompt: Which?, routes: [{when: outputs.back == 1, to: act}, {to: other}]}
+  done: {type: end, output: "{{ results }}"}
+"""
+)
+
+
+@pytest.mark.parametrize("which", [1, 2], ids=["the first", "the second"])
+def test_values_are_kept_for_each_thread(which: int) -> None:
+    halves: list[Event] = []
+    for step in (1, 3):
+        halves.append(Replied(step=step, reply=PAIR.reply))
+        halves += [Returned(step=step + 1, index=0, value=step), Failed(step=step + 1, index=1, failure=NO)]
+    events: list[Event] = [*halves, Answered(step=5, value=which)]
+    assert after(THREADS, *events)[1] == [(6, 1, "r/6/1")]
+    assert values_of(after(THREADS, *events, Returned(step=6, index=1, value=7))[0]) == [which * 2 - 1, 7]
+
+
+HANDLED = (
+    TOOLS.replace("routes: [{when: reply.tool_calls, to: act}, {to: done}]", "next: act")
+    .replace("retry: {max_attempts: 2}, ", "")
+    .replace("to: pause", "to: done")
+    .replace("results", "error.name")
+)
+"""No template reads the calls, so only the tools state can have handled them."""
+
+
+@pytest.mark.parametrize(
+    ("flow", "events", "error"),
+    [
+        pytest.param(
+            HANDLED, [Failed(step=2, index=0, failure=NO), Returned(step=2, index=1)], "tool.failed", id="failed"
+        ),
+        pytest.param(
+            HANDLED.replace("on_error: raise", 'set: {x: "{{ inputs.n }}"}')
+            .replace("[add]", "[]")
+            .replace("type: chat,", "type: chat, tools: [],"),
+            [],
+            "template.failed",
+            id="not offered, and the state's set fails",
+        ),
+    ],
+)
+def test_calls_whose_tools_state_failed_and_was_caught_are_handled(flow: str, events: list[Event], error: str) -> None:
+    outcome = after(flow, PAIR, *events)[0].outcome
+    assert outcome == Outcome(status="succeeded", output=error)
+
+
 def test_values_of_earlier_calls_are_not_those_of_later_ones() -> None:
     flow = TOOLS.replace("next: done}\n  pause", "next: ask}\n  pause").replace("to: pause", "to: ask")
     flow = flow.replace("ask: {type: chat,", "ask: {type: chat, messages: [],")
@@ -145,6 +212,21 @@ def test_a_chat_that_is_retried_has_its_messages_once() -> None:
     run, effects, _ = fold(graph_of(ASKED), [one, Failed(step=1, failure=NO), Slept(step=2)])
     assert [message.content for message in run.threads["main"]] == ["Hi.", "Important: 1.0"]
     assert [type(effect) for effect in effects] == [AskModel]
+
+
+@pytest.mark.parametrize("retry", ["", "retry: {max_attempts: 2}, "], ids=["caught", "tried again, and caught"])
+def test_a_chat_that_may_not_ask_keeps_its_messages_once(retry: str) -> None:
+    flow = f"""\
+        states:
+          one: {{type: chat, messages: [{{role: user, content: One.}}], next: two}}
+          two: {{type: chat, messages: [{{role: user, content: Two.}}], {retry}catch: [{{to: done}}], next: done}}
+          done: {{type: end, output: "{{{{ error.name }}}}"}}
+        limits: {{max_rounds: 1}}
+        """
+    events: list[Event] = [Replied(step=1, reply=Reply(content="1")), Slept(step=3)]
+    run, _ = after(flow, *events)
+    assert run.outcome == Outcome(status="succeeded", output="limit.rounds")
+    assert [message.content for message in run.threads["main"]] == ["One.", "1", "Two."]
 
 
 CALL = """\

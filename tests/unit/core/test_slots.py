@@ -22,12 +22,16 @@ def test_every_version_is_as_a_list_of_its_own(
         index = place % len(items)
         versions.append((slots.changed(index, item), [*plain[:index], item, *plain[index + 1 :]]))
         slots, plain = versions[next(looks, 0) % len(versions)]
-        assert (list(slots), len(slots), slots[index]) == (plain, len(plain), plain[index])
+        assert (slots[index], slots.get(index), slots.get(len(plain)), slots.get(-1)) == (plain[index],) * 2 + (
+            None,
+        ) * 2
+        assert (list(slots), len(slots)) == (plain, len(plain))
     for _ in range(2):
         assert [list(slots) for slots, _ in versions] == [plain for _, plain in versions]
     for slots, plain in versions:
         for other, its in versions:
             assert (slots == other) == (plain == its)
+        assert slots != plain
 
 
 def test_a_change_of_the_newest_version_copies_nothing() -> None:

@@ -280,7 +280,9 @@ async def test_children_are_taken_and_released_with_their_run(path: Path) -> Non
         await journal.signal("a.1.0", Answered(step=1, value=True))
         assert not await journal.release("a")
         assert row(path, "a.1.0").holder is not None
-        await journal.discard("a")
+        await journal.discard([("a", Answered(step=1, value=True)), ("a.1.0", Answered(step=2, value=True))])
+        assert not await journal.release("a")
+        await journal.discard([("a.1.0", Answered(step=1, value=True))])
         assert await journal.release("a")
         assert [row(path, run).holder is None for run in ("a", "a.1.0", "ab")] == [True, True, False]
         assert await journal.take(["a"]) == ()

@@ -228,9 +228,32 @@ def test_cancelling_ends_what_is_in_flight() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await asyncio.sleep(0.02)
+        assert sorted(ended) == ["1 + 1", "2 + 2"]  # the end of the loop would cancel them too
 
     asyncio.run(main())
-    assert sorted(ended) == ["1 + 1", "2 + 2"]
+
+
+def test_calls_of_a_state_that_timed_out_are_cancelled_while_the_run_goes_on() -> None:
+    cancelled: list[int] = []
+    seen: list[int] = []
+
+    async def long(a: int, b: int) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cancelled.append(b)
+
+    async def look() -> None:
+        await asyncio.sleep(0)
+        seen.extend(sorted(cancelled))
+
+    flow = AGENT.replace("{type: tools,", "{type: tools, timeout: 50ms, catch: [{to: look}],").replace(
+        "states:\n", "states:\n  look: {type: call, entrypoint: 'tools.numbers:look', next: done}\n"
+    )
+    flow = flow.replace("states:\n", "start: ask\nstates:\n")
+    replies = [ScriptedReply(tool_calls=(add_call(1, 1), add_call(2, 2)))]
+    run = run_flow(graph_of(ADD, flow), replies, {"tools.numbers:add": long, "tools.numbers:look": look})
+    assert (list(run.path), seen) == (["ask", "act", "look", "done"], [1, 2])
 
 
 def test_what_is_no_failure_of_a_run_is_raised() -> None:

@@ -67,8 +67,8 @@ STATE = "states: {a: {type: chat, next: a, %s}}\n"
         pytest.param(
             STATE % "timeout: true",
             [
-                "4:44 FR203 states.a.timeout: timeout must be a duration (a number of seconds, or a number and ms, s, "
-                "m, h or d), and is true; write it like 30s"
+                "4:44 FR203 states.a.timeout: timeout must be a duration above zero (a number of seconds, or a number "
+                "and ms, s, m, h or d), and is true; write it like 30s"
             ],
             id="no duration",
         ),

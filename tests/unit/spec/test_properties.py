@@ -40,7 +40,9 @@ def check_loading(load: Callable[[], Any]) -> None:
     try:
         load()
     except SpecError as error:
-        for issue in error.issues:
+        issues = error.issues
+        assert issues
+        for issue in issues:
             assert issue.code in CODES
             assert issue.message
             assert issue.remedy

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ def run(loop: VirtualLoop, work: Coroutine[Any, Any, T]) -> T:
 
 
 def test_a_year_passes_at_once_and_in_order() -> None:
+    """In real time it would not pass before pytest's timeout."""
     seen: list[str] = []
 
     async def sleep(name: str, days: float) -> None:
@@ -32,10 +32,8 @@ def test_a_year_passes_at_once_and_in_order() -> None:
         await asyncio.gather(sleep("year", 365), sleep("day", 1), sleep("week", 7))
         return asyncio.get_running_loop().time() - started
 
-    started = time.monotonic()
     assert run(VirtualLoop(), sleep_all()) == pytest.approx(365 * 86_400, abs=5)
     assert seen == ["day", "week", "year"]
-    assert time.monotonic() - started < 5
 
 
 def test_a_timeout_ends_a_sleep_that_is_longer() -> None:

@@ -45,7 +45,7 @@ class CallNode(StateNode, frozen=True, kw_only=True):
 
     def accepts(self, run: Run, event: Event) -> bool:
         """Return whether an event is the function's value or failure."""
-        return isinstance(event, (Returned, Failed)) and run.awaiting == "effect" and event.index == 0
+        return isinstance(event, (Returned, Failed)) and event.index == 0
 
     def handle(self, turn: Turn, event: Event) -> None:
         """Leave with the function's value, or fail."""

@@ -56,9 +56,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
 
     def accepts(self, run: Run, event: Event) -> bool:
         """Return whether an event is the reply, or the model's failure."""
-        return run.awaiting == "effect" and (
-            isinstance(event, Replied) or (isinstance(event, Failed) and event.index == 0)
-        )
+        return isinstance(event, Replied) or (isinstance(event, Failed) and event.index == 0)
 
     def handle(self, turn: Turn, event: Event) -> None:
         """Append the reply to the thread and leave, or fail."""

@@ -18,7 +18,6 @@ class ParentNode(StateNode, frozen=True, kw_only=True):
         """Return whether an event is the end of a child that was started and has not ended yet."""
         return (
             isinstance(event, ChildEnded)
-            and run.awaiting == "children"
             and run.children is not None
             and event.index < run.started
             and run.children.get(event.index) is PENDING
@@ -44,7 +43,7 @@ class ParentNode(StateNode, frozen=True, kw_only=True):
 
 def await_children(run: Draft, count: int) -> Slots[ChildSlot]:
     """Make a run await ``count`` children; return their slots. Another attempt keeps the children that succeeded."""
-    if run.attempt > 1 and run.children is not None:
+    if run.children is not None:
         run.children = Slots(slot if _succeeded(slot) else PENDING for slot in run.children)
     else:
         run.children = Slots([PENDING] * count)

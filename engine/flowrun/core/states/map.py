@@ -28,11 +28,11 @@ class MapNode(ParentNode, frozen=True, kw_only=True):
     def enter(self, turn: Turn) -> None:
         """Start a child for each of the first items, up to ``max_concurrency``. Another attempt has the same items."""
         run = turn.run
-        if run.attempt == 1 or run.children is None:
+        if run.children is None:
             items = self.items(turn.scope)
             if not isinstance(items, (list, tuple)):
                 raise StateFailure("template.failed", f"for_each gave {items!r}, which is no list")
-            run.items, run.children = tuple(items), None
+            run.items = tuple(items)
         await_children(run, len(run.items))
         run.started = 0
         if run.left:

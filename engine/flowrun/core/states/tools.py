@@ -61,12 +61,7 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
 
     def accepts(self, run: Run, event: Event) -> bool:
         """Return whether an event is the value or failure of a call that has no result yet."""
-        return (
-            isinstance(event, _ANSWERS)
-            and run.awaiting == "calls"
-            and run.calls is not None
-            and run.calls.get(event.index) is PENDING
-        )
+        return isinstance(event, _ANSWERS) and run.calls is not None and run.calls.get(event.index) is PENDING
 
     def handle(self, turn: Turn, event: Event) -> None:
         """Store a call's value or failure; leave the state after the last one."""

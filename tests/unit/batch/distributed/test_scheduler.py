@@ -71,6 +71,7 @@ def numbers(first: int, last: int) -> tuple[int, ...]:
 
 
 EIGHT = numbers(1, 8)
+SIXTEEN = numbers(1, 16)
 
 TWICE_LOST: list[Step] = [
     ([*read(*EIGHT), *ready(8)], [assign(*EIGHT)]),
@@ -224,6 +225,13 @@ CASES: dict[str, list[Step]] = {
         (ready(8), [assign(2)]),
         ([has(8, received=1, ended=[2])], [end(2)]),
         ([Delivered(replica=1)], [assign(3, 4)]),
+    ],
+    "the size of smaller groups is a quarter": [
+        ([*read(*SIXTEEN), *ready(16)], [assign(*SIXTEEN), ReadRows()]),
+        ([lost()], again(*SIXTEEN)),
+        (ready(16), [assign(*SIXTEEN), ReadRows()]),
+        ([lost()], again(*SIXTEEN)),
+        (ready(16), [assign(1, 2, 3, 4), ReadRows()]),
     ],
     # --- dropped replicas
     "a replica that dies three times in a row without rows is dropped": [

@@ -4,7 +4,18 @@ from typing import Any
 
 import pytest
 
-from flowrun.core.events import Answered, ChildEnded, Event, Outcome, RequestInput, StartChild, Started, TimedOut
+from flowrun.core.events import (
+    Answered,
+    ChildEnded,
+    Event,
+    Outcome,
+    RequestInput,
+    Sleep,
+    Slept,
+    StartChild,
+    Started,
+    TimedOut,
+)
 from flowrun.core.machine import advance, fold
 from flowrun.core.messages import Usage
 from flowrun.errors import Failure
@@ -108,6 +119,69 @@ def test_a_map_runs_so_many_at_once_and_keeps_the_items_order() -> None:
     assert effects == ()
     run, effects, _ = advance(graph, run, ChildEnded(step=1, index=0, outcome=good("a")))
     assert effects == (good(["a", "b", "c"]),)
+
+
+def test_a_child_that_ends_makes_room_for_one_other() -> None:
+    graph = graph_of(MAP.replace("[10, 11, 12]", "[10, 11, 12, 13, 14]"))
+    run, effects, _ = fold(graph, [BEGIN])
+    started = [len(effects)]
+    for index in (1, 0, 2, 3, 4):
+        run, effects, _ = advance(graph, run, ChildEnded(step=1, index=index, outcome=good(index)))
+        started.append(sum(isinstance(effect, StartChild) for effect in effects))
+    assert started == [2, 1, 1, 1, 0, 0]
+    assert run.outcome == good([0, 1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("flow", [MAP, PARALLEL], ids=["map", "parallel"])
+def test_what_children_used_is_summed(flow: str) -> None:
+    used = Usage(prompt_tokens=5, completion_tokens=3, cached_tokens=2, rerendered=1)
+    more = Usage(prompt_tokens=70, completion_tokens=50, cached_tokens=30, rerendered=20)
+    first = ChildEnded(step=1, index=0, outcome=good(1), rounds=1, steps=2, usage=used)
+    second = ChildEnded(step=1, index=1, outcome=bad(), rounds=4, steps=6, usage=more)
+    run = fold(graph_of(flow), [BEGIN, first, second]).run
+    total = Usage(prompt_tokens=75, completion_tokens=53, cached_tokens=32, rerendered=21)
+    assert (run.rounds, run.child_steps, run.usage) == (5, 8, total)
+
+
+def test_a_child_that_was_cancelled_has_failed() -> None:
+    outcome = fold(graph_of(FLOW), [BEGIN, ChildEnded(step=1, outcome=Outcome(status="cancelled"))]).run.outcome
+    failure = Failure(name="flow.failed", message="sub-flow '#child' failed: it was cancelled", state="s")
+    assert outcome == Outcome(status="failed", error=failure)
+
+
+SECOND = "{{ 1 // (run.attempt - 1) }}"
+"""A template that fails in the first attempt of a state, and gives 1 in the second."""
+
+
+@pytest.mark.parametrize(
+    ("flow", "started"),
+    [
+        pytest.param(FLOW.replace("{item: 7}", f'{{item: "{SECOND}"}}'), (child(0, 1, step=2, steps=48),), id="flow"),
+        pytest.param(
+            PARALLEL.replace("{item: 1}", f'{{item: "{SECOND}"}}'),
+            (child(0, 1, step=2, steps=48), child(1, 2, step=2, steps=48)),
+            id="parallel",
+        ),
+        pytest.param(
+            MAP.replace('"[10, 11, 12]"', '"[10, 11] if run.attempt > 1 else 0"'),
+            (child(0, 10, step=2, steps=48), child(1, 11, step=2, steps=48)),
+            id="map, its list",
+        ),
+        pytest.param(
+            MAP.replace("as: item", f'as: item, with: {{item: "{SECOND}"}}'),
+            (child(0, 1, step=2, steps=48), child(1, 1, step=2, steps=48)),
+            id="map, what it gives",
+        ),
+    ],
+)
+def test_an_attempt_that_could_not_begin_is_followed_by_one_that_does(
+    flow: str, started: tuple[StartChild, ...]
+) -> None:
+    graph = graph_of(flow.replace("states: {s: {", "states: {s: {retry: {max_attempts: 2}, "))
+    run, effects, _ = fold(graph, [BEGIN])
+    assert [type(effect) for effect in effects] == [Sleep]
+    run, effects, _ = advance(graph, run, Slept(step=2))
+    assert effects == started
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Both parsers of PyYAML convert YAML to plain values with positions; mistakes become issues."""
 
-import math
-
 import pytest
 import yaml
 
@@ -213,12 +211,12 @@ def test_mistakes_of_the_bytes_and_of_the_text_are_reported_together() -> None:
 def test_python_s_parser_lets_no_error_of_its_own_through() -> None:
     document = read_yaml('a: "\\U0011FFFF"\nb: "\\ud800"\n', "f")
     assert document.value is None
-    assert {issue.code for issue in document.issues} <= {"FR101", "FR108"}
+    assert {issue.code for issue in document.issues} in ({"FR101"}, {"FR108"})  # the two parsers differ
 
 
 def test_every_number_exists_in_json() -> None:
     document = read_yaml("a: [1e308, -1e308, 1e-400]\n", "f")
-    assert all(math.isfinite(number) for number in document.value["a"])
+    assert document.value == {"a": [1e308, -1e308, 0.0]}
 
 
 def test_every_issue_says_what_to_do() -> None:

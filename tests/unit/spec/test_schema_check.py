@@ -37,7 +37,7 @@ def test_what_nothing_explains_is_reported_without_secrets(monkeypatch: pytest.M
     monkeypatch.setattr(explain, "explain_mismatch", lambda document, schema: [])
     document = read_yaml(spec_text('model: {name: m, backend: "${A}", timeout: 1y}\n'), "f")
     issues = check_schema(substitute(document, {"A": 'a "secret"'}, from_profile=frozenset()))
-    timeout = read_schema(FLOW_SCHEMA)["$defs"]["model"]["properties"]["timeout"]
+    timeout = read_schema(FLOW_SCHEMA)["$defs"]["model"]["properties"]["timeout"]["else"]
     assert issues == [
         Issue(
             code="FR210",

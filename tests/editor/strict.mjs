@@ -5,6 +5,6 @@ import { createRequire } from "node:module";
 const [packages, ...schemas] = process.argv.slice(2);
 const Ajv = createRequire(`${packages}/`)("ajv/dist/2020").default;
 for (const path of schemas) {
-  new Ajv({ strict: true, allowUnionTypes: true }).compile(JSON.parse(readFileSync(path, "utf8")));
+  new Ajv({ strict: true }).compile(JSON.parse(readFileSync(path, "utf8")));
   console.log(path);
 }

@@ -132,6 +132,8 @@ class _Reference:
     def _kind(self, schema: Any) -> str:
         """Return a short text for the type of a value."""
         target = self._resolved(schema)
+        if _is_part(other := self._resolved(target.get("else", {}))):
+            target = other
         title = str(target.get("title", ""))
         if title in self._parts and _is_part(target):
             return f"[{title}](#{_anchor(title)})"
@@ -147,7 +149,7 @@ class _Reference:
         return self._kind_by_type(target, title)
 
     def _kind_by_type(self, target: Schema, title: str) -> str:
-        types = target.get("type")
+        types = target.get("type", target.get("else", {}).get("type"))
         if types == "array":
             return f"list of {self._kind(target['items'])}" if "items" in target else "list"
         if types == "object":

@@ -170,7 +170,7 @@ def _missing_property(mismatch: Mismatch) -> Iterator[Mistake]:
 def _wrong_type(mismatch: Mismatch) -> Iterator[Mistake]:
     types = mismatch.error.validator_value
     types = [types] if isinstance(types, str) else types
-    schema, message = mismatch.schema, _must_be(mismatch, _expected(mismatch.schema, types))
+    schema, message = mismatch.schema, _must_be(mismatch, _expected(mismatch, types))
     remedy = like_example(schema) if mismatch.hidden else type_remedy(mismatch.error.instance, types, schema)
     yield mismatch.mistake("FR203", message, remedy)
 
@@ -285,9 +285,13 @@ def _must_be(mismatch: Mismatch, expected: str) -> str:
     return f"{mismatch.name} must be {expected}, and is {mismatch.shown}"
 
 
-def _expected(schema: dict[str, JSON], types: list[str]) -> str:
-    """Return the noun for the expected value: its JSON type, or the subschema's title if several types are allowed."""
-    title = schema.get("title")
-    if title and len(types) > 1:
+def _expected(mismatch: Mismatch, types: list[str]) -> str:
+    """Return the noun for the expected value: its JSON type, or the subschema's title if several types are allowed.
+
+    A union of types is written as ``if`` the value is of one, ``else`` of the other.
+    """
+    title = mismatch.schema.get("title")
+    in_union = mismatch.error.absolute_schema_path[-2] == "else" and "properties" not in mismatch.schema
+    if title and (len(types) > 1 or in_union):
         return with_article(title)
     return " or ".join(_TYPES[kind] for kind in types if kind != "null" or len(types) == 1)

@@ -38,12 +38,13 @@ class CompiledRoute(msgspec.Struct, frozen=True):
     """A compiled route. It always matches if ``holds`` is None.
 
     ``reads_calls`` are the threads whose last tool calls have been read by a template when the route matches: by its
-    condition, by a condition of the routes before it, or by the state's ``set``.
+    condition, by a condition of the routes before it, or by the state's ``set``. ``index`` is its place in the state.
     """
 
-    holds: Callable[[Scope], bool] | None
+    holds: Callable[[Draft], bool] | None
     to: str
-    reads_calls: frozenset[str] = frozenset()
+    reads_calls: frozenset[str]
+    index: int
 
 
 class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,18 +109,18 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
 
 
-class Turn:
-    """A transition in progress: the draft of the run, the effects and moves so far, and the next state (``target``)."""
+class Turn(msgspec.Struct, gc=False):
+    """A transition in progress: the draft of the run, the effects and moves so far, and the next state (``target``).
 
-    __slots__ = ("_before", "effects", "graph", "moves", "run", "target")
+    ``before`` is the run that a failure of the state returns to.
+    """
 
-    def __init__(self, graph: Graph, run: Run) -> None:
-        self.graph = graph
-        self.run = thaw(run)
-        self.effects: list[Effect] = []
-        self.moves: list[Move] = []
-        self.target: str | None = None
-        self._before: Draft = run
+    graph: Graph
+    run: Draft
+    before: Draft
+    effects: tuple[Effect, ...] = ()
+    moves: list[Move] = []
+    target: str | None = None
 
     @property
     def scope(self) -> Scope:
@@ -128,7 +129,7 @@ class Turn:
 
     def end(self) -> Transition:
         """Return the transition. The turn must not be used afterwards."""
-        return Transition(freeze(self.run), tuple(self.effects), tuple(self.moves))
+        return Transition(freeze(self.run), self.effects, tuple(self.moves))
 
     def enter(self, node: StateNode) -> None:
         """Set the run's state, and reset the fields that belong to one visit of a state."""
@@ -140,13 +141,13 @@ class Turn:
         if run.unread and node.reads_calls:
             self._see_calls(node.reads_calls)
         self.target = None
-        self._before = copy_of(run)
+        self.before = copy_of(run)
 
     # --- what a state does --------------------------------------------------------------------------------------------
 
     def mark(self) -> None:
         """Preserve the changes so far, even if the state fails later. Effects must be requested after this call."""
-        self._before = copy_of(self.run)
+        self.before = copy_of(self.run)
 
     def leave(self, node: StateNode, output: Any) -> None:
         """Leave a state: store its output, set its variables, and choose the first route that matches.
@@ -157,15 +158,14 @@ class Turn:
         """
         run = self.run
         run.outputs = {**run.outputs, node.name: output}
-        scope = RunScope(run)
-        sets = self._assign(node, scope) if node.assignments else EMPTY
-        for index, route in enumerate(node.routes):
-            if route.holds is None or route.holds(scope):
+        sets = self._assign(node) if node.assignments else EMPTY
+        for route in node.routes:
+            if route.holds is None or route.holds(run):
                 if run.unread and route.reads_calls:
                     self._see_calls(route.reads_calls)
                 self.target = route.to
                 self.moves.append(
-                    Move(state=node.name, step=run.step, how="route", to=route.to, index=index, sets=sets)
+                    Move(state=node.name, step=run.step, how="route", to=route.to, index=route.index, sets=sets)
                 )
                 return
         message = f"no route of state {run.state!r} matched: give it a last route without when"
@@ -187,15 +187,15 @@ class Turn:
         run = self.run
         run.status, run.awaiting = status, ""
         run.outcome = Outcome(status=status, output=output, error=error)
-        self.effects.append(run.outcome)
+        self.effects += (run.outcome,)
         sets = self.moves.pop().sets if self.target is not None and self.moves else EMPTY
         self.target = None
         if run.state:
             self.moves.append(Move(state=run.state, step=run.step, how="end", failure=error, sets=sets))
 
-    def _assign(self, node: StateNode, scope: Scope) -> Mapping[str, JSON]:
+    def _assign(self, node: StateNode) -> Mapping[str, JSON]:
         """Set a state's variables in order; the template of each can read the ones before it."""
-        run, sets = self.run, {}
+        run, scope, sets = self.run, self.scope, {}
         for name, evaluate in node.assignments:
             sets[name] = value = evaluate(scope)
             run.vars = {**run.vars, name: value}
@@ -210,11 +210,12 @@ class Turn:
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
-    def undo(self) -> None:
-        """Undo all changes since the last ``mark``. A state makes its move last, so there is no move to undo."""
-        self.run = thaw(self._before)
-        self.effects.clear()
+    def abort(self, error: StateFailure | TemplateError) -> None:
+        """Undo all changes since the last ``mark``, and fail. A state makes its move last: there is none to undo."""
+        self.run = thaw(self.before)
+        self.effects = ()
         self.target = None
+        self.fail(failure_of(error))
 
     def _retry(self, node: StateNode, failure: Failure) -> bool:
         run, retry = self.run, node.retry
@@ -228,7 +229,7 @@ class Turn:
         run.attempt += 1
         run.awaiting = "sleep"
         run.status = "running"
-        self.effects.append(Sleep(step=run.step, seconds=delay, jitter=retry.jitter))
+        self.effects += (Sleep(step=run.step, seconds=delay, jitter=retry.jitter),)
         return True
 
     def _catch(self, node: StateNode, failure: Failure) -> bool:

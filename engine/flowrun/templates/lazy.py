@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 
-class Lazy:
+
+class Lazy(msgspec.Struct, gc=False, eq=False):
     """A placeholder for plain data. Jinja2 receives the data, and so does the value of a template."""
-
-    __slots__ = ()
 
     def data(self) -> Any:
         """Return the plain data."""
@@ -22,8 +22,6 @@ class Lazy:
 
 class LazyMapping(Lazy):
     """A lazy mapping: a bare path such as ``reply.content`` reads one member without building the others."""
-
-    __slots__ = ()
 
     def __getitem__(self, name: str) -> Any:
         """Return a member, which may be lazy.

@@ -21,7 +21,7 @@ class CallNode(StateNode, frozen=True, kw_only=True):
         run = turn.run
         arguments = self.arguments(turn.scope)
         run.awaiting = "effect"
-        turn.effects.append(
+        turn.effects = (
             CallFunction(
                 step=run.step,
                 state=self.name,
@@ -30,7 +30,7 @@ class CallNode(StateNode, frozen=True, kw_only=True):
                 arguments=arguments,
                 idempotent=self.idempotent,
                 attempt=run.attempt,
-            )
+            ),
         )
 
     def try_again(self, turn: Turn) -> None:

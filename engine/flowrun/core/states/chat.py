@@ -80,7 +80,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             run.asked = _first_asked(self.thread, self.name) if first else {**run.asked, self.thread: self.name}
         run.rounds += 1
         run.awaiting = "effect"
-        turn.effects.append(
+        turn.effects = (
             AskModel(
                 step=run.step,
                 state=self.name,
@@ -92,7 +92,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
                 tool_choice=self.tool_choice,
                 sampling=self.sampling,
                 response_format=self.response_format,
-            )
+            ),
         )
 
     def _leave(self, turn: Turn, reply: Reply) -> None:

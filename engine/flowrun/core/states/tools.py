@@ -52,7 +52,7 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
         if run.unread:
             run.unread -= {self.thread}
         if effects:
-            turn.effects += effects
+            turn.effects = tuple(effects)
         else:
             turn.mark()
             self._leave(turn)

@@ -13,7 +13,7 @@ T_co = TypeVar("T_co", covariant=True)
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+class ToolCall(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A call of a tool that a model requests. ``arguments`` is the raw text of the model, which should be JSON.
 
     Texts are made valid Unicode, as in a ``Reply``.
@@ -30,7 +30,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "arguments", escape_surrogates(self.arguments))
 
 
-class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+class Tokens(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The tokens of a reply, which show whether a later prompt extends them.
 
     Attributes:
@@ -46,7 +46,7 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     digest: int
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One message of a thread. ``tool_call_id`` and ``name`` are set in tool messages only.
 
     ``tokens`` is only for backends that tokenize prompts themselves; it is never shown.
@@ -61,7 +61,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens: Tokens | None = None
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The tokens that a model read and wrote. ``cached_tokens`` of the prompt came from the prefix cache.
 
     ``rerendered`` counts the rounds whose prompt does not start with the tokens that the model read and wrote in the
@@ -82,7 +82,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Reply(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The reply of a model, already parsed by the parsers of its family. Its texts are made valid Unicode.
 
     The machine sets the ``id`` of a call if it is empty.
@@ -137,6 +137,9 @@ DECLINED: Final = frozenset(
 """Finish reasons of replies that the model or a filter refused."""
 
 
+_new: Final = object.__new__
+
+
 class Log(Sequence[T_co], Generic[T_co]):
     """An immutable sequence that shares its storage with the longer ones that are built from it.
 
@@ -152,15 +155,17 @@ class Log(Sequence[T_co], Generic[T_co]):
     def appended(self, item: T_co) -> "Log[T_co]":  # type: ignore[misc]  # covariant, as in ``extended``
         """Return the sequence with one item after it."""
         items, length = self._items, self._length
-        longer: Log[T_co] = object.__new__(Log)
-        longer._items = items = items if len(items) == length else items[:length]
+        if len(items) != length:
+            items = items[:length]
         items.append(item)
+        longer: Log[T_co] = _new(Log)
+        longer._items = items
         longer._length = length + 1
         return longer
 
     def extended(self, items: Iterable[T_co]) -> "Log[T_co]":
         """Return the sequence with ``items`` after it."""
-        longer: Log[T_co] = object.__new__(Log)
+        longer: Log[T_co] = _new(Log)
         longer._items = self._items if len(self._items) == self._length else self._items[: self._length]
         longer._items.extend(items)
         longer._length = len(longer._items)
@@ -213,14 +218,6 @@ class LastCalls(msgspec.Struct, frozen=True, gc=False):
     calls: tuple[ToolCall, ...]
     answered: frozenset[int] = frozenset()
 
-    @property
-    def open(self) -> tuple[ToolCall, ...]:
-        """The calls without an answer, in their order."""
-        if len(self.answered) == len(self.calls):
-            return ()
-        if not self.answered:
-            return self.calls
-        return tuple(call for index, call in enumerate(self.calls) if index not in self.answered)
 
 
 def last_calls(thread: Log[Message]) -> LastCalls:
@@ -240,6 +237,17 @@ def last_calls(thread: Log[Message]) -> LastCalls:
         indices.setdefault(call.id, deque()).append(index)
     waiting = map(indices.get, answers)
     return LastCalls(at, calls, frozenset(queue.popleft() for queue in waiting if queue))
+
+
+def open_calls(thread: Log[Message]) -> tuple[ToolCall, ...]:
+    """Return the calls at the end of a thread that have no answer, in their order."""
+    last = thread.last
+    if last is None or last.role != "tool":
+        return () if last is None else last.tool_calls
+    calls, answered = (found := last_calls(thread)).calls, found.answered
+    return () if len(answered) == len(calls) else tuple(
+        call for index, call in enumerate(calls) if index not in answered
+    )
 
 
 def as_openai(message: Message) -> dict[str, Any]:

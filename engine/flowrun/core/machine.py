@@ -34,7 +34,7 @@ def advance(graph: Graph, run: Run, event: Event) -> Transition:
     node, sleeps = graph.nodes[run.state], run.awaiting == "sleep"
     if event.step != run.step or not (isinstance(event, Slept) if sleeps else node.accepts(run, event)):
         return Transition(run)
-    turn = Turn(graph, thaw(run), run)
+    turn = Turn(graph, thaw(run))
     try:
         if sleeps:
             node.try_again(turn)
@@ -55,7 +55,7 @@ def fold(graph: Graph, events: Iterable[Event]) -> Transition:
 
 def _start(graph: Graph, run: Run, event: Started) -> Transition:
     limits = graph.limits
-    turn = Turn(graph, draft := thaw(run), run)
+    turn = Turn(graph, draft := thaw(run))
     draft.id, draft.status, draft.inputs = event.run, "running", event.inputs
     draft.max_rounds = limits.max_rounds if event.max_rounds is None else min(limits.max_rounds, event.max_rounds)
     draft.max_steps = limits.max_steps if event.max_steps is None else min(limits.max_steps, event.max_steps)
@@ -108,7 +108,7 @@ def _interrupt(graph: Graph, run: Run, event: Started | CallStarted | Cancelled 
 
 
 def _end(graph: Graph, run: Run, status: Literal["failed", "cancelled"], error: Failure) -> Transition:
-    turn = Turn(graph, thaw(run), run)
+    turn = Turn(graph, thaw(run))
     turn.finish(status, None, error)
     return turn.end()
 
@@ -120,7 +120,7 @@ def _time_out(graph: Graph, run: Run, event: TimedOut) -> Transition:
         return _end(graph, run, "failed", Failure(name="limit.timeout", message=message, state=run.state))
     if event.step != run.step or timeout is None:
         return Transition(run)
-    turn = Turn(graph, thaw(run), run)
+    turn = Turn(graph, thaw(run))
     message = f"state {run.state!r} took longer than its timeout, {timeout:g} s"
     turn.fail(Failure(name="wait.timeout" if run.status == "waiting" else "state.timeout", message=message))
     return _enter_states(turn)

@@ -1,7 +1,7 @@
 """Messages between users, models and tools. Frozen; a thread only grows at its end."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 import msgspec
@@ -216,7 +216,15 @@ class LastCalls(msgspec.Struct, frozen=True, gc=False):
 
     at: int
     calls: tuple[ToolCall, ...]
-    answered: frozenset[int] = frozenset()
+    answered: Collection[int] = ()
+
+    @property
+    def open(self) -> tuple[ToolCall, ...]:
+        """The calls without an answer, in their order."""
+        calls, answered = self.calls, self.answered
+        if not answered:
+            return calls
+        return () if len(answered) == len(calls) else tuple(c for i, c in enumerate(calls) if i not in answered)
 
 
 
@@ -229,25 +237,19 @@ def last_calls(thread: Log[Message]) -> LastCalls:
     calls = items[at].tool_calls if at >= 0 else ()
     if not calls or at == end - 1:
         return LastCalls(at, calls)
+    next_answer = at + 1
+    for call in calls:
+        if next_answer == end or items[next_answer].tool_call_id != call.id:
+            break
+        next_answer += 1
+    if next_answer == end:  # the answers are in the order of the calls
+        return LastCalls(at, calls, range(end - at - 1))
     answers = [message.tool_call_id for message in items[at + 1 : end]]
-    if answers == [call.id for call in calls]:
-        return LastCalls(at, calls, frozenset(range(len(calls))))
     indices: dict[str | None, deque[int]] = {}
     for index, call in enumerate(calls):
         indices.setdefault(call.id, deque()).append(index)
     waiting = map(indices.get, answers)
     return LastCalls(at, calls, frozenset(queue.popleft() for queue in waiting if queue))
-
-
-def open_calls(thread: Log[Message]) -> tuple[ToolCall, ...]:
-    """Return the calls at the end of a thread that have no answer, in their order."""
-    last = thread.last
-    if last is None or last.role != "tool":
-        return () if last is None else last.tool_calls
-    calls, answered = (found := last_calls(thread)).calls, found.answered
-    return () if len(answered) == len(calls) else tuple(
-        call for index, call in enumerate(calls) if index not in answered
-    )
 
 
 def as_openai(message: Message) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from flowrun.core.call_handling import LAST_REPLY
 from flowrun.core.events import Answer, Effect, Move, Outcome, Sleep, ToolDeclaration
 from flowrun.core.json_schema import Validator
 from flowrun.core.rendering import Prologue
-from flowrun.core.run import EMPTY, Draft, Run, RunScope, Transition, copy_of, freeze, thaw
+from flowrun.core.run import EMPTY, Draft, Run, RunScope, Transition, copy_of, freeze
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, Catch, Limits, Retry, Spec
 from flowrun.templates import Evaluator, Scope, TemplateError
@@ -112,12 +112,12 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
 class Turn(msgspec.Struct, gc=False):
     """A transition in progress: the draft of the run, the effects and moves so far, and the next state (``target``).
 
-    ``before`` is the run that a failure of the state returns to.
+    ``saved`` is the draft that is restored if the state fails.
     """
 
     graph: Graph
     run: Draft
-    before: Draft
+    saved: Draft | None = None
     effects: tuple[Effect, ...] = ()
     moves: list[Move] = []
     target: str | None = None
@@ -140,14 +140,18 @@ class Turn(msgspec.Struct, gc=False):
         run.path = run.path.appended(node.name)
         if run.unread and node.reads_calls:
             self._see_calls(node.reads_calls)
-        self.target = None
-        self.before = copy_of(run)
+        self.target = self.saved = None
 
     # --- what a state does --------------------------------------------------------------------------------------------
 
-    def mark(self) -> None:
-        """Preserve the changes so far, even if the state fails later. Effects must be requested after this call."""
-        self.before = copy_of(self.run)
+    def save(self) -> Draft:
+        """Preserve the run as it is now for the case that the state fails; return the draft to change from now on.
+
+        Without this call, the changes of a state that fails stay; those of ``leave`` are always undone.
+        """
+        self.saved = self.run
+        self.run = copy_of(self.run)
+        return self.run
 
     def leave(self, node: StateNode, output: Any) -> None:
         """Leave a state: store its output, set its variables, and choose the first route that matches.
@@ -156,7 +160,7 @@ class Turn(msgspec.Struct, gc=False):
             StateFailure: no route matches.
             TemplateError: a template or condition cannot be evaluated.
         """
-        run = self.run
+        run = self.save() if self.saved is None else self.run
         run.outputs = {**run.outputs, node.name: output}
         sets = self._assign(node) if node.assignments else EMPTY
         for route in node.routes:
@@ -211,10 +215,9 @@ class Turn(msgspec.Struct, gc=False):
     # --- failures -----------------------------------------------------------------------------------------------------
 
     def abort(self, error: StateFailure | TemplateError) -> None:
-        """Undo all changes since the last ``mark``, and fail. A state makes its move last: there is none to undo."""
-        self.run = thaw(self.before)
-        self.effects = ()
-        self.target = None
+        """Undo all changes since ``save``, and fail. A state requests effects and moves last: none are undone."""
+        if self.saved is not None:
+            self.run = self.saved
         self.fail(failure_of(error))
 
     def _retry(self, node: StateNode, failure: Failure) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from flowrun.core.messages import Log, Message, ToolCall, open_calls
+from flowrun.core.messages import Log, Message, ToolCall, last_calls
 from flowrun.core.rendering import CompiledMessage, Prologue, RenderedMessages, render
 from flowrun.core.run import Draft
 from flowrun.core.state_node import StateFailure
@@ -27,7 +27,7 @@ def add_messages(run: Draft, thread: str, templates: Iterable[CompiledMessage], 
         TemplateError: a message cannot be rendered.
     """
     before = run.threads[thread]
-    waiting = open_calls(before)
+    waiting = last_calls(before).open
     new = render(templates, scope, RenderedMessages(call_count=run.call_count, waiting=waiting))
     check_messages(new.messages, waiting)
     run.threads = {**run.threads, thread: before.extended(new.messages)}
@@ -62,7 +62,7 @@ def check_answered(thread: Log[Message]) -> None:
     Raises:
         StateFailure: it does.
     """
-    if waiting := open_calls(thread):
+    if waiting := last_calls(thread).open:
         raise StateFailure(
             "model.invalid_conversation", _unanswered([call.id for call in waiting], "before the model is asked")
         )

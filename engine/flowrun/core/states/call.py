@@ -51,7 +51,6 @@ class CallNode(StateNode, frozen=True, kw_only=True):
             return
         assert isinstance(event, Returned)
         turn.run.returned = Value(event.value)
-        turn.mark()
         turn.leave(self, event.value)
 
 

@@ -41,7 +41,6 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         if self.render:
             add_messages(turn.run, self.thread, self.render, turn.scope)
             turn.run.started = 1
-            turn.mark()
         self._ask(turn)
 
     def try_again(self, turn: Turn) -> None:
@@ -61,7 +60,6 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         """Append the reply to the thread and leave, or fail."""
         if isinstance(event, Replied):
             turn.run.usage += event.reply.usage
-            turn.mark()
             self._leave(turn, event.reply)
         else:
             assert isinstance(event, Failed)
@@ -103,8 +101,9 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             handles_calls=self.handles_calls,
             has_format=self.validate is not None,
         )
-        run = turn.run
         calls = reply.tool_calls
+        parsed = self._parse(reply) if self.validate is not None and not calls else None
+        run = turn.save()
         if calls:
             calls = with_ids(calls, run.call_count)
             run.call_count += len(calls)
@@ -112,7 +111,6 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         message = Message(
             role="assistant", content=reply.content, reasoning=reply.reasoning, tool_calls=calls, tokens=reply.tokens
         )
-        parsed = self._parse(reply) if self.validate is not None and not calls else None
         run.threads = {**run.threads, self.thread: run.threads[self.thread].appended(message)}
         run.reply = LazyReply(self.thread, message, reply, parsed)
         turn.leave(self, run.reply)

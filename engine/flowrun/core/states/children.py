@@ -33,7 +33,6 @@ class ParentNode(StateNode, frozen=True, kw_only=True):
         run.rounds += event.rounds
         run.child_steps += event.steps
         run.usage += event.usage
-        turn.mark()
         self.ended(turn, event)
 
     def ended(self, turn: Turn, event: ChildEnded) -> None:

@@ -1,7 +1,7 @@
 """The end state: ends the run."""
 
 from flowrun.core.call_handling import NOTHING
-from flowrun.core.messages import open_calls
+from flowrun.core.messages import last_calls
 from flowrun.core.run import Draft
 from flowrun.core.state_node import StateNode, Turn
 from flowrun.core.states.compiler import Compiler
@@ -34,7 +34,7 @@ class EndNode(StateNode, frozen=True, kw_only=True):
 def _dropped_calls(run: Draft) -> tuple[str, str] | None:
     """Return a thread with unhandled tool calls and the names of these calls; None if there is none."""
     for thread in sorted(run.unread):
-        if calls := open_calls(run.threads[thread]):
+        if calls := last_calls(run.threads[thread]).open:
             return thread, ", ".join(call.name for call in calls)
     return None
 

@@ -53,7 +53,6 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
         if effects:
             turn.effects = tuple(effects)
         else:
-            turn.mark()
             self._leave(turn)
 
     def accepts(self, run: Run, event: Event) -> bool:
@@ -75,7 +74,6 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
             assert isinstance(event, Failed)
             run.calls = run.calls.changed(event.index, event.failure)
         run.left -= 1
-        turn.mark()
         if not run.left:
             self._leave(turn)
 
@@ -105,6 +103,7 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
                 text = f"error: {answer.name}: {answer.message}"
             pairs.append((call, answer))
             messages.append(Message(role="tool", content=text, tool_call_id=call.id, name=call.name))
+        run = turn.save()
         run.threads = {**run.threads, self.thread: thread.extended(messages)}
         run.results = LazyResults(pairs)
         if self.thread in run.made:

@@ -82,7 +82,13 @@ def _enter_states(turn: Turn) -> Transition:
             turn.finish("failed", None, _too_many_steps(run))
             break
         node = turn.graph.nodes[turn.target]
-        turn.enter(node)
+        turn.target = turn.saved = None
+        run.state, run.step, run.attempt = node.name, run.step + 1, 1
+        run.awaiting, run.left, run.started, run.items = "", 0, 0, ()
+        run.returned = run.calls = run.children = None
+        run.path = run.path.appended(node.name)
+        if run.unread and node.reads_calls:
+            turn.see_calls(node.reads_calls)
         try:
             node.enter(turn)
         except (StateFailure, TemplateError) as exc:

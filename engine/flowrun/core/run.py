@@ -12,7 +12,7 @@ from flowrun.core.slots import Slots
 from flowrun.core.views import LazyOutputs, LazyReply, LazyResults, Value, see_error
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
-from flowrun.templates import as_condition, compile_condition, is_path
+from flowrun.templates import Lazy, as_condition, compile_condition, is_path
 
 
 class Mark(enum.Enum):
@@ -177,15 +177,15 @@ def compile_route_condition(text: str) -> Callable[[Draft], bool]:
     root, *keys = text.strip().split(".")
     if not keys or root not in VARIABLES or not is_path(text.strip()):
         return lambda run: in_scope(RunScope(run))
-    read = VARIABLES[root]
+    read, first, rest = VARIABLES[root], keys[0], keys[1:]
 
     def holds(run: Draft) -> bool:
-        value = read(run)
         try:
-            for key in keys:
+            value = read(run)[first]
+            for key in rest:
                 value = value[key]
         except (KeyError, TypeError):
             return in_scope(RunScope(run))
-        return as_condition(value, text)
+        return bool(value) if isinstance(value, Lazy) else as_condition(value, text)
 
     return holds

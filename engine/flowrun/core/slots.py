@@ -55,7 +55,7 @@ class Slots(msgspec.Struct, Generic[T], gc=False, eq=False):
         return (self._own() if items is None else items)[index]
 
     def __iter__(self) -> Iterator[T]:
-        return iter(self._own())
+        return iter(self._own() if self._items is None else self._items)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Slots) and self._own() == other._own()

@@ -21,6 +21,10 @@ UNCAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "run.cancelled", "i
 """Failures of the run as a whole: no state's ``retry`` or ``catch`` applies to them."""
 
 
+_new: Final = tuple.__new__
+"""Makes a named tuple at half the cost of calling its class."""
+
+
 class StateFailure(Exception):
     """The current state fails. The machine catches this error and applies the state's ``retry`` and ``catch``."""
 
@@ -129,18 +133,7 @@ class Turn(msgspec.Struct, gc=False):
 
     def end(self) -> Transition:
         """Return the transition. The turn must not be used afterwards."""
-        return Transition(freeze(self.run), self.effects, tuple(self.moves))
-
-    def enter(self, node: StateNode) -> None:
-        """Set the run's state, and reset the fields that belong to one visit of a state."""
-        run = self.run
-        run.state, run.step, run.attempt = node.name, run.step + 1, 1
-        run.awaiting, run.left, run.started, run.items = "", 0, 0, ()
-        run.returned = run.calls = run.children = None
-        run.path = run.path.appended(node.name)
-        if run.unread and node.reads_calls:
-            self._see_calls(node.reads_calls)
-        self.target = self.saved = None
+        return _new(Transition, (freeze(self.run), self.effects, tuple(self.moves)))
 
     # --- what a state does --------------------------------------------------------------------------------------------
 
@@ -166,7 +159,7 @@ class Turn(msgspec.Struct, gc=False):
         for route in node.routes:
             if route.holds is None or route.holds(run):
                 if run.unread and route.reads_calls:
-                    self._see_calls(route.reads_calls)
+                    self.see_calls(route.reads_calls)
                 self.target = route.to
                 self.moves.append(
                     Move(state=node.name, step=run.step, how="route", to=route.to, index=route.index, sets=sets)
@@ -205,7 +198,7 @@ class Turn(msgspec.Struct, gc=False):
             run.vars = {**run.vars, name: value}
         return sets
 
-    def _see_calls(self, threads: frozenset[str]) -> None:
+    def see_calls(self, threads: frozenset[str]) -> None:
         """Record that a template has read the last tool calls of threads."""
         run = self.run
         run.unread -= threads

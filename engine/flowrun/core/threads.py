@@ -62,9 +62,10 @@ def check_answered(thread: Log[Message]) -> None:
     Raises:
         StateFailure: it does.
     """
-    if waiting := last_calls(thread).open:
+    last = last_calls(thread)
+    if len(last.answered) != len(last.calls):
         raise StateFailure(
-            "model.invalid_conversation", _unanswered([call.id for call in waiting], "before the model is asked")
+            "model.invalid_conversation", _unanswered([call.id for call in last.open], "before the model is asked")
         )
 
 

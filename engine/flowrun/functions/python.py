@@ -7,7 +7,7 @@ in a task that is not the run's (``eager_task``), ``def`` functions in a daemon 
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -58,11 +58,12 @@ class PythonFunctions:
         self._eager_task: EagerTask | None = None
         self._grace = grace
 
-    async def call(self, effect: CallFunction) -> JSON:
+    def call(self, effect: CallFunction) -> Coroutine[Any, Any, JSON]:
         """Call a function under its timeout and return its value as JSON; see ``ports.Functions``."""
-        if self._slots is None:
-            return await self._call(effect)
-        async with self._slots.here():
+        return self._call(effect) if self._slots is None else self._call_in_turn(effect, self._slots)
+
+    async def _call_in_turn(self, effect: CallFunction, slots: CallLimit) -> JSON:
+        async with slots.here():
             return await self._call(effect)
 
     async def _call(self, effect: CallFunction) -> JSON:
@@ -71,9 +72,13 @@ class PythonFunctions:
             raise Bug(f"no function is bound to {effect.entrypoint}")
         arguments = {name: copy_json(value) for name, value in effect.arguments.items()}
         CURRENT_CALL.set(effect)  # in the caller's context, which is copied for the function
-        perform = self._in_task if bound.is_async else self._in_thread
         try:
-            outcome = await perform(bound.function, arguments, effect.timeout)
+            if bound.is_async:
+                outcome = self._first_step(bound.function, arguments)
+                if isinstance(outcome, EagerTask):
+                    outcome = await self._wait_for(outcome, effect.timeout)
+            else:
+                outcome = await self._in_thread(bound.function, arguments, effect.timeout)
         except TimeoutError:
             name = effect.tool or effect.entrypoint
             raise ToolError("tool.timeout", f"{name} took longer than {effect.timeout:g} s") from None
@@ -89,16 +94,20 @@ class PythonFunctions:
         except RuntimeError as exc:
             raise ToolError("tool.failed", f"the system gives no thread to run it in: {exc}") from exc
 
-    async def _in_task(
-        self, function: Callable[..., Any], arguments: dict[str, JSON], timeout: float | None
-    ) -> "JSON | ToolError":
+    def _first_step(
+        self, function: Callable[..., Any], arguments: dict[str, JSON]
+    ) -> "JSON | ToolError | EagerTask":
+        """Run the first step of an async function; return its outcome, or its task if it waits."""
         eager, self._eager_task = self._eager_task, None  # a function may call another one in its first step
         if eager is None or not eager.is_free():
             eager = EagerTask(asyncio.get_running_loop())
-        first = eager.start(function, arguments)
-        if first is not WAITS:
-            self._eager_task = eager
-            return first
+        first: JSON | ToolError = eager.start(function, arguments)
+        if first is WAITS:
+            return eager
+        self._eager_task = eager
+        return first
+
+    async def _wait_for(self, eager: EagerTask, timeout: float | None) -> "JSON | ToolError":
         task = eager.task
         try:
             await asyncio.wait((task,), timeout=timeout)

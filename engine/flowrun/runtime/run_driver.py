@@ -37,7 +37,7 @@ from flowrun.runtime.result import AssumeDone, Result
 from flowrun.runtime.services import Services
 from flowrun.spec.model import JSON, Spec
 
-EVENTS_PER_TURN: Final = 32
+EVENTS_PER_TURN: Final = 128
 """The events after which a run yields to the loop, for deadlines, signals and other runs: effects may never wait."""
 
 
@@ -200,7 +200,10 @@ class RunDriver:
             if event is None:
                 return True
             step = self.run.step
-            await self._feed(event)
+            if self._services.journal is None:
+                self._notify(event, self._apply(event))
+            else:
+                await self._feed(event)
             if self.run.step != step or isinstance(event, Slept):
                 if self._pending is not None or self.waiting or self.in_doubt:
                     self._cancel_pending()
@@ -210,7 +213,7 @@ class RunDriver:
 
     async def _feed(self, event: Event) -> None:
         """Apply an event to the run; record the event before any effect of it is performed."""
-        self.run, self._effects, moves = advance(self._graph, self.run, event)
+        moves = self._apply(event)
         journal = self._services.journal
         if journal is not None:
             try:
@@ -219,7 +222,11 @@ class RunDriver:
                 self._notify(event, moves)
                 raise
         self._notify(event, moves)
+
+    def _apply(self, event: Event) -> tuple[Move, ...]:
+        self.run, self._effects, moves = advance(self._graph, self.run, event)
         self._event_count += 1
+        return moves
 
     def _notify(self, event: Event, moves: tuple[Move, ...]) -> None:
         run = self.run

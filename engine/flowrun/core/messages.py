@@ -227,7 +227,6 @@ class LastCalls(msgspec.Struct, frozen=True, gc=False):
         return () if len(answered) == len(calls) else tuple(c for i, c in enumerate(calls) if i not in answered)
 
 
-
 def last_calls(thread: Log[Message]) -> LastCalls:
     """Return the calls of the last message that is not a tool's."""
     items, end = thread._items, thread._length

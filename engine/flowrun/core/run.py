@@ -177,12 +177,12 @@ def compile_route_condition(text: str) -> Callable[[Draft], bool]:
     root, *keys = text.strip().split(".")
     if not keys or root not in VARIABLES or not is_path(text.strip()):
         return lambda run: in_scope(RunScope(run))
-    read, first, rest = VARIABLES[root], keys[0], keys[1:]
+    read = VARIABLES[root]
 
     def holds(run: Draft) -> bool:
+        value = read(run)
         try:
-            value = read(run)[first]
-            for key in rest:
+            for key in keys:
                 value = value[key]
         except (KeyError, TypeError):
             return in_scope(RunScope(run))

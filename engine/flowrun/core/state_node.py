@@ -201,9 +201,8 @@ class Turn(msgspec.Struct, gc=False):
     def see_calls(self, threads: frozenset[str]) -> None:
         """Record that a template has read the last tool calls of threads."""
         run = self.run
-        run.unread -= threads
-        if LAST_REPLY in threads and run.reply is not None and run.reply.thread in run.unread:
-            run.unread -= {run.reply.thread}
+        last = () if run.reply is None or LAST_REPLY not in threads else (run.reply.thread,)
+        run.unread = run.unread.difference(threads, last)
 
     # --- failures -----------------------------------------------------------------------------------------------------
 

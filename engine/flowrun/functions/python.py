@@ -94,9 +94,7 @@ class PythonFunctions:
         except RuntimeError as exc:
             raise ToolError("tool.failed", f"the system gives no thread to run it in: {exc}") from exc
 
-    def _first_step(
-        self, function: Callable[..., Any], arguments: dict[str, JSON]
-    ) -> "JSON | ToolError | EagerTask":
+    def _first_step(self, function: Callable[..., Any], arguments: dict[str, JSON]) -> "JSON | ToolError | EagerTask":
         """Run the first step of an async function; return its outcome, or its task if it waits."""
         eager, self._eager_task = self._eager_task, None  # a function may call another one in its first step
         if eager is None or not eager.is_free():

@@ -117,12 +117,6 @@ def thaw(run: Draft) -> Draft:
     return draft
 
 
-def freeze(draft: Draft) -> Run:
-    """Convert a draft to a frozen run, without a copy. No other code may hold a reference to the draft."""
-    draft.__class__ = Run
-    return draft  # type: ignore[return-value]
-
-
 class Transition(NamedTuple):
     """The machine's decision on an event: the run after it, the effects to perform, and the moves that were made."""
 

@@ -12,7 +12,7 @@ from flowrun.core.call_handling import LAST_REPLY
 from flowrun.core.events import Answer, Effect, Move, Outcome, Sleep, ToolDeclaration
 from flowrun.core.json_schema import Validator
 from flowrun.core.rendering import Prologue
-from flowrun.core.run import EMPTY, Draft, Run, RunScope, Transition, copy_of, freeze
+from flowrun.core.run import EMPTY, Draft, Run, RunScope, Transition, copy_of
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, Catch, Limits, Retry, Spec
 from flowrun.templates import Evaluator, Scope, TemplateError
@@ -132,8 +132,10 @@ class Turn(msgspec.Struct, gc=False):
         return RunScope(self.run)
 
     def end(self) -> Transition:
-        """Return the transition. The turn must not be used afterwards."""
-        return _new(Transition, (freeze(self.run), self.effects, tuple(self.moves)))
+        """Return the transition. The draft is frozen without another copy, so the turn must not be used afterwards."""
+        run = self.run
+        run.__class__ = Run
+        return _new(Transition, (run, self.effects, tuple(self.moves)))
 
     # --- what a state does --------------------------------------------------------------------------------------------
 

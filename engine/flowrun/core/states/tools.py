@@ -37,7 +37,9 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
         """Check every call, then request the valid ones."""
         run = turn.run
         last = last_calls(run.threads[self.thread])
-        slots = _slots_before(run.made.get(self.thread), last)
+        slots: list[CallSlot] = [PENDING] * len(last.calls)
+        if last.answered or run.made:
+            slots = _slots_before(run.made.get(self.thread), last)
         offered = _offered(turn.graph, run, self.thread)
         effects: list[Effect] = []
         for index, call in enumerate(last.calls):

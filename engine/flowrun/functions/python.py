@@ -70,7 +70,7 @@ class PythonFunctions:
         bound = self._bound.get(effect.entrypoint)
         if bound is None:
             raise Bug(f"no function is bound to {effect.entrypoint}")
-        arguments = {name: copy_json(value) for name, value in effect.arguments.items()}
+        arguments = copy_json(dict(effect.arguments))
         CURRENT_CALL.set(effect)  # in the caller's context, which is copied for the function
         try:
             if bound.is_async:

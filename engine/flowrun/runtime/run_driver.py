@@ -192,7 +192,7 @@ class RunDriver:
 
     async def _drive_to_boundary(self, deadline_step: int) -> bool:
         """Drive the run until it ends or waits (True), or a state with its own timeout is entered or left (False)."""
-        nodes = self._graph.nodes
+        nodes, services = self._graph.nodes, self._services
         while self.run.outcome is None:
             if self._event_count % EVENTS_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -200,8 +200,8 @@ class RunDriver:
             if event is None:
                 return True
             step = self.run.step
-            if self._services.journal is None:
-                self._notify(event, self._apply(event))
+            if services.journal is None and not services.observers:
+                self._apply(event)
             else:
                 await self._feed(event)
             if self.run.step != step or isinstance(event, Slept):

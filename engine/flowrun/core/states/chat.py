@@ -58,10 +58,10 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
 
     def handle(self, turn: Turn, event: Event) -> None:
         """Append the reply to the thread and leave, or fail."""
-        if isinstance(event, Failed):
+        if not isinstance(event, Replied):
+            assert isinstance(event, Failed)
             turn.fail(event.failure)
             return
-        assert isinstance(event, Replied)
         reply = event.reply
         turn.run.usage += reply.usage
         check_reply(

@@ -169,6 +169,8 @@ def compile_route_condition(text: str) -> Callable[[Draft], bool]:
     """
     in_scope = compile_condition(text)
     root, *keys = text.strip().split(".")
+    if (root, *keys) == ("reply", "tool_calls"):  # in the routes of every agent: no view of the calls is made
+        return lambda run: in_scope(RunScope(run)) if run.reply is None else bool(run.reply.message.tool_calls)
     if not keys or root not in VARIABLES or not is_path(text.strip()):
         return lambda run: in_scope(RunScope(run))
     read = VARIABLES[root]

@@ -65,11 +65,12 @@ class StateNode(msgspec.Struct, frozen=True, kw_only=True):
     """A compiled state. Each subclass is one kind of state.
 
     ``reads_calls`` are the threads whose last tool calls are read by the templates that are evaluated when the state is
-    entered. See ``call_handling``.
+    entered. See ``call_handling``. ``leaves_safely``: its first route always matches, and it sets no variable.
     """
 
     name: str
     reads_calls: frozenset[str] = frozenset()
+    leaves_safely: bool = False
     assignments: tuple[tuple[str, Evaluator], ...] = ()
     routes: tuple[CompiledRoute, ...] = ()
     retry: Retry | None = None
@@ -139,13 +140,14 @@ class Turn(msgspec.Struct, gc=False):
 
     # --- what a state does --------------------------------------------------------------------------------------------
 
-    def save(self) -> Draft:
-        """Preserve the run as it is now for the case that the state fails; return the draft to change from now on.
+    def save(self, node: StateNode) -> Draft:
+        """Preserve the run as it is now for the case that leaving the state fails; return the draft to change.
 
         Without this call, the changes of a state that fails stay; those of ``leave`` are always undone.
         """
-        self.saved = self.run
-        self.run = copy_of(self.run)
+        if not node.leaves_safely:
+            self.saved = self.run
+            self.run = copy_of(self.run)
         return self.run
 
     def leave(self, node: StateNode, output: Any) -> None:
@@ -155,7 +157,7 @@ class Turn(msgspec.Struct, gc=False):
             StateFailure: no route matches.
             TemplateError: a template or condition cannot be evaluated.
         """
-        run = self.save() if self.saved is None else self.run
+        run = self.save(node) if self.saved is None else self.run
         run.outputs = {**run.outputs, node.name: output}
         sets = self._assign(node) if node.assignments else EMPTY
         for route in node.routes:

@@ -73,7 +73,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         )
         calls = reply.tool_calls
         parsed = self._parse(reply) if self.validate is not None and not calls else None
-        run = turn.save()
+        run = turn.save(self)
         if calls:
             calls = with_ids(calls, run.call_count)
             run.call_count += len(calls)

@@ -28,6 +28,7 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
             "reads_calls": self.handling.entered.get(name, NOTHING),
             "assignments": compile_assignments(state.set),
             "routes": tuple(self._routes(name, state.routes)),
+            "leaves_safely": bool(state.routes) and state.routes[0].when is None and not state.set,
             "retry": state.retry,
             "timeout": state.timeout,
             "catches": state.catch,

@@ -105,7 +105,7 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
                 text = f"error: {answer.name}: {answer.message}"
             pairs.append((call, answer))
             messages.append(Message(role="tool", content=text, tool_call_id=call.id, name=call.name))
-        run = turn.save()
+        run = turn.save(self)
         run.threads = {**run.threads, self.thread: thread.extended(messages)}
         run.results = LazyResults(pairs)
         if self.thread in run.made:

@@ -60,6 +60,9 @@ class Slots(msgspec.Struct, Generic[T], gc=False, eq=False):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Slots) and self._own() == other._own()
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # a struct has an inequality of its own
+
     def __hash__(self) -> int:
         return hash((Slots, len(self)))
 

@@ -16,6 +16,9 @@ class Lazy(msgspec.Struct, gc=False, eq=False):
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.data() == other.data()
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # a struct has an inequality of its own
+
     def __hash__(self) -> int:
         return hash(type(self))
 

@@ -11,7 +11,7 @@ from flowrun.core.run import RunScope, compile_route_condition
 from flowrun.templates import TemplateError, compile_condition
 from tests.flows import ADD, AGENT, graph_of
 
-GRAPH = graph_of(ADD, AGENT)
+GRAPH = graph_of(ADD, AGENT.replace("{question: {type: string}}", "{question: {type: string}, deep: {}}"))
 START = Started(run="r", inputs={"question": "", "deep": {"list": [], "text": "x", "number": 3}})
 CALL = Replied(step=1, reply=Reply(tool_calls=(ToolCall(id="", name="add", arguments='{"a": 1, "b": 2}'),)))
 RUNS = {
@@ -21,6 +21,11 @@ RUNS = {
     "returned": fold(GRAPH, [START, CALL, Returned(step=2, value=3)]).run,
     "replied": fold(GRAPH, [START, Replied(step=1, reply=Reply(content="Hi."))]).run,
 }
+
+
+def test_the_runs_have_what_the_conditions_read() -> None:
+    assert [run.status for run in RUNS.values()] == ["new", "running", "running", "running", "succeeded"]
+    assert [run.reply is not None for run in RUNS.values()] == [False, False, True, True, True]
 
 
 def value_or_error(holds: Callable[[], bool]) -> bool | str:

@@ -64,6 +64,9 @@ class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
 class StateNode(msgspec.Struct, frozen=True, kw_only=True):
     """A compiled state. Each subclass is one kind of state.
 
+    A handler that raises has changed nothing of the run but what must stay, or has called ``Turn.save`` before: the
+    changes since then are undone. It requests effects last.
+
     ``reads_calls`` are the threads whose last tool calls are read by the templates that are evaluated when the state is
     entered. See ``call_handling``. ``leaves_safely``: its first route always matches, and it sets no variable.
     """

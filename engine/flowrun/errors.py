@@ -152,7 +152,7 @@ FAILURES: Final[dict[str, str]] = {
 """All names of a run's errors, with their meanings."""
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Failure(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A named error of a run. ``state`` is the state where it happened. The message is converted to valid Unicode."""
 
     name: str

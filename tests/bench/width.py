@@ -17,7 +17,8 @@ from flowrun.spec import parse_text
 
 _WIDTHS = (100, 1000, 16_000)
 _PASSES = 3
-_HEAD = "flowrun: v1\nname: wide\nversion: 1.0.0\nmodel: {backend: scripted, name: none}\n"
+_MODEL = "model: {backend: scripted, name: none}\n"
+_HEAD = f"flowrun: v1\nname: wide\nversion: 1.0.0\n{_MODEL}"
 _LIMITS = "limits: {max_rounds: 100000, max_steps: 100000}\n"
 _CHILD = """\
 flows: {child: {inputs: {item: {}}, states: {only: {type: end, output: "{{ inputs.item }}"}}}}
@@ -51,7 +52,11 @@ def main() -> None:
     }.items():
         print(f"{label:34}" + "".join(f"{measure(width):10.1f}" for width in _WIDTHS))
     print("\nChecking a spec, CPU seconds\n")
-    for label, text in {"5,000 routes of one state": _routes(5000), "5,000 states in a line": _line(5000)}.items():
+    for label, text in {
+        "5,000 routes of one state": _routes(5000),
+        "5,000 states in a line": _line(5000),
+        "1,000 chats before 4,000 states": _chats(1000, 4000),
+    }.items():
         print(f"{label:34}{_check(text):10.2f}")
 
 
@@ -130,10 +135,18 @@ def _line(count: int) -> str:
     return f"states:\n{states}  s{count}: {{type: end}}\n"
 
 
+def _chats(count: int, after: int) -> str:
+    chats = "".join(
+        f"  c{n}: {{type: chat, routes: [{{when: inputs.n == {n}, to: s0}}, {{to: c{n + 1}}}]}}\n" for n in range(count)
+    )
+    head = f"inputs: {{n: {{type: integer}}}}\nlimits: {{max_rounds: {count}}}\n"
+    return f"{head}states:\n{chats}  c{count}: {{type: chat, next: s0}}\n{_line(after).removeprefix('states:')}"
+
+
 def _check(text: str) -> float:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "wide.yaml"
-        file.write_text(_HEAD.replace("model: {backend: scripted, name: none}\n", "") + text)
+        file.write_text((_HEAD if "chat" in text else _HEAD.replace(_MODEL, "")) + text)
         return _seconds(lambda: Project(require_environment=False).check(file, imports=False))
 
 

@@ -5,7 +5,7 @@ answers them: a tools state of its thread, or a chat state with a message of rol
 chat state is a failure, and is never dropped.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -59,12 +59,9 @@ def find_call_handling(spec: Spec) -> CallHandling:
                 case _:
                     entered[text.state] = entered.get(text.state, NOTHING) | threads
     reads = CallHandling(entered=entered, set=assigned, routes=routes)
-    leaving = reads.leaving
-    handled = frozenset(
-        name
-        for name, chat in chats.items()
-        if name in leaving or _is_read(spec, name, reads) or _is_answered(spec, name, chat.thread)
-    )
+    read = reads.leaving | _read_afterwards(spec, chats, reads)
+    answered = {thread: _answered(spec, thread) for thread in {chat.thread for chat in chats.values()}}
+    handled = frozenset(name for name, chat in chats.items() if name in read or name in answered[chat.thread])
     return msgspec.structs.replace(reads, chats=handled)
 
 
@@ -82,36 +79,36 @@ def _threads_read(text: Text, chats: Mapping[str, ChatState]) -> frozenset[str]:
     return frozenset(threads)
 
 
-def _is_read(spec: Spec, chat: str, reads: CallHandling) -> bool:
-    """Return whether a state after a chat, up to the messages of the next chat, reads its calls."""
-    return any(
-        name in reads.entered or (name in reads.leaving and not isinstance(spec.states[name], ChatState))
-        for name in _after(spec, chat, lambda state: isinstance(state, ChatState))
-    )
+def _read_afterwards(spec: Spec, chats: Mapping[str, ChatState], reads: CallHandling) -> set[str]:
+    """Return the states after which, up to the messages of the next chat, a state reads calls."""
+    return _before(spec, reads.leaving.difference(chats).union(reads.entered), lambda name: name in chats)
 
 
-def _is_answered(spec: Spec, chat: str, thread: str) -> bool:
-    """Return whether every path from a chat leads to a state that answers the calls of its thread."""
-    first_touching = [
-        state
-        for name in _after(spec, chat, lambda state: _touches(state, thread))
-        if _touches(state := spec.states[name], thread)
-    ]
-    return bool(first_touching) and all(state.answers_calls for state in first_touching)
+def _answered(spec: Spec, thread: str) -> set[str]:
+    """Return the states from which every path leads to a state that answers the calls of a thread."""
+    touching = {name for name, state in spec.states.items() if _touches(state, thread)}
+    answering = {name for name in touching if spec.states[name].answers_calls}
+    return _before(spec, answering, touching.__contains__) - _before(spec, touching - answering, touching.__contains__)
 
 
-def _after(spec: Spec, start: str, is_last: Callable[[State], bool]) -> Iterator[str]:
-    """Yield the states that routes lead to from a state, on each path up to the first one that ``is_last``."""
-    seen: set[str] = set()
-    waiting = [start]
-    while waiting:
-        state = spec.states[waiting.pop()]
+def _before(spec: Spec, targets: Iterable[str], is_last: Callable[[str], bool]) -> set[str]:
+    """Return the states whose routes lead to one of the targets, on a path that ends at the first one that ``is_last``.
+
+    The graph is walked against its routes, so that states share the walk of what comes after them.
+    """
+    sources: dict[str, list[str]] = {}
+    for name, state in spec.states.items():
         for route in state.routes if isinstance(state, WorkingState) else ():
-            if route.to in spec.states and route.to not in seen:
-                seen.add(route.to)
-                yield route.to
-                if not is_last(spec.states[route.to]):
-                    waiting.append(route.to)
+            sources.setdefault(route.to, []).append(name)
+    found: set[str] = set()
+    waiting = list(targets)
+    while waiting:
+        for name in sources.get(waiting.pop(), ()):
+            if name not in found:
+                found.add(name)
+                if not is_last(name):
+                    waiting.append(name)
+    return found
 
 
 def _touches(state: State, thread: str) -> bool:

@@ -14,7 +14,7 @@ from flowrun.errors import Failure
 from flowrun.spec.model import JSON, ResponseFormat
 
 
-class _Data(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True, tag_field="kind"):
+class _Data(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True, tag_field="kind"):
     """The base of effects and events: their JSON form has the tag of the class as ``kind``."""
 
 
@@ -231,7 +231,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     sets: Mapping[str, JSON] = {}
 
 
-class Notice(msgspec.Struct, frozen=True, kw_only=True):
+class Notice(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A message to observers: an event, the state of the run after it, and the effects and moves that it caused."""
 
     run: str

@@ -8,7 +8,6 @@ from typing import Literal
 
 from flowrun.core.events import (
     ANSWERS,
-    Answer,
     CallStarted,
     Cancelled,
     Event,
@@ -16,8 +15,8 @@ from flowrun.core.events import (
     Started,
     TimedOut,
 )
-from flowrun.core.run import Draft, Run, Transition
-from flowrun.core.state_node import Graph, StateFailure, StateNode, Turn, failure_of
+from flowrun.core.run import Draft, Run, Transition, thaw
+from flowrun.core.state_node import Graph, StateFailure, Turn, failure_of
 from flowrun.core.threads import start_threads
 from flowrun.errors import Failure
 from flowrun.templates import TemplateError
@@ -28,16 +27,22 @@ def advance(graph: Graph, run: Run, event: Event) -> Transition:
 
     The argument ``run`` is not changed. If the run does not await the event, the transition holds the same object.
     """
-    if run.status not in ("running", "waiting"):
+    if not run.awaiting:
         return _start(graph, run, event) if run.status == "new" and isinstance(event, Started) else Transition(run)
     if not isinstance(event, ANSWERS):
         return _interrupt(graph, run, event)
-    if event.step != run.step:
+    node, sleeps = graph.nodes[run.state], run.awaiting == "sleep"
+    if event.step != run.step or not (isinstance(event, Slept) if sleeps else node.accepts(run, event)):
         return Transition(run)
-    node = graph.nodes[run.state]
-    if not (isinstance(event, Slept) if run.awaiting == "sleep" else node.accepts(run, event)):
-        return Transition(run)
-    return _follow(Turn(graph, run), node, event)
+    turn = Turn(graph, thaw(run))
+    try:
+        if sleeps:
+            node.try_again(turn)
+        else:
+            node.handle(turn, event)
+    except (StateFailure, TemplateError) as exc:
+        turn.abort(exc)
+    return _enter_states(turn)
 
 
 def fold(graph: Graph, events: Iterable[Event]) -> Transition:
@@ -50,8 +55,7 @@ def fold(graph: Graph, events: Iterable[Event]) -> Transition:
 
 def _start(graph: Graph, run: Run, event: Started) -> Transition:
     limits = graph.limits
-    turn = Turn(graph, run)
-    draft = turn.run
+    turn = Turn(graph, draft := thaw(run))
     draft.id, draft.status, draft.inputs = event.run, "running", event.inputs
     draft.max_rounds = limits.max_rounds if event.max_rounds is None else min(limits.max_rounds, event.max_rounds)
     draft.max_steps = limits.max_steps if event.max_steps is None else min(limits.max_steps, event.max_steps)
@@ -67,38 +71,29 @@ def _start(graph: Graph, run: Run, event: Started) -> Transition:
         turn.finish("failed", None, failure_of(exc))
         return turn.end()
     turn.target = graph.start
-    return _follow(turn)
+    return _enter_states(turn)
 
 
-def _follow(turn: Turn, node: StateNode | None = None, event: Answer | None = None) -> Transition:
-    """Pass an event to a state, then enter states one after another until one awaits an event or the run ends.
-
-    A run enters at most ``limits.max_steps`` states.
-
-    Args:
-        node: the state of the event; None: begin with the state that the turn goes to next, if any.
-    """
-    nodes = turn.graph.nodes
-    while True:
-        if node is not None:
-            try:
-                if event is None:
-                    node.enter(turn)
-                elif isinstance(event, Slept):
-                    node.try_again(turn)
-                else:
-                    node.handle(turn, event)
-            except (StateFailure, TemplateError) as exc:
-                turn.undo()
-                turn.fail(failure_of(exc))
-        if turn.target is None:
-            return turn.end()
+def _enter_states(turn: Turn) -> Transition:
+    """Enter states one after another until one awaits an event or the run ends; at most ``limits.max_steps`` a run."""
+    while turn.target is not None:
         run = turn.run
         if run.step + run.child_steps >= run.max_steps:
             turn.finish("failed", None, _too_many_steps(run))
-            return turn.end()
-        node, event = nodes[turn.target], None
-        turn.enter(node)
+            break
+        node = turn.graph.nodes[turn.target]
+        turn.target = turn.saved = None
+        run.state, run.step, run.attempt = node.name, run.step + 1, 1
+        run.awaiting, run.left, run.started, run.items = "", 0, 0, ()
+        run.returned = run.calls = run.children = None
+        run.path = run.path.appended(node.name)
+        if run.unread and node.reads_calls:
+            turn.see_calls(node.reads_calls)
+        try:
+            node.enter(turn)
+        except (StateFailure, TemplateError) as exc:
+            turn.abort(exc)
+    return turn.end()
 
 
 def _too_many_steps(run: Draft) -> Failure:
@@ -119,7 +114,7 @@ def _interrupt(graph: Graph, run: Run, event: Started | CallStarted | Cancelled 
 
 
 def _end(graph: Graph, run: Run, status: Literal["failed", "cancelled"], error: Failure) -> Transition:
-    turn = Turn(graph, run)
+    turn = Turn(graph, thaw(run))
     turn.finish(status, None, error)
     return turn.end()
 
@@ -131,10 +126,10 @@ def _time_out(graph: Graph, run: Run, event: TimedOut) -> Transition:
         return _end(graph, run, "failed", Failure(name="limit.timeout", message=message, state=run.state))
     if event.step != run.step or timeout is None:
         return Transition(run)
-    turn = Turn(graph, run)
+    turn = Turn(graph, thaw(run))
     message = f"state {run.state!r} took longer than its timeout, {timeout:g} s"
     turn.fail(Failure(name="wait.timeout" if run.status == "waiting" else "state.timeout", message=message))
-    return _follow(turn)
+    return _enter_states(turn)
 
 
 __all__ = ["Run", "Transition", "advance", "fold"]

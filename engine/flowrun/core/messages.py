@@ -1,7 +1,7 @@
 """Messages between users, models and tools. Frozen; a thread only grows at its end."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar, overload
 
 import msgspec
@@ -13,7 +13,7 @@ T_co = TypeVar("T_co", covariant=True)
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+class ToolCall(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A call of a tool that a model requests. ``arguments`` is the raw text of the model, which should be JSON.
 
     Texts are made valid Unicode, as in a ``Reply``.
@@ -30,7 +30,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "arguments", escape_surrogates(self.arguments))
 
 
-class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+class Tokens(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The tokens of a reply, which show whether a later prompt extends them.
 
     Attributes:
@@ -46,7 +46,7 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     digest: int
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One message of a thread. ``tool_call_id`` and ``name`` are set in tool messages only.
 
     ``tokens`` is only for backends that tokenize prompts themselves; it is never shown.
@@ -61,7 +61,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens: Tokens | None = None
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The tokens that a model read and wrote."""
 
     prompt_tokens: Annotated[int, "the tokens of the prompt"] = 0
@@ -82,7 +82,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Reply(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The reply of a model, already parsed by the parsers of its family. Its texts are made valid Unicode.
 
     The machine sets the ``id`` of a call if it is empty.
@@ -137,6 +137,9 @@ DECLINED: Final = frozenset(
 """Finish reasons of replies that the model or a filter refused."""
 
 
+_new: Final = object.__new__
+
+
 class Log(Sequence[T_co], Generic[T_co]):
     """An immutable sequence that shares its storage with the longer ones that are built from it.
 
@@ -152,15 +155,17 @@ class Log(Sequence[T_co], Generic[T_co]):
     def appended(self, item: T_co) -> "Log[T_co]":  # type: ignore[misc]  # covariant, as in ``extended``
         """Return the sequence with one item after it."""
         items, length = self._items, self._length
-        longer: Log[T_co] = object.__new__(Log)
-        longer._items = items = items if len(items) == length else items[:length]
+        if len(items) != length:
+            items = items[:length]
         items.append(item)
+        longer: Log[T_co] = _new(Log)
+        longer._items = items
         longer._length = length + 1
         return longer
 
     def extended(self, items: Iterable[T_co]) -> "Log[T_co]":
         """Return the sequence with ``items`` after it."""
-        longer: Log[T_co] = object.__new__(Log)
+        longer: Log[T_co] = _new(Log)
         longer._items = self._items if len(self._items) == self._length else self._items[: self._length]
         longer._items.extend(items)
         longer._length = len(longer._items)
@@ -211,16 +216,15 @@ class LastCalls(msgspec.Struct, frozen=True, gc=False):
 
     at: int
     calls: tuple[ToolCall, ...]
-    answered: frozenset[int] = frozenset()
+    answered: Collection[int] = ()
 
     @property
     def open(self) -> tuple[ToolCall, ...]:
         """The calls without an answer, in their order."""
-        if len(self.answered) == len(self.calls):
-            return ()
-        if not self.answered:
-            return self.calls
-        return tuple(call for index, call in enumerate(self.calls) if index not in self.answered)
+        calls, answered = self.calls, self.answered
+        if not answered:
+            return calls
+        return () if len(answered) == len(calls) else tuple(c for i, c in enumerate(calls) if i not in answered)
 
 
 def last_calls(thread: Log[Message]) -> LastCalls:
@@ -232,9 +236,14 @@ def last_calls(thread: Log[Message]) -> LastCalls:
     calls = items[at].tool_calls if at >= 0 else ()
     if not calls or at == end - 1:
         return LastCalls(at, calls)
+    next_answer = at + 1
+    for call in calls:
+        if next_answer == end or items[next_answer].tool_call_id != call.id:
+            break
+        next_answer += 1
+    if next_answer == end:  # the answers are in the order of the calls
+        return LastCalls(at, calls, range(end - at - 1))
     answers = [message.tool_call_id for message in items[at + 1 : end]]
-    if answers == [call.id for call in calls]:
-        return LastCalls(at, calls, frozenset(range(len(calls))))
     indices: dict[str | None, deque[int]] = {}
     for index, call in enumerate(calls):
         indices.setdefault(call.id, deque()).append(index)

@@ -12,6 +12,7 @@ from flowrun.core.slots import Slots
 from flowrun.core.views import LazyOutputs, LazyReply, LazyResults, RunView, Value, see_error
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
+from flowrun.templates import Lazy, as_condition, compile_condition, is_path
 
 
 class Mark(enum.Enum):
@@ -116,18 +117,24 @@ def thaw(run: Draft) -> Draft:
     return draft
 
 
-def freeze(draft: Draft) -> Run:
-    """Convert a draft to a frozen run, without a copy. No other code may hold a reference to the draft."""
-    draft.__class__ = Run
-    return draft  # type: ignore[return-value]
-
-
 class Transition(NamedTuple):
     """The machine's decision on an event: the run after it, the effects to perform, and the moves that were made."""
 
     run: Run
     effects: tuple[Effect, ...] = ()
     moves: tuple[Move, ...] = ()
+
+
+VARIABLES: Final[Mapping[str, Callable[[Draft], Any]]] = {
+    "inputs": lambda run: run.inputs,
+    "vars": lambda run: run.vars,
+    "outputs": lambda run: LazyOutputs(run.outputs),
+    "reply": lambda run: run.reply,
+    "results": lambda run: run.results,
+    "error": lambda run: None if run.error is None else see_error(run.error),
+    "run": lambda run: {name: getattr(run, name) for name in RunView.__annotations__},
+}
+"""How the variables that templates see are read from a run; None: the variable is absent."""
 
 
 class RunScope(Mapping[str, Any]):
@@ -142,30 +149,39 @@ class RunScope(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if self._extra and name in self._extra:
             return self._extra[name]
-        run = self._run
-        match name:
-            case "reply" if run.reply is not None:
-                return run.reply
-            case "inputs":
-                return run.inputs
-            case "vars":
-                return run.vars
-            case "outputs":
-                return LazyOutputs(run.outputs)
-            case "results" if run.results is not None:
-                return run.results
-            case "error" if run.error is not None:
-                return see_error(run.error)
-            case "run":
-                return {name: getattr(run, name) for name in RunView.__annotations__}
-        raise KeyError(name)
+        if (value := VARIABLES[name](self._run)) is None:
+            raise KeyError(name)
+        return value
 
     def __iter__(self) -> Iterator[str]:
-        run = self._run
-        there = {"reply": run.reply, "results": run.results, "error": run.error}
-        yield from ("inputs", "vars", "outputs", "run")
-        yield from (name for name, value in there.items() if value is not None)
+        yield from (name for name, read in VARIABLES.items() if read(self._run) is not None)
         yield from self._extra
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def compile_route_condition(text: str) -> Callable[[Draft], bool]:
+    """Compile the condition of a route. A bare path is read from the run itself, without a scope.
+
+    Raises:
+        TemplateError: the text is not an expression; the returned function raises it if its value is no condition.
+    """
+    in_scope = compile_condition(text)
+    root, *keys = text.strip().split(".")
+    if (root, *keys) == ("reply", "tool_calls"):  # in the routes of every agent: no view of the calls is made
+        return lambda run: in_scope(RunScope(run)) if run.reply is None else bool(run.reply.message.tool_calls)
+    if not keys or root not in VARIABLES or not is_path(text.strip()):
+        return lambda run: in_scope(RunScope(run))
+    read = VARIABLES[root]
+
+    def holds(run: Draft) -> bool:
+        value = read(run)
+        try:
+            for key in keys:
+                value = value[key]
+        except (KeyError, TypeError):
+            return in_scope(RunScope(run))
+        return bool(value) if isinstance(value, Lazy) else as_condition(value, text)
+
+    return holds

@@ -1,29 +1,29 @@
 """An immutable sequence of fixed length, for the results of calls or children. Newer versions share its storage."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Generic, TypeVar
+
+import msgspec
 
 T = TypeVar("T")
 
 
-class Slots(Generic[T]):
+class Slots(msgspec.Struct, Generic[T], gc=False, eq=False):
     """A persistent array: changing one item of the newest version takes constant time.
 
     Only the newest version holds the list. An older one holds the item that the next version replaced (Baker 1978,
     "Shallow binding in LISP 1.5", on persistent arrays); reading it copies the list.
+
+    Slots are made of a list that nothing else holds.
     """
 
-    __slots__ = ("_change", "_items")
-
-    def __init__(self, items: Iterable[T]) -> None:
-        self._items: list[T] | None = list(items)
-        self._change: tuple[int, T, Slots[T]] | None = None
+    _items: list[T] | None
+    _change: "tuple[int, T, Slots[T]] | None" = None
 
     def changed(self, index: int, item: T) -> "Slots[T]":
         """Return a new version with another item at ``index``."""
         items = self._own() if self._items is None else self._items
-        newer: Slots[T] = object.__new__(Slots)
-        newer._items, newer._change = items, None
+        newer = Slots(items)
         self._items, self._change = None, (index, items[index], newer)
         items[index] = item
         return newer
@@ -55,10 +55,13 @@ class Slots(Generic[T]):
         return (self._own() if items is None else items)[index]
 
     def __iter__(self) -> Iterator[T]:
-        return iter(self._own())
+        return iter(self._own() if self._items is None else self._items)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Slots) and self._own() == other._own()
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # a struct has an inequality of its own
 
     def __hash__(self) -> int:
         return hash((Slots, len(self)))

@@ -13,13 +13,17 @@ from flowrun.core.call_handling import LAST_REPLY
 from flowrun.core.events import Answer, Effect, Move, Outcome, Sleep, ToolDeclaration
 from flowrun.core.json_schema import Validator
 from flowrun.core.rendering import Prologue
-from flowrun.core.run import EMPTY, Draft, Run, RunScope, Transition, copy_of, freeze, thaw
+from flowrun.core.run import EMPTY, Draft, Run, RunScope, Transition, copy_of
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, Catch, Limits, Retry, Spec
 from flowrun.templates import Evaluator, Scope, TemplateError
 
 UNCAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "run.cancelled", "input.invalid"})
 """Failures of the run as a whole: no state's ``retry`` or ``catch`` applies to them."""
+
+
+_new: Final = tuple.__new__
+"""Makes a named tuple at half the cost of calling its class."""
 
 
 class StateFailure(Exception):
@@ -39,12 +43,13 @@ class CompiledRoute(msgspec.Struct, frozen=True):
     """A compiled route. It always matches if ``holds`` is None.
 
     ``reads_calls`` are the threads whose last tool calls have been read by a template when the route matches: by its
-    condition, by a condition of the routes before it, or by the state's ``set``.
+    condition, by a condition of the routes before it, or by the state's ``set``. ``index`` is its place in the state.
     """
 
-    holds: Callable[[Scope], bool] | None
+    holds: Callable[[Draft], bool] | None
     to: str
-    reads_calls: frozenset[str] = frozenset()
+    reads_calls: frozenset[str]
+    index: int
 
 
 class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,12 +65,16 @@ class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
 class StateNode(msgspec.Struct, frozen=True, kw_only=True):
     """A compiled state. Each subclass is one kind of state.
 
+    A handler that raises has changed nothing of the run but what must stay, or has called ``Turn.save`` before: the
+    changes since then are undone. It requests effects last.
+
     ``reads_calls`` are the threads whose last tool calls are read by the templates that are evaluated when the state is
-    entered. See ``call_handling``.
+    entered. See ``call_handling``. ``leaves_safely``: its first route always matches, and it sets no variable.
     """
 
     name: str
     reads_calls: frozenset[str] = frozenset()
+    leaves_safely: bool = False
     assignments: tuple[tuple[str, Evaluator], ...] = ()
     routes: tuple[CompiledRoute, ...] = ()
     retry: Retry | None = None
@@ -112,18 +121,18 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
 
 
-class Turn:
-    """A transition in progress: the draft of the run, the effects and moves so far, and the next state (``target``)."""
+class Turn(msgspec.Struct, gc=False):
+    """A transition in progress: the draft of the run, the effects and moves so far, and the next state (``target``).
 
-    __slots__ = ("_before", "effects", "graph", "moves", "run", "target")
+    ``saved`` is the draft that is restored if the state fails.
+    """
 
-    def __init__(self, graph: Graph, run: Run) -> None:
-        self.graph = graph
-        self.run = thaw(run)
-        self.effects: list[Effect] = []
-        self.moves: list[Move] = []
-        self.target: str | None = None
-        self._before: Draft = run
+    graph: Graph
+    run: Draft
+    saved: Draft | None = None
+    effects: tuple[Effect, ...] = ()
+    moves: list[Move] = []
+    target: str | None = None
 
     @property
     def scope(self) -> Scope:
@@ -131,26 +140,22 @@ class Turn:
         return RunScope(self.run)
 
     def end(self) -> Transition:
-        """Return the transition. The turn must not be used afterwards."""
-        return Transition(freeze(self.run), tuple(self.effects), tuple(self.moves))
-
-    def enter(self, node: StateNode) -> None:
-        """Set the run's state, and reset the fields that belong to one visit of a state."""
+        """Return the transition. The draft is frozen without another copy, so the turn must not be used afterwards."""
         run = self.run
-        run.state, run.step, run.attempt = node.name, run.step + 1, 1
-        run.awaiting, run.left, run.started, run.items = "", 0, 0, ()
-        run.returned = run.calls = run.children = None
-        run.path = run.path.appended(node.name)
-        if run.unread and node.reads_calls:
-            self._see_calls(node.reads_calls)
-        self.target = None
-        self._before = copy_of(run)
+        run.__class__ = Run
+        return _new(Transition, (run, self.effects, tuple(self.moves)))
 
     # --- what a state does --------------------------------------------------------------------------------------------
 
-    def mark(self) -> None:
-        """Preserve the changes so far, even if the state fails later. Effects must be requested after this call."""
-        self._before = copy_of(self.run)
+    def save(self, node: StateNode) -> Draft:
+        """Preserve the run as it is now for the case that leaving the state fails; return the draft to change.
+
+        Without this call, the changes of a state that fails stay; those of ``leave`` are always undone.
+        """
+        if not node.leaves_safely:
+            self.saved = self.run
+            self.run = copy_of(self.run)
+        return self.run
 
     def leave(self, node: StateNode, output: Any) -> None:
         """Leave a state: store its output, set its variables, and choose the first route that matches.
@@ -159,17 +164,16 @@ class Turn:
             StateFailure: no route matches.
             TemplateError: a template or condition cannot be evaluated.
         """
-        run = self.run
+        run = self.save(node) if self.saved is None else self.run
         run.outputs = {**run.outputs, node.name: output}
-        scope = RunScope(run)
-        sets = self._assign(node, scope) if node.assignments else EMPTY
-        for index, route in enumerate(node.routes):
-            if route.holds is None or route.holds(scope):
+        sets = self._assign(node) if node.assignments else EMPTY
+        for route in node.routes:
+            if route.holds is None or route.holds(run):
                 if run.unread and route.reads_calls:
-                    self._see_calls(route.reads_calls)
+                    self.see_calls(route.reads_calls)
                 self.target = route.to
                 self.moves.append(
-                    Move(state=node.name, step=run.step, how="route", to=route.to, index=index, sets=sets)
+                    Move(state=node.name, step=run.step, how="route", to=route.to, index=route.index, sets=sets)
                 )
                 return
         message = f"no route of state {run.state!r} matched: give it a last route without when"
@@ -191,34 +195,33 @@ class Turn:
         run = self.run
         run.status, run.awaiting = status, ""
         run.outcome = Outcome(status=status, output=output, error=error)
-        self.effects.append(run.outcome)
+        self.effects += (run.outcome,)
         sets = self.moves.pop().sets if self.target is not None and self.moves else EMPTY
         self.target = None
         if run.state:
             self.moves.append(Move(state=run.state, step=run.step, how="end", failure=error, sets=sets))
 
-    def _assign(self, node: StateNode, scope: Scope) -> Mapping[str, JSON]:
+    def _assign(self, node: StateNode) -> Mapping[str, JSON]:
         """Set a state's variables in order; the template of each can read the ones before it."""
-        run, sets = self.run, {}
+        run, scope, sets = self.run, self.scope, {}
         for name, evaluate in node.assignments:
             sets[name] = value = evaluate(scope)
             run.vars = {**run.vars, name: value}
         return sets
 
-    def _see_calls(self, threads: frozenset[str]) -> None:
+    def see_calls(self, threads: frozenset[str]) -> None:
         """Record that a template has read the last tool calls of threads."""
         run = self.run
-        run.unread -= threads
-        if LAST_REPLY in threads and run.reply is not None:
-            run.unread -= {run.reply.thread}
+        last = () if run.reply is None or LAST_REPLY not in threads else (run.reply.thread,)
+        run.unread = run.unread.difference(threads, last)
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
-    def undo(self) -> None:
-        """Undo all changes since the last ``mark``. A state makes its move last, so there is no move to undo."""
-        self.run = thaw(self._before)
-        self.effects.clear()
-        self.target = None
+    def abort(self, error: StateFailure | TemplateError) -> None:
+        """Undo all changes since ``save``, and fail. A state requests effects and moves last: none are undone."""
+        if self.saved is not None:
+            self.run = self.saved
+        self.fail(failure_of(error))
 
     def _retry(self, node: StateNode, failure: Failure) -> bool:
         run, retry = self.run, node.retry
@@ -232,7 +235,7 @@ class Turn:
         run.attempt += 1
         run.awaiting = "sleep"
         run.status = "running"
-        self.effects.append(Sleep(step=run.step, seconds=delay, jitter=retry.jitter))
+        self.effects += (Sleep(step=run.step, seconds=delay, jitter=retry.jitter),)
         return True
 
     def _catch(self, node: StateNode, failure: Failure) -> bool:

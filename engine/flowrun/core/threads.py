@@ -50,28 +50,16 @@ def check_messages(messages: Iterable[Message], waiting: Iterable[ToolCall]) -> 
                 raise StateFailure("model.invalid_conversation", _stray(message, open_ids))
             open_ids.remove(message.tool_call_id)
         elif open_ids:
-            raise StateFailure(
-                "model.invalid_conversation", _unanswered(open_ids, f"before a message of role {message.role}")
-            )
+            raise unanswered(open_ids, f"before a message of role {message.role}")
         open_ids += (call.id for call in message.tool_calls)
 
 
-def check_answered(thread: Log[Message]) -> None:
-    """Check that a thread does not end in calls without an answer.
-
-    Raises:
-        StateFailure: it does.
-    """
-    if open_calls := last_calls(thread).open:
-        raise StateFailure(
-            "model.invalid_conversation", _unanswered([call.id for call in open_calls], "before the model is asked")
-        )
-
-
-def _unanswered(calls: list[str], when: str) -> str:
-    return (
-        f"the calls {', '.join(calls)} must be answered {when}: lead to a tools state of the thread, or answer each "
-        "by a message of role tool"
+def unanswered(ids: Iterable[str], when: str) -> StateFailure:
+    """Return the failure of a thread whose calls must be answered before something else happens."""
+    return StateFailure(
+        "model.invalid_conversation",
+        f"the calls {', '.join(ids)} must be answered {when}: lead to a tools state of the "
+        "thread, or answer each by a message of role tool",
     )
 
 

@@ -86,15 +86,11 @@ class Value(msgspec.Struct, frozen=True, gc=False):
 class LazyReply(LazyMapping):
     """A reply on a thread, as templates see it."""
 
-    __slots__ = ("_data", "_parsed", "_reply", "calls", "message", "thread")
-
-    def __init__(self, thread: str, message: Message, reply: Reply, parsed: JSON) -> None:
-        self.thread = thread
-        self.message = message
-        self.calls = LazyCalls(message.tool_calls)
-        self._reply = reply
-        self._parsed = parsed
-        self._data: dict[str, JSON] | None = None
+    thread: str
+    message: Message
+    _reply: Reply
+    _parsed: JSON
+    _data: dict[str, JSON] | None = None
 
     def __getitem__(self, name: str) -> Any:
         return _REPLY[name](self)
@@ -113,7 +109,7 @@ class LazyReply(LazyMapping):
 _REPLY: Final[Mapping[str, Callable[[LazyReply], Any]]] = {
     "content": lambda reply: reply.message.content,
     "reasoning": lambda reply: reply.message.reasoning,
-    "tool_calls": lambda reply: reply.calls,
+    "tool_calls": lambda reply: LazyCalls(reply.message.tool_calls),
     "parsed": lambda reply: reply._parsed,
     "finish_reason": lambda reply: reply._reply.finish_reason,
     "usage": lambda reply: msgspec.structs.asdict(reply._reply.usage),
@@ -123,30 +119,21 @@ _REPLY: Final[Mapping[str, Callable[[LazyReply], Any]]] = {
 class LazyCalls(Lazy):
     """The tool calls of a reply. Arguments that are not JSON stay strings."""
 
-    __slots__ = ("_calls", "_data")
-
-    def __init__(self, calls: tuple[ToolCall, ...]) -> None:
-        self._calls = calls
-        self._data: list[CallView] | None = None
+    _calls: tuple[ToolCall, ...]
 
     def __bool__(self) -> bool:
         return bool(self._calls)
 
     def data(self) -> list[CallView]:
-        """Return the calls as plain data, built once."""
-        if self._data is None:
-            self._data = list(map(_see_call, self._calls))
-        return self._data
+        """Return the calls as plain data."""
+        return list(map(_see_call, self._calls))
 
 
 class LazyResults(Lazy):
     """The results of a tools state: its calls, each with the value or failure that answered it."""
 
-    __slots__ = ("_data", "_pairs")
-
-    def __init__(self, pairs: Sequence[tuple[ToolCall, Value | Failure]]) -> None:
-        self._pairs = pairs
-        self._data: list[ResultView] | None = None
+    _pairs: Sequence[tuple[ToolCall, Value | Failure]]
+    _data: list[ResultView] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._pairs)
@@ -161,10 +148,7 @@ class LazyResults(Lazy):
 class LazyOutputs(LazyMapping):
     """The outputs of states by their names."""
 
-    __slots__ = ("_outputs",)
-
-    def __init__(self, outputs: Mapping[str, Any]) -> None:
-        self._outputs = outputs
+    _outputs: Mapping[str, Any]
 
     def __getitem__(self, name: str) -> Any:
         return self._outputs[name]

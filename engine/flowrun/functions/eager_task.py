@@ -125,7 +125,7 @@ else:
 
         def start(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
             """Run a call's first step, in a copy of the caller's context; return its outcome, or ``WAITS``."""
-            loop, task, caller = self._loop, self.task, asyncio.current_task()
+            loop, task, caller = self._loop, self.task, asyncio.current_task(self._loop)
             context = contextvars.copy_context()
             assert caller is not None
             _leave_task(loop, caller)

@@ -28,6 +28,9 @@ _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 """The range of integers that JSON codecs carry without loss."""
 
 
+_NESTED: Final = frozenset({dict, list})
+
+
 class NotJSON(ValueError):
     """A value has no JSON form. ``path`` leads to the part at fault, innermost step first."""
 
@@ -60,9 +63,9 @@ def to_json(value: object, depth: int = 0) -> JSON:
 def copy_json(value: JSON) -> JSON:
     """Return a copy of a JSON value; changes to it leave the original as it is."""
     if type(value) is dict:
-        return {key: copy_json(item) for key, item in value.items()}
+        return {key: copy_json(item) if type(item) in _NESTED else item for key, item in value.items()}
     if type(value) is list:
-        return [copy_json(item) for item in value]
+        return [copy_json(item) if type(item) in _NESTED else item for item in value]
     return value
 
 

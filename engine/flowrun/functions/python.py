@@ -7,7 +7,7 @@ in a task that is not the run's (``eager_task``), ``def`` functions in a daemon 
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -90,26 +90,32 @@ class PythonFunctions:
         self._eager_task: EagerTask | None = None
         self._grace = grace
 
-    async def call(self, effect: CallFunction) -> JSON:
+    def call(self, effect: CallFunction) -> Coroutine[Any, Any, JSON]:
         """Call a function under its timeout and return its value as JSON; see ``ports.Functions``."""
-        if self._pool.slots is None:
-            return await self._call(effect)
-        async with self._pool.slots.here():
+        slots = self._pool.slots
+        return self._call(effect) if slots is None else self._call_in_turn(effect, slots)
+
+    async def _call_in_turn(self, effect: CallFunction, slots: CallLimit) -> JSON:
+        async with slots.here():
             return await self._call(effect)
 
     async def _call(self, effect: CallFunction) -> JSON:
         bound = self._bound.get(effect.entrypoint)
         if bound is None:
             raise Bug(f"no function is bound to {effect.entrypoint}")
-        arguments = {name: copy_json(value) for name, value in effect.arguments.items()}
+        arguments = copy_json(dict(effect.arguments))
         CURRENT_CALL.set(effect)  # in the caller's context, which is copied for the function
-        perform = self._in_task if bound.is_async else self._in_thread
         pool = self._pool
         if pool.draining:
             await asyncio.get_running_loop().create_future()  # its run is about to be cancelled
         pool.began()
         try:
-            outcome = await perform(bound.function, arguments, effect.timeout)
+            if bound.is_async:
+                outcome = self._first_step(bound.function, arguments)
+                if isinstance(outcome, EagerTask):
+                    outcome = await self._wait_for(outcome, effect.timeout)
+            else:
+                outcome = await self._in_thread(bound.function, arguments, effect.timeout)
         except TimeoutError:
             name = effect.tool or effect.entrypoint
             raise ToolError("tool.timeout", f"{name} took longer than {effect.timeout:g} s") from None
@@ -127,16 +133,18 @@ class PythonFunctions:
         except RuntimeError as exc:
             raise ToolError("tool.failed", f"the system gives no thread to run it in: {exc}") from exc
 
-    async def _in_task(
-        self, function: Callable[..., Any], arguments: dict[str, JSON], timeout: float | None
-    ) -> "JSON | ToolError":
+    def _first_step(self, function: Callable[..., Any], arguments: dict[str, JSON]) -> "JSON | ToolError | EagerTask":
+        """Run the first step of an async function; return its outcome, or its task if it waits."""
         eager, self._eager_task = self._eager_task, None  # a function may call another one in its first step
         if eager is None or not eager.is_free():
             eager = EagerTask()
-        first = eager.start(function, arguments)
-        if first is not WAITS:
-            self._eager_task = eager
-            return first
+        first: JSON | ToolError = eager.start(function, arguments)
+        if first is WAITS:
+            return eager
+        self._eager_task = eager
+        return first
+
+    async def _wait_for(self, eager: EagerTask, timeout: float | None) -> "JSON | ToolError":
         task = eager.task
         try:
             await asyncio.wait((task,), timeout=timeout)

@@ -36,7 +36,7 @@ from flowrun.runtime.pending_effects import PendingEffects
 from flowrun.runtime.run_result import AssumeDone, RunResult
 from flowrun.runtime.services import Services
 
-EVENTS_PER_TURN: Final = 32
+EVENTS_PER_TURN: Final = 128
 """The events after which a run yields to the loop, for deadlines, signals and other runs: effects may never wait."""
 
 
@@ -193,7 +193,7 @@ class RunDriver:
 
     async def _drive_to_boundary(self, deadline_step: int) -> bool:
         """Drive the run until it ends or waits (True), or a state with its own timeout is entered or left (False)."""
-        nodes = self._graph.nodes
+        nodes, services = self._graph.nodes, self._services
         while self.run.outcome is None:
             if self._event_count % EVENTS_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -201,7 +201,10 @@ class RunDriver:
             if event is None:
                 return True
             step = self.run.step
-            await self._feed(event)
+            if services.journal is None and not services.observers:
+                self._apply(event)
+            else:
+                await self._feed(event)
             if self.run.step != step or isinstance(event, Slept):
                 if self._pending is not None or self.waiting or self.in_doubt:
                     self._cancel_pending()
@@ -211,7 +214,7 @@ class RunDriver:
 
     async def _feed(self, event: Event) -> None:
         """Apply an event to the run; record the event before any effect of it is performed."""
-        self.run, self._effects, moves = advance(self._graph, self.run, event)
+        moves = self._apply(event)
         journal = self._services.journal
         if journal is not None:
             try:
@@ -220,7 +223,11 @@ class RunDriver:
                 self._notify(event, moves)
                 raise
         self._notify(event, moves)
+
+    def _apply(self, event: Event) -> tuple[Move, ...]:
+        self.run, self._effects, moves = advance(self._graph, self.run, event)
         self._event_count += 1
+        return moves
 
     def _notify(self, event: Event, moves: tuple[Move, ...]) -> None:
         run = self.run

@@ -32,7 +32,7 @@ KEYWORDS: Final = frozenset(
 )
 
 
-_WITH_EMPTINESS: Final = (bool, list, str, dict, tuple, Lazy, Mapping)
+_WITH_EMPTINESS: Final = (Lazy, bool, list, str, Mapping, tuple)
 """The types whose empty values count as false in a condition."""
 
 
@@ -70,16 +70,14 @@ def compile_condition(text: str) -> Callable[[Scope], bool]:
         TemplateError: the text is not an expression; the returned function raises it for any other value.
     """
     evaluate = _compile_expression(text)
+    return lambda scope: as_condition(evaluate(scope), text)
 
-    def holds(scope: Scope) -> bool:
-        value = evaluate(scope)
-        if value is None or isinstance(value, _WITH_EMPTINESS):
-            return bool(value)
-        raise TemplateError(
-            f"when: {text!r} gave {value!r}, which is neither true nor false: compare it with something"
-        )
 
-    return holds
+def as_condition(value: Any, text: str) -> bool:
+    """Return whether the value of a ``when`` counts as true. Raises as the functions of ``compile_condition`` do."""
+    if value is None or isinstance(value, _WITH_EMPTINESS):
+        return bool(value)
+    raise TemplateError(f"when: {text!r} gave {value!r}, which is neither true nor false: compare it with something")
 
 
 def compile_value(template: Template) -> Evaluator:
@@ -281,6 +279,7 @@ __all__ = [
     "LazyMapping",
     "Scope",
     "TemplateError",
+    "as_condition",
     "as_text",
     "compile_assignments",
     "compile_condition",

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 
-class Lazy:
+
+class Lazy(msgspec.Struct, gc=False, eq=False):
     """A placeholder for plain data. Jinja2 receives the data, and so does the value of a template."""
-
-    __slots__ = ()
 
     def data(self) -> Any:
         """Return the plain data."""
@@ -16,14 +16,15 @@ class Lazy:
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.data() == other.data()
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # a struct has an inequality of its own
+
     def __hash__(self) -> int:
         return hash(type(self))
 
 
 class LazyMapping(Lazy):
     """A lazy mapping: a bare path such as ``reply.content`` reads one member without building the others."""
-
-    __slots__ = ()
 
     def __getitem__(self, name: str) -> Any:
         """Return a member, which may be lazy.

@@ -127,6 +127,11 @@ def test_results_are_in_the_order_of_the_calls() -> None:
             id="a key twice",
         ),
         pytest.param(
+            calls('{"a": 1, "b": {"c": 1, "c": 2}}'),
+            "error: tool.invalid_arguments: the arguments are no JSON: the key 'c' is there twice",
+            id="a key twice, further in",
+        ),
+        pytest.param(
             calls('{"a": NaN, "b": 2}'),
             "error: tool.invalid_arguments: the arguments are no JSON: NaN is no JSON number",
             id="NaN",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowrun.core.messages import Log, Message, Reply, Tokens, ToolCall, as_openai
+from flowrun.core.messages import Log, Message, Reply, Tokens, ToolCall, as_openai, last_calls
 
 ITEMS = st.lists(st.integers(), max_size=3)
 
@@ -90,3 +90,25 @@ def test_texts_of_a_model_are_made_valid_unicode() -> None:
 )
 def test_messages_in_the_form_of_openai(message: Message, expected: dict[str, Any]) -> None:
     assert as_openai(message) == expected
+
+
+A, B = (ToolCall(id=name, name="add", arguments="{}") for name in "ab")
+
+
+@pytest.mark.parametrize(
+    ("answers", "answered", "waiting"),
+    [
+        pytest.param("", set(), (A, B), id="none"),
+        pytest.param("a", {0}, (B,), id="the first"),
+        pytest.param("b", {1}, (A,), id="the second"),
+        pytest.param("ab", {0, 1}, (), id="all"),
+        pytest.param("ba", {0, 1}, (), id="all, in another order"),
+        pytest.param("ac", {0}, (B,), id="one that is no answer"),
+    ],
+)
+def test_the_last_calls_are_answered_by_the_tool_messages_after_them(
+    answers: str, answered: set[int], waiting: tuple[ToolCall, ...]
+) -> None:
+    asked = Message(role="assistant", tool_calls=(A, B))
+    last = last_calls(Log([Message(role="user"), asked, *(Message(role="tool", tool_call_id=id_) for id_ in answers)]))
+    assert (last.at, last.calls, set(last.answered), last.open) == (1, (A, B), answered, waiting)

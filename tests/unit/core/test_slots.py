@@ -30,7 +30,7 @@ def test_every_version_is_as_a_list_of_its_own(
         assert [list(slots) for slots, _ in versions] == [plain for _, plain in versions]
     for slots, plain in versions:
         for other, its in versions:
-            assert (slots == other) == (plain == its)
+            assert (slots == other, slots != other) == (plain == its, plain != its)
         assert slots != plain
 
 

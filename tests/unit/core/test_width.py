@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from flowrun.core.call_handling import find_call_handling
 from flowrun.core.events import ChildEnded, Event, Outcome, Replied, Returned, Started
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, advance
 from flowrun.core.messages import Reply, ToolCall
-from tests.flows import ADD, AGENT, graph_of
+from tests.flows import ADD, AGENT, graph_of, spec_of
 
 CHILD = 'flows: {child: {inputs: {item: {}}, states: {only: {type: end, output: "{{ inputs.item }}"}}}}\n'
 LIST = "inputs: {list: {type: array}}\n"
@@ -90,6 +91,20 @@ def test_operations_of_a_wide_state_grow_with_its_width(wide: Callable[[int], Wi
         graph, events = wide(times * width)
         costs.append(count_calls(lambda graph=graph, events=events: runs_of(graph, events)) / times)  # type: ignore[misc]
     assert 1 / 1.3 < costs[1] / costs[0] < 1.3
+
+
+def test_operations_of_finding_handled_calls_grow_with_chats_that_share_one_tail() -> None:
+    costs = []
+    for count in (100, 200):
+        routes = ", ".join(f"{{when: inputs.n == {i}, to: c{i}}}" for i in range(count))
+        chats = "".join(f"  c{i}: {{type: chat, next: t0}}\n" for i in range(count))
+        tail = "".join(f"  t{i}: {{type: route, next: t{i + 1}}}\n" for i in range(count))
+        ends = f"  t{count}: {{type: tools, next: e}}\n  e: {{type: end}}\n"
+        states = f"states:\n  pick: {{type: route, routes: [{routes}, {{to: e}}]}}\n{chats}{tail}{ends}"
+        spec = spec_of(ADD, "inputs: {n: {type: integer}}\n", states)
+        assert find_call_handling(spec).chats == {f"c{i}" for i in range(count)}
+        costs.append(count_calls(lambda spec=spec: find_call_handling(spec)) / count)  # type: ignore[misc]
+    assert costs[1] / costs[0] < 1.3
 
 
 @pytest.mark.parametrize(

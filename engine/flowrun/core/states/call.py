@@ -24,7 +24,7 @@ class CallNode(StateNode, frozen=True, kw_only=True):
         run = turn.run
         arguments = self.arguments(turn.scope)
         run.awaiting = "effect"
-        turn.effects.append(
+        turn.effects = (
             CallFunction(
                 step=run.step,
                 state=self.name,
@@ -33,7 +33,7 @@ class CallNode(StateNode, frozen=True, kw_only=True):
                 arguments=arguments,
                 idempotent=self.idempotent,
                 attempt=run.attempt,
-            )
+            ),
         )
 
     def try_again(self, turn: Turn) -> None:
@@ -54,7 +54,6 @@ class CallNode(StateNode, frozen=True, kw_only=True):
             return
         assert isinstance(event, Returned)
         turn.run.returned = Value(event.value)
-        turn.mark()
         turn.leave(self, event.value)
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from flowrun.core.events import AskModel, Event, Failed, Replied, ToolDeclaration
 from flowrun.core.json_schema import Validator, compile_schema
-from flowrun.core.messages import Message, Reply
+from flowrun.core.messages import Message, Reply, last_calls
 from flowrun.core.rendering import CompiledMessage, compile_message, with_ids
 from flowrun.core.replies import check_reply
 from flowrun.core.run import Run
@@ -15,7 +15,7 @@ from flowrun.core.state_node import StateFailure, StateNode, Turn
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, StateKind
 from flowrun.core.strict_json import parse_json
-from flowrun.core.threads import add_messages, check_answered
+from flowrun.core.threads import add_messages, unanswered
 from flowrun.core.views import LazyReply, ReplyView
 from flowrun.spec.model import JSON, ChatState, ResponseFormat
 
@@ -44,7 +44,6 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         if self.render:
             add_messages(turn.run, self.thread, self.render, turn.scope)
             turn.run.started = 1
-            turn.mark()
         self._ask(turn)
 
     def try_again(self, turn: Turn) -> None:
@@ -60,18 +59,39 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
 
     def handle(self, turn: Turn, event: Event) -> None:
         """Append the reply to the thread and leave, or fail."""
-        if isinstance(event, Replied):
-            turn.run.usage += event.reply.usage
-            turn.mark()
-            self._leave(turn, event.reply)
-        else:
+        if not isinstance(event, Replied):
             assert isinstance(event, Failed)
             turn.fail(event.failure)
+            return
+        reply = event.reply
+        turn.run.usage += reply.usage
+        check_reply(
+            reply,
+            tool_choice=self.tool_choice,
+            offers_tools=bool(self.tools),
+            handles_calls=self.handles_calls,
+            has_format=self.validate is not None,
+        )
+        calls = reply.tool_calls
+        parsed = self._parse(reply) if self.validate is not None and not calls else None
+        run = turn.save(self)
+        if calls:
+            calls = with_ids(calls, run.call_count)
+            run.call_count += len(calls)
+            run.unread = run.unread | self.own_thread if run.unread else self.own_thread
+        message = Message(
+            role="assistant", content=reply.content, reasoning=reply.reasoning, tool_calls=calls, tokens=reply.tokens
+        )
+        run.threads = {**run.threads, self.thread: run.threads[self.thread].appended(message)}
+        run.reply = LazyReply(self.thread, message, reply, parsed)
+        turn.leave(self, run.reply)
 
     def _ask(self, turn: Turn) -> None:
         run = turn.run
         thread = run.threads[self.thread]
-        check_answered(thread)
+        last = last_calls(thread)
+        if len(last.answered) != len(last.calls):
+            raise unanswered((call.id for call in last.open), "before the model is asked")
         if run.rounds >= run.max_rounds:
             raise StateFailure(
                 "limit.rounds", f"the run asked the model {run.rounds} times, which is limits.max_rounds"
@@ -81,7 +101,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             run.asked = _first_asked(self.thread, self.name) if first else {**run.asked, self.thread: self.name}
         run.rounds += 1
         run.awaiting = "effect"
-        turn.effects.append(
+        turn.effects = (
             AskModel(
                 step=run.step,
                 state=self.name,
@@ -93,30 +113,8 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
                 tool_choice=self.tool_choice,
                 sampling=self.sampling,
                 response_format=self.response_format,
-            )
+            ),
         )
-
-    def _leave(self, turn: Turn, reply: Reply) -> None:
-        check_reply(
-            reply,
-            tool_choice=self.tool_choice,
-            offers_tools=bool(self.tools),
-            handles_calls=self.handles_calls,
-            has_format=self.validate is not None,
-        )
-        run = turn.run
-        calls = reply.tool_calls
-        if calls:
-            calls = with_ids(calls, run.call_count)
-            run.call_count += len(calls)
-            run.unread = run.unread | self.own_thread if run.unread else self.own_thread
-        message = Message(
-            role="assistant", content=reply.content, reasoning=reply.reasoning, tool_calls=calls, tokens=reply.tokens
-        )
-        parsed = self._parse(reply) if self.validate is not None and not calls else None
-        run.threads = {**run.threads, self.thread: run.threads[self.thread].appended(message)}
-        run.reply = LazyReply(self.thread, message, reply, parsed)
-        turn.leave(self, run.reply)
 
     def _parse(self, reply: Reply) -> JSON:
         assert self.validate is not None

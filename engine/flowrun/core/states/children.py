@@ -33,7 +33,6 @@ class ParentNode(StateNode, frozen=True, kw_only=True):
         run.rounds += event.rounds
         run.child_steps += event.steps
         run.usage += event.usage
-        turn.mark()
         self.ended(turn, event)
 
     @abstractmethod
@@ -44,7 +43,7 @@ class ParentNode(StateNode, frozen=True, kw_only=True):
 def await_children(run: Draft, count: int) -> Slots[ChildSlot]:
     """Make a run await ``count`` children; return their slots. Another attempt keeps the children that succeeded."""
     if run.children is not None:
-        run.children = Slots(slot if _succeeded(slot) else PENDING for slot in run.children)
+        run.children = Slots([slot if _succeeded(slot) else PENDING for slot in run.children])
     else:
         run.children = Slots([PENDING] * count)
     run.awaiting, run.started = "children", len(run.children)

@@ -7,9 +7,10 @@ import msgspec
 
 from flowrun.core.call_handling import NOTHING, CallHandling
 from flowrun.core.events import ToolDeclaration
+from flowrun.core.run import compile_route_condition
 from flowrun.core.state_node import CompiledRoute
 from flowrun.spec.model import Route, Spec, WorkingState
-from flowrun.templates import compile_assignments, compile_condition
+from flowrun.templates import compile_assignments
 
 
 class Compiler(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +28,7 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
             "reads_calls": self.handling.entered.get(name, NOTHING),
             "assignments": compile_assignments(state.set),
             "routes": tuple(self._routes(name, state.routes)),
+            "leaves_safely": bool(state.routes) and state.routes[0].when is None and not state.set,
             "retry": state.retry,
             "timeout": state.timeout,
             "catches": state.catch,
@@ -36,5 +38,5 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
         reads = self.handling.set.get(state, NOTHING)
         for index, route in enumerate(routes):
             reads |= self.handling.routes.get((state, index), NOTHING)
-            holds = None if route.when is None else compile_condition(route.when)
-            yield CompiledRoute(holds, route.to, reads)
+            holds = None if route.when is None else compile_route_condition(route.when)
+            yield CompiledRoute(holds, route.to, reads, index)

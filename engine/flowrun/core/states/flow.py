@@ -24,7 +24,7 @@ class FlowNode(ParentNode, frozen=True, kw_only=True):
         arguments = self.arguments(turn.scope)
         await_children(run, 1)
         if run.left:
-            turn.effects.append(start_child(run, 0, self.flow, arguments))
+            turn.effects = (start_child(run, 0, self.flow, arguments),)
         else:
             self._leave(turn)
 

@@ -53,13 +53,15 @@ class MapNode(ParentNode, frozen=True, kw_only=True):
         """Start the children of the next ``count`` items without an outcome, or of fewer if not so many are left."""
         run = turn.run
         assert run.children is not None
+        effects = []
         while count and run.started < len(run.items):
             index = run.started
             if run.children[index] is PENDING:
                 scope = RunScope(run, {self.item: run.items[index], "index": index})
-                turn.effects.append(start_child(run, index, self.flow, self.arguments(scope)))
+                effects.append(start_child(run, index, self.flow, self.arguments(scope)))
                 count -= 1
             run.started += 1
+        turn.effects = tuple(effects)
 
     def _leave(self, turn: Turn) -> None:
         """Leave with the list of outputs: ``collect`` pairs each with its error, ``skip`` omits the failed items."""

@@ -23,7 +23,7 @@ class ParallelNode(ParentNode, frozen=True, kw_only=True):
         run, scope = turn.run, turn.scope
         given = [arguments(scope) for _, _, arguments in self.branches]
         children = await_children(run, len(self.branches))
-        turn.effects += (
+        turn.effects = tuple(
             start_child(run, index, flow, given[index])
             for index, (_, flow, _) in enumerate(self.branches)
             if children[index] is PENDING

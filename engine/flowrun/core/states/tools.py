@@ -5,7 +5,6 @@ a retry nor by a later tools state.
 """
 
 import json
-from collections.abc import Mapping
 from typing import Final
 
 from flowrun.core.events import CallFunction, Effect, Event, Failed, Returned
@@ -40,23 +39,24 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
         """Check every call, then request the valid ones."""
         run = turn.run
         last = last_calls(run.threads[self.thread])
-        slots = _slots_before(run.made.get(self.thread), last)
+        slots: list[CallSlot] = [PENDING] * len(last.calls)
+        if last.answered or run.made:
+            slots = _slots_before(run.made.get(self.thread), last)
         offered = _offered(turn.graph, run, self.thread)
         effects: list[Effect] = []
         for index, call in enumerate(last.calls):
             if slots[index] is PENDING:
-                checked = _check_call(turn.graph, offered, call)
-                if isinstance(checked, Failure):
-                    slots[index] = checked
+                prepared = _prepare_call(turn, offered, index, call)
+                if isinstance(prepared, CallFunction):
+                    effects.append(prepared)
                 else:
-                    effects.append(_call_tool(turn.graph, run, index, call, checked))
+                    slots[index] = prepared
         run.calls, run.awaiting, run.left = Slots(slots), "calls", len(effects)
         if run.unread:
             run.unread -= {self.thread}
         if effects:
-            turn.effects += effects
+            turn.effects = tuple(effects)
         else:
-            turn.mark()
             self._leave(turn)
 
     def accepts(self, run: Run, event: Event) -> bool:
@@ -73,7 +73,6 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
             assert isinstance(event, Failed)
             run.calls = run.calls.changed(event.index, event.failure)
         run.left -= 1
-        turn.mark()
         if not run.left:
             self._leave(turn)
 
@@ -90,16 +89,20 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
         assert run.calls is not None
         thread = run.threads[self.thread]
         pairs: list[tuple[ToolCall, Value | Failure]] = []
+        messages: list[Message] = []
         for call, answer in zip(last_calls(thread).calls, run.calls, strict=True):
-            if self.raises and isinstance(answer, Failure):
+            if isinstance(answer, Value):
+                text = _value_text(answer.value)
+            elif isinstance(answer, Mark):
+                continue
+            elif self.raises:
                 turn.fail(answer)
                 return
-            if not isinstance(answer, Mark):
-                pairs.append((call, answer))
-        messages = [
-            Message(role="tool", content=_result_text(answer), tool_call_id=call.id, name=call.name)
-            for call, answer in pairs
-        ]
+            else:
+                text = f"error: {answer.name}: {answer.message}"
+            pairs.append((call, answer))
+            messages.append(Message(role="tool", content=text, tool_call_id=call.id, name=call.name))
+        run = turn.save(self)
         run.threads = {**run.threads, self.thread: thread.extended(messages)}
         run.results = LazyResults(pairs)
         if self.thread in run.made:
@@ -117,9 +120,9 @@ def _slots_before(made: Made | None, last: LastCalls) -> list[CallSlot]:
     return slots
 
 
-def _check_call(graph: Graph, offered: tuple[str, ...], call: ToolCall) -> dict[str, JSON] | Failure:
-    """Return a call's arguments, or the failure that the model receives as its result."""
-    tool = graph.tools.get(call.name)
+def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCall) -> CallFunction | Failure:
+    """Return the effect that makes a call, or the failure that the model receives as the result of an invalid call."""
+    run, tool = turn.run, turn.graph.tools.get(call.name)
     if tool is None or call.name not in offered:
         known = ", ".join(offered) or "none"
         return Failure(name="tool.unknown", message=f"there is no tool {call.name[:80]!r}; there are: {known}")
@@ -131,17 +134,6 @@ def _check_call(graph: Graph, offered: tuple[str, ...], call: ToolCall) -> dict[
         return Failure(name="tool.invalid_arguments", message="the arguments must be a JSON object")
     if (wrong := tool.validate(arguments)) is not None:
         return Failure(name="tool.invalid_arguments", message=wrong)
-    return arguments
-
-
-def _offered(graph: Graph, run: Draft, thread: str) -> tuple[str, ...]:
-    """Return the names of the tools that the thread's last chat state offered; all tools if there is no such state."""
-    node = graph.nodes[run.asked[thread]] if thread in run.asked else None
-    return node.offered if isinstance(node, ChatNode) else tuple(graph.tools)
-
-
-def _call_tool(graph: Graph, run: Draft, index: int, call: ToolCall, arguments: Mapping[str, JSON]) -> CallFunction:
-    tool = graph.tools[call.name]
     return CallFunction(
         step=run.step,
         index=index,
@@ -157,10 +149,13 @@ def _call_tool(graph: Graph, run: Draft, index: int, call: ToolCall, arguments: 
     )
 
 
-def _result_text(answer: Value | Failure) -> str:
-    if isinstance(answer, Failure):
-        return f"error: {answer.name}: {answer.message}"
-    value = answer.value
+def _offered(graph: Graph, run: Draft, thread: str) -> tuple[str, ...]:
+    """Return the names of the tools that the thread's last chat state offered; all tools if there is no such state."""
+    node = graph.nodes[run.asked[thread]] if thread in run.asked else None
+    return node.offered if isinstance(node, ChatNode) else tuple(graph.tools)
+
+
+def _value_text(value: JSON) -> str:
     if isinstance(value, str):
         return value
     return repr(value) if type(value) in _PLAIN else _encode(value)

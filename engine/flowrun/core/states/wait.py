@@ -27,7 +27,7 @@ class WaitNode(StateNode, frozen=True, kw_only=True):
         run = turn.run
         prompt = self.prompt(turn.scope)
         run.status, run.awaiting = "waiting", "effect"
-        turn.effects.append(RequestInput(step=run.step, state=self.name, run=run.id, prompt=prompt, schema=self.schema))
+        turn.effects = (RequestInput(step=run.step, state=self.name, run=run.id, prompt=prompt, schema=self.schema),)
 
     def accepts(self, run: Run, event: Event) -> bool:
         """Return whether an event is an answer that matches the schema. Callers check an answer before they send it."""

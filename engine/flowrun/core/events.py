@@ -189,8 +189,8 @@ class RequestInput(_Data, frozen=True, kw_only=True, tag="AskPerson"):
 
     @property
     def id(self) -> str:
-        """The id of the question, which an answer from outside names."""
-        return f"{self.run}/{self.step}"
+        """The id of the question, which an answer from outside names: run, step and index, which is 0 for now."""
+        return f"{self.run}/{self.step}/0"
 
 
 class Sleep(_Data, frozen=True, kw_only=True):

@@ -258,7 +258,7 @@ class Session:
             UsageError: the question is not open, or the value does not match its schema.
         """
         opened = self._opened("answer")
-        run, _, _ = request_id.rpartition("/")
+        run = request_id.rsplit("/", 2)[0]
         top, graph = self._find_run(run)
         journal = opened.journal
         records = opened.memory.records

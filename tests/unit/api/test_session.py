@@ -130,7 +130,7 @@ def test_a_run_that_waits_is_answered_and_resumed(tmp_path: Path, options: dict[
         await session.answer(second.pending[0].id, False)
         assert (await session.resume(second.run_id)).status == "failed"
         with pytest.raises(flowrun.UsageError):
-            await session.answer("nothing/1", True)
+            await session.answer("nothing/1/0", True)
 
     run(work, **options)
 

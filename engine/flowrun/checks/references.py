@@ -1,13 +1,14 @@
 """FR7xx: every name that a spec refers to exists."""
 
 from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path as FilePath
 
 from flowrun.checks.subject import Subject
 from flowrun.core.graph import edges
 from flowrun.errors import Issue, Path
 from flowrun.spec.flows import references
-from flowrun.spec.model import MAIN, ChatState, Holds
+from flowrun.spec.model import BACKENDS_GROUP, CAPABILITIES, MAIN, ChatState, Holds
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import suggest
@@ -19,6 +20,7 @@ def check_references(subject: Subject) -> Iterator[Issue]:
     yield from _names(subject)
     yield from _flows(subject)
     yield from _files(subject)
+    yield from _backends(subject)
 
 
 def _check_name(
@@ -78,3 +80,12 @@ def _files(subject: Subject) -> Iterator[Issue]:
 def _file(subject: Subject, path: Path, name: str) -> Iterator[Issue]:
     if not is_file(FilePath(subject.loaded.document.file).parent / name):
         yield subject.issue("FR706", path, f"there is no file {name!r}", "give its path relative to this spec's file")
+
+
+def _backends(subject: Subject) -> Iterator[Issue]:
+    """Find backends that neither flowrun nor an installed package has."""
+    for name, model in subject.spec.models.items():
+        if model.backend not in CAPABILITIES and subject.has(("models", name)):
+            installed = {one.name: one for one in entry_points(group=BACKENDS_GROUP)}
+            path = ("models", name, "backend")
+            yield from _check_name(subject, "FR710", path, "backend", model.backend, {**CAPABILITIES, **installed})

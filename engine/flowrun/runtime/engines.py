@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError
 from flowrun.runtime.project import BoundModel, CompiledFlow
 from flowrun.spec import lies_in, mask
-from flowrun.spec.model import Model
+from flowrun.spec.model import BACKENDS_GROUP, Model
 
 
 class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +111,8 @@ def make_backend(
         masked: replaces the secrets in a text.
 
     Raises:
-        BackendError: the scripted replies cannot be read, are not valid, or lie outside of the project.
+        BackendError: the scripted replies cannot be read, are not valid, or lie outside of the project; or the package
+            that brings the backend fails.
     """
     match model.backend:
         case "vllm":
@@ -127,3 +129,21 @@ def make_backend(
             if not lies_in(folder / model.name, project):
                 raise BackendError(f"the scripted replies {model.name} lie outside of the project {project}")
             return ScriptedBackend(load_replies(folder / model.name))
+        case name:
+            return _load_backend(name, model, folder)
+
+
+def _load_backend(name: str, model: Model, folder: Path) -> ModelBackend:
+    """Build a backend that an installed package brings, by calling its entry point with the model and its folder.
+
+    Raises:
+        BackendError: no package brings it any more, or it cannot be imported or built.
+    """
+    found = list(entry_points(group=BACKENDS_GROUP, name=name))
+    if not found:
+        raise BackendError(f"no installed package brings the backend {name!r}")
+    try:
+        backend: ModelBackend = found[0].load()(model, folder)
+    except Exception as exc:
+        raise BackendError(f"the backend {name!r}, {found[0].value}, fails: {type(exc).__name__}: {exc}") from exc
+    return backend

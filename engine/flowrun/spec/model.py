@@ -81,13 +81,16 @@ CAPABILITIES: Final[Mapping[str, Capabilities]] = {
     "openai": Capabilities(),
     "scripted": Capabilities(),
 }
-"""The capabilities of each backend, by the name that a spec gives it."""
+"""The capabilities of each backend of flowrun, by the name that a spec gives it."""
+
+BACKENDS_GROUP: Final = "flowrun.backends"
+"""The group of entry points by which an installed package brings a backend. Provisional: the port still grows."""
 
 
 class Model(_Part, frozen=True, kw_only=True):
     """A model and how to run it. ``engine`` and ``sampling`` use vLLM's names."""
 
-    backend: Literal["vllm", "openai", "scripted"] = "vllm"
+    backend: str = "vllm"
     name: str
     revision: str | None = None
     engine: Mapping[str, JSON] = {}
@@ -103,8 +106,8 @@ class Model(_Part, frozen=True, kw_only=True):
 
     @property
     def capabilities(self) -> Capabilities:
-        """The capabilities of the model's backend."""
-        return CAPABILITIES[self.backend]
+        """The capabilities of the model's backend; none are known of one that another package brings."""
+        return CAPABILITIES.get(self.backend, Capabilities())
 
 
 class Tool(_Part, frozen=True, kw_only=True):

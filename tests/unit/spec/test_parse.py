@@ -98,8 +98,8 @@ def test_a_count_may_be_written_with_a_point() -> None:
 
 def test_what_only_the_types_object_to_is_an_issue_too() -> None:
     assert reported(spec_text('model: {name: m, timeout: "$${A}"}\n')) == [
-        "1:1 FR203 models: models[...].timeout: '${A}' is no duration: write a number of seconds, or a number and ms, s, "
-        "m, h or d; see 'flowrun schema' for what may stand here"
+        "1:1 FR203 models: models[...].timeout: '${A}' is no duration: write a number of seconds, or a number and "
+        "ms, s, m, h or d; see 'flowrun schema' for what may stand here"
     ]
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.documents import read_blocks
+
 PAGE = Path(__file__).parents[3] / "docs" / "python.md"
-BLOCK = re.compile(r'^```(?P<kind>\w+)(?: title="(?P<title>[^"\n]+)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL)
 PRINTS = re.compile(r"^\s*print\(.*\)  # (?P<text>.*)$", re.MULTILINE)
 
 
@@ -19,14 +20,14 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     names: dict[str, Any] = {}
-    blocks = list(BLOCK.finditer(PAGE.read_text()))
+    blocks = read_blocks(PAGE.read_text())
     assert len(blocks) == 15
     for block in blocks:
-        text = block["text"]
-        if block["kind"] == "toml":
+        text = block.text
+        if block.kind == "toml":
             continue
-        if block["title"]:
-            file = tmp_path / block["title"]
+        if block.title:
+            file = tmp_path / block.title
             file.parent.mkdir(exist_ok=True)
             file.write_text(text)
             continue

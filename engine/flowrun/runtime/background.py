@@ -7,6 +7,7 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -19,6 +20,7 @@ class BackgroundLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._last_worker: ThreadPoolExecutor | None = None
         self._pid = 0
 
     @property
@@ -53,6 +55,19 @@ class BackgroundLoop:
             raise
         return call.result()
 
+    def call_at_exit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine in the loop while the process exits, when no thread can be started (Python 3.12).
+
+        What the coroutine hands to ``asyncio.to_thread`` runs in a thread that is there already.
+        """
+
+        async def last() -> T:
+            if self._last_worker is not None:
+                asyncio.get_running_loop().set_default_executor(self._last_worker)
+            return await work()
+
+        return self.call(last)
+
     def begin(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Run a coroutine in the loop, and do not wait for it."""
         self._running_loop().call_soon_threadsafe(_Call(work).begin)
@@ -64,6 +79,8 @@ class BackgroundLoop:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._loop.run_forever, name="flowrun loop", daemon=True)
                 self._thread.start()
+                self._last_worker = ThreadPoolExecutor(1, thread_name_prefix="flowrun exit")
+                self._last_worker.submit(int).result()  # which starts its thread
             return self._loop
 
 
@@ -89,9 +106,9 @@ class _Call(Generic[T]):
 
 
 def at_exit(action: Callable[[], None]) -> None:
-    """Run an action when the process exits, while threads can still be started.
+    """Run an action when the process exits, while thread pools still work.
 
-    ``atexit`` is too late: at that time thread pools refuse work, and no engine could be stopped in order. The hook of
+    ``atexit`` is too late: at that time they refuse work, and no engine could be stopped in order. The hook of
     ``threading`` that the pools of the standard library use runs its actions in reverse order, so ours comes first.
     """
     importlib.import_module("concurrent.futures.thread")

@@ -121,7 +121,7 @@ def _release(keeper: _Keeper) -> None:
 
 def _close_all() -> None:
     if _OPEN and BACKGROUND.is_running:
-        BACKGROUND.call(_close_open)
+        BACKGROUND.call_at_exit(_close_open)
 
 
 async def _close_open() -> None:

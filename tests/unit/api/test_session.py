@@ -300,6 +300,10 @@ def test_cancelling_the_awaiting_task_frees_the_request(tmp_path: Path) -> None:
     model = HangingModel()
     flow = agent(tmp_path).with_model("default", model)
 
+    async def expire(timeout: asyncio.Timeout) -> None:
+        await model.began.wait()
+        timeout.reschedule(0)
+
     async def work(session: flowrun.Session) -> None:
         task = asyncio.create_task(session.run(flow, {"question": "?"}))
         await model.began.wait()
@@ -307,9 +311,15 @@ def test_cancelling_the_awaiting_task_frees_the_request(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert model.freed == 1
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
+        model.began.clear()
+
+        async def run_with_timeout() -> None:
+            async with asyncio.timeout(None) as timeout, asyncio.TaskGroup() as group:
+                group.create_task(expire(timeout))
                 await session.run(flow, {"question": "?"})
+
+        with pytest.raises(TimeoutError):
+            await run_with_timeout()
         assert model.freed == 2
 
     run(work)

@@ -11,8 +11,9 @@ from flowrun.version import __version__ as __version__
 if TYPE_CHECKING:
     from flowrun import testing
     from flowrun.api import check, load
-    from flowrun.core.messages import Usage
-    from flowrun.core.ports import HumanInput, ModelBackend, Observer
+    from flowrun.core.events import AskModel, CallFunction, Notice
+    from flowrun.core.messages import Reply, Usage
+    from flowrun.core.ports import ModelBackend, Observer
     from flowrun.errors import (
         BackendError,
         Failure,
@@ -43,22 +44,26 @@ if TYPE_CHECKING:
         RunResult,
     )
     from flowrun.runtime.run_stream import RunStream
-    from flowrun.runtime.session import Session
+    from flowrun.runtime.session import Responder, Session
 
 __all__ = [
+    "AskModel",
     "AssumeDone",
     "BackendError",
     "CallAgain",
+    "CallFunction",
     "Failure",
     "Flow",
     "FlowrunError",
-    "HumanInput",
     "InputRequest",
     "InputRequested",
     "Issue",
     "ModelBackend",
     "NoResponderError",
+    "Notice",
     "Observer",
+    "Reply",
+    "Responder",
     "RunEnded",
     "RunEvent",
     "RunFailed",
@@ -82,8 +87,9 @@ __all__ = [
 
 _MODULES: Final = {
     "flowrun.api": ("check", "load"),
-    "flowrun.core.messages": ("Usage",),
-    "flowrun.core.ports": ("HumanInput", "ModelBackend", "Observer"),
+    "flowrun.core.events": ("AskModel", "CallFunction", "Notice"),
+    "flowrun.core.messages": ("Reply", "Usage"),
+    "flowrun.core.ports": ("ModelBackend", "Observer"),
     "flowrun.errors": (
         "BackendError",
         "Failure",
@@ -114,7 +120,7 @@ _MODULES: Final = {
         "RunResult",
     ),
     "flowrun.runtime.run_stream": ("RunStream",),
-    "flowrun.runtime.session": ("Session",),
+    "flowrun.runtime.session": ("Responder", "Session"),
 }
 """The public names of each module; a test holds them equal to ``__all__``."""
 

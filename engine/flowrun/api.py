@@ -8,6 +8,7 @@ from typing import Any
 from flowrun.errors import Issue
 from flowrun.runtime.flow import Flow, as_flow
 from flowrun.runtime.project import Project, find_all_specs
+from flowrun.spec.project import current_project
 
 
 def load(
@@ -16,7 +17,7 @@ def load(
     profile: str | None = None,
     functions: Mapping[str, Callable[..., Any]] = {},
     project_dir: str | Path | None = None,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
 ) -> Flow:
     """Load a spec with its sub-flows, check it, and import its functions. Starts no engine.
 
@@ -25,13 +26,13 @@ def load(
         functions: functions by the entrypoints that they are used for, such as ``tools.weather:get_current_weather``;
             these entrypoints are not imported.
         project_dir: the folder that entrypoints are imported from; by default it is found from the file.
-        environ: the variables for ``${VAR}``.
+        environ: the variables for ``${VAR}``; by default those of the process.
 
     Raises:
         SpecError: the spec has errors; ``issues`` holds all of them.
         UsageError: there is no such file or profile, or no such entrypoint in the spec.
     """
-    project = Project(folder=_folder(project_dir), environ=environ, functions=functions)
+    project = Project(folder=_folder(project_dir), environ=_environ(environ), functions=functions)
     return as_flow(project.compile(Path(path), profile=profile))
 
 
@@ -40,24 +41,30 @@ def check(
     profile: str | None = None,
     imports: bool = True,
     project_dir: str | Path | None = None,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
 ) -> list[Issue]:
     """Return the issues of specs, as ``flowrun validate`` reports them.
 
     Args:
-        paths: files, and folders that stand for the specs below them.
+        paths: files, and folders that stand for the specs below them; without any, the project around the current
+            folder.
         profile: the profile to merge over the specs.
         imports: import the Python functions, and check them.
         project_dir: the folder that entrypoints are imported from; by default it is found from each file.
-        environ: the variables for ``${VAR}``; one that is not set is no issue.
+        environ: the variables for ``${VAR}``; by default those of the process; one that is not set is no issue.
 
     Raises:
         UsageError: there is no such path, or no spec in it, or a spec has no such profile.
     """
-    project = Project(folder=_folder(project_dir), environ=environ, require_environment=False)
-    files = find_all_specs(map(Path, paths), shown=", ".join(map(str, paths)))
+    project = Project(folder=_folder(project_dir), environ=_environ(environ), require_environment=False)
+    looked_at = [Path(path) for path in paths] or [current_project()]
+    files = find_all_specs(looked_at, shown=", ".join(str(path.resolve()) for path in looked_at))
     return project.check_all(files, profile=profile, imports=imports)
 
 
 def _folder(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
+
+
+def _environ(environ: Mapping[str, str] | None) -> Mapping[str, str]:
+    return os.environ if environ is None else environ

@@ -181,12 +181,21 @@ class FlowrunError(Exception):
     """The base class of all errors that flowrun raises on purpose."""
 
 
+_SHOWN_ISSUES: Final = 10
+"""Issues that the text of a ``SpecError`` has."""
+
+
 class SpecError(FlowrunError):
     """The spec has errors; ``issues`` holds all of them, sorted by place."""
 
     def __init__(self, issues: Iterable[Issue]) -> None:
         self.issues = sorted(issues, key=lambda issue: (issue.place, issue.code, issue.message))
-        super().__init__(f"{len(self.issues)} issue(s), the first: {self.issues[0].message}")
+        shown = [f"{issue.place}: {issue.message} [{issue.code}]" for issue in self.issues[:_SHOWN_ISSUES]]
+        more = len(self.issues) - len(shown)
+        super().__init__("\n".join([*shown, *([f"and {more} more issues"] if more else [])]))
+
+    def __reduce__(self) -> tuple[type["SpecError"], tuple[list[Issue]]]:
+        return type(self), (self.issues,)
 
 
 class UsageError(FlowrunError):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from flowrun.core.events import Move, Notice, RequestInput
+from flowrun.core.events import Move, Notice
 from flowrun.errors import NoResponderError
 from flowrun.runtime.project import Project
-from flowrun.runtime.run_result import RunResult
+from flowrun.runtime.run_result import InputRequest, RunResult
 from flowrun.runtime.session import Session
 from flowrun.spec import load_spec
 from flowrun.spec.model import JSON, STATES, EndState
@@ -29,10 +29,10 @@ class CaseAnswers:
         file = case / "answers.json"
         self.left: dict[str, list[JSON]] = json.loads(file.read_text()) if file.exists() else {}
 
-    async def answer(self, effect: RequestInput) -> JSON:
-        if not self.left.get(effect.state):
+    async def answer(self, request: InputRequest, /) -> JSON:
+        if not self.left.get(request.state):
             raise NoResponderError
-        return self.left[effect.state].pop(0)
+        return self.left[request.state].pop(0)
 
 
 class Moves:

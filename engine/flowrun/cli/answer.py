@@ -13,13 +13,12 @@ from flowrun.cli.next_steps import warn_of_changes
 from flowrun.cli.options import journal_option, quiet_option, result_option, run_argument, verbose_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
-from flowrun.core.events import RequestInput
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import NoResponderError, UsageError
 from flowrun.journal import open_history
 from flowrun.runtime.flow_runs import find_pending_work
-from flowrun.runtime.run_result import RunResult
+from flowrun.runtime.run_result import InputRequest, RunResult
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec.model import JSON
@@ -63,12 +62,12 @@ def command(
         return drive_durable_run(row.id, answer_and_resume, stored.prepare(os.environ), journal, view=view)
 
 
-async def _send(journal: Path, ask: RequestInput, answer: JSON) -> None:
+async def _send(journal: Path, ask: InputRequest, answer: JSON) -> None:
     async with Session(journal=journal) as session:
         await session.answer(ask.id, answer)
 
 
-def find_wait(pending: RunResult, run: str, state: str | None) -> RequestInput:
+def find_wait(pending: RunResult, run: str, state: str | None) -> InputRequest:
     """Return the only wait of a run that an answer can belong to.
 
     Args:
@@ -78,7 +77,7 @@ def find_wait(pending: RunResult, run: str, state: str | None) -> RequestInput:
     Raises:
         UsageError: no state waits for this answer, or several do.
     """
-    family = [ask for ask in pending.waiting if ask.run == run or ask.run.startswith(f"{run}.")]
+    family = [ask for ask in pending.pending if ask.run == run or ask.run.startswith(f"{run}.")]
     waits = [ask for ask in family if state in (None, ask.state)]
     if len(waits) == 1:
         return waits[0]
@@ -89,7 +88,7 @@ def find_wait(pending: RunResult, run: str, state: str | None) -> RequestInput:
     raise UsageError(f"several answers are waited for, name one by its run or by --state: {several}")
 
 
-def read_value(text: str, ask: RequestInput) -> JSON:
+def read_value(text: str, ask: InputRequest) -> JSON:
     """Parse the answer of ``--value`` and check it against the state's schema.
 
     Raises:
@@ -104,7 +103,7 @@ def read_value(text: str, ask: RequestInput) -> JSON:
     return value
 
 
-async def _ask(ask: RequestInput) -> JSON:
+async def _ask(ask: InputRequest) -> JSON:
     if not is_interactive():
         raise UsageError("give the answer by --value, or run this on a terminal")
     try:

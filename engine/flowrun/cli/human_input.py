@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from flowrun.cli.terminal import as_lines, echo
-from flowrun.core.events import RequestInput
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import NoResponderError
+from flowrun.runtime.run_result import InputRequest
 from flowrun.spec.model import JSON
 
 
@@ -26,7 +26,7 @@ def terminal_input() -> "TerminalInput | None":
 
 
 class TerminalInput:
-    """The port ``HumanInput`` over the terminal: the question goes to stderr, the answer comes from stdin.
+    """The ``Responder`` over the terminal: the question goes to stderr, the answer comes from stdin.
 
     The event loop waits for input, not a thread: so Ctrl-C ends a question like everything else.
     """
@@ -35,20 +35,20 @@ class TerminalInput:
         self._lock = asyncio.Lock()
         self._buffer = b""
 
-    async def answer(self, effect: RequestInput) -> JSON:
-        """Ask until the answer matches the effect's schema.
+    async def answer(self, request: InputRequest, /) -> JSON:
+        """Ask until the answer matches the schema of the question.
 
         Raises:
             NoResponderError: the terminal was closed, or its input ended (Ctrl-D).
         """
-        validate = compile_schema(effect.schema)
+        validate = compile_schema(request.schema)
         async with self._lock:
-            echo(f"\n{_QUOTED}{as_lines(effect.prompt, indent=_QUOTED)}", err=True)
+            echo(f"\n{_QUOTED}{as_lines(request.prompt, indent=_QUOTED)}", err=True)
             while True:
-                echo(f"{_hint(effect.schema)} > ", err=True, nl=False)
+                echo(f"{_hint(request.schema)} > ", err=True, nl=False)
                 text = await self._next_line()
                 if text:
-                    value = read_answer(text, effect.schema)
+                    value = read_answer(text, request.schema)
                     if (wrong := validate(value)) is None:
                         return value
                     echo(f"that does not match: {wrong}", err=True)

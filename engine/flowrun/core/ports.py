@@ -47,7 +47,7 @@ class Functions(Protocol):
 class HumanInput(Protocol):
     """Answers the questions of wait states while a run is in progress."""
 
-    async def answer(self, effect: RequestInput) -> JSON:
+    async def answer(self, effect: RequestInput, /) -> JSON:
         """Wait for an answer that matches the effect's schema, and return it.
 
         Raises:

@@ -18,6 +18,7 @@ class MemoryJournal:
         self.records: dict[str, list[Recorded]] = {}
         self.statuses: dict[str, str] = {}
         self.parents: dict[str, str | None] = {}
+        self._families: dict[str, list[str]] = {}  # by the top run: it and all below, one list for them all
         self._now = now
         self._signals: list[tuple[str, Event]] = []
 
@@ -26,6 +27,9 @@ class MemoryJournal:
         assert run not in self.records, f"run {run} was begun twice"
         self.records[run] = []
         self.parents[run] = parent
+        family = self._families.setdefault(run if parent is None else parent, [])
+        self._families[run] = family
+        family.append(run)
 
     async def append(self, run: str, event: Event, *, seq: int, state: str, status: str) -> None:
         """Store an event. See ``ports.Journal.append``."""
@@ -79,8 +83,8 @@ class MemoryJournal:
         family = self._family(run)
         self._signals = [signal for signal in self._signals if signal[0] not in family]
         for name in family:
-            del self.records[name], self.parents[name]
+            del self.records[name], self.parents[name], self._families[name]
             self.statuses.pop(name, None)
 
     def _family(self, run: str) -> list[str]:
-        return [name for name in self.records if name == run or name.startswith(f"{run}.")]
+        return list(self._families.get(run, ()))

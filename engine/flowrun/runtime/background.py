@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -17,7 +18,7 @@ class BackgroundLoop:
     """An event loop in a daemon thread, started at the first use. After a fork the child starts its own."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may call while its thread holds it
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._last_worker: ThreadPoolExecutor | None = None
@@ -77,11 +78,20 @@ class BackgroundLoop:
             if self._loop is None or self._pid != os.getpid():
                 self._pid = os.getpid()
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="flowrun loop", daemon=True)
+                self._thread = threading.Thread(
+                    target=_run_forever, args=(self._loop,), name="flowrun loop", daemon=True
+                )
                 self._thread.start()
                 self._last_worker = ThreadPoolExecutor(1, thread_name_prefix="flowrun exit")
                 self._last_worker.submit(int).result()  # which starts its thread
             return self._loop
+
+
+def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop for ever. ``SystemExit`` and ``KeyboardInterrupt`` of a task leave the loop, and reach its caller."""
+    while True:
+        with suppress(SystemExit, KeyboardInterrupt):
+            loop.run_forever()
 
 
 class _Call(Generic[T]):

@@ -27,16 +27,26 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
     progress: Callable[[str], None] = lambda message: None
 
 
+class _Engine:
+    """A backend that was started, or is being started for ``waiters`` runs."""
+
+    def __init__(self, wanted: BoundModel | ModelBackend, start: "asyncio.Task[ModelBackend]") -> None:
+        self.wanted = wanted
+        self.start = start
+        self.waiters = 0
+
+
 class Engines:
     """The backends of flows: one for all equal models, started at the first need.
 
-    They start one after the other: engines that start together misjudge the free memory.
+    Those in this process start one after the other: engines that start together misjudge the free memory. A start
+    belongs to all runs that wait for it: it is given up when the last of them is cancelled.
     """
 
     def __init__(self, settings: BackendSettings) -> None:
         self._settings = settings
         self._secrets: dict[str, str] = {}
-        self._started: list[tuple[BoundModel | ModelBackend, ModelBackend]] = []
+        self._engines: list[_Engine] = []
         self._lock = asyncio.Lock()
 
     async def start_for(self, flow: CompiledFlow) -> dict[str, ModelBackend]:
@@ -46,19 +56,46 @@ class Engines:
             BackendError: one cannot start.
         """
         self._secrets |= flow.secrets
-        async with self._lock:
-            return {name: await self._start(flow, flow.backends.get(name, flow.models[name])) for name in flow.models}
+        return {name: await self._get(flow, flow.backends.get(name, flow.models[name])) for name in flow.models}
 
     async def stop(self) -> None:
-        """Stop all backends."""
-        async with self._lock:
-            while self._started:
-                await self._started.pop()[1].stop()
+        """Stop all backends. One that fails to stop keeps no other from stopping."""
+        starts = [engine.start for engine in self._engines]
+        self._engines.clear()
+        for start in starts:
+            start.cancel()  # does nothing to one that has ended
+        backends = await asyncio.gather(*starts, return_exceptions=True)
+        stops = (backend.stop() for backend in backends if not isinstance(backend, BaseException))
+        for error in await asyncio.gather(*stops, return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _get(self, flow: CompiledFlow, wanted: BoundModel | ModelBackend) -> ModelBackend:
+        for engine in self._engines:
+            if engine.wanted is wanted or (isinstance(wanted, BoundModel) and engine.wanted == wanted):
+                break
+        else:
+            engine = _Engine(wanted, asyncio.create_task(self._start(flow, wanted)))
+            self._engines.append(engine)
+        engine.waiters += 1
+        try:
+            await asyncio.wait((engine.start,))
+        finally:
+            engine.waiters -= 1
+            if not engine.waiters and not engine.start.done():
+                engine.start.cancel()
+                await asyncio.wait((engine.start,))
+            if engine in self._engines and _has_failed(engine.start):
+                self._engines.remove(engine)
+        return engine.start.result()
 
     async def _start(self, flow: CompiledFlow, wanted: BoundModel | ModelBackend) -> ModelBackend:
-        for model, backend in self._started:
-            if model is wanted or (isinstance(model, BoundModel) and model == wanted):
-                return backend
+        if isinstance(wanted, BoundModel) and _is_in_process(wanted):
+            async with self._lock:
+                return await self._start_now(flow, wanted)
+        return await self._start_now(flow, wanted)
+
+    async def _start_now(self, flow: CompiledFlow, wanted: BoundModel | ModelBackend) -> ModelBackend:
         backend = self._make(wanted, flow.project) if isinstance(wanted, BoundModel) else wanted
         try:
             await backend.start()
@@ -67,7 +104,6 @@ class Engines:
         except BaseException:
             await backend.stop()
             raise
-        self._started.append((wanted, backend))
         return backend
 
     def _make(self, bound: BoundModel, project: Path) -> ModelBackend:
@@ -76,13 +112,21 @@ class Engines:
 
     def _explained(self, error: BackendError, wanted: BoundModel | ModelBackend) -> BackendError:
         """Return the error of an engine that does not start, with the engines that use the memory already."""
-        others = [one.model.name for one, _ in self._started if isinstance(one, BoundModel) and _is_in_process(one)]
+        others = [
+            engine.wanted.model.name
+            for engine in self._engines
+            if engine.start.done() and isinstance(engine.wanted, BoundModel) and _is_in_process(engine.wanted)
+        ]
         if not others or not (isinstance(wanted, BoundModel) and _is_in_process(wanted)):
             return error
         return BackendError(
             f"{error}; the engine of {', '.join(others)} runs in this process already: it may need less memory "
             "(engine: gpu_memory_utilization), or run the flows in sessions one after the other"
         )
+
+
+def _has_failed(start: "asyncio.Task[ModelBackend]") -> bool:
+    return start.done() and (start.cancelled() or start.exception() is not None)
 
 
 def _is_in_process(bound: BoundModel) -> bool:

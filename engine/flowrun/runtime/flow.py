@@ -31,7 +31,7 @@ class _Keeper:
             self._session, self._lock, self._pid = None, asyncio.Lock(), os.getpid()
         async with self._lock:
             if self._session is None:
-                self._session = await Session().__aenter__()
+                self._session = await Session(keep_waiting=False).__aenter__()
                 _OPEN.add(self)
             session = self._session
         return await session.run(flow, inputs)
@@ -74,6 +74,8 @@ class Flow(CompiledFlow, frozen=True, kw_only=True, eq=False, weakref=True):
             BackendError: an engine cannot start.
             RuntimeError: called in flowrun's own event loop, such as by an ``async def`` tool.
         """
+        if _Exit.began:
+            raise RuntimeError("Flow.run: the process is exiting")
         if BACKGROUND.is_current:
             raise RuntimeError("Flow.run blocks, and was called in flowrun's event loop: use `await session.run(flow)`")
         merged = {**(inputs or {}), **more}
@@ -101,6 +103,8 @@ class Flow(CompiledFlow, frozen=True, kw_only=True, eq=False, weakref=True):
         Raises:
             UsageError: no chat state uses a model of this name.
         """
+        if not all(hasattr(backend, method) for method in ("start", "reply", "stop")):
+            raise UsageError(f"{backend!r} is no model: it needs the methods start, reply and stop")
         if name not in self.models:
             raise UsageError(
                 f"{self.path} has no model {name!r} that a chat uses; {suggest(name, self.models, 'models')}"
@@ -119,7 +123,14 @@ def _release(keeper: _Keeper) -> None:
         BACKGROUND.begin(keeper.close)
 
 
+class _Exit:
+    """Whether the process is exiting; an engine that started now would not be stopped."""
+
+    began = False
+
+
 def _close_all() -> None:
+    _Exit.began = True
     if _OPEN and BACKGROUND.is_running:
         BACKGROUND.call_at_exit(_close_open)
 

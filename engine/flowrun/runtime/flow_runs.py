@@ -83,6 +83,11 @@ class FlowRuns:
         self._journal = journal
         self._inbox = Inbox() if inbox is None else inbox
 
+    @property
+    def can_resume(self) -> bool:
+        """Return whether a run that waits can be resumed."""
+        return self._journal is not None
+
     async def start(self, inputs: Mapping[str, JSON], run_id: str, *, observer: Observer | None = None) -> RunResult:
         """Start a run, and drive it until it ends, waits or needs attention.
 

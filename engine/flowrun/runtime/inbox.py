@@ -31,7 +31,7 @@ class Inbox:
             self.runner.deliver(run, event)
         self._received.set()
 
-    async def answer(self, effect: RequestInput) -> JSON:
+    async def answer(self, effect: RequestInput, /) -> JSON:
         """Return an answer that has come in, or request one. See ``ports.HumanInput.answer``."""
         for event in self._events.get(effect.run, ()):
             if isinstance(event, Answered) and event.step == effect.step:

@@ -135,7 +135,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
                 data["threads"] = threads
         if self.waiting:
             data["waiting"] = [
-                {"run": ask.run, "state": ask.state, "prompt": ask.prompt, "schema": ask.schema} for ask in self.waiting
+                {"id": ask.id, "run": ask.run, "state": ask.state, "prompt": ask.prompt, "schema": ask.schema}
+                for ask in self.waiting
             ]
         if self.in_doubt:
             data["doubtful"] = [
@@ -176,6 +177,9 @@ class RunFailed(FlowrunError):
         what = f"{error.name}{where}: {error.message}" if error is not None else result.status
         super().__init__(f"run {result.run_id}: {what}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.result,)
+
 
 class RunNotFinished(FlowrunError):
     """A run waits for an answer or needs attention; ``result`` is its result so far."""
@@ -186,13 +190,22 @@ class RunNotFinished(FlowrunError):
         calls = "; ".join(f"the call {call.key} is in doubt" for call in result.in_doubt)
         super().__init__(f"run {result.run_id} has not ended: {'; '.join(filter(None, (asks, calls)))}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.result,)
+
 
 def failed_result(run_id: str, failure: Failure) -> RunResult:
     """Return the result of a run that failed before its first state."""
     return RunResult(run=Run(id=run_id, status="failed", outcome=Outcome(status="failed", error=failure)))
 
 
-async def guard(name: str, driving: Awaitable[RunResult]) -> RunResult:
+def cancelled_result(run_id: str, reason: str) -> RunResult:
+    """Return the result of a run that was cancelled before its first state."""
+    error = Failure(name="run.cancelled", message=reason)
+    return RunResult(run=Run(id=run_id, status="cancelled", outcome=Outcome(status="cancelled", error=error)))
+
+
+async def guard(name: str, driving: Awaitable[RunResult], *, run_id: str = "") -> RunResult:
     """Return the result of a run in a batch; a bug of flowrun is a failure of this run, and stops no other.
 
     Args:
@@ -207,7 +220,7 @@ async def guard(name: str, driving: Awaitable[RunResult]) -> RunResult:
         if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
             raise
         _log.error("%s: a bug in flowrun; please report it", name, exc_info=exc)
-        return failed_result("", Failure(name="flowrun.bug", message=f"{type(exc).__name__}: {exc}"))
+        return failed_result(run_id, Failure(name="flowrun.bug", message=f"{type(exc).__name__}: {exc}"))
 
 
 class AssumeDone(NamedTuple):

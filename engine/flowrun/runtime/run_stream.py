@@ -35,6 +35,8 @@ class RunStream:
         """
         if self._task is None or not self._task.done():
             raise RuntimeError(f"run {self.run_id} is in progress: iterate its events to the end first")
+        if self._task.cancelled():
+            raise RuntimeError(f"run {self.run_id} was cancelled when its block was left")
         return self._task.result()
 
     def notify(self, notice: Notice) -> None:
@@ -65,7 +67,9 @@ class RunStream:
             raise RuntimeError("use the stream as `async with session.stream(...) as run`")
         while (event := await self._queue.get()) is not None:
             yield event
-        await self._task
+        self._queue.put_nowait(None)  # for another iteration
+        await asyncio.wait((self._task,))
+        self._task.result()
 
 
 async def cancel_and_wait(task: "asyncio.Task[Any]") -> None:

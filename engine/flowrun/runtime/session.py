@@ -5,19 +5,21 @@ It belongs to one event loop, and to no flow. Engines start when a flow needs th
 
 import asyncio
 import os
+import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 import msgspec
 
-from flowrun.core.events import Answered, Cancelled
+from flowrun.core.events import Answered, Cancelled, RequestInput
 from flowrun.core.graph import Graph
 from flowrun.core.json_schema import compile_schema
-from flowrun.core.ports import HumanInput, ModelBackend, Observer
+from flowrun.core.ports import ModelBackend, Observer
 from flowrun.errors import Failure, UsageError
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.functions.python import CallPool, PythonFunctions
@@ -28,7 +30,15 @@ from flowrun.runtime.inbox import Inbox
 from flowrun.runtime.loop import Loop
 from flowrun.runtime.meter import Meter
 from flowrun.runtime.project import CompiledFlow
-from flowrun.runtime.run_result import Resolve, RunResult, failed_result, guard
+from flowrun.runtime.run_result import (
+    InputRequest,
+    Resolve,
+    RunResult,
+    as_request,
+    cancelled_result,
+    failed_result,
+    guard,
+)
 from flowrun.runtime.run_stream import RunStream, cancel_and_wait
 from flowrun.runtime.runner import Runner
 from flowrun.runtime.stored_flow import load_stored_flow, store_flow
@@ -45,6 +55,27 @@ Wrap = Callable[[str, ModelBackend], ModelBackend]
 """Wraps a started backend, given with its name, for some runs: such as to count or to record its replies."""
 
 
+class Responder(Protocol):
+    """Answers the questions of runs in progress."""
+
+    async def answer(self, request: InputRequest, /) -> JSON:
+        """Return an answer that matches the schema of the question.
+
+        Raises:
+            NoResponderError: nobody can answer; the run waits.
+        """
+
+
+class _Responses:
+    """The port ``HumanInput`` over a caller's ``Responder``, whose answers are checked."""
+
+    def __init__(self, responder: Responder) -> None:
+        self._responder = responder
+
+    async def answer(self, effect: RequestInput, /) -> JSON:
+        return check_answer(as_request(effect), await self._responder.answer(as_request(effect)))
+
+
 class _Opened(NamedTuple):
     """The parts of a session that exist while it is open, in the loop in which it was opened.
 
@@ -53,6 +84,7 @@ class _Opened(NamedTuple):
         runs: by flow, the runs of it.
         flows: by the digests of their stored forms, the flows that were run here.
         owners: by the id of a run that has not ended, the runs of its flow.
+        driven: the ids of the runs that are in progress, or about to be: their engines start.
         tasks: the work in progress.
     """
 
@@ -66,6 +98,7 @@ class _Opened(NamedTuple):
     runs: WeakKeyDictionary[CompiledFlow, FlowRuns]
     flows: dict[str, CompiledFlow]
     owners: dict[str, FlowRuns]
+    driven: set[str]
     tasks: set[asyncio.Task[Any]]
 
 
@@ -80,11 +113,11 @@ class Session:
         *,
         journal: str | Path | None = None,
         observers: Sequence[Observer] = (),
-        human_input: HumanInput | None = None,
+        human_input: Responder | None = None,
         resolve: Resolve | None = None,
         max_tools: int | None = None,
         drain: float = DRAIN_SECONDS,
-        environ: Mapping[str, str] = os.environ,
+        environ: Mapping[str, str] | None = None,
         batch: str | None = None,
         keep_waiting: bool = True,
         settings: BackendSettings | None = None,
@@ -95,7 +128,7 @@ class Session:
             journal: the SQLite file that the runs are written to, so that they survive the process. Without one, a run
                 that waits lives until the session closes.
             observers: observe all runs.
-            human_input: answers questions as they are asked; if None, the runs wait.
+            human_input: answers questions as they are asked, or raises ``NoResponderError``; if None, the runs wait.
             resolve: resolves calls that were in doubt after a crash; if None, they stay in doubt.
             max_tools: the number of functions that run at once; None: no limit but that of threads.
             drain: the seconds that functions get to return when the session closes, before their runs are cancelled.
@@ -104,13 +137,15 @@ class Session:
             keep_waiting: without a journal, keep the runs that wait until the session closes.
             settings: the settings of the engines.
         """
+        if max_tools is not None and max_tools < 1:
+            raise UsageError(f"max_tools is {max_tools}: at least one function must be able to run")
         self._journal_path = None if journal is None else Path(journal)
         self._observers = tuple(observers)
         self._human_input = human_input
         self._resolve = resolve
         self._max_tools = max_tools
         self._drain = drain
-        self._environ = environ
+        self._environ = os.environ if environ is None else environ
         self._batch = batch
         self._keep_waiting = keep_waiting
         self._settings = BackendSettings() if settings is None else settings
@@ -125,7 +160,7 @@ class Session:
         """
         if self._open is not None:
             raise RuntimeError("the session is open already")
-        inbox = Inbox(self._human_input)
+        inbox = Inbox(None if self._human_input is None else _Responses(self._human_input))
         path = self._journal_path
         runner = Runner(
             backends={},
@@ -146,6 +181,7 @@ class Session:
             runs=WeakKeyDictionary(),
             flows={},
             owners={},
+            driven=set(),
             tasks=set(),
         )
         return self
@@ -169,12 +205,12 @@ class Session:
                     runs.drain()
                 await opened.pool.drain(self._drain)
                 await asyncio.sleep(_RECORD_SECONDS)
-            tasks = list(opened.tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             try:
+                tasks = list(opened.tasks)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
                 await opened.engines.stop()
             finally:
                 if opened.journal is not None:
@@ -196,7 +232,7 @@ class Session:
             BackendError: an engine cannot start.
         """
         self._opened("run")
-        return await self._run(flow, read_inputs(flow, inputs), run_id or new_run_id(), None)
+        return await self._run(flow, read_inputs(flow, inputs), as_run_id(run_id), None)
 
     def stream(
         self, flow: CompiledFlow, inputs: Mapping[str, Any] | None = None, *, run_id: str | None = None
@@ -206,12 +242,12 @@ class Session:
         Leaving the block cancels the run. For the arguments and errors see ``run``.
         """
         self._opened("stream")
-        checked, new_id = read_inputs(flow, inputs), run_id or new_run_id()
+        checked, new_id = read_inputs(flow, inputs), as_run_id(run_id)
         return RunStream(new_id, lambda observer: self._run(flow, checked, new_id, observer))
 
     async def batch(
         self, flow: CompiledFlow, rows: Iterable[Mapping[str, Any]], *, max_live: int | None = None
-    ) -> AsyncIterator[RunResult]:
+    ) -> AsyncGenerator[RunResult, None]:
         """Run a flow for each row of inputs, and yield the results as the runs end; ``row`` of a result is its number.
 
         A failure in one row, such as inputs that do not match, is the result of that row. For files of results that can
@@ -224,8 +260,10 @@ class Session:
             BackendError: an engine cannot start.
         """
         self._opened("batch")
+        if max_live is not None and max_live < 1:
+            raise UsageError(f"max_live is {max_live}: at least one run must be able to be live")
         meter = Meter()
-        runs = await self.runs_of(flow, wrap=meter.wrap)
+        runs = await self._outcome_of(self._begin(self.runs_of(flow, wrap=meter.wrap)))
         live = max_live or meter.max_live
         results: asyncio.Queue[RunResult | None] = asyncio.Queue()
         unread = asyncio.Semaphore(live)  # a caller who reads slowly holds up the batch, not the memory
@@ -267,10 +305,7 @@ class Session:
         request = next((ask for ask in pending.waiting if ask.id == request_id), None)
         if request is None:
             raise UsageError(f"the question {request_id} is not open: run {top} is {pending.run.status}")
-        value = as_json(value, f"the answer to {request_id}")
-        if wrong := compile_schema(request.schema)(value):
-            raise UsageError(f"the answer to {request_id} is not what state {request.state} asks for: {wrong}")
-        event = Answered(step=request.step, value=value)
+        event = Answered(step=request.step, value=check_answer(as_request(request), value))
         await (journal or opened.memory).signal(run, event)
         opened.inbox.receive(run, event)
 
@@ -294,10 +329,14 @@ class Session:
             flow = opened.flows.get(row.spec)
             if flow is None:
                 flow = load_stored_flow(opened.journal.history, row).prepare(self._environ)
-            top, runs = row.id, await self.runs_of(flow)
-        if opened.runner.is_in_progress(top):
-            raise UsageError(f"run {top} is in progress in this session")
-        return await self._drive(runs, top, runs.resume(top, resolve=resolve))
+            top = row.id
+            with self._driving(top):
+                if top in opened.owners:  # with the functions and backends that the run started with
+                    runs = opened.owners[top]
+                else:
+                    runs = await self._outcome_of(self._begin(self.runs_of(flow)))
+        with self._driving(top):
+            return await self._drive(runs, top, runs.resume(top, resolve=resolve))
 
     async def cancel(self, run_id: str, *, reason: str = "") -> RunResult | None:
         """Cancel a run: its status is then ``cancelled``, and it cannot be resumed.
@@ -310,6 +349,9 @@ class Session:
         opened = self._opened("cancel")
         event = Cancelled(reason=reason)
         if opened.runner.deliver(run_id, event):
+            return None
+        if run_id in opened.driven:  # its engines start, or it is being read
+            opened.inbox.receive(run_id, event)
             return None
         if opened.journal is None:
             runs = self._owner_of(run_id)
@@ -368,8 +410,14 @@ class Session:
     async def _run(
         self, flow: CompiledFlow, inputs: dict[str, JSON], run_id: str, observer: Observer | None
     ) -> RunResult:
-        runs = await self._outcome_of(self._begin(self.runs_of(flow)))
-        return await self._drive(runs, run_id, runs.start(inputs, run_id, observer=observer))
+        opened = self._opened("run")
+        if run_id in opened.owners:
+            raise UsageError(f"there is a run {run_id} in this session already")
+        with self._driving(run_id):
+            runs = await self._outcome_of(self._begin(self.runs_of(flow)))
+            if (cancelled := opened.inbox.cancellation_of(run_id)) is not None:
+                return cancelled_result(run_id, cancelled.reason)
+            return await self._drive(runs, run_id, runs.start(inputs, run_id, observer=observer))
 
     async def _run_row(self, runs: FlowRuns, row: Mapping[str, Any]) -> RunResult:
         """Run a row of a batch; inputs that have no JSON form, and bugs, are failures of this row."""
@@ -378,19 +426,38 @@ class Session:
             inputs = as_json(dict(row), "a row")
         except (UsageError, TypeError, ValueError) as exc:
             return failed_result(run_id, Failure(name="input.invalid", message=str(exc)))
-        return await guard(f"run {run_id}", self._drive(runs, run_id, runs.start(inputs, run_id)))
+        return await guard(f"run {run_id}", self._drive(runs, run_id, runs.start(inputs, run_id)), run_id=run_id)
 
     async def _drive(self, runs: FlowRuns, run_id: str, work: Coroutine[Any, Any, RunResult]) -> RunResult:
         """Drive a run in a task of the session. Until it has ended, its owner is known."""
-        owners = self._opened("run").owners
-        owners[run_id] = runs
+        opened = self._opened("run")
+        opened.owners[run_id] = runs
         result: RunResult | None = None
         try:
             result = await self._outcome_of(self._begin(work))
         finally:
-            if result is None or result.run.outcome is not None:
-                owners.pop(run_id, None)
+            if result is None or result.run.outcome is not None or not runs.can_resume:
+                opened.owners.pop(run_id, None)
+                opened.memory.forget(run_id)
         return result
+
+    @contextmanager
+    def _driving(self, run_id: str) -> Iterator[None]:
+        """Reserve a run's id, from before its engines start until it has ended or waits.
+
+        Raises:
+            UsageError: the run is in progress in this session.
+        """
+        opened = self._opened("run")
+        if run_id in opened.driven:
+            raise UsageError(f"run {run_id} is in progress in this session")
+        opened.driven.add(run_id)
+        try:
+            yield
+        finally:
+            opened.driven.discard(run_id)
+            if run_id not in opened.owners:
+                opened.inbox.forget(opened.inbox.signals(run_id))
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Begin work in a task that the closing of the session cancels."""
@@ -444,6 +511,29 @@ class Session:
         return self._open
 
 
+def check_answer(request: InputRequest, value: Any) -> JSON:
+    """Return an answer as JSON.
+
+    Raises:
+        UsageError: it has no JSON form, or does not match the schema of the question.
+    """
+    answer: JSON = as_json(value, f"the answer to {request.id}")
+    if wrong := compile_schema(request.schema)(answer):
+        raise UsageError(f"the answer to {request.id} is not what state {request.state} asks for: {wrong}")
+    return answer
+
+
+def as_run_id(run_id: str | None) -> str:
+    """Return the id of a run, a new one if it is None. A dot would make it the child of another run.
+
+    Raises:
+        UsageError: it holds characters that ids may not have.
+    """
+    if run_id is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", run_id):
+        raise UsageError(f"run_id {run_id!r}: an id has up to 100 letters, digits, - and _")
+    return new_run_id() if run_id is None else run_id
+
+
 def new_run_id() -> str:
     """Return a new id of a run, 12 hexadecimal digits."""
     return secrets.token_hex(6)
@@ -455,6 +545,8 @@ def read_inputs(flow: CompiledFlow, inputs: Mapping[str, Any] | None) -> dict[st
     Raises:
         UsageError: they do not match what the spec declares.
     """
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise UsageError(f"the inputs must be a mapping of names to values, and are {inputs!r}")
     values: dict[str, JSON] = as_json({} if inputs is None else dict(inputs), "the inputs")
     if (wrong := flow.graph.inputs(flow.spec.add_defaults(values))) is not None:
         raise UsageError(f"the inputs do not match what {flow.path} declares: {wrong}")

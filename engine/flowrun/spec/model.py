@@ -104,6 +104,9 @@ class Model(_Part, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     timeout: Seconds | None = None
 
+    def __repr__(self) -> str:  # keys and headers may be secrets, and end up in tracebacks and logs
+        return f"Model({self.backend}, {self.name})"
+
     @property
     def capabilities(self) -> Capabilities:
         """The capabilities of the model's backend; none are known of one that another package brings."""

@@ -72,7 +72,7 @@ class ScriptedHumanInput:
     def __init__(self, answers: Iterable[GivenAnswer]) -> None:
         self.unused = list(answers)
 
-    async def answer(self, effect: RequestInput) -> JSON:
+    async def answer(self, effect: RequestInput, /) -> JSON:
         """Return the next answer for the state.
 
         Raises:

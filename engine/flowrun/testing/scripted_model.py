@@ -20,6 +20,8 @@ class ScriptedModel(ScriptedBackend):
         Raises:
             UsageError: a reply has another form.
         """
+        if isinstance(replies, str):
+            raise UsageError("the replies are a list: write [text] for a single one")
         super().__init__([_parse(number, reply) for number, reply in enumerate(replies, 1)])
 
 

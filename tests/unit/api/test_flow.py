@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -298,3 +299,60 @@ def test_a_forked_child_starts_its_own_loop(tmp_path: Path) -> None:
     )
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out.splitlines()) == (0, ["succeeded", "succeeded"])
+
+
+def test_an_exit_of_a_backend_reaches_its_caller_and_no_other(tmp_path: Path) -> None:
+    class Exits(CountedModel):
+        async def reply(self, request: flowrun.AskModel) -> flowrun.Reply:
+            raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        agent(tmp_path).with_model("default", Exits()).run(question="?")
+    with agent(tmp_path).with_model("default", CountedModel()) as flow:
+        assert flow.run(question="?").status == "succeeded"
+
+
+def test_errors_survive_pickling(tmp_path: Path) -> None:
+    waiting = asks(tmp_path).run()
+    for error in (flowrun.RunNotFinished(waiting), flowrun.RunFailed(waiting)):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), again.result.run_id) == (type(error), str(error), waiting.run_id)
+    with pytest.raises(flowrun.SpecError) as caught:
+        flowrun.load(write(tmp_path, "name: t\nstates: {a: {type: nothing}}\n"))
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    assert "spec.yaml:4:" in str(caught.value)
+
+
+def test_no_secret_is_in_a_repr(tmp_path: Path) -> None:
+    model = "{backend: openai, name: m, base_url: 'http://x', api_key: '${KEY}', headers: {x-key: '${KEY}'}}"
+    file = write(tmp_path, AGENT.replace("{backend: scripted, name: replies.yaml}", model))
+    flow = flowrun.load(file, functions={"api_tools:add": add}, environ={"KEY": "sk-very-secret"})
+    assert "sk-very-secret" not in repr((flow, flow.models, flow.spec, flow.graph, flow.issues))
+
+
+def test_no_run_begins_while_the_process_exits(tmp_path: Path) -> None:
+    process = python(
+        """
+        import threading
+        flow = agent(folder).with_model("default", CountedModel())
+        def late():
+            threading.main_thread().join()
+            time.sleep(0.5)
+            try:
+                flow.run(question="?")
+            except RuntimeError as error:
+                print(error, flush=True)
+        threading.Thread(target=late).start()
+        print(flow.run(question="?").status, flush=True)
+        """,
+        tmp_path,
+    )
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out.splitlines(), err) == (0, ["succeeded", "Flow.run: the process is exiting"], "")
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(flowrun.UsageError, match=r"'gpt-4' is no model"):
+        agent(tmp_path).with_model("default", "gpt-4")  # type: ignore[arg-type]
+    with pytest.raises(flowrun.UsageError, match=r"write \[text\]"):
+        ScriptedModel("hello")

@@ -1,6 +1,7 @@
 """``Session``: many runs and flows on shared engines, answered, resumed and cancelled, in one event loop."""
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -539,7 +540,7 @@ def test_a_batch_holds_no_more_results_than_may_be_live(tmp_path: Path) -> None:
             for _ in range(200):
                 await asyncio.sleep(0)
             break
-        await results.aclose()  # type: ignore[attr-defined]
+        await results.aclose()
 
     run(work)
     assert len(taken) < 20
@@ -559,3 +560,218 @@ def test_leaving_a_batch_cancels_its_runs(tmp_path: Path) -> None:
         assert model.freed >= 1
 
     run(work)
+
+
+# --- what two callers do at once --------------------------------------------------------------------------------------
+
+
+def test_a_run_is_resumed_once(tmp_path: Path, options: dict[str, Any]) -> None:
+    async def work(session: flowrun.Session) -> None:
+        waiting = await session.run(asks(tmp_path))
+        await session.answer(waiting.pending[0].id, True)
+        one, two = await asyncio.gather(
+            session.resume(waiting.run_id), session.resume(waiting.run_id), return_exceptions=True
+        )
+        assert isinstance(one, flowrun.RunResult)
+        assert (one.status, str(two)) == ("succeeded", f"run {waiting.run_id} is in progress in this session")
+
+    run(work, **options)
+
+
+def test_an_id_names_one_run(tmp_path: Path) -> None:
+    async def work(session: flowrun.Session) -> None:
+        flow = asks(tmp_path)
+        waiting = await session.run(flow, run_id="mine")
+        with pytest.raises(flowrun.UsageError, match=r"there is a run mine in this session already"):
+            await session.run(flow, run_id="mine")
+        for wrong in ("a.b", "", "a/b", "\x00", "x" * 101):
+            with pytest.raises(flowrun.UsageError, match=r"an id has up to 100 letters"):
+                await session.run(flow, run_id=wrong)
+        await session.answer(waiting.pending[0].id, True)
+        assert (await session.resume("mine")).status == "succeeded"
+
+    run(work)
+
+
+class SlowStart(CountedModel):
+    """A model that starts when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def start(self) -> None:
+        await super().start()
+        await self.go.wait()
+
+
+def test_a_start_belongs_to_all_that_wait_for_it(tmp_path: Path) -> None:
+    model = SlowStart()
+    flow = agent(tmp_path).with_model("default", model)
+
+    async def work(session: flowrun.Session) -> None:
+        first, second = (asyncio.create_task(session.run(flow, {"question": "?"})) for _ in range(2))
+        while not model.starts:  # noqa: ASYNC110 - counted, not signalled
+            await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        model.go.set()
+        assert ((await second).status, model.starts) == ("succeeded", 1)
+
+    run(work)
+
+
+def test_a_run_is_cancelled_while_its_engine_starts(tmp_path: Path) -> None:
+    model = SlowStart()
+    flow = agent(tmp_path).with_model("default", model)
+
+    async def work(session: flowrun.Session) -> None:
+        task = asyncio.create_task(session.run(flow, {"question": "?"}, run_id="mine"))
+        while not model.starts:  # noqa: ASYNC110 - counted, not signalled
+            await asyncio.sleep(0)
+        assert await session.cancel("mine", reason="enough") is None
+        model.go.set()
+        result = await task
+        assert (result.status, result.error and result.error.message) == ("cancelled", "enough")
+
+    run(work)
+
+
+def test_an_engine_that_does_not_stop_keeps_no_other_from_stopping(tmp_path: Path) -> None:
+    class Stuck(CountedModel):
+        async def stop(self) -> None:
+            raise OSError("stuck")
+
+    models = [Stuck(), CountedModel(), CountedModel()]
+    flow = agent(tmp_path)
+
+    async def work(session: flowrun.Session) -> None:
+        for model in models:
+            await session.run(flow.with_model("default", model), {"question": "?"})
+
+    with pytest.raises(OSError, match=r"stuck"):
+        run(work)
+    assert [model.stops for model in models] == [0, 1, 1]
+
+
+def test_a_run_resumes_with_the_model_that_it_started_with(tmp_path: Path, options: dict[str, Any]) -> None:
+    text = """\
+    name: talk
+    model: {backend: scripted, name: replies.yaml}
+    states:
+      sure: {type: wait, prompt: "Sure?", schema: {type: boolean}, next: ask}
+      ask: {type: chat, messages: [{role: user, content: Hi.}], next: done}
+      done: {type: end, output: "{{ reply.content }}"}
+    """
+    flow = flowrun.load(write(tmp_path, text))
+
+    async def work(session: flowrun.Session) -> list[Any]:
+        waiting = [await session.run(flow.with_model("default", ScriptedModel([name]))) for name in "AB"]
+        for result in waiting:
+            await session.answer(result.pending[0].id, True)
+        return [(await session.resume(result.run_id)).output for result in waiting]
+
+    assert run(work, **options) == ["A", "B"]
+
+
+def test_closing_that_is_cancelled_cancels_the_runs(tmp_path: Path) -> None:
+    ended: list[str] = []
+    began = threading.Event()
+
+    def work_long(seconds: float) -> None:
+        began.set()
+        threading.Event().wait(0.5)
+
+    async def go() -> None:
+        session = await flowrun.Session(drain=30.0).__aenter__()
+        task = asyncio.create_task(session.run(calls(tmp_path, work_long)))
+        await asyncio.to_thread(began.wait)
+        closing = asyncio.create_task(session.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        with pytest.raises(RuntimeError, match=r"the session was closed"):
+            await task
+        ended.append("cancelled")
+
+    asyncio.run(go())
+    assert ended == ["cancelled"]
+
+
+def test_a_stream_that_was_left_says_so_and_one_that_ended_can_be_read_again(tmp_path: Path) -> None:
+    model = HangingModel()
+    flow = agent(tmp_path).with_model("default", model)
+
+    async def work(session: flowrun.Session) -> None:
+        async with session.stream(flow, {"question": "?"}, run_id="left") as stream:
+            await model.began.wait()
+        with pytest.raises(RuntimeError, match=r"run left was cancelled when its block was left"):
+            _ = stream.result
+        async with session.stream(calls(tmp_path, lambda seconds: 1)) as stream:
+            assert len([event async for event in stream]) == 7
+            assert [event async for event in stream] == []
+        assert stream.result.output == 1
+
+    run(work)
+
+
+# --- what is left -----------------------------------------------------------------------------------------------------
+
+
+def test_runs_that_ended_or_were_cancelled_leave_nothing(tmp_path: Path) -> None:
+    async def work(session: flowrun.Session) -> None:
+        flow = asks(tmp_path)
+        for number in range(20):
+            waiting = await session.run(flow)
+            if number % 2:
+                await session.cancel(waiting.run_id)
+            else:
+                await session.answer(waiting.pending[0].id, True)
+                await session.resume(waiting.run_id)
+        opened = session._open
+        assert opened is not None
+        memory = opened.memory
+        assert (memory.records, memory.parents, memory.statuses, memory._families, memory._signals) == (
+            {},
+            {},
+            {},
+            {},
+            [],
+        )
+        assert (opened.owners, opened.driven, opened.tasks) == ({}, set(), set())
+
+    run(work)
+
+
+# --- what callers give ------------------------------------------------------------------------------------------------
+
+
+def test_wrong_bounds_and_inputs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(flowrun.UsageError, match=r"max_tools is 0"):
+        flowrun.Session(max_tools=0)
+
+    async def work(session: flowrun.Session) -> None:
+        with pytest.raises(flowrun.UsageError, match=r"max_live is 0"):
+            _ = [result async for result in session.batch(asks(tmp_path), [{}], max_live=0)]
+        with pytest.raises(flowrun.UsageError, match=r"the inputs must be a mapping"):
+            await session.run(asks(tmp_path), "abc")  # type: ignore[arg-type]
+
+    run(work)
+
+
+def test_the_answers_of_a_responder_are_checked(tmp_path: Path) -> None:
+    class Wrong:
+        async def answer(self, request: flowrun.InputRequest, /) -> Any:
+            assert (request.prompt, request.call) == ("Pay 5?", None)
+            return "yes"
+
+    with pytest.raises(flowrun.UsageError, match=r"is not what state approve asks for"):
+        run(lambda session: session.run(asks(tmp_path)), human_input=Wrong())
+
+
+def test_signatures_show_no_environment() -> None:
+    shown = "".join(str(inspect.signature(one)) for one in (flowrun.Session, flowrun.load, flowrun.check))
+    assert "environ" in shown
+    assert "PATH" not in shown

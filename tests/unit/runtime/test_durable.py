@@ -168,7 +168,7 @@ class Signalling:
         self.path = path
         self.left = dict(signals)
 
-    async def answer(self, effect: RequestInput) -> JSON:
+    async def answer(self, effect: Any, /) -> JSON:
         if (signal := self.left.pop(effect.run, None)) is not None:
             async with SqliteJournal(self.path) as other:
                 await other.signal(*signal)

@@ -21,7 +21,6 @@ from flowrun.durations import spell_duration
 from flowrun.errors import BackendError, FlowrunError, ModelError
 from flowrun.spec.model import Model
 
-
 _POLL_SECONDS: Final = 0.1  # between two looks for the stages that the engine's process announces
 
 

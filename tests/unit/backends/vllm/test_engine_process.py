@@ -41,8 +41,8 @@ bystander.join()
 while log.read().count("\\n") < 2:
     time.sleep(0.05)
 log.take_name()
-seen = {"log": log.read(), "stages": log.stages(), "named": os.path.exists(log.name), "leads": os.getpgid(child.pid) == child.pid}
-print(json.dumps({"engine": child.pid, **seen}), flush=True)
+seen = {"log": log.read(), "named": os.path.exists(log.name), "leads": os.getpgid(child.pid) == child.pid}
+print(json.dumps({"engine": child.pid, "stages": log.stages(), **seen}), flush=True)
 {end}
 """
 

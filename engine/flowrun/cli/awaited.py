@@ -82,6 +82,7 @@ class Awaited:
         self._retries: Counter[tuple[str, str]] = Counter()
         self._spans: dict[str, list[tuple[float, float]]] = {MODEL: [], TOOLS: [], WAITING: []}
         self._began = clock()
+        self._entered: dict[tuple[str, int], float] = {}
         self._questions = 0
         self._ended: float | None = None
 
@@ -126,11 +127,16 @@ class Awaited:
         return ", ".join(filter(None, names))
 
     def describe(self) -> tuple[str, float] | None:
-        """Return what is awaited, and since when; None if nothing is. May be called in another thread."""
+        """Return what is awaited, and since when its state awaits anything; None if nothing is.
+
+        May be called in another thread.
+        """
         pending = list(self._pending.values())
         if not pending:
             return None
-        return f"{pending[0].place}: {', '.join(self._parts(pending))}", pending[0].since
+        first = pending[0]
+        since = self._entered.get((first.run, first.effect.step), first.since)
+        return f"{first.place}: {', '.join(self._parts(pending))}", since
 
     def times(self) -> tuple[float, dict[str, float]]:
         """Return the seconds so far, and for how many of them a model, a tool, and a person or a pause was awaited.
@@ -151,16 +157,19 @@ class Awaited:
             thread = effect.thread
         if isinstance(effect, StartChild) and graph is not None:
             self._graphs[effect.child_id(run)] = graph.flows[effect.flow]
-        pending = Pending(run, state, effect, self._clock(), self.place(run, state, thread))
+        now = self._clock()
+        pending = Pending(run, state, effect, now, self.place(run, state, thread))
         self._pending[run, effect.step, getattr(effect, "index", 0)] = pending
         self._left[run, effect.step] += 1
+        if not isinstance(effect, Sleep):
+            self._entered.setdefault((run, effect.step), now)
         self._questions += isinstance(effect, RequestInput)
 
     def _end(self, notice: Notice, event: Answer) -> Ended:
         run, now, index = notice.run, self._clock(), getattr(event, "index", 0)
         pending = self._pending.pop((run, event.step, index), None)
         step = run, event.step
-        self._done[step] += 1
+        self._done[step] += not isinstance(event, Slept)  # the pause belongs to the step of the attempt after it
         if isinstance(event, ChildEnded):
             self._graphs.pop(f"{run}.{event.step}.{index}", None)
         if pending is None:
@@ -176,10 +185,12 @@ class Awaited:
         """Forget what is pending in a step that a run has left, and in the sub-runs of that step."""
         left, children, now = (run, step), f"{run}.{step}.", self._clock()
         self._done.pop(left, None)
+        self._entered.pop(left, None)
         if self._left.pop(left, 0):
             for key in [key for key in self._pending if key[:2] == left or key[0].startswith(children)]:
                 self._done.pop(key[:2], None)
                 self._left.pop(key[:2], None)
+                self._entered.pop(key[:2], None)
                 self._close(self._pending.pop(key), now)
 
     def _close(self, pending: Pending, now: float) -> None:

@@ -99,6 +99,7 @@ def test_an_agent(lines: Lines) -> None:
     run.feed(1, Returned(step=2, index=1, value=9))
     assert run.live() == ("act: add is running, 1 of 2 calls done", 102.0)
     run.feed(0.5, Returned(step=2, value=5))
+    assert run.live() == ("ask: the model is writing", 103.5)
     run.feed(0.2504, Replied(step=3, reply=Reply(content="5 and 9", usage=usage(1100, 9, 1024))))
     assert run.live() is None
     run.conclude(seconds=2)  # the engine stops, which is no time of the run
@@ -156,6 +157,7 @@ def test_attempts_and_pauses(lines: Lines) -> None:
     run.feed(1, Failed(step=1, failure=Failure(name="tool.failed", message="no line")))
     assert run.live() == ("go: 2.00 s until attempt 2", 101.0)
     run.feed(2, Slept(step=2))
+    assert run.live() == ("go: tools.a:f is running", 103.0)
     run.feed(1, Failed(step=2, failure=Failure(name="tool.failed", message="still no line")))
     run.feed(4, Slept(step=3))
     run.feed(30, TimedOut(step=3))

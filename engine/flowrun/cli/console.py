@@ -70,7 +70,7 @@ class Console:
 
     def note(self, label: str, text: str) -> None:
         """Print a note."""
-        self._stages.end()
+        self.finish()
         self._line("dim", label, text)
         self._awaited.begin()
 
@@ -79,12 +79,14 @@ class Console:
         self._stages.end()
         if isinstance(notice.event, Started) and "." not in notice.run:
             self._awaited.begin()
-        self._show_event(notice, self._awaited.take(notice))
+        ended = self._awaited.take(notice)
+        is_live = self._awaited.pending and not (self._awaited.asks and is_interactive())
+        if not is_live:
+            self._live.hide()  # the run has ended, or there is a question, and what is typed
+        self._show_event(notice, ended)
         for effect in notice.effects:
             self._show_effect(notice, effect)
-        if not self._awaited.pending or (is_interactive() and self._awaited.asks):
-            self._live.hide()  # the run has ended, or there is a question, and what is typed
-        else:
+        if is_live:
             self._live.show()
 
     def finish(self) -> None:

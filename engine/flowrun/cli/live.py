@@ -76,6 +76,7 @@ class Stages:
     def end(self) -> None:
         """End the current stage, if there is one."""
         if self.current is not None:
-            (stage, since), self.current = self.current, None
+            stage, since = self.current
             if (seconds := self._clock() - since) >= self._least:
                 self._show(f"{stage}  ({spell_duration(seconds)})")
+            self.current = None

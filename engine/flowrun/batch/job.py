@@ -23,7 +23,10 @@ class BatchReporter(Protocol):
     """Shows the progress of a batch."""
 
     def say(self, message: str, *, important: bool = False) -> None:
-        """Show a line: a stage of the models' loading, or a message to the user."""
+        """Show a message to the user; the current stage has ended."""
+
+    def progress(self, stage: str) -> None:
+        """Show a stage before or after the rows, and its time once it has ended."""
 
     async def watch(self, batch: Batch, meter: Meter, *, total: int) -> None:
         """Show progress until cancelled.

@@ -56,7 +56,7 @@ def command(
         await session.answer(ask.id, answer)
         return await session.resume(row.id)
 
-    with answer_stream() as answers, Console(quiet=quiet, secrets=flow.secrets) as console:
+    with answer_stream() as answers, Console(flow.graph, flow.secrets, quiet=quiet) as console:
         warn_of_changes(stored)
         view = RunView(answers, console, full=json, verbose=verbose)
         return drive_durable_run(row.id, answer_and_resume, stored.prepare(os.environ), journal, view=view)

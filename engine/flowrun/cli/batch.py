@@ -169,6 +169,7 @@ def _open(
     """Survey the rows and open the results; return the job, the survey, and the number of rows that are skipped."""
     spec, rows, output = options.spec, options.rows, options.output
     file = RowFile(rows, flow.spec)
+    view.progress(f"reading the rows of {rows}")
     survey = file.survey()
     stored = store_flow(flow)
     if output.exists() and any(output.samefile(file) for file in (spec, rows)):
@@ -196,7 +197,7 @@ def _open(
         total=total,
         results=results,
         options=options,
-        settings=BackendSettings(verbose=options.verbose, progress=view.say),
+        settings=BackendSettings(verbose=options.verbose, progress=view.progress, note=view.say),
         view=view,
         totals=BatchTotals(meter=Meter()),
     )

@@ -1,19 +1,22 @@
-"""The live view of one run, on stderr: a line per event, and a spinner with the current activity."""
+"""The live view of one run, on stderr: a line per event, and on a terminal a live line with what is awaited."""
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from typing import Self, TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Final, Self, TextIO
 
 import msgspec
-from rich.status import Status
 from rich.text import Text
 
 from flowrun.cli import EXIT_DONE, EXIT_FAILED, EXIT_WAITING
+from flowrun.cli.awaited import Awaited, Ended, name_of
+from flowrun.cli.human_input import is_interactive
+from flowrun.cli.live import Clock, LiveLine, Stages
 from flowrun.cli.terminal import as_lines, rich_console, write_answer, write_json
 from flowrun.core.events import (
-    AskModel,
     CallFunction,
+    ChildEnded,
     Effect,
     Event,
     Failed,
@@ -23,163 +26,195 @@ from flowrun.core.events import (
     Returned,
     Sleep,
     Started,
+    TimedOut,
 )
+from flowrun.core.graph import Graph
+from flowrun.core.messages import Usage
 from flowrun.durations import spell_duration
 from flowrun.excerpts import cut
 from flowrun.runtime.engines import BackendSettings
 from flowrun.runtime.run_result import RunResult, answer_text
 from flowrun.spec import mask
 
-_WIDTH = 100
+_WIDTH: Final = 100
+_ARGUMENTS_WIDTH: Final = 60
+_TOKENS_FOR_SPEED: Final = 10
 
 
 class Console:
-    """The port ``Observer`` that prints a run's events; on a terminal, with a spinner for the pending effect."""
+    """The port ``Observer`` that prints a run's events; on a terminal, with a live line for what is awaited.
 
-    def __init__(self, *, quiet: bool, secrets: Mapping[str, str]) -> None:
+    Args:
+        graph: the graph of the run.
+        secrets: the values to mask, each with the text that is shown in its place.
+    """
+
+    def __init__(self, graph: Graph, secrets: Mapping[str, str], *, quiet: bool, clock: Clock = time.monotonic) -> None:
         self._rich = rich_console(stderr=True, quiet=quiet)
+        self._quiet = quiet
         self._secrets = secrets
-        self._status: Status | None = None
-        self._child = ""
-        self._started_at: dict[tuple[str, int, int], float] = {}
-        self._calls: dict[tuple[str, int, int], CallFunction] = {}
-        self._loading: tuple[str, float] | None = None
+        self._awaited = Awaited(graph, clock)
+        self._stages = Stages(lambda text: self._line("dim", "model", text), clock)
+        self._live = LiveLine(self._rich, self.awaited_now, clock)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stop_spinner()
+        self._live.hide()
 
-    def progress(self, message: str) -> None:
-        """Show a stage of the model's loading, and print the time of the previous one."""
-        self._finish_loading()
-        self._loading = (message, time.monotonic())
-        self._spin(message)
+    def progress(self, stage: str) -> None:
+        """Show a stage of the model's start, and print the time of the previous one."""
+        self._stages.begin(stage)
+        self._live.show()
 
     def note(self, label: str, text: str) -> None:
         """Print a note."""
-        self._finish_loading()
-        self._stop_spinner()
+        self.finish()
         self._line("dim", label, text)
+        self._awaited.begin()
 
     def notify(self, notice: Notice) -> None:
         """Print the event, then show the effects that it caused."""
-        self._finish_loading()
-        self._stop_spinner()
-        self._child = notice.run.partition(".")[2]
-        self._show_event(notice.event)
+        self._stages.end()
+        if isinstance(notice.event, Started) and "." not in notice.run:
+            self._awaited.begin()
+        ended = self._awaited.take(notice)
+        is_live = self._awaited.pending and not (self._awaited.asks and is_interactive())
+        if not is_live:
+            self._live.hide()  # the run has ended, or there is a question, and what is typed
+        self._show_event(notice, ended)
         for effect in notice.effects:
-            self._show_effect(effect)
+            self._show_effect(notice, effect)
+        if is_live:
+            self._live.show()
+
+    def finish(self) -> None:
+        """End what is live: the last stage, and the line at the bottom."""
+        self._live.hide()
+        self._stages.end()
 
     def conclude(self, result: RunResult, commands: Sequence[str] = ()) -> None:
         """Print how the run ended, or what it waits for and the ``commands`` that resume it."""
-        self._finish_loading()
-        self._stop_spinner()
-        run, usage, self._child = result.run, result.run.usage, ""
-        tokens = f"{run.rounds} rounds, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
+        self.finish()
+        run, totals = result.run, spell_totals(result, *self._awaited.times())
         if run.outcome is None:
             self._rich.quiet = False
             for ask in result.waiting:
                 self._line("yellow", "waiting", f"state {ask.state} asks: {ask.prompt}")
             for call in result.in_doubt:
-                arguments = self._shorten(json.dumps(dict(call.arguments), ensure_ascii=False))
-                what = f"{call.tool or call.entrypoint}({arguments})"
-                self._line("yellow", "in doubt", f"{what} was begun, and nobody knows whether it was done")
+                self._line("yellow", "in doubt", f"{self._call(call)} was begun, and nobody knows whether it was done")
             for command in commands:
                 self._line("yellow", "next", command)
             if not commands:
                 lost = "nobody was there to answer, and the run is lost: run it on a terminal, or with --durable"
                 self._line("yellow", "waiting", lost)
         elif (error := run.outcome.error) is None:
-            self._line("green", run.outcome.status, f"{' > '.join(run.path)}  ({tokens})")
+            self._line("green", run.outcome.status, totals)
         else:
             where = f" in state {error.state}" if error.state else ""
             self._rich.quiet = False  # the reason of a failure is not progress: --quiet does not hide it
             self._line("red", run.outcome.status, f"{error.name}{where}: {error.message}")
+            self._rich.quiet = self._quiet
+            self._line("dim", "path", totals)
 
-    def _show_event(self, event: Event) -> None:
+    def awaited_now(self) -> tuple[str, float] | None:
+        """Return what is awaited, without secrets, and since when; None if nothing is."""
+        awaited = self._stages.current or self._awaited.describe()
+        return None if awaited is None else (self.masked(awaited[0]), awaited[1])
+
+    def _show_event(self, notice: Notice, ended: Ended | None) -> None:
+        event = notice.event
+        if isinstance(event, Started):
+            for name, value in event.inputs.items():
+                place = self._awaited.place(notice.run, "")
+                self._line("dim", "input", f"{name}: {self._shorten(str(value))}", place)
+        elif isinstance(event, TimedOut):
+            for move in notice.moves:
+                if move.failure is not None and move.how != "end":
+                    text = f"{move.failure.name}: {move.failure.message}"
+                    self._line("red", "failed", text, self._awaited.place(notice.run, move.state))
+        elif ended is not None:
+            self._show_ended(event, ended)
+
+    def _show_ended(self, event: Event, ended: Ended) -> None:
+        call = f"{self._call(ended.effect)}: " if isinstance(ended.effect, CallFunction) else ""
+        seconds = spell_duration(ended.seconds)
         match event:
-            case Replied():
-                seconds = self._took(event.step, 0)
-                calls = ", ".join(f"{call.name}({self._shorten(call.arguments)})" for call in event.reply.tool_calls)
-                usage = event.reply.usage
-                figures = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens, {spell_duration(seconds)}"
-                self._line("cyan", "reply", f"{calls or self._shorten(event.reply.content or '')}  ({figures})")
-            case Returned():
-                call, seconds = (
-                    self._calls.get((self._child, event.step, event.index)),
-                    self._took(event.step, event.index),
-                )
-                name = f"{call.tool or call.entrypoint}: " if call is not None else ""
-                value = event.value if isinstance(event.value, str) else json.dumps(event.value, ensure_ascii=False)
-                self._line("magenta", "result", f"{name}{self._shorten(value)}  ({spell_duration(seconds)})")
-            case Failed():
-                call = self._calls.get((self._child, event.step, event.index))
-                self._took(event.step, event.index)
-                name = f"{call.tool or call.entrypoint}: " if call is not None else ""
-                self._line("red", "failed", f"{name}{event.failure.name}: {event.failure.message}")
-            case Started():
-                for name, value in event.inputs.items():
-                    self._line("dim", "input", f"{name}: {self._shorten(str(value))}")
+            case Replied(reply=reply):
+                calls = ", ".join(f"{call.name}({self._shorten(call.arguments)})" for call in reply.tool_calls)
+                figures = ", ".join([seconds, *spell_tokens(reply.usage), *spell_speed(reply.usage, ended.seconds)])
+                self._line("cyan", "reply", f"{calls or self._shorten(reply.content or '')}  ({figures})", ended.place)
+            case Returned(value=value):
+                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                self._line("magenta", "result", f"{call}{self._shorten(text)}  ({seconds})", ended.place)
+            case Failed(failure=failure):
+                self._line("red", "failed", f"{call}{failure.name}: {failure.message}  ({seconds})", ended.place)
+            case ChildEnded(outcome=outcome):
+                counts = f", {ended.done} ended, {ended.left} under way" if ended.done + ended.left > 1 else ""
+                text = f"run {event.step}.{event.index} {outcome.status}{counts}"
+                figures = ", ".join([seconds, spell_count(event.rounds, "round"), *spell_tokens(event.usage)])
+                self._line("dim", "sub-run", f"{text}  ({figures})", ended.place)
             case _:
                 pass
 
-    def _show_effect(self, effect: Effect) -> None:
+    def _show_effect(self, notice: Notice, effect: Effect) -> None:
         match effect:
-            case AskModel():
-                self._started_at[self._child, effect.step, 0] = time.monotonic()
-                self._spin(f"{effect.state}: the model is writing")
-            case CallFunction():
-                self._started_at[self._child, effect.step, effect.index] = time.monotonic()
-                self._calls[self._child, effect.step, effect.index] = effect
-                self._spin(f"{effect.state}: {effect.tool or effect.entrypoint} is running")
             case RequestInput():
-                self._line("yellow", "asks", effect.prompt)
+                self._line("yellow", "asks", effect.prompt, self._awaited.place(notice.run, effect.state))
             case Sleep():
-                self._spin(f"another attempt in {spell_duration(effect.seconds)}")
+                attempt = self._awaited.attempt(notice.run, notice.state)
+                text = f"{spell_duration(effect.seconds)} until attempt {attempt}"
+                self._line("dim", "pause", text, self._awaited.place(notice.run, notice.state))
             case _:
                 pass
 
-    def _took(self, step: int, index: int) -> float:
-        self._calls.pop((self._child, step, index), None)
-        started = self._started_at.pop((self._child, step, index), None)
-        return 0.0 if started is None else time.monotonic() - started
-
-    def _finish_loading(self) -> None:
-        if self._loading is not None:
-            message, since = self._loading
-            self._line("dim", "model", f"{message}  ({spell_duration(time.monotonic() - since)})")
-            self._loading = None
-
-    def _spin(self, message: str) -> None:
-        if not self._rich.is_terminal:
-            return
-        if self._status is None:
-            self._status = self._rich.status(Text(message))
-            self._status.start()
-        else:
-            self._status.update(Text(message))
-
-    def _stop_spinner(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+    def _call(self, call: CallFunction) -> str:
+        arguments = self._shorten(json.dumps(dict(call.arguments), ensure_ascii=False), _ARGUMENTS_WIDTH)
+        return f"{name_of(call)}({arguments})"
 
     def masked(self, text: str) -> str:
         """Return a text without secrets."""
         return mask(text, self._secrets)
 
-    def _shorten(self, text: str) -> str:
+    def _shorten(self, text: str, width: int = _WIDTH) -> str:
         """Return a text as one line of limited length, masked first: a cut must not leave half of a secret."""
-        return cut(" ".join(self.masked(text).split()), _WIDTH, "…")
+        return cut(" ".join(self.masked(text).split()), width, "…")
 
-    def _line(self, style: str, label: str, text: str) -> None:
+    def _line(self, style: str, label: str, text: str, place: str = "") -> None:
         line = Text(f"{label:>9}  ", style=style)
-        if self._child:
-            line.append(f"[{self._child}] ", style="dim")
+        if place:
+            line.append(f"[{place}] ", style="dim")
         line.append(as_lines(self.masked(text), indent=" " * len(line)), style="default")
         self._rich.print(line, soft_wrap=True)
+
+
+def spell_totals(result: RunResult, seconds: float, times: Mapping[str, float]) -> str:
+    """Render the path of a run that has ended, its rounds and tokens, and where its time went."""
+    run = result.run
+    spent = ", ".join(f"{kind} {spell_duration(spent)}" for kind, spent in times.items() if spent)
+    counts = ", ".join([spell_count(run.rounds, "round"), *spell_tokens(run.usage)])
+    return f"{' > '.join(run.path)}  ({counts}; {spell_duration(seconds)}{f': {spent}' if spent else ''})"
+
+
+def spell_tokens(usage: Usage) -> Iterator[str]:
+    """Yield the tokens that a model read and wrote; nothing if they are not known."""
+    if usage.prompt_tokens:
+        cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
+        yield f"{usage.prompt_tokens:,} tokens read{cached}"
+    if usage.completion_tokens:
+        yield f"{usage.completion_tokens:,} written"
+
+
+def spell_speed(usage: Usage, seconds: float) -> Iterator[str]:
+    """Yield the tokens written a second, the time to the first one included; nothing for a reply of few tokens."""
+    if usage.completion_tokens >= _TOKENS_FOR_SPEED and seconds > 0:
+        yield f"{usage.completion_tokens / seconds:,.1f} tokens/s"
+
+
+def spell_count(count: int, noun: str) -> str:
+    """Render a number of things."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 class RunView(msgspec.Struct, frozen=True):
@@ -196,10 +231,12 @@ class RunView(msgspec.Struct, frozen=True):
     @property
     def settings(self) -> BackendSettings:
         """Return the settings for the run's backends."""
-        return BackendSettings(verbose=self.verbose, progress=self.console.progress)
+        note = partial(self.console.note, "model")
+        return BackendSettings(verbose=self.verbose, progress=self.console.progress, note=note)
 
     def conclude(self, result: RunResult, commands: Sequence[str] = ()) -> int:
         """Write the answer of a run, print how it ended and what resumes it, and return the exit code."""
+        self.console.finish()
         text = json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if self.full else answer_text(result)
         if text is not None:
             write = write_json if self.full else write_answer

@@ -2,98 +2,162 @@
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Mapping
-from typing import Final, NamedTuple, Self
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Final, Self
 
+import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from flowrun.batch import Batch, Meter
 from flowrun.batch.job import BatchTotals
+from flowrun.cli.live import Clock, LiveLine, Stages
+from flowrun.cli.rates import Estimate, Rates, Totals
 from flowrun.cli.terminal import rich_console
+from flowrun.core.messages import Usage
 from flowrun.durations import spell_duration
 from flowrun.spec import mask
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 _LINE_SECONDS: Final = 10.0
 _BAR_SECONDS: Final = 0.2
-_WINDOW_SECONDS: Final = 15.0
+_STAGE_SECONDS: Final = 1.0  # shorter stages have no line
 
 
-class _Sample(NamedTuple):
+class _Bar(Progress):
+    """The bar of a batch, and its figures in a line below it."""
+
+    figures = ""
+
+    def get_renderables(self) -> "Iterator[RenderableType]":
+        """Yield the bar and the line."""
+        yield self.make_tasks_table(self.tasks)
+        yield Text(f"  {self.figures}", no_wrap=True, overflow="ellipsis")
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """The counts of a batch at a moment; for the fields see ``Batch`` and ``Meter``."""
+
     at: float
     done: int
-    rounds: int
-    tokens: int
+    failed: int = 0
+    open: Mapping[str, int] = {}
+    live: int = 0
+    in_flight: int | None = None
+    rounds: int = 0
+    usage: Usage = Usage()
+
+
+class BatchFigures:
+    """What a batch is doing and how fast, as text, from its counts at one moment after another."""
+
+    def __init__(self) -> None:
+        self._rates = Rates()
+        self._estimate = Estimate()
+
+    def update(self, now: Counts, total: int) -> tuple[str, str]:
+        """Return what the batch is doing, and its figures: now, over the last seconds, and until its end."""
+        usage = now.usage
+        ended = now.done + sum(now.open.values())
+        rates = self._rates.update(Totals(now.at, ended, now.rounds, usage.prompt_tokens, usage.completion_tokens))
+        left = self._estimate.update(now.at, done=ended, live=now.live, total=total)
+        parts = [spell_live(now.live, now.in_flight), f"{now.failed:,} failed"]
+        parts += [f"{count:,} {status.replace('_', ' ')}" for status, count in now.open.items()]
+        parts += spell_rates(rates) if rates is not None else []
+        if usage.prompt_tokens:
+            parts.append(f"{usage.cached_tokens / usage.prompt_tokens:.0%} cached")
+        if left is not None:
+            parts.append(f"about {spell_duration(left, whole=True)} left")
+        last = 0 < total - ended <= now.live
+        return f"finishing the last {total - ended:,}" if last else "running", ", ".join(parts)
 
 
 class BatchView:
     """The view of a batch: its progress, and its totals at the end. It implements ``job.BatchReporter``."""
 
-    def __init__(self, *, quiet: bool, secrets: Mapping[str, str]) -> None:
+    def __init__(self, *, quiet: bool, secrets: Mapping[str, str], clock: Clock = time.monotonic) -> None:
         self._rich = rich_console(stderr=True)
         self._quiet = quiet
         self._secrets = secrets
-        self._bar: Progress | None = None
-        self._samples: deque[_Sample] = deque()
+        self._clock = clock
+        self._bar: _Bar | None = None
+        self._stages = Stages(self._show, clock, least=_STAGE_SECONDS)
+        self._live = LiveLine(self._rich, lambda: self._stages.current, clock)
+        self._figures = BatchFigures()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._live.hide()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
     def say(self, message: str, *, important: bool = False) -> None:
-        """Show a line: a stage of the models' loading, or a message to the user."""
+        """Show a message to the user; the current stage has ended."""
+        self._end_stage()
         if important or not self._quiet:
-            self._rich.print(mask(message, self._secrets), style="dim", soft_wrap=True, markup=False)
+            self._show(message)
+
+    def progress(self, stage: str) -> None:
+        """Show a stage before or after the rows, and if it takes long, its time once it has ended."""
+        if not self._quiet:
+            self._stages.begin(mask(stage, self._secrets))
+            self._live.show()
+
+    def _end_stage(self) -> None:
+        self._live.hide()
+        self._stages.end()
+
+    def _show(self, text: str) -> None:
+        self._rich.print(mask(text, self._secrets), style="dim", soft_wrap=True, markup=False)
 
     async def watch(self, batch: Batch, meter: Meter, *, total: int) -> None:
         """Show the progress of a batch until cancelled. ``total`` is the number of rows to run in this process."""
+        self._end_stage()
         if self._quiet:
             return
         if not self._rich.is_terminal:
+            self._update(batch, meter, total)
             while True:
                 await asyncio.sleep(_LINE_SECONDS)
-                self._rich.print(f"{batch.done}/{total} done, {self._figures(batch, meter, total)}", soft_wrap=True)
-        self._bar = Progress(
+                activity, figures = self._update(batch, meter, total)
+                self._rich.print(f"{activity}: {batch.done:,}/{total:,} done, {figures}", soft_wrap=True)
+        self._bar = _Bar(
             SpinnerColumn(),
+            TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
             console=self._rich,
             transient=True,
             expand=True,
         )
-        task = self._bar.add_task("rows", total=total, figures="")
+        task = self._bar.add_task("", total=total)
         self._bar.start()
         try:
             while True:
-                self._bar.update(task, completed=batch.done, figures=self._figures(batch, meter, total))
+                activity, self._bar.figures = self._update(batch, meter, total)
+                self._bar.update(task, completed=batch.done, description=activity)
                 await asyncio.sleep(_BAR_SECONDS)
         finally:
             self._bar.stop()
 
-    def _figures(self, batch: Batch, meter: Meter, total: int) -> str:
-        now, usage = time.monotonic(), meter.usage
-        self._samples.append(_Sample(now, batch.done, meter.rounds, usage.completion_tokens))
-        while len(self._samples) > 2 and self._samples[0].at < now - _WINDOW_SECONDS:
-            self._samples.popleft()
-        first, last = self._samples[0], self._samples[-1]
-        seconds = last.at - first.at
-        parts = [f"{batch.live} live", f"{batch.failed} failed"]
-        if seconds > 0:
-            parts.append(f"{(last.rounds - first.rounds) / seconds:.1f} rounds/s")
-            parts += [f"{(last.tokens - first.tokens) / seconds:,.0f} tokens/s"] if last.tokens else []
-        if usage.prompt_tokens:
-            parts.append(f"{usage.cached_tokens / usage.prompt_tokens:.0%} cached")
-        if seconds > 0 and last.done > first.done:
-            left = (total - last.done) * seconds / (last.done - first.done)
-            parts.append(f"{spell_duration(left, whole=True)} left")
-        return ", ".join(parts)
+    def _update(self, batch: Batch, meter: Meter, total: int) -> tuple[str, str]:
+        now = Counts(
+            at=self._clock(),
+            done=batch.done,
+            failed=batch.failed,
+            open=batch.open,
+            live=batch.live,
+            in_flight=meter.in_flight,
+            rounds=meter.rounds,
+            usage=meter.usage,
+        )
+        return self._figures.update(now, total)
 
     def conclude(self, outcomes: Mapping[str, int], *, skipped: int, missing: int, totals: BatchTotals) -> None:
         """Show the number of rows by outcome, and the totals.
@@ -122,6 +186,22 @@ class BatchView:
         what = "wait for human input" if status == "waiting" else "have a call in doubt"
         command = f"flowrun runs --batch {batch} --status {status}"
         self.say(f"{count} {what}, and get their results once they are over: {command}", important=True)
+
+
+def spell_live(live: int, in_flight: int | None) -> str:
+    """Render how many rows are live, and what they wait for, if that is known."""
+    if in_flight is None:
+        return f"{live:,} live"
+    asking = min(in_flight, live)  # a row with parallel branches may ask more than once
+    return f"{live:,} live ({asking:,} with the model, {live - asking:,} with tools)"
+
+
+def spell_rates(rates: Totals) -> Iterator[str]:
+    """Yield the rates of a batch: rows, rounds, and tokens read and written."""
+    yield f"{rates.rows:.1f} rows/s"
+    yield f"{rates.rounds:.1f} rounds/s"
+    if rates.read or rates.written:
+        yield f"{rates.read:,.0f} + {rates.written:,.0f} tokens/s"
 
 
 def spell_totals(totals: BatchTotals) -> str:

@@ -73,7 +73,7 @@ def command(
             raise UsageError(f"run {row.id} has ended: {row.status}; `flowrun show {row.id}` shows it")
         warn_of_changes(stored)
         flow = stored.prepare(os.environ)
-        with Console(quiet=quiet, secrets=flow.secrets) as console:
+        with Console(flow.graph, flow.secrets, quiet=quiet) as console:
             view = RunView(answers, console, full=json, verbose=verbose)
             resume = partial(Session.resume, run_id=row.id)
             return drive_durable_run(row.id, resume, flow, journal, view=view, resolve=resolve)

@@ -71,7 +71,7 @@ def command(
     with answer_stream() as answers:
         flow = Project(folder=project_dir, environ=os.environ).compile(spec, profile=profile)
         inputs = read_inputs(flow, {**read_inputs_file(file), **parse_inputs(flow.spec, input)})
-        with Console(quiet=quiet, secrets=flow.secrets) as console:
+        with Console(flow.graph, flow.secrets, quiet=quiet) as console:
             view = RunView(answers, console, full=json, verbose=verbose)
             if not durable:
                 return view.conclude(asyncio.run(_run_once(flow, inputs, view, record)))

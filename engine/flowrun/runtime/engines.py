@@ -20,11 +20,13 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         verbose: show the log of vLLM.
-        progress: receives messages for the user, such as the stages of a model's loading.
+        progress: receives each stage of a model's start, when it begins.
+        note: receives other messages for the user about a start.
     """
 
     verbose: bool = False
     progress: Callable[[str], None] = lambda message: None
+    note: Callable[[str], None] = lambda message: None
 
 
 class _Engine:
@@ -162,7 +164,8 @@ def make_backend(
         case "vllm":
             from flowrun.backends.vllm.backend import VllmBackend
 
-            return VllmBackend(model, base_dir=folder, verbose=settings.verbose, progress=settings.progress)
+            verbose, progress, note = settings.verbose, settings.progress, settings.note
+            return VllmBackend(model, base_dir=folder, verbose=verbose, progress=progress, note=note)
         case "openai":
             from flowrun.backends.openai import OpenAIBackend
 

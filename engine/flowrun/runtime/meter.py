@@ -35,6 +35,11 @@ class Meter:
         return metered
 
     @property
+    def in_flight(self) -> int | None:
+        """Return how many requests the backends have; None if it is not known here: the backends are elsewhere."""
+        return sum(backend.in_flight for backend in self._backends) if self._backends else None
+
+    @property
     def max_live(self) -> int:
         """Return how many runs may be live at once, computed from the backends' own limits."""
         limits = [limit for _, limit in self._limited()]

@@ -6,9 +6,10 @@ Only the modules of this package import vllm, inside functions, when a run needs
 import asyncio
 import importlib.util
 import itertools
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from flowrun.backends.vllm.chat import Rendered, VllmChat
 from flowrun.backends.vllm.engine import INSTALL, Engine, Start
@@ -16,8 +17,11 @@ from flowrun.backends.vllm.errors import as_model_error
 from flowrun.backends.vllm.model_files import find_model
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
+from flowrun.durations import spell_duration
 from flowrun.errors import BackendError, FlowrunError, ModelError
 from flowrun.spec.model import Model
+
+_POLL_SECONDS: Final = 0.1  # between two looks for the stages that the engine's process announces
 
 
 class VllmBackend:
@@ -29,7 +33,8 @@ class VllmBackend:
         *,
         base_dir: Path,
         verbose: bool = False,
-        progress: Callable[[str], None] | None = None,
+        progress: Callable[[str], None] = lambda message: None,
+        note: Callable[[str], None] = lambda message: None,
         cache_dir: Path | None = None,
     ) -> None:
         """Bind the model's settings; ``start`` loads it.
@@ -37,13 +42,15 @@ class VllmBackend:
         Args:
             base_dir: the spec's folder; its paths are relative to it.
             verbose: show vLLM's log.
-            progress: called with each stage of a start.
+            progress: called with each stage of a start, when it begins.
+            note: called with what the user should know of a start, and with its time when it has ended.
             cache_dir: the folder of converted models; the user's cache if None.
         """
         self._model = model
         self._base_dir = base_dir
         self._verbose = verbose
-        self._progress = progress or (lambda message: None)
+        self._progress = progress
+        self._note = note
         self._cache_dir = cache_dir
         self._counter = itertools.count(1)
         self._engine: Engine | None = None
@@ -60,14 +67,16 @@ class VllmBackend:
             return
         if importlib.util.find_spec("vllm") is None:
             raise BackendError(INSTALL)
-        loop = asyncio.get_running_loop()
+        loop, began = asyncio.get_running_loop(), time.monotonic()
         template = load_template(self._model.chat_template, self._base_dir)
+        self._progress(f"reading the files of {self._model.name}")
         path = await find_model(
             self._model.name,
             base_dir=self._base_dir,
             revision=self._model.revision,
             cache_dir=self._cache_dir,
             progress=self._progress,
+            note=self._note,
         )
         start = Start(
             self._model,
@@ -78,8 +87,8 @@ class VllmBackend:
         )
         self._engine, self._chat = await run_start(start)
         if template is not None and not self._chat.uses_template:
-            self._progress("the Mistral tokenizer ignores model.chat_template")
-        self._progress("ready")
+            self._note("the Mistral tokenizer ignores model.chat_template")
+        self._note(f"ready after {spell_duration(time.monotonic() - began)}")
 
     async def reply(self, request: AskModel) -> Reply:
         """Return the model's reply. See ``ports.ModelBackend.reply``."""
@@ -155,14 +164,17 @@ class VllmBackend:
 
 
 async def run_start(start: Start) -> tuple[Engine, VllmChat]:
-    """Run a start in a thread; if this task is cancelled, cancel the start and stop its engine.
+    """Run a start in a thread, and report its stages; if this task is cancelled, cancel it and stop its engine.
 
     Raises:
         BackendError: the start failed.
     """
     running = asyncio.ensure_future(asyncio.to_thread(start.run))
     try:
-        return await asyncio.shield(running)
+        while not running.done():
+            start.report_stages()
+            await asyncio.wait([running], timeout=_POLL_SECONDS)
+        return running.result()
     except asyncio.CancelledError:
         await to_the_end(_cancel_start(start, running))
         raise

@@ -124,12 +124,21 @@ class Start:
         self._progress = progress
         self._cancelled = threading.Event()
         self._earlier: list[BaseProcess] | None = None  # engine processes that existed before this start
+        self._log: engine_process.EngineLog | None = None
+        self._reported = 0  # stages of the engine's process
 
     def cancel(self) -> None:
         """Make ``run`` end soon; it raises StartCancelled, or returns an engine that became ready before."""
         self._cancelled.set()
         for process in self._processes():
             engine_process.kill_group(process)
+
+    def report_stages(self) -> None:
+        """Report the stages that the engine's process has announced since the last call."""
+        stages = self._log.stages() if self._log is not None else []
+        for stage in stages[self._reported :]:
+            self._progress(stage)
+        self._reported = len(stages)
 
     def _processes(self) -> list[BaseProcess]:
         if self._earlier is None:
@@ -168,15 +177,17 @@ class Start:
         if "kv_cache_memory_bytes" in self._model.engine:  # the variable would override it
             defaults = {name: value for name, value in defaults.items() if name != "VLLM_CPU_KVCACHE_SPACE"}
         with engine_process.environment({}, defaults):
+            self._progress("reading the configuration")
             method = os.environ.get("VLLM_WORKER_MULTIPROC_METHOD")
             config = self._configure({"enforce_eager": True} if cpu else {})
             if cpu:  # configuring sets it to spawn; the user's value has precedence
                 os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = method or "fork"
             self._check_cancelled()
+            self._progress("reading the tokenizer")
             chat = VllmChat(self._model, config, self._template)
             try:
                 self._check_cancelled()
-                self._progress("loading the weights")
+                self._progress("starting the engine")
                 return self._start_engine(config), chat
             except BaseException:
                 chat.close()
@@ -222,7 +233,7 @@ class Start:
     def _start_engine(self, config: Any) -> Engine:
         from vllm import AsyncLLMEngine
 
-        log = None if self._verbose else engine_process.EngineLog()
+        log = self._log = None if self._verbose else engine_process.EngineLog()
         self._earlier = engine_process.engine_processes()
         try:
             with engine_process.settled_forks(log.name if log else ""):

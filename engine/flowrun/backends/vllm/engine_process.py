@@ -18,6 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 ORDERS = "FLOWRUN_ENGINE_PROCESS"
 """The environment variable that passes to a spawned process what a forked one inherits: ``<parent's pid>:<log>``."""
@@ -26,6 +27,13 @@ _RESTORED = (
     "VLLM_WORKER_MULTIPROC_METHOD",
 )  # vLLM sets them; the subprocesses of tools must not inherit them
 _POLL_SECONDS = 0.5  # between two checks that the parent lives
+
+LOADING: Final = "loading the weights"
+PROFILING: Final = "profiling the memory and warming up"
+_STAGE: Final = "flowrun: stage: "
+"""The prefix of a line in the log with which the engine's process announces a stage of its start."""
+_CORE: Final = ("vllm.v1.engine.core", "EngineCore", "_initialize_kv_caches")
+"""The method that vLLM's engine calls once its weights are loaded. Without it, that stage is not announced."""
 
 _expected_fork: tuple[int, int, str] | None = None  # the thread that is about to fork, its pid, the log
 
@@ -38,11 +46,19 @@ class EngineLog:
         self._file = os.fdopen(handle, "rb")
 
     def read(self) -> str:
-        """Return all output so far; an empty text after ``close``."""
+        """Return all output so far, without the announced stages; an empty text after ``close``."""
+        return "".join(line for line in self._lines() if not line.startswith(_STAGE))
+
+    def stages(self) -> list[str]:
+        """Return the stages of the start that the process has announced so far."""
+        return [line.removeprefix(_STAGE).strip() for line in self._lines() if line.startswith(_STAGE)]
+
+    def _lines(self) -> list[str]:
         if self._file.closed:
-            return ""
-        self._file.seek(0)
-        return self._file.read().decode(errors="replace")
+            return []
+        size = os.fstat(self._file.fileno()).st_size
+        # Not by the file's position: it is read in the event loop while the start's thread may fork.
+        return os.pread(self._file.fileno(), size, 0).decode(errors="replace").splitlines(keepends=True)
 
     def take_name(self) -> None:
         """Remove the file's name; processes that have it open continue to write to it."""
@@ -76,6 +92,27 @@ def settle(parent: int, log: str) -> None:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True, name="flowrun-end-with-parent").start()
+    if log:
+        announce(LOADING)
+        with contextlib.suppress(Exception):  # vLLM's internals may change: a stage is no reason to fail
+            _announce_profiling(*_CORE)
+
+
+def announce(stage: str) -> None:
+    """Write to the log, which is this process's stderr, that a stage of the start begins."""
+    os.write(2, f"{_STAGE}{stage}\n".encode())
+
+
+def _announce_profiling(module: str, owner: str, name: str) -> None:
+    core: Any = getattr(sys.modules[module], owner)
+    initialize = getattr(core, name)
+
+    @functools.wraps(initialize)
+    def announced(*args: Any, **kwargs: Any) -> Any:
+        announce(PROFILING)
+        return initialize(*args, **kwargs)
+
+    setattr(core, name, announced)
 
 
 def _end_with_parent(parent: int) -> None:

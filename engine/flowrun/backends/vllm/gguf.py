@@ -33,13 +33,20 @@ def is_gguf(path: Path) -> bool:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
-async def convert_gguf(source: Path, *, cache_dir: Path, progress: Callable[[str], None]) -> Path:
+async def convert_gguf(
+    source: Path,
+    *,
+    cache_dir: Path,
+    progress: Callable[[str], None],
+    note: Callable[[str], None] = lambda message: None,
+) -> Path:
     """Return the Hugging Face folder of a GGUF file, converted now if the cache does not hold it.
 
     Several processes may convert at once; the first to finish wins. Cancelling ends the conversion.
 
     Args:
-        progress: called with the notes of the conversion.
+        progress: called when a conversion begins.
+        note: called with the notes of the conversion.
 
     Raises:
         BackendError: the file cannot be converted, or the cache cannot be written.
@@ -52,7 +59,7 @@ async def convert_gguf(source: Path, *, cache_dir: Path, progress: Callable[[str
         await asyncio.to_thread(prepare, cache_dir, now=time.time())
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=cache_dir, ignore_cleanup_errors=True) as scratch:
             converted = Path(scratch) / "model"
-            await _run_converter(source, converted, progress)
+            await _run_converter(source, converted, note)
             await asyncio.to_thread(publish, converted, target)
     except OSError as exc:
         raise BackendError(f"cannot keep the converted model in {cache_dir}: {exc}") from exc
@@ -86,7 +93,7 @@ def prepare(cache_dir: Path, *, now: float) -> None:
                 shutil.rmtree(scratch, ignore_errors=True)
 
 
-async def _run_converter(source: Path, target: Path, progress: Callable[[str], None]) -> None:
+async def _run_converter(source: Path, target: Path, note: Callable[[str], None]) -> None:
     # A process of its own: it frees gigabytes of weights when it ends, and this process, which forks the engine later,
     # does not hold its imports. A session of its own, so that Ctrl-C ends it only through this process.
     converter = await asyncio.create_subprocess_exec(
@@ -103,8 +110,8 @@ async def _run_converter(source: Path, target: Path, progress: Callable[[str], N
         if converter.returncode is None:
             converter.kill()
             await converter.wait()
-    for note in notes.decode(errors="replace").splitlines():
-        progress(note)
+    for line in notes.decode(errors="replace").splitlines():
+        note(line)
     if converter.returncode:
         why = error_line(errors.decode(errors="replace")) or f"exit status {converter.returncode}"
         raise BackendError(f"cannot convert {source} for vLLM: {why}")

@@ -29,13 +29,15 @@ async def find_model(
     revision: str | None = None,
     cache_dir: Path | None = None,
     progress: Callable[[str], None] = lambda message: None,
+    note: Callable[[str], None] = lambda message: None,
 ) -> str:
     """Return the value of vLLM's argument ``model``; a GGUF file is converted on its first use.
 
     Args:
         base_dir: the spec's folder; paths are relative to it.
         cache_dir: the folder of converted models; the user's cache if None.
-        progress: called with the notes of a conversion.
+        progress: called when a conversion begins.
+        note: called with the notes of a conversion.
 
     Raises:
         BackendError: the package, file, folder or repository does not exist, or holds no model.
@@ -46,7 +48,8 @@ async def find_model(
     if path is None:
         return await asyncio.to_thread(find_on_hub, name, revision)
     if is_gguf(path):
-        return str(await convert_gguf(path, cache_dir=cache_dir or default_cache_dir(), progress=progress))
+        cache = cache_dir or default_cache_dir()
+        return str(await convert_gguf(path, cache_dir=cache, progress=progress, note=note))
     if path.is_file():
         raise BackendError(f"{path} is not a GGUF file: name a GGUF file, or the folder that the model's files are in")
     if not any((path / config).is_file() for config in CONFIGS):

@@ -20,6 +20,7 @@ import pytest
 
 from flowrun.backends.vllm.backend import VllmBackend
 from flowrun.backends.vllm.engine import INSTALL
+from flowrun.backends.vllm.engine_process import LOADING, PROFILING
 from flowrun.backends.vllm.model_files import find_model
 from flowrun.errors import BackendError
 from flowrun.spec.model import Model
@@ -141,7 +142,16 @@ def test_no_process_is_left_of_an_engine_that_dies_is_cancelled_or_interrupted(t
             "after stop": [],
             "later": "backend.unavailable: vLLM's engine is not running: it was not started, or was stopped",
         },
-        {"given up while": "loading the weights", "left": []},
+        {"given up while": LOADING, "left": []},
+    ]
+    assert reports[-1]["stages"] == [
+        f"reading the files of {tiny_mistral.name}",
+        "importing vLLM",
+        "reading the configuration",
+        "reading the tokenizer",
+        "starting the engine",
+        LOADING,
+        PROFILING,
     ]
     assert (rest, errors, running.returncode) == ('{"interrupted": true, "left": []}\n', "", 130)
     assert not alive(engine)

@@ -42,7 +42,7 @@ while log.read().count("\\n") < 2:
     time.sleep(0.05)
 log.take_name()
 seen = {"log": log.read(), "named": os.path.exists(log.name), "leads": os.getpgid(child.pid) == child.pid}
-print(json.dumps({"engine": child.pid, **seen}), flush=True)
+print(json.dumps({"engine": child.pid, "stages": log.stages(), **seen}), flush=True)
 {end}
 """
 
@@ -61,7 +61,7 @@ def test_a_settled_process_ends_with_its_parent_and_writes_nowhere() -> None:
         rest, errors = parent.communicate()
     assert first == "another process may print\n"
     assert sorted(second.pop("log").replace("written", "written\n").split()) == ["logged", "printed", "written"]
-    assert second == {"named": False, "leads": True}
+    assert second == {"stages": ["loading the weights"], "named": False, "leads": True}
     assert (rest, errors) == ("", "")
     assert wait_for_end(engine, seconds=10)
 
@@ -126,3 +126,40 @@ def test_alive_is_true_for_living_processes_only(tmp_path: Path) -> None:
         assert alive(sleeper.pid)
         sleeper.kill()
     assert not alive(sleeper.pid)
+
+
+CORE = """
+import os, sys, types
+from flowrun.backends.vllm import engine_process
+from flowrun.backends.vllm.engine_process import EngineLog, settle
+
+log = EngineLog()
+if sys.argv[1:]:
+    class EngineCore:
+        def _initialize_kv_caches(self, blocks):
+            return blocks
+    sys.modules["vllm.v1.engine.core"] = types.SimpleNamespace(EngineCore=EngineCore)
+if os.fork():
+    os.wait()
+    print(log.stages(), repr(log.read()))
+else:
+    settle(os.getppid(), log.name)
+    value = EngineCore()._initialize_kv_caches(blocks=7) if sys.argv[1:] else "no such vLLM"
+    print(value, flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seen"),
+    [
+        pytest.param(
+            ["known"], r"['loading the weights', 'profiling the memory and warming up'] '7\n'", id="vLLM as it is known"
+        ),
+        pytest.param([], r"['loading the weights'] 'no such vLLM\n'", id="another vLLM"),
+    ],
+)
+def test_the_process_announces_its_stages_in_the_log(arguments: list[str], seen: str) -> None:
+    command = [sys.executable, "-c", CORE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr) == (seen + "\n", "")

@@ -41,14 +41,15 @@ MAKE = 'echo "a note"; mkdir "$5" && cp "$4" "$5/weights"'
 
 def test_converts_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path) -> None:
     converter(monkeypatch, tmp_path, MAKE)
+    stages: list[str] = []
     notes: list[str] = []
     cache = tmp_path / "cache"
-    first = asyncio.run(convert_gguf(source, cache_dir=cache, progress=notes.append))
+    first = asyncio.run(convert_gguf(source, cache_dir=cache, progress=stages.append, note=notes.append))
     converter(monkeypatch, tmp_path, "exit 1")
-    second = asyncio.run(convert_gguf(source, cache_dir=cache, progress=notes.append))
+    second = asyncio.run(convert_gguf(source, cache_dir=cache, progress=stages.append, note=notes.append))
     assert first == second == cache / NAME
     assert (first / "weights").read_bytes() == CONTENT
-    assert notes == ["converting model.gguf, once", "a note"]
+    assert (stages, notes) == (["converting model.gguf, once"], ["a note"])
     assert os.listdir(cache) == [NAME]
 
 

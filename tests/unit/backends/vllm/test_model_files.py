@@ -64,7 +64,7 @@ def test_reports_the_missing_parts_of_a_package(package: Path, tmp_path: Path, n
 
 
 def test_converts_a_packages_gguf(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def convert(source: Path, *, cache_dir: Path, progress: object) -> Path:
+    async def convert(source: Path, *, cache_dir: Path, progress: object, note: object) -> Path:
         return cache_dir / source.name
 
     monkeypatch.setattr("flowrun.backends.vllm.model_files.convert_gguf", convert)

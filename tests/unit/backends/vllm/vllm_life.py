@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from flowrun.backends.vllm.backend import VllmBackend
+from flowrun.backends.vllm.engine_process import LOADING
 from flowrun.errors import ModelError
 from flowrun.spec.model import Model
 from tests.unit.backends.contract import ask
@@ -53,7 +54,7 @@ async def cancel_start(model: Model) -> None:
     stages: list[str] = []
     backend = VllmBackend(model, base_dir=Path(), progress=stages.append)
     start = asyncio.create_task(backend.start())
-    while not engines():  # noqa: ASYNC110  # there is no event for the start of a process
+    while LOADING not in stages:  # noqa: ASYNC110  # there is no event for a stage
         await asyncio.sleep(0.05)
     start.cancel()
     await asyncio.wait([start])
@@ -62,9 +63,10 @@ async def cancel_start(model: Model) -> None:
 
 
 async def wait(model: Model) -> None:
-    backend = VllmBackend(model, base_dir=Path())
+    stages: list[str] = []
+    backend = VllmBackend(model, base_dir=Path(), progress=stages.append)
     await backend.start()
-    report(running=engines()[0])
+    report(running=engines()[0], stages=stages)
     try:
         while True:
             await backend.reply(ask(sampling=ENDLESS))

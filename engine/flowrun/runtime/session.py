@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from flowrun.core.events import Answered, Cancelled
+from flowrun.core.events import Answered, Cancelled, Recorded
 from flowrun.core.graph import Graph
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.ports import HumanInput, ModelBackend, Observer
@@ -22,6 +22,7 @@ from flowrun.errors import Failure, UsageError
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.functions.python import CallPool, PythonFunctions
 from flowrun.journal import MemoryJournal, SqliteJournal
+from flowrun.journal.questions import closing_event, describe_closed
 from flowrun.runtime.engines import BackendSettings, Engines
 from flowrun.runtime.flow_runs import FlowRuns, SpecJournal, find_pending_work
 from flowrun.runtime.inbox import Inbox
@@ -255,7 +256,7 @@ class Session:
             request_id: the ``id`` of an ``InputRequest``, such as those of ``RunResult.pending``.
 
         Raises:
-            UsageError: the question is not open, or the value does not match its schema.
+            UsageError: the question is not open, was answered already, or the value does not match its schema.
         """
         opened = self._opened("answer")
         run = request_id.rsplit("/", 2)[0]
@@ -263,15 +264,18 @@ class Session:
         journal = opened.journal
         records = opened.memory.records
         events_of = journal.history.events if journal is not None else lambda name: records.get(name, [])
-        pending = find_pending_work(graph, top, events_of)
-        request = next((ask for ask in pending.waiting if ask.id == request_id), None)
-        if request is None:
-            raise UsageError(f"the question {request_id} is not open: run {top} is {pending.run.status}")
         value = as_json(value, f"the answer to {request_id}")
-        if wrong := compile_schema(request.schema)(value):
-            raise UsageError(f"the answer to {request_id} is not what state {request.state} asks for: {wrong}")
-        event = Answered(step=request.step, value=value)
-        await (journal or opened.memory).signal(run, event)
+        sent = False
+        while not sent:  # until no event came between looking and sending
+            known = events_of(run)
+            pending = find_pending_work(graph, top, events_of)
+            request = next((ask for ask in pending.waiting if ask.id == request_id), None)
+            if request is None:
+                raise UsageError(_not_open(request_id, known, f"run {top} is {pending.run.status}"))
+            if wrong := compile_schema(request.schema)(value):
+                raise UsageError(f"the answer to {request_id} is not what state {request.state} asks for: {wrong}")
+            event = Answered(step=request.step, value=value)
+            sent = await (journal or opened.memory).signal(run, event, seen=len(known))
         opened.inbox.receive(run, event)
 
     async def resume(self, run_id: str, *, resolve: Resolve | None = None) -> RunResult:
@@ -442,6 +446,13 @@ class Session:
                 f"Session.{method} was called from another event loop or thread than the one that opened the session"
             )
         return self._open
+
+
+def _not_open(request_id: str, events: Sequence[Recorded], status: str) -> str:
+    """Say why a question accepts no answer."""
+    step = request_id.rsplit("/", 2)[1:2]
+    closing = closing_event(int(step[0]), (one.event for one in events)) if step and step[0].isdecimal() else None
+    return describe_closed(request_id, closing) if closing else f"the question {request_id} is not open: {status}"
 
 
 def new_run_id() -> str:

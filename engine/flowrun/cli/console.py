@@ -12,6 +12,7 @@ from rich.text import Text
 from flowrun.cli import EXIT_DONE, EXIT_FAILED, EXIT_WAITING
 from flowrun.cli.terminal import as_lines, rich_console, write_answer, write_json
 from flowrun.core.events import (
+    Answered,
     AskModel,
     CallFunction,
     Effect,
@@ -119,6 +120,9 @@ class Console:
                 self._took(event.step, event.index)
                 name = f"{call.tool or call.entrypoint}: " if call is not None else ""
                 self._line("red", "failed", f"{name}{event.failure.name}: {event.failure.message}")
+            case Answered():
+                value = event.value if isinstance(event.value, str) else json.dumps(event.value, ensure_ascii=False)
+                self._line("green", "answer", self._shorten(value))
             case Started():
                 for name, value in event.inputs.items():
                     self._line("dim", "input", f"{name}: {self._shorten(str(value))}")

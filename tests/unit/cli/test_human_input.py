@@ -49,6 +49,24 @@ def test_asking_on_a_terminal_until_the_answer_matches() -> None:
         assert json.loads(out) == {"paid": 500, "entry": 1}
 
 
+def test_answering_field_by_field_and_going_back() -> None:
+    with _terminal() as (ours, process):
+        asked = _until(ours, "ok, yes or no > ")
+        assert "2 fields; < goes back to the one before" in asked
+        os.write(ours, b"perhaps\n")
+        assert "that does not match" in _until(ours, "ok, yes or no > ")
+        os.write(ours, b"n\n")
+        _until(ours, "note, text (Enter leaves it out) > ")
+        os.write(ours, b"<\n")
+        _until(ours, "ok, yes or no (Enter keeps no) > ")
+        os.write(ours, b"yes\n")
+        _until(ours, "note, text (Enter leaves it out) > ")
+        os.write(ours, b"\n")
+        _until(ours, "succeeded")
+        out, _ = process.communicate(timeout=TIMEOUT)
+        assert (process.returncode, json.loads(out)) == (0, {"paid": 500, "entry": 1})
+
+
 def test_the_end_of_the_input_is_no_answer() -> None:
     with _terminal() as (ours, process):
         _until(ours, " > ")

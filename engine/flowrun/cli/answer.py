@@ -61,14 +61,24 @@ def command(
         echo(f"the answer is stored for {receiver}", err=True)
         return 0
 
+    accepted = False
+
     async def answer_and_resume(session: Session) -> RunResult:
+        nonlocal accepted
         await session.answer(ask.id, answer)
+        accepted = True
         return await session.resume(row.id)
 
     with answer_stream() as answers, Console(quiet=quiet, secrets=flow.secrets) as console:
         warn_of_changes(stored)
         view = RunView(answers, console, full=json, verbose=verbose)
-        return drive_durable_run(row.id, answer_and_resume, stored.prepare(os.environ), journal, view=view)
+        try:
+            return drive_durable_run(row.id, answer_and_resume, stored.prepare(os.environ), journal, view=view)
+        except UsageError as exc:
+            if not accepted:
+                raise
+            echo(f"the answer is accepted; {exc}", err=True)  # another process resumed the run meanwhile
+            return 0
 
 
 async def _send(journal: Path, ask: RequestInput, answer: JSON) -> None:

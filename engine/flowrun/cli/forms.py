@@ -153,7 +153,11 @@ def _fields(
         required = resolved.get("required")
         names = required if isinstance(required, list) else []
         inner_seen = (*seen, reference) if isinstance(reference, str) else seen
+        default = resolved.get("default")
+        defaults = default if isinstance(default, Mapping) else {}
         for name, part in properties.items():
+            if name in defaults:
+                part = {**(part if isinstance(part, Mapping) else {}), "default": defaults[name]}
             inner = optional or "null" in types or name not in names
             yield from _fields((*path, name), part, root, optional=inner, seen=inner_seen)
         return
@@ -181,11 +185,15 @@ def _resolve(schema: JSON, root: Mapping[str, JSON]) -> Mapping[str, JSON]:
         parts = resolved.get(keyword)
         if isinstance(parts, list) and len(parts) == 2 and {"type": "null"} in parts:
             other = _resolve(next(part for part in parts if part != {"type": "null"}), root)
-            if types := declared_types(other):
+            if (types := declared_types(other)) or "enum" in other:
                 del resolved[keyword]
-                resolved = {**other, **resolved, "type": [*sorted(types), "null"]}
+                resolved = {**other, **resolved}
+                if types:
+                    resolved["type"] = [*sorted(types), "null"]
                 if isinstance(values := resolved.get("enum"), list):
                     resolved["enum"] = [*values, None]
+    if "const" in resolved:
+        resolved.setdefault("default", resolved["const"])
     if isinstance(resolved.get("items"), Mapping):
         resolved["items"] = _resolve(resolved["items"], root) if "$ref" in resolved["items"] else resolved["items"]
     return resolved

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import sys
+import termios
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from flowrun.cli.forms import Field, assemble, fields_of, read_answer
@@ -47,11 +49,13 @@ class TerminalInput:
             if len(fields) > 1:
                 echo(f"{len(fields)} fields; {_BACK} goes back to the one before", err=True)
             values: dict[tuple[str, ...], JSON] = {}
-            while True:
-                value = await self._fill_in(fields, values)
-                if (wrong := validate(value)) is None:
-                    return value
-                echo(f"that does not match: {wrong}", err=True)
+            try:
+                while (wrong := validate(value := await self._fill_in(fields, values))) is not None:
+                    echo(f"that does not match: {wrong}", err=True)
+            except asyncio.CancelledError:
+                self._forget_typed()
+                raise
+            return value
 
     async def _fill_in(self, fields: Sequence[Field], values: dict[tuple[str, ...], JSON]) -> JSON:
         """Ask for each field, and return the answer; a whole object that is typed at the first one is the answer.
@@ -93,6 +97,12 @@ class TerminalInput:
             return False
         values[field.path] = value
         return True
+
+    def _forget_typed(self) -> None:
+        """Forget what was typed for a question that is not asked any more: it is no answer to the next one."""
+        self._buffer = b""
+        with suppress(termios.error):  # the terminal has gone
+            termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
 
     async def _next_line(self) -> str:
         """Return the next line of input without its line break.

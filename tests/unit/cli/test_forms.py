@@ -29,6 +29,10 @@ LABELLED: Mapping[str, Any] = {
             {"anyOf": [{"type": "integer"}, {"type": "null"}]}, "a whole number (Enter is nothing)", id="any of"
         ),
         pytest.param(COLOURS, "1 to 3, or a name", id="choices"),
+        pytest.param(
+            {"anyOf": [COLOURS, {"type": "null"}]}, "1 to 3, or a name (Enter is nothing)", id="a choice or none"
+        ),
+        pytest.param({"const": 5}, "only 5 (Enter is 5)", id="one value"),
         pytest.param({"enum": [3, 2, 1]}, "one of these", id="choices that are numbers have none"),
         pytest.param({"type": "array", "items": COLOURS}, "numbers or names, with commas between them", id="several"),
         pytest.param({"type": "array", "items": {"type": "object"}}, "a list, as JSON", id="a list of objects"),
@@ -100,6 +104,15 @@ def test_an_object_is_asked_for_field_by_field() -> None:
         "tree.left, an object, as JSON (Enter leaves it out)",
     ]
     assert fields[1].prompt({("to", "street"): "Main St"}) == "to.street, text (Enter keeps Main St)"
+
+
+def test_the_default_of_an_object_is_that_of_its_fields() -> None:
+    inner = {"type": "object", "properties": {"a": {"type": "integer"}, "b": True}, "default": {"a": 3, "b": "x"}}
+    fields = fields_of({"type": "object", "properties": {"in": inner}, "default": {"in": {"a": 4}}})
+    assert [field.prompt({}) for field in fields] == [
+        "in.a, a whole number (Enter is 4)",
+        "in.b, text (Enter leaves it out)",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The form of an answer: the fields of a JSON Schema, each read from one line as a person types it. Pure.
 
-JSON is typed only where nothing else fits: lists of objects, objects without declared properties.
+JSON is typed only where nothing else fits: lists of lists, objects without declared properties.
 """
 
 import json
@@ -23,6 +23,7 @@ EMPTY_TEXT: Final = '""'
 _YES: Final = {"y", "yes", "true"}
 _NO: Final = {"n", "no", "false"}
 _SCALARS: Final = {"string", "boolean", "integer", "number"}
+_DEFINITIONS: Final = ("$defs", "definitions")
 _COMBINED: Final = ("oneOf", "anyOf", "allOf", "if", "not")
 _ANY: Final = "answer"
 _SHOWN: Final = 80
@@ -42,14 +43,18 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         optional: the field may be left out.
         nullable: left out, it is null.
+        within: the number of names in ``path`` whose objects are required, also if all their fields are left out.
         validate: checks a value of the field.
+        rows: the fields of each object of a list of objects.
     """
 
     path: tuple[str, ...]
     schema: Mapping[str, JSON]
     optional: bool
     nullable: bool
+    within: int
     validate: Validator
+    rows: "tuple[Field, ...]" = ()
 
     @property
     def has_default(self) -> bool:
@@ -81,14 +86,14 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         else:
             empty = "Enter is nothing" if self.nullable else "Enter leaves it out" if self.optional else ""
         how = _how_to_type(self.schema)
-        how = "text" if self.path and how == _ANY else how
+        how = "how many" if self.rows else "text" if self.path and how == _ANY else how
         name = ".".join(self.path)
         return f"{name}{', ' if name and how else ''}{how}{f' ({empty})' if empty else ''}"
 
 
 def fields_of(schema: Mapping[str, JSON]) -> list[Field]:
     """Return the fields of a form for an answer: one, unless the answer is an object with declared properties."""
-    return list(_fields((), schema, schema, optional=False, seen=()))
+    return list(_fields((), schema, schema, optional=False, seen=(), within=0))
 
 
 def read_answer(text: str, schema: Mapping[str, JSON]) -> JSON:
@@ -120,10 +125,11 @@ def assemble(fields: Sequence[Field], values: Mapping[tuple[str, ...], JSON]) ->
     for field in fields:
         if not field.path:
             return values[()]
-        if field.path in values:
-            at = answer
-            for name in field.path[:-1]:
-                at = at.setdefault(name, {})
+        is_given = field.path in values
+        at = answer
+        for name in field.path[:-1] if is_given else field.path[: field.within]:
+            at = at.setdefault(name, {})
+        if is_given:
             at[field.path[-1]] = values[field.path]
     return answer
 
@@ -141,7 +147,13 @@ def choices_of(schema: Mapping[str, JSON]) -> list[Choice]:
 
 
 def _fields(
-    path: tuple[str, ...], schema: JSON, root: Mapping[str, JSON], *, optional: bool, seen: tuple[str, ...]
+    path: tuple[str, ...],
+    schema: JSON,
+    root: Mapping[str, JSON],
+    *,
+    optional: bool,
+    seen: tuple[JSON, ...],
+    within: int,
 ) -> Iterator[Field]:
     resolved = _resolve(schema, root)
     types = declared_types(resolved)
@@ -159,17 +171,33 @@ def _fields(
             if name in defaults:
                 part = {**(part if isinstance(part, Mapping) else {}), "default": defaults[name]}
             inner = optional or "null" in types or name not in names
-            yield from _fields((*path, name), part, root, optional=inner, seen=inner_seen)
+            required_here = within if optional or "null" in types else len(path)
+            yield from _fields((*path, name), part, root, optional=inner, seen=inner_seen, within=required_here)
         return
     nullable = "null" in types or None in (resolved.get("enum") or ())
-    definitions = {key: root[key] for key in ("$defs", "definitions") if key in root}
+    items = _resolve(_items(resolved), root)
+    rows = items.get("properties") and declared_types(items) <= {"object"} and items not in seen
     yield Field(
         path=path,
         schema=resolved,
         optional=optional or nullable,
         nullable=nullable and not optional,
-        validate=compile_schema({**definitions, **resolved}),
+        within=within,
+        rows=tuple(_fields((), items, root, optional=False, seen=(*seen, items), within=0)) if rows else (),
+        validate=compile_schema(root) if schema is root else _part_validator(resolved, root),
     )
+
+
+def _part_validator(part: Mapping[str, JSON], root: Mapping[str, JSON]) -> Validator:
+    """Compile the validator of a part of a schema.
+
+    References to definitions mean the same there; with others, only the answer as a whole is checked.
+    """
+    alone = {**{key: root[key] for key in _DEFINITIONS if key in root}, **part}
+    references = re.findall(r'"\$(?:ref|dynamicRef)": "([^"]*)', json.dumps(alone))
+    if all(reference.startswith(("#/$defs/", "#/definitions/")) for reference in references):
+        return compile_schema(alone)
+    return lambda value: None
 
 
 def _resolve(schema: JSON, root: Mapping[str, JSON]) -> Mapping[str, JSON]:
@@ -180,7 +208,7 @@ def _resolve(schema: JSON, root: Mapping[str, JSON]) -> Mapping[str, JSON]:
     chain = list(follow_references(schema, root))[:8]
     resolved: dict[str, JSON] = {}
     for part in reversed(chain):
-        resolved |= {key: value for key, value in part.items() if key not in ("$ref", "$defs", "definitions")}
+        resolved |= {key: value for key, value in part.items() if key not in ("$ref", *_DEFINITIONS)}
     for keyword in ("anyOf", "oneOf"):
         parts = resolved.get(keyword)
         if isinstance(parts, list) and len(parts) == 2 and {"type": "null"} in parts:

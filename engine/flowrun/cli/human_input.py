@@ -1,6 +1,7 @@
 """Asks the user at the terminal for the answers of wait states, one question at a time, and one field at a time."""
 
 import asyncio
+import json
 import os
 import sys
 import termios
@@ -77,9 +78,15 @@ class TerminalInput:
                 continue
             if number == 0 and field.path and isinstance(whole := read_answer(text, {}), dict):
                 return whole
+            if field.rows and text.isdecimal() and int(text) <= _ROWS:
+                text = json.dumps([await self._fill_in_row(field, row, int(text)) for row in range(1, int(text) + 1)])
             if self._take(field, text, values):
                 number += 1
         return assemble(fields, values)
+
+    async def _fill_in_row(self, field: Field, row: int, count: int) -> JSON:
+        echo(f"{'.'.join((*field.path, str(row)))} of {count}", err=True)
+        return await self._fill_in(field.rows, {})
 
     def _take(self, field: Field, text: str, values: dict[tuple[str, ...], JSON]) -> bool:
         """Take the line typed for a field; return whether the field is answered, or left out."""
@@ -139,5 +146,8 @@ _QUOTED: Final = "│ "
 
 _BACK: Final = "<"
 """Typed to change the field before."""
+
+_ROWS: Final = 100
+"""The most objects of a list that are asked for one by one."""
 
 __all__ = ["TerminalInput", "is_interactive", "read_answer", "terminal_input"]

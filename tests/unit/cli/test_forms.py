@@ -13,6 +13,9 @@ LABELLED: Mapping[str, Any] = {
 }
 
 
+ITEM: Mapping[str, Any] = {"type": "object", "properties": {"name": {"type": "string"}, "n": {"type": "integer"}}}
+
+
 @pytest.mark.parametrize(
     ("schema", "prompt"),
     [
@@ -35,7 +38,8 @@ LABELLED: Mapping[str, Any] = {
         pytest.param({"const": 5}, "only 5 (Enter is 5)", id="one value"),
         pytest.param({"enum": [3, 2, 1]}, "one of these", id="choices that are numbers have none"),
         pytest.param({"type": "array", "items": COLOURS}, "numbers or names, with commas between them", id="several"),
-        pytest.param({"type": "array", "items": {"type": "object"}}, "a list, as JSON", id="a list of objects"),
+        pytest.param({"type": "array", "items": {"type": "object"}}, "a list, as JSON", id="a list of unknown objects"),
+        pytest.param({"type": "array", "items": ITEM}, "how many", id="a list of objects"),
         pytest.param({"type": "object"}, "an object, as JSON", id="an object of unknown members"),
         pytest.param({"$ref": "#/$defs/n", "$defs": {"n": {"type": "integer"}}}, "a whole number", id="a reference"),
         pytest.param({"type": "string", "default": 3}, "answer", id="a default that does not match is none"),
@@ -88,6 +92,16 @@ ORDER: Mapping[str, Any] = {
 }
 
 
+def test_a_reference_means_what_it_means_in_the_whole_schema() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}, "more": {"type": "array", "items": {"$ref": "#"}}},
+    }
+    n, more = fields_of(schema)
+    assert (n.validate("x") is None, more.validate([{"n": 1}])) == (False, None)
+    assert [field.path for field in more.rows] == [("n",), ("more",)]
+
+
 def test_an_object_is_asked_for_field_by_field() -> None:
     fields = fields_of(ORDER)
     assert [(".".join(field.path), field.optional) for field in fields] == [
@@ -121,6 +135,7 @@ def test_the_default_of_an_object_is_that_of_its_fields() -> None:
         pytest.param(
             {("how",): "post", ("to", "street"): "Main"}, {"how": "post", "to": {"street": "Main"}}, id="some"
         ),
+        pytest.param({}, {"to": {}}, id="an object that is required, without a field"),
         pytest.param({("to", "floor"): 0, ("how",): "post"}, {"how": "post", "to": {"floor": 0}}, id="zero is a value"),
     ],
 )

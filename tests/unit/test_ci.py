@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,28 @@ def test_a_hook_is_a_command_of_ours(hook: dict[str, Any], monkeypatch: pytest.M
     assert program == "flowrun"
     assert set(hook) >= {"id", "name", "description", "entry", "language", "files"}
     parse(shlex.join([verb, *hook["args"]]))
+
+
+PROJECTS = {
+    "no specs": {},
+    "specs elsewhere, and no tests": {
+        "flows/a.yaml": "flowrun: v1\nname: a\nversion: 1.0.0\nstates: {b: {type: end}}\n"
+    },
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook["id"])
+@pytest.mark.parametrize("files", PROJECTS.values(), ids=PROJECTS)
+def test_a_hook_passes_in_any_project(hook: dict[str, Any], files: dict[str, str], tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "a", "--allow-empty"], ["branch", "origin/main"]):
+        subprocess.run([*git, *words], cwd=tmp_path, check=True)
+    command = [sys.executable, "-m", *hook["entry"].split(), *hook["args"]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("command", dict.fromkeys(COMMANDS))

@@ -2,21 +2,25 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from flowrun.cli.console import Console, RunView
 from flowrun.cli.durable_run import drive_durable_run
+from flowrun.cli.forms import read_answer
 from flowrun.cli.human_input import TerminalInput, is_interactive
 from flowrun.cli.next_steps import warn_of_changes
 from flowrun.cli.options import journal_option, quiet_option, result_option, run_argument, verbose_option
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
+from flowrun.core.events import Answered, Event
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import NoResponderError, UsageError
-from flowrun.journal import open_history
+from flowrun.journal import RunRow, open_history
+from flowrun.journal.questions import refuse_second_answer
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.run_result import InputRequest, RunResult
 from flowrun.runtime.session import Session
@@ -26,7 +30,9 @@ from flowrun.spec.model import JSON
 
 @click.command()
 @run_argument
-@click.option("--value", metavar="JSON", help="The answer; left out, it is asked for on the terminal.")
+@click.option(
+    "--value", metavar="VALUE", help="The answer, as JSON or as it is typed; left out, it is asked for, field by field."
+)
 @click.option("--state", help="Which state is answered, if several wait.")
 @click.option("--later", is_flag=True, help="Only store the answer, for a later `flowrun resume`.")
 @result_option
@@ -38,13 +44,16 @@ def command(
 ) -> int:
     """Answer a run that waits, and resume it here, unless another process runs it.
 
-    RUN is its id, the beginning of its id, or the id of the child run that waits. Exits as `flowrun run` does.
+    RUN is its id, the beginning of its id, the id of the child run that waits, or that of a question, such as RUN/3/0.
+    A question has one answer: the first that is accepted. Exits as `flowrun run` does.
     """
     history = open_history(journal)
+    run, _, place = run.partition("/")
     named, row = history.run(run), history.top_run(run)
     stored = load_stored_flow(history, row)
     flow = stored.prepare_to_show(os.environ)
-    ask = find_wait(find_pending_work(flow.graph, row.id, history.events), named.id, state)
+    ask = find_wait(find_pending_work(flow.graph, row.id, history.events), named.id, state, place=place)
+    refuse_answered(ask, history.inbox(ask.run), row)
     answer = asyncio.run(_ask(ask)) if value is None else read_value(value, ask)
     if later or row.holder is not None:
         asyncio.run(_send(journal, ask, answer))
@@ -52,14 +61,24 @@ def command(
         echo(f"the answer is stored for {receiver}", err=True)
         return 0
 
+    accepted = False
+
     async def answer_and_resume(session: Session) -> RunResult:
+        nonlocal accepted
         await session.answer(ask.id, answer)
+        accepted = True
         return await session.resume(row.id)
 
     with answer_stream() as answers, Console(flow.graph, flow.secrets, quiet=quiet) as console:
         warn_of_changes(stored)
         view = RunView(answers, console, full=json, verbose=verbose)
-        return drive_durable_run(row.id, answer_and_resume, stored.prepare(os.environ), journal, view=view)
+        try:
+            return drive_durable_run(row.id, answer_and_resume, stored.prepare(os.environ), journal, view=view)
+        except UsageError as exc:
+            if not accepted:
+                raise
+            echo(f"the answer is accepted; {exc}", err=True)  # another process resumed the run meanwhile
+            return 0
 
 
 async def _send(journal: Path, ask: InputRequest, answer: JSON) -> None:
@@ -67,18 +86,32 @@ async def _send(journal: Path, ask: InputRequest, answer: JSON) -> None:
         await session.answer(ask.id, answer)
 
 
-def find_wait(pending: RunResult, run: str, state: str | None) -> InputRequest:
+def refuse_answered(ask: InputRequest, accepted: Sequence[Event], row: RunRow) -> None:
+    """Check that a question has no answer yet that its run has not read, before a person types another one.
+
+    Raises:
+        UsageError: it has one.
+    """
+    try:
+        refuse_second_answer(ask.run, Answered(step=int(ask.id.split("/")[1])), accepted)
+    except UsageError as exc:
+        how = "" if row.holder is not None else f"; `flowrun resume {row.id}` continues with it"
+        raise UsageError(f"{exc}{how}") from None
+
+
+def find_wait(pending: RunResult, run: str, state: str | None, *, place: str = "") -> InputRequest:
     """Return the only wait of a run that an answer can belong to.
 
     Args:
         run: the id of the run, or of the child run that waits.
         state: the state that is answered; None: any.
+        place: the step and the index of the question, as in its id; empty: any.
 
     Raises:
         UsageError: no state waits for this answer, or several do.
     """
     family = [ask for ask in pending.pending if ask.run == run or ask.run.startswith(f"{run}.")]
-    waits = [ask for ask in family if state in (None, ask.state)]
+    waits = [ask for ask in family if state in (None, ask.state) and (not place or ask.id == f"{run}/{place}")]
     if len(waits) == 1:
         return waits[0]
     if not waits:
@@ -89,18 +122,22 @@ def find_wait(pending: RunResult, run: str, state: str | None) -> InputRequest:
 
 
 def read_value(text: str, ask: InputRequest) -> JSON:
-    """Parse the answer of ``--value`` and check it against the state's schema.
+    """Read the answer of ``--value`` and check it against the state's schema: as JSON, or as it is typed on a terminal.
 
     Raises:
-        UsageError: the text is no JSON, or the value does not match the schema.
+        UsageError: the text is no JSON where only JSON fits, or the value does not match the schema.
     """
+    validate = compile_schema(ask.schema)
+    typed = read_answer(text, ask.schema)
     try:
         value = parse_json(text)
     except ValueError as exc:
-        raise UsageError(f"--value {text}: no JSON: {exc}; a text needs its quotes: '\"yes\"'") from exc
-    if wrong := compile_schema(ask.schema)(value):
+        if not ask.schema or validate(typed):
+            raise UsageError(f"--value {text}: no JSON: {exc}; a text needs its quotes: '\"yes\"'") from exc
+        value = typed
+    if (wrong := validate(value)) and validate(typed):
         raise UsageError(f"--value {text}: not what state {ask.state} asks for: {wrong}")
-    return value
+    return typed if wrong else value
 
 
 async def _ask(ask: InputRequest) -> JSON:

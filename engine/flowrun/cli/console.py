@@ -15,6 +15,7 @@ from flowrun.cli.human_input import is_interactive
 from flowrun.cli.live import Clock, LiveLine, Stages
 from flowrun.cli.terminal import as_lines, rich_console, write_answer, write_json
 from flowrun.core.events import (
+    Answered,
     CallFunction,
     ChildEnded,
     Effect,
@@ -150,6 +151,9 @@ class Console:
                 self._line("magenta", "result", f"{call}{self._shorten(text)}  ({seconds})", ended.place)
             case Failed(failure=failure):
                 self._line("red", "failed", f"{call}{failure.name}: {failure.message}  ({seconds})", ended.place)
+            case Answered(value=value):
+                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                self._line("green", "answer", self._shorten(text), ended.place)
             case ChildEnded(outcome=outcome):
                 counts = f", {ended.done} ended, {ended.left} under way" if ended.done + ended.left > 1 else ""
                 text = f"run {event.step}.{event.index} {outcome.status}{counts}"

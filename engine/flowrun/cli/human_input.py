@@ -1,15 +1,17 @@
-"""Asks the user at the terminal for the answers of wait states, one question at a time."""
+"""Asks the user at the terminal for the answers of wait states, one question at a time, and one field at a time."""
 
 import asyncio
 import json
 import os
 import sys
-from collections.abc import Mapping
+import termios
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
+from flowrun.cli.forms import Field, assemble, fields_of, read_answer
 from flowrun.cli.terminal import as_lines, echo
 from flowrun.core.json_schema import compile_schema
-from flowrun.core.strict_json import parse_json
 from flowrun.errors import NoResponderError
 from flowrun.runtime.run_result import InputRequest
 from flowrun.spec.model import JSON
@@ -42,16 +44,72 @@ class TerminalInput:
             NoResponderError: the terminal was closed, or its input ended (Ctrl-D).
         """
         validate = compile_schema(request.schema)
+        fields = fields_of(request.schema)
         async with self._lock:
             echo(f"\n{_QUOTED}{as_lines(request.prompt, indent=_QUOTED)}", err=True)
-            while True:
-                echo(f"{_hint(request.schema)} > ", err=True, nl=False)
-                text = await self._next_line()
-                if text:
-                    value = read_answer(text, request.schema)
-                    if (wrong := validate(value)) is None:
-                        return value
+            if len(fields) > 1:
+                echo(f"{len(fields)} fields; {_BACK} goes back to the one before", err=True)
+            values: dict[tuple[str, ...], JSON] = {}
+            try:
+                while (wrong := validate(value := await self._fill_in(fields, values))) is not None:
                     echo(f"that does not match: {wrong}", err=True)
+            except asyncio.CancelledError:
+                self._forget_typed()
+                raise
+            return value
+
+    async def _fill_in(self, fields: Sequence[Field], values: dict[tuple[str, ...], JSON]) -> JSON:
+        """Ask for each field, and return the answer; a whole object that is typed at the first one is the answer.
+
+        Args:
+            values: the values of fields that are answered; the new ones are added.
+        """
+        number, shown = 0, -1
+        while number < len(fields):
+            field = fields[number]
+            if shown != number:
+                shown = number
+                for line in field.lines():
+                    echo(line, err=True)
+            echo(f"{field.prompt(values)} > ", err=True, nl=False)
+            text = await self._next_line()
+            if text == _BACK and number:
+                number -= 1
+                continue
+            if number == 0 and field.path and isinstance(whole := read_answer(text, {}), dict):
+                return whole
+            if field.rows and text.isdecimal() and int(text) <= _ROWS:
+                text = json.dumps([await self._fill_in_row(field, row, int(text)) for row in range(1, int(text) + 1)])
+            if self._take(field, text, values):
+                number += 1
+        return assemble(fields, values)
+
+    async def _fill_in_row(self, field: Field, row: int, count: int) -> JSON:
+        echo(f"{'.'.join((*field.path, str(row)))} of {count}", err=True)
+        return await self._fill_in(field.rows, {})
+
+    def _take(self, field: Field, text: str, values: dict[tuple[str, ...], JSON]) -> bool:
+        """Take the line typed for a field; return whether the field is answered, or left out."""
+        if not text:
+            if field.path in values:
+                return True
+            if field.has_default:
+                values[field.path] = field.schema["default"]
+            elif field.nullable:
+                values[field.path] = None
+            return field.has_default or field.optional
+        value = read_answer(text, field.schema)
+        if wrong := field.validate(value):
+            echo(f"that does not match: {wrong}", err=True)
+            return False
+        values[field.path] = value
+        return True
+
+    def _forget_typed(self) -> None:
+        """Forget what was typed for a question that is not asked any more: it is no answer to the next one."""
+        self._buffer = b""
+        with suppress(termios.error):  # the terminal has gone
+            termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
 
     async def _next_line(self) -> str:
         """Return the next line of input without its line break.
@@ -86,33 +144,10 @@ async def _read(descriptor: int) -> bytes:
 _QUOTED: Final = "│ "
 """The prefix of each line of a question, so that none of them looks like flowrun's own output."""
 
+_BACK: Final = "<"
+"""Typed to change the field before."""
 
-def read_answer(text: str, schema: Mapping[str, JSON]) -> JSON:
-    """Parse a typed answer by the schema's type: text for a string, yes or no for a boolean, else JSON.
+_ROWS: Final = 100
+"""The most objects of a list that are asked for one by one."""
 
-    Text that does not parse is returned unchanged; the check against the schema refuses it.
-    """
-    if schema.get("type") == "boolean" and text.strip().lower() in _YES | _NO:
-        return text.strip().lower() in _YES
-    if schema.get("type") == "string":
-        return text
-    try:
-        return parse_json(text)
-    except ValueError:
-        return text
-
-
-_YES = {"y", "yes", "true"}
-_NO = {"n", "no", "false"}
-
-
-def _hint(schema: Mapping[str, JSON]) -> str:
-    match schema.get("type"):
-        case "boolean":
-            return "yes or no"
-        case "string":
-            return " | ".join(map(str, schema["enum"])) if "enum" in schema else "answer"
-        case _ if schema:
-            return f"answer as JSON for {json.dumps(schema, ensure_ascii=False)}"
-        case _:
-            return "answer"
+__all__ = ["TerminalInput", "is_interactive", "read_answer", "terminal_input"]

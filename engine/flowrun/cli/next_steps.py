@@ -9,10 +9,10 @@ from pathlib import Path
 
 from flowrun.cli.options import VARIABLE, default_journal
 from flowrun.cli.terminal import echo
-from flowrun.core.events import RequestInput
 from flowrun.journal import network_file_system
 from flowrun.runtime.run_result import RunResult
 from flowrun.runtime.stored_flow import StoredFlow
+from flowrun.spec.model import JSON
 
 
 def warn_of_network(journal: Path) -> None:
@@ -29,12 +29,18 @@ def warn_of_changes(stored: StoredFlow) -> None:
 
 def next_commands(run: str, result: RunResult, journal: Path) -> list[str]:
     """Return the commands that answer or resume a run that has not ended."""
-    option = _journal_arguments(journal)
-    lines = [shlex.join(["flowrun", "answer", ask.run, "--value", _example(ask), *option]) for ask in result.waiting]
+    option = journal_arguments(journal)
+    lines = [answer_command(ask.run, ask.schema, option) for ask in result.waiting]
     for call in result.in_doubt:
         lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--assume-done", *option]))
         lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--run-again", *option]))
     return lines
+
+
+def answer_command(run: str, schema: Mapping[str, JSON], option: list[str]) -> str:
+    """Return the command that answers a question of a run, with an example of an answer."""
+    example = json.dumps(_example_of(schema), ensure_ascii=False)
+    return shlex.join(["flowrun", "answer", run, "--value", example, *option])
 
 
 @contextmanager
@@ -43,22 +49,18 @@ def interruptions_explained(run: str, journal: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        command = shlex.join(["flowrun", "resume", run, *_journal_arguments(journal)])
+        command = shlex.join(["flowrun", "resume", run, *journal_arguments(journal)])
         echo(f"flowrun: what was done is stored; resume the run by: {command}", err=True)
         raise
 
 
-def _journal_arguments(journal: Path) -> list[str]:
+def journal_arguments(journal: Path) -> list[str]:
     """Return the option that names a journal; empty if a command without it uses the same journal."""
     return [] if journal == default_journal(os.environ) or VARIABLE in os.environ else ["--journal", str(journal)]
 
 
-def _example(ask: RequestInput) -> str:
-    """Build an example answer for a schema from its types and required members; it may not match the full schema."""
-    return json.dumps(_example_of(ask.schema), ensure_ascii=False)
-
-
 def _example_of(schema: object) -> object:
+    """Build an example answer for a schema from its types and required members; it may not match the full schema."""
     if not isinstance(schema, Mapping):  # true and false are schemas too
         return "..."
     match schema:

@@ -11,7 +11,7 @@ import click
 
 from flowrun.cli.console import Console, RunView
 from flowrun.cli.durable_run import drive_durable_run
-from flowrun.cli.human_input import terminal_input
+from flowrun.cli.human_input import is_interactive, terminal_input
 from flowrun.cli.next_steps import warn_of_network
 from flowrun.cli.options import (
     journal_option,
@@ -23,14 +23,16 @@ from flowrun.cli.options import (
     verbose_option,
 )
 from flowrun.cli.streams import answer_stream
+from flowrun.cli.terminal import echo
 from flowrun.core.ports import ModelBackend
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError
+from flowrun.excerpts import one_line
 from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.run_result import RunResult
 from flowrun.runtime.session import Session, new_run_id, read_inputs
-from flowrun.spec.json_types import may_be_text
+from flowrun.spec.json_types import declared_types, may_be_text
 from flowrun.spec.model import JSON, Spec
 from flowrun.testing.cassettes import RecordingBackend, create_cassette
 
@@ -70,10 +72,13 @@ def command(
         raise UsageError("--record is for runs that are not --durable: a durable run has its events in the journal")
     with answer_stream() as answers:
         flow = Project(folder=project_dir, environ=os.environ).compile(spec, profile=profile)
-        inputs = read_inputs(flow, {**read_inputs_file(file), **parse_inputs(flow.spec, input)})
+        given = {**read_inputs_file(file), **parse_inputs(flow.spec, input)}
+        refuse_missing(flow, given)
+        inputs = read_inputs(flow, given)
         with Console(flow.graph, flow.secrets, quiet=quiet) as console:
             view = RunView(answers, console, full=json, verbose=verbose)
             if not durable:
+                warn_of_waits(flow)
                 return view.conclude(asyncio.run(_run_once(flow, inputs, view, record)))
             warn_of_network(journal)
             run_id = new_run_id()
@@ -98,6 +103,37 @@ async def _run_once(flow: CompiledFlow, inputs: Mapping[str, JSON], view: RunVie
 
 def _recording(record: Path, name: str, backend: ModelBackend) -> ModelBackend:
     return RecordingBackend(backend, record)
+
+
+def warn_of_waits(flow: CompiledFlow) -> None:
+    """Print a warning if a run may wait for an answer that nobody can give, and is not durable."""
+    if (waits := flow.states_that_wait) and not is_interactive():
+        what = f"{', '.join(waits)} waits for an answer, and nobody can be asked here"
+        echo(f"flowrun: {what}: the run is lost there; run it on a terminal, or with --durable", err=True)
+
+
+def refuse_missing(flow: CompiledFlow, given: Mapping[str, JSON]) -> None:
+    """Check that all inputs are given that have no default.
+
+    Raises:
+        UsageError: some are missing; the message has the options that give them.
+    """
+    schemas = {
+        name: schema for name, schema in flow.spec.inputs.items() if name not in given and "default" not in schema
+    }
+    if not schemas:
+        return
+    missing = "; ".join(f'"{name}" is a required property' for name in schemas)
+    options = " ".join(f"-i {name}=VALUE" for name in schemas)
+    about = "".join(f"\n  {name}: {_describe(schema)}" for name, schema in schemas.items())
+    raise UsageError(f"the inputs do not match what {flow.path} declares: {missing}; say {options}{about}")
+
+
+def _describe(schema: Mapping[str, JSON]) -> str:
+    """Describe an input: its types, and what its schema says about it."""
+    types = " or ".join(sorted(declared_types(schema))) or "any value"
+    about = schema.get("description", schema.get("title"))
+    return f"{types}, {one_line(about, 100)}" if isinstance(about, str) and about else types
 
 
 def read_inputs_file(file: TextIO | None) -> Mapping[str, JSON]:

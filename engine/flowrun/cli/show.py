@@ -1,20 +1,28 @@
 """``flowrun show``: shows the transcript of a durable run."""
 
 import os
+import shlex
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from flowrun.cli.next_steps import answer_command, journal_arguments
 from flowrun.cli.options import journal_option, run_argument
 from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, indented_json, write_json, write_report
 from flowrun.files import file_errors
-from flowrun.journal import open_history
+from flowrun.journal import History, open_history
+from flowrun.journal.questions import closing_event
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec import mask
+
+if TYPE_CHECKING:
+    from flowrun.transcript import Transcript
+    from flowrun.transcript.model import Attention
 
 
 @click.command()
@@ -40,17 +48,36 @@ def command(run: str, html: Path | None, json: bool, full: bool, journal: Path) 
     flow = load_stored_flow(history, row).prepare_to_show(os.environ)
     histories = {name: history.events(name) for name in history.descendants(row.id)}
     transcript = build_transcript(flow.graph, history.events(row.id), histories, live=row.holder is not None)
+    commands = attention_commands(transcript, history, journal)
     zone = datetime.now().astimezone().tzinfo or UTC
     with answer_stream() as answers:
         if html is not None:
             with file_errors(f"--html {html}"):
-                html.write_text(mask(render_html(flow.graph, transcript, zone=zone), flow.secrets), encoding="utf-8")
+                page = render_html(flow.graph, transcript, zone=zone, commands=commands)
+                html.write_text(mask(page, flow.secrets), encoding="utf-8")
             echo(f"{html} shows run {row.id}", err=True)
         if json:
             write_json(answers, mask(indented_json(transcript), flow.secrets))
         elif html is None:
             coloured = colours_wanted(answers, environ=os.environ)
             width = shutil.get_terminal_size((100, 24)).columns
-            text = render_text(transcript, coloured=coloured, width=width, full=full, zone=zone)
+            text = render_text(transcript, coloured=coloured, width=width, full=full, zone=zone, commands=commands)
             write_report(answers, mask(text, flow.secrets), coloured=coloured)
     return 0
+
+
+def attention_commands(transcript: "Transcript", history: History, journal: Path) -> list[str]:
+    """Return for each thing of a run that needs attention the command that resolves it, or the words that say how."""
+    return [_attention_command(one, transcript, history, journal_arguments(journal)) for one in transcript.attention]
+
+
+def _attention_command(one: "Attention", transcript: "Transcript", history: History, option: list[str]) -> str:
+    from flowrun.transcript.model import Question
+
+    resume = ["flowrun", "resume", transcript.run]
+    if not isinstance(one.about, Question):
+        return f"{shlex.join([*resume, '--assume-done', *option])}, or --run-again"
+    if closing_event(one.step, history.inbox(one.run)) is not None:
+        return f"{shlex.join([*resume, *option])} (an answer was accepted, and is not read yet)"
+    asked = shlex.join(["flowrun", "answer", one.run, *option])
+    return f"{asked} (asks for each field), or {answer_command(one.run, one.about.schema, option)}"

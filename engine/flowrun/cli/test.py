@@ -1,8 +1,11 @@
 """``flowrun test``: runs the tests of ``*.test.yaml`` files, without a model."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -11,27 +14,70 @@ from flowrun.cli.terminal import echo
 from flowrun.errors import FlowrunError, Place, SpecError, UsageError
 from flowrun.files import file_errors
 from flowrun.spec.project import current_project
-from flowrun.testing.coverage import render_coverage
+from flowrun.testing.coverage import is_covered, render_coverage
 from flowrun.testing.junit import render_junit
 from flowrun.testing.load import find_suites, load_suite
 from flowrun.testing.readers import find_vllm_reader
+from flowrun.testing.selection import Selects, parse_selection
 from flowrun.testing.session import SpecTestSession
 from flowrun.testing.suite import SUFFIX
 from flowrun.testing.verdict import Verdict, explain_error, render_verdict, summary
 from flowrun.unicode import printable_line
 
 _MARKS = {"passed": ".", "failed": "F", "skipped": "s"}
+_PERCENT: Final = re.compile(r"\d+(\.\d+)?%?")
 
 
-@click.command()
+class _TestCommand(click.Command):
+    """A command whose ``--coverage`` may stand alone, before a path, or with a number."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Join ``--coverage`` and the number after it; without one, it is 0."""
+        joined: list[str] = []
+        for number, word in enumerate(args):
+            if number and args[number - 1] == "--coverage" and _PERCENT.fullmatch(word):
+                joined[-1] = f"--coverage={word}"
+            else:
+                joined.append("--coverage=0" if word == "--coverage" else word)
+        return super().parse_args(ctx, joined)
+
+
+def _read_share(ctx: click.Context, param: click.Parameter, value: str | None) -> Fraction | None:
+    """Read a percentage, such as 90, 99.5 or 90%, as a share of 1."""
+    if value is None:
+        return None
+    if not _PERCENT.fullmatch(value) or (share := Fraction(value.removesuffix("%")) / 100) > 1:
+        raise click.BadParameter(f"{value} is no number from 0 to 100", ctx, param)
+    return share
+
+
+@click.command(cls=_TestCommand)
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[PATH]...")
-@click.option("-k", "text", default="", metavar="TEXT", help="Run only tests with this in their file's name or theirs.")
+@click.option(
+    "-k",
+    "text",
+    default="",
+    metavar="EXPRESSION",
+    help="Run only tests with this text in their file's name or theirs; texts may have not, and, or between them.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Name every test.")
-@click.option("--coverage", is_flag=True, help="Report the states and edges of the specs that no test took.")
+@click.option(
+    "--coverage",
+    callback=_read_share,
+    metavar="[PERCENT]",
+    help="Report the states and edges of the specs that no test took; with a number, fail if less is covered.",
+)
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write JUnit XML there.")
+@click.option("--if-any", is_flag=True, help="Exit with 0 if there are no tests.")
 @project_option
 def command(
-    paths: tuple[Path, ...], text: str, verbose: bool, coverage: bool, junit: Path | None, project_dir: Path | None
+    paths: tuple[Path, ...],
+    text: str,
+    verbose: bool,
+    coverage: Fraction | None,
+    junit: Path | None,
+    if_any: bool,
+    project_dir: Path | None,
 ) -> int:
     """Run the tests of specs against scripted or recorded replies.
 
@@ -39,38 +85,41 @@ def command(
     is the project's: the nearest folder upwards with .git or pyproject.toml, else the current one. Exits with 1 if a
     test failed, with 2 if there was none.
     """
+    selects = parse_selection(text)
     files = find_suites(paths or (current_project(),))
+    if not files and if_any:
+        echo(f"no tests in {named(paths)}")
+        return 0
     if not files:
         raise UsageError(f"no tests in {named(paths)}: they are in files whose names end in {SUFFIX}")
     verdicts: list[Verdict] = []
     with SpecTestSession(project_dir=project_dir, environ=os.environ, open_reader=find_vllm_reader()) as session:
         for file in files:
-            verdicts += _run_file(session, file, text, verbose)
+            verdicts += _run_file(session, file, selects, verbose)
         covered = list(session.coverage.flows())
     if not verdicts:
         raise UsageError(f"-k {text}: no test and no test file is called so")
+    enough = coverage is None or is_covered(covered, coverage)
     if junit is not None:
         _write(junit, render_junit(verdicts))
     for entry in _report(verdicts):
         echo(f"\n{entry}")
-    if coverage:
+    if coverage is not None:
         echo(f"\n{render_coverage(covered)}")
+    if coverage is not None and not enough:
+        echo(f"\nFAILED less than {float(100 * coverage):g}% is covered")
     echo(f"\n{summary(verdicts)}")
-    return 1 if any(verdict.status == "failed" for verdict in verdicts) else 0
+    return 0 if enough and not any(verdict.status == "failed" for verdict in verdicts) else 1
 
 
-def _run_file(session: SpecTestSession, file: Path, text: str, verbose: bool) -> list[Verdict]:
-    """Run a file's tests, and print their progress.
-
-    Args:
-        text: runs only the tests with this text in their name or their file's path; the case is ignored.
-    """
+def _run_file(session: SpecTestSession, file: Path, selects: Selects, verbose: bool) -> list[Verdict]:
+    """Run those of a file's tests that are selected by their name and their file's path, and print their progress."""
     try:
         suite = load_suite(file)
     except (SpecError, UsageError) as exc:
         echo(f"{file} E")
         return [_unreadable(file, exc)]
-    cases = [case for case in suite.cases if text.casefold() in f"{file} {case.name}".casefold()]
+    cases = [case for case in suite.cases if selects(f"{file} {case.name}")]
     if not cases:
         return []
     echo(str(file) if verbose else f"{file} ", nl=verbose)

@@ -37,9 +37,10 @@ _PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {
     shell_complete=complete_profiles,
 )
 @click.option("--no-import", is_flag=True, help="Do not import the Python functions of the specs.")
+@click.option("--if-any", is_flag=True, help="Exit with 0 if there are no specs.")
 @project_option
 def command(
-    paths: tuple[Path, ...], format: str, profile: str | None, no_import: bool, project_dir: Path | None
+    paths: tuple[Path, ...], format: str, profile: str | None, no_import: bool, if_any: bool, project_dir: Path | None
 ) -> int:
     """Check specs and report every issue.
 
@@ -49,7 +50,7 @@ def command(
 
     sarif is for code scanning, github for annotations in a GitHub Actions log.
     """
-    files = find_all_specs(paths or (current_project(),), shown=named(paths))
+    files = find_all_specs(paths or (current_project(),), shown=named(paths), if_any=if_any)
     project = Project(folder=project_dir, environ=os.environ, require_environment=False)
     with answer_stream():  # output of a tool's module during its import is not part of the report
         issues = project.check_all(files, profile=profile, imports=not no_import)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from flowrun.core.events import AskModel, CallFunction, Event, Notice, Recorded, RequestInput
+from flowrun.core.events import Answered, AskModel, CallFunction, Event, Notice, Recorded, RequestInput, TimedOut
 from flowrun.core.messages import Reply
 from flowrun.spec.model import JSON
 
@@ -76,6 +76,12 @@ class Journal(Protocol):
 
         Raises:
             StoreError: the event is not written; no effect of it may be performed.
+        """
+
+    async def close_question(self, run: str, event: Answered | TimedOut) -> Answered | TimedOut:
+        """Return the event that ends the question of a step: ``event``, or an answer that the journal accepted before.
+
+        From now on no other answer to the question is accepted.
         """
 
     async def mark(self, run: str, status: str) -> None:

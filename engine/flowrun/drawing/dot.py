@@ -9,6 +9,7 @@ from flowrun.drawing.outlines import OUTLINES
 from flowrun.drawing.picture import Arrow, Box, Picture
 from flowrun.drawing.style_sheet import CAUGHT
 from flowrun.excerpts import one_line
+from flowrun.unicode import visible
 
 _MAX_LABEL: Final = 60
 _START: Final = "(start)"
@@ -58,5 +59,5 @@ def _attributes(look: dict[str, str]) -> str:
 
 
 def _quote(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "")
+    escaped = visible(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "")
     return f'"{escaped}"'

@@ -12,6 +12,7 @@ from flowrun.drawing.picture import Arrow, Box, Picture
 from flowrun.drawing.style_sheet import CODE_SIZE, DETAIL_SIZE, NAME_SIZE, PATH_STYLE, draw_style
 from flowrun.drawing.widths import code_width, text_width
 from flowrun.excerpts import one_line
+from flowrun.unicode import visible
 
 _MARGIN: Final = 24.0
 _MAX_DETAIL: Final = 48
@@ -223,8 +224,8 @@ def _label(arrow: Arrow, middle: Point) -> str:
 
 
 def _text(text: str) -> str:
-    """Escape a text, without the control characters that XML does not allow."""
-    return escape("".join(c for c in text if c in "\t\n" or (c >= " " and c not in "\x7f\ufffe\uffff")))
+    """Escape a text; control and bidirectional characters are marked."""
+    return escape(visible(text))
 
 
 def _attribute(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from flowrun.core.events import Recorded
+from flowrun.core.events import Event, Recorded
 from flowrun.errors import StoreError, UsageError
 from flowrun.journal.bodies import decode
 from flowrun.journal.database import Database
@@ -52,6 +52,11 @@ class History:
             Recorded(seq=seq, at=at, state=state, event=decode(body, find if large else None))
             for seq, at, state, large, body in rows
         ]
+
+    def inbox(self, run: str) -> list[Event]:
+        """Return the answers and cancellations that were accepted for a run and that it has not read, oldest first."""
+        rows = self._database.rows("SELECT body FROM inbox WHERE run = ? ORDER BY no", (run,))
+        return [decode(body, None) for (body,) in rows]
 
     def _large_values(self, run: str) -> Callable[[str], str]:
         rows = self._database.rows(

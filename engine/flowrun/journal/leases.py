@@ -9,13 +9,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from flowrun.core.events import Event
+from flowrun.core.events import Answered, Cancelled, Event, TimedOut
 from flowrun.errors import UsageError
 from flowrun.journal.appender import FENCED, RunTail
-from flowrun.journal.bodies import decode
+from flowrun.journal.bodies import decode, encode
 from flowrun.journal.database import Database, json_list
 from flowrun.journal.history import History
 from flowrun.journal.liveness import Process
+from flowrun.journal.questions import closing_event, refuse_second_answer
 from flowrun.journal.rows import ENDED, Held, Holder, LeaseLost
 
 _WANTED: Final = """
@@ -30,6 +31,13 @@ _WANTED: Final = """
 All in one row: each row is a step of SQLite, after which a thread may wait for the GIL of a busy loop.
 """
 _FAMILY: Final = "({0} = :run OR ({0} > :run || '.' AND {0} < :run || '/'))"
+
+
+_EVENT_COUNT: Final = "SELECT events FROM heads WHERE run = (SELECT no FROM runs WHERE id = ?)"
+_REOPEN: Final = """
+    DELETE FROM inbox WHERE run IN (SELECT value FROM json_each(?)) AND json_extract(body, '$.kind') = 'TimedOut'
+"""
+"""Timeouts that a process accepted, and did not live to write down: the next one counts the time anew."""
 
 
 class Signal(NamedTuple):
@@ -106,6 +114,7 @@ class Leases:
                 "UPDATE runs SET holder = ? WHERE no IN (SELECT value FROM json_each(?))",
                 (self.id, json_list(tail.row_id for tail in taken.values())),
             )
+            self._database.execute(_REOPEN, (json_list(taken),))
         return taken, others
 
     def release(self, run: str) -> bool:
@@ -115,8 +124,7 @@ class Leases:
             LeaseLost: this process does not hold the run.
         """
         with self._database.transaction():
-            if self._database.value("SELECT holder FROM runs WHERE id = ?", (run,)) != self.id:
-                raise LeaseLost(f"run {run} cannot continue here: another process has resumed it")
+            self._check_held(run)
             change = self._database.execute(
                 f"UPDATE runs SET holder = NULL WHERE {_FAMILY.format('id')} AND holder = :holder"  # noqa: S608
                 f" AND NOT EXISTS (SELECT 1 FROM inbox WHERE {_FAMILY.format('inbox.run')})",
@@ -130,11 +138,24 @@ class Leases:
             for signal in signals:
                 self._database.execute("DELETE FROM inbox WHERE run = ? AND body = ?", signal)
 
-    def signal(self, run: str, body: str) -> None:
-        """Add an event to the inbox of the process that drives a run, now or later.
+    def close_question(self, run: str, event: Answered | TimedOut) -> Answered | TimedOut:
+        """Return the event that ends a question; see ``ports.Journal.close_question``.
 
         Raises:
-            UsageError: the run is not in the journal, or has ended.
+            LeaseLost: this process does not hold the run.
+        """
+        with self._database.transaction():
+            self._check_held(run)
+            closing = closing_event(event.step, self._history.inbox(run))
+            if closing is None:
+                self._post(run, event)
+        return closing or event
+
+    def signal(self, run: str, event: Answered | Cancelled, *, seen: int | None = None) -> bool:
+        """Add an event to the inbox of the process that drives a run, now or later; see ``SqliteJournal.signal``.
+
+        Raises:
+            UsageError: the run is not in the journal, or has ended, or the question of an answer is closed.
         """
         with self._database.transaction():
             status = self._database.value("SELECT status FROM runs WHERE id = ?", (run,))
@@ -142,12 +163,25 @@ class Leases:
                 raise UsageError(f"there is no run {run!r} in {self._database.path}")
             if status in ENDED:
                 raise UsageError(f"run {run} has ended: {status}")
-            self._database.execute("INSERT INTO inbox (run, at, body) VALUES (?, ?, ?)", (run, self._now(), body))
+            refuse_second_answer(run, event, self._history.inbox(run))
+            if seen is not None and self._database.value(_EVENT_COUNT, (run,)) != seen:
+                return False
+            self._post(run, event)
+        return True
+
+    def _post(self, run: str, event: Event) -> None:
+        values = (run, self._now(), encode(event))
+        self._database.execute("INSERT INTO inbox (run, at, body) VALUES (?, ?, ?)", values)
+
+    def _check_held(self, run: str) -> None:
+        if self._database.value("SELECT holder FROM runs WHERE id = ?", (run,)) != self.id:
+            raise LeaseLost(f"run {run} cannot continue here: another process has resumed it")
 
     def signals(self) -> list[Signal]:
-        """Return the inbox of the runs that this process holds, oldest first. Nothing is deleted."""
+        """Return what others sent to the runs that this process holds, oldest first. Nothing is deleted."""
         rows = self._database.rows(
             "SELECT inbox.no, run, body FROM inbox JOIN runs ON runs.id = inbox.run WHERE holder = ? ORDER BY inbox.no",
             (self.id,),
         )
-        return [Signal(id, run, decode(body, None)) for id, run, body in rows]
+        signals = (Signal(id, run, decode(body, None)) for id, run, body in rows)
+        return [signal for signal in signals if not isinstance(signal.event, TimedOut)]

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from flowrun.core.events import Answered, Cancelled, Event, Recorded
+from flowrun.core.events import Answered, Cancelled, Event, Recorded, TimedOut
 from flowrun.errors import UsageError
+from flowrun.journal.questions import closing_event, refuse_second_answer
 from flowrun.journal.rows import Held
 
 
@@ -37,8 +38,15 @@ class MemoryJournal:
         assert seq == len(events), f"run {run}: event {seq} comes after {len(events)} others"
         events.append(Recorded(seq=seq, at=self._now(), state=state, event=event))
         self.statuses[run] = status
-        if isinstance(event, Answered | Cancelled):
+        if isinstance(event, Answered | Cancelled | TimedOut):
             await self.discard([(run, event)])
+
+    async def close_question(self, run: str, event: Answered | TimedOut) -> Answered | TimedOut:
+        """Return the event that ends a question. See ``ports.Journal.close_question``."""
+        closing = closing_event(event.step, self._accepted(run))
+        if closing is None:
+            self._signals.append((run, event))
+        return closing or event
 
     async def mark(self, run: str, status: str) -> None:
         """Store a status. See ``ports.Journal.mark``."""
@@ -64,14 +72,21 @@ class MemoryJournal:
         family = self._family(run)
         return not any(name in family for name, _ in self._signals)
 
-    async def signal(self, run: str, event: Answered | Cancelled) -> None:
-        """Note a signal for a run; its sender delivers it.
+    async def signal(self, run: str, event: Answered | Cancelled, *, seen: int | None = None) -> bool:
+        """Note a signal for a run; its sender delivers it. See ``SqliteJournal.signal``.
 
         Raises:
-            UsageError: the run is not here.
+            UsageError: the run is not here, or the question of an answer is closed.
         """
         await self.take([run])
+        if seen is not None and len(self.records[run]) != seen:
+            return False
+        refuse_second_answer(run, event, self._accepted(run))
         self._signals.append((run, event))
+        return True
+
+    def _accepted(self, run: str) -> list[Event]:
+        return [event for name, event in self._signals if name == run]
 
     async def discard(self, signals: Iterable[tuple[str, Event]]) -> None:
         """Delete signals, each given with the run that it is for."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from flowrun.core.events import Answered, Cancelled, Event, Recorded
+from flowrun.core.events import Answered, Cancelled, Event, Recorded, TimedOut
 from flowrun.errors import Bug, FlowrunError, StoreError
 from flowrun.journal.appender import MARK, Appender, Entry
 from flowrun.journal.bodies import encode
@@ -27,8 +27,8 @@ T = TypeVar("T")
 POLL_SECONDS: Final = 0.5
 """Seconds between two checks of the inbox, which cost a few microseconds while no other process writes."""
 
-_SIGNALS: Final = (Answered, Cancelled)
-"""Events that may have come through the inbox."""
+_SIGNALS: Final = (Answered, Cancelled, TimedOut)
+"""Events that may be in the inbox."""
 
 OnSignal = Callable[[str, Event], None]
 """A callback, run in the loop for each event that another process sent to a run that this one holds."""
@@ -190,19 +190,29 @@ class SqliteJournal:
         bodies = [(run, encode(event)) for run, event in signals]
         await self._run_in_thread(lambda: self._leases.discard(bodies))
 
-    async def signal(self, run: str, event: Answered | Cancelled) -> None:
-        """Send an event to the process that drives a run, now or later.
+    async def signal(self, run: str, event: Answered | Cancelled, *, seen: int | None = None) -> bool:
+        """Send an event to the process that drives a run, now or later; return whether it is sent.
+
+        Args:
+            seen: the number of the run's events that the sender knows; nothing is sent if there are others.
 
         Raises:
-            UsageError: the run is not in the journal, or has ended.
+            UsageError: the run is not in the journal, or has ended, or the question of an answer is closed.
         """
-        body = encode(event)
 
-        def send() -> None:
-            self._leases.signal(run, body)
+        def send() -> bool:
             self._version = None
+            return self._leases.signal(run, event, seen=seen)
 
-        await self._run_in_thread(send)
+        return await self._run_in_thread(send)
+
+    async def close_question(self, run: str, event: Answered | TimedOut) -> Answered | TimedOut:
+        """Return the event that ends a question. See ``ports.Journal.close_question``.
+
+        Raises:
+            LeaseLost: another process drives the run.
+        """
+        return await self._run_in_thread(lambda: self._leases.close_question(run, event))
 
     async def events(self, run: str) -> list[Recorded]:
         """Return a run's events, oldest first; an empty list if there is no such run.

@@ -39,11 +39,13 @@ class _Keeper:
     async def close(self) -> None:
         if self._pid != os.getpid():
             return
-        async with self._lock:
+        async with self._lock:  # until it is closed: the exit of the process waits for it
             session, self._session = self._session, None
-            _OPEN.discard(self)
-        if session is not None:
-            await session.close()
+            try:
+                if session is not None:
+                    await session.close()
+            finally:
+                _OPEN.discard(self)
 
 
 _OPEN: set[_Keeper] = set()

@@ -39,6 +39,7 @@ class SpecJournal:
 
     def __init__(self, journal: SqliteJournal, digest: str) -> None:
         self.append: Callable[..., Awaitable[None]] = journal.append
+        self.close_question = journal.close_question
         self.mark = journal.mark
         self.events = journal.events
         self.take = journal.take

@@ -236,11 +236,12 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
                 raise UsageError(f"no tool and no call state of the flow has the entrypoint {entrypoint!r}; {near}")
 
 
-def find_all_specs(paths: Iterable[Path], *, shown: str) -> list[Path]:
+def find_all_specs(paths: Iterable[Path], *, shown: str, if_any: bool = False) -> list[Path]:
     """Return the specs among files and in folders, each once.
 
     Args:
         shown: names the paths in the error.
+        if_any: no spec is no error.
 
     Raises:
         UsageError: there is no such path, or no spec in any.
@@ -249,7 +250,7 @@ def find_all_specs(paths: Iterable[Path], *, shown: str) -> list[Path]:
     if missing := [path for path in listed if not path.exists()]:
         raise UsageError(f"there is no {missing[0]}")
     files = list(dict.fromkeys(file for path in listed for file in find_specs(path)))
-    if not files:
+    if not files and not if_any:
         raise UsageError(f"no spec in {shown}: a spec is a YAML file with a key 'flowrun'")
     return files
 

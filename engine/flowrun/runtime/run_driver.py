@@ -1,6 +1,7 @@
 """One run in progress: its state, its pending effects, and its deadlines. Decides nothing."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Final, assert_never
@@ -32,9 +33,12 @@ from flowrun.core.machine import Run, advance
 from flowrun.core.ports import Functions, Journal, ModelBackend
 from flowrun.core.recovery import recover
 from flowrun.errors import Bug, NoResponderError, RunError
+from flowrun.journal.questions import describe_closed
 from flowrun.runtime.pending_effects import PendingEffects
 from flowrun.runtime.run_result import AssumeDone, RunResult
 from flowrun.runtime.services import Services
+
+_log = logging.getLogger(__name__)
 
 EVENTS_PER_TURN: Final = 128
 """The events after which a run yields to the loop, for deadlines, signals and other runs: effects may never wait."""
@@ -175,7 +179,7 @@ class RunDriver:
         if event is not None:
             await self._feed(event)
         elif deadline_step in (0, self.run.step):  # else its state was left while the timeout came
-            await self._feed(TimedOut(step=deadline_step))
+            await self._feed(await self._close_question(TimedOut(step=deadline_step)))
         return self.run.outcome is not None
 
     def _deadline(self) -> tuple[float | None, int]:
@@ -305,7 +309,18 @@ class RunDriver:
             return None
         if advance(self._graph, self.run, answered).run is self.run:  # it does not fit: the question stays open
             self.waiting += (effect,)
-        return answered
+            return answered
+        counted = await self._close_question(answered)
+        if counted != answered:
+            _log.warning("%s", describe_closed(effect.id, counted))
+        return counted
+
+    async def _close_question(self, event: Answered | TimedOut) -> Answered | TimedOut:
+        """Return the event that ends the question that the run waits with: another answer may have been accepted."""
+        journal = self._services.journal
+        if journal is None or self.run.status != "waiting" or event.step != self.run.step:
+            return event
+        return await journal.close_question(self.run.id, event)
 
     async def _start_child(self, effect: StartChild) -> Event | None:
         graph = self._graph.flows[effect.flow]

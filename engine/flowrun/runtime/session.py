@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from flowrun.core.events import Answered, Cancelled, RequestInput
+from flowrun.core.events import Answered, Cancelled, Recorded, RequestInput
 from flowrun.core.graph import Graph
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.ports import ModelBackend, Observer
@@ -24,6 +24,7 @@ from flowrun.errors import Failure, UsageError
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.functions.python import CallPool, PythonFunctions
 from flowrun.journal import MemoryJournal, SqliteJournal
+from flowrun.journal.questions import closing_event, describe_closed
 from flowrun.runtime.engines import BackendSettings, Engines
 from flowrun.runtime.flow_runs import FlowRuns, SpecJournal, find_pending_work
 from flowrun.runtime.inbox import Inbox
@@ -293,7 +294,7 @@ class Session:
             request_id: the ``id`` of an ``InputRequest``, such as those of ``RunResult.pending``.
 
         Raises:
-            UsageError: the question is not open, or the value does not match its schema.
+            UsageError: the question is not open, was answered already, or the value does not match its schema.
         """
         opened = self._opened("answer")
         run = request_id.rsplit("/", 2)[0]
@@ -301,12 +302,15 @@ class Session:
         journal = opened.journal
         records = opened.memory.records
         events_of = journal.history.events if journal is not None else lambda name: records.get(name, [])
-        pending = find_pending_work(graph, top, events_of)
-        request = next((ask for ask in pending.waiting if ask.id == request_id), None)
-        if request is None:
-            raise UsageError(f"the question {request_id} is not open: run {top} is {pending.run.status}")
-        event = Answered(step=request.step, value=check_answer(as_request(request), value))
-        await (journal or opened.memory).signal(run, event)
+        sent = False
+        while not sent:  # until no event came between looking and sending
+            known = events_of(run)
+            pending = find_pending_work(graph, top, events_of)
+            request = next((ask for ask in pending.waiting if ask.id == request_id), None)
+            if request is None:
+                raise UsageError(_not_open(request_id, known, f"run {top} is {pending.run.status}"))
+            event = Answered(step=request.step, value=check_answer(as_request(request), value))
+            sent = await (journal or opened.memory).signal(run, event, seen=len(known))
         opened.inbox.receive(run, event)
 
     async def resume(self, run_id: str, *, resolve: Resolve | None = None) -> RunResult:
@@ -532,6 +536,13 @@ def as_run_id(run_id: str | None) -> str:
     if run_id is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", run_id):
         raise UsageError(f"run_id {run_id!r}: an id has up to 100 letters, digits, - and _")
     return new_run_id() if run_id is None else run_id
+
+
+def _not_open(request_id: str, events: Sequence[Recorded], status: str) -> str:
+    """Say why a question accepts no answer."""
+    step = request_id.rsplit("/", 2)[1:2]
+    closing = closing_event(int(step[0]), (one.event for one in events)) if step and step[0].isdecimal() else None
+    return describe_closed(request_id, closing) if closing else f"the question {request_id} is not open: {status}"
 
 
 def new_run_id() -> str:

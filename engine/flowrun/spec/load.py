@@ -13,7 +13,7 @@ from flowrun.spec.model import Spec
 from flowrun.spec.parse import parse_spec
 from flowrun.spec.profiles import merge_profile
 from flowrun.spec.project import is_file
-from flowrun.spec.schema import check_schema
+from flowrun.spec.schema import check_schema, find_other_kind
 from flowrun.spec.yaml.reader import read_document, read_yaml
 
 _ABOUT_THE_FILE: Final = frozenset({"FR110", "FR111"})
@@ -117,6 +117,8 @@ def parse_text(
 def _load(document: Document, *, profile: str | None, environ: Mapping[str, str], require_environment: bool) -> Loaded:
     if document.value is None:
         raise SpecError(document.issues)
+    if (other := find_other_kind(document)) is not None:
+        raise SpecError([other])
     document, from_profile = merge_profile(document, profile)
     document = substitute(document, environ, from_profile=from_profile, required=require_environment)
     reported = {issue.place for issue in document.issues if issue.code not in _ABOUT_THE_FILE}

@@ -1,6 +1,7 @@
 """Validation of a document against its JSON Schema: a fast compiled validator decides, a slower one explains errors."""
 
 import json
+import shlex
 from functools import cache
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -28,6 +29,20 @@ def check_schema(document: Document, schema: str = FLOW_SCHEMA) -> list[Issue]:
     from flowrun.spec.explain import explain_mismatch
 
     return explain_mismatch(document, read_schema(schema)) or _unexplained(document, validator)
+
+
+def find_other_kind(document: Document) -> Issue | None:
+    """Return the issue of a document that is one of flowrun's other files, not a spec; None for any other one."""
+    keys = document.value.keys() if isinstance(document.value, dict) else set()
+    if "flowrun" in keys:
+        return None
+    if "tests" in keys and ("flow" in keys or document.file.endswith(".test.yaml")):
+        what = f"this is a test: flowrun test {shlex.quote(document.file)}"
+        return issue_at(document, "FR202", (), what, "a flow has the key 'flowrun'")
+    if "replies" in keys and not keys & {"states", "name"}:
+        what = "this is a file of scripted replies, not a flow"
+        return issue_at(document, "FR202", (), what, "a flow names it: model: {backend: scripted, name: FILE}")
+    return None
 
 
 @cache

@@ -1,6 +1,7 @@
 """Counts the states and edges of the tested specs that tests take."""
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path as FilePath
 
 import msgspec
@@ -96,6 +97,11 @@ def render_coverage(flows: Sequence[Covered]) -> str:
     taken, known = sum(flow.taken for flow in flows), sum(flow.known for flow in flows)
     lines.append(f"  {'all':<{width}}  {_percent(taken, known):>4}  {taken} of {known}")
     return "\n".join(lines)
+
+
+def is_covered(flows: Sequence[Covered], share: Fraction) -> bool:
+    """Return whether the tests took at least a share of all states and edges."""
+    return sum(flow.taken for flow in flows) >= share * sum(flow.known for flow in flows)
 
 
 def _percent(part: int, total: int) -> str:

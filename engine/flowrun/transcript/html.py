@@ -9,10 +9,11 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, tzinfo
 from functools import cache
 from importlib.resources import files
+from itertools import zip_longest
 from typing import Any, Final
 
 from jinja2 import DictLoader, Environment, StrictUndefined
@@ -53,8 +54,13 @@ _SHORT: Final = 72
 _TOKEN: Final = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|(-?\b\d[\d.eE+-]*|\btrue\b|\bfalse\b|\bnull\b)')
 
 
-def render_html(graph: Graph, transcript: Transcript, *, zone: tzinfo = UTC) -> str:
-    """Render a transcript as a page. ``graph`` is the one that it was built with."""
+def render_html(graph: Graph, transcript: Transcript, *, zone: tzinfo = UTC, commands: Sequence[str] = ()) -> str:
+    """Render a transcript as a page.
+
+    Args:
+        graph: the one that the transcript was built with.
+        commands: how each thing that needs attention is resolved, in the order of ``transcript.attention``.
+    """
     style, script = _style(), _part("page.js")
     flows = overlay_runs(graph, transcript)
     drawings = [_Drawing(flow, number) for number, flow in enumerate(flows)]
@@ -63,6 +69,7 @@ def render_html(graph: Graph, transcript: Transcript, *, zone: tzinfo = UTC) -> 
     return page.render(
         transcript=transcript,
         zone=zone,
+        attention=list(zip_longest(transcript.attention, commands, fillvalue="")),
         style=Markup(style),  # noqa: S704 - both are files of this package
         script=Markup(script),  # noqa: S704
         policy=f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
@@ -143,6 +150,7 @@ def _templates() -> Environment:
         "failure_is_shown": formatting.failure_is_shown,
         "attention_anchor": _attention_anchor,
         "look_of": _look_of,
+        "flaws_of": _flaws_of,
     }
     return environment
 
@@ -231,4 +239,30 @@ def _look_of(visit: Visit, transcript: Transcript) -> str:
     """Return the CSS class of a visit."""
     if visit.exit is None:
         return "paused" if transcript.status in ("waiting", "needs_attention") else "under-way"
-    return "broken" if visit.exit.failure is not None else ""
+    return "broken" if visit.exit.failure is not None else "flawed" if _flaws_of(visit) else ""
+
+
+def _flaws_of(visit: Visit) -> list[str]:
+    """Return what went wrong in a visit, counted: a visit may go on after a refused or failed call."""
+    flaws = Counter(flaw for activity in visit.activities if (flaw := _flaw_of(activity)))
+    if not flaws and visit.exit is not None and visit.exit.failure is not None:
+        return [visit.exit.failure.name]
+    return [f"{count} {flaw}" for flaw, count in flaws.items()]
+
+
+def _flaw_of(activity: Activity) -> str:
+    match activity:
+        case FunctionCall() if activity.status in ("failed", "refused"):
+            return f"{activity.status} call" if activity.status == "refused" else activity.status
+        case Round():
+            return (
+                "failed"
+                if activity.failure
+                else "invalid call"
+                if activity.reply and activity.reply.invalid_call
+                else ""
+            )
+        case Child() if activity.status in ("failed", "cancelled"):
+            return activity.status
+        case _:
+            return ""

@@ -3,7 +3,7 @@
 No text of a run can control the terminal: control characters are shown as marks.
 """
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from datetime import UTC, tzinfo
 from typing import Final, assert_never
 
@@ -49,10 +49,22 @@ _CHILDREN: Final = 3
 
 
 def render_text(
-    transcript: Transcript, *, coloured: bool = False, width: int = 100, full: bool = False, zone: tzinfo = UTC
+    transcript: Transcript,
+    *,
+    coloured: bool = False,
+    width: int = 100,
+    full: bool = False,
+    zone: tzinfo = UTC,
+    commands: Sequence[str] = (),
 ) -> str:
-    """Render a transcript. With ``full``, texts and threads are complete; else they are cut to ``width`` columns."""
-    return "\n".join(line.rstrip() for line in _Writer(coloured, width, full, zone).lines(transcript)) + "\n"
+    """Render a transcript. With ``full``, texts and threads are complete; else they are cut to ``width`` columns.
+
+    Args:
+        commands: how each thing that needs attention is resolved, in the order of ``transcript.attention``.
+    """
+    writer = _Writer(coloured, width, full, zone)
+    lines = [*writer.lines(transcript), *(f"  {printable_line(command)}" for command in commands)]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 class _Writer:

@@ -19,6 +19,7 @@ _LEAST: Final = 0.004
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
     """An activity from ``start`` to ``start + width``, in shares of the line. ``seconds`` is None if it has no end."""
 
+    state: str
     kind: str
     label: str
     anchor: str
@@ -71,11 +72,12 @@ def bars_of(transcript: Transcript) -> tuple[list[Bar], list[float]]:
     ]
     scale = Scale(busy, transcript.began, end)
     bars = []
-    for kind, label, activity, (place, depth) in activities:
+    for kind, label, activity, (state, place, depth) in activities:
         start = min(scale.at(activity.began), 1 - _LEAST)
         width = max(scale.at(_end(activity, end)) - start, _LEAST)
         bars.append(
             Bar(
+                state=state,
                 kind=kind,
                 label=label,
                 anchor=place,
@@ -95,9 +97,9 @@ def _end(activity: Activity, end: float) -> float:
     return activity.began if isinstance(activity, FunctionCall) and activity.status in ("given_up", "open") else end
 
 
-def _activities(transcript: Transcript, depth: int) -> Iterator[tuple[str, str, Activity, tuple[str, int]]]:
+def _activities(transcript: Transcript, depth: int) -> Iterator[tuple[str, str, Activity, tuple[str, str, int]]]:
     for visit in transcript.visits:
-        place = (anchor(transcript, visit), depth)
+        place = (visit.state, anchor(transcript, visit), depth)
         for activity in visit.activities:
             match activity:
                 case Round():

@@ -281,6 +281,23 @@ def test_engines_are_stopped_at_exit(tmp_path: Path) -> None:
     assert (process.returncode, out.splitlines(), err) == (0, ["succeeded", "stopped"], "")
 
 
+def test_the_exit_waits_for_the_engine_of_a_flow_that_was_forgotten_just_before(tmp_path: Path) -> None:
+    process = python(
+        """
+        import asyncio
+        class Slow(CountedModel):
+            async def stop(self):
+                await asyncio.sleep(0.2)
+                await asyncio.to_thread(time.sleep, 0.1)
+                print("stopped", flush=True)
+        print(agent(folder).with_model("default", Slow()).run(question="?").status)
+        """,
+        tmp_path,
+    )
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out.splitlines(), err) == (0, ["succeeded", "stopped"], "")
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_starts_its_own_loop(tmp_path: Path) -> None:
     process = python(

@@ -12,7 +12,7 @@ import pytest
 import flowrun
 from flowrun.core.events import CallFunction, Notice
 from flowrun.testing import ScriptedModel
-from tests.unit.api.api_flows import AGENT, ASK_TO_ADD, add, agent, asks, calls, write
+from tests.unit.api.api_flows import AGENT, ASK_TO_ADD, ASKS, add, agent, asks, calls, write
 from tests.unit.api.test_flow import CountedModel
 
 
@@ -196,6 +196,84 @@ def test_human_input_answers_while_the_run_is_in_progress(tmp_path: Path) -> Non
             return True
 
     assert run(lambda session: session.run(asks(tmp_path)), human_input=Answers()).output == 5
+
+
+def test_a_question_has_one_answer(tmp_path: Path, options: dict[str, Any]) -> None:
+    flow = asks(tmp_path)
+
+    async def work(session: flowrun.Session) -> None:
+        waiting = await session.run(flow)
+        (ask,) = waiting.pending
+        refused = f"the question {ask.id} was answered already, with false: that answer counts, and this one is refused"
+        await session.answer(ask.id, False)
+        for value in (True, False):
+            with pytest.raises(flowrun.UsageError, match=refused):
+                await session.answer(ask.id, value)
+        assert (await session.resume(waiting.run_id)).output == "no"
+
+        again = await session.run(flow)
+        sent = [session.answer(again.pending[0].id, value) for value in (True, False)]
+        first, second = await asyncio.gather(*sent, return_exceptions=True)
+        assert (first, type(second), "with true" in str(second)) == (None, flowrun.UsageError, True)
+        assert (await session.resume(again.run_id)).status == "succeeded"
+
+    run(work, **options)
+
+
+def test_an_answer_that_was_accepted_counts_before_a_timeout(tmp_path: Path, options: dict[str, Any]) -> None:
+    flow = flowrun.load(write(tmp_path, ASKS.replace("type: wait", "type: wait\n    timeout: 0.2s")))
+
+    async def work(session: flowrun.Session) -> None:
+        waiting = await session.run(flow)
+        await session.answer(waiting.pending[0].id, True)
+        await asyncio.sleep(0.3)
+        assert (await session.resume(waiting.run_id)).status == "succeeded"
+
+    run(work, **options)
+
+
+def test_what_a_person_types_does_not_replace_an_answer_of_another_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other answer is accepted while the person types, and before it reaches this process."""
+    journal = tmp_path / "runs.sqlite"
+
+    class Types:
+        async def answer(self, effect: Any) -> bool:
+            async with flowrun.Session(journal=journal) as other:
+                await other.answer(effect.id, False)
+            return True
+
+    result = run(lambda session: session.run(asks(tmp_path)), journal=journal, human_input=Types())
+    assert (result.status, result.output) == ("failed", "no")
+    assert "was answered already, with false: that answer counts, and this one is refused" in caplog.text
+
+
+def test_what_a_person_has_typed_is_not_replaced(tmp_path: Path) -> None:
+    journal = tmp_path / "runs.sqlite"
+    late: list[str] = []
+
+    class Types:
+        async def answer(self, effect: Any) -> bool:
+            asyncio.get_running_loop().call_later(0, lambda: tasks.append(asyncio.create_task(send(effect.id))))
+            return True
+
+    tasks: list[asyncio.Task[None]] = []
+
+    async def send(question: str) -> None:
+        async with flowrun.Session(journal=journal) as other:
+            try:
+                await other.answer(question, False)
+            except flowrun.UsageError as exc:
+                late.append(str(exc))
+
+    async def work(session: flowrun.Session) -> Any:
+        result = await session.run(asks(tmp_path))
+        await asyncio.gather(*tasks)
+        return result
+
+    assert run(work, journal=journal, human_input=Types()).status == "succeeded"
+    assert len(late) == 1
 
 
 # --- journals ---------------------------------------------------------------------------------------------------------

@@ -90,6 +90,41 @@ def test_wrong_usage(words: list[str], message: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_missing_inputs_are_named_with_the_options_that_give_them(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "flowrun: v1\nname: a\nversion: 1.0.0\nstates: {end: {type: end}}\ninputs:\n"
+        "  city: {type: string, description: where it is}\n  n: {type: [integer, 'null']}\n"
+        "  k: {type: integer, default: 1}\n"
+    )
+    done = flowrun("a.yaml", "-i", "k=2", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        'flowrun: the inputs do not match what a.yaml declares: "city" is a required property; "n" is a required '
+        "property; say -i city=VALUE -i n=VALUE\n  city: string, where it is\n  n: integer or null\n",
+    )
+
+
+@pytest.mark.parametrize("verb", ["run", "validate", "graph"])
+def test_a_test_given_as_a_spec_is_named(tmp_path: Path, verb: str) -> None:
+    (tmp_path / "a.test.yaml").write_text("flow: a.yaml\ntests: [{name: ends}]\n")
+    done = flowrun(verb, "a.test.yaml", cwd=tmp_path)
+    assert (done.returncode, "this is a test: flowrun test a.test.yaml\n" in done.stderr + done.stdout) == (1, True)
+
+
+def test_a_run_that_may_wait_where_nobody_is_asked_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "replies.yaml").write_text("replies: [{content: a}]\n")
+    (tmp_path / "a.yaml").write_text(
+        "flowrun: v1\nname: a\nversion: 1.0.0\nmodel: {backend: scripted, name: replies.yaml}\n"
+        "messages: [{role: user, content: Hello.}]\nstates:\n  ask: {type: chat, next: ok}\n"
+        "  ok: {type: wait, prompt: Pay?, next: done}\n  done: {type: end}\n"
+    )
+    first = flowrun("a.yaml", cwd=tmp_path).stderr.splitlines()
+    assert first[0].startswith("flowrun: state ok of a waits for an answer, and nobody can be asked here")
+    assert first[1].split()[:3] == ["reply", "[ask]", "a"]
+    durable = flowrun("a.yaml", "--durable", "--journal", "j.sqlite", cwd=tmp_path).stderr
+    assert "nobody can be asked" not in durable
+
+
 def test_a_spec_with_issues_does_not_run(tmp_path: Path) -> None:
     spec = tmp_path / "bad.yaml"
     spec.write_text("flowrun: v1\nname: bad\nversion: 1.0.0\nstates:\n  a: {type: route, next: b}\n")

@@ -1,5 +1,6 @@
 """Durable runs on the command line: stored, listed, answered, resumed after a kill, cancelled, shown."""
 
+import html
 import json
 import os
 import re
@@ -91,6 +92,33 @@ def test_an_answer_for_later(journal: Path) -> None:
     assert [row["status"] for row in listed(journal)] == ["waiting"]
     done = flowrun("resume", "--all", journal=journal)
     assert (done.returncode, done.stderr) == (0, f"{run}  refund  succeeded\n")
+
+
+@pytest.mark.parametrize("later", [["--later"], []], ids=["later", "now"])
+def test_a_second_answer_is_refused_by_name(journal: Path, later: list[str]) -> None:
+    run = waiting_refund(journal)
+    assert flowrun("answer", f"{run}/2/0", "--value", '{"ok": false}', "--later", journal=journal).returncode == 0
+    second = flowrun("answer", run, "--value", '{"ok": true}', *later, journal=journal)
+    assert (second.returncode, second.stderr) == (
+        2,
+        f'flowrun: the question {run}/2/0 was answered already, with {{"ok": false}}: that answer counts, and this one'
+        f" is refused; `flowrun resume {run}` continues with it\n",
+    )
+    shown = flowrun("show", run, journal=journal).stdout
+    assert f"  flowrun resume {run} (an answer was accepted, and is not read yet)\n" in shown
+    assert json.loads(flowrun("resume", run, "-q", journal=journal).stdout) == {"paid": 0, "reason": "refused"}
+
+
+def test_a_waiting_run_shows_how_it_is_answered(journal: Path, tmp_path: Path) -> None:
+    run = waiting_refund(journal)
+    how = f"flowrun answer {run} (asks for each field), or flowrun answer {run} --value '{{\"ok\": true}}'"
+    page = tmp_path / "run.html"
+    shown = flowrun("show", run, journal=journal)
+    assert shown.stdout.endswith(f"! state approve waits for an answer\n  {how}\n")
+    flowrun("show", run, "--html", page, journal=journal)
+    assert f'<code class="mono">{html.escape(how).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")}</code>' in (
+        page.read_text(encoding="utf-8")
+    )
 
 
 def test_a_cancelled_run_is_over(journal: Path) -> None:

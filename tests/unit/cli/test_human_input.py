@@ -1,5 +1,6 @@
 """A wait state asks the user at the terminal, with the prompt and the form of the answer."""
 
+import asyncio
 import json
 import os
 import pty
@@ -14,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from flowrun.cli.human_input import read_answer
+from flowrun.cli.human_input import TerminalInput, read_answer
+from flowrun.runtime.run_result import InputRequest
 
 ROOT = Path(__file__).parents[3]
 TIMEOUT = 60  # seconds; only a hang takes so long
@@ -49,6 +51,24 @@ def test_asking_on_a_terminal_until_the_answer_matches() -> None:
         assert json.loads(out) == {"paid": 500, "entry": 1}
 
 
+def test_answering_field_by_field_and_going_back() -> None:
+    with _terminal() as (ours, process):
+        asked = _until(ours, "ok, yes or no > ")
+        assert "2 fields; < goes back to the one before" in asked
+        os.write(ours, b"perhaps\n")
+        assert "that does not match" in _until(ours, "ok, yes or no > ")
+        os.write(ours, b"n\n")
+        _until(ours, "note, text (Enter leaves it out) > ")
+        os.write(ours, b"<\n")
+        _until(ours, "ok, yes or no (Enter keeps no) > ")
+        os.write(ours, b"yes\n")
+        _until(ours, "note, text (Enter leaves it out) > ")
+        os.write(ours, b"\n")
+        _until(ours, "succeeded")
+        out, _ = process.communicate(timeout=TIMEOUT)
+        assert (process.returncode, json.loads(out)) == (0, {"paid": 500, "entry": 1})
+
+
 def test_the_end_of_the_input_is_no_answer() -> None:
     with _terminal() as (ours, process):
         _until(ours, " > ")
@@ -56,6 +76,29 @@ def test_the_end_of_the_input_is_no_answer() -> None:
         _until(ours, "nobody was there to answer")
         out, _ = process.communicate(timeout=TIMEOUT)
         assert (process.returncode, out) == (4, "")
+
+
+def test_what_was_typed_for_a_question_that_is_over_is_no_answer_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    question = InputRequest(id="r/1/0", run="r", state="ask", prompt="Pay?", schema={"type": "boolean"})
+
+    async def ask() -> Any:
+        terminal = TerminalInput()
+        first = asyncio.create_task(terminal.answer(question))
+        await asyncio.sleep(0.05)
+        os.write(ours, b"yes\n")
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        second = asyncio.create_task(terminal.answer(question))
+        await asyncio.sleep(0.05)
+        os.write(ours, b"no\n")
+        return await second
+
+    with open(theirs, encoding="utf-8") as stdin, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", stdin)
+        assert asyncio.run(ask()) is False
+    os.close(ours)
 
 
 @contextmanager

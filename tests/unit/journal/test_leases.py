@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flowrun.core.events import Answered, Cancelled, Event, Slept
+from flowrun.core.events import Answered, Cancelled, Event, Slept, TimedOut
 from flowrun.errors import UsageError
 from flowrun.journal import Database, Held, History, LeaseLost, RunRow, SqliteJournal
 from flowrun.journal.liveness import LEASE_SECONDS, is_alive, started_at
@@ -134,8 +134,8 @@ async def test_a_process_has_one_heartbeat_for_all_its_runs(path: Path) -> None:
     async with SqliteJournal(path, now=clock, process=ELSEWHERE, pause=0.001) as journal:
         await begin(journal, new_run("r"))
         await begin(journal, new_run("s"))
+        assert row(path, "r", now=clock.now + 4 * LEASE_SECONDS).interrupted
         clock.now += 4 * LEASE_SECONDS
-        assert row(path, "r", now=clock.now).interrupted
 
         def has_new_heartbeat() -> bool:
             holder = row(path, "r", now=clock.now).holder
@@ -204,6 +204,58 @@ async def test_an_answer_waits_for_the_process_that_takes_the_run(path: Path) ->
         async with SqliteJournal(path, on_signal=lambda *sent, q=received: q.put_nowait(sent), pause=0.001) as next_one:
             assert await next_one.take(["r"]) == ()
             assert await received.get() == ("r", Answered(step=1, value="yes"))
+
+
+async def test_one_of_two_answers_is_accepted(path: Path) -> None:
+    async with SqliteJournal(path) as driver, SqliteJournal(path) as one, SqliteJournal(path) as other:
+        await begin(driver, new_run("r"), status="waiting")
+        for step in range(1, 20):
+            *sent, closed = await asyncio.gather(
+                one.signal("r", Answered(step=step, value="one")),
+                other.signal("r", Answered(step=step, value="other")),
+                driver.close_question("r", TimedOut(step=step)),
+                return_exceptions=True,
+            )
+            accepted = [result for result in sent if result is True]
+            refused = [str(result) for result in sent if isinstance(result, UsageError)]
+            assert (len(accepted) + isinstance(closed, TimedOut), len(refused)) == (1, 2 - len(accepted))
+            assert all(f"the question r/{step}/0 " in text for text in refused)
+            assert isinstance(closed, Answered | TimedOut)
+            await driver.append("r", closed, seq=step, state="ask", status="waiting")
+            assert count(path, "inbox") == 0
+
+
+async def test_an_answer_to_a_run_that_has_moved_on_is_not_sent(path: Path) -> None:
+    async with SqliteJournal(path) as journal:
+        await begin(journal, new_run("r"), status="waiting")
+        await append(journal, "r", [TimedOut(step=1)])
+        assert not await journal.signal("r", Answered(step=1), seen=1)
+        assert count(path, "inbox") == 0
+        assert await journal.signal("r", Answered(step=2), seen=2)
+        with pytest.raises(UsageError, match="the question r/2/0 was answered already, with null"):
+            await journal.signal("r", Answered(step=2), seen=2)
+
+
+async def test_nobody_answers_a_run_that_is_about_to_be_cancelled(path: Path) -> None:
+    async with SqliteJournal(path) as journal:
+        await begin(journal, new_run("r"), status="waiting")
+        await journal.signal("r", Cancelled())
+        with pytest.raises(UsageError, match="run r is about to be cancelled"):
+            await journal.signal("r", Answered(step=1))
+
+
+async def test_a_timeout_that_was_never_written_down_keeps_no_answer_out(path: Path) -> None:
+    async with SqliteJournal(path) as crashed:
+        await begin(crashed, new_run("r"), status="waiting")
+        assert await crashed.close_question("r", TimedOut(step=1)) == TimedOut(step=1)
+        with pytest.raises(UsageError, match="the question r/1/0 is closed: its time is over"):
+            await crashed.signal("r", Answered(step=1))
+    async with SqliteJournal(path) as heir:
+        with pytest.raises(LeaseLost):
+            await heir.close_question("r", Answered(step=1))
+        await heir.take(["r"])
+        assert await heir.signal("r", Answered(step=1, value="yes"))
+        assert await heir.close_question("r", Answered(step=1, value="no")) == Answered(step=1, value="yes")
 
 
 async def test_an_ended_run_accepts_no_answer(path: Path) -> None:

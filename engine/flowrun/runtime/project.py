@@ -12,25 +12,31 @@ from flowrun.checks import Subject, check_spec
 from flowrun.core.events import ToolDeclaration
 from flowrun.core.graph import Graph, compile_graph
 from flowrun.core.ports import ModelBackend
-from flowrun.errors import Bug, FlowrunError, Issue, Place, SpecError, UnreadableFile, UsageError, crash_issue
+from flowrun.errors import BackendError, Bug, FlowrunError, Issue, Place, SpecError, UnreadableFile, UsageError, crash_issue
 from flowrun.errors import Path as ErrorPath
+from flowrun.runtime.signature_reader import IMPORT_SECONDS, Request, SignatureReader
 from flowrun.runtime.snapshot import Snapshot, flow_name
 from flowrun.spec import (
     ON_DISK,
     EntrypointError,
     FlowTree,
     Loaded,
-    derive_parameters,
+    Signature,
     find_project,
+    issue_at,
+    lies_in,
     load_entrypoint,
     load_flows,
     load_spec,
+    signature_of,
 )
+from flowrun.spec.document import written_path
 from flowrun.spec.find import find_specs
 from flowrun.spec.load import Files
 from flowrun.spec.model import JSON, Holds, Model, Spec, Tool
 from flowrun.spec.parts import parts_of
 from flowrun.spec.suggestions import suggest
+from flowrun.spec.yaml.reader import read_document
 from flowrun.unicode import find_encoding_error, well_formed
 
 Function = Callable[..., JSON]
@@ -101,38 +107,35 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
         environ: the variables for ``${VAR}``.
         require_environment: report variables that are not set. A machine that only checks or tests specs has no keys.
         functions: functions by the entrypoints that they are used for; these entrypoints are not imported.
+        import_seconds: the time that a check gives the import of one module.
     """
 
     folder: Path | None = None
     environ: Mapping[str, str] = {}
     require_environment: bool = True
     functions: Mapping[str, Function] = {}
+    import_seconds: int = IMPORT_SECONDS
 
     def check(self, path: Path, *, profile: str | None = None, imports: bool = True) -> list[Issue]:
         """Return the issues of a spec's file and its sub-flows; every failure with this file becomes an issue.
 
+        Nothing of the spec runs in this process: its functions are imported in another one.
+
         Args:
-            profile: the profile to merge over the spec.
+            profile: the profile to merge over the spec. The file's other profiles are checked too.
             imports: import the Python functions, and check them.
 
         Raises:
             UsageError: the file has no such profile.
         """
-        try:
-            return self._check_file(path, profile, imports=imports)
-        except UnreadableFile as exc:
-            place, remedy = Place(str(path), 1, 1), "see whether it may be read"
-            return [Issue(code="FR706", place=place, message=str(exc), remedy=remedy)]
-        except Exception as exc:
-            if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
-                raise
-            return [crash_issue(str(path), exc)]
+        return self.check_all([path], profile=profile, imports=imports)
 
     def check_all(self, files: Iterable[Path], *, profile: str | None = None, imports: bool = True) -> list[Issue]:
         """Return the issues of specs. Those of a sub-flow are found with each flow that runs it, and returned once."""
         found: dict[Issue, None] = {}
-        for file in files:
-            found |= dict.fromkeys(self.check(file, profile=profile, imports=imports))
+        with SignatureReader(self.folder, seconds=self.import_seconds) as reader:
+            for file in files:
+                found |= dict.fromkeys(self._check_file(file, profile, reader if imports else None))
         return list(found)
 
     def compile(
@@ -158,12 +161,14 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
         files = ON_DISK if snapshot is None else snapshot.files_in(path.parent)
         loaded = self._load(path, profile, files)
         tree = self._load_flows(loaded, profile, files, project if snapshot is None else None)
-        imported = self._import_all(tree) if imports else None
-        issues = _check(tree, imported) if imported is not None else []
+        functions = self._import_all(tree) if imports else {}
+        signatures = _signatures_of(functions)
+        issues = _check(tree, signatures) if imports else []
         _raise_errors(issues)
-        compiler = _Compiler(path.resolve().parent, imported or {}, {} if snapshot is None else snapshot.tools)
+        compiler = _Compiler(path.resolve().parent, signatures, {} if snapshot is None else snapshot.tools)
         graph = compiler.compile(tree)
-        self._refuse_unused(compiler.functions)
+        imported = {name: found for own in functions.values() for name, found in own.items() if callable(found)}
+        self._refuse_unused(imported)
         return CompiledFlow(
             path=path,
             profile=profile,
@@ -172,12 +177,37 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             issues=(*loaded.issues, *issues),
             tree=tree,
             graph=graph,
-            functions=compiler.functions,
+            functions=imported,
             models=compiler.models,
             secrets=tree.variables.masked(),
         )
 
-    def _check_file(self, path: Path, profile: str | None, *, imports: bool) -> list[Issue]:
+    def _check_file(self, path: Path, profile: str | None, reader: SignatureReader | None) -> list[Issue]:
+        """Return the issues of a file with a profile, and those that only other profiles bring, which they name."""
+        issues = self._check_isolated(path, profile, reader)
+        known = {(issue.code, issue.place, issue.path) for issue in issues}
+        for other in _profiles_of(path):
+            if other == profile:
+                continue
+            for issue in self._check_isolated(path, other, reader):
+                if (issue.code, issue.place, issue.path) not in known:
+                    known.add((issue.code, issue.place, issue.path))
+                    message = f"with the profile {other!r}: {issue.message}"
+                    issues.append(msgspec.structs.replace(issue, message=message))
+        return issues
+
+    def _check_isolated(self, path: Path, profile: str | None, reader: SignatureReader | None) -> list[Issue]:
+        try:
+            return self._check_with(path, profile, reader)
+        except UnreadableFile as exc:
+            place, remedy = Place(str(path), 1, 1), "see whether it may be read"
+            return [Issue(code="FR706", place=place, message=str(exc), remedy=remedy)]
+        except Exception as exc:
+            if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
+                raise
+            return [crash_issue(str(path), exc)]
+
+    def _check_with(self, path: Path, profile: str | None, reader: SignatureReader | None) -> list[Issue]:
         try:
             loaded = self._load(path, profile)
         except SpecError as exc:
@@ -186,10 +216,35 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             tree = self._load_flows(loaded, profile, ON_DISK, find_project(path, self.folder))
         except SpecError as exc:
             alone = FlowTree(loaded=loaded, model_dir=path.parent)
-            own = _check(alone, self._import_all(alone) if imports else None)
-            issues = [*loaded.issues, *exc.issues, *own]
+            issues = [*loaded.issues, *exc.issues, *_check(alone, self._read_signatures(alone, reader))]
             return sorted(issues, key=lambda issue: (issue.place.file != str(path), issue.place, issue.code))
-        return [*loaded.issues, *_check(tree, self._import_all(tree) if imports else None)]
+        signatures = self._read_signatures(tree, reader)
+        found = [*_check(tree, signatures), *_check_replies(tree, find_project(path, self.folder))]
+        found.sort(key=lambda issue: (issue.place.file != str(path), issue.place, issue.code))
+        issues = [*loaded.issues, *found]
+        if signatures is not None and not any(issue.severity == "error" for issue in issues):
+            _Compiler(path.resolve().parent, signatures, {}).compile(tree)  # the last step before an engine starts
+        return issues
+
+    def _read_signatures(self, tree: FlowTree, reader: SignatureReader | None) -> "Signatures | None":
+        """Read the signatures of a flow and its sub-flows in the reader's process; None if there is no reader."""
+        if reader is None:
+            return None
+        wanted = {
+            _key(flow): {entrypoint: Request(entrypoint, Path(flow.loaded.document.file)) for entrypoint in entrypoints}
+            for flow in tree.walk()
+            for entrypoints in [_entrypoints(flow.loaded.spec)]
+        }
+        found = reader.read(
+            request for own in wanted.values() for name, request in own.items() if name not in self.functions
+        )
+        return {
+            key: {
+                name: signature_of(self.functions[name]) if name in self.functions else found[request]
+                for name, request in own.items()
+            }
+            for key, own in wanted.items()
+        }
 
     def _load(self, path: Path, profile: str | None, files: Files = ON_DISK) -> Loaded:
         return load_spec(
@@ -210,16 +265,15 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             project=project,
         )
 
-    def _import_all(self, tree: FlowTree) -> "Imported":
+    def _import_all(self, tree: FlowTree) -> "Functions":
         """Import the functions of a flow and its sub-flows."""
         return {_key(flow): self.import_functions(flow.loaded) for flow in tree.walk()}
 
-    def import_functions(self, loaded: Loaded) -> dict[str, Function | FlowrunError]:
+    def import_functions(self, loaded: Loaded) -> dict[str, Function | EntrypointError]:
         """Import the functions of a spec's entrypoints; the value is the error for one that cannot be imported."""
-        spec, path = loaded.spec, Path(loaded.document.file)
-        called = (part.value for state in spec.states.values() for part in parts_of(state, Holds.ENTRYPOINT))
-        functions: dict[str, Function | FlowrunError] = {}
-        for entrypoint in dict.fromkeys([*(tool.entrypoint for tool in spec.tools.values()), *called]):
+        path = Path(loaded.document.file)
+        functions: dict[str, Function | EntrypointError] = {}
+        for entrypoint in _entrypoints(loaded.spec):
             if entrypoint in self.functions:
                 functions[entrypoint] = self.functions[entrypoint]
                 continue
@@ -254,8 +308,55 @@ def find_all_specs(paths: Iterable[Path], *, shown: str) -> list[Path]:
     return files
 
 
-Imported = Mapping[tuple[str, ErrorPath], Mapping[str, Function | FlowrunError]]
+Functions = Mapping[tuple[str, ErrorPath], Mapping[str, Function | EntrypointError]]
 """The functions of each flow of a tree by their entrypoints, or the error of one that cannot be imported."""
+
+Signatures = Mapping[tuple[str, ErrorPath], Mapping[str, Signature | EntrypointError]]
+"""The signatures of the same functions. They are data, so it does not matter in which process they were read."""
+
+
+def _entrypoints(spec: Spec) -> list[str]:
+    """Return the entrypoints of a spec's tools and states, each once."""
+    called = (part.value for state in spec.states.values() for part in parts_of(state, Holds.ENTRYPOINT))
+    return list(dict.fromkeys([*(tool.entrypoint for tool in spec.tools.values()), *called]))
+
+
+def _signatures_of(functions: Functions) -> Signatures:
+    return {
+        key: {name: found if isinstance(found, EntrypointError) else signature_of(found) for name, found in own.items()}
+        for key, own in functions.items()
+    }
+
+
+def _profiles_of(path: Path) -> list[str]:
+    """Return the names of a file's profiles; none if it cannot be read."""
+    try:
+        profiles = read_document(ON_DISK.read(path), str(path)).value["profiles"]
+    except (UnreadableFile, TypeError, KeyError):
+        return []
+    return list(profiles) if isinstance(profiles, dict) else []
+
+
+def _check_replies(tree: FlowTree, project: Path) -> list[Issue]:
+    """Return the issues of files of scripted replies: without them a run cannot start."""
+    from flowrun.backends.scripted import load_replies
+
+    issues: dict[Issue, None] = {}
+    for flow in tree.walk():
+        for name, model in flow.loaded.spec.models.items():
+            path = (*flow.base, "models", name, "name")
+            document, file = flow.loaded.document, flow.model_dir / model.name
+            if model.backend != "scripted" or "${" in model.name or written_path(document, path) not in document.places:
+                continue
+            try:
+                if not lies_in(file, project):
+                    raise BackendError(f"the scripted replies {model.name} lie outside of the project {project}")
+                load_replies(file)
+            except BackendError as exc:
+                for line in str(exc).splitlines():
+                    message = line.replace(str(file), model.name).removesuffix("; see model.name")
+                    issues[issue_at(document, "FR606", path, message, "docs/scripted.md describes the file")] = None
+    return list(issues)
 
 
 def _key(tree: FlowTree) -> tuple[str, ErrorPath]:
@@ -263,12 +364,12 @@ def _key(tree: FlowTree) -> tuple[str, ErrorPath]:
     return tree.loaded.document.file, tree.base
 
 
-def _check(tree: FlowTree, imported: Imported | None) -> list[Issue]:
+def _check(tree: FlowTree, signatures: Signatures | None) -> list[Issue]:
     issues: dict[Issue, None] = {}
     for flow in tree.walk():
         subject = Subject(
             loaded=flow.loaded,
-            functions=None if imported is None else dict(imported[_key(flow)]),
+            functions=None if signatures is None else signatures[_key(flow)],
             flows={reference: child.loaded.spec for reference, child in flow.flows.items()},
             base=flow.base,
         )
@@ -290,11 +391,12 @@ def _raise_errors(issues: list[Issue]) -> None:
 class _Compiler:
     """Compiles a tree of checked flows: each flow once, with one backend for all equal models."""
 
-    def __init__(self, folder: Path, imported: Imported, declared: Mapping[str, Mapping[str, ToolDeclaration]]) -> None:
-        self.functions: dict[str, Function] = {}
+    def __init__(
+        self, folder: Path, signatures: Signatures, declared: Mapping[str, Mapping[str, ToolDeclaration]]
+    ) -> None:
         self.models: dict[str, BoundModel] = {}
         self._folder = folder
-        self._imported = imported
+        self._signatures = signatures
         self._declared = declared
         self._graphs: dict[tuple[str, ErrorPath], Graph] = {}
 
@@ -306,9 +408,7 @@ class _Compiler:
 
     def _compile(self, tree: FlowTree) -> Graph:
         spec = tree.loaded.spec
-        imported = self._imported.get(_key(tree), {})
-        found = {entrypoint: function for entrypoint, function in imported.items() if callable(function)}
-        self.functions |= found
+        found = self._signatures.get(_key(tree), {})
         used = {part.value for state in spec.states.values() for part in parts_of(state, Holds.MODEL)}
         backends = {name: self._backend(tree, name, model) for name, model in spec.models.items() if name in used}
         declared = self._declared.get(flow_name(tree, self._folder), {})
@@ -335,18 +435,21 @@ class _Compiler:
         return backend
 
 
-def declare_tool(name: str, tool: Tool, function: Function) -> ToolDeclaration:
+def declare_tool(name: str, tool: Tool, signature: Signature | EntrypointError) -> ToolDeclaration:
     """Return the declaration of a tool; the parts that the spec leaves out come from the function.
 
     Raises:
+        EntrypointError: the parameters are left out, and cannot be derived.
         UsageError: the parameters of the function have a default value that is not valid Unicode.
     """
     description, parameters = tool.description, tool.parameters
-    if description is None or parameters is None:
-        derived_description, derived_parameters = derive_parameters(function)
-        description = derived_description if description is None else description
-        parameters = derived_parameters if parameters is None else parameters
-    description = well_formed(description)
+    if isinstance(signature, EntrypointError):
+        raise signature
+    if parameters is None:
+        if signature.arguments is None:
+            raise EntrypointError(*(signature.underivable or ("it has no parameters", "")))
+        parameters = signature.arguments
+    description = well_formed(signature.description if description is None else description)
     if wrong := find_encoding_error(parameters):
         raise UsageError(f"tool {name!r}: the parameters that its function takes cannot be written down: {wrong}")
     return ToolDeclaration(name=name, description=description, parameters=parameters, strict=tool.strict)

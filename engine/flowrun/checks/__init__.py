@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from flowrun.checks.assignment import check_assignment
+from flowrun.checks.conversation import check_conversation
 from flowrun.checks.flows import check_flows
 from flowrun.checks.grammar import check_grammar
 from flowrun.checks.handling import check_calls
+from flowrun.checks.lints import check_lints
 from flowrun.checks.loops import check_loops
 from flowrun.checks.models import check_models
 from flowrun.checks.reachability import check_graph
@@ -27,6 +29,8 @@ _CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_routes,
     check_loops,
     check_calls,
+    check_conversation,
+    check_lints,
     check_templates,
     check_assignment,
     check_flows,

@@ -17,6 +17,8 @@ from flowrun.spec.parts import parts_of
 
 def check_loops(subject: Subject) -> Iterator[Issue]:
     """Find loops that only the number of steps bounds."""
+    if subject.unsure:
+        return
     spec, graph = subject.spec, subject.state_graph
     silent = {name for name, state in spec.states.items() if name in graph.facts and not _asks(subject, state)}
     inner = {name: [edge for edge in graph.outgoing[name] if edge.target in silent] for name in silent}

@@ -1,19 +1,23 @@
 """Loading of a flow with its sub-flows. A local flow inherits models, tools and more from its file (``inherit``)."""
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path as FilePath
+from typing import Final
 
 import msgspec
 
 from flowrun.errors import Issue, Path, SpecError
 from flowrun.spec.document import Variables, issue_at
-from flowrun.spec.find import is_spec
 from flowrun.spec.load import ON_DISK, Files, Loaded, load_spec
 from flowrun.spec.model import Holds, Spec
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import lies_in
 from flowrun.spec.yaml.reader import read_document
+
+
+_KEY: Final = re.compile(rb"^[\"']?flowrun[\"']?\s*:", re.MULTILINE)
 
 
 class FlowTree(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +83,7 @@ def load_flows(
 
 def may_be_spec(content: bytes) -> bool:
     """Return whether a file is probably meant as a spec: it has its top-level key. Issues show no text of others."""
-    if is_spec(content):
+    if _KEY.search(content):
         return True
     value = read_document(content, "").value
     return isinstance(value, dict) and "flowrun" in value

@@ -63,7 +63,7 @@ def _possible(state: State) -> list[str]:
     if isinstance(state, ToolsState):
         own = ("tool.*", "limit.tool_calls") if state.on_error == "raise" else ("limit.tool_calls",)
     names = [name for name in FAILURES if own is None or matches(name, (*_ANYWHERE, *own))]
-    return [name for name in names if name not in _NEVER_CAUGHT or own is None and name == "input.invalid"]
+    return [name for name in names if name not in _NEVER_CAUGHT or (own is None and name == "input.invalid")]
 
 
 def _why_unseen(state: State, pattern: str) -> tuple[str, str]:

@@ -61,6 +61,7 @@ OPENAI_ONLY: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Parameters of OpenAI's chat API (``/v1/chat/completions``), with the JSON types that they accept."""
 
+
 class Range(NamedTuple):
     """The range of a parameter. ``least`` and ``most`` are inclusive bounds, ``above`` is an exclusive lower bound."""
 
@@ -270,7 +271,10 @@ _FORMS: Final[Mapping[str, tuple[Callable[[JSON], bool], str]]] = {
     "stop": (_are_texts, "a text or a list of texts, none of them empty"),
     "bad_words": (_are_texts, "a list of texts, none of them empty"),
     "stop_token_ids": (_are_token_ids, "a list of token ids"),
-    "allowed_token_ids": (lambda value: bool(value) and _are_token_ids(value), "a list of token ids, with one at least"),
+    "allowed_token_ids": (
+        lambda value: bool(value) and _are_token_ids(value),
+        "a list of token ids, with one at least",
+    ),
     "logit_bias": (_are_biases, "a mapping of token ids to numbers from -100 to 100"),
 }
 """The forms of values beyond their type and range, each with its description."""

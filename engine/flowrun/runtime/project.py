@@ -12,7 +12,17 @@ from flowrun.checks import Subject, check_spec
 from flowrun.core.events import ToolDeclaration
 from flowrun.core.graph import Graph, compile_graph
 from flowrun.core.ports import ModelBackend
-from flowrun.errors import BackendError, Bug, FlowrunError, Issue, Place, SpecError, UnreadableFile, UsageError, crash_issue
+from flowrun.errors import (
+    BackendError,
+    Bug,
+    FlowrunError,
+    Issue,
+    Place,
+    SpecError,
+    UnreadableFile,
+    UsageError,
+    crash_issue,
+)
 from flowrun.errors import Path as ErrorPath
 from flowrun.runtime.signature_reader import IMPORT_SECONDS, Request, SignatureReader
 from flowrun.runtime.snapshot import Snapshot, flow_name

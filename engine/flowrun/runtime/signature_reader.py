@@ -21,8 +21,7 @@ IMPORT_SECONDS: Final = 10
 
 _START_SECONDS: Final = 60
 _CHILD: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from flowrun.runtime.signature_worker import main; main()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from flowrun.runtime.signature_worker import main; main()"
 )
 _REMEDY: Final = "importing a module of tools must do nothing else"
 

@@ -17,7 +17,6 @@ from flowrun.excerpts import cut
 from flowrun.spec.project import find_project, is_file
 from flowrun.spec.suggestions import closest
 
-
 _LONGEST_NAME: Final = 200
 """Characters of a folder's name that every file system can look up."""
 
@@ -68,9 +67,7 @@ def find_project_root(entrypoint: str, spec_file: FilePath, project_dir: FilePat
         EntrypointError: its folder has no ``__init__.py``.
     """
     first = split_entrypoint(entrypoint)[0].partition(".")[0]
-    folders = (
-        [project_dir.resolve()] if project_dir is not None else list(_folders_up_to_project(spec_file))
-    )
+    folders = [project_dir.resolve()] if project_dir is not None else list(_folders_up_to_project(spec_file))
     for folder in folders:
         if is_file(folder / first / "__init__.py") or is_file(folder / f"{first}.py"):
             return folder
@@ -183,7 +180,9 @@ def _no_such_module(name: str, root: FilePath | None) -> EntrypointError:
 
 def _import_error(name: str, root: FilePath | None, error: BaseException, *, remedy: str) -> EntrypointError:
     described = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return EntrypointError(f"{name} cannot be imported: {described}{'' if root is None else _line_of(error, root)}", remedy)
+    return EntrypointError(
+        f"{name} cannot be imported: {described}{'' if root is None else _line_of(error, root)}", remedy
+    )
 
 
 def _line_of(error: BaseException, root: FilePath) -> str:

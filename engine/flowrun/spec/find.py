@@ -15,7 +15,7 @@ from flowrun.spec.yaml.reader import read_document
 _WORDS: Final = re.compile(rb"flowrun|states|messages")
 """Of which one stands in each spec. Other files are not parsed."""
 
-_KEY: Final = re.compile(rb"(?:^|[\r\n{,])\s*[\"']?flowrun[\"']?\s*:")
+_KEY: Final = re.compile(rb"(?:^[\xef\xbb\xbf\xff\xfe]*|[\r\n{,])\s*[\"']?flowrun[\"']?\s*:")
 """The key in a file that is no valid YAML."""
 
 

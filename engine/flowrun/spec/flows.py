@@ -16,7 +16,6 @@ from flowrun.spec.parts import parts_of
 from flowrun.spec.project import lies_in
 from flowrun.spec.yaml.reader import read_document
 
-
 _KEY: Final = re.compile(rb"^[\"']?flowrun[\"']?\s*:", re.MULTILINE)
 
 
@@ -157,7 +156,10 @@ class _Loader(msgspec.Struct):
             own = loaded.spec.flows[name]
             found = msgspec.structs.replace(loaded, spec=inherit(loaded.spec, own))
             return found, _declared_path(loaded, base, name), bool(own.models)
-        file = self._file(FilePath(loaded.document.file).parent / reference, reference)
+        path = FilePath(loaded.document.file).parent / reference
+        if reference in loaded.spec.flows and not self.files.has(path):
+            raise _NotASpec("FR706", f"there is no file {reference!r}", f"did you mean '#{reference}'?")
+        file = self._file(path, reference)
         models = file.spec.models or loaded.spec.models
         with_models = msgspec.structs.replace(file, spec=msgspec.structs.replace(file.spec, models=models))
         return with_models, (), bool(file.spec.models)

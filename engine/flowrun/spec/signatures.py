@@ -141,9 +141,7 @@ def check_signature(signature: Signature, schema: Mapping[str, JSON]) -> list[Di
     required = schema.get("required", ())
     known = {parameter.name: parameter for parameter in signature.parameters}
     found = [
-        difference
-        for parameter in known.values()
-        for difference in _check_parameter(parameter, declared, required)
+        difference for parameter in known.values() for difference in _check_parameter(parameter, declared, required)
     ]
     for name in () if signature.takes_any_name else [name for name in declared if name not in known]:
         undeclared = [other for other in known if other not in declared]
@@ -175,9 +173,7 @@ def check_arguments(signature: Signature, names: Collection[str]) -> list[tuple[
     return found
 
 
-def _check_parameter(
-    parameter: Parameter, declared: Mapping[str, JSON], required: Collection[str]
-) -> list[Difference]:
+def _check_parameter(parameter: Parameter, declared: Mapping[str, JSON], required: Collection[str]) -> list[Difference]:
     name = parameter.name
     if parameter.by_position:
         return [] if not parameter.required and name not in declared else [Difference(*_positional_only(name))]
@@ -199,8 +195,11 @@ def _check_parameter(
 def _is_number_for_integer(declared: JSON, accepted: dict[str, JSON]) -> bool:
     """Return whether the schema says number where the function says int: for most values they agree."""
     types, accepted_types = _json_types(declared), _json_types(accepted)
-    return types is not None and accepted_types is not None and types - accepted_types == {"number"} and (
-        "integer" in accepted_types
+    return (
+        types is not None
+        and accepted_types is not None
+        and types - accepted_types == {"number"}
+        and ("integer" in accepted_types)
     )
 
 

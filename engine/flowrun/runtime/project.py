@@ -232,7 +232,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
         found = [*_check(tree, signatures), *_check_replies(tree, find_project(path, self.folder))]
         found.sort(key=lambda issue: (issue.place.file != str(path), issue.place, issue.code))
         issues = [*loaded.issues, *found]
-        if signatures is not None and not any(issue.severity == "error" for issue in issues):
+        if signatures is not None and not any(map(_keeps_from_running, issues)):
             _Compiler(path.resolve().parent, signatures, {}).compile(tree)  # the last step before an engine starts
         return issues
 
@@ -389,13 +389,12 @@ def _check(tree: FlowTree, signatures: Signatures | None) -> list[Issue]:
 
 def _raise_errors(issues: list[Issue]) -> None:
     """Raise the issues that keep a flow from running, if there are any."""
-    errors = [
-        msgspec.structs.replace(issue, severity="error")
-        for issue in issues
-        if issue.severity == "error" or issue.code == _ONLY_A_SUB_FLOW
-    ]
-    if errors:
-        raise SpecError(errors)
+    if errors := [issue for issue in issues if _keeps_from_running(issue)]:
+        raise SpecError(msgspec.structs.replace(issue, severity="error") for issue in errors)
+
+
+def _keeps_from_running(issue: Issue) -> bool:
+    return issue.severity == "error" or issue.code == _ONLY_A_SUB_FLOW
 
 
 class _Compiler:

@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from flowrun.spec import load_spec
 from flowrun.spec.find import find_specs
 from flowrun.spec.model import JSON
 from flowrun.spec.yaml.reader import read_document
@@ -62,8 +61,27 @@ _VALUES: Final[tuple[JSON, ...]] = (
     *("{{ inputs.question }}", "{{ reply.content }}", "{{ reply.parsed.items }}", "{{ results[0].value }}", "{{"),
     *("{{ outputs.ask.content | upper }}", "{{ vars.count + 1 }}", "{% if x %}", "{{ [1, 2] }}", "{{ error.name }}"),
     *("reply.tool_calls", "inputs.n > 1", "vars.count < 3", "true", "not reply", "a = b", "len(x)", "1 / 0", "x y"),
-    *("tool.*", "model.invalid_output", "limit.steps", "any", "#child", "other.yaml", "${NONE}", "${HOME:-x}", "é \u202e"),
-    *([], {}, [1], ["x"], {"type": "object"}, {"type": "string", "minimum": 1}, {"$ref": "#"}, {"x": {"type": "string"}}),
+    *(
+        "tool.*",
+        "model.invalid_output",
+        "limit.steps",
+        "any",
+        "#child",
+        "other.yaml",
+        "${NONE}",
+        "${HOME:-x}",
+        "é \u202e",
+    ),
+    *(
+        [],
+        {},
+        [1],
+        ["x"],
+        {"type": "object"},
+        {"type": "string", "minimum": 1},
+        {"$ref": "#"},
+        {"x": {"type": "string"}},
+    ),
     *([{"role": "user", "content": "Hi."}], [{"role": "tool", "content": "1"}], {"to": "done"}, [{"to": "done"}]),
     *([{"role": "assistant", "tool_calls": [{"name": "add", "arguments": {"a": 1}}]}], {"type": "end"}),
 )
@@ -76,7 +94,6 @@ def examples() -> tuple[tuple[str, JSON], ...]:
     for folder in (ROOT / "specs", ROOT / "tests" / "cases" / "valid", ROOT / "tests" / "cases" / "runs"):
         for file in find_specs(folder):
             found.append((file.read_text(encoding="utf-8"), read_document(file.read_bytes(), str(file)).value))
-            assert load_spec(file, environ={"FLOWRUN_TEST_KEY": "a secret key"}).spec
     return tuple(found)
 
 

@@ -20,6 +20,7 @@ def check_backend(subject: Subject, path: Path, model: Model) -> Iterator[Issue]
     """Find settings of a model that its backend lacks, or does not have."""
     if model.backend == "openai":
         yield from _base_url(subject, path, model)
+        yield from _header_values(subject, path, model)
         yield from _without_effect(subject, path, model)
     else:
         if foreign := [name for name in _SERVERS_ONLY if getattr(model, name)]:
@@ -37,6 +38,15 @@ def _base_url(subject: Subject, path: Path, model: Model) -> Iterator[Issue]:
     elif "${" not in model.base_url and not _is_url(model.base_url):
         message = "'base_url' is no address of a server"
         yield subject.issue("FR607", (*path, "base_url"), message, "write it like http://localhost:8000/v1")
+
+
+def _header_values(subject: Subject, path: Path, model: Model) -> Iterator[Issue]:
+    values: dict[Path, str] = {("api_key",): model.api_key or ""}
+    values |= {("headers", name): text for name, text in model.headers.items()}
+    for keys, text in values.items():
+        if not (text.isascii() and text.isprintable()):
+            message = f"'{keys[-1]}' holds a line break or a character that HTTP does not allow there"
+            yield subject.issue("FR607", (*path, *keys), message, "delete it")
 
 
 def _is_url(text: str) -> bool:

@@ -1,7 +1,6 @@
 """FR307 to FR311: what the states of a thread do fits together: messages, calls, and the tools that are offered."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
 
 from flowrun.checks.dataflow import leading_to
 from flowrun.checks.subject import Severity, Subject
@@ -12,8 +11,6 @@ from flowrun.spec.model import JSON, CallTemplate, ChatState, MessageTemplate, S
 from flowrun.spec.phrases import listed
 from flowrun.spec.suggestions import suggest
 from flowrun.templates import has_template
-
-_CHOICES: Final = ("auto", "required", "none")
 
 
 def check_conversation(subject: Subject) -> Iterator[Issue]:
@@ -98,12 +95,11 @@ def _answer(message: MessageTemplate, waiting: list[CallTemplate]) -> str:
     """Take the call that a tool message answers from those that wait; return what is wrong, or ""."""
     answered = message.tool_call_id
     if answered is None or has_template(answered) or not any(call.id == answered for call in waiting):
-        if answered is not None and not has_template(answered) and all(call.id is not None for call in waiting):
-            return f"no call before it has the id {answered!r} and waits for an answer"
         if not waiting:
             return "this message answers no call"
+        named = answered is not None and not has_template(answered) and all(call.id is not None for call in waiting)
         del waiting[0]
-        return ""
+        return f"no call before it has the id {answered!r} and waits for an answer" if named else ""
     del waiting[[call.id for call in waiting].index(answered)]
     return ""
 
@@ -146,14 +142,16 @@ def is_constant(value: JSON) -> bool:
 
 def _offers(subject: Subject) -> Iterator[Issue]:
     spec = subject.spec
+    required = False
     for name, chat in _chats(spec):
         if chat.tool_choice == "required" and not (spec.tools if chat.tools is None else chat.tools):
+            required = True
             remedy = "declare tools, and offer them here, or leave tool_choice out"
             message = f"state {name!r} requires a call, and offers no tools"
             yield subject.issue("FR310", ("states", name, "tool_choice"), message, remedy)
     offered = _offered_in(spec)
-    if unknown := offered - spec.tools.keys():
-        offered |= spec.tools.keys() if unknown else frozenset()  # a misspelt name is reported where it is
+    if required or offered - spec.tools.keys():
+        return  # that, or a misspelt name, is reported where it is
     for tool in spec.tools:
         if subject.has(("tools", tool)) and tool not in offered:
             remedy = "name it in a chat state's tools, or delete it"

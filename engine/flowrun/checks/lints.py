@@ -1,4 +1,4 @@
-"""FR312 and FR406 to FR408: what is written works nowhere: errors that never come, values that are read too early or never."""
+"""FR312, FR406 to FR408: errors that never come, variables that are read too early or never, ``${VAR}`` as text."""
 
 import re
 from collections.abc import Iterator

@@ -186,7 +186,7 @@ def _sampling(subject: Subject, path: Path, parameters: Mapping[str, JSON], mode
     for name, value in parameters.items():
         at = (*path, name)
         if name in OVERWRITING:
-            remedy = f"leave it out: the state has keys of its own for it{', ' + name if name in _OWN_KEYS else ''}"
+            remedy = f"write it as the state's own '{name}'" if name in _OWN_KEYS else "leave it out"
             yield subject.issue("FR602", at, f"sampling must not overwrite {name!r} of the request", remedy, key=True)
         elif name in FIXED and (strict or (name == "n" and value not in (None, 1))):
             remedy = "leave it out: a reply is one whole text"

@@ -1,4 +1,4 @@
-"""FR505, FR506, FR508, FR509: every JSON Schema in a spec is valid and means something, defaults match their schemas."""
+"""FR505 to FR509: every JSON Schema in a spec is valid and means something, and defaults match their schemas."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,6 @@ from flowrun.checks.schema_sense import faults_of_schema
 from flowrun.checks.subject import Severity, Subject
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path
-from flowrun.spec.json_types import declared_types
 from flowrun.spec.model import JSON, Holds
 from flowrun.spec.parts import parts_of
 
@@ -33,14 +32,10 @@ def check_schemas(subject: Subject) -> Iterator[Issue]:
         yield from _default(subject, name)
     for name, tool in spec.tools.items():
         if tool.parameters is not None and subject.has(("tools", name)):
-            at: Path = ("tools", name, "parameters")
-            yield from _schema(subject, at, tool.parameters)
-            if (types := declared_types(tool.parameters)) and "object" not in types:
-                message = "no call matches: the arguments of a call are an object"
-                yield subject.issue("FR509", at, message, "write type: object, and the arguments as its properties")
+            yield from _schema(subject, ("tools", name, "parameters"), tool.parameters)
     for name, state in spec.states.items():
         for part in parts_of(state, Holds.SCHEMA):
-            at = ("states", name, *part.path)
+            at: Path = ("states", name, *part.path)
             yield from _schema(subject, at, part.value)
             if part.path[0] == "response_format" and not part.value:
                 message = "an empty schema allows everything, so the reply may be any JSON value"

@@ -1,4 +1,4 @@
-"""Remedies for the commonest slips in expressions: words and operators of other languages, and what Jinja2 has for them."""
+"""Remedies for slips in expressions: what Jinja2 has for the words and operators of other languages."""
 
 import re
 from typing import Final

@@ -195,13 +195,13 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     def _check_file(self, path: Path, profile: str | None, reader: SignatureReader | None) -> list[Issue]:
         """Return the issues of a file with a profile, and those that only other profiles bring, which they name."""
         issues = self._check_isolated(path, profile, reader)
-        known = {(issue.code, issue.place, issue.path) for issue in issues}
+        known = {(issue.code, issue.place) for issue in issues}
         for other in _profiles_of(path):
             if other == profile:
                 continue
             for issue in self._check_isolated(path, other, reader):
-                if (issue.code, issue.place, issue.path) not in known:
-                    known.add((issue.code, issue.place, issue.path))
+                if (issue.code, issue.place) not in known:
+                    known.add((issue.code, issue.place))
                     message = f"with the profile {other!r}: {issue.message}"
                     issues.append(msgspec.structs.replace(issue, message=message))
         return issues

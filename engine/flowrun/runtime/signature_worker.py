@@ -1,4 +1,4 @@
-"""The process in which ``validate`` imports Python functions: it reads requests from stdin and writes answers to stdout.
+"""The process in which ``validate`` imports Python functions: requests on stdin, answers on stdout.
 
 A request is a line of JSON: an entrypoint, the spec's file, ``--project-dir`` and the seconds that its import may take.
 An answer is a line of JSON: a signature, or the error of the import. What modules print goes to stderr.

@@ -39,7 +39,7 @@ class NotInProject(EntrypointError):
 
 
 _roots: set[str] = set()
-"""The folders that this module has put onto ``sys.path``, which is as global: nothing in them is an installed package."""
+"""The folders that this module has put onto ``sys.path``, which is as global: nothing in them is installed."""
 
 
 def split_entrypoint(entrypoint: str) -> tuple[str, str]:

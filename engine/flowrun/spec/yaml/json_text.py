@@ -1,4 +1,4 @@
-"""JSON that the YAML parser does not read: tabs between values, and characters escaped as a surrogate pair (RFC 8259)."""
+"""JSON that the YAML parser does not read: tabs between values, characters escaped as a surrogate pair (RFC 8259)."""
 
 import json
 import re

@@ -90,11 +90,9 @@ _VALUES: Final[tuple[JSON, ...]] = (
 @cache
 def examples() -> tuple[tuple[str, JSON], ...]:
     """Return the valid specs of the repository: their texts and their values."""
-    found = []
-    for folder in (ROOT / "specs", ROOT / "tests" / "cases" / "valid", ROOT / "tests" / "cases" / "runs"):
-        for file in find_specs(folder):
-            found.append((file.read_text(encoding="utf-8"), read_document(file.read_bytes(), str(file)).value))
-    return tuple(found)
+    folders = (ROOT / "specs", ROOT / "tests" / "cases" / "valid", ROOT / "tests" / "cases" / "runs")
+    files = [file for folder in folders for file in find_specs(folder)]
+    return tuple((file.read_text(encoding="utf-8"), read_document(file.read_bytes(), str(file)).value) for file in files)
 
 
 @cache

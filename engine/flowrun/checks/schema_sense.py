@@ -89,16 +89,29 @@ def faults_of_schema(schema: JSON, path: Path = ()) -> Iterator[SchemaFault]:
             yield from faults_of_schema(value, (*path, key))
 
 
+def properties_elsewhere(schema: Mapping[str, JSON]) -> list[str]:
+    """Return the keys of a schema that seem to be properties, but do not stand under ``properties``."""
+    if "properties" in schema:
+        return []
+    return [
+        key
+        for key, value in schema.items()
+        if _is_unknown(key) and isinstance(value, Mapping) and not closest(key, _KEYWORDS - schema.keys())
+    ]
+
+
+def _is_unknown(key: str) -> bool:
+    return key not in _KEYWORDS and not key.startswith(("$", "x-"))
+
+
 def _keywords(schema: Mapping[str, JSON], path: Path) -> Iterator[SchemaFault]:
     """Find keys that are no keywords, and keywords that the type leaves without effect."""
-    unknown = [key for key in schema if key not in _KEYWORDS and not key.startswith(("$", "x-"))]
-    for key in unknown:
+    if elsewhere := properties_elsewhere(schema):
+        message = f"the schema says nothing about {listed(elsewhere, 'and')}: properties stand under 'properties'"
+        remedy = f"write properties: {{{elsewhere[0]}: ...}}"
+        yield SchemaFault("FR508", (*path, elsewhere[0]), message, remedy)
+    for key in (key for key in schema if _is_unknown(key) and key not in elsewhere):
         similar = closest(key, _KEYWORDS - schema.keys())
-        if not similar and isinstance(schema[key], Mapping) and "properties" not in schema:
-            names = listed([name for name in unknown if isinstance(schema[name], Mapping)], "and")
-            message = f"the schema says nothing about {names}: properties stand under 'properties'"
-            yield SchemaFault("FR508", (*path, key), message, f"write properties: {{{key}: ...}}")
-            break
         if similar or key == "nullable":
             remedy = f"did you mean '{similar}'?" if similar else "write type: [..., 'null']"
             yield SchemaFault("FR508", (*path, key), f"{key!r} is no keyword of JSON Schema", remedy, certain=False)

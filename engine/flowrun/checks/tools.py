@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from flowrun.checks.schema_sense import properties_elsewhere
 from flowrun.checks.subject import Severity, Subject
 from flowrun.errors import Issue, Path
 from flowrun.spec import EntrypointError, Signature, check_arguments, check_signature
@@ -23,7 +24,9 @@ def check_tools(subject: Subject) -> Iterator[Issue]:
         if tool.parameters is None and signature.underivable is not None:
             message, remedy = signature.underivable
             yield subject.issue("FR502", ("tools", name), f"the tool {name!r}: {message}", remedy, key=True)
-        for found in () if tool.parameters is None else check_signature(signature, tool.parameters):
+        if tool.parameters is None or properties_elsewhere(tool.parameters):
+            continue  # in the second case, check_schemas reports it
+        for found in check_signature(signature, tool.parameters):
             where: Path = ("tools", name, "parameters")
             severity: Severity = "error" if found.certain else "warning"
             yield subject.issue("FR503", where, found.message, found.remedy, key=True, severity=severity)

@@ -159,7 +159,10 @@ def check_arguments(signature: Signature, names: Collection[str]) -> list[tuple[
         return []
     known = {parameter.name: parameter for parameter in signature.parameters}
     missing = [name for name, parameter in known.items() if parameter.required and name not in names]
+    unknown = [] if signature.takes_any_name else [name for name in names if name not in known]
     found: list[tuple[str | None, str, str]] = []
+    if len(unknown) == len(missing) == 1:  # one mistake: the name
+        return [(unknown[0], f"the function has no parameter '{unknown[0]}'", f"did you mean '{missing[0]}'?")]
     for name in names:
         if name in known and known[name].by_position:
             found.append((name, *_positional_only(name)))

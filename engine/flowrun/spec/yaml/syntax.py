@@ -268,7 +268,7 @@ def _open_bracket(error: ParseError) -> Diagnosis | None:
     message = f"a comma or the closing {closing} of this {bracket} is missing"
     if error.at[0] == row and error.at[1] < len(error.line):
         message = f"a comma or {closing} is missing before this"
-        if key := _UNQUOTED_VALUE.search(error.masked[: error.at[1]]):
+        if error.char not in "]}" and (key := _UNQUOTED_VALUE.search(error.masked[: error.at[1]])):
             what = "expression" if key[1] in ("when", "for_each") else "text"
             return error.diagnose("FR107", error.at, message, f'quote the {what}: {key[1]}: "..."')
         return error.diagnose("FR107", error.at, message, f"the {bracket} stands in column {column + 1}")

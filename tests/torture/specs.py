@@ -92,7 +92,9 @@ def examples() -> tuple[tuple[str, JSON], ...]:
     """Return the valid specs of the repository: their texts and their values."""
     folders = (ROOT / "specs", ROOT / "tests" / "cases" / "valid", ROOT / "tests" / "cases" / "runs")
     files = [file for folder in folders for file in find_specs(folder)]
-    return tuple((file.read_text(encoding="utf-8"), read_document(file.read_bytes(), str(file)).value) for file in files)
+    return tuple(
+        (file.read_text(encoding="utf-8"), read_document(file.read_bytes(), str(file)).value) for file in files
+    )
 
 
 @cache

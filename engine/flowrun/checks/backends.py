@@ -28,6 +28,10 @@ def check_backend(subject: Subject, path: Path, model: Model) -> Iterator[Issue]
             message = f"{listed(foreign, 'and')} {verb} for the backend openai only, and the backend is {model.backend}"
             remedy = "write backend: openai if the model is behind a server, or delete it"
             yield subject.issue("FR607", (*path, foreign[0]), message, remedy, key=True)
+        elif model.timeout is not None:
+            message = f"'timeout' has no effect: it is for servers, and the backend is {model.backend}"
+            remedy = "write it as the timeout of a state"
+            yield subject.issue("FR608", (*path, "timeout"), message, remedy, key=True, severity="warning")
     yield from _literal_keys(subject, path, model)
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from flowrun.checks.dataflow import leading_to
 from flowrun.checks.subject import Severity, Subject
+from flowrun.core.graph import Edge
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path
 from flowrun.spec import Signature
@@ -173,28 +173,40 @@ def _offered_in(spec: Spec) -> set[str]:
 def _tools_states(subject: Subject) -> Iterator[Issue]:
     """Find tools states that no call can ever reach."""
     spec, graph = subject.spec, subject.state_graph
+    callers = {
+        thread: _reachable(
+            graph.outgoing, [at for at, chat in _chats(spec) if chat.thread == thread and _calls(spec, chat)]
+        )
+        for thread in {chat.thread for _, chat in _chats(spec)}
+    }
+    written = {thread for thread, messages in spec.threads.items() if any(message.tool_calls for message in messages)}
     for name, state in spec.states.items():
-        if not isinstance(state, ToolsState) or name not in graph.facts or state.thread not in _threads(spec):
+        if not isinstance(state, ToolsState) or name not in graph.facts or state.thread not in {"main", *spec.threads}:
             continue
-        if not subject.has(("states", name)):
-            continue  # it is one of a flow's default states
-        before = leading_to(graph.outgoing, [name])
-        callers = {chat.thread for at, chat in _chats(spec) if at in before and offered_tools(spec, chat)}
-        written = {
-            chat.thread for at, chat in _chats(spec) if at in before and any(m.tool_calls for m in chat.messages)
-        }
-        written |= {thread for thread, messages in spec.threads.items() if any(m.tool_calls for m in messages)}
-        if state.thread in callers | written:
-            continue
-        others = listed(sorted(callers), "or") if callers else ""
-        remedy = f"did you mean thread: {others}?" if others else "offer tools in a chat state before it, or delete it"
+        if state.thread in written or name in callers.get(state.thread, ()) or not subject.has(("states", name)):
+            continue  # without a place, it is one of a flow's default states
+        others = sorted(thread for thread, after in callers.items() if name in after)
+        remedy = f"did you mean thread: {listed(others, 'or')}?" if others else "offer tools in a chat state before it"
         message = f"no model can call a tool on the thread {state.thread!r} before state {name!r}"
         severity: Severity = "error" if others else "warning"  # without any call it only does nothing
         yield subject.issue("FR307", ("states", name), message, remedy, key=True, severity=severity)
 
 
-def _threads(spec: Spec) -> set[str]:
-    return {"main", *spec.threads}
+def _calls(spec: Spec, chat: ChatState) -> bool:
+    """Return whether a chat state leaves calls on its thread: those of its model, or of its own messages."""
+    return bool(offered_tools(spec, chat)) or any(message.tool_calls for message in chat.messages)
+
+
+def _reachable(outgoing: Mapping[str, list[Edge]], starts: list[str]) -> set[str]:
+    """Return the states on the paths that begin at some states."""
+    found: set[str] = set()
+    waiting = list(starts)
+    while waiting:
+        for edge in outgoing[waiting.pop()]:
+            if edge.target not in found:
+                found.add(edge.target)
+                waiting.append(edge.target)
+    return found
 
 
 def _repeated_messages(subject: Subject) -> Iterator[Issue]:

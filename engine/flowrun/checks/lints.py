@@ -1,17 +1,24 @@
-"""FR312, FR406 to FR408: errors that never come, variables that are read too early or never, ``${VAR}`` as text."""
+"""FR312, FR406 to FR410: errors that never come, values that are read too early or never, texts that are no text."""
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from flowrun.checks.shapes import schema_at, shapes_at
 from flowrun.checks.subject import Subject
 from flowrun.core.state_node import matches
-from flowrun.core.texts import texts_of
-from flowrun.errors import FAILURES, Issue, Path
+from flowrun.core.texts import Text, texts_of
+from flowrun.errors import FAILURES, Issue, Path, dotted
 from flowrun.spec.model import JSON, State, ToolsState, WorkingState
-from flowrun.spec.suggestions import did_you_mean
+from flowrun.spec.suggestions import did_you_mean, suggest
+from flowrun.templates.reads import keys_of, parsed_expression
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
 
 _REFERENCE: Final = re.compile(r"(?<!\$)\$\{[A-Z_][A-Z0-9_]*(?::-[^}]*)?\}")
+
+_CUT: Final = re.compile(r"\s(#\w\S*)")
 
 _NEVER_CAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "input.invalid", "run.cancelled"})
 """Failures of a run itself: no state sees them."""
@@ -32,8 +39,10 @@ def check_lints(subject: Subject) -> Iterator[Issue]:
     yield from _unseen_errors(subject)
     yield from _first_values(subject)
     yield from _unread_variables(subject)
+    yield from _impossible_comparisons(subject)
     if not subject.base:
         yield from _references(subject)
+        yield from _cut_texts(subject)
 
 
 # --- catch and retry ----------------------------------------------------------------------------------------------
@@ -119,6 +128,35 @@ def _unread_variables(subject: Subject) -> Iterator[Issue]:
             yield subject.issue("FR408", path, message, remedy, key=True, severity="warning")
 
 
+def _impossible_comparisons(subject: Subject) -> Iterator[Issue]:
+    """Find conditions that compare a value with a constant which its enum does not have."""
+    from jinja2 import nodes
+
+    for text in texts_of(subject.spec):
+        if text.kind != "expression" or "=" not in text.text or not text.is_valid:
+            continue
+        expression = parsed_expression(text.text)
+        inner = expression.find_all(nodes.Compare)
+        for node in (expression, *inner) if isinstance(expression, nodes.Compare) else inner:
+            yield from _impossible(subject, text, node)
+
+
+def _impossible(subject: Subject, text: Text, node: "nodes.Compare") -> Iterator[Issue]:
+    from jinja2 import nodes
+
+    keys = keys_of(node.expr)
+    if keys is None or len(node.ops) != 1 or node.ops[0].op not in ("eq", "ne"):
+        return
+    constant = node.ops[0].expr
+    shape = shapes_at(subject, text).get(str(keys[0])) if isinstance(constant, nodes.Const) else None
+    schema = None if shape is None or keys[0] in text.extra else schema_at(shape, keys)
+    allowed = None if schema is None else schema.get("enum")
+    if isinstance(allowed, list) and isinstance(constant, nodes.Const) and constant.value not in allowed:
+        remedy = suggest(str(constant.value), [str(value) for value in allowed], "values")
+        message = f"{dotted(keys)} is never {constant.value!r}, as its schema says"
+        yield subject.issue("FR409", text.path, message, remedy, severity="warning")
+
+
 # --- ${VAR} -------------------------------------------------------------------------------------------------------
 
 
@@ -148,3 +186,17 @@ def _texts(value: JSON, path: Path) -> Iterator[tuple[Path, str]]:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _texts(item, (*path, index))
+
+
+def _cut_texts(subject: Subject) -> Iterator[Issue]:
+    """Find texts for models and people that a comment cuts off: `` #5`` in a text without quotes begins one."""
+    document = subject.loaded.document
+    lines = document.text.splitlines()
+    for path, place in document.places.items():
+        if path[-1:] not in (("content",), ("prompt",)) or place.line > len(lines):
+            continue
+        written = lines[place.line - 1][place.column - 1 :]
+        if written[:1] not in ("'", '"', "|", ">", "{", "[", "&", "*", "#", "") and (cut := _CUT.search(written)):
+            remedy = "quote the text, or write the comment as # and a space"
+            message = f"the text ends before {cut[1]!r}: YAML reads that as a comment"
+            yield subject.issue("FR410", path, message, remedy, severity="warning")

@@ -162,6 +162,8 @@ def _is_number(value: JSON) -> bool:
 
 def _values(schema: Mapping[str, JSON], path: Path) -> Iterator[SchemaFault]:
     """Compare the values that a schema names with the rest of it."""
+    if schema.keys().isdisjoint(("enum", "const", "default")):
+        return
     if "$ref" in schema:
         return  # it may lead to a part of another schema around this one
     constraints = {key: value for key, value in schema.items() if key not in ("enum", "const", "default", "examples")}

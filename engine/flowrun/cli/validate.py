@@ -66,9 +66,7 @@ def command(
     sarif is for code scanning, github for annotations in a GitHub Actions log.
     """
     files = find_all_specs(paths or (current_project(),), shown=named(paths))
-    project = Project(
-        folder=project_dir, environ=os.environ, require_environment=False, import_seconds=import_timeout
-    )
+    project = Project(folder=project_dir, environ=os.environ, require_environment=False, import_seconds=import_timeout)
     with answer_stream():  # output of a tool's module during its import is not part of the report
         issues = project.check_all(files, profile=profile, imports=not no_import)
     if report := _report(issues, format):

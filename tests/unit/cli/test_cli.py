@@ -101,7 +101,8 @@ def test_a_spec_with_issues_does_not_run(tmp_path: Path) -> None:
 def test_validate_as_json(tmp_path: Path) -> None:
     spec = tmp_path / "bad.yaml"
     spec.write_text(
-        "flowrun: v1\nname: bad\nversion: 1.0.0\nstates:\n  a: {type: route, next: ed}\n  end: {type: end, output: '{{ x }}'}\n"
+        "flowrun: v1\nname: bad\nversion: 1.0.0\nstates:\n  a: {type: route, next: ed}\n"
+        "  end: {type: end, output: '{{ x }}'}\n"
     )
     done = flowrun("validate", "--format", "json", ".", cwd=tmp_path)
     assert done.returncode == 1

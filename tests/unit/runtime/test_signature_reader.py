@@ -1,14 +1,15 @@
 """``validate`` imports in a process of its own: a module that ends, hangs or floods it costs only its own specs."""
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flowrun.errors import Issue
-from flowrun.runtime import signature_reader
 from flowrun.runtime.project import Project
 from flowrun.runtime.signature_reader import Request, SignatureReader
 from flowrun.spec.entrypoints import EntrypointError
@@ -150,13 +151,13 @@ def test_validate_reports_each_spec_by_itself(project: Path) -> None:
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the processes that are started."""
     started: list[int] = []
-    popen = signature_reader.subprocess.Popen
+    popen = subprocess.Popen
 
-    def counted(*args: object, **kwargs: object) -> object:
+    def counted(*args: Any, **kwargs: Any) -> Any:
         started.append(os.getpid())
-        return popen(*args, **kwargs)  # type: ignore[call-overload]
+        return popen(*args, **kwargs)
 
-    monkeypatch.setattr(signature_reader.subprocess, "Popen", counted)
+    monkeypatch.setattr(subprocess, "Popen", counted)
     return started
 
 

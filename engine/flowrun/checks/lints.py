@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from flowrun.checks.shapes import schema_at, shapes_at
 from flowrun.checks.subject import Subject
 from flowrun.core.state_node import matches
-from flowrun.core.texts import Text, texts_of
+from flowrun.core.texts import Text
 from flowrun.errors import FAILURES, Issue, Path, dotted
 from flowrun.spec.model import JSON, State, ToolsState, WorkingState
 from flowrun.spec.suggestions import did_you_mean, suggest
@@ -92,7 +92,7 @@ def _first_values(subject: Subject) -> Iterator[Issue]:
     for name, state in subject.spec.states.items():
         for variable in state.set if isinstance(state, WorkingState) else ():
             setters.setdefault(variable, name)
-    for text in texts_of(subject.spec):
+    for text in subject.texts:
         if text.moment != "threads":
             continue
         read = {str(path[1]) for path in text.reads_if_valid().paths if path[0] == "vars" and len(path) > 1}
@@ -111,7 +111,7 @@ def _unread_variables(subject: Subject) -> Iterator[Issue]:
         return
     spec = subject.spec
     read: set[str] = set()
-    for text in texts_of(spec):
+    for text in subject.texts:
         for path in text.reads_if_valid().paths:
             if path[0] == "vars":
                 if len(path) == 1 or not isinstance(path[1], str):
@@ -132,7 +132,7 @@ def _impossible_comparisons(subject: Subject) -> Iterator[Issue]:
     """Find conditions that compare a value with a constant which its enum does not have."""
     from jinja2 import nodes
 
-    for text in texts_of(subject.spec):
+    for text in subject.texts:
         if text.kind != "expression" or "=" not in text.text or not text.is_valid:
             continue
         expression = parsed_expression(text.text)

@@ -10,7 +10,7 @@ from flowrun.checks.dataflow import StateGraph, build_state_graph
 from flowrun.checks.shapes import shapes_everywhere
 from flowrun.core.graph import edges
 from flowrun.core.shapes import Shape
-from flowrun.core.texts import texts_of
+from flowrun.core.texts import Text, texts_of
 from flowrun.errors import Issue, Path
 from flowrun.spec import EntrypointError, Loaded, Signature, issue_at
 from flowrun.spec.document import written_path
@@ -42,11 +42,16 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return build_state_graph(self.spec)
 
     @cached_property
+    def texts(self) -> tuple[Text, ...]:
+        """Return all templates and expressions of the spec."""
+        return tuple(texts_of(self.spec))
+
+    @cached_property
     def unsure(self) -> bool:
         """Whether a route leads to no state, or a text is not valid: what follows from that is not reported too."""
         if any(edge.target not in self.spec.states for edge in edges(self.spec)):
             return True
-        return any(not text.is_valid for text in texts_of(self.spec))
+        return any(not text.is_valid for text in self.texts)
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:

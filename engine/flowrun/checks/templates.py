@@ -6,7 +6,7 @@ from typing import Final
 from flowrun.checks.shapes import MissingMember, find_missing_member, shapes_at
 from flowrun.checks.slips import remedy_of_name, remedy_of_syntax
 from flowrun.checks.subject import Subject
-from flowrun.core.texts import Text, texts_of
+from flowrun.core.texts import Text
 from flowrun.core.views import ErrorView, ReplyView, RunView, ScopeView
 from flowrun.errors import Issue, dotted
 from flowrun.spec.model import Spec, WorkingState
@@ -20,7 +20,7 @@ _NAMES: Final = frozenset(ScopeView.__annotations__)
 def check_templates(subject: Subject) -> Iterator[Issue]:
     """Find templates that are not valid Jinja2, and names in them that are not defined."""
     members = _members(subject.spec)
-    for text in texts_of(subject.spec):
+    for text in subject.texts:
         if text.kind == "expression" and ("{{" in text.text or "{%" in text.text):
             remedy = "write the expression without braces, such as when: reply.tool_calls"
             yield subject.issue("FR403", text.path, f"{text.text!r} has braces, and is an expression already", remedy)

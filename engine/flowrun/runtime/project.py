@@ -42,11 +42,10 @@ from flowrun.spec import (
 )
 from flowrun.spec.document import written_path
 from flowrun.spec.find import find_specs
-from flowrun.spec.load import Files
+from flowrun.spec.load import Files, ParsedOnce
 from flowrun.spec.model import JSON, Holds, Model, Spec, Tool
 from flowrun.spec.parts import parts_of
 from flowrun.spec.suggestions import suggest
-from flowrun.spec.yaml.reader import read_document
 from flowrun.unicode import find_encoding_error, well_formed
 
 Function = Callable[..., JSON]
@@ -169,8 +168,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"the name of {well_formed(str(path))} is no valid Unicode: rename the file")
         project = find_project(path, self.folder)
         files = ON_DISK if snapshot is None else snapshot.files_in(path.parent)
-        loaded = self._load(path, profile, files)
-        tree = self._load_flows(loaded, profile, files, project if snapshot is None else None)
+        loaded = self.load(path, profile, files)
+        tree = self.load_flows(loaded, profile, files, project if snapshot is None else None)
         functions = self._import_all(tree) if imports else {}
         signatures = _signatures_of(functions)
         issues = _check(tree, signatures) if imports else []
@@ -194,49 +193,20 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
 
     def _check_file(self, path: Path, profile: str | None, reader: SignatureReader | None) -> list[Issue]:
         """Return the issues of a file with a profile, and those that only other profiles bring, which they name."""
-        issues = self._check_isolated(path, profile, reader)
+        check = _FileCheck(self, path, reader)
+        issues = check.issues(profile)
         known = {(issue.code, issue.place) for issue in issues}
-        for other in _profiles_of(path):
+        for other in check.profiles():
             if other == profile:
                 continue
-            for issue in self._check_isolated(path, other, reader):
+            for issue in check.issues(other):
                 if (issue.code, issue.place) not in known:
                     known.add((issue.code, issue.place))
                     message = f"with the profile {other!r}: {issue.message}"
                     issues.append(msgspec.structs.replace(issue, message=message))
         return issues
 
-    def _check_isolated(self, path: Path, profile: str | None, reader: SignatureReader | None) -> list[Issue]:
-        try:
-            return self._check_with(path, profile, reader)
-        except UnreadableFile as exc:
-            place, remedy = Place(str(path), 1, 1), "see whether it may be read"
-            return [Issue(code="FR706", place=place, message=str(exc), remedy=remedy)]
-        except Exception as exc:
-            if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
-                raise
-            return [crash_issue(str(path), exc)]
-
-    def _check_with(self, path: Path, profile: str | None, reader: SignatureReader | None) -> list[Issue]:
-        try:
-            loaded = self._load(path, profile)
-        except SpecError as exc:
-            return list(exc.issues)
-        try:
-            tree = self._load_flows(loaded, profile, ON_DISK, find_project(path, self.folder))
-        except SpecError as exc:
-            alone = FlowTree(loaded=loaded, model_dir=path.parent)
-            issues = [*loaded.issues, *exc.issues, *_check(alone, self._read_signatures(alone, reader))]
-            return sorted(issues, key=lambda issue: (issue.place.file != str(path), issue.place, issue.code))
-        signatures = self._read_signatures(tree, reader)
-        found = [*_check(tree, signatures), *_check_replies(tree, find_project(path, self.folder))]
-        found.sort(key=lambda issue: (issue.place.file != str(path), issue.place, issue.code))
-        issues = [*loaded.issues, *found]
-        if signatures is not None and not any(map(_keeps_from_running, issues)):
-            _Compiler(path.resolve().parent, signatures, {}).compile(tree)  # the last step before an engine starts
-        return issues
-
-    def _read_signatures(self, tree: FlowTree, reader: SignatureReader | None) -> "Signatures | None":
+    def read_signatures(self, tree: FlowTree, reader: SignatureReader | None) -> "Signatures | None":
         """Read the signatures of a flow and its sub-flows in the reader's process; None if there is no reader."""
         if reader is None:
             return None
@@ -256,7 +226,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             for key, own in wanted.items()
         }
 
-    def _load(self, path: Path, profile: str | None, files: Files = ON_DISK) -> Loaded:
+    def load(self, path: Path, profile: str | None, files: Files = ON_DISK) -> Loaded:
+        """Load a spec's file without its sub-flows."""
         return load_spec(
             path,
             profile=profile,
@@ -265,7 +236,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             files=files,
         )
 
-    def _load_flows(self, loaded: Loaded, profile: str | None, files: Files, project: Path | None) -> FlowTree:
+    def load_flows(self, loaded: Loaded, profile: str | None, files: Files, project: Path | None) -> FlowTree:
+        """Load the sub-flows of a spec."""
         return load_flows(
             loaded,
             profile=profile,
@@ -338,13 +310,72 @@ def _signatures_of(functions: Functions) -> Signatures:
     }
 
 
-def _profiles_of(path: Path) -> list[str]:
-    """Return the names of a file's profiles; none if it cannot be read."""
-    try:
-        profiles = read_document(ON_DISK.read(path), str(path)).value["profiles"]
-    except (UnreadableFile, TypeError, KeyError):
-        return []
-    return list(profiles) if isinstance(profiles, dict) else []
+class _FileCheck:
+    """Checks one file with several profiles. Each file that it includes is parsed once."""
+
+    def __init__(self, project: Project, path: Path, reader: SignatureReader | None) -> None:
+        self._project = project
+        self._path = path
+        self._reader = reader
+        self._files = ParsedOnce()
+        self._folder = find_project(path, project.folder)
+        self._checked: list[Spec] = []
+
+    def profiles(self) -> list[str]:
+        """Return the names of the file's profiles; none if it cannot be read."""
+        try:
+            profiles = self._files.document(self._path).value["profiles"]
+        except (UnreadableFile, TypeError, KeyError):
+            return []
+        return list(profiles) if isinstance(profiles, dict) else []
+
+    def issues(self, profile: str | None) -> list[Issue]:
+        """Return the issues with a profile; every failure becomes one.
+
+        Raises:
+            UsageError: the file has no such profile.
+        """
+        try:
+            return self._issues(profile)
+        except UnreadableFile as exc:
+            place, remedy = Place(str(self._path), 1, 1), "see whether it may be read"
+            return [Issue(code="FR706", place=place, message=str(exc), remedy=remedy)]
+        except Exception as exc:
+            if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
+                raise
+            return [crash_issue(str(self._path), exc)]
+
+    def _issues(self, profile: str | None) -> list[Issue]:
+        project = self._project
+        try:
+            loaded = project.load(self._path, profile, self._files)
+        except SpecError as exc:
+            return list(exc.issues)
+        try:
+            tree = project.load_flows(loaded, profile, self._files, self._folder)
+        except SpecError as exc:
+            alone = FlowTree(loaded=loaded, model_dir=self._path.parent)
+            issues = [*loaded.issues, *exc.issues, *_check(alone, project.read_signatures(alone, self._reader))]
+            return sorted(issues, key=self._order)
+        replies = _check_replies(tree, self._folder)
+        if self._differs_in_models(tree):
+            return [*loaded.issues, *sorted([*_check(tree, None, only_models=True), *replies], key=self._order)]
+        signatures = project.read_signatures(tree, self._reader)
+        issues = [*loaded.issues, *sorted([*_check(tree, signatures), *replies], key=self._order)]
+        if signatures is not None and not any(map(_keeps_from_running, issues)):
+            _Compiler(self._path.resolve().parent, signatures, {}).compile(tree)  # the last step before an engine
+        return issues
+
+    def _order(self, issue: Issue) -> tuple[bool, Place, str]:
+        return issue.place.file != str(self._path), issue.place, issue.code
+
+    def _differs_in_models(self, tree: FlowTree) -> bool:
+        """Return whether a spec that was checked already is the same but for its models and its sampling."""
+        spec = msgspec.structs.replace(tree.loaded.spec, models={}, sampling={})
+        alone = all(flow.loaded.document.file == str(self._path) for flow in tree.walk())
+        seen = alone and spec in self._checked
+        self._checked.append(spec)
+        return seen
 
 
 def _check_replies(tree: FlowTree, project: Path) -> list[Issue]:
@@ -374,7 +405,7 @@ def _key(tree: FlowTree) -> tuple[str, ErrorPath]:
     return tree.loaded.document.file, tree.base
 
 
-def _check(tree: FlowTree, signatures: Signatures | None) -> list[Issue]:
+def _check(tree: FlowTree, signatures: Signatures | None, *, only_models: bool = False) -> list[Issue]:
     issues: dict[Issue, None] = {}
     for flow in tree.walk():
         subject = Subject(
@@ -383,7 +414,7 @@ def _check(tree: FlowTree, signatures: Signatures | None) -> list[Issue]:
             flows={reference: child.loaded.spec for reference, child in flow.flows.items()},
             base=flow.base,
         )
-        issues |= dict.fromkeys(check_spec(subject))
+        issues |= dict.fromkeys(check_spec(subject, only_models=only_models))
     return list(issues)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from flowrun.spec.entrypoints import EntrypointError
+from flowrun.spec.entrypoints import EntrypointError, find_project_root
 from flowrun.spec.signatures import Signature
 
 IMPORT_SECONDS: Final = 10
@@ -48,6 +48,8 @@ class SignatureReader:
         self._pending = b""
         self._used = False
         self._harmful: dict[tuple[str, Path], EntrypointError] = {}
+        self._known: dict[frozenset[tuple[str, Path]], dict[tuple[str, Path], Signature | EntrypointError]] = {}
+        self._roots: dict[tuple[str, Path], Path] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -62,13 +64,28 @@ class SignatureReader:
         another flow, a new child reads them.
         """
         wanted = list(dict.fromkeys(requests))
-        found = self._read_all(wanted, last=not self._used)
-        if found is None:
-            self._end()
-            found = self._read_all(wanted, last=True)
-        assert found is not None
-        self._used = True
-        return found
+        modules = frozenset((request.entrypoint, self._root(request)) for request in wanted)
+        if modules not in self._known:
+            found = self._read_all(wanted, last=not self._used)
+            if found is None:
+                self._end()
+                found = self._read_all(wanted, last=True)
+            assert found is not None
+            self._used = True
+            self._known[modules] = {(one.entrypoint, self._root(one)): signature for one, signature in found.items()}
+        known = self._known[modules]
+        return {request: known[request.entrypoint, self._root(request)] for request in wanted}
+
+    def _root(self, request: Request) -> Path:
+        """Return the folder that an entrypoint's module lies in; the spec's folder, if it is in none of the project."""
+        name = request.entrypoint.partition(".")[0].partition(":")[0]
+        place = (name, request.file.parent)
+        if place not in self._roots:
+            try:
+                self._roots[place] = find_project_root(request.entrypoint, request.file, self._project_dir)
+            except EntrypointError:
+                self._roots[place] = request.file.resolve().parent
+        return self._roots[place]
 
     def _read_all(
         self, requests: list[Request], *, last: bool = False
@@ -76,7 +93,7 @@ class SignatureReader:
         """Read each request; None if a module of another flow is in the way, unless this is the ``last`` try."""
         found: dict[Request, Signature | EntrypointError] = {}
         for request in requests:
-            module = (request.entrypoint.partition(":")[0], request.file.resolve().parent)
+            module = (request.entrypoint.partition(":")[0], self._root(request))
             if module in self._harmful:
                 found[request] = self._harmful[module]
                 continue

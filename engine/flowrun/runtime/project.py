@@ -318,7 +318,6 @@ class _FileCheck:
         self._path = path
         self._reader = reader
         self._files = ParsedOnce()
-        self._folder = find_project(path, project.folder)
         self._checked: list[Spec] = []
 
     def profiles(self) -> list[str]:
@@ -351,13 +350,14 @@ class _FileCheck:
             loaded = project.load(self._path, profile, self._files)
         except SpecError as exc:
             return list(exc.issues)
+        folder = find_project(self._path, project.folder)
         try:
-            tree = project.load_flows(loaded, profile, self._files, self._folder)
+            tree = project.load_flows(loaded, profile, self._files, folder)
         except SpecError as exc:
             alone = FlowTree(loaded=loaded, model_dir=self._path.parent)
             issues = [*loaded.issues, *exc.issues, *_check(alone, project.read_signatures(alone, self._reader))]
             return sorted(issues, key=self._order)
-        replies = _check_replies(tree, self._folder)
+        replies = _check_replies(tree, folder)
         if self._differs_in_models(tree):
             return [*loaded.issues, *sorted([*_check(tree, None, only_models=True), *replies], key=self._order)]
         signatures = project.read_signatures(tree, self._reader)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from flowrun.checks.assignment import check_assignment
+from flowrun.checks.conversation import check_conversation
 from flowrun.checks.flows import check_flows
 from flowrun.checks.grammar import check_grammar
 from flowrun.checks.handling import check_calls
+from flowrun.checks.lints import check_lints
 from flowrun.checks.loops import check_loops
 from flowrun.checks.models import check_models
 from flowrun.checks.reachability import check_graph
@@ -27,6 +29,8 @@ _CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_routes,
     check_loops,
     check_calls,
+    check_conversation,
+    check_lints,
     check_templates,
     check_assignment,
     check_flows,
@@ -37,9 +41,16 @@ _CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
 )
 
 
-def check_spec(subject: Subject) -> list[Issue]:
-    """Return all issues of a spec, sorted by position."""
-    issues = [issue for check in _CHECKS for issue in check(subject)]
+_OF_MODELS: Final = (check_references, check_models)
+
+
+def check_spec(subject: Subject, *, only_models: bool = False) -> list[Issue]:
+    """Return all issues of a spec, sorted by position.
+
+    Args:
+        only_models: check only what depends on the models and their sampling.
+    """
+    issues = [issue for check in (_OF_MODELS if only_models else _CHECKS) for issue in check(subject)]
     return sorted(set(issues), key=lambda issue: (issue.place, issue.code, issue.message))
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from flowrun.checks.dataflow import Slot, StateGraph, names_on_path, result_slots
 from flowrun.checks.subject import Subject
-from flowrun.core.texts import Text, texts_of
+from flowrun.core.texts import Text
 from flowrun.errors import Issue
 from flowrun.spec.model import EndState, Spec, WorkingState
 from flowrun.templates.reads import Reads
@@ -26,7 +26,7 @@ def check_assignment(subject: Subject) -> Iterator[Issue]:
         ("vars", name) for state in spec.states.values() if isinstance(state, WorkingState) for name in state.set
     }
     members |= {("vars", name) for name in spec.vars} | {("outputs", name) for name in spec.states}
-    for text in texts_of(spec):
+    for text in subject.texts:
         if text.state and text.state not in graph.facts:
             continue  # it is never evaluated
         for slot in sorted(_slots_read(text.reads_if_valid(), text.extra)):

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 
+from flowrun.checks.conversation import is_constant
 from flowrun.checks.subject import Subject
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path
 from flowrun.spec.model import Holds, Spec, Template
 from flowrun.spec.parts import parts_of
 from flowrun.spec.suggestions import suggest
-from flowrun.templates import has_template
 
 
 def check_flows(subject: Subject) -> Iterator[Issue]:
@@ -34,17 +34,9 @@ def _inputs(subject: Subject, path: Path, reference: str, arguments: Mapping[str
         if name not in flow.inputs:
             remedy = suggest(name, flow.inputs, f"inputs of {reference}")
             yield subject.issue("FR708", at, f"the sub-flow {reference!r} has no input {name!r}", remedy, key=True)
-        elif _is_constant(value) and (wrong := _mismatch(flow, name, value)):
+        elif is_constant(value) and (wrong := _mismatch(flow, name, value)):
             message = f"the input {name!r} of the sub-flow {reference!r} does not match: {wrong}"
             yield subject.issue("FR708", at, message, "change the value or the input's schema")
-
-
-def _is_constant(value: Template) -> bool:
-    if isinstance(value, str):
-        return not has_template(value)
-    if isinstance(value, Mapping):
-        return all(map(_is_constant, value.values()))
-    return all(map(_is_constant, value)) if isinstance(value, list) else True
 
 
 def _mismatch(flow: Spec, name: str, value: Template) -> str | None:

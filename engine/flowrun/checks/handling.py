@@ -10,6 +10,8 @@ from flowrun.spec.model import ChatState
 
 def check_calls(subject: Subject) -> Iterator[Issue]:
     """Find chat states whose reply may contain tool calls that no state handles."""
+    if subject.unsure:
+        return
     spec = subject.spec
     handling = find_call_handling(spec)
     for name, state in spec.states.items():

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from flowrun.checks.dataflow import Slot, cycles, shortest_path, slots_set_by
 from flowrun.checks.subject import Subject
 from flowrun.core.graph import Edge
-from flowrun.core.texts import Text, texts_of
+from flowrun.core.texts import Text
 from flowrun.errors import Issue
 from flowrun.spec.model import Holds, Spec, State
 from flowrun.spec.parts import parts_of
@@ -17,11 +17,13 @@ from flowrun.spec.parts import parts_of
 
 def check_loops(subject: Subject) -> Iterator[Issue]:
     """Find loops that only the number of steps bounds."""
+    if subject.unsure:
+        return
     spec, graph = subject.spec, subject.state_graph
     silent = {name for name, state in spec.states.items() if name in graph.facts and not _asks(subject, state)}
     inner = {name: [edge for edge in graph.outgoing[name] if edge.target in silent] for name in silent}
     conditions: dict[str, list[Text]] = {}
-    for text in texts_of(spec):
+    for text in subject.texts:
         if text.moment == "left":
             conditions.setdefault(text.state, []).append(text)
     number = {name: index for index, name in enumerate(spec.states)}

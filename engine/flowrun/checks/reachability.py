@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from flowrun.checks.dataflow import leading_to
 from flowrun.checks.subject import Subject
+from flowrun.core.graph import edges
 from flowrun.errors import Issue
 from flowrun.spec.model import EndState
 
@@ -13,10 +14,14 @@ def check_graph(subject: Subject) -> Iterator[Issue]:
     spec, graph = subject.spec, subject.state_graph
     if spec.start not in spec.states:
         return
-    ending = leading_to(graph.outgoing, [name for name, state in spec.states.items() if isinstance(state, EndState)])
+    lost = {edge.source for edge in edges(spec) if edge.target not in spec.states}  # FR701: they lead anywhere
+    ends = [name for name, state in spec.states.items() if isinstance(state, EndState) or name in lost]
+    ending = leading_to(graph.outgoing, ends)
     for name in spec.states:
         path = ("states", name)
         if name not in graph.facts:
+            if lost:
+                continue
             remedy = "route to it, or remove it"
             yield subject.issue("FR301", path, f"no route leads from the start to state {name!r}", remedy, key=True)
         elif name not in ending:

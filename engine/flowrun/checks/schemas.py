@@ -1,10 +1,11 @@
-"""FR505 and FR506: every JSON Schema in a spec is valid, and the default of an input matches the input's schema."""
+"""FR505 to FR509: every JSON Schema in a spec is valid and means something, and defaults match their schemas."""
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from flowrun.checks.subject import Subject
+from flowrun.checks.schema_sense import faults_of_schema
+from flowrun.checks.subject import Severity, Subject
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path
 from flowrun.spec.model import JSON, Holds
@@ -34,7 +35,12 @@ def check_schemas(subject: Subject) -> Iterator[Issue]:
             yield from _schema(subject, ("tools", name, "parameters"), tool.parameters)
     for name, state in spec.states.items():
         for part in parts_of(state, Holds.SCHEMA):
-            yield from _schema(subject, ("states", name, *part.path), part.value)
+            at: Path = ("states", name, *part.path)
+            yield from _schema(subject, at, part.value)
+            if part.path[0] == "response_format" and not part.value:
+                message = "an empty schema allows everything, so the reply may be any JSON value"
+                remedy = "describe the value, such as {type: object, properties: {answer: {type: string}}}"
+                yield subject.issue("FR508", at, message, remedy, severity="warning")
 
 
 def _schema(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterator[Issue]:
@@ -55,6 +61,13 @@ def _schema(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterato
         reason = _UNRESOLVED.sub(r"it refers to \1, and nothing is fetched", str(exc).partition("\n")[0])
         remedy = "a reference must lead to a part of this schema, and a pattern must be a regular expression"
         yield subject.issue("FR505", path, f"no usable JSON Schema: {reason}", remedy)
+        return
+    is_input = path[0] == "inputs"
+    for found in faults_of_schema(plain):
+        if is_input and found.path == ("default",):
+            continue  # FR506
+        severity: Severity = "error" if found.certain else "warning"
+        yield subject.issue(found.code, (*path, *found.path), found.message, found.remedy, severity=severity)
 
 
 def _foreign_dialects(schema: JSON, path: Path) -> Iterator[tuple[Path, str]]:

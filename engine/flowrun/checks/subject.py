@@ -1,29 +1,33 @@
 """The input of all checks: a loaded spec, and a method that builds issues about it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from flowrun.checks.dataflow import StateGraph, build_state_graph
 from flowrun.checks.shapes import shapes_everywhere
+from flowrun.core.graph import edges
 from flowrun.core.shapes import Shape
-from flowrun.errors import FlowrunError, Issue, Path
-from flowrun.spec import Loaded, issue_at
+from flowrun.core.texts import Text, texts_of
+from flowrun.errors import Issue, Path
+from flowrun.spec import EntrypointError, Loaded, Signature, issue_at
 from flowrun.spec.document import written_path
 from flowrun.spec.model import Spec
+
+Severity = Literal["error", "warning"]
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A loaded spec to check. A local flow is a subject of its own, with ``base`` as its path in the file.
 
-    ``functions`` maps each entrypoint to its Python function, or to the error of its import; it is None if nothing may
-    be imported (``--no-import``). ``flows`` maps each reference to a sub-flow to the sub-flow's spec.
+    ``functions`` maps each entrypoint to its signature, or to the error of its import; it is None if nothing may be
+    imported (``--no-import``). ``flows`` maps each reference to a sub-flow to the sub-flow's spec.
     """
 
     loaded: Loaded
-    functions: Mapping[str, Callable[..., Any] | FlowrunError] | None = None
+    functions: Mapping[str, Signature | EntrypointError] | None = None
     flows: Mapping[str, Spec] = {}
     base: Path = ()
 
@@ -36,6 +40,18 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def state_graph(self) -> StateGraph:
         """Return the graph of the spec's states."""
         return build_state_graph(self.spec)
+
+    @cached_property
+    def texts(self) -> tuple[Text, ...]:
+        """Return all templates and expressions of the spec."""
+        return tuple(texts_of(self.spec))
+
+    @cached_property
+    def unsure(self) -> bool:
+        """Whether a route leads to no state, or a text is not valid: what follows from that is not reported too."""
+        if any(edge.target not in self.spec.states for edge in edges(self.spec)):
+            return True
+        return any(not text.is_valid for text in self.texts)
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
@@ -54,7 +70,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         remedy: str = "",
         *,
         key: bool = False,
-        severity: Literal["error", "warning"] = "error",
+        severity: Severity = "error",
     ) -> Issue:
         """Build an issue at a path of the spec.
 

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from flowrun.checks.shapes import MissingMember, find_missing_member, shapes_at
+from flowrun.checks.slips import remedy_of_name, remedy_of_syntax
 from flowrun.checks.subject import Subject
-from flowrun.core.texts import Text, texts_of
+from flowrun.core.texts import Text
 from flowrun.core.views import ErrorView, ReplyView, RunView, ScopeView
 from flowrun.errors import Issue, dotted
 from flowrun.spec.model import Spec, WorkingState
@@ -19,7 +20,7 @@ _NAMES: Final = frozenset(ScopeView.__annotations__)
 def check_templates(subject: Subject) -> Iterator[Issue]:
     """Find templates that are not valid Jinja2, and names in them that are not defined."""
     members = _members(subject.spec)
-    for text in texts_of(subject.spec):
+    for text in subject.texts:
         if text.kind == "expression" and ("{{" in text.text or "{%" in text.text):
             remedy = "write the expression without braces, such as when: reply.tool_calls"
             yield subject.issue("FR403", text.path, f"{text.text!r} has braces, and is an expression already", remedy)
@@ -27,7 +28,7 @@ def check_templates(subject: Subject) -> Iterator[Issue]:
         try:
             reads = text.reads()
         except TemplateError as exc:
-            yield subject.issue("FR401", text.path, str(exc), "see the Jinja2 template language")
+            yield subject.issue("FR401", text.path, str(exc), remedy_of_syntax(text.text, str(exc)))
             continue
         yield from _unknown_names(subject, text, reads, members)
         yield from _missing_members(subject, text, reads, members)
@@ -37,7 +38,7 @@ def _unknown_names(
     subject: Subject, text: Text, reads: Reads, members: Mapping[str, Collection[str]]
 ) -> Iterator[Issue]:
     for name in sorted(reads.roots - _NAMES - text.extra):
-        remedy = suggest(name, _NAMES | text.extra, "names")
+        remedy = remedy_of_name(name, text.text) or suggest(name, _NAMES | text.extra, "names")
         if name in subject.spec.inputs:
             remedy = f"did you mean inputs.{name}?"
         yield subject.issue("FR402", text.path, f"the name {name!r} is not defined in {text.text!r}", remedy)
@@ -87,7 +88,9 @@ def _missing_member_issue(subject: Subject, text: Text, missing: MissingMember) 
         remedy = "give the chat state a response_format" if owner.endswith("parsed") else "give it an output"
     else:
         message = f"{owner} is of type {missing.kind} and has no member {missing.key!r}"
-        remedy = did_you_mean(str(missing.key), missing.known) or "read it whole, or change its schema"
+        counts = missing.kind in ("array", "string") and missing.key in ("length", "len", "size", "count")
+        similar = did_you_mean(str(missing.key), missing.known)
+        remedy = f"write {owner} | length" if counts else similar or "read it whole, or change its schema"
     return subject.issue("FR404", text.path, message, remedy, severity="error" if missing.sure else "warning")
 
 

@@ -16,6 +16,7 @@ from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, echo_commands, echo_json
 from flowrun.errors import Issue
 from flowrun.runtime.project import Project, find_all_specs
+from flowrun.runtime.signature_reader import IMPORT_SECONDS
 from flowrun.spec.project import current_project
 from flowrun.version import __version__
 
@@ -33,16 +34,32 @@ _PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {
 @click.option(
     "--profile",
     envvar="FLOWRUN_PROFILE",
-    help="Check the specs with this profile merged in.",
+    help="Check the specs with this profile merged in first.",
     shell_complete=complete_profiles,
 )
 @click.option("--no-import", is_flag=True, help="Do not import the Python functions of the specs.")
 @click.option("--if-any", is_flag=True, help="Exit with 0 if there are no specs.")
+@click.option(
+    "--import-timeout",
+    type=click.IntRange(min=1),
+    default=IMPORT_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="The time that the import of each module may take.",
+)
 @project_option
 def command(
-    paths: tuple[Path, ...], format: str, profile: str | None, no_import: bool, if_any: bool, project_dir: Path | None
+    paths: tuple[Path, ...],
+    format: str,
+    profile: str | None,
+    no_import: bool,
+    if_any: bool,
+    import_timeout: int,
+    project_dir: Path | None,
 ) -> int:
-    """Check specs and report every issue.
+    """Check specs and report every issue, with each of their profiles.
+
+    The Python functions are imported in a process of their own, which may end or hang; nothing else of a spec runs.
 
     A folder stands for the specs below it: the YAML files with a top-level key ``flowrun``. Without PATH, it is the
     project's: the nearest folder upwards with .git or pyproject.toml, else the current one. Exits with 1 if there are
@@ -51,7 +68,7 @@ def command(
     sarif is for code scanning, github for annotations in a GitHub Actions log.
     """
     files = find_all_specs(paths or (current_project(),), shown=named(paths), if_any=if_any)
-    project = Project(folder=project_dir, environ=os.environ, require_environment=False)
+    project = Project(folder=project_dir, environ=os.environ, require_environment=False, import_seconds=import_timeout)
     with answer_stream():  # output of a tool's module during its import is not part of the report
         issues = project.check_all(files, profile=profile, imports=not no_import)
     if report := _report(issues, format):

@@ -40,6 +40,15 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
         """
         return reads_of_expression(self.text) if self.kind == "expression" else reads_of_template(self.text)
 
+    @property
+    def is_valid(self) -> bool:
+        """Return whether the text is a valid template or expression."""
+        try:
+            self.reads()
+        except TemplateError:
+            return False
+        return True
+
     def reads_if_valid(self) -> Reads:
         """Return the names that the text reads; none if it is not valid, which another check reports."""
         try:

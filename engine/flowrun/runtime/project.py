@@ -12,22 +12,37 @@ from flowrun.checks import Subject, check_spec
 from flowrun.core.events import ToolDeclaration
 from flowrun.core.graph import Graph, compile_graph
 from flowrun.core.ports import ModelBackend
-from flowrun.errors import Bug, FlowrunError, Issue, Place, SpecError, UnreadableFile, UsageError, crash_issue
+from flowrun.errors import (
+    BackendError,
+    Bug,
+    FlowrunError,
+    Issue,
+    Place,
+    SpecError,
+    UnreadableFile,
+    UsageError,
+    crash_issue,
+)
 from flowrun.errors import Path as ErrorPath
+from flowrun.runtime.signature_reader import IMPORT_SECONDS, Request, SignatureReader
 from flowrun.runtime.snapshot import Snapshot, flow_name
 from flowrun.spec import (
     ON_DISK,
     EntrypointError,
     FlowTree,
     Loaded,
-    derive_parameters,
+    Signature,
     find_project,
+    issue_at,
+    lies_in,
     load_entrypoint,
     load_flows,
     load_spec,
+    signature_of,
 )
+from flowrun.spec.document import written_path
 from flowrun.spec.find import find_specs
-from flowrun.spec.load import Files
+from flowrun.spec.load import Files, ParsedOnce
 from flowrun.spec.model import JSON, Holds, Model, Spec, Tool
 from flowrun.spec.parts import parts_of
 from flowrun.spec.suggestions import suggest
@@ -101,38 +116,35 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
         environ: the variables for ``${VAR}``.
         require_environment: report variables that are not set. A machine that only checks or tests specs has no keys.
         functions: functions by the entrypoints that they are used for; these entrypoints are not imported.
+        import_seconds: the time that a check gives the import of one module.
     """
 
     folder: Path | None = None
     environ: Mapping[str, str] = {}
     require_environment: bool = True
     functions: Mapping[str, Function] = {}
+    import_seconds: int = IMPORT_SECONDS
 
     def check(self, path: Path, *, profile: str | None = None, imports: bool = True) -> list[Issue]:
         """Return the issues of a spec's file and its sub-flows; every failure with this file becomes an issue.
 
+        Nothing of the spec runs in this process: its functions are imported in another one.
+
         Args:
-            profile: the profile to merge over the spec.
+            profile: the profile to merge over the spec. The file's other profiles are checked too.
             imports: import the Python functions, and check them.
 
         Raises:
             UsageError: the file has no such profile.
         """
-        try:
-            return self._check_file(path, profile, imports=imports)
-        except UnreadableFile as exc:
-            place, remedy = Place(str(path), 1, 1), "see whether it may be read"
-            return [Issue(code="FR706", place=place, message=str(exc), remedy=remedy)]
-        except Exception as exc:
-            if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
-                raise
-            return [crash_issue(str(path), exc)]
+        return self.check_all([path], profile=profile, imports=imports)
 
     def check_all(self, files: Iterable[Path], *, profile: str | None = None, imports: bool = True) -> list[Issue]:
         """Return the issues of specs. Those of a sub-flow are found with each flow that runs it, and returned once."""
         found: dict[Issue, None] = {}
-        for file in files:
-            found |= dict.fromkeys(self.check(file, profile=profile, imports=imports))
+        with SignatureReader(self.folder, seconds=self.import_seconds) as reader:
+            for file in files:
+                found |= dict.fromkeys(self._check_file(file, profile, reader if imports else None))
         return list(found)
 
     def compile(
@@ -156,14 +168,16 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"the name of {well_formed(str(path))} is no valid Unicode: rename the file")
         project = find_project(path, self.folder)
         files = ON_DISK if snapshot is None else snapshot.files_in(path.parent)
-        loaded = self._load(path, profile, files)
-        tree = self._load_flows(loaded, profile, files, project if snapshot is None else None)
-        imported = self._import_all(tree) if imports else None
-        issues = _check(tree, imported) if imported is not None else []
+        loaded = self.load(path, profile, files)
+        tree = self.load_flows(loaded, profile, files, project if snapshot is None else None)
+        functions = self._import_all(tree) if imports else {}
+        signatures = _signatures_of(functions)
+        issues = _check(tree, signatures) if imports else []
         _raise_errors(issues)
-        compiler = _Compiler(path.resolve().parent, imported or {}, {} if snapshot is None else snapshot.tools)
+        compiler = _Compiler(path.resolve().parent, signatures, {} if snapshot is None else snapshot.tools)
         graph = compiler.compile(tree)
-        self._refuse_unused(compiler.functions)
+        imported = {name: found for own in functions.values() for name, found in own.items() if callable(found)}
+        self._refuse_unused(imported)
         return CompiledFlow(
             path=path,
             profile=profile,
@@ -172,26 +186,48 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             issues=(*loaded.issues, *issues),
             tree=tree,
             graph=graph,
-            functions=compiler.functions,
+            functions=imported,
             models=compiler.models,
             secrets=tree.variables.masked(),
         )
 
-    def _check_file(self, path: Path, profile: str | None, *, imports: bool) -> list[Issue]:
-        try:
-            loaded = self._load(path, profile)
-        except SpecError as exc:
-            return list(exc.issues)
-        try:
-            tree = self._load_flows(loaded, profile, ON_DISK, find_project(path, self.folder))
-        except SpecError as exc:
-            alone = FlowTree(loaded=loaded, model_dir=path.parent)
-            own = _check(alone, self._import_all(alone) if imports else None)
-            issues = [*loaded.issues, *exc.issues, *own]
-            return sorted(issues, key=lambda issue: (issue.place.file != str(path), issue.place, issue.code))
-        return [*loaded.issues, *_check(tree, self._import_all(tree) if imports else None)]
+    def _check_file(self, path: Path, profile: str | None, reader: SignatureReader | None) -> list[Issue]:
+        """Return the issues of a file with a profile, and those that only other profiles bring, which they name."""
+        check = _FileCheck(self, path, reader)
+        issues = check.issues(profile)
+        known = {(issue.code, issue.place) for issue in issues}
+        for other in check.profiles():
+            if other == profile:
+                continue
+            for issue in check.issues(other):
+                if (issue.code, issue.place) not in known:
+                    known.add((issue.code, issue.place))
+                    message = f"with the profile {other!r}: {issue.message}"
+                    issues.append(msgspec.structs.replace(issue, message=message))
+        return issues
 
-    def _load(self, path: Path, profile: str | None, files: Files = ON_DISK) -> Loaded:
+    def read_signatures(self, tree: FlowTree, reader: SignatureReader | None) -> "Signatures | None":
+        """Read the signatures of a flow and its sub-flows in the reader's process; None if there is no reader."""
+        if reader is None:
+            return None
+        wanted = {
+            _key(flow): {entrypoint: Request(entrypoint, Path(flow.loaded.document.file)) for entrypoint in entrypoints}
+            for flow in tree.walk()
+            for entrypoints in [_entrypoints(flow.loaded.spec)]
+        }
+        found = reader.read(
+            request for own in wanted.values() for name, request in own.items() if name not in self.functions
+        )
+        return {
+            key: {
+                name: signature_of(self.functions[name]) if name in self.functions else found[request]
+                for name, request in own.items()
+            }
+            for key, own in wanted.items()
+        }
+
+    def load(self, path: Path, profile: str | None, files: Files = ON_DISK) -> Loaded:
+        """Load a spec's file without its sub-flows."""
         return load_spec(
             path,
             profile=profile,
@@ -200,7 +236,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             files=files,
         )
 
-    def _load_flows(self, loaded: Loaded, profile: str | None, files: Files, project: Path | None) -> FlowTree:
+    def load_flows(self, loaded: Loaded, profile: str | None, files: Files, project: Path | None) -> FlowTree:
+        """Load the sub-flows of a spec."""
         return load_flows(
             loaded,
             profile=profile,
@@ -210,16 +247,15 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             project=project,
         )
 
-    def _import_all(self, tree: FlowTree) -> "Imported":
+    def _import_all(self, tree: FlowTree) -> "Functions":
         """Import the functions of a flow and its sub-flows."""
         return {_key(flow): self.import_functions(flow.loaded) for flow in tree.walk()}
 
-    def import_functions(self, loaded: Loaded) -> dict[str, Function | FlowrunError]:
+    def import_functions(self, loaded: Loaded) -> dict[str, Function | EntrypointError]:
         """Import the functions of a spec's entrypoints; the value is the error for one that cannot be imported."""
-        spec, path = loaded.spec, Path(loaded.document.file)
-        called = (part.value for state in spec.states.values() for part in parts_of(state, Holds.ENTRYPOINT))
-        functions: dict[str, Function | FlowrunError] = {}
-        for entrypoint in dict.fromkeys([*(tool.entrypoint for tool in spec.tools.values()), *called]):
+        path = Path(loaded.document.file)
+        functions: dict[str, Function | EntrypointError] = {}
+        for entrypoint in _entrypoints(loaded.spec):
             if entrypoint in self.functions:
                 functions[entrypoint] = self.functions[entrypoint]
                 continue
@@ -255,8 +291,114 @@ def find_all_specs(paths: Iterable[Path], *, shown: str, if_any: bool = False) -
     return files
 
 
-Imported = Mapping[tuple[str, ErrorPath], Mapping[str, Function | FlowrunError]]
+Functions = Mapping[tuple[str, ErrorPath], Mapping[str, Function | EntrypointError]]
 """The functions of each flow of a tree by their entrypoints, or the error of one that cannot be imported."""
+
+Signatures = Mapping[tuple[str, ErrorPath], Mapping[str, Signature | EntrypointError]]
+"""The signatures of the same functions. They are data, so it does not matter in which process they were read."""
+
+
+def _entrypoints(spec: Spec) -> list[str]:
+    """Return the entrypoints of a spec's tools and states, each once."""
+    called = (part.value for state in spec.states.values() for part in parts_of(state, Holds.ENTRYPOINT))
+    return list(dict.fromkeys([*(tool.entrypoint for tool in spec.tools.values()), *called]))
+
+
+def _signatures_of(functions: Functions) -> Signatures:
+    return {
+        key: {name: found if isinstance(found, EntrypointError) else signature_of(found) for name, found in own.items()}
+        for key, own in functions.items()
+    }
+
+
+class _FileCheck:
+    """Checks one file with several profiles. Each file that it includes is parsed once."""
+
+    def __init__(self, project: Project, path: Path, reader: SignatureReader | None) -> None:
+        self._project = project
+        self._path = path
+        self._reader = reader
+        self._files = ParsedOnce()
+        self._checked: list[Spec] = []
+
+    def profiles(self) -> list[str]:
+        """Return the names of the file's profiles; none if it cannot be read."""
+        try:
+            profiles = self._files.document(self._path).value["profiles"]
+        except (UnreadableFile, TypeError, KeyError):
+            return []
+        return list(profiles) if isinstance(profiles, dict) else []
+
+    def issues(self, profile: str | None) -> list[Issue]:
+        """Return the issues with a profile; every failure becomes one.
+
+        Raises:
+            UsageError: the file has no such profile.
+        """
+        try:
+            return self._issues(profile)
+        except UnreadableFile as exc:
+            place, remedy = Place(str(self._path), 1, 1), "see whether it may be read"
+            return [Issue(code="FR706", place=place, message=str(exc), remedy=remedy)]
+        except Exception as exc:
+            if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
+                raise
+            return [crash_issue(str(self._path), exc)]
+
+    def _issues(self, profile: str | None) -> list[Issue]:
+        project = self._project
+        try:
+            loaded = project.load(self._path, profile, self._files)
+        except SpecError as exc:
+            return list(exc.issues)
+        folder = find_project(self._path, project.folder)
+        try:
+            tree = project.load_flows(loaded, profile, self._files, folder)
+        except SpecError as exc:
+            alone = FlowTree(loaded=loaded, model_dir=self._path.parent)
+            issues = [*loaded.issues, *exc.issues, *_check(alone, project.read_signatures(alone, self._reader))]
+            return sorted(issues, key=self._order)
+        replies = _check_replies(tree, folder)
+        if self._differs_in_models(tree):
+            return [*loaded.issues, *sorted([*_check(tree, None, only_models=True), *replies], key=self._order)]
+        signatures = project.read_signatures(tree, self._reader)
+        issues = [*loaded.issues, *sorted([*_check(tree, signatures), *replies], key=self._order)]
+        if signatures is not None and not any(map(_keeps_from_running, issues)):
+            _Compiler(self._path.resolve().parent, signatures, {}).compile(tree)  # the last step before an engine
+        return issues
+
+    def _order(self, issue: Issue) -> tuple[bool, Place, str]:
+        return issue.place.file != str(self._path), issue.place, issue.code
+
+    def _differs_in_models(self, tree: FlowTree) -> bool:
+        """Return whether a spec that was checked already is the same but for its models and its sampling."""
+        spec = msgspec.structs.replace(tree.loaded.spec, models={}, sampling={})
+        alone = all(flow.loaded.document.file == str(self._path) for flow in tree.walk())
+        seen = alone and spec in self._checked
+        self._checked.append(spec)
+        return seen
+
+
+def _check_replies(tree: FlowTree, project: Path) -> list[Issue]:
+    """Return the issues of files of scripted replies: without them a run cannot start."""
+    from flowrun.backends.scripted import load_replies
+
+    issues: dict[Issue, None] = {}
+    for flow in tree.walk():
+        for name, model in flow.loaded.spec.models.items():
+            path = (*flow.base, "models", name, "name")
+            document, file = flow.loaded.document, flow.model_dir / model.name
+            if model.backend != "scripted" or "${" in model.name or written_path(document, path) not in document.places:
+                continue
+            try:
+                if not lies_in(file, project):
+                    raise BackendError(f"the scripted replies {model.name} lie outside of the project {project}")
+                load_replies(file)
+            except BackendError as exc:
+                for line in str(exc).splitlines():
+                    message = line.replace(str(file), model.name).removesuffix("; see model.name")
+                    issues[issue_at(document, "FR606", path, message, "docs/scripted.md describes the file")] = None
+    return list(issues)
 
 
 def _key(tree: FlowTree) -> tuple[str, ErrorPath]:
@@ -264,38 +406,38 @@ def _key(tree: FlowTree) -> tuple[str, ErrorPath]:
     return tree.loaded.document.file, tree.base
 
 
-def _check(tree: FlowTree, imported: Imported | None) -> list[Issue]:
+def _check(tree: FlowTree, signatures: Signatures | None, *, only_models: bool = False) -> list[Issue]:
     issues: dict[Issue, None] = {}
     for flow in tree.walk():
         subject = Subject(
             loaded=flow.loaded,
-            functions=None if imported is None else dict(imported[_key(flow)]),
+            functions=None if signatures is None else signatures[_key(flow)],
             flows={reference: child.loaded.spec for reference, child in flow.flows.items()},
             base=flow.base,
         )
-        issues |= dict.fromkeys(check_spec(subject))
+        issues |= dict.fromkeys(check_spec(subject, only_models=only_models))
     return list(issues)
 
 
 def _raise_errors(issues: list[Issue]) -> None:
     """Raise the issues that keep a flow from running, if there are any."""
-    errors = [
-        msgspec.structs.replace(issue, severity="error")
-        for issue in issues
-        if issue.severity == "error" or issue.code == _ONLY_A_SUB_FLOW
-    ]
-    if errors:
-        raise SpecError(errors)
+    if errors := [issue for issue in issues if _keeps_from_running(issue)]:
+        raise SpecError(msgspec.structs.replace(issue, severity="error") for issue in errors)
+
+
+def _keeps_from_running(issue: Issue) -> bool:
+    return issue.severity == "error" or issue.code == _ONLY_A_SUB_FLOW
 
 
 class _Compiler:
     """Compiles a tree of checked flows: each flow once, with one backend for all equal models."""
 
-    def __init__(self, folder: Path, imported: Imported, declared: Mapping[str, Mapping[str, ToolDeclaration]]) -> None:
-        self.functions: dict[str, Function] = {}
+    def __init__(
+        self, folder: Path, signatures: Signatures, declared: Mapping[str, Mapping[str, ToolDeclaration]]
+    ) -> None:
         self.models: dict[str, BoundModel] = {}
         self._folder = folder
-        self._imported = imported
+        self._signatures = signatures
         self._declared = declared
         self._graphs: dict[tuple[str, ErrorPath], Graph] = {}
 
@@ -307,9 +449,7 @@ class _Compiler:
 
     def _compile(self, tree: FlowTree) -> Graph:
         spec = tree.loaded.spec
-        imported = self._imported.get(_key(tree), {})
-        found = {entrypoint: function for entrypoint, function in imported.items() if callable(function)}
-        self.functions |= found
+        found = self._signatures.get(_key(tree), {})
         used = {part.value for state in spec.states.values() for part in parts_of(state, Holds.MODEL)}
         backends = {name: self._backend(tree, name, model) for name, model in spec.models.items() if name in used}
         declared = self._declared.get(flow_name(tree, self._folder), {})
@@ -336,18 +476,21 @@ class _Compiler:
         return backend
 
 
-def declare_tool(name: str, tool: Tool, function: Function) -> ToolDeclaration:
+def declare_tool(name: str, tool: Tool, signature: Signature | EntrypointError) -> ToolDeclaration:
     """Return the declaration of a tool; the parts that the spec leaves out come from the function.
 
     Raises:
+        EntrypointError: the parameters are left out, and cannot be derived.
         UsageError: the parameters of the function have a default value that is not valid Unicode.
     """
     description, parameters = tool.description, tool.parameters
-    if description is None or parameters is None:
-        derived_description, derived_parameters = derive_parameters(function)
-        description = derived_description if description is None else description
-        parameters = derived_parameters if parameters is None else parameters
-    description = well_formed(description)
+    if isinstance(signature, EntrypointError):
+        raise signature
+    if parameters is None:
+        if signature.arguments is None:
+            raise EntrypointError(*(signature.underivable or ("it has no parameters", "")))
+        parameters = signature.arguments
+    description = well_formed(signature.description if description is None else description)
     if wrong := find_encoding_error(parameters):
         raise UsageError(f"tool {name!r}: the parameters that its function takes cannot be written down: {wrong}")
     return ToolDeclaration(name=name, description=description, parameters=parameters, strict=tool.strict)

@@ -5,7 +5,7 @@ from flowrun.spec.entrypoints import EntrypointError, load_entrypoint
 from flowrun.spec.flows import FlowTree, load_flows, may_be_spec
 from flowrun.spec.load import ON_DISK, Loaded, StoredFiles, load_spec, parse_text
 from flowrun.spec.project import find_project, lies_in
-from flowrun.spec.signatures import check_signature, derive_parameters
+from flowrun.spec.signatures import Signature, check_arguments, check_signature, signature_of
 from flowrun.spec.yaml.reader import read_yaml
 
 __all__ = [
@@ -14,9 +14,10 @@ __all__ = [
     "EntrypointError",
     "FlowTree",
     "Loaded",
+    "Signature",
     "StoredFiles",
+    "check_arguments",
     "check_signature",
-    "derive_parameters",
     "find_project",
     "issue_at",
     "lies_in",
@@ -28,4 +29,5 @@ __all__ = [
     "parse_text",
     "place_of",
     "read_yaml",
+    "signature_of",
 ]

@@ -4,16 +4,21 @@ One process serves one project: Python loads each module name once, so two proje
 """
 
 import importlib
+import importlib.machinery
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path as FilePath
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from flowrun.errors import FlowrunError
-from flowrun.spec.project import PROJECT_MARKS
+from flowrun.excerpts import cut
+from flowrun.spec.project import find_project, is_file
 from flowrun.spec.suggestions import closest
+
+_LONGEST_NAME: Final = 200
+"""Characters of a folder's name that every file system can look up."""
 
 
 class EntrypointError(FlowrunError):
@@ -23,6 +28,18 @@ class EntrypointError(FlowrunError):
         self.message = message
         self.remedy = remedy
         super().__init__(f"{message}; {remedy}" if remedy else message)
+
+
+class OtherModuleLoaded(EntrypointError):
+    """This process has loaded a module of the same name from elsewhere; in a fresh process it would be right."""
+
+
+class NotInProject(EntrypointError):
+    """The project has no module of that name; an installed package may."""
+
+
+_roots: set[str] = set()
+"""The folders that this module has put onto ``sys.path``, which is as global: nothing in them is installed."""
 
 
 def split_entrypoint(entrypoint: str) -> tuple[str, str]:
@@ -42,27 +59,27 @@ def split_entrypoint(entrypoint: str) -> tuple[str, str]:
 def find_project_root(entrypoint: str, spec_file: FilePath, project_dir: FilePath | None = None) -> FilePath:
     """Find the folder that is the import root of the entrypoint's module.
 
-    It is ``project_dir`` if given. Otherwise it is the nearest folder above the spec that contains the module's
-    top-level package or file; the search ends at the first folder with .git or pyproject.toml.
+    It is ``project_dir`` if given. Otherwise it is the nearest folder, from the spec's own up to the project's, that
+    contains the module's top-level package or file.
 
     Raises:
-        EntrypointError: the module does not exist, or its folder has no ``__init__.py``.
+        NotInProject: the module does not exist.
+        EntrypointError: its folder has no ``__init__.py``.
     """
     first = split_entrypoint(entrypoint)[0].partition(".")[0]
-    folders = (
-        [project_dir.resolve()] if project_dir is not None else list(_folders_up_to_project(spec_file.resolve().parent))
-    )
+    folders = [project_dir.resolve()] if project_dir is not None else list(_folders_up_to_project(spec_file))
     for folder in folders:
-        if (folder / first / "__init__.py").is_file() or (folder / f"{first}.py").is_file():
+        if is_file(folder / first / "__init__.py") or is_file(folder / f"{first}.py"):
             return folder
     for folder in folders:
-        if (folder / first).is_dir():
+        if len(first) < _LONGEST_NAME and (folder / first).is_dir():
             # Without this file Python prefers an installed package of the same name.
             raise EntrypointError(f"{first}/ has no __init__.py", f"create an empty file {folder / first}/__init__.py")
     searched = str(folders[0]) if len(folders) == 1 else f"{folders[0]} and its parents up to {folders[-1]}"
-    raise EntrypointError(
-        f"there is no module '{first}' in {searched}",
-        f"create {first}/__init__.py or {first}.py there, or name the project's folder with --project-dir",
+    raise NotInProject(
+        f"there is no module '{cut(first, 60)}' in {searched}",
+        f"create {cut(first, 60)}/__init__.py or {cut(first, 60)}.py there, "
+        "or name the project's folder with --project-dir",
     )
 
 
@@ -74,7 +91,12 @@ def load_entrypoint(entrypoint: str, *, spec_file: FilePath, project_dir: FilePa
             line), or the module's name belongs to a module outside of the project.
     """
     module_name, function_name = split_entrypoint(entrypoint)
-    root = find_project_root(entrypoint, spec_file, project_dir)
+    try:
+        root = find_project_root(entrypoint, spec_file, project_dir)
+    except NotInProject:
+        if not _is_installed(module_name.partition(".")[0], find_project(spec_file, project_dir)):
+            raise
+        return _resolve_function(_import(module_name, None), function_name)
     _refuse_other_project(module_name.partition(".")[0], root)
     _prepend_to_sys_path(root)
     module = _import(module_name, root)
@@ -86,18 +108,31 @@ def load_entrypoint(entrypoint: str, *, spec_file: FilePath, project_dir: FilePa
     return _resolve_function(module, function_name)
 
 
-def _folders_up_to_project(folder: FilePath) -> Iterator[FilePath]:
+def _folders_up_to_project(spec_file: FilePath) -> Iterator[FilePath]:
+    """Yield the spec's folder and those around it, up to the project's."""
+    folder, project = spec_file.resolve().parent, find_project(spec_file)
     for parent in (folder, *folder.parents):
         yield parent
-        if any((parent / mark).exists() for mark in PROJECT_MARKS):
+        if parent == project:
             return
+
+
+def _is_installed(name: str, project: FilePath) -> bool:
+    """Return whether a top-level module is installed. Folders above the project are not searched."""
+    above = {str(parent) for parent in project.parents} | _roots
+    folders = [folder for folder in sys.path if str(FilePath(folder).resolve()) not in above]
+    for finder in sys.meta_path:
+        path = folders if finder is importlib.machinery.PathFinder else None
+        if getattr(finder, "find_spec", None) is not None and finder.find_spec(name, path) is not None:
+            return True
+    return False
 
 
 def _refuse_other_project(first: str, root: FilePath) -> None:
     loaded = sys.modules.get(first)
     if loaded is not None and not _lies_below(loaded, root):
         where = getattr(loaded, "__file__", None) or "Python itself"
-        raise EntrypointError(
+        raise OtherModuleLoaded(
             f"another module '{first}' is loaded already, from {where}",
             f"rename '{first}' in {root}, or run the flows of different projects in processes of their own",
         )
@@ -110,12 +145,13 @@ def _lies_below(module: ModuleType, root: FilePath) -> bool:
 
 
 def _prepend_to_sys_path(root: FilePath) -> None:
+    _roots.add(str(root))
     if sys.path[:1] != [str(root)]:
         sys.path[:] = [str(root), *(folder for folder in sys.path if folder != str(root))]
     importlib.invalidate_caches()
 
 
-def _import(name: str, root: FilePath) -> ModuleType:
+def _import(name: str, root: FilePath | None) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -127,7 +163,9 @@ def _import(name: str, root: FilePath) -> ModuleType:
         raise _import_error(name, root, error, remedy="importing a module of tools must do nothing else") from error
 
 
-def _no_such_module(name: str, root: FilePath) -> EntrypointError:
+def _no_such_module(name: str, root: FilePath | None) -> EntrypointError:
+    if root is None:
+        return EntrypointError(f"the installed packages have no module {name}", "see the package's documentation")
     *packages, last = name.split(".")
     folder = root.joinpath(*packages)
     siblings = sorted(
@@ -140,9 +178,11 @@ def _no_such_module(name: str, root: FilePath) -> EntrypointError:
     return EntrypointError(f"there is no module {name} in {root}", remedy)
 
 
-def _import_error(name: str, root: FilePath, error: BaseException, *, remedy: str) -> EntrypointError:
+def _import_error(name: str, root: FilePath | None, error: BaseException, *, remedy: str) -> EntrypointError:
     described = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return EntrypointError(f"{name} cannot be imported: {described}{_line_of(error, root)}", remedy)
+    return EntrypointError(
+        f"{name} cannot be imported: {described}{'' if root is None else _line_of(error, root)}", remedy
+    )
 
 
 def _line_of(error: BaseException, root: FilePath) -> str:

@@ -161,7 +161,7 @@ def _missing_property(mismatch: Mismatch) -> Iterator[Mistake]:
     known = mismatch.schema.get("properties", {})
     present = mismatch.error.instance
     misspelt = closest(name, [other for other in present if other not in known])
-    add = add_property(name, known.get(name), mismatch.root)
+    add = _add(mismatch, name)
     remedy = f"is '{misspelt}' meant to be '{name}'?" if misspelt else add
     message = f"{with_article(mismatch.title)} needs '{name}'"
     yield mismatch.mistake("FR202", message, remedy, key=True, missing=frozenset({name}))
@@ -189,7 +189,9 @@ def _not_allowed(mismatch: Mismatch) -> Iterator[Mistake]:
 
 def _wrong_form(mismatch: Mismatch) -> Iterator[Mistake]:
     message = _must_be(mismatch, with_article(mismatch.schema.get("title", "text of another form")))
-    yield mismatch.mistake("FR205", message, like_example(mismatch.schema))
+    is_state = mismatch.path[-1:] in (("next",), ("to",), ("start",))
+    remedy = f"name a state, such as {_other_state(mismatch)}" if is_state and _other_state(mismatch) else ""
+    yield mismatch.mistake("FR205", message, remedy or like_example(mismatch.schema))
 
 
 def _out_of_range(mismatch: Mismatch) -> Iterator[Mistake]:
@@ -223,9 +225,29 @@ def _one_of(mismatch: Mismatch) -> Iterator[Mistake]:
     if present:
         yield mismatch.mistake("FR208", f"{title} has {listed(present, 'and')}", "keep one of them", key=True)
         return
-    remedy = add_property(choices[0], mismatch.schema.get("properties", {}).get(choices[0]), mismatch.root)
+    remedy = _add(mismatch, choices[0])
     message = f"{title} needs {listed(choices, 'or')}"
     yield mismatch.mistake("FR208", message, remedy, key=True, missing=frozenset(choices))
+
+
+def _add(mismatch: Mismatch, name: str) -> str:
+    """Return a remedy that adds a property; the name of a state is that of one that is there."""
+    if name in ("next", "to") and (state := _other_state(mismatch)):
+        return f"add '{name}: {state}'"
+    return add_property(name, mismatch.schema.get("properties", {}).get(name), mismatch.root)
+
+
+def _other_state(mismatch: Mismatch) -> str:
+    """Return the last state of the flow that a mismatch is in, other than the state itself; "" if there is none."""
+    path = list(mismatch.path)
+    if "states" not in path:
+        return ""
+    at = len(path) - 1 - path[::-1].index("states")
+    value = mismatch.document.value
+    for key in path[: at + 1]:
+        value = value[key]
+    others = [name for name in value if name not in path[at + 1 : at + 2]] if isinstance(value, dict) else []
+    return str(others[-1]) if others else ""
 
 
 def _excluded(mismatch: Mismatch) -> Iterator[Mistake]:

@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from flowrun.spec.project import is_file
+from flowrun.spec.suggestions import closest
+from flowrun.spec.yaml.reader import read_document
 
-_IS_SPEC: Final = re.compile(rb"^[\"']?flowrun[\"']?\s*:", re.MULTILINE)
+_WORDS: Final = re.compile(rb"flowrun|states|messages")
+"""Of which one stands in each spec. Other files are not parsed."""
+
+_KEY: Final = re.compile(rb"(?:^[\xef\xbb\xbf\xff\xfe]*|[\r\n{,])\s*[\"']?flowrun[\"']?\s*:")
+"""The key in a file that is no valid YAML."""
 
 
 def find_specs(path: Path) -> Iterator[Path]:
@@ -59,5 +65,17 @@ def _is_spec(file: Path) -> bool:
 
 
 def is_spec(content: bytes) -> bool:
-    """Return whether a YAML file's content has the top-level key ``flowrun``."""
-    return _IS_SPEC.search(content) is not None
+    """Return whether a file is meant as a spec: it has the top-level key ``flowrun``, in whatever form YAML allows.
+
+    So is one whose key is misspelt, and one that is no valid YAML or not in UTF-8, but seems to have the key: they are
+    reported rather than skipped.
+    """
+    plain = content.replace(b"\0", b"")  # UTF-16 has one in each character
+    if not _WORDS.search(plain):
+        return False
+    value = read_document(content, "").value
+    if not isinstance(value, dict):
+        return _KEY.search(plain) is not None
+    if "flowrun" in value:
+        return True
+    return "version" in value and not {"states", "messages"}.isdisjoint(value) and bool(closest("flowrun", value))

@@ -1,19 +1,22 @@
 """Loading of a flow with its sub-flows. A local flow inherits models, tools and more from its file (``inherit``)."""
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path as FilePath
+from typing import Final
 
 import msgspec
 
 from flowrun.errors import Issue, Path, SpecError
 from flowrun.spec.document import Variables, issue_at
-from flowrun.spec.find import is_spec
 from flowrun.spec.load import ON_DISK, Files, Loaded, load_spec
 from flowrun.spec.model import Holds, Spec
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import lies_in
 from flowrun.spec.yaml.reader import read_document
+
+_KEY: Final = re.compile(rb"^[\"']?flowrun[\"']?\s*:", re.MULTILINE)
 
 
 class FlowTree(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +82,7 @@ def load_flows(
 
 def may_be_spec(content: bytes) -> bool:
     """Return whether a file is probably meant as a spec: it has its top-level key. Issues show no text of others."""
-    if is_spec(content):
+    if _KEY.search(content):
         return True
     value = read_document(content, "").value
     return isinstance(value, dict) and "flowrun" in value
@@ -153,7 +156,10 @@ class _Loader(msgspec.Struct):
             own = loaded.spec.flows[name]
             found = msgspec.structs.replace(loaded, spec=inherit(loaded.spec, own))
             return found, _declared_path(loaded, base, name), bool(own.models)
-        file = self._file(FilePath(loaded.document.file).parent / reference, reference)
+        path = FilePath(loaded.document.file).parent / reference
+        if reference in loaded.spec.flows and not self.files.has(path):
+            raise _NotASpec("FR706", f"there is no file {reference!r}", f"did you mean '#{reference}'?")
+        file = self._file(path, reference)
         models = file.spec.models or loaded.spec.models
         with_models = msgspec.structs.replace(file, spec=msgspec.structs.replace(file.spec, models=models))
         return with_models, (), bool(file.spec.models)

@@ -50,6 +50,30 @@ class Files:
         except (OSError, ValueError) as error:
             raise UnreadableFile(f"{path} cannot be read: {error}") from error
 
+    def document(self, path: FilePath) -> Document:
+        """Parse a file. See ``read`` for the errors."""
+        return read_document(self.read(path), str(path))
+
+
+class ParsedOnce(Files):
+    """The disk; each file is read once."""
+
+    def __init__(self) -> None:
+        self._documents: dict[FilePath, Document] = {}
+        self._contents: dict[FilePath, bytes] = {}
+
+    def read(self, path: FilePath) -> bytes:
+        """Return the bytes of a file. See ``Files.read``."""
+        if path not in self._contents:
+            self._contents[path] = super().read(path)
+        return self._contents[path]
+
+    def document(self, path: FilePath) -> Document:
+        """Return a parsed file. See ``Files.document``."""
+        if path not in self._documents:
+            self._documents[path] = super().document(path)
+        return self._documents[path]
+
 
 class StoredFiles(Files):
     """The files of a stored flow by their resolved paths. No other file exists."""
@@ -93,7 +117,7 @@ def load_spec(
         UsageError: the file cannot be read, or has no such profile.
         SpecError: the file has errors.
     """
-    document = read_document(files.read(path), str(path))
+    document = files.document(path)
     return _load(document, profile=profile, environ=environ, require_environment=require_environment)
 
 

@@ -58,8 +58,8 @@ class Seconds(float):
     """A duration. Specs write it as a number of seconds, or as a number and a unit: 500ms, 10s, 5m, 2h, 1d."""
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The base class of all parts of a spec."""
+class _Part(msgspec.Struct, frozen=True, kw_only=True):
+    """The base class of all parts of a spec. Unknown keys are those that the schema allows: they begin with ``x-``."""
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):

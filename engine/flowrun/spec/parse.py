@@ -23,6 +23,7 @@ DEFAULT_STATES: Final[dict[str, JSON]] = {
 UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 """The units of durations, in seconds."""
 
+_BOOLEAN_SCHEMAS: Final[dict[bool, JSON]] = {True: {}, False: {"not": {}}}
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _JSON_PATH: Final = re.compile(r" - at `\$(.*)`$")
 _PATH_PART: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
@@ -60,6 +61,11 @@ def _parse_flow(document: Document, at: Path, value: dict[str, JSON], *, name: s
     for shorthand, (key, entry) in SHORTHANDS.items():
         if shorthand in value:
             fields[key] = {**fields.get(key, {}), entry: value[shorthand]}
+    if "inputs" in value:
+        fields["inputs"] = {
+            key: _BOOLEAN_SCHEMAS[schema] if isinstance(schema, bool) else schema
+            for key, schema in value["inputs"].items()
+        }
     if "limits" in value:
         fields["limits"] = _with_integer_counts(value["limits"], Limits)
     states = fields.pop("states", DEFAULT_STATES)

@@ -1,7 +1,8 @@
 """Merging of a profile over its spec: mappings merge deeply, lists and scalars replace, null removes (RFC 7396).
 
 Three exceptions, because some keys depend on others. A profile that sets a model's ``name`` or ``backend`` removes the
-spec's ``engine`` and ``chat_template_kwargs`` of that model. A profile that sets a state's ``type`` replaces the full
+spec's ``engine`` and ``chat_template_kwargs`` of that model; one that sets another ``backend`` than openai, those of a
+server. A profile that sets a state's ``type`` replaces the full
 state. ``next`` and ``routes`` replace each other.
 """
 
@@ -71,7 +72,8 @@ def _dropped_keys(patch: dict[str, JSON], path: Path) -> frozenset[str] | None:
         path = path[2:]
     match path:
         case ("model",) | ("models", _):
-            return _SPECIFIC_TO_MODEL if patch.keys() & {"name", "backend"} else frozenset()
+            own = _SPECIFIC_TO_MODEL if patch.keys() & {"name", "backend"} else frozenset()
+            return own if patch.get("backend", "openai") == "openai" else own | _SPECIFIC_TO_SERVER
         case ("states", _) if "type" in patch:
             return None
         case ("states", _):
@@ -81,4 +83,5 @@ def _dropped_keys(patch: dict[str, JSON], path: Path) -> frozenset[str] | None:
 
 
 _SPECIFIC_TO_MODEL: Final = frozenset({"engine", "chat_template_kwargs"})
+_SPECIFIC_TO_SERVER: Final = frozenset({"base_url", "api_key", "headers"})
 _ALTERNATIVES: Final = {"next": "routes", "routes": "next"}

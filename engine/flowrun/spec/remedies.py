@@ -25,6 +25,8 @@ def type_remedy(value: JSON, types: list[str], schema: dict[str, JSON]) -> str:
             return "delete the quotes"
     elif value is None and {"object", "array"} & set(types):
         return "write what belongs there, indented below it, or delete the key"
+    elif value is None and "string" in types:
+        return f"{like_example(schema)}, in quotes if it begins with #: otherwise that is a comment"
     elif isinstance(value, bool | int | float) and "string" in types and "pattern" not in schema:
         return "put it in quotes"
     return like_example(schema)

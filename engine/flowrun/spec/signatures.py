@@ -5,8 +5,8 @@ The schema of a type is the one that msgspec derives.
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
@@ -14,11 +14,75 @@ from flowrun.spec.entrypoints import EntrypointError
 from flowrun.spec.json_types import JSON_TYPES, declared_types
 from flowrun.spec.model import JSON
 from flowrun.spec.phrases import listed
-from flowrun.spec.suggestions import did_you_mean
+from flowrun.spec.suggestions import did_you_mean, suggest
 
 _REF: Final = "#/$defs/"
 _POSITIONAL: Final = inspect.Parameter.POSITIONAL_ONLY
 _VARIADIC: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """A parameter of a function. ``schema`` is that of its type; None if JSON cannot express the type."""
+
+    name: str
+    required: bool
+    by_position: bool = False
+    schema: dict[str, JSON] | None = None
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a function without calling it: plain data, which may come from another process.
+
+    Attributes:
+        takes_any_name: it has ``**kwargs``.
+        description: the docstring's first paragraph.
+        arguments: the JSON Schema of its arguments; None if there is none, and ``underivable`` says why.
+        unreadable: why there are no parameters at all: a message and a remedy.
+    """
+
+    parameters: tuple[Parameter, ...] = ()
+    takes_any_name: bool = False
+    description: str = ""
+    arguments: dict[str, JSON] | None = None
+    underivable: tuple[str, str] | None = None
+    unreadable: tuple[str, str] | None = None
+
+
+def signature_of(function: Callable[..., Any]) -> Signature:
+    """Read a function's signature."""
+    try:
+        parameters = _parameters(function)
+        types = _types(function)
+    except EntrypointError as error:
+        fault = (error.message, error.remedy)
+        return Signature(underivable=fault, unreadable=fault)
+    arguments = underivable = None
+    description = ""
+    try:
+        description, arguments = derive_parameters(function)
+    except EntrypointError as error:
+        description = _docstring(function)[0]
+        underivable = (error.message, error.remedy)
+    return Signature(
+        parameters=tuple(_read_parameter(parameter, types) for parameter in _named(parameters)),
+        takes_any_name=_takes_any_name(parameters),
+        description=description,
+        arguments=arguments,
+        underivable=underivable,
+    )
+
+
+def _read_parameter(parameter: inspect.Parameter, types: Mapping[str, Any]) -> Parameter:
+    try:
+        schema: dict[str, JSON] | None = _schema_of(types.get(parameter.name, Any), {})
+    except TypeError:
+        schema = None
+    return Parameter(
+        name=parameter.name,
+        required=parameter.default is parameter.empty,
+        by_position=parameter.kind is _POSITIONAL,
+        schema=schema,
+    )
 
 
 def derive_parameters(function: Callable[..., Any]) -> tuple[str, dict[str, JSON]]:
@@ -61,52 +125,85 @@ def derive_parameters(function: Callable[..., Any]) -> tuple[str, dict[str, JSON
     }
 
 
-def check_signature(function: Callable[..., Any], schema: Mapping[str, JSON]) -> list[tuple[str, str]]:
-    """Return the differences between a declared schema of a function's arguments and its signature.
+class Difference(NamedTuple):
+    """A difference between a tool's declaration and its function; ``certain`` if some call must fail for it."""
 
-    Each difference is a message and a remedy.
-    """
-    try:
-        parameters = _parameters(function)
-        types = _types(function)
-    except EntrypointError as error:
-        return [(error.message, error.remedy)]
+    message: str
+    remedy: str
+    certain: bool = True
+
+
+def check_signature(signature: Signature, schema: Mapping[str, JSON]) -> list[Difference]:
+    """Return the differences between a declared schema of a function's arguments and its signature."""
+    if signature.unreadable is not None:
+        return [Difference(*signature.unreadable)]
     declared = schema.get("properties", {})
     required = schema.get("required", ())
-    known = {parameter.name: parameter for parameter in _named(parameters)}
+    known = {parameter.name: parameter for parameter in signature.parameters}
     found = [
-        difference
-        for parameter in known.values()
-        for difference in _check_parameter(parameter, declared, required, types.get(parameter.name, Any))
+        difference for parameter in known.values() for difference in _check_parameter(parameter, declared, required)
     ]
-    for name in () if _takes_any_name(parameters) else [name for name in declared if name not in known]:
+    for name in () if signature.takes_any_name else [name for name in declared if name not in known]:
         undeclared = [other for other in known if other not in declared]
         remedy = did_you_mean(name, undeclared) or "delete it, or add the parameter to the function"
-        found.append((f"the function has no parameter '{name}'", remedy))
+        found.append(Difference(f"the function has no parameter '{name}'", remedy))
     return found
 
 
-def _check_parameter(
-    parameter: inspect.Parameter, declared: Mapping[str, JSON], required: typing.Collection[str], annotation: Any
-) -> list[tuple[str, str]]:
+def check_arguments(signature: Signature, names: Collection[str]) -> list[tuple[str | None, str, str]]:
+    """Return why a function cannot be called with arguments of these names.
+
+    Each fault is the name of the wrong argument, None for one that is missing, with a message and a remedy.
+    """
+    if signature.unreadable is not None:
+        return []
+    known = {parameter.name: parameter for parameter in signature.parameters}
+    missing = [name for name, parameter in known.items() if parameter.required and name not in names]
+    unknown = [] if signature.takes_any_name else [name for name in names if name not in known]
+    found: list[tuple[str | None, str, str]] = []
+    if len(unknown) == len(missing) == 1:  # one mistake: the name
+        return [(unknown[0], f"the function has no parameter '{unknown[0]}'", f"did you mean '{missing[0]}'?")]
+    for name in names:
+        if name in known and known[name].by_position:
+            found.append((name, *_positional_only(name)))
+        elif name not in known and not signature.takes_any_name:
+            remedy = did_you_mean(name, missing) or suggest(name, known, "parameters")
+            found.append((name, f"the function has no parameter '{name}'", remedy))
+            missing = [other for other in missing if f"'{other}'" not in remedy]
+    if missing:
+        needed = listed(missing, "and")
+        found.append((None, f"the function needs {needed}", f"add {needed} to with"))
+    return found
+
+
+def _check_parameter(parameter: Parameter, declared: Mapping[str, JSON], required: Collection[str]) -> list[Difference]:
     name = parameter.name
-    has_default = parameter.default is not parameter.empty
-    if parameter.kind is _POSITIONAL:
-        return [] if has_default and name not in declared else [_positional_only(name)]
+    if parameter.by_position:
+        return [] if not parameter.required and name not in declared else [Difference(*_positional_only(name))]
     if name not in declared:
         remedy = "declare and require it, or give it a default in the function"
-        return [] if has_default else [(f"the function needs '{name}', which is not declared", remedy)]
+        message = f"the function needs '{name}', which is not declared"
+        return [Difference(message, remedy)] if parameter.required else []
     found = []
-    if name not in required and not has_default:
+    if name not in required and parameter.required:
         remedy = "add it to 'required', or give it a default in the function"
-        found.append((f"the function needs '{name}', which is declared as optional", remedy))
-    try:
-        accepted = _schema_of(annotation, {})
-    except TypeError:
-        return found
-    if message := _contradiction(name, declared[name], accepted):
-        found.append((message, "change the declared schema or the function's annotation"))
+        message = f"the function needs '{name}', which is declared as optional"
+        found.append(Difference(message, remedy, certain=False))
+    if parameter.schema is not None and (message := _contradiction(name, declared[name], parameter.schema)):
+        certain = not _is_number_for_integer(declared[name], parameter.schema)
+        found.append(Difference(message, "change the declared schema or the function's annotation", certain))
     return found
+
+
+def _is_number_for_integer(declared: JSON, accepted: dict[str, JSON]) -> bool:
+    """Return whether the schema says number where the function says int: for most values they agree."""
+    types, accepted_types = _json_types(declared), _json_types(accepted)
+    return (
+        types is not None
+        and accepted_types is not None
+        and types - accepted_types == {"number"}
+        and ("integer" in accepted_types)
+    )
 
 
 # --- reading a function -------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final
 
-from jinja2 import StrictUndefined, Undefined, nodes, pass_context
+from jinja2 import StrictUndefined, Undefined, nodes, pass_context, pass_environment
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -38,6 +38,8 @@ _TAGS: Final[dict[type[nodes.Node], str]] = {
 }
 """Tags that are refused, because a template cannot read other templates and its text is not HTML."""
 
+_DATA: Final = (Mapping, list, tuple, str, int, float, bool)
+
 _NO_METHODS: Final = frozenset({"encode", "translate", "maketrans", "expandtabs", "fromkeys"})
 _PADDING: Final = frozenset({"center", "ljust", "rjust", "zfill"})
 
@@ -54,14 +56,31 @@ class Missing(StrictUndefined):
 
 
 class SpecEnvironment(ImmutableSandboxedEnvironment):
-    """The sandbox. Members of a mapping take precedence over its methods, so an input named ``items`` can be read."""
+    """The sandbox. The members of data are data: a method of a mapping, list or text is found only where it is called.
+
+    So ``reply.parsed.items`` is the member of that name, or undefined, and ``reply.parsed.items()`` is the method.
+    """
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def getattr(self, obj: Any, attribute: str) -> Any:
+        if not isinstance(obj, _DATA) or (attribute.startswith("_") and not isinstance(obj, Mapping)):
+            return super().getattr(obj, attribute)  # which names what is unsafe
         if isinstance(obj, Mapping) and attribute in obj:
             return obj[attribute]
-        return super().getattr(obj, attribute)
+        return self.undefined(obj=obj, name=attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if not isinstance(obj, _DATA):
+            return super().getitem(obj, argument)
+        try:
+            return obj[argument]  # type: ignore[index]
+        except (TypeError, LookupError, AttributeError):
+            return self.undefined(obj=obj, name=argument)
+
+    def method(self, obj: Any, name: str) -> Any:
+        """Return the method of a value that is called; for any other object, its attribute."""
+        return super().getattr(obj, name)
 
     def wrap_str_format(self, value: Any) -> Callable[..., Any] | None:
         formatted = super().wrap_str_format(value)
@@ -145,6 +164,12 @@ class _MeteringTransformer(NodeTransformer):
                     operand.expr = _filtered(operand.expr, "(compared)")
         return node
 
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:
+        self.generic_visit(node)
+        if isinstance(node.node, nodes.Getattr):
+            node.node = _filtered(node.node.node, "(method)", nodes.Const(node.node.attr))
+        return node
+
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
         self.generic_visit(node)
         return _filtered(node, "(weighed)") if isinstance(node.arg, nodes.Slice) else node
@@ -205,6 +230,16 @@ def _finalize(context: Any, value: Any) -> Any:
     return text
 
 
+@pass_environment
+def _attribute(env: SpecEnvironment, value: Any, name: str) -> Any:
+    return env.getattr(value, name)
+
+
+@pass_environment
+def _method(env: SpecEnvironment, value: Any, name: str) -> Any:
+    return env.method(value, name)
+
+
 @cache
 def environment() -> SpecEnvironment:
     """Return the Jinja2 environment that all templates share."""
@@ -216,6 +251,8 @@ def environment() -> SpecEnvironment:
         "(concatenate)": concatenate,
         "(weighed)": check_weight,
         "(compared)": compared,
+        "(method)": _method,
+        "attr": _attribute,
     }
     filters: dict[str, Any] = {**bounded_filters(env.filters), **own}
     known: dict[str, Any] = {**env.tests}

@@ -44,11 +44,23 @@ def sampling_types() -> dict[str, list[str]]:
     return {parameter.name: _kinds(parameter.annotation) for parameter in parameters}
 
 
-def engine_arguments() -> list[str]:
-    """Return the names of vLLM's engine arguments."""
+def engine_types() -> dict[str, list[str]]:
+    """Return vLLM's engine arguments with the JSON types that they accept; none where vLLM has a class of its own."""
     from vllm.engine.arg_utils import AsyncEngineArgs
 
-    return [field.name for field in dataclasses.fields(AsyncEngineArgs)]
+    return {field.name: _plain_kinds(field.type) for field in dataclasses.fields(AsyncEngineArgs)}
+
+
+def _plain_kinds(annotation: Any) -> list[str]:
+    """Return the JSON types of an annotation that consists of Python's plain types only; else none."""
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        kinds = [_plain_kinds(part) for part in parts]
+        return sorted({kind for found in kinds for kind in found}) if all(kinds) else []
+    if origin is typing.Literal:
+        return sorted({JSON_TYPES[type(value)] for value in parts})
+    kind = JSON_TYPES.get(origin or annotation)
+    return [] if kind is None else [kind]
 
 
 def table() -> str:
@@ -62,7 +74,9 @@ def table() -> str:
         + "\nSAMPLING: Final[Mapping[str, tuple[str, ...]]] = {\n"
         + sampling
         + '}\n"""Sampling parameters, with the JSON types that they accept."""\n'
-        + _names("ENGINE", engine_arguments(), "Engine arguments.")
+        + "\nENGINE: Final[Mapping[str, tuple[str, ...]]] = {\n"
+        + "".join(_row(name, kinds) for name, kinds in sorted(engine_types().items()))
+        + '}\n"""Engine arguments, with the JSON types that they accept; none if these are not known."""\n'
         + _names("TOOL_CALL_PARSERS", tool_call_parsers(), "Parsers of tool calls, by model family.")
         + _names("REASONING_PARSERS", reasoning_parsers(), "Parsers of reasoning, by model family.")
     )

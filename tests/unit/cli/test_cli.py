@@ -136,16 +136,16 @@ def test_a_spec_with_issues_does_not_run(tmp_path: Path) -> None:
 def test_validate_as_json(tmp_path: Path) -> None:
     spec = tmp_path / "bad.yaml"
     spec.write_text(
-        "flowrun: v1\nname: bad\nversion: 1.0.0\nstates:\n  a: {type: route, next: ed}\n  end: {type: end}\n"
+        "flowrun: v1\nname: bad\nversion: 1.0.0\nstates:\n  a: {type: route, next: ed}\n"
+        "  end: {type: end, output: '{{ x }}'}\n"
     )
     done = flowrun("validate", "--format", "json", ".", cwd=tmp_path)
     assert done.returncode == 1
     assert [(i["code"], i["file"], i["line"], i["column"], i["path"]) for i in json.loads(done.stdout)] == [
-        ("FR302", "bad.yaml", 5, 3, "states.a"),
         ("FR701", "bad.yaml", 5, 26, "states.a.next"),
-        ("FR301", "bad.yaml", 6, 3, "states.end"),
+        ("FR402", "bad.yaml", 6, 28, "states.end.output"),
     ]
-    assert "1 spec checked: 3 errors, 0 warnings" in done.stderr
+    assert "1 spec checked: 2 errors, 0 warnings" in done.stderr
 
 
 def test_a_secret_shows_nowhere(tmp_path: Path) -> None:

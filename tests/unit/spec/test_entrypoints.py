@@ -218,3 +218,17 @@ def test_a_module_that_python_finds_elsewhere_is_reported(project: Path, monkeyp
     message, remedy = refusal("tools.late:f", project)
     assert message == f"tools.late comes from {elsewhere}/late.py, outside of the project ROOT"
     assert remedy == "call it from a module of the project"
+
+
+def test_a_function_of_an_installed_package_is_found(project: Path) -> None:
+    assert load_entrypoint("json:dumps", spec_file=project / "specs" / "weather.yaml")([1]) == "[1]"
+    assert refusal("json.nothing:f", project) == (
+        "the installed packages have no module json.nothing",
+        "see the package's documentation",
+    )
+
+
+def test_a_module_above_the_project_is_not_installed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project.parent / "above.py").write_text("def f(): pass\n")
+    monkeypatch.syspath_prepend(str(project.parent))
+    assert refusal("above:f", project)[0] == "there is no module 'above' in ROOT/specs and its parents up to ROOT"

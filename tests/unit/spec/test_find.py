@@ -1,54 +1,66 @@
-"""Which files a folder stands for, and which folder stands for the project."""
+"""Specs are found in folders by what they are, in whatever form YAML allows; and JSON is read as JSON."""
 
 from pathlib import Path
 
 import pytest
 
 from flowrun.spec.find import find_specs
-from flowrun.spec.project import current_project
-from flowrun.testing.load import find_suites
+from flowrun.spec.yaml.reader import read_document
 
-SPEC = "flowrun: v1\nname: s\nversion: 1.0.0\n"
-
-
-def write(file: Path, text: str = SPEC) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
-
-
-def test_hidden_files_and_virtual_environments_are_not_the_projects_own(tmp_path: Path) -> None:
-    for name in ("b.yaml", "a.yml", "deep/er/c.yaml", ".hidden.yaml", ".venv/d.yaml", "env/lib/e.yaml"):
-        write(tmp_path / name)
-        write((tmp_path / name).with_suffix(".test.yaml"), "flow: b.yaml\ntests: []\n")
-    write(tmp_path / "env" / "pyvenv.cfg", "")
-    write(tmp_path / "f.yaml", "replies: []\n")
-    assert [str(file.relative_to(tmp_path)) for file in find_specs(tmp_path)] == ["a.yml", "b.yaml", "deep/er/c.yaml"]
-    assert [str(file.relative_to(tmp_path)) for file in find_suites([tmp_path])] == [
-        "a.test.yaml",
-        "b.test.yaml",
-        "deep/er/c.test.yaml",
-    ]
-
-
-def test_a_folder_that_is_named_is_searched_whatever_it_is_called(tmp_path: Path) -> None:
-    write(tmp_path / ".venv" / "a.yaml")
-    write(tmp_path / ".venv" / "pyvenv.cfg", "")
-    assert list(find_specs(tmp_path / ".venv")) == [tmp_path / ".venv" / "a.yaml"]
+SPEC = "flowrun: v1\nname: a\nversion: 1.0.0\nstates: {done: {type: end}}\n"
 
 
 @pytest.mark.parametrize(
-    ("mark", "current", "expected"),
+    "content",
     [
-        pytest.param("pyproject.toml", ".", ".", id="the current folder"),
-        pytest.param("pyproject.toml", "specs/deep", "../..", id="above"),
-        pytest.param(".git", "specs", "..", id="git"),
-        pytest.param("other", "specs", ".", id="no mark"),
+        pytest.param(SPEC.encode(), id="plain"),
+        pytest.param(SPEC.replace("flowrun", "'flowrun'").encode(), id="quoted"),
+        pytest.param("".join(f"  {line}\n" for line in SPEC.splitlines()).encode(), id="indented"),
+        pytest.param(b'{"name": "a", "flowrun": "v1"}', id="JSON"),
+        pytest.param(SPEC.replace("\n", "\r").encode(), id="CR line ends"),
+        pytest.param(b"\xef\xbb\xbf" + SPEC.encode(), id="byte order mark"),
+        pytest.param(SPEC.encode("utf-16"), id="UTF-16"),
+        pytest.param(SPEC.replace("flowrun", "flowrnu").encode(), id="misspelt"),
+        pytest.param(b"  flowrun: v1\n  states: {a: [}\n", id="no YAML"),
+        pytest.param(b"? flowrun\n: v1\n", id="explicit key"),
     ],
 )
-def test_the_project_around_the_current_folder(
-    mark: str, current: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / mark).touch()
-    (tmp_path / current).mkdir(parents=True, exist_ok=True)
-    monkeypatch.chdir(tmp_path / current)
-    assert current_project() == Path(expected)
+def test_a_spec_is_found(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "spec.yaml").write_bytes(content)
+    assert list(find_specs(tmp_path)) == [tmp_path / "spec.yaml"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "flow: a.yaml\ntests: [{name: a}]\n",
+        "a: {flowrun: v1}\n",
+        "services: {flowrun: {image: x}}\nversion: '3'\n",
+        "on: push\njobs: {a: {steps: [{run: 'flowrun validate'}]}}\n",
+    ],
+)
+def test_other_files_are_no_specs(tmp_path: Path, text: str) -> None:
+    (tmp_path / "other.yaml").write_text(text)
+    assert list(find_specs(tmp_path)) == []
+
+
+def test_json_is_read_with_its_tabs_and_surrogate_pairs() -> None:
+    text = '{\n\t"a": "\\ud83d\\ude00",\t"b": ["\\\\ud83d", "\\uD83D\\uDE00x"],\n\t"c": 1}'
+    document = read_document(text.encode(), "a.json")
+    assert document.issues == ()
+    assert document.value == {"a": "\U0001f600", "b": ["\\ud83d", "\U0001f600x"], "c": 1}
+    line = text.splitlines()[1]
+    assert [(document.key_places[key,].line, document.key_places[key,].column) for key in "abc"] == [
+        (2, 2),
+        (2, line.index('"b"') + 1),
+        (3, 2),
+    ]
+
+
+@pytest.mark.parametrize("text", ["a: '\\ud83d\\ude00'", "a: \\ud83d\\ude00"])
+def test_only_double_quoted_text_has_escapes(text: str) -> None:
+    assert read_document(text.encode(), "a.yaml").value == {"a": "\\ud83d\\ude00"}
+
+
+def test_half_of_a_surrogate_pair_is_no_character() -> None:
+    assert [issue.code for issue in read_document(b'a: "\\ud83d"', "a.yaml").issues] == ["FR108"]

@@ -7,9 +7,15 @@ from typing import Annotated, Any, Literal, NotRequired, Optional, TypedDict, Un
 
 import pytest
 
+from flowrun.spec import signatures
 from flowrun.spec.entrypoints import EntrypointError
 from flowrun.spec.model import JSON
-from flowrun.spec.signatures import check_signature, derive_parameters
+from flowrun.spec.signatures import derive_parameters, signature_of
+
+
+def check_signature(function: Callable[..., Any], schema: JSON) -> list[tuple[str, str]]:
+    """Return the messages and remedies of the differences between a function and a declared schema."""
+    return [(found.message, found.remedy) for found in signatures.check_signature(signature_of(function), schema)]
 
 
 class Unit(enum.Enum):

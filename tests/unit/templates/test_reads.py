@@ -110,7 +110,7 @@ def test_checking_evaluates_nothing(text: str) -> None:
         },
         "m": {"type": "map", "flow": "#f", "for_each": bare, "with": {"a": text}, "next": "w"},
         "w": {"type": "wait", "prompt": text, "next": "e"},
-        "e": {"type": "end", "output": [text]},
+        "e": {"type": "end", "output": [text, "{{ vars.x }}"]},
     }
     spec = {
         "flowrun": "v1",

@@ -79,7 +79,8 @@ def _byte_order_mark(file: str) -> Issue:
         code="FR110",
         place=Place(file, 1, 1),
         message="the file begins with a byte order mark (U+FEFF)",
-        remedy="save it as UTF-8 without a byte order mark",
+        remedy="save it as UTF-8 without a byte order mark: other tools may not know it",
+        severity="warning",
     )
 
 

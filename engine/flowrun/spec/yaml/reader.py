@@ -2,10 +2,13 @@
 
 from typing import Final
 
-from flowrun.errors import Issue
+import msgspec
+
+from flowrun.errors import Issue, Place
 from flowrun.spec.document import Document
 from flowrun.spec.yaml.composer import Composer
 from flowrun.spec.yaml.encoding import MAX_BYTES, clean_text, decode_source, too_large
+from flowrun.spec.yaml.json_text import Shifts, as_yaml
 from flowrun.spec.yaml.syntax import explain_syntax
 
 MAX_REPAIRS: Final = 20
@@ -32,8 +35,9 @@ def _parse(text: str, file: str, issues: list[Issue]) -> Document:
     if any(issue.code == "FR124" for issue in issues):
         return Document(file=file, text="", issues=tuple(issues))
     text, invisible = clean_text(text, file)
-    composer, syntax = _compose_around_errors(text, file)
-    return Document(
+    readable, shifts = as_yaml(text)
+    composer, syntax = _compose_around_errors(readable, file)
+    document = Document(
         file=file,
         text=text,
         value=None if syntax else composer.value,
@@ -41,6 +45,22 @@ def _parse(text: str, file: str, issues: list[Issue]) -> Document:
         key_places=composer.key_places,
         bare=frozenset(composer.bare),
         issues=(*issues, *invisible, *syntax, *composer.issues),
+    )
+    return _shift_back(document, shifts) if shifts else document
+
+
+def _shift_back(document: Document, shifts: Shifts) -> Document:
+    """Return a document whose places are those in the text as it is written."""
+
+    def back(place: Place) -> Place:
+        by = sum(amount for column, amount in shifts.get(place.line, ()) if column < place.column)
+        return Place(place.file, place.line, place.column + by)
+
+    return msgspec.structs.replace(
+        document,
+        places={path: back(place) for path, place in document.places.items()},
+        key_places={path: back(place) for path, place in document.key_places.items()},
+        issues=tuple(msgspec.structs.replace(issue, place=back(issue.place)) for issue in document.issues),
     )
 
 

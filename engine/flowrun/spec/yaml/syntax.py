@@ -268,6 +268,9 @@ def _open_bracket(error: ParseError) -> Diagnosis | None:
     message = f"a comma or the closing {closing} of this {bracket} is missing"
     if error.at[0] == row and error.at[1] < len(error.line):
         message = f"a comma or {closing} is missing before this"
+        if error.char not in "]}" and (key := _UNQUOTED_VALUE.search(error.masked[: error.at[1]])):
+            what = "expression" if key[1] in ("when", "for_each") else "text"
+            return error.diagnose("FR107", error.at, message, f'quote the {what}: {key[1]}: "..."')
         return error.diagnose("FR107", error.at, message, f"the {bracket} stands in column {column + 1}")
     return error.diagnose("FR107", error.since, message, f"add the {closing}, or quote the text")
 
@@ -302,6 +305,9 @@ def _tag_handle(error: ParseError) -> Diagnosis | None:
         return None
     return error.diagnose("FR118", error.since, "the value has an explicit tag", "delete the tag, or quote the text")
 
+
+_UNQUOTED_VALUE: Final = re.compile(r"(?:^|[\s{,])(\w+):\s+[^,{}\[\]]+$")
+"""A key, and the beginning of its value up to a bracket, or behind a text in quotes."""
 
 _CAUSES: Final[tuple[Callable[[ParseError], Diagnosis | None], ...]] = (
     _tab,

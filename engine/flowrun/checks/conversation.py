@@ -1,0 +1,243 @@
+"""FR307 to FR311: what the states of a thread do fits together: messages, calls, and the tools that are offered."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from flowrun.checks.subject import Severity, Subject
+from flowrun.core.graph import Edge
+from flowrun.core.json_schema import compile_schema
+from flowrun.errors import Issue, Path
+from flowrun.spec import Signature
+from flowrun.spec.model import JSON, CallTemplate, ChatState, MessageTemplate, Spec, ToolsState, WaitState
+from flowrun.spec.phrases import listed
+from flowrun.spec.suggestions import suggest
+from flowrun.templates import has_template
+
+
+def check_conversation(subject: Subject) -> Iterator[Issue]:
+    """Find messages that are no conversation, calls that nobody can make, and tools that nobody can call."""
+    yield from _messages(subject)
+    yield from _offers(subject)
+    if not subject.unsure:
+        yield from _tools_states(subject)
+        yield from _repeated_messages(subject)
+
+
+def offered_tools(spec: Spec, state: ChatState) -> Sequence[str]:
+    """Return the tools that a chat state lets its model call."""
+    if state.tool_choice == "none":
+        return ()
+    return tuple(spec.tools) if state.tools is None else state.tools
+
+
+def _chats(spec: Spec) -> Iterator[tuple[str, ChatState]]:
+    yield from ((name, state) for name, state in spec.states.items() if isinstance(state, ChatState))
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+
+def _messages(subject: Subject) -> Iterator[Issue]:
+    spec = subject.spec
+    for thread, messages in spec.threads.items():
+        if subject.has(("threads", thread)):
+            answered = any(state.answers_calls and _thread(state) == thread for state in spec.states.values())
+            yield from _structure(subject, ("threads", thread), messages, begun=False, answered_later=answered)
+    for name, chat in _chats(spec):
+        begun = any(_calls_open_at(spec, chat.thread))
+        yield from _structure(subject, ("states", name, "messages"), chat.messages, begun=begun, answered_later=False)
+
+
+def _thread(state: object) -> object:
+    return getattr(state, "thread", None)
+
+
+def _calls_open_at(spec: Spec, thread: str) -> Iterator[bool]:
+    """Yield whether calls of a thread may be open when a state's messages are added."""
+    yield any(message.tool_calls for message in spec.threads.get(thread, ()))
+    yield from (bool(offered_tools(spec, chat)) for _, chat in _chats(spec) if chat.thread == thread)
+
+
+def _structure(
+    subject: Subject, path: Path, messages: Sequence[MessageTemplate], *, begun: bool, answered_later: bool
+) -> Iterator[Issue]:
+    """Check that each call is answered once, before anything else is said.
+
+    Args:
+        begun: there may be open calls before the first message.
+        answered_later: a state answers the calls that the last message leaves open.
+    """
+    waiting: list[CallTemplate] = []
+    ids: set[str] = set()
+    for index, message in enumerate(messages):
+        at = (*path, index)
+        if message.role == "tool":
+            if (wrong := _answer(message, waiting)) and not begun:
+                yield subject.issue("FR309", at, wrong, "put it behind the assistant message whose call it answers")
+            continue
+        if waiting:
+            names = listed([call.name for call in waiting], "and")
+            remedy = "answer each call by a message of role tool before it"
+            yield subject.issue("FR309", at, f"this message leaves the calls of {names} unanswered", remedy)
+        waiting, begun = list(message.tool_calls), False
+        for number, call in enumerate(message.tool_calls):
+            if call.id is not None and call.id in ids:
+                where = (*at, "tool_calls", number, "id")
+                yield subject.issue("FR309", where, f"another call has the id {call.id!r} already", "give it its own")
+            ids |= {call.id} if call.id is not None else set()
+            yield from _example(subject, (*at, "tool_calls", number), call)
+    if waiting and not answered_later:
+        names = listed([call.name for call in waiting], "and")
+        remedy = "answer each call by a message of role tool behind it"
+        yield subject.issue("FR309", (*path, len(messages) - 1), f"the calls of {names} are never answered", remedy)
+
+
+def _answer(message: MessageTemplate, waiting: list[CallTemplate]) -> str:
+    """Take the call that a tool message answers from those that wait; return what is wrong, or ""."""
+    answered = message.tool_call_id
+    if answered is None or has_template(answered) or not any(call.id == answered for call in waiting):
+        if not waiting:
+            return "this message answers no call"
+        named = answered is not None and not has_template(answered) and all(call.id is not None for call in waiting)
+        del waiting[0]
+        return f"no call before it has the id {answered!r} and waits for an answer" if named else ""
+    del waiting[[call.id for call in waiting].index(answered)]
+    return ""
+
+
+def _example(subject: Subject, path: Path, call: CallTemplate) -> Iterator[Issue]:
+    """Check a call that the model is shown as an example."""
+    tool = subject.spec.tools.get(call.name)
+    if tool is None:
+        remedy = suggest(call.name, subject.spec.tools, "tools")
+        message = f"the example calls {call.name!r}, which is no tool of the flow"
+        yield subject.issue("FR309", (*path, "name"), message, remedy, severity="warning")
+        return
+    parameters: Mapping[str, JSON] | None = tool.parameters
+    signature = (subject.functions or {}).get(tool.entrypoint)
+    if parameters is None and isinstance(signature, Signature):
+        parameters = signature.arguments
+    if parameters is None or not is_constant(dict(call.arguments)):
+        return
+    try:
+        wrong = compile_schema(parameters)(dict(call.arguments))
+    except ValueError:
+        return  # the schema itself is wrong; check_schemas reports it
+    if wrong is not None:
+        message = f"the example's arguments do not match the parameters of {call.name!r}: {wrong}"
+        at = (*path, "arguments") if subject.has((*path, "arguments")) else path
+        yield subject.issue("FR309", at, message, "show the model a call that it may make", severity="warning")
+
+
+def is_constant(value: JSON) -> bool:
+    """Return whether no text in a value is a template."""
+    if isinstance(value, str):
+        return not has_template(value)
+    if isinstance(value, Mapping):
+        return all(map(is_constant, value.values()))
+    return all(map(is_constant, value)) if isinstance(value, list) else True
+
+
+# --- tools --------------------------------------------------------------------------------------------------------
+
+
+def _offers(subject: Subject) -> Iterator[Issue]:
+    spec = subject.spec
+    required = False
+    for name, chat in _chats(spec):
+        if chat.tool_choice == "required" and not (spec.tools if chat.tools is None else chat.tools):
+            required = True
+            remedy = "declare tools, and offer them here, or leave tool_choice out"
+            message = f"state {name!r} requires a call, and offers no tools"
+            yield subject.issue("FR310", ("states", name, "tool_choice"), message, remedy)
+    offered = _offered_in(spec)
+    if required or offered - spec.tools.keys():
+        return  # that, or a misspelt name, is reported where it is
+    for tool in spec.tools:
+        if subject.has(("tools", tool)) and tool not in offered:
+            remedy = "name it in a chat state's tools, or delete it"
+            message = f"no chat state offers the tool {tool!r}"
+            yield subject.issue("FR311", ("tools", tool), message, remedy, key=True, severity="warning")
+
+
+def _offered_in(spec: Spec) -> set[str]:
+    """Return the tools that chat states of a flow offer, or those of its local flows that have its tools."""
+    offered = {tool for _, chat in _chats(spec) for tool in offered_tools(spec, chat)}
+    for flow in spec.flows.values():
+        if not flow.tools:
+            inner = {tool for _, chat in _chats(flow) for tool in chat.tools or ()}
+            every = any(chat.tools is None and chat.tool_choice != "none" for _, chat in _chats(flow))
+            offered |= inner | (set(spec.tools) if every or flow.flows else set())
+    return offered
+
+
+def _tools_states(subject: Subject) -> Iterator[Issue]:
+    """Find tools states that no call can ever reach."""
+    spec, graph = subject.spec, subject.state_graph
+    callers = {
+        thread: _reachable(
+            graph.outgoing, [at for at, chat in _chats(spec) if chat.thread == thread and _calls(spec, chat)]
+        )
+        for thread in {chat.thread for _, chat in _chats(spec)}
+    }
+    written = {thread for thread, messages in spec.threads.items() if any(message.tool_calls for message in messages)}
+    for name, state in spec.states.items():
+        if not isinstance(state, ToolsState) or name not in graph.facts or state.thread not in {"main", *spec.threads}:
+            continue
+        if state.thread in written or name in callers.get(state.thread, ()) or not subject.has(("states", name)):
+            continue  # without a place, it is one of a flow's default states
+        others = sorted(thread for thread, after in callers.items() if name in after)
+        remedy = f"did you mean thread: {listed(others, 'or')}?" if others else "offer tools in a chat state before it"
+        message = f"no model can call a tool on the thread {state.thread!r} before state {name!r}"
+        severity: Severity = "error" if others else "warning"  # without any call it only does nothing
+        yield subject.issue("FR307", ("states", name), message, remedy, key=True, severity=severity)
+
+
+def _calls(spec: Spec, chat: ChatState) -> bool:
+    """Return whether a chat state leaves calls on its thread: those of its model, or of its own messages."""
+    return bool(offered_tools(spec, chat)) or any(message.tool_calls for message in chat.messages)
+
+
+def _reachable(outgoing: Mapping[str, list[Edge]], starts: list[str]) -> set[str]:
+    """Return the states on the paths that begin at some states."""
+    found: set[str] = set()
+    waiting = list(starts)
+    while waiting:
+        for edge in outgoing[waiting.pop()]:
+            if edge.target not in found:
+                found.add(edge.target)
+                waiting.append(edge.target)
+    return found
+
+
+def _repeated_messages(subject: Subject) -> Iterator[Issue]:
+    """Find chat states whose messages are added again each time that their tools have run."""
+    for name, chat in _chats(subject.spec):
+        if all(message.role == "tool" for message in chat.messages) or name not in subject.state_graph.facts:
+            continue
+        if _returns_by_tools(subject, name, chat):
+            message = f"state {name!r} is entered again after its tools, and its messages are added each time"
+            remedy = "put them into a state before the loop, or into the thread's first messages"
+            at = ("states", name, "messages")
+            yield subject.issue("FR308", at, message, remedy, key=True, severity="warning")
+
+
+def _returns_by_tools(subject: Subject, name: str, chat: ChatState) -> bool:
+    """Return whether a path leads from a chat over a tools state of its thread back to it, past no other question."""
+    spec, graph = subject.spec, subject.state_graph
+    seen: set[tuple[str, bool]] = set()
+    queue = [(name, False)]
+    while queue:
+        here, by_tools = queue.pop()
+        for edge in graph.outgoing[here]:
+            if edge.target == name:
+                if by_tools:
+                    return True
+                continue
+            state = spec.states[edge.target]
+            if isinstance(state, (ChatState, WaitState)):
+                continue
+            step = (edge.target, by_tools or (isinstance(state, ToolsState) and state.thread == chat.thread))
+            if step not in seen:
+                seen.add(step)
+                queue.append(step)
+    return False

@@ -1,0 +1,202 @@
+"""FR312, FR406 to FR410: errors that never come, values that are read too early or never, texts that are no text."""
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from flowrun.checks.shapes import schema_at, shapes_at
+from flowrun.checks.subject import Subject
+from flowrun.core.state_node import matches
+from flowrun.core.texts import Text
+from flowrun.errors import FAILURES, Issue, Path, dotted
+from flowrun.spec.model import JSON, State, ToolsState, WorkingState
+from flowrun.spec.suggestions import did_you_mean, suggest
+from flowrun.templates.reads import keys_of, parsed_expression
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
+
+_REFERENCE: Final = re.compile(r"(?<!\$)\$\{[A-Z_][A-Z0-9_]*(?::-[^}]*)?\}")
+
+_CUT: Final = re.compile(r"\s(#\w\S*)")
+
+_NEVER_CAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "input.invalid", "run.cancelled"})
+"""Failures of a run itself: no state sees them."""
+
+_ANYWHERE: Final = ("template.failed", "route.unmatched", "state.timeout")
+
+_OF_KIND: Final = {
+    "chat": ("model.*", "backend.*", "limit.rounds", "limit.tokens"),
+    "call": ("tool.*", "limit.tool_calls"),
+    "route": (),
+    "wait": ("wait.*",),
+}
+"""The failures that a state of a kind can have, besides those that any state can have. Of other kinds: all."""
+
+
+def check_lints(subject: Subject) -> Iterator[Issue]:
+    """Find error names that no state can see, variables that are read too early or never, and ``${VAR}`` in texts."""
+    yield from _unseen_errors(subject)
+    yield from _first_values(subject)
+    yield from _unread_variables(subject)
+    yield from _impossible_comparisons(subject)
+    if not subject.base:
+        yield from _references(subject)
+        yield from _cut_texts(subject)
+
+
+# --- catch and retry ----------------------------------------------------------------------------------------------
+
+
+def _unseen_errors(subject: Subject) -> Iterator[Issue]:
+    for name, state in subject.spec.states.items():
+        if not isinstance(state, WorkingState):
+            continue
+        at = ("states", name)
+        lists: list[tuple[Path, tuple[str, ...]]] = [
+            ((*at, "catch", index, "errors"), catch.errors) for index, catch in enumerate(state.catch)
+        ]
+        lists += [((*at, "retry", "errors"), state.retry.errors)] if state.retry is not None else []
+        possible = _possible(state)
+        for path, patterns in lists:
+            for index, pattern in enumerate(patterns):
+                if not any(matches(failure, (pattern,)) for failure in possible):
+                    why, remedy = _why_unseen(state, pattern)
+                    message = f"a {state.type} state never sees {pattern!r}: {why}"
+                    yield subject.issue("FR312", (*path, index), message, remedy, severity="warning")
+
+
+def _possible(state: State) -> list[str]:
+    """Return the failures that a state can have."""
+    own = _OF_KIND.get(state.type)
+    if isinstance(state, ToolsState):
+        own = ("tool.*", "limit.tool_calls") if state.on_error == "raise" else ("limit.tool_calls",)
+    names = [name for name in FAILURES if own is None or matches(name, (*_ANYWHERE, *own))]
+    return [name for name in names if name not in _NEVER_CAUGHT or (own is None and name == "input.invalid")]
+
+
+def _why_unseen(state: State, pattern: str) -> tuple[str, str]:
+    if any(matches(name, (pattern,)) for name in _NEVER_CAUGHT):
+        return "it is about the run, and cannot be caught", "leave it out"
+    if isinstance(state, ToolsState) and pattern.startswith("tool."):
+        return "the model gets a call's failure as its result", "write on_error: raise, or leave it out"
+    return "nothing that it does fails so", "leave it out, or put it where the failure happens"
+
+
+# --- variables ----------------------------------------------------------------------------------------------------
+
+
+def _first_values(subject: Subject) -> Iterator[Issue]:
+    """Find first messages that read a variable which a state sets: they are rendered once, before any state."""
+    setters: dict[str, str] = {}
+    for name, state in subject.spec.states.items():
+        for variable in state.set if isinstance(state, WorkingState) else ():
+            setters.setdefault(variable, name)
+    for text in subject.texts:
+        if text.moment != "threads":
+            continue
+        read = {str(path[1]) for path in text.reads_if_valid().paths if path[0] == "vars" and len(path) > 1}
+        for variable in sorted(read & setters.keys()):
+            message = (
+                f"first messages are rendered once, when the run begins: vars.{variable} has its first value here, "
+                f"also after state {setters[variable]!r} has set it"
+            )
+            remedy = "move the message into the messages of the chat state that needs it"
+            yield subject.issue("FR406", text.path, message, remedy, severity="warning")
+
+
+def _unread_variables(subject: Subject) -> Iterator[Issue]:
+    """Find ``set`` entries of variables that no template reads."""
+    if subject.unsure:
+        return
+    spec = subject.spec
+    read: set[str] = set()
+    for text in subject.texts:
+        for path in text.reads_if_valid().paths:
+            if path[0] == "vars":
+                if len(path) == 1 or not isinstance(path[1], str):
+                    return  # it may read any of them
+                read.add(path[1])
+    known = {*spec.vars, *(name for state in spec.states.values() for name in getattr(state, "set", ()))}
+    for name, state in spec.states.items():
+        for variable in state.set if isinstance(state, WorkingState) else ():
+            if variable in read or did_you_mean(variable, read - known):
+                continue  # in the second case, the misspelt reader is reported
+            remedy = did_you_mean(variable, read - {variable}) or "read it somewhere, or delete it"
+            message = f"nothing reads vars.{variable}"
+            path = ("states", name, "set", variable)
+            yield subject.issue("FR408", path, message, remedy, key=True, severity="warning")
+
+
+def _impossible_comparisons(subject: Subject) -> Iterator[Issue]:
+    """Find conditions that compare a value with a constant which its enum does not have."""
+    from jinja2 import nodes
+
+    for text in subject.texts:
+        if text.kind != "expression" or "=" not in text.text or not text.is_valid:
+            continue
+        expression = parsed_expression(text.text)
+        inner = expression.find_all(nodes.Compare)
+        for node in (expression, *inner) if isinstance(expression, nodes.Compare) else inner:
+            yield from _impossible(subject, text, node)
+
+
+def _impossible(subject: Subject, text: Text, node: "nodes.Compare") -> Iterator[Issue]:
+    from jinja2 import nodes
+
+    keys = keys_of(node.expr)
+    if keys is None or len(node.ops) != 1 or node.ops[0].op not in ("eq", "ne"):
+        return
+    constant = node.ops[0].expr
+    shape = shapes_at(subject, text).get(str(keys[0])) if isinstance(constant, nodes.Const) else None
+    schema = None if shape is None or keys[0] in text.extra else schema_at(shape, keys)
+    allowed = None if schema is None else schema.get("enum")
+    if isinstance(allowed, list) and isinstance(constant, nodes.Const) and constant.value not in allowed:
+        remedy = suggest(str(constant.value), [str(value) for value in allowed], "values")
+        message = f"{dotted(keys)} is never {constant.value!r}, as its schema says"
+        yield subject.issue("FR409", text.path, message, remedy, severity="warning")
+
+
+# --- ${VAR} -------------------------------------------------------------------------------------------------------
+
+
+def _references(subject: Subject) -> Iterator[Issue]:
+    """Find references to environment variables where they are plain text."""
+    document = subject.loaded.document
+    of_profiles = {place for path, place in document.places.items() if path[:1] == ("profiles",)}
+    for path, text in _texts(document.value, ()):
+        if document.places.get(path) in of_profiles:
+            continue
+        for found in dict.fromkeys(_REFERENCE.findall(text)):
+            remedy = "give the value as an input, or set it in a profile"
+            message = f"{found} is plain text here: the environment is read in models and profiles only"
+            yield subject.issue("FR407", path, message, remedy, severity="warning")
+
+
+def _texts(value: JSON, path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the texts of a spec outside of models and profiles."""
+    if isinstance(value, str):
+        if "${" in value:
+            yield path, value
+    elif isinstance(value, dict):
+        in_flow = not path or (len(path) >= 2 and path[-2] == "flows")
+        for key, item in value.items():
+            if not (in_flow and (key in ("model", "models", "profiles") or key.startswith("x-"))):
+                yield from _texts(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(item, (*path, index))
+
+
+def _cut_texts(subject: Subject) -> Iterator[Issue]:
+    """Find texts for models and people that a comment cuts off: `` #5`` in a text without quotes begins one."""
+    document = subject.loaded.document
+    lines = document.text.splitlines()
+    for path, place in document.places.items():
+        if path[-1:] not in (("content",), ("prompt",)) or place.line > len(lines):
+            continue
+        written = lines[place.line - 1][place.column - 1 :]
+        if written[:1] not in ("'", '"', "|", ">", "{", "[", "&", "*", "#", "") and (cut := _CUT.search(written)):
+            remedy = "quote the text, or write the comment as # and a space"
+            message = f"the text ends before {cut[1]!r}: YAML reads that as a comment"
+            yield subject.issue("FR410", path, message, remedy, severity="warning")

@@ -1,11 +1,14 @@
-"""JSON Schemas of a Python function's arguments: derived from its signature, or compared with it.
+"""The parameters of a Python function: what a model may give, as a JSON Schema, and what each of them takes.
 
-The schema of a type is the one that msgspec derives.
+The schema that is derived, the comparison with a declared one and the conversion of arguments read one signature.
 """
 
+import functools
 import inspect
+import json
+import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -14,11 +17,121 @@ from flowrun.spec.entrypoints import EntrypointError
 from flowrun.spec.json_types import JSON_TYPES, declared_types
 from flowrun.spec.model import JSON
 from flowrun.spec.phrases import listed
+from flowrun.spec.python_types import ArgumentType
 from flowrun.spec.suggestions import did_you_mean
 
-_REF: Final = "#/$defs/"
 _POSITIONAL: Final = inspect.Parameter.POSITIONAL_ONLY
-_VARIADIC: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
+_ANY_POSITIONAL: Final = inspect.Parameter.VAR_POSITIONAL
+_ANY_NAME: Final = inspect.Parameter.VAR_KEYWORD
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """A parameter of a function.
+
+    Attributes:
+        default: its default, or ``inspect.Parameter.empty``.
+        type: what its annotation takes; None if JSON has no form of that, for the reason ``wrong``.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    by_position: bool
+    type: ArgumentType | None
+    wrong: str = ""
+
+    @property
+    def is_required(self) -> bool:
+        """Whether the function has no default for it."""
+        return self.default is inspect.Parameter.empty
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """The parameters of a function that can be given by name.
+
+    Attributes:
+        others: what the function takes by any other name, as ``**options``; None: nothing.
+    """
+
+    parameters: tuple[Parameter, ...]
+    others: Parameter | None
+
+
+def read_signature(function: Callable[..., Any]) -> Signature:
+    """Read the parameters of a function, a bound method, a class, a callable object or a ``functools.partial``.
+
+    What a partial fixes by name is not offered.
+
+    Raises:
+        EntrypointError: the function has no readable signature or annotations, or is a method without its object.
+    """
+    try:
+        found = inspect.signature(function).parameters
+    except (TypeError, ValueError, NameError) as error:
+        raise EntrypointError(f"the function has no signature: {error}", "wrap it in a function with 'def'") from error
+    first = next(iter(found.values()), None)
+    if first is not None and first.name == "self" and first.kind not in (_ANY_POSITIONAL, _ANY_NAME):
+        raise EntrypointError(
+            f"{getattr(function, '__qualname__', 'the function')} is a method, and has no object to be called on",
+            "make the object in the module, such as desk = Desk(), and name desk.look; or make it a @staticmethod",
+        )
+    fixed = _fixed(function)
+    written = {name: each.annotation for name, each in found.items() if each.annotation is not each.empty}
+    hints = _evaluated(written, function)
+    read = {each.kind: _parameter(each, hints.get(each.name, Any)) for each in found.values() if each.kind is _ANY_NAME}
+    return Signature(
+        parameters=tuple(
+            _parameter(each, hints.get(name, Any))
+            for name, each in found.items()
+            if each.kind not in (_ANY_POSITIONAL, _ANY_NAME) and name not in fixed
+        ),
+        others=read.get(_ANY_NAME),
+    )
+
+
+def _parameter(each: inspect.Parameter, annotation: Any) -> Parameter:
+    kind, wrong = None, ""
+    try:
+        kind = ArgumentType(annotation)
+    except (TypeError, RecursionError) as error:
+        wrong = str(error).splitlines()[-1]
+    by_position = each.kind is _POSITIONAL
+    return Parameter(
+        name=each.name, annotation=annotation, default=each.default, by_position=by_position, type=kind, wrong=wrong
+    )
+
+
+def _fixed(function: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of the parameters that a partial gives."""
+    names: frozenset[str] = frozenset()
+    while isinstance(function, functools.partial):
+        names |= function.keywords.keys()
+        function = function.func
+    return names
+
+
+def _written_as(function: Callable[..., Any]) -> Any:
+    """Return the ``def`` behind a callable: it has the docstring, and the names that annotations mean."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isclass(function):
+        return function.__init__ if function.__init__ is not object.__init__ else function.__new__
+    return function if inspect.isroutine(function) else type(function).__call__
+
+
+def _evaluated(written: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
+    """Return annotations as types. That of the result is not read: it may name what only a type checker imports."""
+    owner = types.SimpleNamespace(__annotations__=dict(written), __wrapped__=inspect.unwrap(_written_as(function)))
+    try:
+        return typing.get_type_hints(owner, include_extras=True)
+    except Exception as error:  # an annotation is code, and may raise anything
+        raise EntrypointError(
+            f"the function's annotations cannot be read: {type(error).__name__}: {error}",
+            "import at run time what the annotations name",
+        ) from error
+
+
+# --- as a JSON Schema -------------------------------------------------------------------------------------------------
 
 
 def derive_parameters(function: Callable[..., Any]) -> tuple[str, dict[str, JSON]]:
@@ -28,126 +141,46 @@ def derive_parameters(function: Callable[..., Any]) -> tuple[str, dict[str, JSON
     the docstring (Google, reST or numpy style). An argument without an annotation may be any JSON value.
 
     Raises:
-        EntrypointError: the function has no readable signature or annotations, or a parameter is positional-only or
-            has a type without a JSON Schema.
+        EntrypointError: the function has no readable signature or annotations, is a method without its object, or a
+            parameter has a type without a JSON Schema.
     """
-    parameters = _parameters(function)
-    types = _types(function)
+    signature = read_signature(function)
     summary, described = _docstring(function)
     properties: dict[str, JSON] = {}
     shared: dict[str, JSON] = {}
-    for parameter in _named(parameters):
-        if parameter.kind is _POSITIONAL:
-            raise EntrypointError(*_positional_only(parameter.name))
-        annotation = types.get(parameter.name, Any)
-        try:
-            schema = _schema_of(annotation, shared)
-        except TypeError as error:
-            raise EntrypointError(
-                f"no JSON Schema can be derived for the parameter '{parameter.name}': {str(error).splitlines()[-1]}",
-                "declare the tool's 'parameters' in the spec, or annotate it with a type that JSON has",
-            ) from error
-        if text := _annotated_text(annotation) or described.get(parameter.name):
+    for parameter in signature.parameters:
+        schema = _type_of(parameter).schema(shared)
+        if text := _annotated_text(parameter.annotation) or described.get(parameter.name):
             schema = {**schema, "description": text}
         if (default := _json_default(parameter)) is not msgspec.UNSET:
             schema = {**schema, "default": default}
         properties[parameter.name] = schema
+    others: JSON = False
+    if signature.others is not None:
+        others = _type_of(signature.others).schema(shared) or True
     return summary, {
         "type": "object",
         "properties": properties,
-        "required": [parameter.name for parameter in _named(parameters) if parameter.default is parameter.empty],
-        "additionalProperties": _takes_any_name(parameters),
+        "required": [parameter.name for parameter in signature.parameters if parameter.is_required],
+        "additionalProperties": others,
         **({"$defs": shared} if shared else {}),
     }
 
 
-def check_signature(function: Callable[..., Any], schema: Mapping[str, JSON]) -> list[tuple[str, str]]:
-    """Return the differences between a declared schema of a function's arguments and its signature.
-
-    Each difference is a message and a remedy.
-    """
-    try:
-        parameters = _parameters(function)
-        types = _types(function)
-    except EntrypointError as error:
-        return [(error.message, error.remedy)]
-    declared = schema.get("properties", {})
-    required = schema.get("required", ())
-    known = {parameter.name: parameter for parameter in _named(parameters)}
-    found = [
-        difference
-        for parameter in known.values()
-        for difference in _check_parameter(parameter, declared, required, types.get(parameter.name, Any))
-    ]
-    for name in () if _takes_any_name(parameters) else [name for name in declared if name not in known]:
-        undeclared = [other for other in known if other not in declared]
-        remedy = did_you_mean(name, undeclared) or "delete it, or add the parameter to the function"
-        found.append((f"the function has no parameter '{name}'", remedy))
-    return found
-
-
-def _check_parameter(
-    parameter: inspect.Parameter, declared: Mapping[str, JSON], required: typing.Collection[str], annotation: Any
-) -> list[tuple[str, str]]:
-    name = parameter.name
-    has_default = parameter.default is not parameter.empty
-    if parameter.kind is _POSITIONAL:
-        return [] if has_default and name not in declared else [_positional_only(name)]
-    if name not in declared:
-        remedy = "declare and require it, or give it a default in the function"
-        return [] if has_default else [(f"the function needs '{name}', which is not declared", remedy)]
-    found = []
-    if name not in required and not has_default:
-        remedy = "add it to 'required', or give it a default in the function"
-        found.append((f"the function needs '{name}', which is declared as optional", remedy))
-    try:
-        accepted = _schema_of(annotation, {})
-    except TypeError:
-        return found
-    if message := _contradiction(name, declared[name], accepted):
-        found.append((message, "change the declared schema or the function's annotation"))
-    return found
-
-
-# --- reading a function -------------------------------------------------------------------------------------------
-
-
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError) as error:
-        raise EntrypointError(f"the function has no signature: {error}", "wrap it in a function with 'def'") from error
-
-
-def _types(function: Callable[..., Any]) -> dict[str, Any]:
-    target = function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
-    target = target.__init__ if inspect.isclass(target) else target
-    try:
-        return typing.get_type_hints(target, include_extras=True)
-    except Exception as error:  # an annotation is code, and may raise anything
+def _type_of(parameter: Parameter) -> ArgumentType:
+    if parameter.type is None:
         raise EntrypointError(
-            f"the function's annotations cannot be read: {type(error).__name__}: {error}",
-            "import at run time what the annotations name",
-        ) from error
-
-
-def _named(parameters: Mapping[str, inspect.Parameter]) -> list[inspect.Parameter]:
-    return [parameter for parameter in parameters.values() if parameter.kind not in _VARIADIC]
-
-
-def _takes_any_name(parameters: Mapping[str, inspect.Parameter]) -> bool:
-    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-
-
-def _positional_only(name: str) -> tuple[str, str]:
-    return f"the parameter '{name}' can only be given by position", "delete the '/' from the function's signature"
+            f"no JSON Schema can be derived for the parameter '{parameter.name}': {parameter.wrong}",
+            "declare the tool's 'parameters' in the spec, or annotate it with a type that JSON has",
+        )
+    return parameter.type
 
 
 def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     """Return a docstring's first paragraph on one line, and the parameters' descriptions."""
     import docstring_parser
 
-    text = inspect.getdoc(function) or ""
+    text = next((text for each in _documented(function) if (text := inspect.getdoc(each))), "")
     try:
         parsed = docstring_parser.parse(text)
     except docstring_parser.ParseError:
@@ -157,60 +190,79 @@ def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     return " ".join(summary.split()), {name: text for name, text in described.items() if text}
 
 
+def _documented(function: Callable[..., Any]) -> Iterator[Any]:
+    """Yield what may have the docstring: a partial's own is that of its class."""
+    if not isinstance(function, functools.partial):
+        yield function
+    yield _written_as(function)
+
+
 def _annotated_text(annotation: Any) -> str | None:
+    """Return the text in ``Annotated[type, text]``, or in its ``Doc(text)`` (PEP 727)."""
     if typing.get_origin(annotation) is not Annotated:
         return None
-    return next((extra for extra in typing.get_args(annotation)[1:] if isinstance(extra, str)), None)
+    texts = (getattr(extra, "documentation", extra) for extra in typing.get_args(annotation)[1:])
+    return next((text for text in texts if isinstance(text, str)), None)
 
 
-def _json_default(parameter: inspect.Parameter) -> JSON:
+def _json_default(parameter: Parameter) -> JSON:
     """Return a parameter's default as a JSON value; ``UNSET`` if there is none or JSON cannot express it."""
-    if parameter.default is parameter.empty:
+    if parameter.is_required:
         return msgspec.UNSET
     try:
-        return msgspec.json.decode(msgspec.json.encode(parameter.default))
+        plain = msgspec.to_builtins(parameter.default, str_keys=True, enc_hook=_dump)
+        return json.loads(json.dumps(plain, allow_nan=False))
     except (TypeError, ValueError, OverflowError, RecursionError):
         return msgspec.UNSET
 
 
-# --- types as schemas ---------------------------------------------------------------------------------------------
+def _dump(value: Any) -> JSON:
+    if hasattr(value, "model_dump"):  # pydantic
+        return value.model_dump(mode="json")
+    raise TypeError
 
 
-def _schema_of(annotation: Any, shared: dict[str, JSON]) -> dict[str, JSON]:
-    """Return a type's schema with references inlined.
+# --- beside a declared schema -----------------------------------------------------------------------------------------
 
-    Args:
-        shared: receives the definitions of recursive types; only references to these are not inlined.
 
-    Raises:
-        TypeError: the type has no JSON Schema.
+def check_signature(function: Callable[..., Any], schema: Mapping[str, JSON]) -> list[tuple[str, str]]:
+    """Return the differences between a declared schema of a function's arguments and its signature.
+
+    Each difference is a message and a remedy.
     """
-    (schema,), components = msgspec.json.schema_components((annotation,), ref_template=_REF + "{name}")
-    inlined: dict[str, JSON] = _inline(schema, components, (), shared)
-    return inlined
+    try:
+        signature = read_signature(function)
+    except EntrypointError as error:
+        return [(error.message, error.remedy)]
+    declared = schema.get("properties", {})
+    required = schema.get("required", ())
+    known = {parameter.name: parameter for parameter in signature.parameters}
+    found = [
+        difference for parameter in known.values() for difference in _check_parameter(parameter, declared, required)
+    ]
+    for name in [name for name in declared if name not in known] if signature.others is None else ():
+        undeclared = [other for other in known if other not in declared]
+        remedy = did_you_mean(name, undeclared) or "delete it, or add the parameter to the function"
+        found.append((f"the function has no parameter '{name}'", remedy))
+    return found
 
 
-def _inline(node: JSON, components: Mapping[str, JSON], inside: tuple[str, ...], shared: dict[str, JSON]) -> JSON:
-    if isinstance(node, list):
-        return [_inline(item, components, inside, shared) for item in node]
-    if not isinstance(node, dict):
-        return node
-    name = node.get("$ref", "").removeprefix(_REF) if isinstance(node.get("$ref", ""), str) else ""
-    if not name:
-        return _with_type({key: _inline(value, components, inside, shared) for key, value in node.items()})
-    if name in inside:
-        shared[name] = components[name]
-        return node
-    rest = {key: value for key, value in node.items() if key != "$ref"}
-    return {**_inline(components[name], components, (*inside, name), shared), **rest}
-
-
-def _with_type(schema: dict[str, JSON]) -> dict[str, JSON]:
-    """Add the type of its values to an enum, because many chat templates show a model only the type."""
-    values = schema.get("enum")
-    if "type" in schema or not isinstance(values, list) or len(types := {type(value) for value in values}) != 1:
-        return schema
-    return {"type": JSON_TYPES[types.pop()], **schema}
+def _check_parameter(
+    parameter: Parameter, declared: Mapping[str, JSON], required: typing.Collection[str]
+) -> list[tuple[str, str]]:
+    name, has_default = parameter.name, not parameter.is_required
+    if name not in declared:
+        remedy = "declare and require it, or give it a default in the function"
+        return [] if has_default else [(f"the function needs '{name}', which is not declared", remedy)]
+    found = []
+    if name not in required and not has_default:
+        remedy = "add it to 'required', or give it a default in the function"
+        found.append((f"the function needs '{name}', which is declared as optional", remedy))
+    if parameter.type is None:
+        found.append((f"'{name}' cannot be given: {parameter.wrong}", "annotate it with a type that JSON has"))
+    elif message := _contradiction(name, declared[name], parameter.type.schema({})):
+        found.append((message, "change the declared schema or the function's annotation"))
+    return found
 
 
 def _contradiction(name: str, declared: JSON, accepted: dict[str, JSON]) -> str:

@@ -80,3 +80,8 @@ class Unit(enum.Enum):
 def book(day: datetime.date, unit: Unit, /, count: Annotated[int, "How many."] = 1) -> dict[str, object]:
     """Book a day, and return what came."""
     return {"day": day, "units": {unit}, "year": day.year, "count": count}
+
+
+def repeat(text: str, times: int) -> str:
+    """Repeat a text."""
+    return text * times

@@ -7,13 +7,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from flowrun.errors import ToolError
 from flowrun.functions.json_values import copy_json
-from flowrun.functions.outcomes import InvalidArguments, call_outcome
+from flowrun.functions.outcomes import InvalidArguments
 from flowrun.spec.entrypoints import EntrypointError
 from flowrun.spec.model import JSON
+from flowrun.spec.parameters import PythonParameter, PythonParameters, read_parameters
 from flowrun.spec.python_types import JSON_VALUES, Misfit
-from flowrun.spec.signatures import Parameter, Signature, read_signature
 
 _NESTED: Final = frozenset({dict, list})
 _NOTHING: Final[frozenset[Any]] = frozenset()
@@ -38,7 +37,7 @@ class BoundFunction:
         self.call = function
         self._needs: _Needs | None = None
         try:
-            self._needs = needs = _Needs(read_signature(function))
+            self._needs = needs = _Needs(read_parameters(function))
         except EntrypointError:  # nothing is known of what it takes
             self.prepare = _copy
             return
@@ -53,13 +52,17 @@ class BoundFunction:
             self._needs.convert(arguments)
 
 
-def call_with_json(bound: BoundFunction, arguments: Mapping[str, JSON]) -> JSON | ToolError:
-    """Call a function that is not async with JSON, and return its value as JSON, or its failure. Raises nothing."""
-    return call_outcome(_prepared_call, {"bound": bound, "arguments": arguments})
+def accept_json(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that takes JSON arguments by name, as a worker process gets them; async if the function is."""
+    bound = BoundFunction(function)
 
+    def call(**arguments: JSON) -> Any:
+        return bound.call(**bound.prepare(arguments))
 
-def _prepared_call(bound: BoundFunction, arguments: Mapping[str, JSON]) -> Any:
-    return bound.call(**bound.prepare(arguments))
+    async def await_call(**arguments: JSON) -> Any:
+        return await bound.call(**bound.prepare(arguments))
+
+    return await_call if bound.is_async else call
 
 
 def _copy(arguments: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -72,13 +75,13 @@ class _Needs:
 
     __slots__ = ("_exact", "_other", "_others", "_parameters", "_required", "are_plain")
 
-    def __init__(self, signature: Signature) -> None:
-        self._parameters = {parameter.name: parameter for parameter in signature.parameters}
-        self._others = signature.others
+    def __init__(self, parameters: PythonParameters) -> None:
+        self._parameters = {parameter.name: parameter for parameter in parameters.named}
+        self._others = parameters.others
         self._required = {name for name, parameter in self._parameters.items() if parameter.is_required}
         self._exact = {name: _exact(parameter) for name, parameter in self._parameters.items()}
-        self._other = _NOTHING if signature.others is None else _exact(signature.others)
-        by_position = any(parameter.by_position for parameter in signature.parameters)
+        self._other = _NOTHING if parameters.others is None else _exact(parameters.others)
+        by_position = any(parameter.by_position for parameter in parameters.named)
         self.are_plain = not by_position and all(self._exact.values()) and (not self._others or bool(self._other))
 
     def prepare(self, arguments: Mapping[str, JSON]) -> dict[str, Any]:
@@ -131,7 +134,7 @@ class _Needs:
         return call
 
 
-def _exact(parameter: Parameter) -> frozenset[Any]:
+def _exact(parameter: PythonParameter) -> frozenset[Any]:
     return JSON_VALUES if parameter.type is None else parameter.type.exact
 
 

@@ -7,7 +7,7 @@ in a task that is not the run's (``eager_task``), ``def`` functions in a daemon 
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -39,9 +39,17 @@ class CallPool:
     def __init__(self, max_calls: int | None = None, *, max_threads: int = MAX_THREADS) -> None:
         self.slots = None if max_calls is None else CallLimit(max_calls)
         self.threads = DaemonThreads(max(max_threads, max_calls or 0))
+        self._of_tools: dict[str, CallLimit] = {}
         self.draining = False
         self._in_progress = 0
         self._idle = asyncio.Event()
+
+    def slots_of(self, entrypoint: str, limit: int) -> CallLimit:
+        """Return the limit of a tool's calls: the least that a flow sets for its function."""
+        known = self._of_tools.get(entrypoint)
+        if known is None or known.limit > limit:
+            known = self._of_tools[entrypoint] = CallLimit(limit)
+        return known
 
     async def drain(self, seconds: float) -> None:
         """Begin no further call, and wait until no call is in progress, at most for ``seconds``."""
@@ -84,28 +92,29 @@ class PythonFunctions:
 
     def call(self, effect: CallFunction) -> Coroutine[Any, Any, JSON]:
         """Call a function under its timeout and return its value as JSON; see ``ports.Functions``."""
-        slots = self._pool.slots
-        return self._call(effect) if slots is None else self._call_in_turn(effect, slots)
+        if effect.max_concurrency is None and self._pool.slots is None:
+            return self._call(effect)
+        return self._call_in_turn(effect)
 
     def check(self, effect: CallFunction) -> None:
         """Raise the ``ToolError`` of a call whose function does not take its arguments; call nothing."""
         try:
-            self._bound_to(effect).check(effect.arguments)
+            self._bound[effect.entrypoint].check(effect.arguments)
         except InvalidArguments as exc:
             raise call_failure(exc) from exc
 
-    def _bound_to(self, effect: CallFunction) -> BoundFunction:
-        bound = self._bound.get(effect.entrypoint)
-        if bound is None:
-            raise Bug(f"no function is bound to {effect.entrypoint}")
-        return bound
-
-    async def _call_in_turn(self, effect: CallFunction, slots: CallLimit) -> JSON:
-        async with slots.here():
+    async def _call_in_turn(self, effect: CallFunction) -> JSON:
+        slots = self._pool.slots
+        of_tool: AbstractAsyncContextManager[None] = nullcontext()
+        if effect.max_concurrency is not None:
+            of_tool = self._pool.slots_of(effect.entrypoint, effect.max_concurrency).here()
+        async with of_tool, nullcontext() if slots is None else slots.here():
             return await self._call(effect)
 
     async def _call(self, effect: CallFunction) -> JSON:
-        bound = self._bound_to(effect)
+        bound = self._bound.get(effect.entrypoint)
+        if bound is None:
+            raise Bug(f"no function is bound to {effect.entrypoint}")
         try:
             arguments = bound.prepare(effect.arguments)
         except InvalidArguments as exc:

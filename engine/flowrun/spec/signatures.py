@@ -1,137 +1,21 @@
-"""The parameters of a Python function: what a model may give, as a JSON Schema, and what each of them takes.
-
-The schema that is derived, the comparison with a declared one and the conversion of arguments read one signature.
-"""
+"""JSON Schemas of a Python function's arguments: derived from its signature, or compared with it."""
 
 import functools
 import inspect
 import json
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 
 from flowrun.spec.entrypoints import EntrypointError
 from flowrun.spec.json_types import JSON_TYPES, declared_types
 from flowrun.spec.model import JSON
+from flowrun.spec.parameters import PythonParameter, read_parameters, written_as
 from flowrun.spec.phrases import listed
 from flowrun.spec.python_types import ArgumentType
 from flowrun.spec.suggestions import did_you_mean
-
-_POSITIONAL: Final = inspect.Parameter.POSITIONAL_ONLY
-_ANY_POSITIONAL: Final = inspect.Parameter.VAR_POSITIONAL
-_ANY_NAME: Final = inspect.Parameter.VAR_KEYWORD
-
-
-class Parameter(msgspec.Struct, frozen=True, kw_only=True):
-    """A parameter of a function.
-
-    Attributes:
-        default: its default, or ``inspect.Parameter.empty``.
-        type: what its annotation takes; None if JSON has no form of that, for the reason ``wrong``.
-    """
-
-    name: str
-    annotation: Any
-    default: Any
-    by_position: bool
-    type: ArgumentType | None
-    wrong: str = ""
-
-    @property
-    def is_required(self) -> bool:
-        """Whether the function has no default for it."""
-        return self.default is inspect.Parameter.empty
-
-
-class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """The parameters of a function that can be given by name.
-
-    Attributes:
-        others: what the function takes by any other name, as ``**options``; None: nothing.
-    """
-
-    parameters: tuple[Parameter, ...]
-    others: Parameter | None
-
-
-def read_signature(function: Callable[..., Any]) -> Signature:
-    """Read the parameters of a function, a bound method, a class, a callable object or a ``functools.partial``.
-
-    What a partial fixes by name is not offered.
-
-    Raises:
-        EntrypointError: the function has no readable signature or annotations, or is a method without its object.
-    """
-    try:
-        found = inspect.signature(function).parameters
-    except (TypeError, ValueError, NameError) as error:
-        raise EntrypointError(f"the function has no signature: {error}", "wrap it in a function with 'def'") from error
-    first = next(iter(found.values()), None)
-    if first is not None and first.name == "self" and first.kind not in (_ANY_POSITIONAL, _ANY_NAME):
-        raise EntrypointError(
-            f"{getattr(function, '__qualname__', 'the function')} is a method, and has no object to be called on",
-            "make the object in the module, such as desk = Desk(), and name desk.look; or make it a @staticmethod",
-        )
-    fixed = _fixed(function)
-    written = {name: each.annotation for name, each in found.items() if each.annotation is not each.empty}
-    hints = _evaluated(written, function)
-    read = {each.kind: _parameter(each, hints.get(each.name, Any)) for each in found.values() if each.kind is _ANY_NAME}
-    return Signature(
-        parameters=tuple(
-            _parameter(each, hints.get(name, Any))
-            for name, each in found.items()
-            if each.kind not in (_ANY_POSITIONAL, _ANY_NAME) and name not in fixed
-        ),
-        others=read.get(_ANY_NAME),
-    )
-
-
-def _parameter(each: inspect.Parameter, annotation: Any) -> Parameter:
-    kind, wrong = None, ""
-    try:
-        kind = ArgumentType(annotation)
-    except (TypeError, RecursionError) as error:
-        wrong = str(error).splitlines()[-1]
-    by_position = each.kind is _POSITIONAL
-    return Parameter(
-        name=each.name, annotation=annotation, default=each.default, by_position=by_position, type=kind, wrong=wrong
-    )
-
-
-def _fixed(function: Callable[..., Any]) -> frozenset[str]:
-    """Return the names of the parameters that a partial gives."""
-    names: frozenset[str] = frozenset()
-    while isinstance(function, functools.partial):
-        names |= function.keywords.keys()
-        function = function.func
-    return names
-
-
-def _written_as(function: Callable[..., Any]) -> Any:
-    """Return the ``def`` behind a callable: it has the docstring, and the names that annotations mean."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    if inspect.isclass(function):
-        return function.__init__ if function.__init__ is not object.__init__ else function.__new__
-    return function if inspect.isroutine(function) else type(function).__call__
-
-
-def _evaluated(written: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
-    """Return annotations as types. That of the result is not read: it may name what only a type checker imports."""
-    owner = types.SimpleNamespace(__annotations__=dict(written), __wrapped__=inspect.unwrap(_written_as(function)))
-    try:
-        return typing.get_type_hints(owner, include_extras=True)
-    except Exception as error:  # an annotation is code, and may raise anything
-        raise EntrypointError(
-            f"the function's annotations cannot be read: {type(error).__name__}: {error}",
-            "import at run time what the annotations name",
-        ) from error
-
-
-# --- as a JSON Schema -------------------------------------------------------------------------------------------------
 
 
 def derive_parameters(function: Callable[..., Any]) -> tuple[str, dict[str, JSON]]:
@@ -144,11 +28,11 @@ def derive_parameters(function: Callable[..., Any]) -> tuple[str, dict[str, JSON
         EntrypointError: the function has no readable signature or annotations, is a method without its object, or a
             parameter has a type without a JSON Schema.
     """
-    signature = read_signature(function)
+    parameters = read_parameters(function)
     summary, described = _docstring(function)
     properties: dict[str, JSON] = {}
     shared: dict[str, JSON] = {}
-    for parameter in signature.parameters:
+    for parameter in parameters.named:
         schema = _type_of(parameter).schema(shared)
         if text := _annotated_text(parameter.annotation) or described.get(parameter.name):
             schema = {**schema, "description": text}
@@ -156,18 +40,18 @@ def derive_parameters(function: Callable[..., Any]) -> tuple[str, dict[str, JSON
             schema = {**schema, "default": default}
         properties[parameter.name] = schema
     others: JSON = False
-    if signature.others is not None:
-        others = _type_of(signature.others).schema(shared) or True
+    if parameters.others is not None:
+        others = _type_of(parameters.others).schema(shared) or True
     return summary, {
         "type": "object",
         "properties": properties,
-        "required": [parameter.name for parameter in signature.parameters if parameter.is_required],
+        "required": [parameter.name for parameter in parameters.named if parameter.is_required],
         "additionalProperties": others,
         **({"$defs": shared} if shared else {}),
     }
 
 
-def _type_of(parameter: Parameter) -> ArgumentType:
+def _type_of(parameter: PythonParameter) -> ArgumentType:
     if parameter.type is None:
         raise EntrypointError(
             f"no JSON Schema can be derived for the parameter '{parameter.name}': {parameter.wrong}",
@@ -194,7 +78,7 @@ def _documented(function: Callable[..., Any]) -> Iterator[Any]:
     """Yield what may have the docstring: a partial's own is that of its class."""
     if not isinstance(function, functools.partial):
         yield function
-    yield _written_as(function)
+    yield written_as(function)
 
 
 def _annotated_text(annotation: Any) -> str | None:
@@ -205,7 +89,7 @@ def _annotated_text(annotation: Any) -> str | None:
     return next((text for text in texts if isinstance(text, str)), None)
 
 
-def _json_default(parameter: Parameter) -> JSON:
+def _json_default(parameter: PythonParameter) -> JSON:
     """Return a parameter's default as a JSON value; ``UNSET`` if there is none or JSON cannot express it."""
     if parameter.is_required:
         return msgspec.UNSET
@@ -231,16 +115,16 @@ def check_signature(function: Callable[..., Any], schema: Mapping[str, JSON]) ->
     Each difference is a message and a remedy.
     """
     try:
-        signature = read_signature(function)
+        parameters = read_parameters(function)
     except EntrypointError as error:
         return [(error.message, error.remedy)]
     declared = schema.get("properties", {})
     required = schema.get("required", ())
-    known = {parameter.name: parameter for parameter in signature.parameters}
+    known = {parameter.name: parameter for parameter in parameters.named}
     found = [
         difference for parameter in known.values() for difference in _check_parameter(parameter, declared, required)
     ]
-    for name in [name for name in declared if name not in known] if signature.others is None else ():
+    for name in [name for name in declared if name not in known] if parameters.others is None else ():
         undeclared = [other for other in known if other not in declared]
         remedy = did_you_mean(name, undeclared) or "delete it, or add the parameter to the function"
         found.append((f"the function has no parameter '{name}'", remedy))
@@ -248,7 +132,7 @@ def check_signature(function: Callable[..., Any], schema: Mapping[str, JSON]) ->
 
 
 def _check_parameter(
-    parameter: Parameter, declared: Mapping[str, JSON], required: typing.Collection[str]
+    parameter: PythonParameter, declared: Mapping[str, JSON], required: typing.Collection[str]
 ) -> list[tuple[str, str]]:
     name, has_default = parameter.name, not parameter.is_required
     if name not in declared:

@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import enum
 import functools
+import inspect
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -18,8 +19,9 @@ import pytest
 from flowrun.core.events import CallFunction
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import ToolError
-from flowrun.functions.arguments import BoundFunction, call_with_json
+from flowrun.functions.arguments import BoundFunction, accept_json
 from flowrun.functions.json_values import to_json
+from flowrun.functions.outcomes import call_outcome
 from flowrun.functions.python import PythonFunctions
 from flowrun.spec.entrypoints import EntrypointError
 from flowrun.spec.model import JSON
@@ -378,9 +380,16 @@ def test_the_functions_changes_reach_nothing_else() -> None:
     assert arguments == {"plain": {"a": []}, "typed": {"a": []}}
 
 
-def test_a_worker_calls_with_json_and_gets_json_or_the_failure() -> None:
-    bound = BoundFunction(book)
-    assert call_with_json(bound, {"day": "2026-03-01"}) == ["2026-03-01", "CELSIUS", 1, {}]
-    failure = call_with_json(bound, {"day": 1})
+@pytest.mark.parametrize("function", [book, book_later])
+def test_a_worker_calls_with_json_and_gets_json_or_the_failure(function: Callable[..., Any]) -> None:
+    accepting = accept_json(function)
+
+    def outcome(**arguments: JSON) -> JSON | ToolError:
+        if not inspect.iscoroutinefunction(accepting):
+            return call_outcome(accepting, arguments)
+        return call_outcome(lambda **given: asyncio.run(accepting(**given)), arguments)
+
+    assert outcome(day="2026-03-01") == ["2026-03-01", "CELSIUS", 1, {}]
+    failure = outcome(day=1)
     assert isinstance(failure, ToolError)
-    assert failure.name == "tool.invalid_arguments"
+    assert (failure.name, failure.message) == ("tool.invalid_arguments", "day: Expected date, got int")

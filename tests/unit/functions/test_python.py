@@ -429,6 +429,30 @@ def test_max_calls_limits_the_calls_of_both_kinds() -> None:
 
 
 @pytest.mark.parametrize("kind", ["blocking", "waiting"])
+def test_a_tools_limit_holds_for_all_flows_of_a_pool_and_for_no_other_tool(kind: str) -> None:
+    turns, others = Turns(), Turns()
+
+    async def go() -> list[JSON]:
+        pool = CallPool()
+        bound = {"m:f": getattr(turns, kind), "m:g": getattr(others, kind)}
+        flows = [PythonFunctions(bound, pool), PythonFunctions(bound, pool)]
+        limited = [msgspec.structs.replace(effect(timeout=None), max_concurrency=most) for most in (2, 3)]
+        free = msgspec.structs.replace(effect(timeout=None), entrypoint="m:g")
+        calls = [flow.call(each) for flow, each in zip(flows, limited, strict=True) for _ in range(4)]
+        calls += [flows[0].call(free) for _ in range(4)]
+        running = asyncio.gather(*calls)
+        for known, count in ((turns, 2), (others, 4)):
+            for _ in range(count):
+                assert await asyncio.to_thread(known.entered.acquire, timeout=10)
+        turns.released.set()
+        others.released.set()
+        return await running
+
+    assert asyncio.run(go()) == [None] * 12
+    assert (turns.most, others.most) == (2, 4)
+
+
+@pytest.mark.parametrize("kind", ["blocking", "waiting"])
 def test_waiting_for_a_turn_does_not_count_against_the_timeout(kind: str) -> None:
     turns = Turns()
 

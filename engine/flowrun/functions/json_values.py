@@ -11,6 +11,7 @@ import datetime
 import decimal
 import enum
 import math
+import sys
 import types
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -224,6 +225,8 @@ def _convert_by_base(value: Any, depth: int) -> JSON:
         return _by_msgspec(value, depth)
     if hasattr(kind, "model_dump"):  # pydantic
         return to_json(value.model_dump(mode="json"), depth + 1)
+    if hasattr(kind, "__get_pydantic_core_schema__") and "pydantic" in sys.modules:  # a value of pydantic's, such as a URL
+        return to_json(sys.modules["pydantic"].TypeAdapter(kind).dump_python(value, mode="json"), depth + 1)
     if hasattr(kind, "tolist"):  # numpy, torch, pandas
         return to_json(value.tolist(), depth + 1)
     raise NotJSON(f"an object of type {kind.__qualname__}", "return text, numbers, lists or dicts in its place")

@@ -85,6 +85,8 @@ class ArgumentType:
                 return _convert(_with_integers(value), self._type)
             except msgspec.ValidationError:
                 raise Misfit(_explain(exc)) from exc
+        except TypeError as exc:  # an item of a set that cannot be in one
+            raise Misfit(str(exc)) from exc
 
 
 def _convert(value: JSON, kind: Any) -> Any:
@@ -137,6 +139,8 @@ def _rewritten(kind: Any, inside: frozenset[Any] = frozenset()) -> Any:
     """
     if kind is object:
         return Any
+    if kind is typing.LiteralString:
+        return str
     if hasattr(kind, "__supertype__"):  # a NewType
         return _rewritten(kind.__supertype__, inside)
     if type(kind).__name__ == "TypeAliasType":

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, Optional, TypedDict
+from typing import Annotated, Any, Literal, LiteralString, NamedTuple, NewType, NotRequired, Optional, TypedDict
 
 import msgspec
 import pydantic
@@ -137,6 +137,8 @@ def taking(kind: Any) -> Callable[..., Any]:
         (Decimal, 1.1, Decimal("1.1"), "1.1"),
         (Path, "/tmp/a", Path("/tmp/a"), "/tmp/a"),
         (Name, "a", "a", "a"),
+        (LiteralString, "a", "a", "a"),
+        (pydantic.HttpUrl, "http://a.b/", pydantic.HttpUrl("http://a.b/"), "http://a.b/"),
         (Optional[datetime.date], None, None, None),  # noqa: UP045
         (datetime.date | None, "2026-03-01", DAY, "2026-03-01"),
         (datetime.date | str, "soon", "soon", "soon"),
@@ -197,6 +199,7 @@ def test_a_value_arrives_as_its_type_and_leaves_by_the_same_table(
         (Unit, "rankine", "x: Invalid enum value 'rankine'"),
         (Point, {"y": 1}, "x: Object missing required field x"),
         (Path, 1, "x: Expected str, got int"),
+        (set[Any], [[1]], "x: unhashable type: 'list'"),
         (City, {"name": "a", "founded": 1}, "x: Expected date, got int, at founded"),
         (Annotated[int, msgspec.Meta(le=7)], 8, "x: Expected int <= 7"),
         (Annotated[int, pydantic.Field(le=7)], 8, "x: Input should be less than or equal to 7"),

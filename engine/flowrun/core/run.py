@@ -98,6 +98,7 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
         started: in a state that runs sub-flows, the number of children that were started; in a tools state with
             ``max_concurrency``, the number of calls that are not held back; in a chat state, 1 once its own messages
             are on the thread.
+        tool_calls: the tool calls of the run and its children; counted only if ``max_tool_calls`` limits them.
         returned, calls, children: the results of the current state; another attempt reuses those that succeeded.
         items: the list that a map state runs over.
         made: by thread, the values of tool calls whose state failed afterwards: the next tools state reuses them.

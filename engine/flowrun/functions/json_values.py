@@ -225,7 +225,7 @@ def _convert_by_base(value: Any, depth: int) -> JSON:
         return _by_msgspec(value, depth)
     if hasattr(kind, "model_dump"):  # pydantic
         return to_json(value.model_dump(mode="json"), depth + 1)
-    if hasattr(kind, "__get_pydantic_core_schema__") and "pydantic" in sys.modules:  # a value of pydantic's, such as a URL
+    if hasattr(kind, "__get_pydantic_core_schema__") and "pydantic" in sys.modules:  # such as its URLs
         return to_json(sys.modules["pydantic"].TypeAdapter(kind).dump_python(value, mode="json"), depth + 1)
     if hasattr(kind, "tolist"):  # numpy, torch, pandas
         return to_json(value.tolist(), depth + 1)

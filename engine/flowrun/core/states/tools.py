@@ -59,10 +59,8 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
             count = slots.count(PENDING)
         if run.unread:
             run.unread -= {self.thread}
-        if (most := run.max_tool_calls) is not None and count > (left := max(most - run.tool_calls, 0)):
-            message = f"the reply makes {count} calls, and limits.max_tool_calls leaves {left}"
-            raise StateFailure("limit.tool_calls", message)
-        run.tool_calls += count
+        if run.max_tool_calls is not None:
+            _count_calls(run, run.max_tool_calls, count)
         offered = _offered(turn.graph, run, self.thread)
         effects: list[CallFunction] = []
         for index, call in enumerate(last.calls):
@@ -185,6 +183,19 @@ def _slots_before(made: Made | None, last: LastCalls) -> list[CallSlot]:
     for index in last.answered:
         slots[index] = ANSWERED
     return slots
+
+
+def _count_calls(run: Draft, most: int, count: int) -> None:
+    """Count the calls of a reply that are about to be made.
+
+    Raises:
+        StateFailure: they are more than the run may make; none is counted.
+    """
+    left = max(most - run.tool_calls, 0)
+    if count > left:
+        message = f"the reply makes {count} calls, and limits.max_tool_calls leaves {left}"
+        raise StateFailure("limit.tool_calls", message)
+    run.tool_calls += count
 
 
 def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCall) -> CallFunction | Failure:

@@ -1,8 +1,11 @@
 """Functions that a flow should survive, and some that it may enjoy."""
 
+import datetime
+import enum
 import os
 import sys
 import time
+from typing import Annotated
 
 
 def prints(text: str) -> str:
@@ -29,9 +32,9 @@ def leaves() -> None:
     sys.exit("bye")
 
 
-def odd() -> bytes:
+def odd() -> object:
     """Return what is no JSON."""
-    return b"\xff"
+    return object()
 
 
 async def double(number: int) -> dict[str, int]:
@@ -66,3 +69,19 @@ def second(name: str) -> str:
     if SEEN.count(name) < 2:
         raise ValueError("not yet")
     return f"{name}, at last"
+
+
+class Unit(enum.Enum):
+    """A unit of temperature."""
+
+    CELSIUS = "celsius"
+
+
+def book(day: datetime.date, unit: Unit, /, count: Annotated[int, "How many."] = 1) -> dict[str, object]:
+    """Book a day, and return what came."""
+    return {"day": day, "units": {unit}, "year": day.year, "count": count}
+
+
+def repeat(text: str, times: int) -> str:
+    """Repeat a text."""
+    return text * times

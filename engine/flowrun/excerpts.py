@@ -11,6 +11,21 @@ def beginning(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]} ..."
 
 
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most about ``most`` characters: of a longer one, its beginning and its end."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+
+
+def cut_bytes(text: str, most: int) -> str:
+    """Return a text of at most ``most`` bytes of UTF-8: a longer one is cut, and ends in a note that says so."""
+    data = text.encode()
+    if len(data) <= most:
+        return text
+    note = f"\n[cut: it has {len(data):,} bytes, of which {most:,} may be shown]"
+    return data[: max(most - len(note), 0)].decode(errors="ignore") + note
+
+
 def one_line(text: str, most: int) -> str:
     """Return a text as one line of at most ``most`` characters, with its control characters replaced."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))

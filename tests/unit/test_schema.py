@@ -167,7 +167,7 @@ DEFAULTS: dict[str, type[msgspec.Struct]] = {**PARTS, **{f"{kind}_state": state 
 
 @pytest.mark.parametrize("part", DEFAULTS)
 def test_the_defaults_are_those_of_the_struct(part: str) -> None:
-    from flowrun.spec.parse import parse_duration
+    from flowrun.spec.parse import parse_duration, parse_size
 
     documented, real = {}, {}
     for field in msgspec.structs.fields(DEFAULTS[part]):
@@ -176,8 +176,8 @@ def test_the_defaults_are_those_of_the_struct(part: str) -> None:
         if "default" not in described or default is msgspec.NODEFAULT:
             continue
         written = described["default"]
-        is_duration = isinstance(default, spec.Seconds) and isinstance(written, str)
-        documented[field.encode_name] = parse_duration(written) if is_duration else written
+        parse = {spec.Seconds: parse_duration, spec.Size: parse_size}.get(type(default))
+        documented[field.encode_name] = parse(written) if parse and isinstance(written, str) else written
         real[field.encode_name] = list(default) if isinstance(default, tuple) else default
     assert documented == real
 

@@ -24,13 +24,14 @@ class _Data(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
 class Started(_Data, frozen=True, kw_only=True):
     """The run starts. ``inputs`` contain the spec's defaults.
 
-    A child run may use the rounds and steps that its parent has left, unless its own limits are lower.
+    A child run may use the rounds, steps and tool calls that its parent has left, unless its own limits are lower.
     """
 
     run: str
     inputs: Mapping[str, JSON]
     max_rounds: int | None = None
     max_steps: int | None = None
+    max_tool_calls: int | None = None
 
 
 class CallStarted(_Data, frozen=True, kw_only=True, tag="Began"):
@@ -64,13 +65,17 @@ class Failed(_Data, frozen=True, kw_only=True):
 
 
 class ChildEnded(_Data, frozen=True, kw_only=True):
-    """The child run of a ``StartChild`` ended, after ``rounds`` requests to models and ``steps`` entered states."""
+    """The child run of a ``StartChild`` ended, after ``rounds`` requests to models and ``steps`` entered states.
+
+    ``tool_calls`` are those that its models made.
+    """
 
     step: int
     index: int = 0
     outcome: "Outcome"
     rounds: int = 0
     steps: int = 0
+    tool_calls: int = 0
     usage: Usage = Usage()
 
 
@@ -141,7 +146,7 @@ class AskModel(_Data, frozen=True, kw_only=True):
 class CallFunction(_Data, frozen=True, kw_only=True):
     """Call a Python function: the tool named ``tool``, which the model chose, or, if None, that of a call state.
 
-    ``attempt`` counts the attempts of the state, from 1.
+    ``attempt`` counts the attempts of the state, from 1. ``max_concurrency`` is that of the tool.
     """
 
     step: int
@@ -155,6 +160,7 @@ class CallFunction(_Data, frozen=True, kw_only=True):
     call_id: str | None = None
     idempotent: bool = False
     attempt: int = 1
+    max_concurrency: int | None = None
 
     @property
     def key(self) -> str:
@@ -163,7 +169,7 @@ class CallFunction(_Data, frozen=True, kw_only=True):
 
 
 class StartChild(_Data, frozen=True, kw_only=True):
-    """Run a sub-flow to its end, within the rounds and steps that its parent has left."""
+    """Run a sub-flow to its end, within the rounds, steps and tool calls that its parent has left."""
 
     step: int
     index: int = 0
@@ -172,6 +178,7 @@ class StartChild(_Data, frozen=True, kw_only=True):
     inputs: Mapping[str, JSON]
     max_rounds: int
     max_steps: int
+    max_tool_calls: int | None = None
 
     def child_id(self, run: str) -> str:
         """Return the id of the child run: that of its parent, with this effect's step and index."""

@@ -57,6 +57,8 @@ def _compile_tool(tool: Tool, declaration: ToolDeclaration) -> CompiledTool:
         entrypoint=tool.entrypoint,
         timeout=tool.timeout,
         idempotent=tool.idempotent,
+        max_output=tool.max_output,
+        max_concurrency=tool.max_concurrency,
         validate=compile_schema(declaration.parameters),
     )
 

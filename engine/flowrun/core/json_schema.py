@@ -1,10 +1,15 @@
 """Compiles JSON Schemas to validators. Fetches nothing."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
+from flowrun.excerpts import shortened
 from flowrun.spec.model import JSON, Spec
 from flowrun.unicode import find_encoding_error
+
+_MAX_ERRORS: Final = 5
+_MAX_MESSAGE: Final = 700
+_MAX_PATH: Final = 100
 
 Validator = Callable[[JSON], str | None]
 """A function that checks a value against a JSON Schema, and returns its errors in one sentence, or None."""
@@ -55,7 +60,7 @@ def compile_schema(schema: Mapping[str, JSON], *, name: str = "") -> Validator:
                 return None
         except UnicodeEncodeError:
             return find_encoding_error(value) or "it cannot be checked"
-        errors = zip(range(5), compiled.iter_errors(value), strict=False)
+        errors = zip(range(_MAX_ERRORS), compiled.iter_errors(value), strict=False)
         return "; ".join(_explain(error, name) for _, error in errors)
 
     return validate
@@ -66,5 +71,6 @@ def _refuse_to_fetch(uri: str) -> JSON:
 
 
 def _explain(error: Any, name: str) -> str:
-    where = ".".join(filter(None, (name, *map(str, error.instance_path))))
-    return f"{where}: {error.message}" if where else str(error.message)
+    where = shortened(".".join(filter(None, (name, *map(str, error.instance_path)))), _MAX_PATH)
+    message = shortened(error.message, _MAX_MESSAGE)  # it holds the value itself
+    return f"{where}: {message}" if where else message

@@ -59,6 +59,9 @@ def _start(graph: Graph, run: Run, event: Started) -> Transition:
     draft.id, draft.status, draft.inputs = event.run, "running", event.inputs
     draft.max_rounds = limits.max_rounds if event.max_rounds is None else min(limits.max_rounds, event.max_rounds)
     draft.max_steps = limits.max_steps if event.max_steps is None else min(limits.max_steps, event.max_steps)
+    draft.max_tool_calls = min(
+        (most for most in (limits.max_tool_calls, event.max_tool_calls) if most is not None), default=None
+    )
     if (wrong := graph.inputs(event.inputs)) is not None:
         turn.finish("failed", None, Failure(name="input.invalid", message=wrong))
         return turn.end()

@@ -77,6 +77,8 @@ class Draft(msgspec.Struct, gc=False, kw_only=True):
     unread: frozenset[str] = frozenset()
     max_rounds: int = 0
     max_steps: int = 0
+    tool_calls: int = 0
+    max_tool_calls: int | None = None
     child_steps: int = 0
     path: Log[str] = Log()
     usage: Usage = Usage()
@@ -93,8 +95,10 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
         awaiting: the source of the next event: one effect, the calls of a tools state, the children of a state that
             runs sub-flows, or the pause before another attempt.
         left: the number of calls or children without a result.
-        started: in a state that runs sub-flows, the number of children that were started; in a chat state, 1 once its
-            own messages are on the thread.
+        started: in a state that runs sub-flows, the number of children that were started; in a tools state with
+            ``max_concurrency``, the number of calls that are not held back; in a chat state, 1 once its own messages
+            are on the thread.
+        tool_calls: the tool calls of the run and its children; counted only if ``max_tool_calls`` limits them.
         returned, calls, children: the results of the current state; another attempt reuses those that succeeded.
         items: the list that a map state runs over.
         made: by thread, the values of tool calls whose state failed afterwards: the next tools state reuses them.

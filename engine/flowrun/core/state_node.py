@@ -59,6 +59,8 @@ class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
     entrypoint: str
     timeout: float
     idempotent: bool
+    max_output: int
+    max_concurrency: int | None
     validate: Validator
 
 

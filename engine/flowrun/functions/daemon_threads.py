@@ -26,7 +26,7 @@ class CallLimit:
     """A limit of concurrent calls that works in one event loop after another."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slots = asyncio.Semaphore(limit)
 
@@ -34,7 +34,7 @@ class CallLimit:
         """Return the running loop's semaphore: an asyncio semaphore belongs to the first loop in which it waits."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            self._loop, self._slots = loop, asyncio.Semaphore(self._limit)
+            self._loop, self._slots = loop, asyncio.Semaphore(self.limit)
         return self._slots
 
 

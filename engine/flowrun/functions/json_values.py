@@ -1,15 +1,17 @@
 """Converts the return value of a Python function to JSON, or explains why it has no JSON form.
 
 The result is always a copy: later changes of the function's own objects change nothing in the run. Types with a defined
-JSON form are converted to it (dataclasses, enums, dates, pydantic models, arrays); types without one (bytes, sets,
-objects) are refused.
+JSON form are converted to it (dataclasses, named tuples, enums, dates, sets, bytes in base64, pydantic models, arrays):
+the form that ``spec.python_types`` takes. Types without one (objects, iterators) are refused.
 """
 
+import base64
 import dataclasses
 import datetime
 import decimal
 import enum
 import math
+import sys
 import types
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -29,6 +31,9 @@ _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 
 
 _NESTED: Final = frozenset({dict, list})
+
+_KEYS: Final = (int, enum.Enum, datetime.date, datetime.time, uuid.UUID, decimal.Decimal)
+"""Types of keys, besides text, that have a text in JSON."""
 
 
 class NotJSON(ValueError):
@@ -116,13 +121,35 @@ def _mapping(value: Mapping[Any, Any], depth: int) -> dict[str, JSON]:
         except NotJSON as exc:
             exc.path.append(name)
             raise
+    if len(out) < len(value):
+        raise NotJSON("a mapping with two keys that have the same text", "make every key a text of its own")
     return out
 
 
 def _key(key: object) -> str:
     if isinstance(key, str):
         return _text(key, 0)
+    if isinstance(key, _KEYS) and type(text := to_json(key)) in (str, int):
+        return str(text)
     raise NotJSON(f"a mapping with a key of type {type(key).__name__}", "make every key a text")
+
+
+def _set(value: Set[Any], depth: int) -> list[JSON]:
+    """Convert a set to a list whose order is the same in each process."""
+    items = _list(list(value), depth)
+    return sorted(items, key=msgspec.json.encode) if isinstance(value, (set, frozenset)) else items
+
+
+def _named_tuple(value: Any, depth: int) -> dict[str, JSON]:
+    return _mapping(value._asdict(), depth)
+
+
+def _dataclass(value: Any, depth: int) -> dict[str, JSON]:
+    return _mapping({f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name[0] != "_"}, depth)
+
+
+def _base64(value: bytes | bytearray | memoryview, depth: int) -> str:
+    return base64.b64encode(value).decode()
 
 
 def _check_depth(depth: int) -> None:
@@ -149,9 +176,7 @@ def _by_value(value: enum.Enum, depth: int) -> JSON:
 
 
 def _by_msgspec(value: object, depth: int) -> JSON:
-    """Convert a value as msgspec does, but leave bytes, which msgspec writes in base64, to be refused."""
-    plain = msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview), enc_hook=to_json)
-    return to_json(plain, depth)
+    return to_json(msgspec.to_builtins(value, str_keys=True, enc_hook=to_json), depth)
 
 
 def _by_str(value: object, depth: int) -> str:
@@ -163,16 +188,16 @@ _BASES: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any, int], JSON]], 
     (str, _text),
     (int, _integer),
     (float, _float),
-    ((list, tuple), _list),
+    (list, _list),
     ((msgspec.Struct, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, decimal.Decimal), _by_msgspec),
     (PurePath, _by_str),
     (Mapping, _mapping),
+    (Set, _set),
+    ((bytes, bytearray, memoryview), _base64),
 )
 """Converters of types that are not in ``_EXACT``, by base class; the first row that fits counts."""
 
 _REFUSED: Final[tuple[tuple[type | tuple[type, ...], str, str], ...]] = (
-    ((bytes, bytearray, memoryview), "bytes", "decode them to text"),
-    (Set, "a set", "return a list"),
     (types.CoroutineType, "a coroutine", "declare the function with async def, and await what it calls"),
     (types.AsyncGeneratorType, "an async generator", "return a list of what it yields"),
     (types.GeneratorType, "a generator", "return a list of what it yields"),
@@ -192,10 +217,16 @@ def _convert_by_base(value: Any, depth: int) -> JSON:
             raise NotJSON(what, remedy)
     kind = type(value)
     _check_depth(depth)
-    if dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__"):
+    if isinstance(value, tuple):
+        return _named_tuple(value, depth) if hasattr(kind, "_fields") else _list(value, depth)
+    if dataclasses.is_dataclass(kind):
+        return _dataclass(value, depth)
+    if hasattr(kind, "__attrs_attrs__"):
         return _by_msgspec(value, depth)
     if hasattr(kind, "model_dump"):  # pydantic
         return to_json(value.model_dump(mode="json"), depth + 1)
+    if hasattr(kind, "__get_pydantic_core_schema__") and "pydantic" in sys.modules:  # such as its URLs
+        return to_json(sys.modules["pydantic"].TypeAdapter(kind).dump_python(value, mode="json"), depth + 1)
     if hasattr(kind, "tolist"):  # numpy, torch, pandas
         return to_json(value.tolist(), depth + 1)
     raise NotJSON(f"an object of type {kind.__qualname__}", "return text, numbers, lists or dicts in its place")

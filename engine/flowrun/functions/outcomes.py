@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flowrun.errors import ToolError
-from flowrun.excerpts import beginning
+from flowrun.excerpts import beginning, shortened
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.spec.model import JSON
 
 MAX_MESSAGE: Final = 4000
 """Characters of a failure's message; longer ones are cut, as the model reads them and the journal stores them."""
+
+
+class InvalidArguments(ValueError):
+    """Arguments do not fit what a function takes; the message is for the model that wrote them."""
 
 
 def call_outcome(function: Callable[..., Any], arguments: Mapping[str, Any]) -> JSON | ToolError:
@@ -25,8 +29,11 @@ def call_outcome(function: Callable[..., Any], arguments: Mapping[str, Any]) -> 
 
 def call_failure(exc: BaseException) -> ToolError:
     """Return an exception of a function as the failure of its call."""
-    message = f"returned {exc}" if isinstance(exc, NotJSON) else f"{type(exc).__name__}: {_message_of(exc)}"
-    error = ToolError("tool.failed", message.removesuffix(": "))
+    if isinstance(exc, InvalidArguments):
+        error = ToolError("tool.invalid_arguments", shortened(str(exc), MAX_MESSAGE))
+    else:
+        what = "returned " if isinstance(exc, NotJSON) else f"{type(exc).__name__}: "
+        error = ToolError("tool.failed", f"{what}{_message_of(exc)}".removesuffix(": "))
     error.__cause__ = exc
     return error
 

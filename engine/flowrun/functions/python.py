@@ -6,19 +6,18 @@ in a task that is not the run's (``eager_task``), ``def`` functions in a daemon 
 """
 
 import asyncio
-import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from flowrun.core.events import CallFunction
 from flowrun.core.tool_context import CURRENT_CALL
 from flowrun.errors import Bug, ToolError
+from flowrun.functions.arguments import BoundFunction
 from flowrun.functions.daemon_threads import CallLimit, DaemonThreads
 from flowrun.functions.eager_task import WAITS, EagerTask
-from flowrun.functions.json_values import copy_json
-from flowrun.functions.outcomes import call_outcome
+from flowrun.functions.outcomes import InvalidArguments, call_failure, call_outcome
 from flowrun.spec.model import JSON
 
 MAX_THREADS: Final = 64
@@ -26,13 +25,6 @@ MAX_THREADS: Final = 64
 
 GRACE_SECONDS: Final = 5.0
 """Seconds that an ``async def`` function may clean up after its cancellation; then it is closed by force."""
-
-
-class _Bound(NamedTuple):
-    """A function, and whether its call must be awaited."""
-
-    function: Callable[..., Any]
-    is_async: bool
 
 
 class CallPool:
@@ -47,9 +39,17 @@ class CallPool:
     def __init__(self, max_calls: int | None = None, *, max_threads: int = MAX_THREADS) -> None:
         self.slots = None if max_calls is None else CallLimit(max_calls)
         self.threads = DaemonThreads(max(max_threads, max_calls or 0))
+        self._of_tools: dict[str, CallLimit] = {}
         self.draining = False
         self._in_progress = 0
         self._idle = asyncio.Event()
+
+    def slots_of(self, entrypoint: str, limit: int) -> CallLimit:
+        """Return the limit of a tool's calls: the least that a flow sets for its function."""
+        known = self._of_tools.get(entrypoint)
+        if known is None or known.limit > limit:
+            known = self._of_tools[entrypoint] = CallLimit(limit)
+        return known
 
     async def drain(self, seconds: float) -> None:
         """Begin no further call, and wait until no call is in progress, at most for ``seconds``."""
@@ -85,25 +85,40 @@ class PythonFunctions:
         *,
         grace: float = GRACE_SECONDS,
     ) -> None:
-        self._bound = {name: _Bound(function, _is_async(function)) for name, function in functions.items()}
+        self._bound = {name: BoundFunction(function) for name, function in functions.items()}
         self._pool = CallPool() if pool is None else pool
         self._eager_task: EagerTask | None = None
         self._grace = grace
 
     def call(self, effect: CallFunction) -> Coroutine[Any, Any, JSON]:
         """Call a function under its timeout and return its value as JSON; see ``ports.Functions``."""
-        slots = self._pool.slots
-        return self._call(effect) if slots is None else self._call_in_turn(effect, slots)
+        if effect.max_concurrency is None and self._pool.slots is None:
+            return self._call(effect)
+        return self._call_in_turn(effect)
 
-    async def _call_in_turn(self, effect: CallFunction, slots: CallLimit) -> JSON:
-        async with slots.here():
+    def check(self, effect: CallFunction) -> None:
+        """Raise the ``ToolError`` of a call whose function does not take its arguments; call nothing."""
+        try:
+            self._bound[effect.entrypoint].check(effect.arguments)
+        except InvalidArguments as exc:
+            raise call_failure(exc) from exc
+
+    async def _call_in_turn(self, effect: CallFunction) -> JSON:
+        slots = self._pool.slots
+        of_tool: AbstractAsyncContextManager[None] = nullcontext()
+        if effect.max_concurrency is not None:
+            of_tool = self._pool.slots_of(effect.entrypoint, effect.max_concurrency).here()
+        async with of_tool, nullcontext() if slots is None else slots.here():
             return await self._call(effect)
 
     async def _call(self, effect: CallFunction) -> JSON:
         bound = self._bound.get(effect.entrypoint)
         if bound is None:
             raise Bug(f"no function is bound to {effect.entrypoint}")
-        arguments = copy_json(dict(effect.arguments))
+        try:
+            arguments = bound.prepare(effect.arguments)
+        except InvalidArguments as exc:
+            raise call_failure(exc) from exc
         CURRENT_CALL.set(effect)  # in the caller's context, which is copied for the function
         pool = self._pool
         if pool.draining:
@@ -111,11 +126,11 @@ class PythonFunctions:
         pool.began()
         try:
             if bound.is_async:
-                outcome = self._first_step(bound.function, arguments)
+                outcome = self._first_step(bound.call, arguments)
                 if isinstance(outcome, EagerTask):
                     outcome = await self._wait_for(outcome, effect.timeout)
             else:
-                outcome = await self._in_thread(bound.function, arguments, effect.timeout)
+                outcome = await self._in_thread(bound.call, arguments, effect.timeout)
         except TimeoutError:
             name = effect.tool or effect.entrypoint
             raise ToolError("tool.timeout", f"{name} took longer than {effect.timeout:g} s") from None
@@ -159,7 +174,3 @@ class PythonFunctions:
         eager.task.cancel()
         timer = eager.task.get_loop().call_later(self._grace, eager.force)
         eager.task.add_done_callback(lambda _: timer.cancel())
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

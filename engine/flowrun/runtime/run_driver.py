@@ -335,6 +335,7 @@ class RunDriver:
                 inputs=graph.spec.add_defaults(effect.inputs),
                 max_rounds=effect.max_rounds,
                 max_steps=effect.max_steps,
+                max_tool_calls=effect.max_tool_calls,
             )
             result = await child.drive(start)
         run = result.run
@@ -348,6 +349,7 @@ class RunDriver:
             outcome=run.outcome,
             rounds=run.rounds,
             steps=run.step + run.child_steps,
+            tool_calls=run.tool_calls,
             usage=run.usage,
         )
 

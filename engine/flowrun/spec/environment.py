@@ -21,7 +21,10 @@ from flowrun.unicode import find_encoding_error
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME_AND_DEFAULT: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _NOT_ANY_STRING: Final = frozenset(
-    {"backend", "timeout", "max_rounds", "max_steps", "max_concurrency", "idempotent", "strict"}
+    {
+        *("backend", "timeout", "idempotent", "strict"),
+        *("max_rounds", "max_steps", "max_tool_calls", "max_concurrency", "max_output"),
+    }
 )
 """Keys of models and profiles that do not accept every string as their value."""
 

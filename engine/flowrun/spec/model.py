@@ -58,6 +58,10 @@ class Seconds(float):
     """A duration. Specs write it as a number of seconds, or as a number and a unit: 500ms, 10s, 5m, 2h, 1d."""
 
 
+class Size(int):
+    """A number of bytes. Specs write it as a whole number, or as one and a unit: 500, 32KB, 1MB; a KB is 1,000."""
+
+
 class _Part(msgspec.Struct, frozen=True, kw_only=True):
     """The base class of all parts of a spec. Unknown keys are those that the schema allows: they begin with ``x-``."""
 
@@ -113,13 +117,24 @@ class Model(_Part, frozen=True, kw_only=True):
         return CAPABILITIES.get(self.backend, Capabilities())
 
 
+MAX_OUTPUT: Final = Size(64_000)
+"""The ``max_output`` of a tool that sets none, and of calls of what is no tool."""
+
+
 class Tool(_Part, frozen=True, kw_only=True):
-    """A tool that the model may call."""
+    """A tool that the model may call.
+
+    Attributes:
+        max_output: how much one call may add to the thread.
+        max_concurrency: the number of its calls that run at once in a process.
+    """
 
     entrypoint: Entrypoint
     description: str | None = None
     parameters: Schema | None = None
     timeout: Seconds = Seconds(60)
+    max_output: Size = MAX_OUTPUT
+    max_concurrency: int | None = None
     idempotent: bool = False
     strict: bool = False
 
@@ -171,10 +186,14 @@ class Catch(_Part, frozen=True, kw_only=True):
 
 
 class Limits(_Part, frozen=True, kw_only=True):
-    """The limits of a run and its sub-flows. A round is one request to a model; a step is one state visit."""
+    """The limits of a run and its sub-flows. A round is one request to a model; a step is one state visit.
+
+    ``max_tool_calls`` counts the calls that models make, those with invalid arguments too.
+    """
 
     max_rounds: int = 32
     max_steps: int = 1000
+    max_tool_calls: int | None = None
     timeout: Seconds | None = None
 
 
@@ -263,7 +282,10 @@ class ChatState(WorkingState, frozen=True, kw_only=True, tag="chat"):
 
 
 class ToolsState(WorkingState, frozen=True, kw_only=True, tag="tools"):
-    """A state that runs the tool calls of the thread's last reply in parallel and appends their results."""
+    """A state that runs the tool calls of the thread's last reply and appends their results.
+
+    Calls start in their order, all at once or at most ``max_concurrency``.
+    """
 
     asks = "nobody"
     result = "results"
@@ -271,6 +293,7 @@ class ToolsState(WorkingState, frozen=True, kw_only=True, tag="tools"):
 
     thread: ThreadName = MAIN
     on_error: Literal["return", "raise"] = "return"
+    max_concurrency: int | None = None
 
     def details(self) -> Iterable[str]:
         return () if self.thread == MAIN else (f"thread {self.thread}",)

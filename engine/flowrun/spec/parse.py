@@ -8,7 +8,7 @@ import msgspec
 
 from flowrun.errors import Issue, Path, SpecError
 from flowrun.spec.document import Document, issue_at
-from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN, STATES, Limits, Retry, Seconds, Spec, State
+from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN, STATES, Limits, Retry, Seconds, Size, Spec, State, Tool
 
 SHORTHANDS: Final = {"model": ("models", DEFAULT_MODEL), "messages": ("threads", MAIN)}
 """Shorthand keys of a flow, each with the key and the entry that it is short for."""
@@ -24,6 +24,8 @@ UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 """The units of durations, in seconds."""
 
 _BOOLEAN_SCHEMAS: Final[dict[bool, JSON]] = {True: {}, False: {"not": {}}}
+_BYTES: Final = {"KB": 1_000, "MB": 1_000_000}
+_SIZE: Final = re.compile(r"([0-9]+)(KB|MB)")
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _JSON_PATH: Final = re.compile(r" - at `\$(.*)`$")
 _PATH_PART: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
@@ -53,6 +55,19 @@ def parse_duration(written: float | str) -> Seconds:
     raise ValueError(f"{written!r} is no duration: write a number of seconds, or a number and ms, s, m, h or d")
 
 
+def parse_size(written: float | str) -> Size:
+    """Parse a size: a number of bytes, or a string of a whole number and KB or MB.
+
+    Raises:
+        ValueError: the string has another form.
+    """
+    if not isinstance(written, str):
+        return Size(written)
+    if match := _SIZE.fullmatch(written):
+        return Size(int(match[1]) * _BYTES[match[2]])
+    raise ValueError(f"{written!r} is no size: write a number of bytes, or a number and KB or MB")
+
+
 def _parse_flow(document: Document, at: Path, value: dict[str, JSON], *, name: str, version: str) -> Spec:
     """Build a ``Spec``. A local flow has its key as name and the version of the file."""
     fields = {
@@ -68,6 +83,8 @@ def _parse_flow(document: Document, at: Path, value: dict[str, JSON], *, name: s
         }
     if "limits" in value:
         fields["limits"] = _with_integer_counts(value["limits"], Limits)
+    if "tools" in value:
+        fields["tools"] = {name: _with_integer_counts(tool, Tool) for name, tool in value["tools"].items()}
     states = fields.pop("states", DEFAULT_STATES)
     flows = fields.pop("flows", {})
     fields |= {"flowrun": "v1", "name": name, "version": version, "start": value.get("start", next(iter(states)))}
@@ -111,9 +128,11 @@ def _convert(document: Document, at: Path, fields: dict[str, JSON], kind: type[_
 
 
 def decode_duration(kind: type, value: Any) -> Any:
-    """Convert a duration, as msgspec's ``dec_hook``."""
+    """Convert a duration or a size, as msgspec's ``dec_hook``."""
     if kind is Seconds:
         return parse_duration(value)
+    if kind is Size:
+        return parse_size(value)
     raise NotImplementedError(kind)
 
 

@@ -1,33 +1,34 @@
-"""JSON Schemas of a Python function's arguments: derived from its signature, or compared with it.
+"""JSON Schemas of a Python function's arguments: derived from its signature, or compared with it."""
 
-The schema of a type is the one that msgspec derives.
-"""
-
+import functools
 import inspect
+import json
 import typing
-from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, Final, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from flowrun.spec.entrypoints import EntrypointError
 from flowrun.spec.json_types import JSON_TYPES, declared_types
 from flowrun.spec.model import JSON
+from flowrun.spec.parameters import PythonParameter, read_parameters, written_as
 from flowrun.spec.phrases import listed
+from flowrun.spec.python_types import ArgumentType
 from flowrun.spec.suggestions import did_you_mean, suggest
-
-_REF: Final = "#/$defs/"
-_POSITIONAL: Final = inspect.Parameter.POSITIONAL_ONLY
-_VARIADIC: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
-    """A parameter of a function. ``schema`` is that of its type; None if JSON cannot express the type."""
+    """A parameter of a function.
+
+    Attributes:
+        schema: that of its type; None if JSON cannot express the type, for the reason ``wrong``.
+    """
 
     name: str
     required: bool
-    by_position: bool = False
     schema: dict[str, JSON] | None = None
+    wrong: str = ""
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,38 +52,28 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
 def signature_of(function: Callable[..., Any]) -> Signature:
     """Read a function's signature."""
     try:
-        parameters = _parameters(function)
-        types = _types(function)
+        parameters = read_parameters(function)
     except EntrypointError as error:
         fault = (error.message, error.remedy)
         return Signature(underivable=fault, unreadable=fault)
     arguments = underivable = None
-    description = ""
     try:
         description, arguments = derive_parameters(function)
     except EntrypointError as error:
         description = _docstring(function)[0]
         underivable = (error.message, error.remedy)
     return Signature(
-        parameters=tuple(_read_parameter(parameter, types) for parameter in _named(parameters)),
-        takes_any_name=_takes_any_name(parameters),
+        parameters=tuple(map(_as_data, parameters.named)),
+        takes_any_name=parameters.others is not None,
         description=description,
         arguments=arguments,
         underivable=underivable,
     )
 
 
-def _read_parameter(parameter: inspect.Parameter, types: Mapping[str, Any]) -> Parameter:
-    try:
-        schema: dict[str, JSON] | None = _schema_of(types.get(parameter.name, Any), {})
-    except TypeError:
-        schema = None
-    return Parameter(
-        name=parameter.name,
-        required=parameter.default is parameter.empty,
-        by_position=parameter.kind is _POSITIONAL,
-        schema=schema,
-    )
+def _as_data(parameter: PythonParameter) -> Parameter:
+    schema = None if parameter.type is None else parameter.type.schema({})
+    return Parameter(name=parameter.name, required=parameter.is_required, schema=schema, wrong=parameter.wrong)
 
 
 def derive_parameters(function: Callable[..., Any]) -> tuple[str, dict[str, JSON]]:
@@ -92,37 +83,88 @@ def derive_parameters(function: Callable[..., Any]) -> tuple[str, dict[str, JSON
     the docstring (Google, reST or numpy style). An argument without an annotation may be any JSON value.
 
     Raises:
-        EntrypointError: the function has no readable signature or annotations, or a parameter is positional-only or
-            has a type without a JSON Schema.
+        EntrypointError: the function has no readable signature or annotations, is a method without its object, or a
+            parameter has a type without a JSON Schema.
     """
-    parameters = _parameters(function)
-    types = _types(function)
+    parameters = read_parameters(function)
     summary, described = _docstring(function)
     properties: dict[str, JSON] = {}
     shared: dict[str, JSON] = {}
-    for parameter in _named(parameters):
-        if parameter.kind is _POSITIONAL:
-            raise EntrypointError(*_positional_only(parameter.name))
-        annotation = types.get(parameter.name, Any)
-        try:
-            schema = _schema_of(annotation, shared)
-        except TypeError as error:
-            raise EntrypointError(
-                f"no JSON Schema can be derived for the parameter '{parameter.name}': {str(error).splitlines()[-1]}",
-                "declare the tool's 'parameters' in the spec, or annotate it with a type that JSON has",
-            ) from error
-        if text := _annotated_text(annotation) or described.get(parameter.name):
+    for parameter in parameters.named:
+        schema = _type_of(parameter).schema(shared)
+        if text := _annotated_text(parameter.annotation) or described.get(parameter.name):
             schema = {**schema, "description": text}
         if (default := _json_default(parameter)) is not msgspec.UNSET:
             schema = {**schema, "default": default}
         properties[parameter.name] = schema
+    others: JSON = False
+    if parameters.others is not None:
+        others = _type_of(parameters.others).schema(shared) or True
     return summary, {
         "type": "object",
         "properties": properties,
-        "required": [parameter.name for parameter in _named(parameters) if parameter.default is parameter.empty],
-        "additionalProperties": _takes_any_name(parameters),
+        "required": [parameter.name for parameter in parameters.named if parameter.is_required],
+        "additionalProperties": others,
         **({"$defs": shared} if shared else {}),
     }
+
+
+def _type_of(parameter: PythonParameter) -> ArgumentType:
+    if parameter.type is None:
+        raise EntrypointError(
+            f"no JSON Schema can be derived for the parameter '{parameter.name}': {parameter.wrong}",
+            "declare the tool's 'parameters' in the spec, or annotate it with a type that JSON has",
+        )
+    return parameter.type
+
+
+def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+    """Return a docstring's first paragraph on one line, and the parameters' descriptions."""
+    import docstring_parser
+
+    text = next((text for each in _documented(function) if (text := inspect.getdoc(each))), "")
+    try:
+        parsed = docstring_parser.parse(text)
+    except docstring_parser.ParseError:
+        return " ".join(text.partition("\n\n")[0].split()), {}
+    summary = text.partition("\n\n")[0] if parsed.short_description else ""
+    described = {param.arg_name: " ".join((param.description or "").split()) for param in parsed.params}
+    return " ".join(summary.split()), {name: text for name, text in described.items() if text}
+
+
+def _documented(function: Callable[..., Any]) -> Iterator[Any]:
+    """Yield what may have the docstring: a partial's own is that of its class."""
+    if not isinstance(function, functools.partial):
+        yield function
+    yield written_as(function)
+
+
+def _annotated_text(annotation: Any) -> str | None:
+    """Return the text in ``Annotated[type, text]``, or in its ``Doc(text)`` (PEP 727)."""
+    if typing.get_origin(annotation) is not Annotated:
+        return None
+    texts = (getattr(extra, "documentation", extra) for extra in typing.get_args(annotation)[1:])
+    return next((text for text in texts if isinstance(text, str)), None)
+
+
+def _json_default(parameter: PythonParameter) -> JSON:
+    """Return a parameter's default as a JSON value; ``UNSET`` if there is none or JSON cannot express it."""
+    if parameter.is_required:
+        return msgspec.UNSET
+    try:
+        plain = msgspec.to_builtins(parameter.default, str_keys=True, enc_hook=_dump)
+        return json.loads(json.dumps(plain, allow_nan=False))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return msgspec.UNSET
+
+
+def _dump(value: Any) -> JSON:
+    if hasattr(value, "model_dump"):  # pydantic
+        return value.model_dump(mode="json")
+    raise TypeError
+
+
+# --- beside a declared schema -----------------------------------------------------------------------------------------
 
 
 class Difference(NamedTuple):
@@ -164,9 +206,7 @@ def check_arguments(signature: Signature, names: Collection[str]) -> list[tuple[
     if len(unknown) == len(missing) == 1:  # one mistake: the name
         return [(unknown[0], f"the function has no parameter '{unknown[0]}'", f"did you mean '{missing[0]}'?")]
     for name in names:
-        if name in known and known[name].by_position:
-            found.append((name, *_positional_only(name)))
-        elif name not in known and not signature.takes_any_name:
+        if name not in known and not signature.takes_any_name:
             remedy = did_you_mean(name, missing) or suggest(name, known, "parameters")
             found.append((name, f"the function has no parameter '{name}'", remedy))
             missing = [other for other in missing if f"'{other}'" not in remedy]
@@ -178,8 +218,6 @@ def check_arguments(signature: Signature, names: Collection[str]) -> list[tuple[
 
 def _check_parameter(parameter: Parameter, declared: Mapping[str, JSON], required: Collection[str]) -> list[Difference]:
     name = parameter.name
-    if parameter.by_position:
-        return [] if not parameter.required and name not in declared else [Difference(*_positional_only(name))]
     if name not in declared:
         remedy = "declare and require it, or give it a default in the function"
         message = f"the function needs '{name}', which is not declared"
@@ -189,7 +227,10 @@ def _check_parameter(parameter: Parameter, declared: Mapping[str, JSON], require
         remedy = "add it to 'required', or give it a default in the function"
         message = f"the function needs '{name}', which is declared as optional"
         found.append(Difference(message, remedy, certain=False))
-    if parameter.schema is not None and (message := _contradiction(name, declared[name], parameter.schema)):
+    if parameter.schema is None:
+        message = f"'{name}' cannot be given: {parameter.wrong}"
+        found.append(Difference(message, "annotate it with a type that JSON has"))
+    elif message := _contradiction(name, declared[name], parameter.schema):
         certain = not _is_number_for_integer(declared[name], parameter.schema)
         found.append(Difference(message, "change the declared schema or the function's annotation", certain))
     return found
@@ -204,110 +245,6 @@ def _is_number_for_integer(declared: JSON, accepted: dict[str, JSON]) -> bool:
         and types - accepted_types == {"number"}
         and ("integer" in accepted_types)
     )
-
-
-# --- reading a function -------------------------------------------------------------------------------------------
-
-
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError) as error:
-        raise EntrypointError(f"the function has no signature: {error}", "wrap it in a function with 'def'") from error
-
-
-def _types(function: Callable[..., Any]) -> dict[str, Any]:
-    target = function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
-    target = target.__init__ if inspect.isclass(target) else target
-    try:
-        return typing.get_type_hints(target, include_extras=True)
-    except Exception as error:  # an annotation is code, and may raise anything
-        raise EntrypointError(
-            f"the function's annotations cannot be read: {type(error).__name__}: {error}",
-            "import at run time what the annotations name",
-        ) from error
-
-
-def _named(parameters: Mapping[str, inspect.Parameter]) -> list[inspect.Parameter]:
-    return [parameter for parameter in parameters.values() if parameter.kind not in _VARIADIC]
-
-
-def _takes_any_name(parameters: Mapping[str, inspect.Parameter]) -> bool:
-    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-
-
-def _positional_only(name: str) -> tuple[str, str]:
-    return f"the parameter '{name}' can only be given by position", "delete the '/' from the function's signature"
-
-
-def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """Return a docstring's first paragraph on one line, and the parameters' descriptions."""
-    import docstring_parser
-
-    text = inspect.getdoc(function) or ""
-    try:
-        parsed = docstring_parser.parse(text)
-    except docstring_parser.ParseError:
-        return " ".join(text.partition("\n\n")[0].split()), {}
-    summary = text.partition("\n\n")[0] if parsed.short_description else ""
-    described = {param.arg_name: " ".join((param.description or "").split()) for param in parsed.params}
-    return " ".join(summary.split()), {name: text for name, text in described.items() if text}
-
-
-def _annotated_text(annotation: Any) -> str | None:
-    if typing.get_origin(annotation) is not Annotated:
-        return None
-    return next((extra for extra in typing.get_args(annotation)[1:] if isinstance(extra, str)), None)
-
-
-def _json_default(parameter: inspect.Parameter) -> JSON:
-    """Return a parameter's default as a JSON value; ``UNSET`` if there is none or JSON cannot express it."""
-    if parameter.default is parameter.empty:
-        return msgspec.UNSET
-    try:
-        return msgspec.json.decode(msgspec.json.encode(parameter.default))
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        return msgspec.UNSET
-
-
-# --- types as schemas ---------------------------------------------------------------------------------------------
-
-
-def _schema_of(annotation: Any, shared: dict[str, JSON]) -> dict[str, JSON]:
-    """Return a type's schema with references inlined.
-
-    Args:
-        shared: receives the definitions of recursive types; only references to these are not inlined.
-
-    Raises:
-        TypeError: the type has no JSON Schema.
-    """
-    (schema,), components = msgspec.json.schema_components((annotation,), ref_template=_REF + "{name}")
-    inlined: dict[str, JSON] = _inline(schema, components, (), shared)
-    return inlined
-
-
-def _inline(node: JSON, components: Mapping[str, JSON], inside: tuple[str, ...], shared: dict[str, JSON]) -> JSON:
-    if isinstance(node, list):
-        return [_inline(item, components, inside, shared) for item in node]
-    if not isinstance(node, dict):
-        return node
-    name = node.get("$ref", "").removeprefix(_REF) if isinstance(node.get("$ref", ""), str) else ""
-    if not name:
-        return _with_type({key: _inline(value, components, inside, shared) for key, value in node.items()})
-    if name in inside:
-        shared[name] = components[name]
-        return node
-    rest = {key: value for key, value in node.items() if key != "$ref"}
-    return {**_inline(components[name], components, (*inside, name), shared), **rest}
-
-
-def _with_type(schema: dict[str, JSON]) -> dict[str, JSON]:
-    """Add the type of its values to an enum, because many chat templates show a model only the type."""
-    values = schema.get("enum")
-    if "type" in schema or not isinstance(values, list) or len(types := {type(value) for value in values}) != 1:
-        return schema
-    return {"type": JSON_TYPES[types.pop()], **schema}
 
 
 def _contradiction(name: str, declared: JSON, accepted: dict[str, JSON]) -> str:

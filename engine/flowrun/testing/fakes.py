@@ -7,8 +7,8 @@ from flowrun.backends.scripted import ScriptedBackend, ScriptedReply
 from flowrun.core.events import AskModel, CallFunction, RequestInput
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.messages import Reply
-from flowrun.core.ports import Functions
 from flowrun.errors import FlowrunError, NoResponderError, ToolError
+from flowrun.functions.python import PythonFunctions
 from flowrun.spec.model import JSON
 from flowrun.testing.clock import VirtualLoop
 from flowrun.testing.suite import GivenAnswer, Stub
@@ -30,12 +30,12 @@ class Script(ScriptedBackend):
 
 
 class StubbedFunctions:
-    """The port ``Functions``: stubs, and the real functions where a test has no stub.
+    """The port ``Functions``: stubs, which accept what the functions do, and the real functions where there is no stub.
 
     ``calls`` holds the tool calls, in order. The last stub of a function is used for all further calls.
     """
 
-    def __init__(self, real: Functions, stubs: Mapping[str, tuple[Stub, ...]], loop: VirtualLoop) -> None:
+    def __init__(self, real: PythonFunctions, stubs: Mapping[str, tuple[Stub, ...]], loop: VirtualLoop) -> None:
         self.calls: list[dict[str, JSON]] = []
         self._real = real
         self._stubs = {name: list(stubs_of_name) for name, stubs_of_name in stubs.items()}
@@ -49,6 +49,7 @@ class StubbedFunctions:
         if not stubs:
             with self._loop.real_time():
                 return await self._real.call(effect)
+        self._real.check(effect)
         return await _run_stub(stubs.pop(0) if len(stubs) > 1 else stubs[0], effect)
 
 

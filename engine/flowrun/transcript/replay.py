@@ -117,8 +117,13 @@ class _Replay(msgspec.Struct, frozen=True):
         inputs = self.new.spec.add_defaults(event.inputs)
         if self.effect is None:
             return msgspec.structs.replace(event, inputs=inputs)
-        limits = {"max_rounds": self.effect.max_rounds, "max_steps": self.effect.max_steps}
-        return msgspec.structs.replace(event, inputs=inputs, **limits)
+        return msgspec.structs.replace(
+            event,
+            inputs=inputs,
+            max_rounds=self.effect.max_rounds,
+            max_steps=self.effect.max_steps,
+            max_tool_calls=self.effect.max_tool_calls,
+        )
 
     def _replay_children(self, was: Transition, now: Transition) -> dict[int, Divergence]:
         """Replay the children that both transitions start."""

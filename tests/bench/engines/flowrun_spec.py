@@ -50,6 +50,12 @@ def _graph() -> Graph:
     return compile_graph(spec, declarations={"add": add})
 
 
+@cache
+def _functions() -> PythonFunctions:
+    """Bind the function once, as a session does."""
+    return PythonFunctions({"work:add": work.add})
+
+
 async def converse(rounds: int) -> str:
     """Hold one conversation and return the answer."""
 
@@ -60,7 +66,7 @@ async def converse(rounds: int) -> str:
         return Reply(content="done")
 
     backend = ScriptedBackend.from_function(reply, record=False)
-    runner = Runner(backends={"default": backend}, functions=PythonFunctions({"work:add": work.add}))
+    runner = Runner(backends={"default": backend}, functions=_functions())
     run = (await runner.run(_graph(), {"rounds": rounds}, run_id="bench")).run
     assert run.outcome is not None
     assert len(run.threads["main"]) == 2 * rounds + 2

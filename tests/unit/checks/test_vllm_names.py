@@ -27,7 +27,7 @@ def test_the_checks_know_what_the_adapter_knows() -> None:
     assert SAMPLING.keys() - FIXED == runtime.sampling_names()
 
 
-@pytest.mark.parametrize("name", RANGES)
+@pytest.mark.parametrize("name", [name for name in RANGES if name in SAMPLING])  # the others are those of servers
 def test_ranges_end_where_vllm_refuses(name: str) -> None:
     from vllm import SamplingParams
     from vllm.exceptions import VLLMValidationError

@@ -86,11 +86,11 @@ def test_calls_by_keyword(function: Function) -> None:
     assert call(function, name="Ada", loudly=True) == "Hello Ada!"
 
 
-@pytest.mark.parametrize("function", sync_and_async(greet), ids=["def", "async def"])
-def test_a_wrong_signature_is_the_functions_failure(function: Function) -> None:
+@pytest.mark.parametrize("function", [greet, greet_at_once], ids=["def", "async def"])
+def test_arguments_that_a_function_does_not_take_are_invalid(function: Function) -> None:
     assert failure_of(function, name="Ada", age=36) == (
-        "tool.failed",
-        "TypeError: greet() got an unexpected keyword argument 'age'",
+        "tool.invalid_arguments",
+        "there is no parameter 'age'; there are: name, loudly",
     )
 
 
@@ -223,9 +223,9 @@ def _generator() -> Iterator[int]:
     ("function", "message"),
     [
         pytest.param(
-            lambda: {"rows": [{"blob": b"\x00"}]},
-            "returned bytes, which is no JSON value, at path rows[0].blob: decode them to text",
-            id="bytes",
+            lambda: {"rows": [{"rest": iter([1])}]},
+            "returned an iterator, which is no JSON value, at path rows[0].rest: return a list of what it yields",
+            id="iterator",
         ),
         pytest.param(
             lambda: _coroutine(),
@@ -426,6 +426,30 @@ def test_max_calls_limits_the_calls_of_both_kinds() -> None:
 
     assert asyncio.run(go()) == [None] * 8
     assert turns.most == 3
+
+
+@pytest.mark.parametrize("kind", ["blocking", "waiting"])
+def test_a_tools_limit_holds_for_all_flows_of_a_pool_and_for_no_other_tool(kind: str) -> None:
+    turns, others = Turns(), Turns()
+
+    async def go() -> list[JSON]:
+        pool = CallPool()
+        bound = {"m:f": getattr(turns, kind), "m:g": getattr(others, kind)}
+        flows = [PythonFunctions(bound, pool), PythonFunctions(bound, pool)]
+        limited = [msgspec.structs.replace(effect(timeout=None), max_concurrency=most) for most in (2, 3)]
+        free = msgspec.structs.replace(effect(timeout=None), entrypoint="m:g")
+        calls = [flow.call(each) for flow, each in zip(flows, limited, strict=True) for _ in range(4)]
+        calls += [flows[0].call(free) for _ in range(4)]
+        running = asyncio.gather(*calls)
+        for known, count in ((turns, 2), (others, 4)):
+            for _ in range(count):
+                assert await asyncio.to_thread(known.entered.acquire, timeout=10)
+        turns.released.set()
+        others.released.set()
+        return await running
+
+    assert asyncio.run(go()) == [None] * 12
+    assert (turns.most, others.most) == (2, 4)
 
 
 @pytest.mark.parametrize("kind", ["blocking", "waiting"])

@@ -14,10 +14,11 @@ from flowrun.spec.model import (
     Route,
     RouteState,
     Seconds,
+    Size,
     Spec,
     ToolsState,
 )
-from flowrun.spec.parse import parse_duration
+from flowrun.spec.parse import parse_duration, parse_size
 from tests.unit.spec.specs import reported, spec_text
 
 
@@ -83,15 +84,35 @@ def test_what_is_no_duration_is_refused(written: str) -> None:
         parse_duration(written)
 
 
+@pytest.mark.parametrize(
+    ("written", "count"), [(1, 1), (500, 500), (8.0, 8), ("32KB", 32_000), ("1MB", 1_000_000), ("007KB", 7_000)]
+)
+def test_sizes_are_bytes(written: float | str, count: int) -> None:
+    parsed = parse_size(written)
+    assert (type(parsed), parsed) == (Size, count)
+    spec = parse_text(
+        spec_text(f"model: {{name: m}}\ntools: {{t: {{entrypoint: 'a:b', max_output: {written}}}}}\n")
+    ).spec
+    assert spec.tools["t"].max_output == count
+
+
+@pytest.mark.parametrize("written", ["", "5", "5 KB", "-5KB", "1.5KB", "5kB", "5KiB", "KB", "1GB"])
+def test_what_is_no_size_is_refused(written: str) -> None:
+    with pytest.raises(ValueError, match="is no size: write a number of bytes"):
+        parse_size(written)
+
+
 def test_a_count_may_be_written_with_a_point() -> None:
     spec = parse_text(
         spec_text(
             "limits: {max_rounds: 8.0, timeout: 2.5}\n"
+            "tools: {t: {entrypoint: 'a:b', max_concurrency: 4.0}}\n"
             "states: {a: {type: end}, b: {type: chat, retry: {max_attempts: 2.0, jitter: 0}, next: a}}\n"
         )
     ).spec
     state = spec.states["b"]
     assert spec.limits == Limits(max_rounds=8, timeout=Seconds(2.5))
+    assert spec.tools["t"].max_concurrency == 4
     assert isinstance(state, ChatState)
     assert state.retry == Retry(max_attempts=2, jitter=0)
 

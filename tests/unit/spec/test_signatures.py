@@ -41,7 +41,8 @@ class Options(TypedDict):
 
 
 class Opaque:
-    pass
+    def look(self) -> None:
+        pass
 
 
 def google(city: str, unit: Literal["celsius", "fahrenheit"] = "celsius") -> str:
@@ -223,19 +224,16 @@ def test_a_default_is_shown_if_json_has_it(default: Any, written: JSON) -> None:
     assert derived(Any, default) == written
 
 
-@pytest.mark.parametrize(
-    ("function", "message"),
-    [
-        pytest.param(by_position, "the parameter 'city' can only be given by position", id="by position"),
-        pytest.param(
-            Opaque.__init__, "the parameter 'self' can only be given by position", id="method without an instance"
-        ),
-    ],
-)
-def test_what_cannot_be_called_by_name_is_refused(function: Callable[..., Any], message: str) -> None:
+@pytest.mark.parametrize("function", [Opaque.__init__, Opaque.look, str.upper], ids=["C", "Python", "built in"])
+def test_a_method_without_its_object_is_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(EntrypointError) as caught:
         derive_parameters(function)
-    assert caught.value.message == message
+    assert caught.value.message == f"{function.__qualname__} is a method, and has no object to be called on"
+    assert check_signature(function, declared())[0][0] == caught.value.message
+
+
+def test_a_parameter_that_is_given_by_position_is_offered_by_name() -> None:
+    assert list(derive_parameters(by_position)[1]["properties"]) == ["city", "days"]
 
 
 def test_a_type_without_a_json_schema_is_refused() -> None:
@@ -339,10 +337,22 @@ def test_a_function_with_any_names_takes_what_is_declared() -> None:
     assert check_signature(function, declared("a", a=INTEGER)) == []
 
 
-def test_a_function_that_cannot_be_called_by_name_disagrees() -> None:
-    assert check_signature(by_position, declared("city", "days", city=TEXT, days=INTEGER)) == [
-        ("the parameter 'city' can only be given by position", "delete the '/' from the function's signature")
+def test_parameters_that_are_given_by_position_are_compared_too() -> None:
+    assert check_signature(by_position, declared("city", "days", city=TEXT, days=INTEGER)) == []
+    assert check_signature(by_position, declared("days", days=INTEGER)) == [
+        (
+            "the function needs 'city', which is not declared",
+            "declare and require it, or give it a default in the function",
+        )
     ]
+
+
+def test_a_type_that_json_cannot_become_disagrees() -> None:
+    def function(x: Opaque) -> None:
+        pass
+
+    ((message, _),) = check_signature(function, declared("x", x={"type": "object"}))
+    assert message.startswith("'x' cannot be given: type <class ")
 
 
 def test_a_callable_object_is_compared_too() -> None:

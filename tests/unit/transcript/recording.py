@@ -163,8 +163,14 @@ class Recording:
             child = effect.child_id(name)
             self._parents[child] = (name, effect.step, effect.index)
             flow = graph.flows[effect.flow]
-            limits = {"max_rounds": effect.max_rounds, "max_steps": effect.max_steps}
-            self._start(child, flow, Started(run=child, inputs=_inputs(flow, effect.inputs), **limits))
+            started = Started(
+                run=child,
+                inputs=_inputs(flow, effect.inputs),
+                max_rounds=effect.max_rounds,
+                max_steps=effect.max_steps,
+                max_tool_calls=effect.max_tool_calls,
+            )
+            self._start(child, flow, started)
             return
         if isinstance(effect, CallFunction):
             self._record(name, run, CallStarted(step=effect.step, index=effect.index))
@@ -180,6 +186,7 @@ class Recording:
                 outcome=outcome,
                 rounds=run.rounds,
                 steps=run.step + run.child_steps,
+                tool_calls=run.tool_calls,
                 usage=run.usage,
             )
             self._come(0.0, parent[0], ended)

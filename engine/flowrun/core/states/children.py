@@ -1,4 +1,4 @@
-"""The base of the states that run sub-flows. The rounds and steps of a child count against the limits of its parent."""
+"""The base of the states that run sub-flows. What a child uses counts against the limits of its parent."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -32,6 +32,7 @@ class ParentNode(StateNode, frozen=True, kw_only=True):
         run.left -= 1
         run.rounds += event.rounds
         run.child_steps += event.steps
+        run.tool_calls += event.tool_calls
         run.usage += event.usage
         self.ended(turn, event)
 
@@ -56,7 +57,7 @@ def _succeeded(slot: ChildSlot) -> bool:
 
 
 def start_child(run: Draft, index: int, flow: str, inputs: Mapping[str, JSON]) -> StartChild:
-    """Return the effect that starts a child, limited to the rounds and steps that the run has left."""
+    """Return the effect that starts a child, limited to the rounds, steps and tool calls that the run has left."""
     return StartChild(
         step=run.step,
         index=index,
@@ -65,6 +66,7 @@ def start_child(run: Draft, index: int, flow: str, inputs: Mapping[str, JSON]) -
         inputs=inputs,
         max_rounds=run.max_rounds - run.rounds,
         max_steps=run.max_steps - run.step - run.child_steps,
+        max_tool_calls=None if run.max_tool_calls is None else max(run.max_tool_calls - run.tool_calls, 0),
     )
 
 

@@ -1,27 +1,31 @@
 """The tools state: checks each call of the last reply, makes the valid calls, and adds the results to the thread.
 
-The result of an invalid call is its failure. A call that succeeded is never made twice for the same message, neither by
-a retry nor by a later tools state.
+The result of an invalid call is its failure. What one call adds to the thread is bounded by ``max_output`` of its tool.
+A call that succeeded is never made twice for the same message, neither by a retry nor by a later tools state.
 """
 
 import json
 from typing import Final
 
-from flowrun.core.events import CallFunction, Effect, Event, Failed, Returned
+from flowrun.core.events import CallFunction, Event, Failed, Returned
 from flowrun.core.messages import LastCalls, Message, ToolCall, last_calls
 from flowrun.core.run import ANSWERED, PENDING, CallSlot, Draft, Made, Mark, Run
 from flowrun.core.shapes import shape_of
 from flowrun.core.slots import Slots
-from flowrun.core.state_node import Graph, StateNode, Turn
+from flowrun.core.state_node import Graph, StateFailure, StateNode, Turn
 from flowrun.core.states.chat import ChatNode
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, StateKind
 from flowrun.core.strict_json import parse_json
 from flowrun.core.views import LazyResults, ResultView, Value
 from flowrun.errors import Failure
-from flowrun.spec.model import JSON, ToolsState
+from flowrun.excerpts import cut_bytes, shortened
+from flowrun.spec.model import JSON, MAX_OUTPUT, ToolsState
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+
+_MAX_BYTES: Final = 4
+"""Bytes of a character in UTF-8, at most."""
 
 _ANSWERS: Final = (Returned, Failed)
 
@@ -30,20 +34,35 @@ _PLAIN: Final = frozenset({int, float})
 
 
 class ToolsNode(StateNode, frozen=True, kw_only=True):
-    """A tools state. With ``raises``, a failed call fails the state."""
+    """A tools state. With ``raises``, a failed call fails the state.
+
+    Attributes:
+        uncut: the number of characters that fit into the ``max_output`` of every tool.
+    """
 
     thread: str
     raises: bool
+    uncut: int
 
     def enter(self, turn: Turn) -> None:
-        """Check every call, then request the valid ones."""
+        """Check every call, then request the valid ones.
+
+        Raises:
+            StateFailure: the calls are more than the run may make.
+        """
         run = turn.run
         last = last_calls(run.threads[self.thread])
-        slots: list[CallSlot] = [PENDING] * len(last.calls)
+        count = len(last.calls)
+        slots: list[CallSlot] = [PENDING] * count
         if last.answered or run.made:
             slots = _slots_before(run.made.get(self.thread), last)
+            count = slots.count(PENDING)
+        if run.unread:
+            run.unread -= {self.thread}
+        if run.max_tool_calls is not None:
+            _count_calls(run, run.max_tool_calls, count)
         offered = _offered(turn.graph, run, self.thread)
-        effects: list[Effect] = []
+        effects: list[CallFunction] = []
         for index, call in enumerate(last.calls):
             if slots[index] is PENDING:
                 prepared = _prepare_call(turn, offered, index, call)
@@ -52,8 +71,6 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
                 else:
                     slots[index] = prepared
         run.calls, run.awaiting, run.left = Slots(slots), "calls", len(effects)
-        if run.unread:
-            run.unread -= {self.thread}
         if effects:
             turn.effects = tuple(effects)
         else:
@@ -100,6 +117,9 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
                 return
             else:
                 text = f"error: {answer.name}: {answer.message}"
+            if len(text) > self.uncut:
+                tool = turn.graph.tools.get(call.name)
+                text = cut_bytes(text, MAX_OUTPUT if tool is None else tool.max_output)
             pairs.append((call, answer))
             messages.append(Message(role="tool", content=text, tool_call_id=call.id, name=call.name))
         run = turn.save(self)
@@ -108,6 +128,51 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
         if self.thread in run.made:
             run.made = {name: made for name, made in run.made.items() if name != self.thread}
         turn.leave(self, run.results)
+
+
+class OrderedToolsNode(ToolsNode, frozen=True, kw_only=True):
+    """A tools state that runs ``max_concurrency`` calls at once; the others are held back, and start in their order.
+
+    ``Run.started`` is the number of calls that are not held back. Once the state is to fail, none of them starts.
+    """
+
+    max_concurrency: int
+
+    def enter(self, turn: Turn) -> None:
+        """Check every call, and request the first valid ones. Raises as ``ToolsNode.enter`` does."""
+        super().enter(turn)
+        run = turn.run
+        if run.calls is not None and run.left:
+            run.started = len(run.calls)
+            if run.left > self.max_concurrency:
+                run.started = getattr(turn.effects[self.max_concurrency], "index", 0)
+                turn.effects = turn.effects[: self.max_concurrency]
+
+    def accepts(self, run: Run, event: Event) -> bool:
+        """Return whether an event is the value or failure of a call that was started and has no result yet."""
+        return super().accepts(run, event) and getattr(event, "index", 0) < run.started
+
+    def handle(self, turn: Turn, event: Event) -> None:
+        """Store a call's value or failure, and start the next call; leave the state after the last one."""
+        super().handle(turn, event)
+        run = turn.run
+        if not run.left or run.calls is None:
+            return
+        if self.raises and isinstance(event, Failed):
+            run.left = sum(run.calls[index] is PENDING for index in range(run.started))
+            run.started = len(run.calls)
+            if not run.left:
+                self._leave(turn)
+            return
+        calls = last_calls(run.threads[self.thread]).calls
+        while run.started < len(calls):
+            index = run.started
+            run.started += 1
+            if run.calls[index] is PENDING:
+                prepared = _prepare_call(turn, _offered(turn.graph, run, self.thread), index, calls[index])
+                assert isinstance(prepared, CallFunction)
+                turn.effects = (prepared,)
+                return
 
 
 def _slots_before(made: Made | None, last: LastCalls) -> list[CallSlot]:
@@ -120,6 +185,19 @@ def _slots_before(made: Made | None, last: LastCalls) -> list[CallSlot]:
     return slots
 
 
+def _count_calls(run: Draft, most: int, count: int) -> None:
+    """Count the calls of a reply that are about to be made.
+
+    Raises:
+        StateFailure: they are more than the run may make; none is counted.
+    """
+    left = max(most - run.tool_calls, 0)
+    if count > left:
+        message = f"the reply makes {count} calls, and limits.max_tool_calls leaves {left}"
+        raise StateFailure("limit.tool_calls", message)
+    run.tool_calls += count
+
+
 def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCall) -> CallFunction | Failure:
     """Return the effect that makes a call, or the failure that the model receives as the result of an invalid call."""
     run, tool = turn.run, turn.graph.tools.get(call.name)
@@ -129,7 +207,7 @@ def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCa
     try:
         arguments = {} if not call.arguments or call.arguments.isspace() else parse_json(call.arguments)
     except ValueError as exc:
-        return Failure(name="tool.invalid_arguments", message=f"the arguments are no JSON: {exc}")
+        return Failure(name="tool.invalid_arguments", message=f"the arguments are no JSON: {shortened(str(exc), 400)}")
     if not isinstance(arguments, dict):
         return Failure(name="tool.invalid_arguments", message="the arguments must be a JSON object")
     if (wrong := tool.validate(arguments)) is not None:
@@ -146,6 +224,7 @@ def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCa
         call_id=call.id,
         idempotent=tool.idempotent,
         attempt=run.attempt,
+        max_concurrency=tool.max_concurrency,
     )
 
 
@@ -163,7 +242,14 @@ def _value_text(value: JSON) -> str:
 
 def compile_tools(name: str, state: ToolsState, compiler: Compiler) -> ToolsNode:
     """Compile a tools state."""
-    return ToolsNode(thread=state.thread, raises=state.on_error == "raise", **compiler.common(name, state))
+    fields = compiler.common(name, state) | {
+        "thread": state.thread,
+        "raises": state.on_error == "raise",
+        "uncut": min((tool.max_output for tool in compiler.spec.tools.values()), default=MAX_OUTPUT) // _MAX_BYTES,
+    }
+    if state.max_concurrency is None:
+        return ToolsNode(**fields)
+    return OrderedToolsNode(max_concurrency=state.max_concurrency, **fields)
 
 
 KIND: Final = StateKind(

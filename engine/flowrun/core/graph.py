@@ -43,7 +43,7 @@ def compile_graph(
         start=spec.start,
         flows=flows,
         nodes={name: compile_state(name, state, compiler) for name, state in spec.states.items()},
-        tools={name: _compile_tool(tool, declarations[name]) for name, tool in spec.tools.items()},
+        tools={name: _compile_tool(spec, tool, declarations[name]) for name, tool in spec.tools.items()},
         threads=compile_prologues({MAIN: (), **spec.threads}),
         variables=compile_assignments(spec.vars),
         inputs=compile_inputs(spec),
@@ -51,12 +51,13 @@ def compile_graph(
     )
 
 
-def _compile_tool(tool: Tool, declaration: ToolDeclaration) -> CompiledTool:
+def _compile_tool(spec: Spec, tool: Tool, declaration: ToolDeclaration) -> CompiledTool:
     return CompiledTool(
         declaration=declaration,
         entrypoint=tool.entrypoint,
         timeout=tool.timeout,
         idempotent=tool.idempotent,
+        isolation=spec.isolation_of(tool),
         validate=compile_schema(declaration.parameters),
     )
 

@@ -15,7 +15,7 @@ from flowrun.core.json_schema import Validator
 from flowrun.core.rendering import Prologue
 from flowrun.core.run import EMPTY, Draft, Run, RunScope, Transition, copy_of
 from flowrun.errors import Failure
-from flowrun.spec.model import JSON, Catch, Limits, Retry, Spec
+from flowrun.spec.model import JSON, Catch, Isolation, Limits, Retry, Spec
 from flowrun.templates import Evaluator, Scope, TemplateError
 
 UNCAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "run.cancelled", "input.invalid"})
@@ -59,6 +59,7 @@ class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
     entrypoint: str
     timeout: float
     idempotent: bool
+    isolation: Isolation
     validate: Validator
 
 

@@ -2,11 +2,11 @@
 
 It may raise anything, exit, hang, ignore its cancellation, change its arguments or return a value that is no JSON: its
 call ends with a ``ToolError``, at its timeout at the latest, and all other calls continue. ``async def`` functions run
-in a task that is not the run's (``eager_task``), ``def`` functions in a daemon thread.
+in a task that is not the run's (``eager_task``), ``def`` functions in a daemon thread. What harms a whole process, such
+as a crash, is kept from others only by ``isolation: process`` (``processes``).
 """
 
 import asyncio
-import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
@@ -18,7 +18,9 @@ from flowrun.errors import Bug, ToolError
 from flowrun.functions.daemon_threads import CallLimit, DaemonThreads
 from flowrun.functions.eager_task import WAITS, EagerTask
 from flowrun.functions.json_values import copy_json
-from flowrun.functions.outcomes import call_outcome
+from flowrun.functions.outcomes import call_outcome, is_async
+from flowrun.functions.processes import MAX_WORKERS, Unreachable, Workers, find_target
+from flowrun.functions.worker import Target
 from flowrun.spec.model import JSON
 
 MAX_THREADS: Final = 64
@@ -36,17 +38,27 @@ class _Bound(NamedTuple):
 
 
 class CallPool:
-    """The calls that run at once, of one or several flows.
+    """The calls that run at once, of one or several flows, and their worker processes, which ``close`` ends.
 
     Args:
         max_calls: calls of both kinds that run at once; None: no limit. The time in which a call waits for its turn or
             for a thread is not part of its timeout, and a call that timed out does not count.
         max_threads: ``def`` functions that run at once; at least ``max_calls``.
+        max_workers: functions that run at once in worker processes; at most ``max_calls``.
+        grace: seconds that a cancelled ``async def`` function in a worker process may clean up.
     """
 
-    def __init__(self, max_calls: int | None = None, *, max_threads: int = MAX_THREADS) -> None:
+    def __init__(
+        self,
+        max_calls: int | None = None,
+        *,
+        max_threads: int = MAX_THREADS,
+        max_workers: int = MAX_WORKERS,
+        grace: float = GRACE_SECONDS,
+    ) -> None:
         self.slots = None if max_calls is None else CallLimit(max_calls)
         self.threads = DaemonThreads(max(max_threads, max_calls or 0))
+        self.workers = Workers(min(max_workers, max_calls or max_workers), grace=grace)
         self.draining = False
         self._in_progress = 0
         self._idle = asyncio.Event()
@@ -58,6 +70,10 @@ class CallPool:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._idle.wait()
+
+    def close(self) -> None:
+        """Kill the worker processes, with the calls in progress there."""
+        self.workers.close()
 
     def began(self) -> None:
         """Count a call that begins."""
@@ -85,8 +101,9 @@ class PythonFunctions:
         *,
         grace: float = GRACE_SECONDS,
     ) -> None:
-        self._bound = {name: _Bound(function, _is_async(function)) for name, function in functions.items()}
+        self._bound = {name: _Bound(function, is_async(function)) for name, function in functions.items()}
         self._pool = CallPool() if pool is None else pool
+        self._targets: dict[str, Target] = {}
         self._eager_task: EagerTask | None = None
         self._grace = grace
 
@@ -103,19 +120,15 @@ class PythonFunctions:
         bound = self._bound.get(effect.entrypoint)
         if bound is None:
             raise Bug(f"no function is bound to {effect.entrypoint}")
-        arguments = copy_json(dict(effect.arguments))
-        CURRENT_CALL.set(effect)  # in the caller's context, which is copied for the function
         pool = self._pool
         if pool.draining:
             await asyncio.get_running_loop().create_future()  # its run is about to be cancelled
         pool.began()
         try:
-            if bound.is_async:
-                outcome = self._first_step(bound.function, arguments)
-                if isinstance(outcome, EagerTask):
-                    outcome = await self._wait_for(outcome, effect.timeout)
+            if effect.isolation == "process":
+                outcome = await self._in_process(bound.function, effect)
             else:
-                outcome = await self._in_thread(bound.function, arguments, effect.timeout)
+                outcome = await self._in_this_process(bound, effect)
         except TimeoutError:
             name = effect.tool or effect.entrypoint
             raise ToolError("tool.timeout", f"{name} took longer than {effect.timeout:g} s") from None
@@ -124,6 +137,23 @@ class PythonFunctions:
         if isinstance(outcome, ToolError):
             raise outcome
         return outcome
+
+    async def _in_process(self, function: Callable[..., Any], effect: CallFunction) -> "JSON | ToolError":
+        target = self._targets.get(effect.entrypoint)
+        if target is None:
+            try:
+                target = self._targets[effect.entrypoint] = find_target(effect.entrypoint, function)
+            except Unreachable as exc:
+                raise ToolError("tool.failed", str(exc)) from exc
+        return await self._pool.workers.call(effect, target, function)
+
+    async def _in_this_process(self, bound: _Bound, effect: CallFunction) -> "JSON | ToolError":
+        arguments = copy_json(dict(effect.arguments))
+        CURRENT_CALL.set(effect)  # in the caller's context, which is copied for the function
+        if not bound.is_async:
+            return await self._in_thread(bound.function, arguments, effect.timeout)
+        outcome = self._first_step(bound.function, arguments)
+        return await self._wait_for(outcome, effect.timeout) if isinstance(outcome, EagerTask) else outcome
 
     async def _in_thread(
         self, function: Callable[..., Any], arguments: dict[str, JSON], timeout: float | None
@@ -159,7 +189,3 @@ class PythonFunctions:
         eager.task.cancel()
         timer = eager.task.get_loop().call_later(self._grace, eager.force)
         eager.task.add_done_callback(lambda _: timer.cancel())
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

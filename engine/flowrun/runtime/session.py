@@ -175,6 +175,7 @@ class Session:
             await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             try:
+                opened.pool.close()
                 await opened.engines.stop()
             finally:
                 if opened.journal is not None:

@@ -146,6 +146,7 @@ def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCa
         call_id=call.id,
         idempotent=tool.idempotent,
         attempt=run.attempt,
+        isolation=tool.isolation,
     )
 
 

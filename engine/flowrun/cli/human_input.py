@@ -3,10 +3,10 @@
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Mapping
 from typing import Final
 
+from flowrun.cli.streams import input_descriptor, message_stream
 from flowrun.cli.terminal import as_lines, echo
 from flowrun.core.events import RequestInput
 from flowrun.core.json_schema import compile_schema
@@ -17,7 +17,8 @@ from flowrun.spec.model import JSON
 
 def is_interactive() -> bool:
     """Return whether the user can be asked: stdin and stderr are a terminal."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    descriptor = input_descriptor()
+    return descriptor is not None and os.isatty(descriptor) and message_stream().isatty()
 
 
 def terminal_input() -> "TerminalInput | None":
@@ -60,7 +61,8 @@ class TerminalInput:
             NoResponderError: the terminal was closed, or its input ended.
         """
         while b"\n" not in self._buffer:
-            chunk = await _read(sys.stdin.fileno())
+            descriptor = input_descriptor()
+            chunk = b"" if descriptor is None else await _read(descriptor)
             if not chunk:
                 raise NoResponderError
             self._buffer += chunk

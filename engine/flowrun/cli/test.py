@@ -1,12 +1,15 @@
 """``flowrun test``: runs the tests of ``*.test.yaml`` files, without a model."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from flowrun.cli.options import named, project_option
+from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.errors import FlowrunError, Place, SpecError, UsageError
 from flowrun.files import file_errors
@@ -42,24 +45,42 @@ def command(
     files = find_suites(paths or (current_project(),))
     if not files:
         raise UsageError(f"no tests in {named(paths)}: they are in files whose names end in {SUFFIX}")
+    with answer_stream() as report:
+        return _run(files, text, project_dir, junit, report, coverage=coverage, verbose=verbose)
+
+
+def _run(
+    files: Sequence[Path],
+    text: str,
+    project_dir: Path | None,
+    junit: Path | None,
+    report: TextIO,
+    *,
+    coverage: bool,
+    verbose: bool,
+) -> int:
+    """Run the tests of files, and write what came of them to ``report``; return the exit code."""
+    say = partial(echo, file=report)
     verdicts: list[Verdict] = []
     with SpecTestSession(project_dir=project_dir, environ=os.environ, open_reader=find_vllm_reader()) as session:
         for file in files:
-            verdicts += _run_file(session, file, text, verbose)
+            verdicts += _run_file(session, file, text, verbose, say)
         covered = list(session.coverage.flows())
     if not verdicts:
         raise UsageError(f"-k {text}: no test and no test file is called so")
     if junit is not None:
         _write(junit, render_junit(verdicts))
     for entry in _report(verdicts):
-        echo(f"\n{entry}")
+        say(f"\n{entry}")
     if coverage:
-        echo(f"\n{render_coverage(covered)}")
-    echo(f"\n{summary(verdicts)}")
+        say(f"\n{render_coverage(covered)}")
+    say(f"\n{summary(verdicts)}")
     return 1 if any(verdict.status == "failed" for verdict in verdicts) else 0
 
 
-def _run_file(session: SpecTestSession, file: Path, text: str, verbose: bool) -> list[Verdict]:
+def _run_file(
+    session: SpecTestSession, file: Path, text: str, verbose: bool, say: Callable[..., None]
+) -> list[Verdict]:
     """Run a file's tests, and print their progress.
 
     Args:
@@ -68,19 +89,19 @@ def _run_file(session: SpecTestSession, file: Path, text: str, verbose: bool) ->
     try:
         suite = load_suite(file)
     except (SpecError, UsageError) as exc:
-        echo(f"{file} E")
+        say(f"{file} E")
         return [_unreadable(file, exc)]
     cases = [case for case in suite.cases if text.casefold() in f"{file} {case.name}".casefold()]
     if not cases:
         return []
-    echo(str(file) if verbose else f"{file} ", nl=verbose)
+    say(str(file) if verbose else f"{file} ", nl=verbose)
     verdicts = []
     for case in cases:
         verdict = session.run(suite, case)
         verdicts.append(verdict)
-        echo(f"  {verdict.status:<8} {printable_line(case.name)}" if verbose else _MARKS[verdict.status], nl=verbose)
+        say(f"  {verdict.status:<8} {printable_line(case.name)}" if verbose else _MARKS[verdict.status], nl=verbose)
     if not verbose:
-        echo()
+        say()
     return verdicts
 
 

@@ -5,12 +5,14 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from flowrun.functions.watchdog import watched_process
+
 T = TypeVar("T")
 
 
 def run_in_loop(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine as ``asyncio.run`` does, but do not wait for threads that async functions have left behind."""
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
+    with watched_process(), asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(work)
 
 

@@ -13,6 +13,7 @@ from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.errors import FlowrunError, Place, SpecError, UsageError
 from flowrun.files import file_errors
+from flowrun.functions.watchdog import watched_process
 from flowrun.spec.project import current_project
 from flowrun.testing.coverage import render_coverage
 from flowrun.testing.junit import render_junit
@@ -45,7 +46,7 @@ def command(
     files = find_suites(paths or (current_project(),))
     if not files:
         raise UsageError(f"no tests in {named(paths)}: they are in files whose names end in {SUFFIX}")
-    with answer_stream() as report:
+    with answer_stream() as report, watched_process():
         return _run(files, text, project_dir, junit, report, coverage=coverage, verbose=verbose)
 
 

@@ -20,6 +20,7 @@ from flowrun.functions.eager_task import WAITS, EagerTask
 from flowrun.functions.json_values import copy_json
 from flowrun.functions.outcomes import call_outcome, is_async
 from flowrun.functions.processes import MAX_WORKERS, Unreachable, Workers, find_target
+from flowrun.functions.watchdog import watch
 from flowrun.functions.worker import Target
 from flowrun.spec.model import JSON
 
@@ -150,16 +151,24 @@ class PythonFunctions:
     async def _in_this_process(self, bound: _Bound, effect: CallFunction) -> "JSON | ToolError":
         arguments = copy_json(dict(effect.arguments))
         CURRENT_CALL.set(effect)  # in the caller's context, which is copied for the function
+        watched = watch(effect)
         if not bound.is_async:
-            return await self._in_thread(bound.function, arguments, effect.timeout)
+            action = partial(call_outcome, bound.function, arguments)
+            return await self._in_thread(action if watched is None else partial(watched.run, action), effect.timeout)
+        if watched is not None:
+            watched.begin()
         outcome = self._first_step(bound.function, arguments)
-        return await self._wait_for(outcome, effect.timeout) if isinstance(outcome, EagerTask) else outcome
+        if isinstance(outcome, EagerTask):
+            if watched is not None:
+                outcome.task.add_done_callback(watched.end)
+            return await self._wait_for(outcome, effect.timeout)
+        if watched is not None:
+            watched.end()
+        return outcome
 
-    async def _in_thread(
-        self, function: Callable[..., Any], arguments: dict[str, JSON], timeout: float | None
-    ) -> "JSON | ToolError":
+    async def _in_thread(self, action: Callable[[], "JSON | ToolError"], timeout: float | None) -> "JSON | ToolError":
         try:
-            return await self._pool.threads.run(partial(call_outcome, function, arguments), timeout=timeout)
+            return await self._pool.threads.run(action, timeout=timeout)
         except RuntimeError as exc:
             raise ToolError("tool.failed", f"the system gives no thread to run it in: {exc}") from exc
 

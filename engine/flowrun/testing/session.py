@@ -18,6 +18,7 @@ from flowrun.core.ports import ModelBackend
 from flowrun.errors import Bug, FlowrunError, SpecError, UsageError
 from flowrun.excerpts import cut
 from flowrun.functions.python import CallPool, PythonFunctions
+from flowrun.functions.watchdog import pause_watch
 from flowrun.runtime.project import BoundModel, CompiledFlow, Project
 from flowrun.runtime.runner import Runner
 from flowrun.spec import mask, place_of
@@ -120,7 +121,10 @@ class SpecTestSession:
 
     def _run_case(self, flow: CompiledFlow, case: Case, verdict: Verdict) -> Verdict:
         test_run = _TestRun(flow, case, self._readers, self._loop, self._pool)
-        self._loop.run_until_complete(test_run.run())
+        try:
+            self._loop.run_until_complete(test_run.run())
+        finally:
+            pause_watch()
         problems = tuple(_masked(problem, flow.secrets) for problem in test_run.problems())
         self.coverage.add(flow, test_run.trace)
         if not problems:

@@ -24,6 +24,11 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+async def add_later(a: int, b: int) -> int:
+    await asyncio.sleep(0)
+    return a + b
+
+
 def leave(code: int = 0) -> None:
     os._exit(code)
 
@@ -58,7 +63,7 @@ async def block() -> None:
 def start_children(file: str, then: str) -> str:
     """Start a child, a grandchild with a session of its own and an orphan; write their process ids."""
     script = "sleep 600 & echo $!; setsid sleep 600 & echo $!; (setsid sleep 600 & echo $!)"
-    child = subprocess.Popen(["sh", "-c", f"({script}) >{file}.new; mv {file}.new {file}; sleep 600"])
+    child = subprocess.Popen(["sh", "-c", f"({script}) >{file}.new; mv {file}.new {file}; exec sleep 600"])
     while not Path(file).exists():
         time.sleep(0.01)
     with open(file, "a") as out:
@@ -202,3 +207,21 @@ class Shop:
 
     def sell(self) -> str:
         return self.name
+
+
+def hold_once(file: str) -> str:
+    """Keep Python's lock at the first call."""
+    if Path(file).exists():
+        return "second"
+    Path(file).touch()
+    return hold()
+
+
+def late(seconds: float) -> str:
+    """Keep Python's lock after the time of the call is over."""
+    time.sleep(seconds)
+    return hold()
+
+
+def hold_row(row: int) -> str:
+    return hold() if row == 2 else f"row {row}"

@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 
 import flowrun
+from flowrun.errors import UsageError
 from flowrun.testing import ScriptedModel
+from tests import harmful
+from tests.processes import alive
 from tests.unit.api.api_flows import AGENT, ASK_TO_ADD, add, agent, asks, calls, write
 
 
@@ -298,3 +301,19 @@ def test_a_forked_child_starts_its_own_loop(tmp_path: Path) -> None:
     )
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out.splitlines()) == (0, ["succeeded", "succeeded"])
+
+
+def test_a_worker_process_must_be_able_to_import_a_given_function(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(
+        "flowrun: v1\nname: f\nversion: 1.0.0\nisolation: process\nflows:\n"
+        "  inner:\n    states:\n      go: {type: call, entrypoint: 'tools.a:go', next: done}\n"
+        "      done: {type: end, output: '{{ outputs.go }}'}\n"
+        "states: {in: {type: flow, flow: '#inner', next: done}, done: {type: end, output: '{{ outputs[\"in\"] }}'}}\n"
+    )
+    with pytest.raises(UsageError, match=r"tools\.a:go has isolation: process, but a worker process cannot import it"):
+        flowrun.load(file, functions={"tools.a:go": lambda: 1})
+    with flowrun.load(file, functions={"tools.a:go": harmful.pid}) as flow:
+        first, second = flow.run().output, flow.run().output
+    assert first == second != os.getpid()
+    assert not alive(first)

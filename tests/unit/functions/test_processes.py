@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from flowrun.core.events import CallFunction
+from flowrun.core.states.call import CallNode
 from flowrun.errors import ToolError
 from flowrun.functions.processes import Unreachable, find_target
 from flowrun.functions.python import CallPool, PythonFunctions
+from flowrun.runtime.project import Project
 from flowrun.spec.model import JSON
 from tests import harmful
 from tests.processes import alive, wait_for_end
@@ -290,3 +292,42 @@ def test_the_signal_of_a_worker_is_named(world: World) -> None:
 
     with pytest.raises(ToolError, match="its worker process was ended by SIGTERM"):
         world.runner.run(go())
+
+
+SPEC = """
+flowrun: v1
+name: f
+version: 1.0.0
+isolation: process
+tools:
+  a: {entrypoint: "m:a", parameters: {type: object}}
+  b: {entrypoint: "m:b", parameters: {type: object}, isolation: thread}
+flows:
+  inner:
+    states: {go: {type: call, entrypoint: "m:a", next: done}, done: {type: end}}
+  other:
+    isolation: thread
+    states:
+      go: {type: call, entrypoint: "m:a", isolation: process, next: also}
+      also: {type: call, entrypoint: "m:b", next: done}
+      done: {type: end}
+states:
+  go: {type: call, entrypoint: "m:a", next: in}
+  in: {type: flow, flow: "#inner", next: out}
+  out: {type: flow, flow: "#other", next: done}
+  done: {type: end}
+"""
+
+
+def test_where_functions_run(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(SPEC)
+    graph = Project(functions={"m:a": harmful.key, "m:b": harmful.pid}).compile(tmp_path / "s.yaml").graph
+    inner, other = graph.flows["#inner"], graph.flows["#other"]
+    assert {name: tool.isolation for name, tool in graph.tools.items()} == {"a": "process", "b": "thread"}
+    calls = [graph.nodes["go"], inner.nodes["go"], other.nodes["go"], other.nodes["also"]]
+    assert [call.isolation for call in calls if isinstance(call, CallNode)] == [
+        "process",
+        "process",
+        "process",
+        "thread",
+    ]

@@ -71,18 +71,17 @@ def kill_tree(pid: int, mark: str) -> None:
     kill_all(pid)
     with suppress(OSError):
         os.killpg(pid, signal.SIGKILL)
-    for one in _marked(mark.encode()):
-        _kill(one)
+    kill_marked(mark)
     _kill(pid)
 
 
-def _marked(mark: bytes) -> set[int]:
-    found: set[int] = set()
+def kill_marked(mark: str) -> None:
+    """Kill the processes whose environment has a variable, given as ``NAME=`` and the beginning of its value."""
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
-                found.add(int(entry.name))
-    return found
+            variables = (entry / "environ").read_bytes().split(b"\0")
+            if any(variable.startswith(mark.encode()) for variable in variables):
+                _kill(int(entry.name))
 
 
 def _kill(pid: int) -> None:
@@ -97,3 +96,8 @@ def _has_children() -> bool:
     except ChildProcessError:
         return False
     return True
+
+
+if __name__ == "__main__":  # run as a file: kills what is marked once stdin ends, with the process that holds it
+    sys.stdin.read()
+    kill_marked(sys.argv[1])

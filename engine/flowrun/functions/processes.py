@@ -26,6 +26,7 @@ import msgspec
 
 from flowrun.core.events import CallFunction
 from flowrun.errors import ToolError
+from flowrun.functions import process_tree
 from flowrun.functions.daemon_threads import CallLimit
 from flowrun.functions.outcomes import is_async
 from flowrun.functions.process_tree import kill_tree
@@ -98,6 +99,7 @@ class Workers:
         self._grace = grace
         self._idle: deque[_Worker] = deque()
         self._all: set[_Worker] = set()
+        self._keeper: subprocess.Popen[bytes] | None = None
         self._numbers: dict[Target, int] = {}
 
     async def call(self, effect: CallFunction, target: Target, function: Callable[..., Any]) -> JSON | ToolError:
@@ -140,17 +142,32 @@ class Workers:
             worker.abandon()
         worker = _Worker(loop, self._all.discard)
         try:
+            self._keep()
             worker.start()
         except OSError as exc:
             raise _Ended(f"the system starts no worker process: {exc}") from exc
         self._all.add(worker)
         return worker
 
+    def _keep(self) -> None:
+        """Start the process that outlives this one, and then ends what the workers' functions have started."""
+        if self._keeper is None:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-I", "-S", process_tree.__file__, f"{_MARK}={os.getpid()}-"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
     def close(self) -> None:
         """Kill all workers with their children."""
         self._idle.clear()
         for worker in tuple(self._all):
             worker.end()
+        if self._keeper is not None:
+            self._keeper.kill()
+            self._keeper.communicate()
+            self._keeper = None
 
 
 async def _import(worker: "_Worker", order: Load) -> None:

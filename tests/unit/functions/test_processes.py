@@ -247,6 +247,10 @@ from tests.unit.functions.test_processes import FUNCTIONS, effect
 async def go():
     functions = PythonFunctions(FUNCTIONS, CallPool())
     print(await functions.call(effect("pid")), flush=True)
+    file = sys.argv[1]
+    children = asyncio.ensure_future(functions.call(effect("start_children", file=file, then="hang")))
+    while not os.path.exists(file) or len(open(file).read().split()) < 4:
+        await asyncio.sleep(0.01)
     busy = [asyncio.ensure_future(functions.call(effect(name, None))) for name in ("hold", "block")]
     print(await functions.call(effect("pid")), flush=True)
     {end}
@@ -256,10 +260,13 @@ asyncio.run(go())
 
 
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)", "sys.exit(0)", "os.abort()"])
-def test_workers_end_with_the_process_that_started_them(end: str) -> None:
-    done = subprocess.run([sys.executable, "-c", ENDS.format(end=end)], capture_output=True, text=True, timeout=60)
-    pids = [int(line) for line in done.stdout.split()]
-    assert len(pids) == 2
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path, end: str) -> None:
+    command = [sys.executable, "-c", ENDS.format(end=end), str(tmp_path / "pids")]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60, check=False
+    )
+    pids = [int(line) for line in done.stdout.split() + (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 6
     assert all(wait_for_end(pid, seconds=10) for pid in pids)
 
 

@@ -128,8 +128,12 @@ class PythonFunctions:
         try:
             if effect.isolation == "process":
                 outcome = await self._in_process(bound.function, effect)
+            elif bound.is_async:
+                outcome = self._first_step(bound.function, effect)
+                if isinstance(outcome, EagerTask):
+                    outcome = await self._wait_for(outcome, effect.timeout)
             else:
-                outcome = await self._in_this_process(bound, effect)
+                outcome = await self._in_thread(bound.function, effect)
         except TimeoutError:
             name = effect.tool or effect.entrypoint
             raise ToolError("tool.timeout", f"{name} took longer than {effect.timeout:g} s") from None
@@ -148,38 +152,31 @@ class PythonFunctions:
                 raise ToolError("tool.failed", str(exc)) from exc
         return await self._pool.workers.call(effect, target, function)
 
-    async def _in_this_process(self, bound: _Bound, effect: CallFunction) -> "JSON | ToolError":
-        arguments = copy_json(dict(effect.arguments))
-        CURRENT_CALL.set(effect)  # in the caller's context, which is copied for the function
+    async def _in_thread(self, function: Callable[..., Any], effect: CallFunction) -> "JSON | ToolError":
+        action = partial(call_outcome, function, _prepare(effect))
         watched = watch(effect)
-        if not bound.is_async:
-            action = partial(call_outcome, bound.function, arguments)
-            return await self._in_thread(action if watched is None else partial(watched.run, action), effect.timeout)
-        if watched is not None:
-            watched.begin()
-        outcome = self._first_step(bound.function, arguments)
-        if isinstance(outcome, EagerTask):
-            if watched is not None:
-                outcome.task.add_done_callback(watched.end)
-            return await self._wait_for(outcome, effect.timeout)
-        if watched is not None:
-            watched.end()
-        return outcome
-
-    async def _in_thread(self, action: Callable[[], "JSON | ToolError"], timeout: float | None) -> "JSON | ToolError":
         try:
-            return await self._pool.threads.run(action, timeout=timeout)
+            return await self._pool.threads.run(
+                action if watched is None else partial(watched.run, action), timeout=effect.timeout
+            )
         except RuntimeError as exc:
             raise ToolError("tool.failed", f"the system gives no thread to run it in: {exc}") from exc
 
-    def _first_step(self, function: Callable[..., Any], arguments: dict[str, JSON]) -> "JSON | ToolError | EagerTask":
+    def _first_step(self, function: Callable[..., Any], effect: CallFunction) -> "JSON | ToolError | EagerTask":
         """Run the first step of an async function; return its outcome, or its task if it waits."""
         eager, self._eager_task = self._eager_task, None  # a function may call another one in its first step
         if eager is None or not eager.is_free():
             eager = EagerTask()
-        first: JSON | ToolError = eager.start(function, arguments)
+        watched = watch(effect)
+        if watched is not None:
+            watched.begin()
+        first: JSON | ToolError = eager.start(function, _prepare(effect))
         if first is WAITS:
+            if watched is not None:
+                eager.task.add_done_callback(watched.end)
             return eager
+        if watched is not None:
+            watched.end()
         self._eager_task = eager
         return first
 
@@ -198,3 +195,9 @@ class PythonFunctions:
         eager.task.cancel()
         timer = eager.task.get_loop().call_later(self._grace, eager.force)
         eager.task.add_done_callback(lambda _: timer.cancel())
+
+
+def _prepare(effect: CallFunction) -> dict[str, JSON]:
+    """Set the current call in the caller's context, which is copied for the function; return arguments of its own."""
+    CURRENT_CALL.set(effect)
+    return copy_json(dict(effect.arguments))  # type: ignore[no-any-return]

@@ -1,6 +1,6 @@
 """``python -m tests.bench``: every benchmark that needs no model."""
 
-from tests.bench import durable, journal, memory, startup, transitions, validation, width
+from tests.bench import durable, isolation, journal, memory, startup, transitions, validation, width
 
 startup.main()
 validation.main()
@@ -9,3 +9,4 @@ width.main()
 memory.main()
 journal.main()
 durable.main()
+isolation.main()

@@ -28,7 +28,8 @@ def compare_flows(old: Spec, new: Spec) -> Iterator[Change]:
         yield from _differences(before.get(part), after.get(part), (part,))
     yield from _states(old, new, before["states"], after["states"])
     yield from _flows(old, new)
-    yield from _differences(before["limits"], after["limits"], ("limits",))
+    for part in ("limits", "isolation"):
+        yield from _differences(before[part], after[part], (part,))
 
 
 def _as_written(spec: Spec) -> dict[str, Any]:

@@ -113,6 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Exit codes: 0 done, 1 the spec or the run failed, 2 wrong usage, 3 a bug, 4 the run waits for human input,
     130 interrupted.
     """
+    from flowrun.cli.exits import end_process, guard_exits
+
+    guard_exits()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     with suppress(ValueError):  # not in the main thread
@@ -126,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
             echo_traceback(exc)
         code = _print_exception(exc, debug)
-    sys.exit(code if isinstance(code, int) else EXIT_DONE)
+    end_process(code if isinstance(code, int) else EXIT_DONE)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -1,7 +1,5 @@
 """``flowrun batch``: runs a flow for each row of a file, with all runs on the same models."""
 
-import asyncio
-import json
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -32,14 +30,16 @@ from flowrun.batch.job import (
     rows_to_run,
     run_in_process,
 )
+from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.next_steps import warn_of_network
 from flowrun.cli.options import journal_option, profile_option, project_option, spec_argument, verbose_option
 from flowrun.cli.progress import BatchView
-from flowrun.cli.streams import answer_stream
+from flowrun.cli.streams import answer_stream, real_path
 from flowrun.cli.terminal import echo, write_json
 from flowrun.errors import UsageError
 from flowrun.runtime.engines import BackendSettings, calm_collector
 from flowrun.runtime.project import CompiledFlow, Project
+from flowrun.runtime.run_result import encode_json
 from flowrun.runtime.stored_flow import store_flow
 
 MAX_TOOLS: Final = 256
@@ -108,7 +108,9 @@ def command(**values: Any) -> int:
     with answer_stream() as answers:
         require_compatible_options(options)
         ray_options = read_ray_options(options)
-        flow = Project(folder=options.project_dir, environ=os.environ).compile(options.spec, profile=options.profile)
+        flow = Project(folder=options.project_dir, environ=os.environ).compile(
+            real_path(options.spec), profile=options.profile
+        )
         with BatchView(quiet=options.quiet, secrets=flow.secrets) as view:
             job, survey, skipped = _open(flow, options, ray_options, view)
             _run(job, options, ray_options)
@@ -121,7 +123,7 @@ def command(**values: Any) -> int:
                 merge(job, ray_options)
         if options.json:
             figures = {"skipped": skipped, **job.totals.figures()}
-            write_json(answers, json.dumps({"rows": survey.count, "outcomes": dict(outcomes), **figures}))
+            write_json(answers, encode_json({"rows": survey.count, "outcomes": dict(outcomes), **figures}))
     if job.totals.interrupted:
         raise KeyboardInterrupt
     if job.totals.stopped is not None:
@@ -167,7 +169,7 @@ def _open(
     flow: CompiledFlow, options: BatchOptions, ray_options: RayOptions | None, view: BatchView
 ) -> tuple[BatchJob, Survey, int]:
     """Survey the rows and open the results; return the job, the survey, and the number of rows that are skipped."""
-    spec, rows, output = options.spec, options.rows, options.output
+    spec, rows, output = options.spec, real_path(options.rows), options.output
     file = RowFile(rows, flow.spec)
     view.progress(f"reading the rows of {rows}")
     survey = file.survey()
@@ -216,9 +218,9 @@ def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None) -
             run_on_ray(job, ray_options)
         elif options.durable:
             warn_of_network(options.journal)
-            asyncio.run(run_durably(job, options.journal, EarlierRuns(options.journal, job.results.batch)))
+            run_in_loop(run_durably(job, options.journal, EarlierRuns(options.journal, job.results.batch)))
         else:
-            asyncio.run(run_in_process(job))
+            run_in_loop(run_in_process(job))
     except KeyboardInterrupt:
         job.totals.interrupted = True
     except BatchStopped as exc:

@@ -34,7 +34,7 @@ from flowrun.core.messages import Usage
 from flowrun.durations import spell_duration
 from flowrun.excerpts import cut
 from flowrun.runtime.engines import BackendSettings
-from flowrun.runtime.run_result import RunResult, answer_text
+from flowrun.runtime.run_result import RunResult, answer_text, encode_json
 from flowrun.spec import mask
 
 _WIDTH: Final = 100
@@ -241,7 +241,7 @@ class RunView(msgspec.Struct, frozen=True):
     def conclude(self, result: RunResult, commands: Sequence[str] = ()) -> int:
         """Write the answer of a run, print how it ended and what resumes it, and return the exit code."""
         self.console.finish()
-        text = json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if self.full else answer_text(result)
+        text = encode_json(result.to_dict(), indent=2) if self.full else answer_text(result)
         if text is not None:
             write = write_json if self.full else write_answer
             write(self.answers, self.console.masked(text))

@@ -1,10 +1,10 @@
 """Drives one durable run for a verb, from the opening of its journal to the exit code."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from flowrun.cli.console import RunView
+from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.human_input import terminal_input
 from flowrun.cli.next_steps import interruptions_explained, next_commands
 from flowrun.runtime.engines import calm_collector
@@ -38,5 +38,5 @@ def drive_durable_run(
             return await action(session)
 
     with interruptions_explained(run, journal):
-        result = asyncio.run(drive())
+        result = run_in_loop(drive())
     return view.conclude(result, next_commands(run, result, journal))

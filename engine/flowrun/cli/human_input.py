@@ -3,13 +3,13 @@
 import asyncio
 import json
 import os
-import sys
 import termios
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
 from flowrun.cli.forms import Field, assemble, fields_of, read_answer
+from flowrun.cli.streams import input_descriptor, message_stream
 from flowrun.cli.terminal import as_lines, echo
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import NoResponderError
@@ -19,7 +19,8 @@ from flowrun.spec.model import JSON
 
 def is_interactive() -> bool:
     """Return whether the user can be asked: stdin and stderr are a terminal."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    descriptor = input_descriptor()
+    return descriptor is not None and os.isatty(descriptor) and message_stream().isatty()
 
 
 def terminal_input() -> "TerminalInput | None":
@@ -108,8 +109,10 @@ class TerminalInput:
     def _forget_typed(self) -> None:
         """Forget what was typed for a question that is not asked any more: it is no answer to the next one."""
         self._buffer = b""
+        descriptor = input_descriptor()
         with suppress(termios.error):  # the terminal has gone
-            termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+            if descriptor is not None:
+                termios.tcflush(descriptor, termios.TCIFLUSH)
 
     async def _next_line(self) -> str:
         """Return the next line of input without its line break.
@@ -118,7 +121,8 @@ class TerminalInput:
             NoResponderError: the terminal was closed, or its input ended.
         """
         while b"\n" not in self._buffer:
-            chunk = await _read(sys.stdin.fileno())
+            descriptor = input_descriptor()
+            chunk = b"" if descriptor is None else await _read(descriptor)
             if not chunk:
                 raise NoResponderError
             self._buffer += chunk

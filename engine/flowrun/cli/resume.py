@@ -14,6 +14,7 @@ from flowrun.cli import EXIT_WAITING
 from flowrun.cli.completion import complete_runs
 from flowrun.cli.console import Console, RunView
 from flowrun.cli.durable_run import drive_durable_run
+from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.next_steps import warn_of_changes
 from flowrun.cli.options import journal_option, quiet_option, result_option, verbose_option
 from flowrun.cli.streams import answer_stream
@@ -135,7 +136,7 @@ def _resume_rows(
             stored = load_stored_flow(history, group[0])
             warn_of_changes(stored)
             session = Session(journal=journal, resolve=resolve, settings=BackendSettings(verbose=verbose))
-            results = asyncio.run(_resume_group(group, stored.prepare(os.environ), session))
+            results = run_in_loop(_resume_group(group, stored.prepare(os.environ), session))
         except FlowrunError as exc:
             echo(f"flowrun: {len(group)} runs of {group[0].flow}: {exc}", err=True)
             code = 1

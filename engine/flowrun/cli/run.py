@@ -1,6 +1,5 @@
 """``flowrun run``: runs a flow once. Only the answer goes to stdout; progress goes to stderr."""
 
-import asyncio
 import os
 from collections.abc import Awaitable, Mapping
 from functools import partial
@@ -11,6 +10,7 @@ import click
 
 from flowrun.cli.console import Console, RunView
 from flowrun.cli.durable_run import drive_durable_run
+from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.human_input import is_interactive, terminal_input
 from flowrun.cli.next_steps import warn_of_network
 from flowrun.cli.options import (
@@ -22,7 +22,7 @@ from flowrun.cli.options import (
     spec_argument,
     verbose_option,
 )
-from flowrun.cli.streams import answer_stream
+from flowrun.cli.streams import answer_stream, real_path
 from flowrun.cli.terminal import echo
 from flowrun.core.ports import ModelBackend
 from flowrun.core.strict_json import parse_json
@@ -70,16 +70,17 @@ def command(
     """Run a flow and print its answer. Exits with 1 if the run failed, with 4 if it waits for an answer."""
     if durable and record is not None:
         raise UsageError("--record is for runs that are not --durable: a durable run has its events in the journal")
+    given = read_inputs_file(file)  # before functions run: stdin is not theirs
     with answer_stream() as answers:
-        flow = Project(folder=project_dir, environ=os.environ).compile(spec, profile=profile)
-        given = {**read_inputs_file(file), **parse_inputs(flow.spec, input)}
+        flow = Project(folder=project_dir, environ=os.environ).compile(real_path(spec), profile=profile)
+        given = {**given, **parse_inputs(flow.spec, input)}
         refuse_missing(flow, given)
         inputs = read_inputs(flow, given)
         with Console(flow.graph, flow.secrets, quiet=quiet) as console:
             view = RunView(answers, console, full=json, verbose=verbose)
             if not durable:
                 warn_of_waits(flow)
-                return view.conclude(asyncio.run(_run_once(flow, inputs, view, record)))
+                return view.conclude(run_in_loop(_run_once(flow, inputs, view, record)))
             warn_of_network(journal)
             run_id = new_run_id()
 

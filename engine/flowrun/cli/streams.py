@@ -1,23 +1,38 @@
-"""stdout is for the answer only. All else that is written to stdout during a run goes to stderr.
+"""stdout is for the answer only, stdin for the user's. What functions write to stdout during a run goes to stderr.
 
 To replace ``sys.stdout`` is not enough: C libraries, child processes and code with a reference to the old object write
-to the file descriptor. So the descriptor itself is redirected to stderr, and the answer uses a duplicate of it.
+to the file descriptor. So the descriptors themselves are redirected, stdin to the null device, and flowrun uses
+duplicates of them: a function that closes or replaces what everybody has takes neither the answer nor a message along.
 """
 
 import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from typing import Final, TextIO
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple, TextIO
 
+from flowrun.functions.lasting_stream import LastingStream
+
+STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
 
 
+class _Own(NamedTuple):
+    """flowrun's own stdin and stderr while functions may run."""
+
+    stdin: int
+    stderr: TextIO
+
+
+_own: list[_Own] = []
+
+
 @contextmanager
 def answer_stream() -> Iterator[TextIO]:
-    """Yield a text stream to the real stdout, and redirect all other output from stdout to stderr.
+    """Yield a text stream to the real stdout. All else that is written there goes to stderr; stdin is empty.
 
     If ``sys.stdout`` is an object of a test or a notebook instead of the descriptor, the answer goes to this object.
     The end of the context restores everything.
@@ -25,22 +40,61 @@ def answer_stream() -> Iterator[TextIO]:
     Raises:
         BrokenPipeError: at the end of the context, if the reader of the answer has gone.
     """
-    _open_if_closed(STDOUT)
-    _open_if_closed(STDERR)
-    original = sys.stdout
-    _flush(original)
-    saved = os.dup(STDOUT)
-    answers = _stream_like(original, os.dup(saved)) if _is_descriptor(original) else original
-    os.dup2(STDERR, STDOUT)
+    for descriptor in (STDIN, STDOUT, STDERR):
+        _open_if_closed(descriptor)
+    before = sys.stdin, sys.stdout, sys.stderr
+    _flush(*before[1:])
+    saved = [os.dup(descriptor) for descriptor in (STDIN, STDOUT, STDERR)]
+    answers = _stream_like(sys.stdout, os.dup(saved[STDOUT])) if _is(sys.stdout, STDOUT) else sys.stdout
+    shared, own = (_lasting(sys.stderr, saved[STDERR]) for _ in range(2))
+    _redirect(shared)
+    _own.append(_Own(saved[STDIN], own))
     try:
-        with redirect_stdout(sys.stderr):
-            yield answers
+        yield answers
     finally:
-        _flush(original)
-        os.dup2(saved, STDOUT)
-        os.close(saved)
-        if answers is not original:
+        _own.pop()
+        _flush(shared, before[1])
+        for descriptor, copy in enumerate(saved):
+            os.dup2(copy, descriptor)
+        sys.stdin, sys.stdout, sys.stderr = (_usable(stream, number) for number, stream in enumerate(before))
+        for copy in saved:
+            os.close(copy)
+        if answers is not before[1]:
             answers.close()
+
+
+def _redirect(shared: TextIO) -> None:
+    os.dup2(STDERR, STDOUT)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, STDIN)
+    os.close(null)
+    if _is(sys.stdin, STDIN):
+        sys.stdin = open(STDIN, closefd=False)  # noqa: SIM115 - without what the old one has read ahead
+    sys.stdout = sys.stderr = shared
+
+
+def _lasting(stream: TextIO, descriptor: int) -> TextIO:
+    return LastingStream(descriptor, "<stderr>", stream) if _is(stream, STDERR) else stream
+
+
+def message_stream() -> TextIO:
+    """Return the stream for flowrun's own messages: stderr, which no function can close or replace."""
+    return _own[-1].stderr if _own else sys.stderr
+
+
+def input_descriptor() -> int | None:
+    """Return the descriptor of the user's stdin; None if it is closed, or an object of a test or a notebook."""
+    if _own:
+        return _own[-1].stdin
+    return STDIN if _is(sys.stdin, STDIN) and sys.stdin is not None else None
+
+
+def real_path(path: Path) -> Path:
+    """Return the path of a file; one that names stdin names the user's."""
+    return Path(f"/dev/fd/{_own[-1].stdin}") if _own and str(path) in _NAMES_OF_STDIN else path
+
+
+_NAMES_OF_STDIN: Final = frozenset({"/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 
 
 def _open_if_closed(descriptor: int) -> None:
@@ -54,13 +108,20 @@ def _open_if_closed(descriptor: int) -> None:
             os.close(null)
 
 
-def _is_descriptor(stream: TextIO | None) -> bool:
-    if stream is None:  # Python sets it to None if stdout is closed
+def _is(stream: TextIO | None, descriptor: int) -> bool:
+    if stream is None:  # Python sets it to None if the descriptor is closed
         return True
     try:
-        return stream.fileno() == STDOUT
-    except (OSError, AttributeError):
+        return stream.fileno() == descriptor
+    except (OSError, ValueError, AttributeError):
         return False
+
+
+def _usable(stream: TextIO, descriptor: int) -> TextIO:
+    """Return a standard stream, or a new one in place of one that a function has closed."""
+    if not getattr(stream, "closed", False):  # None if the descriptor is closed
+        return stream
+    return open(descriptor, "w" if descriptor else "r", closefd=False, errors="backslashreplace")
 
 
 def _stream_like(stream: TextIO | None, descriptor: int) -> TextIO:
@@ -70,8 +131,10 @@ def _stream_like(stream: TextIO | None, descriptor: int) -> TextIO:
     return open(descriptor, "w", encoding=stream.encoding, errors=errors)
 
 
-def _flush(stream: TextIO | None) -> None:
-    """Flush the buffers of Python and C for stdout before the descriptor is redirected."""
-    if stream is not None:
-        stream.flush()
+def _flush(*streams: TextIO | None) -> None:
+    """Flush streams, and the buffers of C."""
+    for stream in streams:
+        if stream is not None:
+            with suppress(ValueError):  # a function has closed it
+                stream.flush()
     ctypes.CDLL(None).fflush(None)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 import msgspec
 
+from flowrun.cli.streams import message_stream
 from flowrun.printable_log import make_printable
 from flowrun.unicode import printable, printable_json, printable_styled
 
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
     from rich.console import Console  # noqa: TID251
 
 
-def echo(text: str = "", *, err: bool = False, nl: bool = True, coloured: bool = False) -> None:
-    """Print a text to stdout or stderr; ``coloured`` keeps its colour sequences."""
-    click.echo(printable_styled(text) if coloured else printable(text), err=err, nl=nl)  # noqa: TID251
+def echo(
+    text: str = "", *, err: bool = False, nl: bool = True, coloured: bool = False, file: TextIO | None = None
+) -> None:
+    """Print a text to stdout or stderr, or to ``file``; ``coloured`` keeps its colour sequences."""
+    shown = printable_styled(text) if coloured else printable(text)
+    click.echo(shown, file=message_stream() if err else file, nl=nl)  # noqa: TID251
 
 
 def echo_json(text: str) -> None:
@@ -80,4 +84,6 @@ def rich_console(**options: Any) -> "Console":
             for segment in super().render(renderable, options):
                 yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
+    if options.get("stderr"):
+        options["file"] = message_stream()
     return PrintableConsole(highlight=False, **options)

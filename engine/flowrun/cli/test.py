@@ -2,17 +2,20 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
 from flowrun.cli.options import named, project_option
+from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.errors import FlowrunError, Place, SpecError, UsageError
 from flowrun.files import file_errors
+from flowrun.functions.watchdog import watched_process
 from flowrun.spec.project import current_project
 from flowrun.testing.coverage import is_covered, render_coverage
 from flowrun.testing.junit import render_junit
@@ -85,17 +88,33 @@ def command(
     is the project's: the nearest folder upwards with .git or pyproject.toml, else the current one. Exits with 1 if a
     test failed, with 2 if there was none.
     """
-    selects = parse_selection(text)
+    parse_selection(text)  # which refuses a wrong one before anything runs
     files = find_suites(paths or (current_project(),))
     if not files and if_any:
         echo(f"no tests in {named(paths)}")
         return 0
     if not files:
         raise UsageError(f"no tests in {named(paths)}: they are in files whose names end in {SUFFIX}")
+    with answer_stream() as report, watched_process():
+        return _run(files, text, project_dir, junit, report, coverage=coverage, verbose=verbose)
+
+
+def _run(
+    files: Sequence[Path],
+    text: str,
+    project_dir: Path | None,
+    junit: Path | None,
+    report: TextIO,
+    *,
+    coverage: Fraction | None,
+    verbose: bool,
+) -> int:
+    """Run the tests of files, and write what came of them to ``report``; return the exit code."""
+    say, selects = partial(echo, file=report), parse_selection(text)
     verdicts: list[Verdict] = []
     with SpecTestSession(project_dir=project_dir, environ=os.environ, open_reader=find_vllm_reader()) as session:
         for file in files:
-            verdicts += _run_file(session, file, selects, verbose)
+            verdicts += _run_file(session, file, selects, verbose, say)
         covered = list(session.coverage.flows())
     if not verdicts:
         raise UsageError(f"-k {text}: no test and no test file is called so")
@@ -103,33 +122,35 @@ def command(
     if junit is not None:
         _write(junit, render_junit(verdicts))
     for entry in _report(verdicts):
-        echo(f"\n{entry}")
+        say(f"\n{entry}")
     if coverage is not None:
-        echo(f"\n{render_coverage(covered)}")
+        say(f"\n{render_coverage(covered)}")
     if coverage is not None and not enough:
-        echo(f"\nFAILED less than {float(100 * coverage):g}% is covered")
-    echo(f"\n{summary(verdicts)}")
+        say(f"\nFAILED less than {float(100 * coverage):g}% is covered")
+    say(f"\n{summary(verdicts)}")
     return 0 if enough and not any(verdict.status == "failed" for verdict in verdicts) else 1
 
 
-def _run_file(session: SpecTestSession, file: Path, selects: Selects, verbose: bool) -> list[Verdict]:
+def _run_file(
+    session: SpecTestSession, file: Path, selects: Selects, verbose: bool, say: Callable[..., None]
+) -> list[Verdict]:
     """Run those of a file's tests that are selected by their name and their file's path, and print their progress."""
     try:
         suite = load_suite(file)
     except (SpecError, UsageError) as exc:
-        echo(f"{file} E")
+        say(f"{file} E")
         return [_unreadable(file, exc)]
     cases = [case for case in suite.cases if selects(f"{file} {case.name}")]
     if not cases:
         return []
-    echo(str(file) if verbose else f"{file} ", nl=verbose)
+    say(str(file) if verbose else f"{file} ", nl=verbose)
     verdicts = []
     for case in cases:
         verdict = session.run(suite, case)
         verdicts.append(verdict)
-        echo(f"  {verdict.status:<8} {printable_line(case.name)}" if verbose else _MARKS[verdict.status], nl=verbose)
+        say(f"  {verdict.status:<8} {printable_line(case.name)}" if verbose else _MARKS[verdict.status], nl=verbose)
     if not verbose:
-        echo()
+        say()
     return verdicts
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from flowrun.core.messages import Log, Message, Reply, Usage
 from flowrun.errors import Failure
-from flowrun.spec.model import JSON, ResponseFormat
+from flowrun.spec.model import JSON, Isolation, ResponseFormat
 
 
 class _Data(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True, tag_field="kind"):
@@ -146,7 +146,8 @@ class AskModel(_Data, frozen=True, kw_only=True):
 class CallFunction(_Data, frozen=True, kw_only=True):
     """Call a Python function: the tool named ``tool``, which the model chose, or, if None, that of a call state.
 
-    ``attempt`` counts the attempts of the state, from 1. ``max_concurrency`` is that of the tool.
+    ``attempt`` counts the attempts of the state, from 1. ``max_concurrency`` is that of the tool. ``isolation`` says
+    where the function runs.
     """
 
     step: int
@@ -161,6 +162,7 @@ class CallFunction(_Data, frozen=True, kw_only=True):
     idempotent: bool = False
     attempt: int = 1
     max_concurrency: int | None = None
+    isolation: Isolation = "thread"
 
     @property
     def key(self) -> str:

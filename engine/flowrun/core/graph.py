@@ -43,7 +43,7 @@ def compile_graph(
         start=spec.start,
         flows=flows,
         nodes={name: compile_state(name, state, compiler) for name, state in spec.states.items()},
-        tools={name: _compile_tool(tool, declarations[name]) for name, tool in spec.tools.items()},
+        tools={name: _compile_tool(spec, tool, declarations[name]) for name, tool in spec.tools.items()},
         threads=compile_prologues({MAIN: (), **spec.threads}),
         variables=compile_assignments(spec.vars),
         inputs=compile_inputs(spec),
@@ -51,7 +51,7 @@ def compile_graph(
     )
 
 
-def _compile_tool(tool: Tool, declaration: ToolDeclaration) -> CompiledTool:
+def _compile_tool(spec: Spec, tool: Tool, declaration: ToolDeclaration) -> CompiledTool:
     return CompiledTool(
         declaration=declaration,
         entrypoint=tool.entrypoint,
@@ -59,6 +59,7 @@ def _compile_tool(tool: Tool, declaration: ToolDeclaration) -> CompiledTool:
         idempotent=tool.idempotent,
         max_output=tool.max_output,
         max_concurrency=tool.max_concurrency,
+        isolation=spec.isolation_of(tool),
         validate=compile_schema(declaration.parameters),
     )
 

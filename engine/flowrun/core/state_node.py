@@ -15,7 +15,7 @@ from flowrun.core.json_schema import Validator
 from flowrun.core.rendering import Prologue
 from flowrun.core.run import EMPTY, Draft, Run, RunScope, Transition, copy_of
 from flowrun.errors import Failure
-from flowrun.spec.model import JSON, Catch, Limits, Retry, Spec
+from flowrun.spec.model import JSON, Catch, Isolation, Limits, Retry, Spec
 from flowrun.templates import Evaluator, Scope, TemplateError
 
 UNCAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "run.cancelled", "input.invalid"})
@@ -61,6 +61,7 @@ class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
     idempotent: bool
     max_output: int
     max_concurrency: int | None
+    isolation: Isolation
     validate: Validator
 
 

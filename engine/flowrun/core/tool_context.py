@@ -15,6 +15,10 @@ CURRENT_CALL: Final[ContextVar[CallFunction]] = ContextVar("flowrun_call")
 """Set by the caller of a function, in the context that the function runs in."""
 
 
+DEADLINE: Final[ContextVar[float | None]] = ContextVar("flowrun_deadline")
+"""The time of the event loop at which the run or the state that is in progress has its timeout; None: it has none."""
+
+
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     """A call of a tool, or of a ``call`` state (``tool`` is None then).
 

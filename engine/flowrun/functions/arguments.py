@@ -3,12 +3,11 @@
 What a function takes is read once, when it is bound. A value that already has its type costs one look at that type.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flowrun.functions.json_values import copy_json
-from flowrun.functions.outcomes import InvalidArguments
+from flowrun.functions.outcomes import InvalidArguments, is_async
 from flowrun.spec.entrypoints import EntrypointError
 from flowrun.spec.model import JSON
 from flowrun.spec.parameters import PythonParameter, PythonParameters, read_parameters
@@ -23,16 +22,18 @@ class BoundFunction:
     """A function that is called with JSON arguments by name: ``bound.call(**bound.prepare(arguments))``.
 
     Attributes:
+        function: the function itself.
         is_async: its call must be awaited.
         prepare: copies JSON arguments. It runs no code of the function's module, and raises ``InvalidArguments``.
         call: calls the function with them. If the arguments must become other types, they do so here, because that may
             run code of these types; it raises ``InvalidArguments`` before the function runs.
     """
 
-    __slots__ = ("_needs", "call", "is_async", "prepare")
+    __slots__ = ("_needs", "call", "function", "is_async", "prepare")
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.is_async = _is_async(function)
+        self.function = function
+        self.is_async = is_async(function)
         self.prepare: Callable[[Mapping[str, JSON]], dict[str, Any]]
         self.call = function
         self._needs: _Needs | None = None
@@ -136,7 +137,3 @@ class _Needs:
 
 def _exact(parameter: PythonParameter) -> frozenset[Any]:
     return JSON_VALUES if parameter.type is None else parameter.type.exact
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

@@ -3,6 +3,7 @@
 A ``ToolError`` is no JSON value, so the two cannot be confused.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -25,6 +26,19 @@ def call_outcome(function: Callable[..., Any], arguments: Mapping[str, Any]) -> 
         return to_json(function(**arguments))
     except BaseException as exc:
         return call_failure(exc)
+
+
+async def await_outcome(function: Callable[..., Any], arguments: Mapping[str, Any]) -> JSON | ToolError:
+    """Call an async function and return its outcome."""
+    try:
+        return to_json(await function(**arguments))
+    except BaseException as exc:
+        return call_failure(exc)
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Return whether a call of the function must be awaited."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def call_failure(exc: BaseException) -> ToolError:

@@ -2,7 +2,8 @@
 
 It may raise anything, exit, hang, ignore its cancellation, change its arguments or return a value that is no JSON: its
 call ends with a ``ToolError``, at its timeout at the latest, and all other calls continue. ``async def`` functions run
-in a task that is not the run's (``eager_task``), ``def`` functions in a daemon thread.
+in a task that is not the run's (``eager_task``), ``def`` functions in a daemon thread. What harms a whole process, such
+as a crash, is kept from others only by ``isolation: process`` (``processes``).
 """
 
 import asyncio
@@ -18,6 +19,9 @@ from flowrun.functions.arguments import BoundFunction
 from flowrun.functions.daemon_threads import CallLimit, DaemonThreads
 from flowrun.functions.eager_task import WAITS, EagerTask
 from flowrun.functions.outcomes import InvalidArguments, call_failure, call_outcome
+from flowrun.functions.processes import MAX_WORKERS, Unreachable, Workers, find_target
+from flowrun.functions.watchdog import watch
+from flowrun.functions.worker import Target
 from flowrun.spec.model import JSON
 
 MAX_THREADS: Final = 64
@@ -28,18 +32,28 @@ GRACE_SECONDS: Final = 5.0
 
 
 class CallPool:
-    """The calls that run at once, of one or several flows.
+    """The calls that run at once, of one or several flows, and their worker processes, which ``close`` ends.
 
     Args:
         max_calls: calls of both kinds that run at once; None: no limit. The time in which a call waits for its turn or
             for a thread is not part of its timeout, and a call that timed out does not count.
         max_threads: ``def`` functions that run at once; at least ``max_calls``.
+        max_workers: functions that run at once in worker processes; at most ``max_calls``.
+        grace: seconds that a cancelled ``async def`` function in a worker process may clean up.
     """
 
-    def __init__(self, max_calls: int | None = None, *, max_threads: int = MAX_THREADS) -> None:
+    def __init__(
+        self,
+        max_calls: int | None = None,
+        *,
+        max_threads: int = MAX_THREADS,
+        max_workers: int = MAX_WORKERS,
+        grace: float = GRACE_SECONDS,
+    ) -> None:
         self.slots = None if max_calls is None else CallLimit(max_calls)
         self.threads = DaemonThreads(max(max_threads, max_calls or 0))
         self._of_tools: dict[str, CallLimit] = {}
+        self.workers = Workers(min(max_workers, max_calls or max_workers), grace=grace)
         self.draining = False
         self._in_progress = 0
         self._idle = asyncio.Event()
@@ -58,6 +72,10 @@ class CallPool:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._idle.wait()
+
+    def close(self) -> None:
+        """Kill the worker processes, with the calls in progress there."""
+        self.workers.close()
 
     def began(self) -> None:
         """Count a call that begins."""
@@ -87,6 +105,7 @@ class PythonFunctions:
     ) -> None:
         self._bound = {name: BoundFunction(function) for name, function in functions.items()}
         self._pool = CallPool() if pool is None else pool
+        self._targets: dict[str, Target] = {}
         self._eager_task: EagerTask | None = None
         self._grace = grace
 
@@ -115,22 +134,19 @@ class PythonFunctions:
         bound = self._bound.get(effect.entrypoint)
         if bound is None:
             raise Bug(f"no function is bound to {effect.entrypoint}")
-        try:
-            arguments = bound.prepare(effect.arguments)
-        except InvalidArguments as exc:
-            raise call_failure(exc) from exc
-        CURRENT_CALL.set(effect)  # in the caller's context, which is copied for the function
         pool = self._pool
         if pool.draining:
             await asyncio.get_running_loop().create_future()  # its run is about to be cancelled
         pool.began()
         try:
-            if bound.is_async:
-                outcome = self._first_step(bound.call, arguments)
+            if effect.isolation == "process":
+                outcome = await self._in_process(bound.function, effect)
+            elif bound.is_async:
+                outcome = self._first_step(bound, effect)
                 if isinstance(outcome, EagerTask):
                     outcome = await self._wait_for(outcome, effect.timeout)
             else:
-                outcome = await self._in_thread(bound.call, arguments, effect.timeout)
+                outcome = await self._in_thread(bound, effect)
         except TimeoutError:
             name = effect.tool or effect.entrypoint
             raise ToolError("tool.timeout", f"{name} took longer than {effect.timeout:g} s") from None
@@ -140,22 +156,41 @@ class PythonFunctions:
             raise outcome
         return outcome
 
-    async def _in_thread(
-        self, function: Callable[..., Any], arguments: dict[str, JSON], timeout: float | None
-    ) -> "JSON | ToolError":
+    async def _in_process(self, function: Callable[..., Any], effect: CallFunction) -> "JSON | ToolError":
+        target = self._targets.get(effect.entrypoint)
+        if target is None:
+            try:
+                target = self._targets[effect.entrypoint] = find_target(effect.entrypoint, function)
+            except Unreachable as exc:
+                raise ToolError("tool.failed", str(exc)) from exc
+        return await self._pool.workers.call(effect, target, function)
+
+    async def _in_thread(self, bound: BoundFunction, effect: CallFunction) -> "JSON | ToolError":
+        action = partial(call_outcome, bound.call, _prepare(bound, effect))
+        watched = watch(effect)
         try:
-            return await self._pool.threads.run(partial(call_outcome, function, arguments), timeout=timeout)
+            return await self._pool.threads.run(
+                action if watched is None else partial(watched.run, action), timeout=effect.timeout
+            )
         except RuntimeError as exc:
             raise ToolError("tool.failed", f"the system gives no thread to run it in: {exc}") from exc
 
-    def _first_step(self, function: Callable[..., Any], arguments: dict[str, JSON]) -> "JSON | ToolError | EagerTask":
+    def _first_step(self, bound: BoundFunction, effect: CallFunction) -> "JSON | ToolError | EagerTask":
         """Run the first step of an async function; return its outcome, or its task if it waits."""
         eager, self._eager_task = self._eager_task, None  # a function may call another one in its first step
         if eager is None or not eager.is_free():
             eager = EagerTask()
-        first: JSON | ToolError = eager.start(function, arguments)
+        arguments = _prepare(bound, effect)
+        watched = watch(effect)
+        if watched is not None:
+            watched.begin()
+        first: JSON | ToolError = eager.start(bound.call, arguments)
         if first is WAITS:
+            if watched is not None:
+                eager.task.add_done_callback(watched.end)
             return eager
+        if watched is not None:
+            watched.end()
         self._eager_task = eager
         return first
 
@@ -174,3 +209,13 @@ class PythonFunctions:
         eager.task.cancel()
         timer = eager.task.get_loop().call_later(self._grace, eager.force)
         eager.task.add_done_callback(lambda _: timer.cancel())
+
+
+def _prepare(bound: BoundFunction, effect: CallFunction) -> dict[str, Any]:
+    """Set the current call in the caller's context, which is copied for the function; return arguments of its own."""
+    try:
+        arguments = bound.prepare(effect.arguments)
+    except InvalidArguments as exc:
+        raise call_failure(exc) from exc
+    CURRENT_CALL.set(effect)
+    return arguments

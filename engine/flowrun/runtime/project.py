@@ -24,6 +24,7 @@ from flowrun.errors import (
     crash_issue,
 )
 from flowrun.errors import Path as ErrorPath
+from flowrun.functions.processes import Unreachable, find_target
 from flowrun.runtime.signature_reader import IMPORT_SECONDS, Request, SignatureReader
 from flowrun.runtime.snapshot import Snapshot, flow_name
 from flowrun.spec import (
@@ -43,7 +44,7 @@ from flowrun.spec import (
 from flowrun.spec.document import written_path
 from flowrun.spec.find import find_specs
 from flowrun.spec.load import Files, ParsedOnce
-from flowrun.spec.model import JSON, Holds, Model, Spec, Tool
+from flowrun.spec.model import JSON, CallState, Holds, Model, Spec, Tool
 from flowrun.spec.parts import parts_of
 from flowrun.spec.suggestions import suggest
 from flowrun.unicode import find_encoding_error, well_formed
@@ -159,7 +160,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             SpecError: the specs have errors; it has all of them.
-            UsageError: there is no such file or profile, or ``functions`` names an entrypoint that is not in the specs.
+            UsageError: there is no such file or profile, ``functions`` names an entrypoint that is not in the specs, or
+                has a function for ``isolation: process`` that a worker process cannot import.
         """
         for entrypoint, function in self.functions.items():
             if not callable(function):
@@ -178,6 +180,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
         graph = compiler.compile(tree)
         imported = {name: found for own in functions.values() for name, found in own.items() if callable(found)}
         self._refuse_unused(imported)
+        self._refuse_unreachable(tree)
         return CompiledFlow(
             path=path,
             profile=profile,
@@ -270,6 +273,22 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             if entrypoint not in functions:
                 near = suggest(entrypoint, functions, "entrypoints")
                 raise UsageError(f"no tool and no call state of the flow has the entrypoint {entrypoint!r}; {near}")
+
+    def _refuse_unreachable(self, tree: FlowTree) -> None:
+        """Refuse functions that run in a worker process but exist in this one only."""
+        for flow in tree.walk():
+            spec = flow.loaded.spec
+            calls = [state for state in spec.states.values() if isinstance(state, CallState)]
+            parts: list[Tool | CallState] = [*spec.tools.values(), *calls]
+            for part in parts:
+                function = self.functions.get(part.entrypoint)
+                if function is None or spec.isolation_of(part) != "process":
+                    continue
+                try:
+                    find_target(part.entrypoint, function)
+                except Unreachable as exc:
+                    remedy = "define it at the top of a module, or load a profile with `isolation: thread`"
+                    raise UsageError(f"{part.entrypoint} has isolation: process, but {exc}: {remedy}") from exc
 
 
 def find_all_specs(paths: Iterable[Path], *, shown: str, if_any: bool = False) -> list[Path]:

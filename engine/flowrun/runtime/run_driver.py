@@ -32,6 +32,7 @@ from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, advance
 from flowrun.core.ports import Functions, Journal, ModelBackend
 from flowrun.core.recovery import recover
+from flowrun.core.tool_context import DEADLINE
 from flowrun.errors import Bug, NoResponderError, RunError
 from flowrun.journal.questions import describe_closed
 from flowrun.runtime.pending_effects import PendingEffects
@@ -130,12 +131,14 @@ class RunDriver:
         """
         self._started_at = asyncio.get_running_loop().time()
         self._register(first)
+        outer = DEADLINE.get(None)
         try:
             if first is not None:
                 await self._feed(first)
             stopped = bool(self.in_doubt)
             while not stopped:
                 deadline, step = self._deadline()
+                DEADLINE.set(outer if deadline is None else deadline if outer is None else min(deadline, outer))
                 try:
                     async with asyncio.timeout_at(deadline) as self._timeout:
                         stopped = self._interruption is None and await self._drive_to_boundary(step)
@@ -149,6 +152,7 @@ class RunDriver:
             if self.run.outcome is None and self._services.journal is not None:
                 await self._mark(self._services.journal)
         finally:
+            DEADLINE.set(outer)
             self._cancel_effects()
             self._services.drivers.pop(self.run.id, None)
         return RunResult(run=self.run, waiting=self.waiting, in_doubt=self.in_doubt)

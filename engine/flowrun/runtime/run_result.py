@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -237,6 +237,19 @@ Resolve = Callable[[CallFunction], AssumeDone | CallAgain | None]
 """A callback that resolves an in-doubt call; None leaves it in doubt."""
 
 
+_ENCODERS: Final = {indent: json.JSONEncoder(ensure_ascii=False, indent=indent) for indent in (None, 2)}
+"""Made before functions run, which may replace ``json.dumps``."""
+
+
+def encode_json(value: JSON, *, indent: int | None = None) -> str:
+    """Return a value as JSON text for stdout.
+
+    Args:
+        indent: None for one line, or 2.
+    """
+    return _ENCODERS[indent].encode(value)
+
+
 def answer_text(result: RunResult) -> str | None:
     """Return the text for stdout: the output if it is a text, or its only member if that is a text; else its JSON."""
     output = result.output
@@ -244,4 +257,4 @@ def answer_text(result: RunResult) -> str | None:
         (output,) = output.values()
     if output is None or isinstance(output, str):
         return output
-    return json.dumps(output, ensure_ascii=False, indent=2)
+    return encode_json(output, indent=2)

@@ -212,6 +212,7 @@ class Session:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                opened.pool.close()
                 await opened.engines.stop()
             finally:
                 if opened.journal is not None:

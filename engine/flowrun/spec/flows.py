@@ -194,9 +194,10 @@ class _Loader(msgspec.Struct):
 
 
 def inherit(parent: Spec, child: Spec) -> Spec:
-    """Return the local flow ``child`` with the models, tools, sampling and local flows of the flow around it.
+    """Return the local flow ``child`` with what it has from the flow around it.
 
-    The child's own values win: models and tools replace those of the parent, sampling and flows are merged by name.
+    These are models, tools, sampling, isolation and local flows. The child's own values win: sampling and flows are
+    merged by name, the others are replaced.
     """
     return msgspec.structs.replace(
         child,
@@ -204,6 +205,7 @@ def inherit(parent: Spec, child: Spec) -> Spec:
         tools=child.tools or parent.tools,
         sampling={**parent.sampling, **child.sampling},
         flows={**parent.flows, **child.flows},
+        isolation=child.isolation or parent.isolation,
     )
 
 

@@ -54,6 +54,10 @@ DEFAULT_MODEL = "default"
 """The key of ``model:`` in ``Spec.models``."""
 
 
+Isolation = Literal["thread", "process"]
+"""Where a function runs: in a thread of this process, or in a worker process."""
+
+
 class Seconds(float):
     """A duration. Specs write it as a number of seconds, or as a number and a unit: 500ms, 10s, 5m, 2h, 1d."""
 
@@ -137,6 +141,7 @@ class Tool(_Part, frozen=True, kw_only=True):
     max_concurrency: int | None = None
     idempotent: bool = False
     strict: bool = False
+    isolation: Isolation | None = None
 
 
 class CallTemplate(_Part, frozen=True, kw_only=True):
@@ -307,6 +312,7 @@ class CallState(WorkingState, frozen=True, kw_only=True, tag="call"):
     entrypoint: Entrypoint
     arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
     idempotent: bool = False
+    isolation: Isolation | None = None
 
     def details(self) -> Iterable[str]:
         return (self.entrypoint,)
@@ -428,6 +434,11 @@ class Spec(_Part, frozen=True, kw_only=True):
     states: Mapping[str, State] = {}
     flows: Mapping[str, "Spec"] = {}
     limits: Limits = Limits()
+    isolation: Isolation | None = None
+
+    def isolation_of(self, part: Tool | CallState) -> Isolation:
+        """Return where the function of a tool or of a call state runs."""
+        return part.isolation or self.isolation or "thread"
 
     def add_defaults(self, inputs: Mapping[str, JSON]) -> dict[str, JSON]:
         """Return inputs of the flow, with the defaults of those that are missing."""

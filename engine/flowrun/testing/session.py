@@ -17,7 +17,8 @@ from flowrun.core.messages import Reply
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import Bug, FlowrunError, SpecError, UsageError
 from flowrun.excerpts import cut
-from flowrun.functions.python import PythonFunctions
+from flowrun.functions.python import CallPool, PythonFunctions
+from flowrun.functions.watchdog import pause_watch
 from flowrun.runtime.project import BoundModel, CompiledFlow, Project
 from flowrun.runtime.runner import Runner
 from flowrun.spec import mask, place_of
@@ -64,6 +65,7 @@ class SpecTestSession:
         self._flows: dict[tuple[Path, str | None], CompiledFlow | FlowrunError] = {}
         self._loop = VirtualLoop()
         self._readers = Readers(open_reader, self._loop)
+        self._pool = CallPool()
 
     def run(self, suite: Suite, case: Case) -> Verdict:
         """Run one test. Errors of the test or its flow, and bugs of flowrun, become the verdict; none is raised."""
@@ -79,7 +81,8 @@ class SpecTestSession:
         return msgspec.structs.replace(verdict, seconds=time.perf_counter() - started)
 
     def close(self) -> None:
-        """Stop the readers and close the event loop."""
+        """Stop the readers and the worker processes, and close the event loop."""
+        self._pool.close()
         if not self._loop.is_closed():
             self._loop.run_until_complete(self._readers.stop())
             self._loop.close()
@@ -117,8 +120,11 @@ class SpecTestSession:
         return flow
 
     def _run_case(self, flow: CompiledFlow, case: Case, verdict: Verdict) -> Verdict:
-        test_run = _TestRun(flow, case, self._readers, self._loop)
-        self._loop.run_until_complete(test_run.run())
+        test_run = _TestRun(flow, case, self._readers, self._loop, self._pool)
+        try:
+            self._loop.run_until_complete(test_run.run())
+        finally:
+            pause_watch()
         problems = tuple(_masked(problem, flow.secrets) for problem in test_run.problems())
         self.coverage.add(flow, test_run.trace)
         if not problems:
@@ -135,12 +141,12 @@ class SpecTestSession:
 class _TestRun:
     """A test in progress."""
 
-    def __init__(self, flow: CompiledFlow, case: Case, readers: Readers, loop: VirtualLoop) -> None:
+    def __init__(self, flow: CompiledFlow, case: Case, readers: Readers, loop: VirtualLoop, pool: CallPool) -> None:
         self.trace = Trace(flow.graph, RUN)
         self._flow = flow
         self._case = case
         self._readers = readers
-        self._functions = StubbedFunctions(PythonFunctions(flow.functions), case.stubs, loop)
+        self._functions = StubbedFunctions(PythonFunctions(flow.functions, pool), case.stubs, loop)
         self._human_input = ScriptedHumanInput(case.answers)
         self._replies = [_bind_reply(reply, self.trace) for reply in case.replies]
         self._backend: Script | CassetteBackend | None = None

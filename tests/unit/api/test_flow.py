@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 
 import flowrun
+from flowrun.errors import UsageError
 from flowrun.testing import ScriptedModel
+from tests import harmful
+from tests.processes import alive
 from tests.unit.api.api_flows import AGENT, ASK_TO_ADD, add, agent, asks, calls, write
 
 
@@ -374,3 +377,19 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         agent(tmp_path).with_model("default", "gpt-4")  # type: ignore[arg-type]
     with pytest.raises(flowrun.UsageError, match=r"write \[text\]"):
         ScriptedModel("hello")
+
+
+def test_a_worker_process_must_be_able_to_import_a_given_function(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(
+        "flowrun: v1\nname: f\nversion: 1.0.0\nisolation: process\nflows:\n"
+        "  inner:\n    states:\n      go: {type: call, entrypoint: 'tools.a:go', next: done}\n"
+        "      done: {type: end, output: '{{ outputs.go }}'}\n"
+        "states: {in: {type: flow, flow: '#inner', next: done}, done: {type: end, output: '{{ outputs[\"in\"] }}'}}\n"
+    )
+    with pytest.raises(UsageError, match=r"tools\.a:go has isolation: process, but a worker process cannot import it"):
+        flowrun.load(file, functions={"tools.a:go": lambda: 1})
+    with flowrun.load(file, functions={"tools.a:go": harmful.pid}) as flow:
+        first, second = flow.run().output, flow.run().output
+    assert first == second != os.getpid()
+    assert not alive(first)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from flowrun.cli import human_input
 from flowrun.cli.human_input import TerminalInput, read_answer
 from flowrun.runtime.run_result import InputRequest
 
@@ -96,7 +97,7 @@ def test_what_was_typed_for_a_question_that_is_over_is_no_answer_to_the_next(mon
         return await second
 
     with open(theirs, encoding="utf-8") as stdin, monkeypatch.context() as patch:
-        patch.setattr(sys, "stdin", stdin)
+        patch.setattr(human_input, "input_descriptor", stdin.fileno)
         assert asyncio.run(ask()) is False
     os.close(ours)
 

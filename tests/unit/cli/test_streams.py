@@ -12,7 +12,7 @@ from flowrun.cli.streams import answer_stream
 
 PROGRAM = """
 import asyncio, ctypes, os, subprocess, sys, threading, multiprocessing
-from flowrun.cli.streams import answer_stream
+from flowrun.cli.streams import answer_stream, input_descriptor
 old = sys.stdout
 before()
 with answer_stream() as answers:
@@ -100,7 +100,9 @@ def test_closed_streams_are_handled(redirections: str, stdout: str, stderr: str)
 
 def test_a_reader_that_has_gone_is_reported() -> None:
     pipe = subprocess.PIPE
-    with subprocess.Popen(program("sys.stdin.read()"), stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        program("os.read(input_descriptor(), 1)"), stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    ) as process:
         assert process.stdout is not None
         process.stdout.close()
         _, stderr = process.communicate()

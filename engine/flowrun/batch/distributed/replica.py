@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +21,7 @@ from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import FlowrunError, ModelError, SpecError
+from flowrun.functions.watchdog import watched_process
 from flowrun.runtime.engines import BackendSettings
 from flowrun.runtime.meter import Meter
 from flowrun.runtime.project import CompiledFlow
@@ -47,6 +48,7 @@ class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_live: the maximum number of live rows; None: computed from the backends' limits.
         max_tools: the number of functions that run at once.
         verbose: show the log of vLLM.
+        watched: the replica has a process of its own, which is ended if a function keeps it from running.
     """
 
     version: str = __version__
@@ -55,6 +57,7 @@ class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_live: int | None = None
     max_tools: int | None = None
     verbose: bool = False
+    watched: bool = False
 
 
 class ReplicaStart(msgspec.Struct, frozen=True):
@@ -126,6 +129,7 @@ class _ReplicaSession:
         self._session = Session(
             max_tools=config.max_tools, keep_waiting=False, settings=BackendSettings(verbose=config.verbose)
         )
+        self._watch = watched_process() if config.watched else nullcontext()
         self._meter = Meter()
         self._run_row: RunRow
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,6 +147,7 @@ class _ReplicaSession:
             in_process = flow.models[name].model.capabilities.in_process
             return self._meter.wrap(name, _Watched(backend, self._lose) if in_process else backend)
 
+        self._watch.__enter__()
         try:
             await self._session.__aenter__()
             runs = await self._session.runs_of(flow, wrap=wrap)
@@ -206,7 +211,10 @@ class _ReplicaSession:
         for task in live:
             task.cancel()
         await asyncio.gather(*live, return_exceptions=True)
-        await self._session.close()
+        try:
+            await self._session.close()
+        finally:
+            self._watch.__exit__(None, None, None)
 
 
 class _Watched(WrappedBackend):

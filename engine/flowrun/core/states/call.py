@@ -8,7 +8,7 @@ from flowrun.core.state_node import StateNode, Turn
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, StateKind
 from flowrun.core.views import Value
-from flowrun.spec.model import CallState
+from flowrun.spec.model import CallState, Isolation
 from flowrun.templates import Evaluator, compile_value
 
 
@@ -18,6 +18,7 @@ class CallNode(StateNode, frozen=True, kw_only=True):
     entrypoint: str
     arguments: Evaluator
     idempotent: bool
+    isolation: Isolation
 
     def enter(self, turn: Turn) -> None:
         """Call the function with the rendered arguments."""
@@ -33,6 +34,7 @@ class CallNode(StateNode, frozen=True, kw_only=True):
                 arguments=arguments,
                 idempotent=self.idempotent,
                 attempt=run.attempt,
+                isolation=self.isolation,
             ),
         )
 
@@ -63,6 +65,7 @@ def compile_call(name: str, state: CallState, compiler: Compiler) -> CallNode:
         entrypoint=state.entrypoint,
         arguments=compile_value(state.arguments),
         idempotent=state.idempotent,
+        isolation=compiler.spec.isolation_of(state),
         **compiler.common(name, state),
     )
 

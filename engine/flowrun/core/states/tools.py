@@ -225,6 +225,7 @@ def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCa
         idempotent=tool.idempotent,
         attempt=run.attempt,
         max_concurrency=tool.max_concurrency,
+        isolation=tool.isolation,
     )
 
 

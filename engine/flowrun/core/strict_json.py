@@ -81,3 +81,11 @@ def parse_leniently(arguments: str) -> JSON:
         return msgspec.json.decode(arguments)
     except (ValueError, RecursionError):  # no JSON, or a lone surrogate, which no encoder accepts
         return arguments
+
+
+def is_json_object(text: str) -> bool:
+    """Return whether a text is a JSON object by the rules of ``parse_json``."""
+    try:
+        return isinstance(parse_json(text), dict)
+    except ValueError:
+        return False

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun.backends.chat_api import request_body
+from flowrun.backends.chat_api import request_body, wire_message
 from flowrun.backends.vllm.calls import call_markers, read_call, unread_call
 from flowrun.backends.vllm.names import faults_of_sampling, tool_call_parsers
 from flowrun.backends.vllm.prompt_cache import PromptCache, extends, pack_tokens
@@ -286,7 +286,8 @@ class VllmChat:
 def chat_request(ask: AskModel) -> dict[str, Any]:
     """Return a request in the form of the OpenAI chat API; a deep copy, as rendering changes it."""
     shared = {name: ask.sampling[name] for name in _SHARED if name in ask.sampling}
-    body = request_body(msgspec.structs.replace(ask, sampling=shared), model="", template_kwargs={})
+    messages = list(map(wire_message, ask.messages))
+    body = request_body(msgspec.structs.replace(ask, sampling=shared), messages, model="", template_kwargs={})
     copied: dict[str, Any] = msgspec.to_builtins(body)
     return copied
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from flowrun.checks.assignment import check_assignment
+from flowrun.checks.conversations import check_conversations
 from flowrun.checks.flows import check_flows
 from flowrun.checks.grammar import check_grammar
 from flowrun.checks.handling import check_calls
@@ -27,6 +28,7 @@ _CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_routes,
     check_loops,
     check_calls,
+    check_conversations,
     check_templates,
     check_assignment,
     check_flows,

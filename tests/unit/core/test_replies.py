@@ -472,12 +472,14 @@ LEAD = ": lead to a tools state of the thread, or answer each by a message of ro
         ),
         pytest.param(
             "[{role: tool, content: x, tool_call_id: c}]",
-            "a message of role tool answers 'c', but what waits for an answer is a, b",
+            "a message of role tool answers 'c', but what waits for an answer is a, b: "
+            "leave tool_call_id out to answer the oldest call",
             id="no such call",
         ),
         pytest.param(
             "[{role: tool, content: x}, {role: tool, content: y}, {role: tool, content: z}]",
-            "a message of role tool answers no call: the thread does not end in a call that waits for an answer",
+            "a message of role tool answers no call: the thread does not end in a call that waits for an answer: "
+            "put it behind the message that makes the call",
             id="too many",
         ),
     ],

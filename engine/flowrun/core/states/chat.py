@@ -14,7 +14,7 @@ from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
 from flowrun.core.state_node import StateFailure, StateNode, Turn
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, StateKind
-from flowrun.core.threads import add_messages, unanswered
+from flowrun.core.threads import add_messages, check_conversation
 from flowrun.core.views import LazyReply, ReplyView
 from flowrun.spec.model import JSON, ChatState, ResponseFormat
 
@@ -83,9 +83,10 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
     def _ask(self, turn: Turn) -> None:
         run = turn.run
         thread = run.threads[self.thread]
-        last = last_calls(thread)
-        if len(last.answered) != len(last.calls):
-            raise unanswered((call.id for call in last.open), "before the model is asked")
+        if self.thread not in run.asked:  # nothing has checked the first messages of the thread
+            check_conversation(thread, ended=True)
+        elif waiting := last_calls(thread).open:
+            check_conversation((), waiting=[call.id for call in waiting], ended=True)
         if run.rounds >= run.max_rounds:
             raise StateFailure(
                 "limit.rounds", f"the run asked the model {run.rounds} times, which is limits.max_rounds"

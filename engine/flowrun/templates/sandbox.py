@@ -42,6 +42,13 @@ _NO_METHODS: Final = frozenset({"encode", "translate", "maketrans", "expandtabs"
 _PADDING: Final = frozenset({"center", "ljust", "rjust", "zfill"})
 
 
+_DATA: Final = (Mapping, list, tuple, str, int, float, type(None))
+"""The types of plain data."""
+
+_METHOD: Final = "(method) "
+"""Marks the name of a method that is called; no template can write such a name."""
+
+
 class Missing(StrictUndefined):
     """An undefined value whose error message lists the existing members."""
 
@@ -54,14 +61,28 @@ class Missing(StrictUndefined):
 
 
 class SpecEnvironment(ImmutableSandboxedEnvironment):
-    """The sandbox. Members of a mapping take precedence over its methods, so an input named ``items`` can be read."""
+    """The sandbox. A value's methods are no members of it: they are found only where they are called.
+
+    A member takes precedence over a method, so an input named ``items`` can be read; if there is none, it is missing.
+    """
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        if isinstance(obj, Mapping) and attribute in obj:
-            return obj[attribute]
-        return super().getattr(obj, attribute)
+        name = attribute.removeprefix(_METHOD)
+        if isinstance(obj, Mapping) and name in obj:
+            return obj[name]
+        if isinstance(obj, _DATA) and name == attribute and not name.startswith("_"):
+            return self.undefined(obj=obj, name=name)
+        return super().getattr(obj, name)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if not isinstance(obj, _DATA):
+            return super().getitem(obj, argument)
+        try:
+            return obj[argument]  # type: ignore[index]  # some have no items
+        except (TypeError, LookupError):
+            return self.undefined(obj=obj, name=argument)
 
     def wrap_str_format(self, value: Any) -> Callable[..., Any] | None:
         formatted = super().wrap_str_format(value)
@@ -130,6 +151,12 @@ class _MeteringTransformer(NodeTransformer):
         self.generic_visit(node)
         cost = 1 + sum(_cost(child) for child in node.body) + (0 if node.test is None else _cost(node.test))
         node.iter = _filtered(node.iter, "(counted)", nodes.Const(cost))
+        return node
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:
+        self.generic_visit(node)
+        if isinstance(node.node, nodes.Getattr):
+            node.node.attr = _METHOD + node.node.attr
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:

@@ -3,7 +3,7 @@
 ``validate`` and a run take the same path, so that what passes the checks starts.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,8 @@ from flowrun.spec import (
     Loaded,
     derive_parameters,
     find_project,
+    issue_at,
+    lies_in,
     load_entrypoint,
     load_flows,
     load_spec,
@@ -30,6 +32,7 @@ from flowrun.spec.find import find_specs
 from flowrun.spec.load import Files
 from flowrun.spec.model import JSON, Holds, Model, Spec, Tool
 from flowrun.spec.parts import parts_of
+from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import suggest
 from flowrun.unicode import find_encoding_error, well_formed
 
@@ -189,7 +192,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             own = _check(alone, self._import_all(alone) if imports else None)
             issues = [*loaded.issues, *exc.issues, *own]
             return sorted(issues, key=lambda issue: (issue.place.file != str(path), issue.place, issue.code))
-        return [*loaded.issues, *_check(tree, self._import_all(tree) if imports else None)]
+        scripts = dict.fromkeys(_check_scripts(tree, find_project(path, self.folder)))
+        return [*loaded.issues, *_check(tree, self._import_all(tree) if imports else None), *scripts]
 
     def _load(self, path: Path, profile: str | None, files: Files = ON_DISK) -> Loaded:
         return load_spec(
@@ -274,6 +278,27 @@ def _check(tree: FlowTree, imported: Imported | None) -> list[Issue]:
         )
         issues |= dict.fromkeys(check_spec(subject))
     return list(issues)
+
+
+def _check_scripts(tree: FlowTree, project: Path) -> Iterator[Issue]:
+    """Yield the issues of the files that say what the scripted models of a flow and its sub-flows reply."""
+    from flowrun.backends.scripted import check_replies
+
+    for flow in tree.walk():
+        for name, model in flow.loaded.spec.models.items():
+            if model.backend != "scripted":
+                continue
+            at, document = (*flow.base, "models", name, "name"), flow.loaded.document
+            beside = Path(document.file).parent
+            file = (beside if beside.resolve() == flow.model_dir.resolve() else flow.model_dir) / model.name
+            if not lies_in(file, project):
+                message = f"the scripted replies {model.name} lie outside of the project {project}"
+                yield issue_at(document, "FR709", at, message, "move the file into the project")
+            elif not is_file(file):
+                remedy = "give the path of a file of replies, relative to this file"
+                yield issue_at(document, "FR706", at, f"there is no file {model.name!r}", remedy)
+            else:
+                yield from check_replies(file)
 
 
 def _raise_errors(issues: list[Issue]) -> None:

@@ -101,6 +101,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
                 step=run.step,
                 state=self.name,
                 run=run.id,
+                flow=turn.graph.spec.name,
                 thread=self.thread,
                 model=self.model,
                 messages=thread,

@@ -264,8 +264,15 @@ class VllmChat:
     def _unread_call(self, rendered: Rendered, text: str, reasoning: str, read: int) -> str | None:
         """Return a message if the parser read fewer calls than the text has behind its reasoning; else None."""
         answer = text[text.index(reasoning) + len(reasoning) :] if reasoning in text else text
-        markers, choice = self._markers_of(rendered), rendered.choice
-        return unread_call(answer, markers=markers, choice=choice, read=read, parser=self._parser_name)
+        form = rendered.request.response_format
+        return unread_call(
+            answer,
+            markers=self._markers_of(rendered),
+            tools=[] if form else [tool.function.name for tool in rendered.request.tools or ()],
+            choice=rendered.choice,
+            read=read,
+            parser=self._parser_name,
+        )
 
     def _markers_of(self, rendered: Rendered) -> frozenset[str]:
         if rendered.choice == "none" or rendered.parser.tool_parser is None:

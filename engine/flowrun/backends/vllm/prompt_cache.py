@@ -95,16 +95,25 @@ class Recent(Generic[T]):
 class PromptCache:
     """Replaces two methods of a vLLM renderer: those that apply the chat template and then call the tokenizer."""
 
-    def __init__(self, renderer: Any, *, ends: Sequence[int], max_model_len: int) -> None:
+    def __init__(
+        self,
+        renderer: Any,
+        *,
+        adapt: Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]],
+        ends: Sequence[int],
+        max_model_len: int,
+    ) -> None:
         """Replace the methods of ``renderer``.
 
         Args:
             renderer: vLLM's renderer of the model.
+            adapt: returns messages in the form that the model's template takes.
             ends: the ids of the tokens that end a reply.
         """
         self._tokenizer = renderer.tokenizer
         self.vocabulary = _fingerprint(self._tokenizer.get_vocab())
-        self._render = renderer.render_messages
+        self._adapt = adapt
+        self._render_adapted = renderer.render_messages
         self._render_chat = renderer.render_chat
         self._ends = dict(zip(ends, self._tokenizer.convert_ids_to_tokens(list(ends)), strict=True))
         self._end = re.compile("|".join(re.escape(text) for text in self._ends.values()) or r"(?!)")
@@ -136,6 +145,10 @@ class PromptCache:
         if ask is None or _is_long(ask.messages):
             return await asyncio.to_thread(functools.partial(self._render_chat, *args, **kwargs))
         return self._render_chat(*args, **kwargs)
+
+    def _render(self, messages: list[Any], params: Any) -> tuple[Any, Any]:
+        conversation, prompt = self._render_adapted(self._adapt(messages), params)
+        return conversation, prompt
 
     def _render_messages(self, messages: list[Any], params: Any) -> tuple[Any, Any]:
         ask = _request.get()

@@ -6,9 +6,15 @@ model, and its backend adapts it.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from flowrun.core.messages import Message
+from flowrun.excerpts import cut
+
+_MAX_SHOWN: Final = 400
+"""Characters of the ids of calls that a message shows."""
+
+_MAX_ID: Final = 80
 
 
 class ConversationFault(NamedTuple):
@@ -47,7 +53,9 @@ def faults_of_conversation(
             ids = [call.id for call in message.tool_calls]
             if len(set(ids)) < len(ids):
                 twice = next(one for one in ids if ids.count(one) > 1)
-                yield ConversationFault(at, f"two calls of one message have the id {twice!r}", "leave the ids out")
+                yield ConversationFault(
+                    at, f"two calls of one message have the id {cut(twice, 80)!r}", "leave the ids out"
+                )
                 ids = list(dict.fromkeys(ids))
             open_ids += ids
             called = at
@@ -58,14 +66,15 @@ def faults_of_conversation(
 def _unanswered(at: int, ids: list[str], when: str) -> ConversationFault:
     return ConversationFault(
         at,
-        f"the calls {', '.join(ids)} must be answered {when}",
+        f"the calls {cut(', '.join(ids), _MAX_SHOWN)} must be answered {when}",
         "lead to a tools state of the thread, or answer each by a message of role tool",
     )
 
 
 def _stray(at: int, message: Message, open_ids: list[str]) -> ConversationFault:
     if open_ids:
-        what = f"a message of role tool answers {message.tool_call_id!r}, but what waits for an answer is "
-        return ConversationFault(at, what + ", ".join(open_ids), "leave tool_call_id out to answer the oldest call")
+        answered, waiting = cut(message.tool_call_id or "", _MAX_ID), cut(", ".join(open_ids), _MAX_SHOWN)
+        what = f"a message of role tool answers {answered!r}, but what waits for an answer is {waiting}"
+        return ConversationFault(at, what, "leave tool_call_id out to answer the oldest call")
     what = "a message of role tool answers no call: the thread does not end in a call that waits for an answer"
     return ConversationFault(at, what, "put it behind the message that makes the call")

@@ -1,10 +1,16 @@
 """Compiles JSON Schemas to validators. Fetches nothing."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
+from flowrun.excerpts import cut
 from flowrun.spec.model import JSON, Spec
 from flowrun.unicode import find_encoding_error
+
+_MAX_MESSAGE: Final = 600
+"""Characters of the message of one error, which quotes the value: it may go back to a model."""
+
+_MAX_PLACE: Final = 200
 
 Validator = Callable[[JSON], str | None]
 """A function that checks a value against a JSON Schema, and returns its errors in one sentence, or None."""
@@ -67,4 +73,5 @@ def _refuse_to_fetch(uri: str) -> JSON:
 
 def _explain(error: Any, name: str) -> str:
     where = ".".join(filter(None, (name, *map(str, error.instance_path))))
-    return f"{where}: {error.message}" if where else str(error.message)
+    message = cut(str(error.message), _MAX_MESSAGE)
+    return f"{cut(where, _MAX_PLACE)}: {message}" if where else message

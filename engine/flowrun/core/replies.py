@@ -10,11 +10,12 @@ from flowrun.core.messages import CUT_OFF, DECLINED, FINISHED, Message, Reply
 from flowrun.core.rendering import with_ids
 from flowrun.core.state_node import StateFailure
 from flowrun.core.strict_json import parse_json
+from flowrun.excerpts import cut
 from flowrun.spec.model import JSON
 
 _SHOWN: Final = 80  # characters
 _REFUSAL: Final = 400
-"""Characters of a refusal that a message quotes."""
+"""Characters of a refusal, or of the names of calls, that a message quotes."""
 
 
 class AcceptedReply(NamedTuple):
@@ -131,4 +132,4 @@ def _check_choice(reply: Reply, choice: str, offers_tools: bool) -> None:
 
 
 def _names(reply: Reply) -> str:
-    return ", ".join(dict.fromkeys(call.name[:_SHOWN] for call in reply.tool_calls))
+    return cut(", ".join(dict.fromkeys(call.name[:_SHOWN] for call in reply.tool_calls)), _REFUSAL)

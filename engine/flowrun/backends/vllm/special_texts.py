@@ -12,6 +12,7 @@ _FIRST: Final = 0xF0000
 _PRIVATE: Final = "\U000f0000-\U000ffffd\U0010fffd"
 _ESCAPE: Final = "\U0010fffd"
 """Stands before a private character that a text itself holds."""
+_IS_PRIVATE: Final = re.compile(f"[{_PRIVATE}]")
 _STAND_IN: Final = re.compile(f"{_ESCAPE}(.)|[\U000f0000-\U000ffffd]", re.DOTALL)
 
 
@@ -22,7 +23,7 @@ class SpecialTexts:
         """Take the texts; the longest one counts where several begin."""
         self.texts = sorted(filter(None, texts), key=lambda text: (-len(text), text))
         self._stand_ins = {text: chr(_FIRST + number) for number, text in enumerate(self.texts)}
-        self._beginnings = {text[:2] for text in self.texts}
+        self._beginnings = {text[:4] for text in self.texts}  # a few, which are found faster than hundreds of texts
         self._found = re.compile("|".join([*map(re.escape, self.texts), f"[{_PRIVATE}]"]))
 
     def protect(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -45,9 +46,10 @@ class SpecialTexts:
         return {**message, **changed} if changed else message
 
     def _protect_text(self, text: str) -> str:
-        if text.isascii() and not any(beginning in text for beginning in self._beginnings):
-            return text
-        return self._found.sub(self._stand_in, text) if self._found.search(text) else text
+        private = not text.isascii() and _IS_PRIVATE.search(text) is not None
+        if private or any(beginning in text for beginning in self._beginnings):
+            return self._found.sub(self._stand_in, text) if self._found.search(text) else text
+        return text
 
     def _stand_in(self, found: re.Match[str]) -> str:
         return self._stand_ins.get(found[0]) or _ESCAPE + found[0]

@@ -20,16 +20,16 @@ _SYSTEM = ("system", "developer")
 def check_conversations(subject: Subject) -> Iterator[Issue]:
     """Find messages that leave calls unanswered, answer none, come again at each turn, or set up a model too late."""
     spec, graph = subject.spec, subject.state_graph
-    for thread, templates in spec.threads.items():
-        first = _reached(graph, [spec.start] if spec.start in spec.states else [], thread)
-        asked = bool(first) and not any(spec.states[name].answers_calls for name in first)
-        yield from _faults(subject, ("threads", thread), _plain(templates), ended=asked)
+    used = (part.value for state in spec.states.values() for part in parts_of(state, Holds.THREAD))
+    for thread, templates in {**dict.fromkeys(used, ()), **spec.threads}.items():
+        yield from _first_faults(subject, thread, templates)
         yield from _late(subject, ("threads", thread), templates, begun=False)
     for name, state in spec.states.items():
         if isinstance(state, ChatState) and state.messages:
             path: Path = ("states", name, "messages")
-            answers = next((at for at, one in enumerate(state.messages) if one.role != "tool"), len(state.messages))
-            yield from _faults(subject, path, _plain(state.messages), after=answers, ended=True)
+            answers = len(_answers(state))
+            for fault in faults_of_conversation(_plain(state.messages)[answers:], ended=True):
+                yield subject.issue("FR310", (*path, answers + fault.at), fault.message, fault.remedy)
             if name in graph.facts:
                 yield from _late(subject, path, state.messages, begun=_has_begun(graph, name, state))
                 if not answers and _comes_again(graph, name, state):
@@ -55,12 +55,22 @@ def _plain(templates: Sequence[MessageTemplate]) -> list[Message]:
     return messages
 
 
-def _faults(
-    subject: Subject, path: Path, messages: Sequence[Message], *, after: int = 0, ended: bool
-) -> Iterator[Issue]:
-    """Yield the faults of messages, of which the first ``after`` ones answer calls that are not known here."""
-    for fault in faults_of_conversation(messages[after:], ended=ended):
-        yield subject.issue("FR310", (*path, after + fault.at), fault.message, fault.remedy)
+def _answers(state: State) -> Sequence[MessageTemplate]:
+    """Return the messages of a state that answer calls made before it: the leading ones of role tool."""
+    messages = state.messages if isinstance(state, ChatState) else ()
+    return messages[: next((at for at, one in enumerate(messages) if one.role != "tool"), len(messages))]
+
+
+def _first_faults(subject: Subject, thread: str, templates: Sequence[MessageTemplate]) -> Iterator[Issue]:
+    """Yield the faults of a thread's first messages, and of the answers that always come first after them."""
+    spec, graph = subject.spec, subject.state_graph
+    first = sorted(_reached(graph, [spec.start] if spec.start in spec.states else [], thread))
+    answers = _answers(spec.states[first[0]]) if len(first) == 1 else ()
+    asked = bool(first) and (bool(answers) or not any(spec.states[name].answers_calls for name in first))
+    for fault in faults_of_conversation(_plain([*templates, *answers]), ended=asked):
+        own = fault.at < len(templates)
+        path = ("threads", thread, fault.at) if own else ("states", first[0], "messages", fault.at - len(templates))
+        yield subject.issue("FR310", path, fault.message, fault.remedy)
 
 
 def _late(subject: Subject, path: Path, templates: Sequence[MessageTemplate], *, begun: bool) -> Iterator[Issue]:

@@ -27,12 +27,13 @@ PROFILES = [
 
 
 def issues_of(case: Path) -> list[Issue]:
-    """Check a case's spec without any environment, and name its file as if the case were the current folder."""
+    """Check a case's spec without any environment, and name its files as if the case were the current folder."""
     named = case / "profile.txt"
     profile = named.read_text().strip() if named.exists() else None
     issues = Project().check(case / "spec.yaml", profile=profile)
     return [
-        msgspec.structs.replace(issue, place=msgspec.structs.replace(issue.place, file="spec.yaml")) for issue in issues
+        msgspec.structs.replace(issue, place=msgspec.structs.replace(issue.place, file=Path(issue.place.file).name))
+        for issue in issues
     ]
 
 

@@ -5,14 +5,16 @@ only this module handles the differences. Source: platform.openai.com/docs/api-r
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
 
 from flowrun.core.events import AskModel, ToolDeclaration
-from flowrun.core.messages import FINISHED, Reply, ToolCall, Usage, as_openai
+from flowrun.core.messages import FINISHED, Message, Reply, ToolCall, Usage, as_openai
+from flowrun.core.strict_json import is_json_object
 from flowrun.errors import ModelError
+from flowrun.excerpts import cut
 from flowrun.spec.model import JSON, ResponseFormat
 
 OUR_FIELDS: Final = frozenset(
@@ -23,26 +25,28 @@ OUR_FIELDS: Final = frozenset(
 WIRE_NAMES: Final[Mapping[str, str]] = {"extra_args": "vllm_xargs"}
 """Sampling parameters whose names differ between vLLM's ``SamplingParams`` and vLLM's server."""
 
+_EXCERPT: Final = 200
+"""Characters of a faulty reply that an error shows."""
+
 
 class BrokenReply(ValueError):
     """A server's answer is not a chat completion. The message names the fault."""
 
 
-def request_body(request: AskModel, *, model: str, template_kwargs: Mapping[str, JSON]) -> dict[str, Any]:
+def request_body(
+    request: AskModel, messages: list[dict[str, Any]], *, model: str, template_kwargs: Mapping[str, JSON]
+) -> dict[str, Any]:
     """Return the body of ``POST /chat/completions``.
 
     Args:
+        messages: the request's messages in the form that the model takes.
         model: the name that the server knows the model by.
         template_kwargs: variables of the chat template, which vLLM's server accepts.
 
     Raises:
         ModelError: ``model.request_refused``: the sampling sets a parameter that no state may set.
     """
-    body: dict[str, Any] = {
-        **_sampling(request.sampling),
-        "model": model,
-        "messages": [as_openai(message) for message in request.messages],
-    }
+    body: dict[str, Any] = {**_sampling(request.sampling), "model": model, "messages": messages}
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
         body["tool_choice"] = _tool_choice(request.tool_choice)
@@ -65,6 +69,42 @@ def _sampling(sampling: Mapping[str, JSON]) -> dict[str, JSON]:
     return body
 
 
+def server_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """Return messages in the form that every server takes, whatever its chat template is.
+
+    User turns in a row are joined by a blank line. Reasoning has the name by which it came. A tool message has no name.
+    """
+    sent: list[dict[str, Any]] = []
+    for message in messages:
+        form = wire_message(message)
+        if message.reasoning is not None and message.reasoning_key != "reasoning":
+            form[message.reasoning_key] = form.pop("reasoning")
+        if message.role == "tool":
+            form.pop("name", None)
+        if message.role == "user" and sent and sent[-1]["role"] == "user":
+            sent[-1]["content"] = join_turns(sent[-1]["content"], form["content"])
+        else:
+            sent.append(form)
+    return sent
+
+
+def wire_message(message: Message) -> dict[str, Any]:
+    """Return a message as ``as_openai`` does, with ``{}`` for arguments that are no JSON object.
+
+    Servers and templates refuse such arguments, and no tool was called with them: its message says what they were.
+    """
+    form = as_openai(message)
+    for call in form.get("tool_calls", ()):
+        if not is_json_object(call["function"]["arguments"]):
+            call["function"]["arguments"] = "{}"
+    return form
+
+
+def join_turns(*texts: str | None) -> str:
+    """Join the texts of turns in a row by a blank line."""
+    return "\n\n".join(text for text in texts if text)
+
+
 def _tool(tool: ToolDeclaration) -> dict[str, Any]:
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     return {"type": "function", "function": function | {"strict": True} if tool.strict else function}
@@ -82,49 +122,26 @@ def _response_format(form: ResponseFormat) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "reply", "schema": form.schema, "strict": form.strict}}
 
 
-# --- replies: only the fields that are used; null is valid wherever some server writes it ---------------------------
-
-
-class _Function(msgspec.Struct):
-    name: str
-    arguments: str | dict[str, Any] | None = None
-
-
-class _Call(msgspec.Struct):
-    function: _Function
-    id: str | None = None
-
-
-class _Message(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[_Call] | None = None
-    function_call: _Function | None = None
+# --- replies: what some server writes in some form is read; what no form explains is the fault of that reply -------
 
 
 class _Choice(msgspec.Struct):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
+    message: dict[str, Any]
+    finish_reason: Any = None
 
 
 class _Completion(msgspec.Struct):
     choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 _COMPLETIONS: Final = msgspec.json.Decoder(_Completion)
+
+_REASONING: Final = ("reasoning", "reasoning_content")
+"""The names that servers give to reasoning; a server gets it back under its own."""
+
+_THINKING: Final = frozenset({"thinking", "reasoning"})
+"""Types of parts of the content that hold reasoning."""
 
 
 def parse_reply(body: bytes) -> Reply:
@@ -132,6 +149,7 @@ def parse_reply(body: bytes) -> Reply:
 
     Raises:
         BrokenReply: the body is no chat completion.
+        ModelError: its message has a form that cannot be read.
     """
     try:
         completion = _COMPLETIONS.decode(body)
@@ -139,14 +157,17 @@ def parse_reply(body: bytes) -> Reply:
         completion = _decode_leniently(body, exc)
     choice = completion.choices[0]
     message = choice.message
+    content, refusal, thinking = _content(message.get("content"))
+    key = next((key for key in _REASONING if isinstance(message.get(key), str)), None)
     calls = _calls(message)
     return Reply(
-        content=message.content,
-        reasoning=message.reasoning if message.reasoning is not None else message.reasoning_content,
+        content=content,
+        reasoning=thinking if key is None else message[key],
+        reasoning_key=key or _REASONING[0],
         tool_calls=calls,
         finish_reason=_finish_reason(choice.finish_reason, has_calls=bool(calls)),
         usage=_usage(completion.usage),
-        refusal=message.refusal or None,
+        refusal=_text(message.get("refusal")) or refusal or None,
     )
 
 
@@ -165,36 +186,87 @@ def _decode_leniently(body: bytes, fault: Exception) -> _Completion:
         raise BrokenReply(str(fault)) from fault
 
 
-def _calls(message: _Message) -> tuple[ToolCall, ...]:
+def _unreadable(why: str, found: object, name: str = "model.invalid_output") -> ModelError:
+    return ModelError(
+        name, f"the reply cannot be read: {why}; it is {cut(json.dumps(found, ensure_ascii=False), _EXCERPT)}"
+    )
+
+
+def _content(content: Any) -> tuple[str | None, str | None, str | None]:
+    """Return the text, the refusal and the reasoning of a content, which may be a text or a list of parts."""
+    if content is None or isinstance(content, str):
+        return content, None, None
+    texts: dict[str, list[str]] = {"text": [], "refusal": [], "thinking": []}
+    for part in content if isinstance(content, list) else [content]:
+        kind = part.get("type", "text") if isinstance(part, dict) else "text"
+        kind = {"output_text": "text", **dict.fromkeys(_THINKING, "thinking")}.get(kind, kind)
+        if kind not in texts:
+            raise _unreadable(f"its content has a part of type {str(kind)[:80]!r}", content)
+        text = _text(part)
+        if text is None:
+            raise _unreadable("its content is no text and no list of texts", content)
+        texts[kind].append(text)
+    parts = ("".join(texts[kind]) if texts[kind] else None for kind in ("text", "refusal", "thinking"))
+    text, refusal, thinking = parts
+    return text, refusal, thinking
+
+
+def _text(part: Any) -> str | None:
+    """Return the text of a part of a content: a text, a mapping that holds one, or a list of such parts."""
+    if isinstance(part, dict):
+        part = next((part[key] for key in ("text", "refusal", "thinking", "reasoning", "value") if key in part), None)
+        return "" if part is None else _text(part)
+    if isinstance(part, list):
+        texts = list(map(_text, part))
+        return None if None in texts else "".join(text for text in texts if text)
+    return part if isinstance(part, str) else None
+
+
+def _calls(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
     """Return the calls of a message; ``function_call`` is the API's older form of ``tool_calls``."""
-    calls: Sequence[_Call] = message.tool_calls or ()
-    if not calls and message.function_call is not None:
-        calls = [_Call(message.function_call)]
-    return tuple(
-        ToolCall(id=call.id or "", name=call.function.name, arguments=_arguments(call.function.arguments))
-        for call in calls
+    calls = message.get("tool_calls")
+    if not calls and message.get("function_call"):
+        calls = [{"function": message["function_call"]}]
+    if isinstance(calls, dict):
+        calls = [calls]
+    if calls is not None and not isinstance(calls, list):
+        raise _unreadable("its tool_calls are no list", calls, "model.invalid_call")
+    return tuple(map(_call, calls or ()))
+
+
+def _call(call: Any) -> ToolCall:
+    function = call.get("function", call) if isinstance(call, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if function is None or not isinstance(name, str) or not name:
+        raise _unreadable("a tool call names no function", call, "model.invalid_call")
+    call_id = call.get("id")
+    return ToolCall(
+        id="" if call_id is None else str(call_id), name=name, arguments=_arguments(function.get("arguments"))
     )
 
 
-def _arguments(arguments: str | dict[str, Any] | None) -> str:
-    if isinstance(arguments, dict):
-        return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
-    return arguments or ""
+def _arguments(arguments: Any) -> str:
+    if arguments is None or isinstance(arguments, str):
+        return arguments or ""
+    return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
 
 
-def _finish_reason(reason: str | None, *, has_calls: bool) -> str:
+def _finish_reason(reason: Any, *, has_calls: bool) -> str:
     """Return the same name of a reason for all servers, also if a server sends none; an unknown reason is unchanged."""
-    if reason is None or reason.lower() in FINISHED:
+    if reason is None or (isinstance(reason, str) and reason.lower() in FINISHED):
         return "tool_calls" if has_calls else "stop"
-    return reason
+    return str(reason)
 
 
-def _usage(usage: _Usage | None) -> Usage:
-    if usage is None:
-        return Usage()
-    details = usage.prompt_tokens_details
+def _usage(usage: Any) -> Usage:
     return Usage(
-        prompt_tokens=usage.prompt_tokens or 0,
-        completion_tokens=usage.completion_tokens or 0,
-        cached_tokens=(details.cached_tokens if details else None) or 0,
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        completion_tokens=_count(usage, "completion_tokens"),
+        cached_tokens=_count(usage.get("prompt_tokens_details") if isinstance(usage, dict) else None, "cached_tokens"),
     )
+
+
+def _count(counts: Any, name: str) -> int:
+    """Return a count; 0 if there is none."""
+    count = counts.get(name) if isinstance(counts, dict) else None
+    return int(count) if isinstance(count, (int, float)) and 0 <= count < 2**53 else 0

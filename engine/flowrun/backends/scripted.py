@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,15 +13,17 @@ import msgspec
 from flowrun.backends.wrapper import ReadyBackend
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Message, Reply, ToolCall, as_openai
-from flowrun.errors import FAILURES, BackendError, FlowrunError, ModelError
+from flowrun.errors import FAILURES, BackendError, FlowrunError, Issue, ModelError, Place
+from flowrun.errors import Path as DocumentPath
 from flowrun.excerpts import beginning
 from flowrun.files import file_errors
-from flowrun.spec.document import Document, place_of
+from flowrun.spec.document import Document, issue_at
 from flowrun.spec.model import JSON
 from flowrun.spec.parse import parse_duration
 from flowrun.spec.suggestions import suggest
 from flowrun.spec.yaml.reader import read_document
-from flowrun.templates import compile_condition
+from flowrun.templates import TemplateError, compile_condition, has_template
+from flowrun.templates.reads import reads_of_expression
 
 Condition = Callable[[AskModel], bool]
 """A predicate: whether a scripted reply answers a request."""
@@ -30,6 +32,8 @@ _NO_MAPPING: Final = frozenset({"FR112", "FR114"})
 """Issues of a file that is empty or no mapping, not reported here: their remedies are for specs."""
 
 _HAS_KEY: Final = re.compile(r"^[\"']?replies[\"']?\s*:", re.MULTILINE)
+
+_REMEDY: Final = "a reply has content, tool_calls, finish_reason, error and message, when, repeat and delay"
 
 MAX_SHOWN: Final = 200
 """Characters of the last message that an error shows."""
@@ -189,6 +193,7 @@ def request_variables(request: AskModel) -> dict[str, JSON]:
     return {
         "messages": [as_openai(message) for message in request.messages],
         "state": request.state,
+        "flow": request.flow,
         "tools": [tool.name for tool in request.tools],
     }
 
@@ -203,6 +208,30 @@ def compile_when(text: str) -> Condition:
     return lambda request: holds({"request": request_variables(request)})
 
 
+REQUEST: Final = ("messages", "state", "flow", "tools")
+"""The members of ``request`` in a reply's ``when``."""
+
+
+def check_when(document: Document, at: DocumentPath, when: str) -> Iterator[Issue]:
+    """Yield the faults of a reply's ``when``, written at a path of a file."""
+    if has_template(when):
+        remedy = "write the expression without braces"
+        yield issue_at(document, "FR403", at, "'when' is an expression, and has the braces of a template", remedy)
+        return
+    try:
+        reads = reads_of_expression(when)
+        compile_condition(when)
+    except TemplateError as exc:
+        yield issue_at(document, "FR401", at, str(exc), "write an expression such as request.state == 'ask'")
+        return
+    for root in sorted(reads.roots - {"request"}):
+        yield issue_at(document, "FR402", at, f"there is no name {root!r}", "the only name is: request")
+    members = {str(path[1]) for path in reads.paths if path[0] == "request" and len(path) > 1}
+    for member in sorted(members.difference(REQUEST)):
+        remedy = suggest(member, REQUEST, "members")
+        yield issue_at(document, "FR404", at, f"'request' has no member {member!r}", remedy)
+
+
 def load_replies(path: Path) -> list[ScriptedReply]:
     """Read replies from a YAML or JSON file: a list under ``replies``, in the form that spec tests have.
 
@@ -210,16 +239,31 @@ def load_replies(path: Path) -> list[ScriptedReply]:
         BackendError: the file cannot be read, or some of its replies are wrong; all of them are reported.
     """
     document, items = _read_list(path)
-    replies: list[ScriptedReply] = []
-    errors: list[str] = []
+    if issues := list(_check_items(document, items)):
+        raise BackendError("\n".join(f"{issue.place}: {issue.message}" for issue in issues))
+    return list(map(parse_reply, items))
+
+
+def check_replies(path: Path) -> list[Issue]:
+    """Return the issues of a file of scripted replies."""
+    try:
+        return list(_check_items(*_read_list(path)))
+    except BackendError as exc:
+        message = str(exc).removeprefix(f"{path}: ")
+        return [Issue(code="FR210", place=Place(str(path), 1, 1), message=message, remedy=_REMEDY)]
+
+
+def _check_items(document: Document, items: list[JSON]) -> Iterator[Issue]:
     for index, raw in enumerate(items):
+        at = ("replies", index)
         try:
-            replies.append(parse_reply(raw))
+            parse_reply(raw)
         except (ValueError, TypeError, FlowrunError) as exc:
-            errors.append(f"{place_of(document, ('replies', index))}: reply {index + 1}: {exc}")
-    if errors:
-        raise BackendError("\n".join(errors))
-    return replies
+            yield issue_at(document, "FR210", at, f"reply {index + 1}: {exc}", _REMEDY)
+        else:
+            assert isinstance(raw, dict)
+            if "when" in raw:
+                yield from check_when(document, (*at, "when"), raw["when"])
 
 
 def _read_list(path: Path) -> tuple[Document, list[JSON]]:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from flowrun.checks.assignment import check_assignment
-from flowrun.checks.conversation import check_conversation
+from flowrun.checks.conversations import check_conversations
 from flowrun.checks.flows import check_flows
 from flowrun.checks.grammar import check_grammar
 from flowrun.checks.handling import check_calls
 from flowrun.checks.lints import check_lints
 from flowrun.checks.loops import check_loops
 from flowrun.checks.models import check_models
+from flowrun.checks.offers import check_offers
 from flowrun.checks.reachability import check_graph
 from flowrun.checks.references import check_references
 from flowrun.checks.routes import check_routes
@@ -29,7 +30,8 @@ _CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_routes,
     check_loops,
     check_calls,
-    check_conversation,
+    check_conversations,
+    check_offers,
     check_lints,
     check_templates,
     check_assignment,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from flowrun.checks.conversation import is_constant
+from flowrun.checks.offers import is_constant
 from flowrun.checks.subject import Subject
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path

@@ -128,12 +128,13 @@ class ToolDeclaration(msgspec.Struct, frozen=True, kw_only=True):
 class AskModel(_Data, frozen=True, kw_only=True):
     """Request one reply of a model to the full thread ``messages``.
 
-    ``tool_choice`` is auto, required, none or a tool's name.
+    ``tool_choice`` is auto, required, none or a tool's name. ``flow`` is the name of the flow that asks.
     """
 
     step: int
     state: str
     run: str
+    flow: str = ""
     thread: str
     model: str
     messages: Log[Message]

@@ -49,12 +49,14 @@ class Tokens(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One message of a thread. ``tool_call_id`` and ``name`` are set in tool messages only.
 
-    ``tokens`` is only for backends that tokenize prompts themselves; it is never shown.
+    ``reasoning_key`` is the server's name for the reasoning. ``tokens`` is only for backends that tokenize prompts
+    themselves; it is never shown.
     """
 
     role: Role
     content: str | None = None
     reasoning: str | None = None
+    reasoning_key: str = "reasoning"
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
@@ -88,6 +90,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
     The machine sets the ``id`` of a call if it is empty.
 
     Attributes:
+        reasoning_key: the server's name for the reasoning, under which it goes back.
         invalid_call: the error in a call that the parser could not read.
         refusal: the reason why the model declined.
         text: the raw text, if the backend knows it.
@@ -96,6 +99,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
 
     content: str | None = None
     reasoning: str | None = None
+    reasoning_key: str = "reasoning"
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: str = "stop"
     usage: Usage = Usage()

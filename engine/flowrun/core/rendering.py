@@ -4,7 +4,7 @@ Messages that are the same in every run are rendered once, when the spec is comp
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -75,12 +75,14 @@ def render(templates: Iterable[CompiledMessage], scope: Scope, after: RenderedMe
     count = after.call_count
     waiting = list(after.waiting)
     for template in templates:
-        calls = []
-        for call_id, name, arguments in template.calls:
-            count += 1
-            calls.append(with_id(ToolCall(id=call_id or "", name=name, arguments=arguments(scope)), count))
+        written = (
+            ToolCall(id=call_id or "", name=name, arguments=arguments(scope))
+            for call_id, name, arguments in template.calls
+        )
+        calls = with_ids(tuple(written), count)
+        count += len(calls)
         waiting.extend(calls)
-        messages.append(_message(template, tuple(calls), waiting, scope))
+        messages.append(_message(template, calls, waiting, scope))
     return RenderedMessages(tuple(messages), count, tuple(waiting))
 
 
@@ -100,17 +102,33 @@ def _message(template: CompiledMessage, calls: tuple[ToolCall, ...], waiting: li
     )
 
 
-def with_id(call: ToolCall, number: int) -> ToolCall:
-    """Return a call with an id: nine letters and digits, the only form that every model family accepts."""
-    return call if call.id else ToolCall(id=f"call{number:05d}", name=call.name, arguments=call.arguments)
-
-
 def with_ids(calls: tuple[ToolCall, ...], count: int) -> tuple[ToolCall, ...]:
-    """Return calls, with a new id for each that has none. ``count`` is the number of calls before them in the run."""
-    for call in calls:
-        if not call.id:
-            return tuple(with_id(one, number) for number, one in enumerate(calls, count + 1))
-    return calls
+    """Return the calls of one message, with a new id for each that has none, or that of an earlier one.
+
+    All calls are answered before anything else is said, so an id need not differ from those of other messages.
+
+    Args:
+        count: the number of calls before them in the run.
+    """
+    taken = {call.id for call in calls}
+    if len(taken) == len(calls) and "" not in taken:
+        return calls
+    kept: set[str] = set()
+    named = []
+    for number, call in enumerate(calls, count + 1):
+        if not call.id or call.id in kept:
+            call = msgspec.structs.replace(call, id=_new_id(number, taken, len(calls)))
+            taken.add(call.id)
+        kept.add(call.id)
+        named.append(call)
+    return tuple(named)
+
+
+def _new_id(number: int, taken: Collection[str], step: int) -> str:
+    """Return nine letters and digits, the only form that every model family accepts."""
+    while (new := f"call{number:05d}") in taken:
+        number += step
+    return new
 
 
 def _compile_call(call: CallTemplate) -> tuple[str | None, str, Callable[[Scope], str]]:

@@ -3,24 +3,45 @@
 The replies of all backends pass it, also scripted replies and those of cassettes.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
-from flowrun.core.messages import CUT_OFF, DECLINED, FINISHED, Reply
+from flowrun.core.json_schema import Validator
+from flowrun.core.messages import CUT_OFF, DECLINED, FINISHED, Message, Reply
+from flowrun.core.rendering import with_ids
 from flowrun.core.state_node import StateFailure
+from flowrun.core.strict_json import parse_json
+from flowrun.excerpts import cut
+from flowrun.spec.model import JSON
 
 _SHOWN: Final = 80  # characters
 _REFUSAL: Final = 400
-"""Characters of a refusal that a message quotes."""
+"""Characters of a refusal, or of the names of calls, that a message quotes."""
 
 
-def check_reply(reply: Reply, *, tool_choice: str, offers_tools: bool, handles_calls: bool, has_format: bool) -> None:
-    """Check that a reply is complete, valid and what the state asked for.
+class AcceptedReply(NamedTuple):
+    """A reply that passed the gate: the message for its thread, and its JSON if the state has a ``response_format``."""
+
+    message: Message
+    parsed: JSON
+
+
+def accept_reply(
+    reply: Reply,
+    *,
+    tool_choice: str,
+    offers_tools: bool,
+    handles_calls: bool,
+    validate: Validator | None,
+    call_count: int,
+) -> AcceptedReply:
+    """Make the message and the value of a reply, if it is complete, valid and what the state asked for.
 
     Args:
         tool_choice: the state's ``tool_choice``.
         offers_tools: whether the state offers any tool.
         handles_calls: whether some state handles the reply's tool calls. See ``call_handling``.
-        has_format: whether the state has a ``response_format``.
+        validate: the check of the state's ``response_format``, if it has one.
+        call_count: the number of calls before this reply in the run.
 
     Raises:
         StateFailure: the reply fails a check; the name is one of ``errors.FAILURES``.
@@ -31,18 +52,46 @@ def check_reply(reply: Reply, *, tool_choice: str, offers_tools: bool, handles_c
         raise StateFailure("model.invalid_call", reply.invalid_call)
     if tool_choice != "auto":
         _check_choice(reply, tool_choice, offers_tools)
-    if reply.content is None and not reply.tool_calls:
+    calls, parsed = reply.tool_calls, None
+    if calls:
+        if not handles_calls:
+            _refuse_calls(reply, has_format=validate is not None)
+        calls = with_ids(calls, call_count)
+    elif reply.content is None:
         raise StateFailure("model.invalid_output", "the reply is empty: it has neither text nor a tool call")
-    if reply.tool_calls and not handles_calls and has_format:
+    elif validate is not None:
+        parsed = _parse(reply.content, validate)
+    message = Message(
+        role="assistant",
+        content=reply.content,
+        reasoning=reply.reasoning,
+        reasoning_key=reply.reasoning_key,
+        tool_calls=calls,
+        tokens=reply.tokens,
+    )
+    return AcceptedReply(message, parsed)
+
+
+def _parse(content: str, validate: Validator) -> JSON:
+    try:
+        value = parse_json(content)
+    except ValueError as exc:
+        raise StateFailure("model.invalid_output", f"the reply is no JSON: {exc}") from exc
+    if (wrong := validate(value)) is not None:
+        raise StateFailure("model.invalid_output", f"the reply does not match response_format: {wrong}")
+    return value
+
+
+def _refuse_calls(reply: Reply, *, has_format: bool) -> None:
+    if has_format:
         raise StateFailure(
             "model.invalid_output", f"response_format asks for JSON, but the reply calls {_names(reply)}"
         )
-    if reply.tool_calls and not handles_calls:
-        raise StateFailure(
-            "model.unhandled_call",
-            f"the reply calls {_names(reply)}, and no state handles that: add a route for reply.tool_calls that leads "
-            "to a tools state, or offer no tools (tools: [])",
-        )
+    raise StateFailure(
+        "model.unhandled_call",
+        f"the reply calls {_names(reply)}, and no state handles that: add a route for reply.tool_calls that leads "
+        "to a tools state, or offer no tools (tools: [])",
+    )
 
 
 def _check_end(reply: Reply) -> None:
@@ -83,4 +132,4 @@ def _check_choice(reply: Reply, choice: str, offers_tools: bool) -> None:
 
 
 def _names(reply: Reply) -> str:
-    return ", ".join(dict.fromkeys(call.name[:_SHOWN] for call in reply.tool_calls))
+    return cut(", ".join(dict.fromkeys(call.name[:_SHOWN] for call in reply.tool_calls)), _REFUSAL)

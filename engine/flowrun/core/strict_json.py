@@ -7,6 +7,7 @@ from typing import Final
 import jiter
 import msgspec
 
+from flowrun.excerpts import cut
 from flowrun.spec.model import JSON
 from flowrun.unicode import find_encoding_error
 
@@ -49,7 +50,7 @@ def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     if len(members) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} is there twice")
+        raise ValueError(f"the key {cut(twice, 80)!r} is there twice")
     return members
 
 
@@ -81,3 +82,11 @@ def parse_leniently(arguments: str) -> JSON:
         return msgspec.json.decode(arguments)
     except (ValueError, RecursionError):  # no JSON, or a lone surrogate, which no encoder accepts
         return arguments
+
+
+def is_json_object(text: str) -> bool:
+    """Return whether a text is a JSON object by the rules of ``parse_json``."""
+    try:
+        return isinstance(parse_json(text), dict)
+    except ValueError:
+        return False

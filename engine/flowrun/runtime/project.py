@@ -3,7 +3,7 @@
 ``validate`` and a run take the same path, so that what passes the checks starts.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,6 @@ from flowrun.core.events import ToolDeclaration
 from flowrun.core.graph import Graph, compile_graph
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import (
-    BackendError,
     Bug,
     FlowrunError,
     Issue,
@@ -46,6 +45,7 @@ from flowrun.spec.find import find_specs
 from flowrun.spec.load import Files, ParsedOnce
 from flowrun.spec.model import JSON, CallState, Holds, Model, Spec, Tool
 from flowrun.spec.parts import parts_of
+from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import suggest
 from flowrun.unicode import find_encoding_error, well_formed
 
@@ -377,7 +377,7 @@ class _FileCheck:
             alone = FlowTree(loaded=loaded, model_dir=self._path.parent)
             issues = [*loaded.issues, *exc.issues, *_check(alone, project.read_signatures(alone, self._reader))]
             return sorted(issues, key=self._order)
-        replies = _check_replies(tree, folder)
+        replies = list(dict.fromkeys(_check_scripts(tree, folder)))
         if self._differs_in_models(tree):
             return [*loaded.issues, *sorted([*_check(tree, None, only_models=True), *replies], key=self._order)]
         signatures = project.read_signatures(tree, self._reader)
@@ -398,28 +398,6 @@ class _FileCheck:
         return seen
 
 
-def _check_replies(tree: FlowTree, project: Path) -> list[Issue]:
-    """Return the issues of files of scripted replies: without them a run cannot start."""
-    from flowrun.backends.scripted import load_replies
-
-    issues: dict[Issue, None] = {}
-    for flow in tree.walk():
-        for name, model in flow.loaded.spec.models.items():
-            path = (*flow.base, "models", name, "name")
-            document, file = flow.loaded.document, flow.model_dir / model.name
-            if model.backend != "scripted" or "${" in model.name or written_path(document, path) not in document.places:
-                continue
-            try:
-                if not lies_in(file, project):
-                    raise BackendError(f"the scripted replies {model.name} lie outside of the project {project}")
-                load_replies(file)
-            except BackendError as exc:
-                for line in str(exc).splitlines():
-                    message = line.replace(str(file), model.name).removesuffix("; see model.name")
-                    issues[issue_at(document, "FR606", path, message, "docs/scripted.md describes the file")] = None
-    return list(issues)
-
-
 def _key(tree: FlowTree) -> tuple[str, ErrorPath]:
     """Return the identity of a flow: its file, and the path in the file of a local flow."""
     return tree.loaded.document.file, tree.base
@@ -436,6 +414,27 @@ def _check(tree: FlowTree, signatures: Signatures | None, *, only_models: bool =
         )
         issues |= dict.fromkeys(check_spec(subject, only_models=only_models))
     return list(issues)
+
+
+def _check_scripts(tree: FlowTree, project: Path) -> Iterator[Issue]:
+    """Yield the issues of the files that say what the scripted models of a flow and its sub-flows reply."""
+    from flowrun.backends.scripted import check_replies
+
+    for flow in tree.walk():
+        for name, model in flow.loaded.spec.models.items():
+            at, document = (*flow.base, "models", name, "name"), flow.loaded.document
+            if model.backend != "scripted" or "${" in model.name or written_path(document, at) not in document.places:
+                continue
+            beside = Path(document.file).parent
+            file = (beside if beside.resolve() == flow.model_dir.resolve() else flow.model_dir) / model.name
+            if not lies_in(file, project):
+                message = f"the scripted replies {model.name} lie outside of the project {project}"
+                yield issue_at(document, "FR709", at, message, "move the file into the project")
+            elif not is_file(file):
+                remedy = "give the path of a file of replies, relative to this file"
+                yield issue_at(document, "FR706", at, f"there is no file {model.name!r}", remedy)
+            else:
+                yield from check_replies(file)
 
 
 def _raise_errors(issues: list[Issue]) -> None:

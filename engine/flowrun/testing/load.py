@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun.backends.scripted import ScriptedReply
+from flowrun.backends.scripted import ScriptedReply, check_when
 from flowrun.core.graph import Graph
 from flowrun.errors import Issue, SpecError
 from flowrun.errors import Path as DocumentPath
@@ -20,12 +20,8 @@ from flowrun.spec.project import is_file
 from flowrun.spec.schema import TEST_SCHEMA, check_schema
 from flowrun.spec.suggestions import suggest
 from flowrun.spec.yaml.reader import read_document
-from flowrun.templates import Scope, TemplateError, compile_condition, has_template
-from flowrun.templates.reads import reads_of_expression
+from flowrun.templates import Scope, TemplateError, compile_condition
 from flowrun.testing.suite import SUFFIX, Case, CaseReply, Expectation, GivenAnswer, RawReply, Stub, Suite
-
-REQUEST: Final = ("messages", "state", "flow", "tools")
-"""The members of ``request`` in a reply's ``when``."""
 
 _SPEC_REMEDIES: Final = frozenset({"FR112", "FR114"})
 """The issues of a file that is empty or not a mapping; their remedies are written for specs."""
@@ -155,26 +151,7 @@ def _check_tests(suite: Suite) -> Iterator[Issue]:
                 message = "'message' is what an error says, and this reply is none"
                 yield issue_at(document, "FR208", (*at, "message"), message, "write 'content', or add 'error'")
             if "when" in reply:
-                yield from _check_when(document, (*at, "when"), reply["when"])
-
-
-def _check_when(document: Document, at: DocumentPath, when: str) -> Iterator[Issue]:
-    if has_template(when):
-        remedy = "write the expression without braces"
-        yield issue_at(document, "FR403", at, "'when' is an expression, and has the braces of a template", remedy)
-        return
-    try:
-        reads = reads_of_expression(when)
-        compile_condition(when)
-    except TemplateError as exc:
-        yield issue_at(document, "FR401", at, str(exc), "write an expression such as request.state == 'ask'")
-        return
-    for root in sorted(reads.roots - {"request"}):
-        yield issue_at(document, "FR402", at, f"there is no name {root!r}", "the only name is: request")
-    members = {str(path[1]) for path in reads.paths if path[0] == "request" and len(path) > 1}
-    for member in sorted(members.difference(REQUEST)):
-        remedy = suggest(member, REQUEST, "members")
-        yield issue_at(document, "FR404", at, f"'request' has no member {member!r}", remedy)
+                yield from check_when(document, (*at, "when"), reply["when"])
 
 
 # --- checks against the flow --------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from flowrun.functions.watchdog import pause_watch
 from flowrun.runtime.project import BoundModel, CompiledFlow, Project
 from flowrun.runtime.runner import Runner
 from flowrun.spec import mask, place_of
-from flowrun.spec.model import JSON
 from flowrun.testing.cassettes import CassetteBackend
 from flowrun.testing.clock import VirtualLoop
 from flowrun.testing.compare import Problem, compare_run
@@ -148,7 +147,7 @@ class _TestRun:
         self._readers = readers
         self._functions = StubbedFunctions(PythonFunctions(flow.functions, pool), case.stubs, loop)
         self._human_input = ScriptedHumanInput(case.answers)
-        self._replies = [_bind_reply(reply, self.trace) for reply in case.replies]
+        self._replies = [_bind_reply(reply) for reply in case.replies]
         self._backend: Script | CassetteBackend | None = None
         self._error: FlowrunError | None = None
 
@@ -229,17 +228,14 @@ async def _cancel_other_tasks() -> None:
         await asyncio.wait(others, timeout=_CANCEL_TIMEOUT)
 
 
-def _bind_reply(case_reply: CaseReply, trace: Trace) -> ScriptedReply:
-    """Return a scripted reply with its ``when`` bound to the requests of one run and its children."""
+def _bind_reply(case_reply: CaseReply) -> ScriptedReply:
+    """Return a scripted reply with its ``when``."""
     holds = case_reply.holds
     if holds is None:
         return case_reply.reply
-    return msgspec.structs.replace(case_reply.reply, when=lambda request: holds({"request": _scope_of(request, trace)}))
-
-
-def _scope_of(request: AskModel, trace: Trace) -> dict[str, JSON]:
-    """Return the value of ``request`` in a ``when``."""
-    return {**request_variables(request), "flow": trace.graphs[request.run].spec.name}
+    return msgspec.structs.replace(
+        case_reply.reply, when=lambda request: holds({"request": request_variables(request)})
+    )
 
 
 def _as_line(reply: ScriptedReply) -> str:

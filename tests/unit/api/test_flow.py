@@ -101,6 +101,7 @@ def test_a_spec_with_errors_is_not_loaded(tmp_path: Path) -> None:
 def test_warnings_are_issues_of_the_flow(tmp_path: Path) -> None:
     routes = "routes: [{when: reply.content, to: done}, {to: act}]"
     file = write(tmp_path, AGENT.replace("routes: [{when: reply.tool_calls, to: act}, {to: done}]", routes))
+    (tmp_path / "replies.yaml").write_text("replies: []")
     flow = flowrun.load(file, functions={"api_tools:add": add})
     (tmp_path / "replies.yaml").write_text("replies: []\n")
     assert list(flow.issues) == flowrun.check(file, imports=False)

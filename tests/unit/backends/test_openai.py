@@ -241,6 +241,15 @@ TOOL: dict[str, JSON] = {
 STRICT = {"type": "function", "function": TOOL["function"] | {"strict": True}}
 
 
+def called_with(arguments: str) -> Message:
+    return Message(role="assistant", tool_calls=(ToolCall(id="a", name="f", arguments=arguments),))
+
+
+def called_as(arguments: str) -> JSON:
+    call: JSON = {"id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
 @pytest.mark.parametrize(
     ("request_", "more"),
     [
@@ -261,10 +270,44 @@ STRICT = {"type": "function", "function": TOOL["function"] | {"strict": True}}
                             }
                         ],
                     },
-                    {"role": "tool", "content": "85 F", "tool_call_id": CALL.id, "name": "get_weather"},
+                    {"role": "tool", "content": "85 F", "tool_call_id": CALL.id},
                 ]
             },
             id="calls",
+        ),
+        *(
+            pytest.param(
+                ask([QUESTION, called_with(written)]),
+                {"messages": [{"role": "user", "content": QUESTION.content}, called_as(sent)]},
+                id=f"arguments {written}",
+            )
+            for written, sent in [
+                ('{"a": 1}', '{"a": 1}'),
+                ('{"a": 1,,}', "{}"),
+                ("[1]", "{}"),
+                ('"a"', "{}"),
+                ("", "{}"),
+                ('{"a": 1e999}', "{}"),
+                ('{"a": 1, "a": 2}', "{}"),
+            ]
+        ),
+        pytest.param(
+            ask([Message(role="user", content=text) for text in ("One.", "", "Two.")]),
+            {"messages": [{"role": "user", "content": "One.\n\nTwo."}]},
+            id="user turns in a row",
+        ),
+        *(
+            pytest.param(
+                ask([QUESTION, Message(role="assistant", content="4", reasoning="2 + 2", reasoning_key=key)]),
+                {
+                    "messages": [
+                        {"role": "user", "content": QUESTION.content},
+                        {"role": "assistant", "content": "4", key: "2 + 2"},
+                    ]
+                },
+                id=key,
+            )
+            for key in ("reasoning", "reasoning_content")
         ),
         pytest.param(ask(tools=(WEATHER,)), {"tools": [TOOL], "tool_choice": "auto"}, id="tools"),
         pytest.param(
@@ -400,7 +443,7 @@ def called(arguments: Any, id_: str | None = "a1") -> dict[str, JSON]:
         ),
         pytest.param(
             completion({"content": "4", "reasoning_content": "2 + 2", "tool_calls": None}, None),
-            Reply(content="4", reasoning="2 + 2"),
+            Reply(content="4", reasoning="2 + 2", reasoning_key="reasoning_content"),
             id="reasoning by its older name, no reason",
         ),
         pytest.param(
@@ -434,11 +477,71 @@ def called(arguments: Any, id_: str | None = "a1") -> dict[str, JSON]:
             id="half a usage",
         ),
         pytest.param(completion(usage=None), Reply(content="It is fair."), id="no usage"),
+        *(
+            pytest.param(completion({"content": content}), reply, id=f"content {content}")
+            for content, reply in [
+                ([{"type": "text", "text": "Ro"}, {"type": "text", "text": "me."}], Reply(content="Rome.")),
+                ([{"type": "output_text", "text": "Rome."}], Reply(content="Rome.")),
+                (["Ro", "me."], Reply(content="Rome.")),
+                ({"type": "text", "text": "Rome."}, Reply(content="Rome.")),
+                ([{"type": "text", "text": {"value": "Rome."}}], Reply(content="Rome.")),
+                ([{"type": "text", "text": None}, {"type": "text", "text": "Rome."}], Reply(content="Rome.")),
+                ([{"type": "refusal", "refusal": "No."}], Reply(refusal="No.")),
+                (
+                    [
+                        {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+                        {"type": "text", "text": "4"},
+                    ],
+                    Reply(content="4", reasoning="Hm."),
+                ),
+                ([], Reply()),
+            ]
+        ),
+        pytest.param(
+            completion({"content": None, "tool_calls": {"id": 7, "name": "f", "arguments": [1]}}),
+            Reply(tool_calls=(ToolCall(id="7", name="f", arguments="[1]"),), finish_reason="tool_calls"),
+            id="one flat call with a number for an id",
+        ),
+        pytest.param(
+            completion(usage={"prompt_tokens": 9.0, "completion_tokens": "4", "prompt_tokens_details": []}),
+            Reply(content="It is fair.", usage=Usage(prompt_tokens=9)),
+            id="a usage of other types",
+        ),
     ],
 )
 def test_the_reply_of_a_body(server: Server, body: JSON, expected: Reply) -> None:
     server.answer = lambda seen: body
     assert reply_of(server.backend()) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "reported"),
+    [
+        pytest.param(
+            {"content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+            "model.invalid_output",
+            'its content has a part of type \'image_url\'; it is [{"type": "image_url", "image_url": {"url": "x"}}]',
+            id="a picture",
+        ),
+        pytest.param(
+            {"content": 4}, "model.invalid_output", "its content is no text and no list of texts; it is 4", id="number"
+        ),
+        pytest.param(
+            {"tool_calls": "f()"}, "model.invalid_call", 'its tool_calls are no list; it is "f()"', id="calls as a text"
+        ),
+        pytest.param(
+            {"tool_calls": [{"id": "a", "function": {"arguments": "{}"}}]},
+            "model.invalid_call",
+            'a tool call names no function; it is {"id": "a", "function": {"arguments": "{}"}}',
+            id="a call of nothing",
+        ),
+    ],
+)
+def test_a_reply_whose_form_nobody_knows_is_its_own_fault(
+    server: Server, message: JSON, name: str, reported: str
+) -> None:
+    server.answer = lambda seen: completion(message)
+    assert failure_of(server.backend()) == (name, f"the reply cannot be read: {reported}")
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def test_a_conversation_with_one_call() -> None:
             step=1,
             state="ask",
             run="r1",
+            flow=graph.spec.name,
             thread="main",
             model="default",
             messages=run.threads["main"],

@@ -472,12 +472,14 @@ LEAD = ": lead to a tools state of the thread, or answer each by a message of ro
         ),
         pytest.param(
             "[{role: tool, content: x, tool_call_id: c}]",
-            "a message of role tool answers 'c', but what waits for an answer is a, b",
+            "a message of role tool answers 'c', but what waits for an answer is a, b: "
+            "leave tool_call_id out to answer the oldest call",
             id="no such call",
         ),
         pytest.param(
             "[{role: tool, content: x}, {role: tool, content: y}, {role: tool, content: z}]",
-            "a message of role tool answers no call: the thread does not end in a call that waits for an answer",
+            "a message of role tool answers no call: the thread does not end in a call that waits for an answer: "
+            "put it behind the message that makes the call",
             id="too many",
         ),
     ],
@@ -487,6 +489,23 @@ def test_messages_of_a_state_that_do_not_fit_the_calls_of_the_thread(messages: s
     failure = Failure(name="model.invalid_conversation", message=message, state="told")
     assert run.outcome == Outcome(status="failed", error=failure)
     assert run.rounds == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "made"),
+    [
+        pytest.param(("a", "b"), ["a", "b"], id="as they came"),
+        pytest.param(("", ""), ["call00001", "call00002"], id="none"),
+        pytest.param(("a", "a"), ["a", "call00002"], id="twice"),
+        pytest.param(("a", "a", "a", ""), ["a", "call00002", "call00003", "call00004"], id="thrice"),
+        pytest.param(("call00002", ""), ["call00002", "call00004"], id="one that would be the second's own"),
+        pytest.param(("call00002", "a", "a"), ["call00002", "a", "call00003"], id="one of our form"),
+    ],
+)
+def test_the_calls_of_a_reply_have_ids_that_differ(ids: tuple[str, ...], made: list[str]) -> None:
+    run = run_of(FLOW.replace("CHOICE", "tools: [add]"), Reply(tool_calls=tuple(call(call_id=one) for one in ids)))
+    called, *answers = run.threads["main"][1:]
+    assert [one.id for one in called.tool_calls] == [one.tool_call_id for one in answers] == made
 
 
 def test_a_tools_state_makes_the_calls_that_messages_have_not_answered() -> None:

@@ -65,7 +65,7 @@ def test_a_retry_makes_only_the_calls_that_failed() -> None:
     assert values_of(run) == [3, 4]
     assert [(message.content, message.tool_call_id) for message in run.threads["main"][2:]] == [
         ("3", "same"),
-        ("4", "same"),
+        ("4", "call00002"),
     ]
     assert (run.made, run.calls) == ({}, None)
 

@@ -109,6 +109,37 @@ def test_failures(template: str, message: str) -> None:
     assert str(raised.value) == message
 
 
+METHODS = {
+    "mapping": ("items", "values", "keys", "get", "pop", "copy", "update"),
+    "sequence": ("count", "index", "copy", "append"),
+    "text": ("title", "format", "count", "upper"),
+    "number": ("real", "numerator", "bit_length"),
+}
+
+
+@pytest.mark.parametrize(("value", "name"), [(value, name) for value, names in METHODS.items() for name in names])
+def test_a_method_is_no_member(value: str, name: str) -> None:
+    scope = {"mapping": {}, "sequence": [], "text": "x", "number": 7}
+    for reads in (f"{value}.{name}", f"{value}['{name}']", f"[{value}] | map(attribute='{name}') | first"):
+        assert compile_expression(f"{reads} is defined")(scope) is False
+        with pytest.raises(TemplateError):
+            compile_value("{{ " + reads + " }}")(scope)
+
+
+@pytest.mark.parametrize("name", METHODS["mapping"])
+def test_a_member_with_the_name_of_a_method_is_data(name: str) -> None:
+    scope = {"mapping": {name: [1, 2]}}
+    for reads in (f"mapping.{name}", f"mapping['{name}']", f"[mapping] | map(attribute='{name}') | first"):
+        assert compile_expression(reads)(scope) == [1, 2]
+        assert compile_expression(f"{reads} | length")(scope) == 2
+    assert compile_text(f"{{% for one in mapping.{name} %}}{{{{ one }}}}{{% endfor %}}")(scope) == "12"
+
+
+def test_methods_can_be_called() -> None:
+    template = "{% for key, one in a.items() %}{{ key.upper() }}{{ one.get('b', 2) }}{{ loop.index }}{% endfor %}"
+    assert compile_text(template)({"a": {"x": {"b": 1}, "y": {}}}) == "X11Y22"
+
+
 def test_a_condition_must_be_true_or_false() -> None:
     with pytest.raises(TemplateError, match="gave 3, which is neither true nor false"):
         compile_condition("inputs.n")(SCOPE)

@@ -8,10 +8,9 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
-from flowrun.backends.scripted import ScriptedCall
+from flowrun.backends.scripted import REQUEST, ScriptedCall
 from flowrun.errors import FAILURES
 from flowrun.spec.schema import TEST_SCHEMA, find_schema
-from flowrun.testing.load import REQUEST
 from flowrun.testing.suite import Expectation, ExpectedCall, GivenAnswer, RawReply, Stub
 
 SCHEMA: dict[str, Any] = json.loads(find_schema(TEST_SCHEMA).read_text())

@@ -5,13 +5,15 @@ configuration of the model, but no engine.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from flowrun.backends.chat_api import request_body
+from flowrun.backends.chat_api import request_body, wire_message
 from flowrun.backends.vllm.calls import call_markers, read_call, unread_call
+from flowrun.backends.vllm.forms import learn_forms
 from flowrun.backends.vllm.names import faults_of_sampling, tool_call_parsers
 from flowrun.backends.vllm.prompt_cache import PromptCache, extends, pack_tokens
 from flowrun.core.events import AskModel
@@ -23,6 +25,7 @@ from flowrun.spec.model import JSON, Model
 _SHARED: Final = ("structured_outputs", "skip_special_tokens", "spaces_between_special_tokens")
 """Sampling parameters that a family's parser may change, so they are part of the chat request."""
 _EXCERPT = 200  # characters
+_SAMPLE_TOOL: Final = {"name": "look", "description": "Look.", "parameters": {"type": "object", "properties": {}}}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +64,12 @@ class VllmChat:
         self._config = config.model_config
         self.concurrency: int = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         self._renderer = renderer_from_config(config)
+        self.forms = learn_forms(functools.partial(self._render_sample, template, self._renderer.render_messages))
         self._prompt_cache = PromptCache(
-            self._renderer, ends=self._stop_token_ids(), max_model_len=self._config.max_model_len
+            self._renderer,
+            adapt=self.forms.adapt,
+            ends=self._stop_token_ids(),
+            max_model_len=self._config.max_model_len,
         )
         self._markers: frozenset[str] | None = None
         self._defaults = dict(self._config.get_diff_sampling_param())
@@ -140,6 +147,27 @@ class VllmChat:
             ) from exc
         except Exception:  # a template may refuse so short a thread; only a real request shows a fault
             return
+
+    def _render_sample(self, template: str | None, render: Any, messages: list[Any]) -> str:
+        """Render messages, with a tool, as text."""
+        from vllm.renderers import ChatParams
+
+        _, prompt = render(
+            messages,
+            ChatParams(
+                chat_template=template,
+                chat_template_kwargs={
+                    "add_generation_prompt": True,
+                    "continue_final_message": False,
+                    "tools": [{"type": "function", "function": _SAMPLE_TOOL}],
+                    "tokenize": not self.uses_template,
+                    **self._model.chat_template_kwargs,
+                },
+            ),
+        )
+        if "prompt" in prompt:
+            return str(prompt["prompt"])
+        return str(self._renderer.tokenizer.decode(list(prompt["prompt_token_ids"])))
 
     async def render(self, ask: AskModel) -> Rendered:
         """Render a request as tokens.
@@ -264,8 +292,15 @@ class VllmChat:
     def _unread_call(self, rendered: Rendered, text: str, reasoning: str, read: int) -> str | None:
         """Return a message if the parser read fewer calls than the text has behind its reasoning; else None."""
         answer = text[text.index(reasoning) + len(reasoning) :] if reasoning in text else text
-        markers, choice = self._markers_of(rendered), rendered.choice
-        return unread_call(answer, markers=markers, choice=choice, read=read, parser=self._parser_name)
+        form = rendered.request.response_format
+        return unread_call(
+            answer,
+            markers=self._markers_of(rendered),
+            tools=[] if form else [tool.function.name for tool in rendered.request.tools or ()],
+            choice=rendered.choice,
+            read=read,
+            parser=self._parser_name,
+        )
 
     def _markers_of(self, rendered: Rendered) -> frozenset[str]:
         if rendered.choice == "none" or rendered.parser.tool_parser is None:
@@ -286,7 +321,8 @@ class VllmChat:
 def chat_request(ask: AskModel) -> dict[str, Any]:
     """Return a request in the form of the OpenAI chat API; a deep copy, as rendering changes it."""
     shared = {name: ask.sampling[name] for name in _SHARED if name in ask.sampling}
-    body = request_body(msgspec.structs.replace(ask, sampling=shared), model="", template_kwargs={})
+    messages = list(map(wire_message, ask.messages))
+    body = request_body(msgspec.structs.replace(ask, sampling=shared), messages, model="", template_kwargs={})
     copied: dict[str, Any] = msgspec.to_builtins(body)
     return copied
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
+from flowrun.backends.vllm.special_texts import SpecialTexts
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Message, Tokens
 
@@ -95,16 +96,25 @@ class Recent(Generic[T]):
 class PromptCache:
     """Replaces two methods of a vLLM renderer: those that apply the chat template and then call the tokenizer."""
 
-    def __init__(self, renderer: Any, *, ends: Sequence[int], max_model_len: int) -> None:
+    def __init__(
+        self,
+        renderer: Any,
+        *,
+        adapt: Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]],
+        ends: Sequence[int],
+        max_model_len: int,
+    ) -> None:
         """Replace the methods of ``renderer``.
 
         Args:
             renderer: vLLM's renderer of the model.
+            adapt: returns messages in the form that the model's template takes.
             ends: the ids of the tokens that end a reply.
         """
         self._tokenizer = renderer.tokenizer
         self.vocabulary = _fingerprint(self._tokenizer.get_vocab())
-        self._render = renderer.render_messages
+        self._adapt = adapt
+        self._render_adapted = renderer.render_messages
         self._render_chat = renderer.render_chat
         self._ends = dict(zip(ends, self._tokenizer.convert_ids_to_tokens(list(ends)), strict=True))
         self._end = re.compile("|".join(re.escape(text) for text in self._ends.values()) or r"(?!)")
@@ -112,6 +122,9 @@ class PromptCache:
         self._prompts = Recent[CachedPrompt](_PROMPTS_SIZE, lambda one: 4 * len(one.rendered) + 4 * len(one.ids))
         self._pieces = Recent[Ids](_PIECES_SIZE, lambda ids: 8 * len(ids))
         self._rust_tokenizer: Any = None
+        self._special = SpecialTexts(_special_texts(self._tokenizer))
+        self._spelled = list(map(self._spell, self._special.texts))
+        self._can_split = True
         self._can_split = self._check_splitting()
         self._rust_tokenizer = self._find_rust_tokenizer()
         renderer.render_messages = self._render_messages
@@ -137,27 +150,40 @@ class PromptCache:
             return await asyncio.to_thread(functools.partial(self._render_chat, *args, **kwargs))
         return self._render_chat(*args, **kwargs)
 
+    def _render(self, messages: list[Any], params: Any) -> tuple[Any, Any]:
+        adapted = self._adapt(messages)
+        protected = self._special.protect(adapted)
+        if any(one is not other for one, other in zip(protected, adapted, strict=True)):
+            conversation, prompt = self._render_adapted(copy.deepcopy(protected), params)
+            if "prompt" in prompt:
+                return conversation, prompt
+        conversation, prompt = self._render_adapted(adapted, params)  # some renderers tokenize by themselves
+        return conversation, prompt
+
     def _render_messages(self, messages: list[Any], params: Any) -> tuple[Any, Any]:
         ask = _request.get()
         if ask is None:
-            conversation, prompt = self._render(messages, params)
+            conversation, prompt = self._render_adapted(messages, params)
             return conversation, prompt
         last = self._last_prompt(ask, messages, params)  # first, as rendering changes the messages
         conversation, prompt = self._render(messages, params)
         rendered = self._rendered(prompt)
         if rendered is None:
-            return conversation, prompt
+            return conversation, {
+                **prompt,
+                "prompt": self._special.restore(prompt["prompt"]),
+            } if "prompt" in prompt else prompt
         ids = self._tokenize_prompt(rendered, last, ask.messages)
         self._prompts.store((ask.run, ask.thread), CachedPrompt(_settings(ask), tuple(ask.messages), rendered, ids))
         own = last is not None or isinstance(rendered, array)
-        return conversation, {"prompt_token_ids": ids.tolist()} | ({} if own else {"prompt": rendered})
+        return conversation, {"prompt_token_ids": ids.tolist()} | ({} if own else {"prompt": self._text(rendered)})
 
     def _rendered(self, prompt: Mapping[str, Any]) -> RenderedPrompt | None:
         """Return the text or tokens of a prompt; None if it has other parts, or if vLLM must tokenize or refuse it."""
         if prompt.keys() == {"prompt_token_ids"}:
             return _array(prompt["prompt_token_ids"])
-        if prompt.keys() == {"prompt"} and self._can_split and len(prompt["prompt"]) <= self._longest:
-            return str(prompt["prompt"])
+        if prompt.keys() == {"prompt"} and len(text := str(prompt["prompt"])) <= self._longest:
+            return text if self._can_split or self._special.stands_in(text) else None
         return None
 
     def _last_prompt(self, ask: AskModel, messages: list[Any], params: Any) -> CachedPrompt | None:
@@ -174,7 +200,7 @@ class PromptCache:
         for index in replies:
             _, prompt = self._render(copy.deepcopy(messages[:index]), params)
             rendered = self._rendered(prompt)
-            if rendered is None:
+            if rendered is None or (isinstance(rendered, str) and not self._can_split):
                 return None
             last = CachedPrompt(settings, before[:index], rendered, self._tokenize_prompt(rendered, last, ask.messages))
         return last
@@ -225,7 +251,7 @@ class PromptCache:
 
     def _text(self, rendered: RenderedPrompt) -> str:
         if isinstance(rendered, str):
-            return rendered
+            return self._special.restore(rendered)
         return str(self._tokenizer.decode(rendered.tolist(), skip_special_tokens=True))
 
     def _ids_of(self, rendered: RenderedPrompt) -> Ids:
@@ -243,14 +269,33 @@ class PromptCache:
 
     def _split(self, text: str) -> list[str]:
         """Split a text at the ends of turns; each end is in both pieces, as its token may include spaces around it."""
+        if not self._can_split:
+            return [text]
         ends = list(self._end.finditer(text))
         starts, stops = [0, *(end.start() for end in ends)], [*(end.end() for end in ends), len(text)]
         return [text[start:stop] for start, stop in zip(starts, stops, strict=True)]
 
     def _tokenize(self, text: str) -> Ids:
+        parts = self._special.split(text)
+        return sum(
+            (self._spelled[one] if isinstance(one, int) else self._tokenize_text(one) for one in parts), _array()
+        )
+
+    def _tokenize_text(self, text: str) -> Ids:
+        if not text:
+            return _array()
         if self._rust_tokenizer is not None and len(text) <= _LONG:  # it holds the GIL meanwhile
             return _array(self._rust_tokenizer.encode(text, add_special_tokens=False).ids)
         return _array(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _spell(self, text: str) -> Ids:
+        """Return the tokens of the text of a special token that a message spells: none of them is special."""
+        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if getattr(self._tokenizer, "backend_tokenizer", None) is not None:
+            self._tokenizer.backend_tokenizer.encode_special_tokens = False  # the call has set it
+        if set(ids).isdisjoint(self._tokenizer.all_special_ids):
+            return _array(ids)
+        return self._tokenize_text(text[:1]) + self._tokenize_text(text[1:])
 
     def _find_rust_tokenizer(self) -> Any:
         """Return the Rust tokenizer behind that of transformers if their tokens are equal for samples, or None.
@@ -277,6 +322,12 @@ class PromptCache:
             if sum((ids[1:] for ids in others), first) != self._tokenize(end.join(_SAMPLE)):
                 return False
         return bool(self._ends)
+
+
+def _special_texts(tokenizer: Any) -> set[str]:
+    """Return the texts of a tokenizer's special tokens; none for Mistral's own, which takes no text for a token."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return {token.content for token in added.values() if token.special}
 
 
 def _fingerprint(vocabulary: Mapping[str, int]) -> int:

@@ -6,16 +6,15 @@ from typing import Final
 
 from flowrun.core.events import AskModel, Event, Failed, Replied, ToolDeclaration
 from flowrun.core.json_schema import Validator, compile_schema
-from flowrun.core.messages import Message, Reply, last_calls
-from flowrun.core.rendering import CompiledMessage, compile_message, with_ids
-from flowrun.core.replies import check_reply
+from flowrun.core.messages import last_calls
+from flowrun.core.rendering import CompiledMessage, compile_message
+from flowrun.core.replies import accept_reply
 from flowrun.core.run import Run
 from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
 from flowrun.core.state_node import StateFailure, StateNode, Turn
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, StateKind
-from flowrun.core.strict_json import parse_json
-from flowrun.core.threads import add_messages, unanswered
+from flowrun.core.threads import add_messages, check_conversation
 from flowrun.core.views import LazyReply, ReplyView
 from flowrun.spec.model import JSON, ChatState, ResponseFormat
 
@@ -65,23 +64,18 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             return
         reply = event.reply
         turn.run.usage += reply.usage
-        check_reply(
+        message, parsed = accept_reply(
             reply,
             tool_choice=self.tool_choice,
             offers_tools=bool(self.tools),
             handles_calls=self.handles_calls,
-            has_format=self.validate is not None,
+            validate=self.validate,
+            call_count=turn.run.call_count,
         )
-        calls = reply.tool_calls
-        parsed = self._parse(reply) if self.validate is not None and not calls else None
         run = turn.save(self)
-        if calls:
-            calls = with_ids(calls, run.call_count)
-            run.call_count += len(calls)
+        if message.tool_calls:
+            run.call_count += len(message.tool_calls)
             run.unread = run.unread | self.own_thread if run.unread else self.own_thread
-        message = Message(
-            role="assistant", content=reply.content, reasoning=reply.reasoning, tool_calls=calls, tokens=reply.tokens
-        )
         run.threads = {**run.threads, self.thread: run.threads[self.thread].appended(message)}
         run.reply = LazyReply(self.thread, message, reply, parsed)
         turn.leave(self, run.reply)
@@ -89,9 +83,10 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
     def _ask(self, turn: Turn) -> None:
         run = turn.run
         thread = run.threads[self.thread]
-        last = last_calls(thread)
-        if len(last.answered) != len(last.calls):
-            raise unanswered((call.id for call in last.open), "before the model is asked")
+        if self.thread not in run.asked:  # nothing has checked the first messages of the thread
+            check_conversation(thread, ended=True)
+        elif waiting := last_calls(thread).open:
+            check_conversation((), waiting=[call.id for call in waiting], ended=True)
         if run.rounds >= run.max_rounds:
             raise StateFailure(
                 "limit.rounds", f"the run asked the model {run.rounds} times, which is limits.max_rounds"
@@ -106,6 +101,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
                 step=run.step,
                 state=self.name,
                 run=run.id,
+                flow=turn.graph.spec.name,
                 thread=self.thread,
                 model=self.model,
                 messages=thread,
@@ -115,16 +111,6 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
                 response_format=self.response_format,
             ),
         )
-
-    def _parse(self, reply: Reply) -> JSON:
-        assert self.validate is not None
-        try:
-            value = parse_json(reply.content or "")
-        except ValueError as exc:
-            raise StateFailure("model.invalid_output", f"the reply is no JSON: {exc}") from exc
-        if (wrong := self.validate(value)) is not None:
-            raise StateFailure("model.invalid_output", f"the reply does not match response_format: {wrong}")
-        return value
 
 
 @cache

@@ -46,11 +46,67 @@ def test_returns_an_id_only_if_the_model_wrote_it(parsed: str | None, text: str,
 )
 def test_finds_an_unread_call(text: str, choice: str, read: int, expected: str | None) -> None:
     markers = {"<tool_call>", "<other>"}
-    assert unread_call(text, markers=markers, choice=choice, read=read, parser="x") == expected
+    assert unread_call(text, markers=markers, tools=["look"], choice=choice, read=read, parser="x") == expected
 
 
-def test_for_a_family_without_markers_the_parser_decides() -> None:
-    assert unread_call("[f(", markers=(), choice="auto", read=0, parser="pythonic") is None
+BEGINS = [
+    "<tool_call>{",
+    '<tool_call>\n{"name": "look", "arguments": {',
+    "<tool_call>[",
+    "<tool_call>",
+    "Let me look.\n<tool_call>\n",
+    "<tool_call>\n<function=look>",
+    "<tool_call>look\n<arg_key>",
+    "<tool_call>call:look{",
+    "<tool_call>functions.look:0<|",
+    "<tool_call>other{",
+    "<tool_call>look",
+    "<tool_call>function<|sep|>look",
+]
+MENTIONS = [
+    "A call begins with <tool_call> there.",
+    "<tool_call> begins a call.",
+    "It begins with `<tool_call>` and ends with `</tool_call>`.",
+    "It stands between <tool_call></tool_call> tags.",
+    "It begins with <tool_call>",
+    "They are <tool_call> and <other>, (both) {of them}.",
+]
+
+
+@pytest.mark.parametrize("text", BEGINS)
+def test_a_marker_before_what_is_like_a_call_begins_one(text: str) -> None:
+    found = unread_call(text, markers={"<tool_call>"}, tools=["look"], choice="auto", read=0, parser="x")
+    assert found == f"the x parser could read 0 of 1 tool calls in {text[text.index('<') :]!r}"
+
+
+@pytest.mark.parametrize("text", MENTIONS)
+@pytest.mark.parametrize("read", [0, 1])
+def test_a_marker_in_a_sentence_begins_no_call(text: str, read: int) -> None:
+    markers = {"<tool_call>", "<other>"}
+    assert unread_call(text, markers=markers, tools=["look"], choice="auto", read=read, parser="x") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ("[look(ticket=1", True),
+        ("I look.\n[look(ticket=1", True),
+        ('{"name": "look", "parameters": {"ticket": ', True),
+        ('[{"name": "look", "arguments": {', True),
+        ('functools[{"name": "look", "arguments": {', True),
+        ('```json\n{"name": "look", "arguments": {', True),
+        ("[other(ticket=1", False),
+        ('{"name": "Ada"}', False),
+        ("You may call look(ticket=1) for it.", False),
+        ("[look](https://example.com)", False),
+        ("Use this:\n[look(ticket=1)]\nand wait.", False),
+    ],
+)
+def test_a_broken_call_without_a_marker_is_no_answer(text: str, begins: bool) -> None:
+    found = unread_call(text, markers=(), tools=["look", "list"], choice="auto", read=0, parser="pythonic")
+    assert (found is not None) == begins
+    assert unread_call(text, markers=(), tools=[], choice="auto", read=0, parser="pythonic") is None
+    assert unread_call(text, markers=(), tools=["look"], choice="auto", read=1, parser="pythonic") is None
 
 
 @pytest.mark.vllm

@@ -1,4 +1,4 @@
-"""FR307 to FR311: what the states of a thread do fits together: messages, calls, and the tools that are offered."""
+"""FR307, FR308, FR310, FR311: the calls that models can make fit the tools that are offered and the states after."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -13,9 +13,9 @@ from flowrun.spec.suggestions import suggest
 from flowrun.templates import has_template
 
 
-def check_conversation(subject: Subject) -> Iterator[Issue]:
-    """Find messages that are no conversation, calls that nobody can make, and tools that nobody can call."""
-    yield from _messages(subject)
+def check_offers(subject: Subject) -> Iterator[Issue]:
+    """Find calls that nobody can make, tools that nobody can call, and messages that are added at each turn."""
+    yield from _examples(subject)
     yield from _offers(subject)
     if not subject.unsure:
         yield from _tools_states(subject)
@@ -36,72 +36,17 @@ def _chats(spec: Spec) -> Iterator[tuple[str, ChatState]]:
 # --- messages -----------------------------------------------------------------------------------------------------
 
 
-def _messages(subject: Subject) -> Iterator[Issue]:
+def _examples(subject: Subject) -> Iterator[Issue]:
+    """Check the calls that messages of the spec show to models."""
     spec = subject.spec
-    for thread, messages in spec.threads.items():
-        if subject.has(("threads", thread)):
-            answered = any(state.answers_calls and _thread(state) == thread for state in spec.states.values())
-            yield from _structure(subject, ("threads", thread), messages, begun=False, answered_later=answered)
-    for name, chat in _chats(spec):
-        begun = any(_calls_open_at(spec, chat.thread))
-        yield from _structure(subject, ("states", name, "messages"), chat.messages, begun=begun, answered_later=False)
-
-
-def _thread(state: object) -> object:
-    return getattr(state, "thread", None)
-
-
-def _calls_open_at(spec: Spec, thread: str) -> Iterator[bool]:
-    """Yield whether calls of a thread may be open when a state's messages are added."""
-    yield any(message.tool_calls for message in spec.threads.get(thread, ()))
-    yield from (bool(offered_tools(spec, chat)) for _, chat in _chats(spec) if chat.thread == thread)
-
-
-def _structure(
-    subject: Subject, path: Path, messages: Sequence[MessageTemplate], *, begun: bool, answered_later: bool
-) -> Iterator[Issue]:
-    """Check that each call is answered once, before anything else is said.
-
-    Args:
-        begun: there may be open calls before the first message.
-        answered_later: a state answers the calls that the last message leaves open.
-    """
-    waiting: list[CallTemplate] = []
-    ids: set[str] = set()
-    for index, message in enumerate(messages):
-        at = (*path, index)
-        if message.role == "tool":
-            if (wrong := _answer(message, waiting)) and not begun:
-                yield subject.issue("FR309", at, wrong, "put it behind the assistant message whose call it answers")
-            continue
-        if waiting:
-            names = listed([call.name for call in waiting], "and")
-            remedy = "answer each call by a message of role tool before it"
-            yield subject.issue("FR309", at, f"this message leaves the calls of {names} unanswered", remedy)
-        waiting, begun = list(message.tool_calls), False
-        for number, call in enumerate(message.tool_calls):
-            if call.id is not None and call.id in ids:
-                where = (*at, "tool_calls", number, "id")
-                yield subject.issue("FR309", where, f"another call has the id {call.id!r} already", "give it its own")
-            ids |= {call.id} if call.id is not None else set()
-            yield from _example(subject, (*at, "tool_calls", number), call)
-    if waiting and not answered_later:
-        names = listed([call.name for call in waiting], "and")
-        remedy = "answer each call by a message of role tool behind it"
-        yield subject.issue("FR309", (*path, len(messages) - 1), f"the calls of {names} are never answered", remedy)
-
-
-def _answer(message: MessageTemplate, waiting: list[CallTemplate]) -> str:
-    """Take the call that a tool message answers from those that wait; return what is wrong, or ""."""
-    answered = message.tool_call_id
-    if answered is None or has_template(answered) or not any(call.id == answered for call in waiting):
-        if not waiting:
-            return "this message answers no call"
-        named = answered is not None and not has_template(answered) and all(call.id is not None for call in waiting)
-        del waiting[0]
-        return f"no call before it has the id {answered!r} and waits for an answer" if named else ""
-    del waiting[[call.id for call in waiting].index(answered)]
-    return ""
+    written: dict[Path, Sequence[MessageTemplate]] = {
+        ("threads", thread): messages for thread, messages in spec.threads.items() if subject.has(("threads", thread))
+    }
+    written |= {("states", name, "messages"): chat.messages for name, chat in _chats(spec)}
+    for path, messages in written.items():
+        for index, message in enumerate(messages):
+            for number, call in enumerate(message.tool_calls):
+                yield from _example(subject, (*path, index, "tool_calls", number), call)
 
 
 def _example(subject: Subject, path: Path, call: CallTemplate) -> Iterator[Issue]:

@@ -1,0 +1,6 @@
+"""A tool."""
+
+
+def look() -> str:
+    """Look."""
+    return "seen"

@@ -22,6 +22,7 @@ from flowrun.batch.lines import Line, ends_within_a_line, lines, parse_line, raw
 from flowrun.batch.sinks import Sink
 from flowrun.errors import StoreError, UsageError
 from flowrun.files import file_errors, sync_folder
+from flowrun.runtime.run_result import mask_result
 
 OnChange = Literal["refuse", "restart", "continue"]
 """The treatment of existing results of another spec or input: refuse them, move them away, or keep them."""
@@ -74,8 +75,13 @@ class Results:
         batch: the id of the batch, which its run ids start with.
     """
 
-    def __init__(self, sink: Sink, fingerprint: Fingerprint, *, on_change: OnChange = "refuse") -> None:
+    def __init__(
+        self, sink: Sink, fingerprint: Fingerprint, *, on_change: OnChange = "refuse", secrets: Mapping[str, str] = {}
+    ) -> None:
         """Open or create the results.
+
+        Args:
+            secrets: the secrets that no result may hold, each with the text that replaces it.
 
         Raises:
             UsageError: they belong to another spec or input, or are no results, or another process writes to them.
@@ -88,6 +94,7 @@ class Results:
         self.mended = 0
         self.batch = ""
         self.sink = sink
+        self._secrets = secrets
         self._retrying = False
         self._unsynced = False
         self._syncing = threading.Lock()
@@ -238,7 +245,7 @@ class Results:
         Raises:
             StoreError: it cannot be written; the results before it are kept.
         """
-        raw = msgspec.json.encode(result) + b"\n"
+        raw = msgspec.json.encode(mask_result(result, self._secrets)) + b"\n"
         line = parse_line(raw)
         if line is None:
             raise StoreError(f"{self.path}: a result without row and status")

@@ -185,6 +185,7 @@ def _open(
             input=survey.digest,
             journal=str(options.journal.resolve()) if options.durable else None,
         ),
+        secrets=flow.secrets,
         on_change="restart" if options.restart else "continue" if options.continue_ else "refuse",
     )
     total, skipped = count_rows_to_run(results.outcomes, survey.count, retry_failed=options.retry_failed)

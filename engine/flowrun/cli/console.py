@@ -10,7 +10,7 @@ from rich.status import Status
 from rich.text import Text
 
 from flowrun.cli import EXIT_DONE, EXIT_FAILED, EXIT_WAITING
-from flowrun.cli.terminal import as_lines, rich_console, write_answer, write_json
+from flowrun.cli.terminal import as_lines, hide, rich_console, write_answer, write_json
 from flowrun.core.events import (
     AskModel,
     CallFunction,
@@ -27,8 +27,8 @@ from flowrun.core.events import (
 from flowrun.durations import spell_duration
 from flowrun.excerpts import cut
 from flowrun.runtime.engines import BackendSettings
-from flowrun.runtime.run_result import RunResult, answer_text
-from flowrun.spec import mask
+from flowrun.runtime.run_result import RunResult, answer_text, mask_result
+from flowrun.spec import mask, mask_excerpt
 
 _WIDTH = 100
 
@@ -38,7 +38,8 @@ class Console:
 
     def __init__(self, *, quiet: bool, secrets: Mapping[str, str]) -> None:
         self._rich = rich_console(stderr=True, quiet=quiet)
-        self._secrets = secrets
+        self.secrets = secrets
+        hide(secrets)
         self._status: Status | None = None
         self._child = ""
         self._started_at: dict[tuple[str, int, int], float] = {}
@@ -166,19 +167,15 @@ class Console:
             self._status.stop()
             self._status = None
 
-    def masked(self, text: str) -> str:
-        """Return a text without secrets."""
-        return mask(text, self._secrets)
-
     def _shorten(self, text: str) -> str:
         """Return a text as one line of limited length, masked first: a cut must not leave half of a secret."""
-        return cut(" ".join(self.masked(text).split()), _WIDTH, "…")
+        return cut(" ".join(mask(text, self.secrets).split()), _WIDTH, "…")
 
     def _line(self, style: str, label: str, text: str) -> None:
         line = Text(f"{label:>9}  ", style=style)
         if self._child:
             line.append(f"[{self._child}] ", style="dim")
-        line.append(as_lines(self.masked(text), indent=" " * len(line)), style="default")
+        line.append(as_lines(mask_excerpt(text, self.secrets), indent=" " * len(line)), style="default")
         self._rich.print(line, soft_wrap=True)
 
 
@@ -200,10 +197,11 @@ class RunView(msgspec.Struct, frozen=True):
 
     def conclude(self, result: RunResult, commands: Sequence[str] = ()) -> int:
         """Write the answer of a run, print how it ended and what resumes it, and return the exit code."""
-        text = json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if self.full else answer_text(result)
-        if text is not None:
-            write = write_json if self.full else write_answer
-            write(self.answers, self.console.masked(text))
+        secrets = self.console.secrets
+        if self.full:
+            write_json(self.answers, json.dumps(mask_result(result.to_dict(), secrets), ensure_ascii=False, indent=2))
+        elif (text := answer_text(mask(result.output, secrets))) is not None:
+            write_answer(self.answers, text)
         self.console.conclude(result, commands)
         if result.run.outcome is None:
             return EXIT_WAITING

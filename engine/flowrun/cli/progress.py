@@ -12,9 +12,9 @@ from rich.text import Text
 
 from flowrun.batch import Batch, Meter
 from flowrun.batch.job import BatchTotals
-from flowrun.cli.terminal import rich_console
+from flowrun.cli.terminal import hide, rich_console
 from flowrun.durations import spell_duration
-from flowrun.spec import mask
+from flowrun.spec import mask_excerpt
 
 _LINE_SECONDS: Final = 10.0
 _BAR_SECONDS: Final = 0.2
@@ -35,6 +35,7 @@ class BatchView:
         self._rich = rich_console(stderr=True)
         self._quiet = quiet
         self._secrets = secrets
+        hide(secrets)
         self._bar: Progress | None = None
         self._samples: deque[_Sample] = deque()
 
@@ -49,7 +50,7 @@ class BatchView:
     def say(self, message: str, *, important: bool = False) -> None:
         """Show a line: a stage of the models' loading, or a message to the user."""
         if important or not self._quiet:
-            self._rich.print(mask(message, self._secrets), style="dim", soft_wrap=True, markup=False)
+            self._rich.print(mask_excerpt(message, self._secrets), style="dim", soft_wrap=True, markup=False)
 
     async def watch(self, batch: Batch, meter: Meter, *, total: int) -> None:
         """Show the progress of a batch until cancelled. ``total`` is the number of rows to run in this process."""

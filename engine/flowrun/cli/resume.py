@@ -17,7 +17,7 @@ from flowrun.cli.durable_run import drive_durable_run
 from flowrun.cli.next_steps import warn_of_changes
 from flowrun.cli.options import journal_option, quiet_option, result_option, verbose_option
 from flowrun.cli.streams import answer_stream
-from flowrun.cli.terminal import echo
+from flowrun.cli.terminal import echo, hide
 from flowrun.core.events import CallFunction
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import FlowrunError, UsageError
@@ -134,8 +134,10 @@ def _resume_rows(
         try:
             stored = load_stored_flow(history, group[0])
             warn_of_changes(stored)
+            flow = stored.prepare(os.environ)
+            hide(flow.secrets)
             session = Session(journal=journal, resolve=resolve, settings=BackendSettings(verbose=verbose))
-            results = asyncio.run(_resume_group(group, stored.prepare(os.environ), session))
+            results = asyncio.run(_resume_group(group, flow, session))
         except FlowrunError as exc:
             echo(f"flowrun: {len(group)} runs of {group[0].flow}: {exc}", err=True)
             code = 1

@@ -92,12 +92,12 @@ async def _run_once(flow: CompiledFlow, inputs: Mapping[str, JSON], view: RunVie
     async with Session(
         human_input=terminal_input(), observers=[view.console], keep_waiting=False, settings=view.settings
     ) as session:
-        runs = await session.runs_of(flow, wrap=None if record is None else partial(_recording, record))
+        runs = await session.runs_of(flow, wrap=None if record is None else partial(_recording, record, flow.secrets))
         return await runs.start(inputs, new_run_id())
 
 
-def _recording(record: Path, name: str, backend: ModelBackend) -> ModelBackend:
-    return RecordingBackend(backend, record)
+def _recording(record: Path, secrets: Mapping[str, str], name: str, backend: ModelBackend) -> ModelBackend:
+    return RecordingBackend(backend, record, secrets)
 
 
 def read_inputs_file(file: TextIO | None) -> Mapping[str, JSON]:

@@ -1,27 +1,42 @@
 """The only module that prints to terminals and CI logs. Control characters in text from outside are shown, not obeyed.
 
-Text from outside is that of models, tools, servers, files and people. All output of the command line goes through this
-module; ruff bans other functions that print (``pyproject.toml``). What a tool's own code prints is not filtered.
+Text from outside is that of models, tools, servers, files and people; secrets are masked in it. All output of the
+command line goes through this module; ruff bans other functions that print (``pyproject.toml``). What a tool's own code
+prints is not filtered.
 """
 
 import logging
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 import msgspec
 
 from flowrun.printable_log import make_printable
+from flowrun.spec.masking import mask
 from flowrun.unicode import printable, printable_json, printable_styled
 
 if TYPE_CHECKING:
     from rich.console import Console  # noqa: TID251
 
+_HIDDEN: dict[str, str] = {}
+"""The secrets of the flows that this process has loaded: a terminal is one for all of them."""
+
+
+def hide(secrets: Mapping[str, str]) -> None:
+    """Replace secrets in all that is printed from now on, each by the text that it maps to."""
+    _HIDDEN.update(secrets)
+
+
+def _masked(text: str) -> str:
+    return mask(text, _HIDDEN)
+
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True, coloured: bool = False) -> None:
     """Print a text to stdout or stderr; ``coloured`` keeps its colour sequences."""
-    click.echo(printable_styled(text) if coloured else printable(text), err=err, nl=nl)  # noqa: TID251
+    masked = _masked(text)
+    click.echo(printable_styled(masked) if coloured else printable(masked), err=err, nl=nl)  # noqa: TID251
 
 
 def echo_json(text: str) -> None:
@@ -40,17 +55,18 @@ def echo_commands(text: str) -> None:
 
 
 def write_json(stream: TextIO, text: str) -> None:
-    """Write a JSON text and a line break to the stream of answers."""
+    """Write a JSON text, already without secrets, and a line break to the stream of answers."""
     stream.write(printable_json(text) + "\n")
 
 
 def write_report(stream: TextIO, text: str, *, coloured: bool = False) -> None:
     """Write text for people to the stream of answers; ``coloured`` keeps its colour sequences."""
-    stream.write(printable_styled(text) if coloured else printable(text))
+    masked = _masked(text)
+    stream.write(printable_styled(masked) if coloured else printable(masked))
 
 
 def write_answer(stream: TextIO, text: str) -> None:
-    """Write a run's answer: unchanged for a program, and made printable on a terminal."""
+    """Write a run's answer, already without secrets: unchanged for a program, and made printable on a terminal."""
     stream.write((printable(text) if stream.isatty() else text) + "\n")
 
 
@@ -61,7 +77,7 @@ def echo_traceback(exc: BaseException) -> None:
 
 def make_logs_printable() -> None:
     """Make the log records printable that no configured handler processes (``logging.lastResort``)."""
-    make_printable([logging.lastResort])
+    make_printable([logging.lastResort], _masked)
     logging.captureWarnings(True)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from flowrun.cli.options import named, project_option
-from flowrun.cli.terminal import echo
+from flowrun.cli.terminal import echo, hide
 from flowrun.errors import FlowrunError, Place, SpecError, UsageError
 from flowrun.files import file_errors
 from flowrun.spec.project import current_project
@@ -43,7 +43,8 @@ def command(
     if not files:
         raise UsageError(f"no tests in {named(paths)}: they are in files whose names end in {SUFFIX}")
     verdicts: list[Verdict] = []
-    with SpecTestSession(project_dir=project_dir, environ=os.environ, open_reader=find_vllm_reader()) as session:
+    reader = find_vllm_reader()
+    with SpecTestSession(project_dir=project_dir, environ=os.environ, open_reader=reader, hide=hide) as session:
         for file in files:
             verdicts += _run_file(session, file, text, verbose)
         covered = list(session.coverage.flows())

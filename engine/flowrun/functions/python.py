@@ -18,7 +18,7 @@ from flowrun.errors import Bug, ToolError
 from flowrun.functions.daemon_threads import CallLimit, DaemonThreads
 from flowrun.functions.eager_task import WAITS, EagerTask
 from flowrun.functions.json_values import copy_json
-from flowrun.functions.outcomes import call_outcome
+from flowrun.functions.outcomes import call_outcome, shown
 from flowrun.spec.model import JSON
 
 MAX_THREADS: Final = 64
@@ -76,6 +76,7 @@ class PythonFunctions:
     Args:
         pool: the calls that run at once, with those of other flows; a new pool without a limit if None.
         grace: seconds that a cancelled ``async def`` function may clean up.
+        mask: replaces the secrets in the messages of failures.
     """
 
     def __init__(
@@ -84,11 +85,13 @@ class PythonFunctions:
         pool: CallPool | None = None,
         *,
         grace: float = GRACE_SECONDS,
+        mask: Callable[[str], str] = str,
     ) -> None:
         self._bound = {name: _Bound(function, _is_async(function)) for name, function in functions.items()}
         self._pool = CallPool() if pool is None else pool
         self._eager_task: EagerTask | None = None
         self._grace = grace
+        self._mask = mask
 
     def call(self, effect: CallFunction) -> Coroutine[Any, Any, JSON]:
         """Call a function under its timeout and return its value as JSON; see ``ports.Functions``."""
@@ -122,7 +125,7 @@ class PythonFunctions:
         finally:
             pool.ended()
         if isinstance(outcome, ToolError):
-            raise outcome
+            raise shown(outcome, self._mask)
         return outcome
 
     async def _in_thread(

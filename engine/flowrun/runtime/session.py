@@ -32,6 +32,7 @@ from flowrun.runtime.run_result import Resolve, RunResult, failed_result, guard
 from flowrun.runtime.run_stream import RunStream, cancel_and_wait
 from flowrun.runtime.runner import Runner
 from flowrun.runtime.stored_flow import load_stored_flow, store_flow
+from flowrun.spec import mask
 from flowrun.spec.model import JSON
 
 T = TypeVar("T")
@@ -337,7 +338,7 @@ class Session:
         if wrap is None and flow in opened.runs:
             return opened.runs[flow]
         backends = await opened.engines.start_for(flow)
-        functions = PythonFunctions(flow.functions, opened.pool)
+        functions = PythonFunctions(flow.functions, opened.pool, mask=lambda text: mask(text, flow.secrets))
         journal: SpecJournal | MemoryJournal | None = None
         if opened.journal is None and flow.states_that_wait and self._keep_waiting:
             journal = opened.memory

@@ -41,6 +41,7 @@ from flowrun.errors import UsageError
 from flowrun.runtime.engines import BackendSettings, calm_collector
 from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.stored_flow import store_flow
+from flowrun.spec.suggestions import did_you_mean
 
 MAX_TOOLS: Final = 256
 
@@ -175,6 +176,10 @@ def _open(
         raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
     if not survey.count:
         raise UsageError(f"{rows} has no rows")
+    if survey.columns:
+        near = " ".join(filter(None, (did_you_mean(column, flow.spec.inputs) for column in survey.columns)))
+        passed = f"{', '.join(survey.columns)}: no input of the flow, and passed through into the results"
+        view.say(f"{rows}: {passed}" + (f"; {near}" if near else ""), important=True)
     if not options.durable and (waits := flow.states_that_wait):
         names = ", ".join(waits)
         echo(f"flowrun: {names} waits for human input, which a batch can only get with --durable", err=True)
@@ -183,8 +188,10 @@ def _open(
         Fingerprint(
             spec=stored.snapshot.digest,
             input=survey.digest,
+            rows=survey.count,
             journal=str(options.journal.resolve()) if options.durable else None,
         ),
+        rows=file,
         secrets=flow.secrets,
         on_change="restart" if options.restart else "continue" if options.continue_ else "refuse",
     )
@@ -206,8 +213,14 @@ def _open(
 
 def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None) -> None:
     """Run the rows on Ray, with a journal, or in this process; record an early end in the totals."""
-    if job.results.mended:
-        job.view.say(f"{options.output}: {job.results.mended} broken lines dropped; their rows are run again")
+    results = job.results
+    if results.mended:
+        what = f"{options.output}: {results.mended} lines removed, which are broken or there twice"
+        kept = f"; {results.foreign} of them are no results of this batch, and in {results.sink.foreign}"
+        job.view.say(what + (kept if results.foreign else ""), important=bool(results.foreign))
+    if results.gone:
+        gone = f"{results.gone} results of rows that the input has no more are kept, and do not count"
+        job.view.say(f"{options.output}: {gone}", important=True)
     try:
         if job.total <= 0:
             return

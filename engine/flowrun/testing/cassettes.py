@@ -24,6 +24,7 @@ from flowrun.spec.model import JSON
 from flowrun.testing.compare import diff_lines
 from flowrun.testing.readers import Reader
 from flowrun.testing.verdict import message_lines
+from flowrun.unicode import one_json_line
 
 _CONTEXT_LINES: Final = 1
 """The number of equal lines shown around each line of a request that differs."""
@@ -136,7 +137,7 @@ class RecordingBackend(WrappedBackend):
             error=mask(error, self._secrets),
         )
         with self._path.open("ab") as file:
-            file.write(msgspec.json.encode(line) + b"\n")
+            file.write(one_json_line(msgspec.json.encode(line)) + b"\n")
 
 
 # --- replaying ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from flowrun.cli.console import RunView
 from flowrun.cli.human_input import terminal_input
-from flowrun.cli.next_steps import interruptions_explained, next_commands
+from flowrun.cli.next_steps import interruptions_explained, next_commands, show_command
+from flowrun.errors import OutputError
 from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_result import Resolve, RunResult
@@ -39,4 +40,8 @@ def drive_durable_run(
 
     with interruptions_explained(run, journal):
         result = asyncio.run(drive())
-    return view.conclude(result, next_commands(run, result, journal))
+    try:
+        return view.conclude(result, next_commands(run, result, journal))
+    except OutputError as exc:
+        stored = f"run {run} is {result.status}, and all of it is stored: {show_command(run, journal)}"
+        raise OutputError(f"{exc}; {stored}") from exc

@@ -37,6 +37,11 @@ def next_commands(run: str, result: RunResult, journal: Path) -> list[str]:
     return lines
 
 
+def show_command(run: str, journal: Path) -> str:
+    """Return the command that shows a durable run."""
+    return shlex.join(["flowrun", "show", run, *_journal_arguments(journal)])
+
+
 @contextmanager
 def interruptions_explained(run: str, journal: Path) -> Iterator[None]:
     """Print the command that resumes a durable run if Ctrl-C interrupts the context."""

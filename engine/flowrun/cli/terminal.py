@@ -8,11 +8,13 @@ prints is not filtered.
 import logging
 import traceback
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 import msgspec
 
+from flowrun.cli.streams import output_errors
 from flowrun.printable_log import make_printable
 from flowrun.spec.masking import mask
 from flowrun.unicode import printable, printable_json, printable_styled
@@ -36,12 +38,15 @@ def _masked(text: str) -> str:
 def echo(text: str = "", *, err: bool = False, nl: bool = True, coloured: bool = False) -> None:
     """Print a text to stdout or stderr; ``coloured`` keeps its colour sequences."""
     masked = _masked(text)
-    click.echo(printable_styled(masked) if coloured else printable(masked), err=err, nl=nl)  # noqa: TID251
+    shown = printable_styled(masked) if coloured else printable(masked)
+    with suppress(OSError) if err else output_errors():  # nobody could be told that stderr is full
+        click.echo(shown, err=err, nl=nl)  # noqa: TID251
 
 
 def echo_json(text: str) -> None:
     """Print a JSON text to stdout; escaped control characters do not change the values that a program parses."""
-    click.echo(printable_json(text))  # noqa: TID251
+    with output_errors():
+        click.echo(printable_json(text))  # noqa: TID251
 
 
 def indented_json(value: Any) -> str:
@@ -51,23 +56,27 @@ def indented_json(value: Any) -> str:
 
 def echo_commands(text: str) -> None:
     """Print commands for a CI system to stdout; the caller must have escaped their values."""
-    click.echo(text)  # noqa: TID251
+    with output_errors():
+        click.echo(text)  # noqa: TID251
 
 
 def write_json(stream: TextIO, text: str) -> None:
     """Write a JSON text, already without secrets, and a line break to the stream of answers."""
     stream.write(printable_json(text) + "\n")
+    stream.flush()
 
 
 def write_report(stream: TextIO, text: str, *, coloured: bool = False) -> None:
     """Write text for people to the stream of answers; ``coloured`` keeps its colour sequences."""
     masked = _masked(text)
     stream.write(printable_styled(masked) if coloured else printable(masked))
+    stream.flush()
 
 
 def write_answer(stream: TextIO, text: str) -> None:
     """Write a run's answer, already without secrets: unchanged for a program, and made printable on a terminal."""
     stream.write((printable(text) if stream.isatty() else text) + "\n")
+    stream.flush()
 
 
 def echo_traceback(exc: BaseException) -> None:

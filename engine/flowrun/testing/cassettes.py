@@ -136,7 +136,7 @@ class RecordingBackend(WrappedBackend):
             reply=mask(reply, self._secrets),
             error=mask(error, self._secrets),
         )
-        with self._path.open("ab") as file:
+        with file_errors(f"--record {self._path}", StoreError), self._path.open("ab") as file:
             file.write(one_json_line(msgspec.json.encode(line)) + b"\n")
 
 

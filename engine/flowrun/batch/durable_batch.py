@@ -11,9 +11,9 @@ from flowrun.batch.job import BatchJob
 from flowrun.batch.rows import Row
 from flowrun.core.events import Started
 from flowrun.core.recovery import recover
-from flowrun.errors import UsageError
-from flowrun.journal import ENDED, RunRow, open_history
-from flowrun.runtime.run_result import RunResult
+from flowrun.errors import Failure, UsageError
+from flowrun.journal import ENDED, RunDamaged, RunRow, open_history
+from flowrun.runtime.run_result import RunResult, failed_result
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec.model import JSON
@@ -88,7 +88,13 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
                     return result
             raise AssertionError("names do not end")
 
-        await job.run_rows(run_with(run_or_resume, messages=job.options.messages), meter)
+        async def run_unless_damaged(row: Row) -> RunResult:
+            try:
+                return await run_or_resume(row)
+            except RunDamaged as exc:  # it stops only itself
+                return failed_result("", Failure(name="journal.damaged", message=str(exc)))
+
+        await job.run_rows(run_with(run_unless_damaged, messages=job.options.messages), meter)
 
 
 def _was_unavailable(result: RunResult) -> bool:

@@ -20,7 +20,7 @@ from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, hide
 from flowrun.core.events import CallFunction
 from flowrun.core.strict_json import parse_json
-from flowrun.errors import FlowrunError, UsageError
+from flowrun.errors import Bug, FlowrunError, UsageError
 from flowrun.journal import History, RunRow, open_history
 from flowrun.runtime.engines import BackendSettings, calm_collector
 from flowrun.runtime.project import CompiledFlow
@@ -173,5 +173,7 @@ async def _resume_group(
                     return await runs.resume(row.id)
                 except FlowrunError as exc:  # another process runs it, or it cannot be read
                     return exc
+                except Exception as exc:  # it stops only itself
+                    return Bug(f"a bug in flowrun, please report it: {type(exc).__name__}: {exc}")
 
         return await asyncio.gather(*map(resume, group))

@@ -130,7 +130,9 @@ VERBS = [
 ]
 
 
-@pytest.mark.parametrize(("redirection", "why"), [("> /dev/full", "No space left on device"), (">&-", "Bad file descr")])
+@pytest.mark.parametrize(
+    ("redirection", "why"), [("> /dev/full", "No space left on device"), (">&-", "Bad file descr")]
+)
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
 def test_a_stdout_that_cannot_be_written_is_an_error_of_one_line(
     tmp_path: Path, verb: tuple[str, ...], redirection: str, why: str

@@ -1,6 +1,7 @@
 """Reading: a run by a prefix of its id, lists of runs by filters, specs by their digests."""
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from flowrun.core.events import Slept
 from flowrun.errors import StoreError, UsageError
-from flowrun.journal import Database, History, RunDamaged, RunRow, SqliteJournal
+from flowrun.journal import Database, History, RunDamaged, RunRow, SqliteJournal, open_history
 from tests.unit.journal.sample_runs import NEVER, Clock, append, begin, end, new_run
 
 Ids = Callable[[Iterator[RunRow]], list[str]]
@@ -131,6 +132,11 @@ def test_a_run_that_is_not_there_has_no_events(history: History) -> None:
     assert history.events("nobody") == []
 
 
+@pytest.fixture
+def copied(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(written, tmp_path))
+
+
 DAMAGES = {
     "the chain is cut": "UPDATE events SET before = 0 WHERE no = (SELECT last FROM heads WHERE run = 1)",
     "the chain is a circle": "UPDATE events SET before = no WHERE run = 1",
@@ -146,10 +152,11 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_run_is_found_and_hides_nothing(written: Path, history: History, damage: str) -> None:
+def test_a_damaged_run_is_found_and_hides_nothing(copied: Path, damage: str) -> None:
+    history = open_history(copied)
     listed = [row.id for row in history.runs(children=True)]
     assert [row.id for row, _ in history.damages()] == ["abd2"]  # it was written without a spec
-    with sqlite3.connect(written) as connection:
+    with sqlite3.connect(copied) as connection:
         connection.execute(damage)
     connection.close()
     assert [row.id for row in history.runs(children=True)] == listed
@@ -159,8 +166,9 @@ def test_a_damaged_run_is_found_and_hides_nothing(written: Path, history: Histor
             history.events("abc1")
 
 
-def test_a_run_without_its_last_event_is_listed_as_damaged(written: Path, history: History) -> None:
-    with sqlite3.connect(written) as connection:
+def test_a_run_without_its_last_event_is_listed_as_damaged(copied: Path) -> None:
+    history = open_history(copied)
+    with sqlite3.connect(copied) as connection:
         connection.execute(DAMAGES["the head is gone"])
     connection.close()
     assert [row.id for row in history.runs(status="damaged")] == ["abc1"]

@@ -13,6 +13,7 @@ from flowrun.core.events import Started
 from flowrun.core.recovery import recover
 from flowrun.errors import Failure, UsageError
 from flowrun.journal import ENDED, RunDamaged, RunRow, open_history
+from flowrun.runtime.draining import drain_on_sigterm
 from flowrun.runtime.run_result import RunResult, failed_result
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
@@ -51,14 +52,19 @@ class EarlierRuns:
         return RunResult(run=recover(graph, (one.event for one in self._history.events(run))).run)
 
 
-async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> None:
+async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns, *, drain: float) -> None:
     """Run a batch in this process with a journal, and resume the runs that earlier processes began.
+
+    Args:
+        drain: the seconds in which calls may return after SIGTERM.
 
     Raises:
         UsageError: another process runs some of the batch's runs, or unfinished runs began with another spec.
     """
     stored, meter, batch = job.stored, job.totals.meter, job.results.batch
-    async with Session(journal=journal, max_tools=job.max_tools, batch=batch, settings=job.settings) as session:
+    async with Session(
+        journal=journal, max_tools=job.max_tools, batch=batch, drain=drain, settings=job.settings
+    ) as session:
         runs = await session.runs_of(job.flow, wrap=meter.wrap)
         if stale := [row.id for row in earlier.open if row.spec != stored.digest]:
             raise UsageError(
@@ -94,7 +100,8 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
             except RunDamaged as exc:  # it stops only itself
                 return failed_result("", Failure(name="journal.damaged", message=str(exc)))
 
-        await job.run_rows(run_with(run_unless_damaged, messages=job.options.messages), meter)
+        run_row = run_with(run_unless_damaged, messages=job.options.messages)
+        await drain_on_sigterm(session, job.run_rows(run_row, meter))
 
 
 def _was_unavailable(result: RunResult) -> bool:

@@ -10,7 +10,15 @@ from flowrun.cli.console import Console, RunView
 from flowrun.cli.durable_run import drive_durable_run
 from flowrun.cli.human_input import TerminalInput, is_interactive
 from flowrun.cli.next_steps import warn_of_changes
-from flowrun.cli.options import journal_option, quiet_option, result_option, run_argument, verbose_option
+from flowrun.cli.options import (
+    drain_option,
+    journal_option,
+    project_option,
+    quiet_option,
+    result_option,
+    run_argument,
+    verbose_option,
+)
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.core.events import RequestInput
@@ -34,8 +42,19 @@ from flowrun.spec.model import JSON
 @quiet_option
 @verbose_option
 @journal_option
+@project_option
+@drain_option
 def command(
-    run: str, value: str | None, state: str | None, later: bool, json: bool, quiet: bool, verbose: bool, journal: Path
+    run: str,
+    value: str | None,
+    state: str | None,
+    later: bool,
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+    journal: Path,
+    project_dir: Path | None,
+    drain: float,
 ) -> int:
     """Answer a run that waits, and resume it here, unless another process runs it.
 
@@ -43,7 +62,7 @@ def command(
     """
     history = open_history(journal)
     named, row = history.run(run), history.top_run(run)
-    stored = load_stored_flow(history, row)
+    stored = load_stored_flow(history, row, project_dir)
     flow = stored.prepare_to_show(os.environ)
     ask = find_wait(find_pending_work(flow.graph, row.id, history.events), named.id, state)
     answer = asyncio.run(_ask(ask)) if value is None else read_value(value, ask)
@@ -60,7 +79,10 @@ def command(
     with answer_stream() as answers, Console(quiet=quiet, secrets=flow.secrets) as console:
         warn_of_changes(stored)
         view = RunView(answers, console, full=json, verbose=verbose)
-        return drive_durable_run(row.id, answer_and_resume, stored.prepare(os.environ), journal, view=view)
+        current = stored.prepare(os.environ)
+        return drive_durable_run(
+            row.id, answer_and_resume, current, journal, view=view, moved_to=project_dir, drain=drain
+        )
 
 
 async def _send(journal: Path, ask: RequestInput, answer: JSON) -> None:

@@ -33,7 +33,14 @@ from flowrun.batch.job import (
     run_in_process,
 )
 from flowrun.cli.next_steps import warn_of_network
-from flowrun.cli.options import journal_option, profile_option, project_option, spec_argument, verbose_option
+from flowrun.cli.options import (
+    drain_option,
+    journal_option,
+    profile_option,
+    project_option,
+    spec_argument,
+    verbose_option,
+)
 from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json
@@ -66,6 +73,7 @@ class BatchOptions(Options, frozen=True, kw_only=True):
     quiet: bool
     verbose: bool
     project_dir: Path | None
+    drain: float
 
 
 @click.command()
@@ -98,6 +106,7 @@ class BatchOptions(Options, frozen=True, kw_only=True):
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress; the closing table stays.")
 @verbose_option
 @project_option
+@drain_option
 def command(**values: Any) -> int:
     """Run a flow once for each row of ROWS (.jsonl, .csv, .parquet), and write a result line each.
 
@@ -229,7 +238,8 @@ def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None) -
             run_on_ray(job, ray_options)
         elif options.durable:
             warn_of_network(options.journal)
-            asyncio.run(run_durably(job, options.journal, EarlierRuns(options.journal, job.results.batch)))
+            earlier = EarlierRuns(options.journal, job.results.batch)
+            asyncio.run(run_durably(job, options.journal, earlier, drain=options.drain))
         else:
             asyncio.run(run_in_process(job))
     except KeyboardInterrupt:

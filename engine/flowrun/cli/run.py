@@ -2,10 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -14,6 +14,7 @@ from flowrun.cli.durable_run import drive_durable_run
 from flowrun.cli.human_input import terminal_input
 from flowrun.cli.next_steps import warn_of_network
 from flowrun.cli.options import (
+    drain_option,
     journal_option,
     profile_option,
     project_option,
@@ -52,6 +53,7 @@ from flowrun.testing.cassettes import RecordingBackend, create_cassette
 @quiet_option
 @verbose_option
 @project_option
+@drain_option
 def command(
     spec: Path,
     input: tuple[str, ...],
@@ -64,6 +66,7 @@ def command(
     quiet: bool,
     verbose: bool,
     project_dir: Path | None,
+    drain: float,
 ) -> int:
     """Run a flow and print its answer. Exits with 1 if the run failed, with 4 if it waits for an answer."""
     if durable and record is not None:
@@ -78,11 +81,11 @@ def command(
             warn_of_network(journal)
             run_id = new_run_id()
 
-            def start(session: Session) -> Awaitable[RunResult]:
+            def start(session: Session) -> Coroutine[Any, Any, RunResult]:
                 console.note("run", f"{run_id}, stored in {journal}")
                 return session.run(flow, inputs, run_id=run_id)
 
-            return drive_durable_run(run_id, start, flow, journal, view=view)
+            return drive_durable_run(run_id, start, flow, journal, view=view, drain=drain)
 
 
 async def _run_once(flow: CompiledFlow, inputs: Mapping[str, JSON], view: RunView, record: Path | None) -> RunResult:

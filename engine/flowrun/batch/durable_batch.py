@@ -71,7 +71,7 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns, *, dra
                 f"{len(stale)} runs of this batch, such as {stale[0]}, began with another spec: `flowrun resume --all` "
                 "ends them with theirs, `flowrun cancel` gives them up"
             )
-        if held := await session.journal.take([row.id for row in earlier.open]):
+        if held := await session.journal.take([row.id for row in earlier.open if not row.damaged]):
             holder = held[0].holder
             raise UsageError(
                 f"process {holder.pid} on {holder.host} drives run {held[0].run} of this batch: end it first"

@@ -78,6 +78,7 @@ class History:
             try:
                 if row.parent is not None and not self._select("WHERE runs.id = ?", (row.parent,)):
                     raise RunDamaged(f"run {row.id} is damaged: its parent {row.parent} is not in the journal")
+                self.top_run(row.id)
                 self.events(row.id)
                 self.spec(row.spec)
             except StoreError as exc:
@@ -125,7 +126,11 @@ class History:
     def top_run(self, prefix: str) -> RunRow:
         """Return the run that ``run`` finds; for a child run, the run at the top of its parents."""
         row = self.run(prefix)
+        seen = {row.id}
         while row.parent is not None:
+            if row.parent in seen:
+                raise RunDamaged(f"run {row.id} is damaged: it is a parent of itself")
+            seen.add(row.parent)
             row = self.run(row.parent)
         return row
 

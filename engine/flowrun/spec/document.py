@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from flowrun.errors import Issue, Path, Place
-from flowrun.spec.masking import MIN_MASKED_LENGTH, mask_excerpt
+from flowrun.spec.masking import MIN_MASKED_LENGTH, mask_excerpt, secret_forms
 from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN
 
 
@@ -32,7 +32,8 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True):
 
     def masked(self) -> dict[str, str]:
         """Return the secrets that are long enough to be masked, each with the text that is shown in its place."""
-        return {value: f"${{{name}}}" for name, value in self.secrets.items() if len(value) >= MIN_MASKED_LENGTH}
+        forms = ((form, name) for name, value in self.secrets.items() for form in secret_forms(value))
+        return {form: f"${{{name}}}" for form, name in forms if len(form) >= MIN_MASKED_LENGTH}
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):

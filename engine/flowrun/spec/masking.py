@@ -31,6 +31,17 @@ _BEFORE_END: Final = "…'\";>"
 """The characters of which one stands before the end of a secret at a cut."""
 
 
+def secret_forms(value: str) -> list[str]:
+    """Return the texts that a variable keeps secret: its value without space around it, and what follows a scheme."""
+    text = value.strip()
+    scheme = _SCHEME.match(text)
+    return [text] if scheme is None else [text, text[scheme.end() :]]
+
+
+_SCHEME: Final = re.compile(r"(?:bearer|basic|token)\s+", re.IGNORECASE)
+"""How the value of an ``Authorization`` header may begin (RFC 9110, 11.1)."""
+
+
 def mask(value: T, secrets: Mapping[str, str]) -> T:
     """Return a value with every secret replaced: a text, or JSON data and structs with texts in them.
 

@@ -196,13 +196,13 @@ class RunView(msgspec.Struct, frozen=True):
         return BackendSettings(verbose=self.verbose, progress=self.console.progress)
 
     def conclude(self, result: RunResult, commands: Sequence[str] = ()) -> int:
-        """Write the answer of a run, print how it ended and what resumes it, and return the exit code."""
+        """Print how a run ended and what resumes it, write its answer, and return the exit code."""
+        self.console.conclude(result, commands)
         secrets = self.console.secrets
         if self.full:
             write_json(self.answers, json.dumps(mask_result(result.to_dict(), secrets), ensure_ascii=False, indent=2))
         elif (text := answer_text(mask(result.output, secrets))) is not None:
             write_answer(self.answers, text)
-        self.console.conclude(result, commands)
         if result.run.outcome is None:
             return EXIT_WAITING
         return EXIT_DONE if result.run.status == "succeeded" else EXIT_FAILED

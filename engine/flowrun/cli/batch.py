@@ -48,7 +48,6 @@ from flowrun.errors import UsageError
 from flowrun.runtime.engines import BackendSettings, calm_collector
 from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.stored_flow import store_flow
-from flowrun.spec.suggestions import did_you_mean
 
 MAX_TOOLS: Final = 256
 
@@ -121,7 +120,7 @@ def command(**values: Any) -> int:
         flow = Project(folder=options.project_dir, environ=os.environ).compile(options.spec, profile=options.profile)
         with BatchView(quiet=options.quiet, secrets=flow.secrets) as view:
             job, survey, skipped = _open(flow, options, ray_options, view)
-            _run(job, options, ray_options)
+            _run(job, options, ray_options, view)
             outcomes = count_outcomes(job.results.sink)
             missing = max(0, survey.count - outcomes.total() - sum(job.totals.open.values()))
             view.conclude(outcomes, skipped=skipped, missing=missing, totals=job.totals)
@@ -178,20 +177,15 @@ def _open(
 ) -> tuple[BatchJob, Survey, int]:
     """Survey the rows and open the results; return the job, the survey, and the number of rows that are skipped."""
     spec, rows, output = options.spec, options.rows, options.output
-    file = RowFile(rows, flow.spec)
+    file, stored = RowFile(rows, flow.spec), store_flow(flow)
     survey = file.survey()
-    stored = store_flow(flow)
     if output.exists() and any(output.samefile(file) for file in (spec, rows)):
         raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
     if not survey.count:
         raise UsageError(f"{rows} has no rows")
-    if survey.columns:
-        near = " ".join(filter(None, (did_you_mean(column, flow.spec.inputs) for column in survey.columns)))
-        passed = f"{', '.join(survey.columns)}: no input of the flow, and passed through into the results"
-        view.say(f"{rows}: {passed}" + (f"; {near}" if near else ""), important=True)
+    view.say_columns(rows, survey.columns, flow.spec.inputs)
     if not options.durable and (waits := flow.states_that_wait):
-        names = ", ".join(waits)
-        echo(f"flowrun: {names} waits for human input, which a batch can only get with --durable", err=True)
+        echo(f"flowrun: {', '.join(waits)} waits for human input, which a batch can only get with --durable", err=True)
     results = Results(
         OneFile(output) if ray_options is None else ray_options.folder,
         Fingerprint(
@@ -220,16 +214,9 @@ def _open(
     return job, survey, skipped
 
 
-def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None) -> None:
+def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None, view: BatchView) -> None:
     """Run the rows on Ray, with a journal, or in this process; record an early end in the totals."""
-    results = job.results
-    if results.mended:
-        what = f"{options.output}: {results.mended} lines removed, which are broken or there twice"
-        kept = f"; {results.foreign} of them are no results of this batch, and in {results.sink.foreign}"
-        job.view.say(what + (kept if results.foreign else ""), important=bool(results.foreign))
-    if results.gone:
-        gone = f"{results.gone} results of rows that the input has no more are kept, and do not count"
-        job.view.say(f"{options.output}: {gone}", important=True)
+    view.say_kept(job.results)
     try:
         if job.total <= 0:
             return

@@ -55,5 +55,4 @@ def drive_durable_run(
     try:
         return view.conclude(result, next_commands(run, result, journal, moved_to))
     except OutputError as exc:
-        stored = f"run {run} is {result.status}, and all of it is stored: {show_command(run, journal)}"
-        raise OutputError(f"{exc}; {stored}") from exc
+        raise OutputError(f"{exc}; run {run} is stored: {show_command(run, journal)}") from exc

@@ -3,18 +3,20 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from flowrun.batch import Batch, Meter
+from flowrun.batch import Batch, Meter, Results
 from flowrun.batch.job import BatchTotals
 from flowrun.cli.terminal import hide, rich_console
 from flowrun.durations import spell_duration
 from flowrun.spec import mask_excerpt
+from flowrun.spec.suggestions import did_you_mean
 
 _LINE_SECONDS: Final = 10.0
 _BAR_SECONDS: Final = 0.2
@@ -117,6 +119,23 @@ class BatchView:
         self._rich.print(table)
         if not self._quiet:
             self._rich.print(spell_totals(totals), style="dim", soft_wrap=True)
+
+    def say_columns(self, rows: Path, columns: Sequence[str], inputs: Collection[str]) -> None:
+        """Show which members of the rows are no inputs of the flow: a misspelt input would be one of them."""
+        if columns:
+            near = " ".join(filter(None, (did_you_mean(column, inputs) for column in columns)))
+            passed = f"{rows}: {', '.join(columns)}: no input of the flow, and passed through into the results"
+            self.say(f"{passed}; {near}" if near else passed, important=True)
+
+    def say_kept(self, results: Results) -> None:
+        """Show what opening the results has removed from them, and what of them does not count."""
+        if results.mended:
+            what = f"{results.path}: {results.mended} lines removed, which are broken or there twice"
+            kept = f"; {results.foreign} of them are no results of this batch, and in {results.sink.foreign}"
+            self.say(what + (kept if results.foreign else ""), important=bool(results.foreign))
+        if results.gone:
+            gone = f"{results.gone} results of rows that the input has no more are kept, and do not count"
+            self.say(f"{results.path}: {gone}", important=True)
 
     def explain_open(self, status: str, count: int, batch: str) -> None:
         """Show how many runs of a status have not ended, and the command that lists them."""

@@ -351,7 +351,8 @@ class Session:
         if wrap is None and flow in opened.runs:
             return opened.runs[flow]
         backends = await opened.engines.start_for(flow)
-        functions = PythonFunctions(flow.functions, opened.pool, mask=lambda text: mask(text, flow.secrets))
+        hidden = flow.secrets  # the functions must not keep the flow: its engines stop when nobody refers to it
+        functions = PythonFunctions(flow.functions, opened.pool, mask=lambda text: mask(text, hidden))
         journal: SpecJournal | MemoryJournal | None = None
         if opened.journal is None and flow.states_that_wait and self._keep_waiting:
             journal = opened.memory

@@ -5,7 +5,6 @@ batch writes. While rows are retried, their new results are in a file of their o
 """
 
 import os
-import shutil
 from pathlib import Path
 from typing import Final
 
@@ -115,8 +114,10 @@ class Folder(msgspec.Struct, frozen=True):
 
     def back_up(self) -> None:
         """See ``OneFile.back_up``."""
-        shutil.rmtree(self.backup, ignore_errors=True)
-        self.backup.mkdir()
+        self.backup.mkdir(exist_ok=True)
+        earlier = Folder(self.backup)
+        for file in (*earlier.shards(), *earlier._merged_files()):  # other files in there are not ours
+            file.unlink()
         for file in (*self.shards(), *self._merged_files()):
             os.replace(file, self.backup / file.name)
 

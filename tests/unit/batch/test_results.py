@@ -372,3 +372,15 @@ def test_a_result_is_one_line_for_every_reader(tmp_path: Path) -> None:
     write(path, {**result(1), "output": text})
     assert len(path.read_text().splitlines()) == 1
     assert read(path)[0]["output"] == text
+
+
+def test_a_restart_overwrites_only_what_an_earlier_one_moved_away(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "out", 2)
+    (folder.backup).mkdir(parents=True)
+    (folder.backup / "mine.txt").write_text("precious")
+    (folder.backup / "part-00007.jsonl").write_text("of an earlier restart")
+    file = Results(folder, FINGERPRINT)
+    file.write(result(1))
+    file.close()
+    Results(folder, FINGERPRINT, on_change="restart").close()
+    assert sorted(os.listdir(folder.backup)) == ["mine.txt", "part-00000.jsonl"]

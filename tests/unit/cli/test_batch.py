@@ -150,7 +150,7 @@ def test_a_file_without_results_is_not_changed(tmp_path: Path, option: str) -> N
 
 
 def test_two_batches_do_not_share_an_output(tmp_path: Path) -> None:
-    write_rows(tmp_path / "in.jsonl", [3000])
+    write_rows(tmp_path / "in.jsonl", [30_000])
     words = (SPEC, "in.jsonl", "-o", "out.jsonl")
     running = subprocess.Popen(command(*words), cwd=tmp_path, stderr=subprocess.DEVNULL)
     while running.poll() is None and not (tmp_path / "out.jsonl").exists():

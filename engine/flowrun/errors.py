@@ -262,5 +262,9 @@ class StoreError(FlowrunError):
     """A stored file or database cannot be read or written."""
 
 
+class OutputError(FlowrunError):
+    """stdout cannot be written: its device is full, or it is closed."""
+
+
 class Bug(FlowrunError):
     """flowrun itself has a bug. Only the command line catches this error."""

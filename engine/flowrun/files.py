@@ -1,11 +1,16 @@
 """Maps the system's errors about files to errors of flowrun, and makes new file names survive a power cut."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from flowrun.errors import FlowrunError, UsageError
+
+PRIVATE: Final = 0o600
+"""The mode of new files that hold what models, tools and people said: only their owner may read them."""
 
 
 @contextmanager
@@ -15,6 +20,13 @@ def file_errors(what: str, error: type[FlowrunError] = UsageError, remedy: str =
         yield
     except OSError as exc:
         raise error(f"{what}: {exc.strerror or exc}{remedy}") from exc
+
+
+def open_private(path: Path, *, like: Path) -> BinaryIO:
+    """Open a new or emptied file for writing: readable by its owner only, or as ``like`` is if that exists."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE)
+    os.fchmod(descriptor, stat.S_IMODE(like.stat().st_mode) if like.exists() else PRIVATE)
+    return os.fdopen(descriptor, "wb")
 
 
 def sync_folder(file: Path) -> None:

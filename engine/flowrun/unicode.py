@@ -92,6 +92,16 @@ def printable_json(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t\r" or c == " " else _escape(c) for c in text)
 
 
+def one_json_line(raw: bytes) -> bytes:
+    r"""Return a JSON text of UTF-8 that is one line for every reader: U+0085, U+2028 and U+2029 are written as escapes.
+
+    Many readers, Python's ``splitlines`` among them, take these for ends of lines. msgspec escapes the others.
+    """
+    return (
+        raw.replace(b"\xc2\x85", b"\\u0085").replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+    )
+
+
 def _escape(character: str) -> str:
     if unicodedata.category(character) == "Zs":
         return character

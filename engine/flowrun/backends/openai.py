@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 MAX_RETRIES: Final = 2
 """Retries by the SDK after a lost connection, a timeout, or HTTP 408, 409, 429 or 5xx, with growing pauses."""
 
-REPLY_SECONDS: Final = 600.0
-"""Seconds that each attempt of a reply may take unless ``model.timeout`` is set."""
-
 CONNECT_SECONDS: Final = 60.0
 """Seconds that a connection may take: thousands that are opened at once wait for each other."""
 
@@ -169,7 +166,6 @@ class OpenAIBackend:
     def _connect(self) -> "openai.AsyncOpenAI":
         import openai
 
-        seconds = REPLY_SECONDS if self._model.timeout is None else float(self._model.timeout)
         limits = type(openai.DEFAULT_CONNECTION_LIMITS)(
             max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
         )
@@ -182,7 +178,7 @@ class OpenAIBackend:
             api_key=self._model.api_key or NO_KEY,
             default_headers=self._headers(),
             default_query=dict(parse_qsl(self._url.query)),
-            timeout=openai.Timeout(seconds, connect=CONNECT_SECONDS),
+            timeout=openai.Timeout(self._model.timeout, connect=CONNECT_SECONDS),
             max_retries=self._max_retries,
             http_client=http_client,
         )

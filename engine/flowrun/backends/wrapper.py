@@ -1,8 +1,33 @@
-"""Base classes of backends: one that wraps another backend, and one that has nothing to start."""
+"""Base classes of backends, one that wraps another and one that has nothing to start, and ``model.timeout``."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.core.ports import ModelBackend
+from flowrun.errors import ModelError
+
+T = TypeVar("T")
+
+
+async def in_time(reply: Awaitable[T], seconds: float | None) -> T:
+    """Return what a model gives within ``model.timeout``; None: there is no such limit.
+
+    Raises:
+        ModelError: the model takes longer.
+    """
+    if seconds is None:
+        return await reply
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await reply
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        what = f"the model took longer than {seconds:g} s for a reply; raise model.timeout, or ask less"
+        raise ModelError("backend.unavailable", what) from None
 
 
 class WrappedBackend:
@@ -27,6 +52,18 @@ class WrappedBackend:
     async def stop(self) -> None:
         """Stop the backend."""
         await self.backend.stop()
+
+
+class TimedBackend(WrappedBackend):
+    """A ``ports.ModelBackend`` that gives another one ``model.timeout`` for each reply."""
+
+    def __init__(self, backend: ModelBackend, seconds: float) -> None:
+        super().__init__(backend)
+        self._seconds = seconds
+
+    async def reply(self, request: AskModel) -> Reply:
+        """Return the backend's reply, or fail with ``backend.unavailable``."""
+        return await in_time(self.backend.reply(request), self._seconds)
 
 
 class ReadyBackend:

@@ -1,7 +1,9 @@
 """A batch: each row is a run and each run's result is a line. A failure in one row does not affect the others."""
 
 import asyncio
+import hashlib
 import logging
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -101,7 +103,8 @@ class Batch:
             result = row_result(failed_result("", Failure(name="input.invalid", message=row.wrong)))
         else:
             result = await self._run_row(row)
-        self._accept({"id": row.id, "row": row.number, **result})
+        columns = {"columns": row.columns} if row.columns else {}
+        self._accept({"id": row.id, "row": row.number, **columns, **result})
 
     def _accept(self, result: dict[str, Any]) -> None:
         """Write a result. Hold those with ``backend.unavailable`` back until it is clear that this was temporary."""
@@ -171,8 +174,15 @@ def run_with(run: Callable[[Row], Awaitable[RunResult]], *, messages: bool) -> R
 
 
 def run_id_of(batch: str, row: Row) -> str:
-    """Return the id of a row's run."""
-    return f"{batch}-{row.number}" if batch else str(row.number)
+    """Return the id of a row's run: it ends in the row's id where that can stand in one, so it is found by it."""
+    text = str(row.id)
+    if not _PLAIN_ID.fullmatch(text):
+        text = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return f"{batch}-{text}" if batch else text
+
+
+_PLAIN_ID: Final = re.compile(r"(?!.*-\d+$)[A-Za-z0-9_-]{1,64}")
+"""Ids of rows that may stand in those of runs. Those of further attempts end in a hyphen and a number."""
 
 
 def row_result(result: RunResult, *, messages: bool = False) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from flowrun.batch.job import BatchJob
 from flowrun.batch.rows import Row
 from flowrun.core.events import Started
 from flowrun.core.recovery import recover
-from flowrun.errors import UsageError
-from flowrun.journal import ENDED, RunRow, open_history
-from flowrun.runtime.run_result import RunResult
+from flowrun.errors import Failure, UsageError
+from flowrun.journal import ENDED, RunDamaged, RunRow, open_history
+from flowrun.runtime.draining import drain_on_sigterm
+from flowrun.runtime.run_result import RunResult, failed_result
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec.model import JSON
@@ -51,21 +52,26 @@ class EarlierRuns:
         return RunResult(run=recover(graph, (one.event for one in self._history.events(run))).run)
 
 
-async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> None:
+async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns, *, drain: float) -> None:
     """Run a batch in this process with a journal, and resume the runs that earlier processes began.
+
+    Args:
+        drain: the seconds in which calls may return after SIGTERM.
 
     Raises:
         UsageError: another process runs some of the batch's runs, or unfinished runs began with another spec.
     """
     stored, meter, batch = job.stored, job.totals.meter, job.results.batch
-    async with Session(journal=journal, max_tools=job.max_tools, batch=batch, settings=job.settings) as session:
+    async with Session(
+        journal=journal, max_tools=job.max_tools, batch=batch, drain=drain, settings=job.settings
+    ) as session:
         runs = await session.runs_of(job.flow, wrap=meter.wrap)
         if stale := [row.id for row in earlier.open if row.spec != stored.digest]:
             raise UsageError(
                 f"{len(stale)} runs of this batch, such as {stale[0]}, began with another spec: `flowrun resume --all` "
                 "ends them with theirs, `flowrun cancel` gives them up"
             )
-        if held := await session.journal.take([row.id for row in earlier.open]):
+        if held := await session.journal.take([row.id for row in earlier.open if not row.damaged]):
             holder = held[0].holder
             raise UsageError(
                 f"process {holder.pid} on {holder.host} drives run {held[0].run} of this batch: end it first"
@@ -88,7 +94,14 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns) -> Non
                     return result
             raise AssertionError("names do not end")
 
-        await job.run_rows(run_with(run_or_resume, messages=job.options.messages), meter)
+        async def run_unless_damaged(row: Row) -> RunResult:
+            try:
+                return await run_or_resume(row)
+            except RunDamaged as exc:  # it stops only itself
+                return failed_result("", Failure(name="journal.damaged", message=str(exc)))
+
+        run_row = run_with(run_unless_damaged, messages=job.options.messages)
+        await drain_on_sigterm(session, job.run_rows(run_row, meter))
 
 
 def _was_unavailable(result: RunResult) -> bool:

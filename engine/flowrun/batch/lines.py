@@ -3,8 +3,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
+
+GONE: Final = 0
+"""The ``row`` of a result whose row the input does not have any more."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -12,6 +16,7 @@ class Line(msgspec.Struct, frozen=True):
 
     row: int
     status: str
+    id: str | int | None = None
     error: "_Error | None" = None
 
     @property
@@ -50,6 +55,17 @@ def parse_line(raw: bytes) -> Line | None:
         return msgspec.json.decode(raw, type=Line)
     except ValueError:
         return None
+
+
+def with_row(raw: bytes, row: int) -> bytes:
+    """Return a line with another ``row``; its other members stay as they are written."""
+    members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    return msgspec.json.encode({**members, "row": row}) + b"\n"
+
+
+def is_debris(raw: bytes) -> bool:
+    """Return whether a line that is no result is what a crash leaves: without an end, or zeros."""
+    return not raw.endswith(b"\n") or not raw.strip(b"\0\n")
 
 
 def ends_within_a_line(path: Path) -> bool:

@@ -7,21 +7,26 @@ next process starts it again.
 """
 
 import fcntl
+import itertools
 import os
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Container, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
-from flowrun.batch.lines import Line, ends_within_a_line, lines, parse_line, raw_lines
+from flowrun.batch.lines import GONE, Line, ends_within_a_line, is_debris, lines, parse_line, raw_lines, with_row
+from flowrun.batch.row_ids import Marks, RowIds
+from flowrun.batch.rows import Row
 from flowrun.batch.sinks import Sink
 from flowrun.errors import StoreError, UsageError
-from flowrun.files import file_errors, sync_folder
+from flowrun.files import PRIVATE, file_errors, open_private, sync_folder
+from flowrun.runtime.run_result import mask_result
+from flowrun.unicode import one_json_line
 
 OnChange = Literal["refuse", "restart", "continue"]
 """The treatment of existing results of another spec or input: refuse them, move them away, or keep them."""
@@ -37,30 +42,14 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         input: the digest of the bytes of the row file.
         batch: the id of the batch, which its run ids start with; ``Results`` generates it.
         journal: the journal of a durable batch.
+        rows: the number of rows; 0: not known.
     """
 
     spec: str
     input: str
     batch: str = ""
     journal: str | None = None
-
-
-class Marks:
-    """A set of row numbers, one bit each."""
-
-    def __init__(self) -> None:
-        self._bits = bytearray()
-
-    def add(self, number: int) -> None:
-        """Add a number."""
-        byte, bit = divmod(number, 8)
-        if byte >= len(self._bits):
-            self._bits.extend(bytes(byte + 1 - len(self._bits)))
-        self._bits[byte] |= 1 << bit
-
-    def __contains__(self, number: int) -> bool:
-        byte, bit = divmod(number, 8)
-        return byte < len(self._bits) and bool(self._bits[byte] >> bit & 1)
+    rows: int = 0
 
 
 class Results:
@@ -70,12 +59,26 @@ class Results:
         finished: the rows that have a result.
         failed: the rows that had a result other than success when the results were opened.
         outcomes: the number of results at that time by error name, or by status if there is no error.
-        mended: the number of broken lines that were dropped.
+        mended: the number of lines that were removed, because they are broken, or no results of this batch.
+        foreign: the number of these lines that a crash does not explain; they are kept in another file.
+        gone: the number of results whose rows the input does not have any more; they are kept, and count as none.
         batch: the id of the batch, which its run ids start with.
     """
 
-    def __init__(self, sink: Sink, fingerprint: Fingerprint, *, on_change: OnChange = "refuse") -> None:
-        """Open or create the results.
+    def __init__(
+        self,
+        sink: Sink,
+        fingerprint: Fingerprint,
+        *,
+        on_change: OnChange = "refuse",
+        rows: Iterable[Row] = (),
+        secrets: Mapping[str, str] = {},
+    ) -> None:
+        """Open or create the results. If they are refused, no file is made or changed.
+
+        Args:
+            rows: the rows of the input; results of another input are kept for the rows that have their ids.
+            secrets: the secrets that no result may hold, each with the text that replaces it.
 
         Raises:
             UsageError: they belong to another spec or input, or are no results, or another process writes to them.
@@ -85,25 +88,30 @@ class Results:
         self.finished = Marks()
         self.failed = Marks()
         self.outcomes: Counter[str] = Counter()
-        self.mended = 0
+        self.mended = self.foreign = self.gone = 0
         self.batch = ""
         self.sink = sink
+        self._secrets = secrets
         self._retrying = False
         self._unsynced = False
         self._syncing = threading.Lock()
         self._full: list[int] = []  # descriptors of full shards that are not synced yet
         self._index = self._line_count = 0  # the shard that is written to, and the number of its lines
+        if special := sink.special():
+            raise UsageError(f"-o {self.path}: {special} is no regular file: name another one")
+        made = [path for path in (sink.sidecar, *sink.sidecar.parents) if not path.exists()]
         with self._store_errors():
             sink.sidecar.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(sink.sidecar, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._lock = os.open(sink.sidecar, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
         try:
             self._acquire_lock()
             with self._store_errors():
-                self._claim(fingerprint, on_change)
-                self._merge_retried()
+                self._claim(fingerprint, on_change, rows)
                 self._read()
                 self._file = self._open(sink.shard(self._index))
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, UsageError):
+                _remove(made)
             os.close(self._lock)
             raise
 
@@ -116,35 +124,66 @@ class Results:
     def _acquire_lock(self) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise UsageError(f"another process is writing to {self.path}") from exc
+            theirs = not os.path.samestat(os.fstat(self._lock), self.sink.sidecar.stat())  # a process removed it
+        except OSError:
+            theirs = True
+        if theirs:
+            raise UsageError(f"another process is writing to {self.path}")
 
-    def _claim(self, fingerprint: Fingerprint, on_change: OnChange) -> None:
+    def _claim(self, fingerprint: Fingerprint, on_change: OnChange, rows: Iterable[Row]) -> None:
         exists = bool(self._files())
+        known = self._read_fingerprint()
         if exists and on_change == "restart":
             self.sink.retried.unlink(missing_ok=True)  # first: a crash must not leave it without the results
             if self.sink.shards():
                 self.sink.back_up()
         elif exists and on_change == "refuse":
-            self._require_fingerprint(fingerprint)
-        elif exists and self._read_fingerprint() is None and not self._holds_results():
+            self._require_fingerprint(fingerprint, known)
+        elif exists and known is None and not self._holds_results():
             raise UsageError(f"{self.path} holds no results of a batch: choose another -o")
-        known = self._read_fingerprint()
         self.batch = known.batch if exists and known is not None and on_change != "restart" else ""
         self.batch = self.batch or secrets.token_hex(4)
         own = msgspec.structs.replace(fingerprint, batch=self.batch)
+        if exists and on_change == "continue" and (known is None or known.input != fingerprint.input):
+            self._write_fingerprint(msgspec.structs.replace(own, input=""))  # a crash leaves some with new numbers
+            self._merge_retried()
+            self._renumber(rows, fingerprint.rows)
+        else:
+            self._merge_retried()
+        self._write_fingerprint(own)
+
+    def _write_fingerprint(self, fingerprint: Fingerprint) -> None:
         os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, msgspec.json.encode(own) + b"\n", 0)
+        os.pwrite(self._lock, msgspec.json.encode(fingerprint) + b"\n", 0)
         os.fsync(self._lock)
 
-    def _require_fingerprint(self, fingerprint: Fingerprint) -> None:
+    def _renumber(self, rows: Iterable[Row], count: int) -> None:
+        """Give each result the number of the row that has its id in the changed input, or ``GONE``."""
+        if not count:
+            return
+        ids = RowIds(count)
+        for row in rows:
+            ids.add(row.id, row.number)
+
+        def renumbered(raw: bytes) -> bytes:
+            line = parse_line(raw)
+            if line is None:
+                return raw
+            number = ids.number_of(line.row if line.id is None else line.id) or GONE
+            return raw if number == line.row else with_row(raw, number)
+
+        for shard in self.sink.shards():
+            if any(renumbered(raw) is not raw for _, raw in raw_lines(shard)):
+                self._rewrite(shard, (renumbered(raw) for _, raw in raw_lines(shard)))
+
+    def _require_fingerprint(self, fingerprint: Fingerprint, known: Fingerprint | None) -> None:
         path = self.path if self.sink.shards() else self.sink.retried
         away = f"moves them to {self.sink.backup.name}" if self.sink.shards() else "removes them"
         choices = (
-            "--continue keeps its results, by the numbers of the rows, and runs only those that have none; "
+            "--continue keeps its results, by the ids of the rows or else their numbers, and runs only those that have "
+            "none; "
             f"--restart {away} and runs every row; or choose another -o"
         )
-        known = self._read_fingerprint()
         if known is None:
             raise UsageError(f"{path} is there, and nothing says what it belongs to: {choices}")
         if known.journal != fingerprint.journal:
@@ -152,8 +191,11 @@ class Results:
             raise UsageError(f"{path} was begun {how}: begin it so again, or calls may be made twice; {choices}")
         changed = [name for name in ("spec", "input") if getattr(known, name) != getattr(fingerprint, name)]
         if changed:
+            how = "grew" if known.rows < fingerprint.rows else "shrank"
+            resized = f"; the input {how} from {known.rows:,} to {fingerprint.rows:,} rows"
+            same = "input" not in changed or known.rows in (0, fingerprint.rows)
             what = " and the ".join(changed)
-            raise UsageError(f"the {what} changed since {path} was begun: {choices}")
+            raise UsageError(f"the {what} changed since {path} was begun{'' if same else resized}: {choices}")
 
     def _files(self) -> list[Path]:
         """Return the existing files with results. Those of retried rows may be all that is left of a batch."""
@@ -176,43 +218,51 @@ class Results:
     # --- reading
 
     def _read(self) -> None:
-        """Read which rows are finished, and drop broken lines and repeated rows, which a crash may leave."""
+        """Read which rows are finished, and remove broken lines and repeated rows, which a crash may leave."""
         for index, shard in enumerate(self.sink.shards()):
             self._index, self._line_count = index, 0
-            broken: set[int] = set()
+            removed: set[int] = set()
+            foreign: list[bytes] = []
             for offset, raw in raw_lines(shard):
                 line = parse_line(raw)
                 if line is None or line.row in self.finished:
-                    broken.add(offset)
+                    removed.add(offset)
+                    foreign += [] if is_debris(raw) else [raw]
                 else:
                     self._record(line)
-            self.mended += len(broken)
-            if len(broken) == 1 and ends_within_a_line(shard):
-                os.truncate(shard, broken.pop())
-            elif broken:
-                self._rewrite(shard, broken)
+            self._keep_foreign(foreign)
+            self.mended += len(removed)
+            if len(removed) == 1 and ends_within_a_line(shard):
+                os.truncate(shard, removed.pop())
+            elif removed:
+                self._rewrite(shard, (raw for offset, raw in raw_lines(shard) if offset not in removed))
 
     def _record(self, line: Line) -> None:
         self._line_count += 1
+        if line.row == GONE:
+            self.gone += 1
+            return
         self.finished.add(line.row)
         self.outcomes[line.outcome] += 1
         if line.status != SUCCEEDED:
             self.failed.add(line.row)
 
-    def _rewrite(self, shard: Path, dropped: Container[int], *, added: Path | None = None) -> None:
-        """Replace a shard by a copy without some lines and with the lines of another file at its end.
+    def _keep_foreign(self, found: Sequence[bytes]) -> None:
+        """Append lines to a file of their own before they are removed: they may be somebody else's."""
+        if not found:
+            return
+        descriptor = self._open(self.sink.foreign)
+        with os.fdopen(descriptor, "ab") as file:
+            file.writelines(found)
+            file.flush()
+            os.fsync(descriptor)
+        self.foreign += len(found)
 
-        Args:
-            dropped: the offsets of the lines to leave out.
-            added: the file whose lines are appended.
-        """
+    def _rewrite(self, shard: Path, content: Iterable[bytes]) -> None:
+        """Replace a shard by these lines; its permissions stay."""
         fresh = shard.with_name(f"{shard.name}.new")
-        with fresh.open("wb") as file:
-            for offset, raw in raw_lines(shard):
-                if offset not in dropped:
-                    file.write(raw)
-            for raw, _ in lines(added) if added is not None else ():
-                file.write(raw)
+        with open_private(fresh, like=shard) as file:
+            file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, shard)
@@ -221,7 +271,7 @@ class Results:
     # --- writing
 
     def _open(self, path: Path) -> int:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
         sync_folder(path)
         return descriptor
 
@@ -238,7 +288,7 @@ class Results:
         Raises:
             StoreError: it cannot be written; the results before it are kept.
         """
-        raw = msgspec.json.encode(result) + b"\n"
+        raw = one_json_line(msgspec.json.encode(mask_result(result, self._secrets))) + b"\n"
         line = parse_line(raw)
         if line is None:
             raise StoreError(f"{self.path}: a result without row and status")
@@ -298,17 +348,32 @@ class Results:
             retried_rows.add(line.row)
         shards = self.sink.shards() or [self.sink.shard(0)]
         for shard in shards:
-            last = shard == shards[-1]
-            old = {
-                offset
-                for offset, raw in raw_lines(shard)
-                if (found := parse_line(raw)) is None or found.row in retried_rows
-            }
-            if old or last:
-                self._rewrite(shard, old, added=retried if last else None)
+            old = {offset for offset, raw in raw_lines(shard) if _is_of(raw, retried_rows)}
+            kept = (raw for offset, raw in raw_lines(shard) if offset not in old and raw.endswith(b"\n"))
+            if shard == shards[-1]:
+                self._rewrite(shard, itertools.chain(kept, (raw for raw, _ in lines(retried))))
+            elif old:
+                self._rewrite(shard, kept)
         retried.unlink()
+
+
+def _is_of(raw: bytes, rows: Marks) -> bool:
+    """Return whether a line is the result of one of these rows."""
+    line = parse_line(raw)
+    return line is not None and line.row in rows
+
+
+def _remove(made: Iterable[Path]) -> None:
+    """Remove a file and the folders that were made for it, the innermost first."""
+    with suppress(OSError):  # another process uses one of the folders by now
+        for path in made:
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
 
 
 def count_outcomes(sink: Sink) -> Counter[str]:
     """Count the rows of closed results by error name, or by status if there is no error."""
-    return Counter(line.outcome for shard in sink.shards() for _, line in lines(shard))
+    found = (line for shard in sink.shards() for _, line in lines(shard))
+    return Counter(line.outcome for line in found if line.row != GONE)

@@ -6,6 +6,7 @@ A row that cannot be read is still a row: its ``wrong`` has the reason, and the 
 import codecs
 import csv
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from flowrun.batch.row_ids import RowIds
 from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError, install_extra
 from flowrun.functions.json_values import NotJSON, to_json
@@ -21,7 +23,10 @@ from flowrun.spec.model import JSON, Spec
 from flowrun.unicode import find_encoding_error
 
 ID: Final = "id"
-"""The member that identifies a row. It is also an input only if the flow has an input with this name."""
+"""The member that identifies a row: no two rows have the same. It is an input too only if the flow has one so named."""
+
+MAX_NAMED: Final = 20
+"""The members that are no inputs of which a survey has the names."""
 
 _CSV: Final = {".csv": ",", ".tsv": "\t"}
 _LINES: Final = frozenset({".jsonl", ".ndjson"})
@@ -33,20 +38,24 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         number: the number of the line in a JSON Lines file, else of the record; from 1.
+        id: what the row is known by: its own id, or its number if it has none.
+        columns: the members that are no inputs of the flow; they pass through into the result.
         wrong: why the inputs could not be read.
     """
 
     number: int
     id: str | int
     inputs: Mapping[str, JSON] = {}
+    columns: Mapping[str, JSON] = {}
     wrong: str | None = None
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """The number of rows in a file, and the digest of its bytes."""
+    """The number of rows in a file, the digest of its bytes, and some names of members that are no inputs."""
 
     count: int
     digest: str
+    columns: tuple[str, ...] = ()
 
 
 class RowFile:
@@ -56,11 +65,11 @@ class RowFile:
         """Check the file's suffix, and the column names of a table.
 
         Raises:
-            UsageError: the file does not exist or cannot be read, has no known format, or has a column that is repeated
-                or no input of the flow.
+            UsageError: the file does not exist or cannot be read, has no known format, or has a column twice.
         """
         self.path = path
         self._spec = spec
+        self._repeated: dict[int, int] = {}  # the rows whose id an earlier row has, with the number of that row
         self._suffix = path.suffix.lower()
         if self._suffix not in {*_LINES, *_CSV, _PARQUET}:
             raise UsageError(f"{path}: rows are read from .jsonl, .ndjson, .csv, .tsv or .parquet; rename it")
@@ -70,11 +79,23 @@ class RowFile:
             self._check_columns()
 
     def survey(self) -> Survey:
-        """Read the file once, and return its digest and the number of its rows.
+        """Read the file, find the rows whose id an earlier row has, and return the file's digest and number of rows.
 
         Raises:
             UsageError: the file is no valid CSV or Parquet.
         """
+        count, digest = self._count()
+        ids, columns = RowIds(count), dict[str, None]()
+        self._repeated.clear()
+        for row in self:
+            if earlier := ids.add(row.id, row.number):
+                self._repeated[row.number] = earlier
+            if row.columns and len(columns) < MAX_NAMED:
+                columns |= dict.fromkeys(row.columns)
+        return Survey(count, digest, tuple(columns)[:MAX_NAMED])
+
+    def _count(self) -> tuple[int, str]:
+        """Return the number of rows, and the digest of the file's bytes."""
         with self.path.open("rb") as file:
             if self._suffix in _LINES:
                 digest = hashlib.blake2b(digest_size=16)
@@ -82,11 +103,11 @@ class RowFile:
                 for line in file:
                     digest.update(line)
                     count += not line.isspace()
-                return Survey(count, digest.hexdigest())
+                return count, digest.hexdigest()
             file_digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
         if self._suffix == _PARQUET:
-            return Survey(_parquet(self.path).metadata.num_rows, file_digest)
-        return Survey(max(0, sum(1 for _ in self._records()) - 1), file_digest)
+            return _parquet(self.path).metadata.num_rows, file_digest
+        return max(0, sum(1 for _ in self._records()) - 1), file_digest
 
     def __iter__(self) -> Iterator[Row]:
         """Return an iterator over the rows in their order; it holds one row or record batch in memory."""
@@ -115,25 +136,25 @@ class RowFile:
         row_id = values.get(ID, number)
         if ID in values and ID not in self._spec.inputs:
             del values[ID]
+        if earlier := self._repeated.get(number):
+            return Row(number=number, id=number, wrong=f"row {number} has the id {row_id!r} of row {earlier}")
         if not isinstance(row_id, (str, int)) or isinstance(row_id, bool) or find_encoding_error(row_id):
             return Row(number=number, id=number, wrong=f"row {number}: id must be a text or a whole number")
-        return Row(number=number, id=row_id, inputs=values)
+        further = {name: values.pop(name) for name in [name for name in values if name not in self._spec.inputs]}
+        return Row(number=number, id=row_id, inputs=values, columns=further)
 
     # --- tables
 
     def _check_columns(self) -> None:
         columns = _parquet(self.path).schema_arrow.names if self._suffix == _PARQUET else next(self._records(), [])
-        known = {*self._spec.inputs, ID}
         if wrong := find_encoding_error(columns):
             raise UsageError(f"{self.path} cannot be read as CSV in UTF-8: {wrong}")
         if len(set(columns)) < len(columns):
             raise UsageError(f"{self.path}: two columns have the same name: {', '.join(columns)}")
-        if unknown := [column for column in columns if column not in known]:
-            inputs = ", ".join(self._spec.inputs) or "none"
-            raise UsageError(f"{self.path}: the flow has no input {', '.join(unknown)}; it has: {inputs}")
 
     def _records(self) -> Iterator[list[str]]:
         # bytes that are no UTF-8 cost their record only: no input takes what becomes of them
+        csv.field_size_limit(sys.maxsize)  # 131,072 characters are few for a document
         with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             try:
                 yield from filter(None, csv.reader(file, delimiter=_CSV[self._suffix], strict=True))

@@ -5,13 +5,15 @@ batch writes. While rows are retried, their new results are in a file of their o
 """
 
 import os
-import shutil
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 SHARD_ROWS: Final = 100_000
+
+FORMATS: Final = ("jsonl", "parquet")
+"""The formats of merged results."""
 
 
 class OneFile(msgspec.Struct, frozen=True):
@@ -34,6 +36,15 @@ class OneFile(msgspec.Struct, frozen=True):
     def backup(self) -> Path:
         """Return where the results of an earlier batch are moved to when it is restarted."""
         return self._named("old")
+
+    @property
+    def foreign(self) -> Path:
+        """Return where lines are moved to that are no results of the batch."""
+        return self._named("foreign")
+
+    def special(self) -> Path | None:
+        """Return a path of these that is there and is no regular file; None if there is none."""
+        return _special(self.path, self.sidecar, self.retried, self.backup, self.foreign)
 
     def shards(self) -> list[Path]:
         """Return the existing files with results, in their order."""
@@ -72,6 +83,15 @@ class Folder(msgspec.Struct, frozen=True):
         """See ``OneFile.backup``."""
         return self.path / "old"
 
+    @property
+    def foreign(self) -> Path:
+        """See ``OneFile.foreign``."""
+        return self.path / "foreign"
+
+    def special(self) -> Path | None:
+        """See ``OneFile.special``."""
+        return _special(self.sidecar, self.retried, self.foreign, *self.shards(), *self._merged_files())
+
     def shards(self) -> list[Path]:
         """See ``OneFile.shards``."""
         return sorted(self.path.glob("part-*.jsonl"))
@@ -86,16 +106,25 @@ class Folder(msgspec.Struct, frozen=True):
 
     def drop_merged(self) -> None:
         """Remove the merged files, because some results are about to change."""
-        for merged in self.path.glob("results.*"):
+        for merged in self._merged_files():
             merged.unlink()
+
+    def _merged_files(self) -> list[Path]:
+        return [path for format in FORMATS if (path := self.merged(format)).exists()]
 
     def back_up(self) -> None:
         """See ``OneFile.back_up``."""
-        shutil.rmtree(self.backup, ignore_errors=True)
-        self.backup.mkdir()
-        for file in (*self.shards(), *self.path.glob("results.*")):
+        self.backup.mkdir(exist_ok=True)
+        earlier = Folder(self.backup)
+        for file in (*earlier.shards(), *earlier._merged_files()):  # other files in there are not ours
+            file.unlink()
+        for file in (*self.shards(), *self._merged_files()):
             os.replace(file, self.backup / file.name)
 
 
 Sink = OneFile | Folder
 """The names of the files that hold a batch's results."""
+
+
+def _special(*paths: Path) -> Path | None:
+    return next((path for path in paths if path.exists() and not path.is_file()), None)

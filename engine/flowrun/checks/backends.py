@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from flowrun.checks.subject import Subject
 from flowrun.errors import Issue, Path
-from flowrun.spec.document import MIN_MASKED_LENGTH, written_path
+from flowrun.spec.document import written_path
+from flowrun.spec.masking import MIN_MASKED_LENGTH
 from flowrun.spec.model import Model
 from flowrun.spec.phrases import listed
 

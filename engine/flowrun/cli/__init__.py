@@ -121,6 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     with suppress(ValueError):  # not in the main thread
         # systemd, Slurm and Kubernetes end a program by SIGTERM: handle it like Ctrl-C, so that the verb can clean up.
         signal.signal(signal.SIGTERM, _interrupt)
+    if sys.stdout is None:  # Python sets it to None if the descriptor is closed
+        from flowrun.cli.streams import refuse_closed_stdout
+
+        refuse_closed_stdout()
     try:
         code = app.main(args=arguments, prog_name="flowrun", standalone_mode=False)
     except BaseException as exc:
@@ -142,6 +146,7 @@ def _interrupt(number: int, frame: object) -> None:
 def _print_exception(exc: BaseException, debug: bool) -> int:
     """Print an error for the user on stderr, and return its exit code."""
     from flowrun import errors
+    from flowrun.cli.streams import forget_output, is_of_click
     from flowrun.cli.terminal import echo, echo_traceback
 
     match exc:
@@ -154,6 +159,12 @@ def _print_exception(exc: BaseException, debug: bool) -> int:
 
             echo(render_text(exc.issues), err=True)
             return EXIT_FAILED
+        case errors.OutputError():
+            forget_output()
+            return _print_error(exc, EXIT_FAILED)
+        case OSError() if is_of_click(exc):
+            forget_output()
+            return _print_error(f"stdout cannot be written: {exc.strerror}", EXIT_FAILED)
         case errors.UsageError():
             return _print_error(exc, EXIT_USAGE)
         case errors.FlowrunError() if not isinstance(exc, errors.Bug):

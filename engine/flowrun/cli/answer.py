@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -12,7 +13,15 @@ from flowrun.cli.durable_run import drive_durable_run
 from flowrun.cli.forms import read_answer
 from flowrun.cli.human_input import TerminalInput, is_interactive
 from flowrun.cli.next_steps import warn_of_changes
-from flowrun.cli.options import journal_option, quiet_option, result_option, run_argument, verbose_option
+from flowrun.cli.options import (
+    drain_option,
+    journal_option,
+    project_option,
+    quiet_option,
+    result_option,
+    run_argument,
+    verbose_option,
+)
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.core.events import Answered, Event
@@ -39,8 +48,19 @@ from flowrun.spec.model import JSON
 @quiet_option
 @verbose_option
 @journal_option
+@project_option
+@drain_option
 def command(
-    run: str, value: str | None, state: str | None, later: bool, json: bool, quiet: bool, verbose: bool, journal: Path
+    run: str,
+    value: str | None,
+    state: str | None,
+    later: bool,
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+    journal: Path,
+    project_dir: Path | None,
+    drain: float,
 ) -> int:
     """Answer a run that waits, and resume it here, unless another process runs it.
 
@@ -50,7 +70,7 @@ def command(
     history = open_history(journal)
     run, _, place = run.partition("/")
     named, row = history.run(run), history.top_run(run)
-    stored = load_stored_flow(history, row)
+    stored = load_stored_flow(history, row, project_dir)
     flow = stored.prepare_to_show(os.environ)
     ask = find_wait(find_pending_work(flow.graph, row.id, history.events), named.id, state, place=place)
     refuse_answered(ask, history.inbox(ask.run), row)
@@ -61,24 +81,42 @@ def command(
         echo(f"the answer is stored for {receiver}", err=True)
         return 0
 
+    with answer_stream() as answers, Console(flow.graph, flow.secrets, quiet=quiet) as console:
+        warn_of_changes(stored)
+        view = RunView(answers, console, full=json, verbose=verbose)
+        drive = partial(
+            drive_durable_run,
+            flow=stored.prepare(os.environ),
+            journal=journal,
+            view=view,
+            moved_to=project_dir,
+            drain=drain,
+        )
+        return _answer_and_resume(ask, answer, row.id, drive)
+
+
+def _answer_and_resume(ask: InputRequest, answer: JSON, run: str, drive: Callable[..., int]) -> int:
+    """Answer a question and resume its run; return the exit code.
+
+    Args:
+        run: the id of the top run.
+        drive: drives a run by an action, see ``drive_durable_run``.
+    """
     accepted = False
 
     async def answer_and_resume(session: Session) -> RunResult:
         nonlocal accepted
         await session.answer(ask.id, answer)
         accepted = True
-        return await session.resume(row.id)
+        return await session.resume(run)
 
-    with answer_stream() as answers, Console(flow.graph, flow.secrets, quiet=quiet) as console:
-        warn_of_changes(stored)
-        view = RunView(answers, console, full=json, verbose=verbose)
-        try:
-            return drive_durable_run(row.id, answer_and_resume, stored.prepare(os.environ), journal, view=view)
-        except UsageError as exc:
-            if not accepted:
-                raise
-            echo(f"the answer is accepted; {exc}", err=True)  # another process resumed the run meanwhile
-            return 0
+    try:
+        return drive(run, answer_and_resume)
+    except UsageError as exc:
+        if not accepted:
+            raise
+        echo(f"the answer is accepted; {exc}", err=True)  # another process resumed the run meanwhile
+        return 0
 
 
 async def _send(journal: Path, ask: InputRequest, answer: JSON) -> None:

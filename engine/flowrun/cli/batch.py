@@ -32,7 +32,14 @@ from flowrun.batch.job import (
 )
 from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.next_steps import warn_of_network
-from flowrun.cli.options import journal_option, profile_option, project_option, spec_argument, verbose_option
+from flowrun.cli.options import (
+    drain_option,
+    journal_option,
+    profile_option,
+    project_option,
+    spec_argument,
+    verbose_option,
+)
 from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream, real_path
 from flowrun.cli.terminal import echo, write_json
@@ -65,6 +72,7 @@ class BatchOptions(Options, frozen=True, kw_only=True):
     quiet: bool
     verbose: bool
     project_dir: Path | None
+    drain: float
 
 
 @click.command()
@@ -97,6 +105,7 @@ class BatchOptions(Options, frozen=True, kw_only=True):
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress; the closing table stays.")
 @verbose_option
 @project_option
+@drain_option
 def command(**values: Any) -> int:
     """Run a flow once for each row of ROWS (.jsonl, .csv, .parquet), and write a result line each.
 
@@ -113,7 +122,7 @@ def command(**values: Any) -> int:
         )
         with BatchView(quiet=options.quiet, secrets=flow.secrets) as view:
             job, survey, skipped = _open(flow, options, ray_options, view)
-            _run(job, options, ray_options)
+            _run(job, options, ray_options, view)
             outcomes = count_outcomes(job.results.sink)
             missing = max(0, survey.count - outcomes.total() - sum(job.totals.open.values()))
             view.conclude(outcomes, skipped=skipped, missing=missing, totals=job.totals)
@@ -165,29 +174,36 @@ def read_ray_options(options: BatchOptions) -> RayOptions | None:
     return RayOptions(address=options.ray, replicas=options.replicas, folder=folder, format=format)
 
 
+def _require_rows(survey: Survey, spec: Path, rows: Path, output: Path) -> None:
+    """Check that there are rows, and that the results do not overwrite what they come from."""
+    if output.exists() and any(output.samefile(file) for file in (spec, rows)):
+        raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
+    if not survey.count:
+        raise UsageError(f"{rows} has no rows")
+
+
 def _open(
     flow: CompiledFlow, options: BatchOptions, ray_options: RayOptions | None, view: BatchView
 ) -> tuple[BatchJob, Survey, int]:
     """Survey the rows and open the results; return the job, the survey, and the number of rows that are skipped."""
     spec, rows, output = options.spec, real_path(options.rows), options.output
-    file = RowFile(rows, flow.spec)
+    file, stored = RowFile(rows, flow.spec), store_flow(flow)
     view.progress(f"reading the rows of {rows}")
     survey = file.survey()
-    stored = store_flow(flow)
-    if output.exists() and any(output.samefile(file) for file in (spec, rows)):
-        raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
-    if not survey.count:
-        raise UsageError(f"{rows} has no rows")
+    _require_rows(survey, spec, rows, output)
+    view.say_columns(rows, survey.columns, flow.spec.inputs)
     if not options.durable and (waits := flow.states_that_wait):
-        names = ", ".join(waits)
-        echo(f"flowrun: {names} waits for human input, which a batch can only get with --durable", err=True)
+        echo(f"flowrun: {', '.join(waits)} waits for human input, which a batch can only get with --durable", err=True)
     results = Results(
         OneFile(output) if ray_options is None else ray_options.folder,
         Fingerprint(
             spec=stored.snapshot.digest,
             input=survey.digest,
+            rows=survey.count,
             journal=str(options.journal.resolve()) if options.durable else None,
         ),
+        rows=file,
+        secrets=flow.secrets,
         on_change="restart" if options.restart else "continue" if options.continue_ else "refuse",
     )
     total, skipped = count_rows_to_run(results.outcomes, survey.count, retry_failed=options.retry_failed)
@@ -206,10 +222,9 @@ def _open(
     return job, survey, skipped
 
 
-def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None) -> None:
+def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None, view: BatchView) -> None:
     """Run the rows on Ray, with a journal, or in this process; record an early end in the totals."""
-    if job.results.mended:
-        job.view.say(f"{options.output}: {job.results.mended} broken lines dropped; their rows are run again")
+    view.say_kept(job.results)
     try:
         if job.total <= 0:
             return
@@ -218,7 +233,8 @@ def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None) -
             run_on_ray(job, ray_options)
         elif options.durable:
             warn_of_network(options.journal)
-            run_in_loop(run_durably(job, options.journal, EarlierRuns(options.journal, job.results.batch)))
+            earlier = EarlierRuns(options.journal, job.results.batch)
+            run_in_loop(run_durably(job, options.journal, earlier, drain=options.drain))
         else:
             run_in_loop(run_in_process(job))
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from flowrun.cli import EXIT_DONE, EXIT_FAILED, EXIT_WAITING
 from flowrun.cli.awaited import Awaited, Ended, name_of
 from flowrun.cli.human_input import is_interactive
 from flowrun.cli.live import Clock, LiveLine, Stages
-from flowrun.cli.terminal import as_lines, rich_console, write_answer, write_json
+from flowrun.cli.terminal import as_lines, hide, rich_console, write_answer, write_json
 from flowrun.core.events import (
     Answered,
     CallFunction,
@@ -34,8 +34,8 @@ from flowrun.core.messages import Usage
 from flowrun.durations import spell_duration
 from flowrun.excerpts import cut
 from flowrun.runtime.engines import BackendSettings
-from flowrun.runtime.run_result import RunResult, answer_text, encode_json
-from flowrun.spec import mask
+from flowrun.runtime.run_result import RunResult, answer_text, encode_json, mask_result
+from flowrun.spec import mask, mask_excerpt
 
 _WIDTH: Final = 100
 _ARGUMENTS_WIDTH: Final = 60
@@ -52,8 +52,9 @@ class Console:
 
     def __init__(self, graph: Graph, secrets: Mapping[str, str], *, quiet: bool, clock: Clock = time.monotonic) -> None:
         self._rich = rich_console(stderr=True, quiet=quiet)
+        self.secrets = secrets
+        hide(secrets)
         self._quiet = quiet
-        self._secrets = secrets
         self._awaited = Awaited(graph, clock)
         self._stages = Stages(lambda text: self._line("dim", "model", text), clock)
         self._live = LiveLine(self._rich, self.awaited_now, clock)
@@ -122,7 +123,7 @@ class Console:
     def awaited_now(self) -> tuple[str, float] | None:
         """Return what is awaited, without secrets, and since when; None if nothing is."""
         awaited = self._stages.current or self._awaited.describe()
-        return None if awaited is None else (self.masked(awaited[0]), awaited[1])
+        return None if awaited is None else (mask_excerpt(awaited[0], self.secrets), awaited[1])
 
     def _show_event(self, notice: Notice, ended: Ended | None) -> None:
         event = notice.event
@@ -177,19 +178,15 @@ class Console:
         arguments = self._shorten(json.dumps(dict(call.arguments), ensure_ascii=False), _ARGUMENTS_WIDTH)
         return f"{name_of(call)}({arguments})"
 
-    def masked(self, text: str) -> str:
-        """Return a text without secrets."""
-        return mask(text, self._secrets)
-
     def _shorten(self, text: str, width: int = _WIDTH) -> str:
         """Return a text as one line of limited length, masked first: a cut must not leave half of a secret."""
-        return cut(" ".join(self.masked(text).split()), width, "…")
+        return cut(" ".join(mask(text, self.secrets).split()), width, "…")
 
     def _line(self, style: str, label: str, text: str, place: str = "") -> None:
         line = Text(f"{label:>9}  ", style=style)
         if place:
             line.append(f"[{place}] ", style="dim")
-        line.append(as_lines(self.masked(text), indent=" " * len(line)), style="default")
+        line.append(as_lines(mask_excerpt(text, self.secrets), indent=" " * len(line)), style="default")
         self._rich.print(line, soft_wrap=True)
 
 
@@ -239,13 +236,13 @@ class RunView(msgspec.Struct, frozen=True):
         return BackendSettings(verbose=self.verbose, progress=self.console.progress, note=note)
 
     def conclude(self, result: RunResult, commands: Sequence[str] = ()) -> int:
-        """Write the answer of a run, print how it ended and what resumes it, and return the exit code."""
-        self.console.finish()
-        text = encode_json(result.to_dict(), indent=2) if self.full else answer_text(result)
-        if text is not None:
-            write = write_json if self.full else write_answer
-            write(self.answers, self.console.masked(text))
+        """Print how a run ended and what resumes it, write its answer, and return the exit code."""
         self.console.conclude(result, commands)
+        secrets = self.console.secrets
+        if self.full:
+            write_json(self.answers, encode_json(mask_result(result.to_dict(), secrets), indent=2))
+        elif (text := answer_text(mask(result.output, secrets))) is not None:
+            write_answer(self.answers, text)
         if result.run.outcome is None:
             return EXIT_WAITING
         return EXIT_DONE if result.run.status == "succeeded" else EXIT_FAILED

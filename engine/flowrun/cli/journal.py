@@ -1,4 +1,4 @@
-"""``flowrun journal``: deletes old durable runs, and shrinks the journal file."""
+"""``flowrun journal``: checks durable runs, deletes old ones, and shrinks the journal file."""
 
 import time
 from pathlib import Path
@@ -31,6 +31,21 @@ def prune(older_than: str, journal: Path) -> int:
     count = prune_runs(Database(journal, create=False), older_than=age, now=time.time())
     echo(f"{count} runs deleted; `flowrun journal vacuum` makes the file smaller", err=True)
     return 0
+
+
+@command.command()
+@journal_option
+def check(journal: Path) -> int:
+    """Find the runs that cannot be read any more. Exits with 1 if there are any; all others are not concerned."""
+    from flowrun.journal import open_history
+
+    history = open_history(journal)
+    count = sum(1 for _ in history.runs(children=True))
+    damaged = list(history.damages())
+    for row, reason in damaged:
+        echo(f"{row.id}  {row.flow}  {reason}")
+    echo(f"{count} runs checked: {len(damaged) or 'none'} damaged", err=True)
+    return 1 if damaged else 0
 
 
 @command.command()

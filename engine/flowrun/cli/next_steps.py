@@ -27,9 +27,9 @@ def warn_of_changes(stored: StoredFlow) -> None:
         echo(f"flowrun: {what}; the run resumes with the spec that it began with", err=True)
 
 
-def next_commands(run: str, result: RunResult, journal: Path) -> list[str]:
+def next_commands(run: str, result: RunResult, journal: Path, project_dir: Path | None = None) -> list[str]:
     """Return the commands that answer or resume a run that has not ended."""
-    option = journal_arguments(journal)
+    option = [*journal_arguments(journal), *_project_arguments(project_dir)]
     lines = [answer_command(ask.run, ask.schema, option) for ask in result.waiting]
     for call in result.in_doubt:
         lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--assume-done", *option]))
@@ -43,13 +43,19 @@ def answer_command(run: str, schema: Mapping[str, JSON], option: list[str]) -> s
     return shlex.join(["flowrun", "answer", run, "--value", example, *option])
 
 
+def show_command(run: str, journal: Path) -> str:
+    """Return the command that shows a durable run."""
+    return shlex.join(["flowrun", "show", run, *journal_arguments(journal)])
+
+
 @contextmanager
-def interruptions_explained(run: str, journal: Path) -> Iterator[None]:
+def interruptions_explained(run: str, journal: Path, project_dir: Path | None = None) -> Iterator[None]:
     """Print the command that resumes a durable run if Ctrl-C interrupts the context."""
     try:
         yield
     except KeyboardInterrupt:
-        command = shlex.join(["flowrun", "resume", run, *journal_arguments(journal)])
+        options = [*journal_arguments(journal), *_project_arguments(project_dir)]
+        command = shlex.join(["flowrun", "resume", run, *options])
         echo(f"flowrun: what was done is stored; resume the run by: {command}", err=True)
         raise
 
@@ -57,6 +63,10 @@ def interruptions_explained(run: str, journal: Path) -> Iterator[None]:
 def journal_arguments(journal: Path) -> list[str]:
     """Return the option that names a journal; empty if a command without it uses the same journal."""
     return [] if journal == default_journal(os.environ) or VARIABLE in os.environ else ["--journal", str(journal)]
+
+
+def _project_arguments(project_dir: Path | None) -> list[str]:
+    return [] if project_dir is None else ["--project-dir", str(project_dir)]
 
 
 def _example_of(schema: object) -> object:

@@ -27,6 +27,25 @@ project_option = click.option(
 )
 
 
+def _duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    from flowrun.spec.parse import parse_duration
+
+    try:
+        return float(parse_duration(value))
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
+drain_option = click.option(
+    "--drain",
+    default="10s",
+    show_default=True,
+    metavar="TIME",
+    callback=_duration,
+    help="How long SIGTERM lets calls of a durable run return, before they are left in doubt.",
+)
+
+
 def default_journal(environ: Mapping[str, str]) -> Path:
     """Return the path of the journal in the user's state folder (XDG Base Directory Specification 0.8)."""
     state = environ.get("XDG_STATE_HOME", "")

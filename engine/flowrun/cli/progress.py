@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
@@ -10,14 +11,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from flowrun.batch import Batch, Meter
+from flowrun.batch import Batch, Meter, Results
 from flowrun.batch.job import BatchTotals
 from flowrun.cli.live import Clock, LiveLine, Stages
 from flowrun.cli.rates import Estimate, Rates, Totals
-from flowrun.cli.terminal import rich_console
+from flowrun.cli.terminal import hide, rich_console
 from flowrun.core.messages import Usage
 from flowrun.durations import spell_duration
-from flowrun.spec import mask
+from flowrun.spec import mask_excerpt
+from flowrun.spec.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -82,6 +84,7 @@ class BatchView:
         self._rich = rich_console(stderr=True)
         self._quiet = quiet
         self._secrets = secrets
+        hide(secrets)
         self._clock = clock
         self._bar: _Bar | None = None
         self._stages = Stages(self._show, clock, least=_STAGE_SECONDS)
@@ -106,7 +109,7 @@ class BatchView:
     def progress(self, stage: str) -> None:
         """Show a stage before or after the rows, and if it takes long, its time once it has ended."""
         if not self._quiet:
-            self._stages.begin(mask(stage, self._secrets))
+            self._stages.begin(mask_excerpt(stage, self._secrets))
             self._live.show()
 
     def _end_stage(self) -> None:
@@ -114,7 +117,7 @@ class BatchView:
         self._stages.end()
 
     def _show(self, text: str) -> None:
-        self._rich.print(mask(text, self._secrets), style="dim", soft_wrap=True, markup=False)
+        self._rich.print(mask_excerpt(text, self._secrets), style="dim", soft_wrap=True, markup=False)
 
     async def watch(self, batch: Batch, meter: Meter, *, total: int) -> None:
         """Show the progress of a batch until cancelled. ``total`` is the number of rows to run in this process."""
@@ -180,6 +183,23 @@ class BatchView:
         self._rich.print(table)
         if not self._quiet:
             self._rich.print(spell_totals(totals), style="dim", soft_wrap=True)
+
+    def say_columns(self, rows: Path, columns: Sequence[str], inputs: Collection[str]) -> None:
+        """Show which members of the rows are no inputs of the flow: a misspelt input would be one of them."""
+        if columns:
+            near = " ".join(filter(None, (did_you_mean(column, inputs) for column in columns)))
+            passed = f"{rows}: {', '.join(columns)}: no input of the flow, and passed through into the results"
+            self.say(f"{passed}; {near}" if near else passed, important=True)
+
+    def say_kept(self, results: Results) -> None:
+        """Show what opening the results has removed from them, and what of them does not count."""
+        if results.mended:
+            what = f"{results.path}: {results.mended} lines removed, which are broken or there twice"
+            kept = f"; {results.foreign} of them are no results of this batch, and in {results.sink.foreign}"
+            self.say(what + (kept if results.foreign else ""), important=bool(results.foreign))
+        if results.gone:
+            gone = f"{results.gone} results of rows that the input has no more are kept, and do not count"
+            self.say(f"{results.path}: {gone}", important=True)
 
     def explain_open(self, status: str, count: int, batch: str) -> None:
         """Show how many runs of a status have not ended, and the command that lists them."""

@@ -10,6 +10,7 @@ from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import indented_json, write_json, write_report
 from flowrun.journal import open_history
 from flowrun.runtime.stored_flow import load_stored_flow
+from flowrun.spec import mask
 
 
 @click.command()
@@ -26,10 +27,11 @@ def command(run: str, json: bool, journal: Path) -> int:
     history = open_history(journal)
     row = history.top_run(run)
     stored = load_stored_flow(history, row)
-    recorded = stored.prepare_to_show(os.environ).graph
+    flow = stored.prepare_to_show(os.environ)
     current = stored.prepare_current(stored.snapshot.environment(os.environ)).graph
     histories = {name: history.events(name) for name in history.descendants(row.id)}
-    divergence = replay(recorded, current, history.events(row.id), histories)
+    divergence = replay(flow.graph, current, history.events(row.id), histories)
+    divergence = mask(divergence, flow.secrets)
     with answer_stream() as answers:
         if json:
             write_json(answers, indented_json(divergence))

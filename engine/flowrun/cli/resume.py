@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 
@@ -16,13 +16,21 @@ from flowrun.cli.console import Console, RunView
 from flowrun.cli.durable_run import drive_durable_run
 from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.next_steps import warn_of_changes
-from flowrun.cli.options import journal_option, quiet_option, result_option, verbose_option
+from flowrun.cli.options import (
+    drain_option,
+    journal_option,
+    project_option,
+    quiet_option,
+    result_option,
+    verbose_option,
+)
 from flowrun.cli.streams import answer_stream
-from flowrun.cli.terminal import echo
+from flowrun.cli.terminal import echo, hide
 from flowrun.core.events import CallFunction
 from flowrun.core.strict_json import parse_json
-from flowrun.errors import FlowrunError, UsageError
+from flowrun.errors import Bug, FlowrunError, UsageError
 from flowrun.journal import History, RunRow, open_history
+from flowrun.runtime.draining import drain_on_sigterm
 from flowrun.runtime.engines import BackendSettings, calm_collector
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_result import AssumeDone, CallAgain, Resolve, RunResult
@@ -44,6 +52,8 @@ MAX_LIVE: Final = 256
 @quiet_option
 @verbose_option
 @journal_option
+@project_option
+@drain_option
 def command(
     run: str | None,
     all_: bool,
@@ -55,6 +65,8 @@ def command(
     quiet: bool,
     verbose: bool,
     journal: Path,
+    project_dir: Path | None,
+    drain: float,
 ) -> int:
     """Resume a durable run, or all of them with --all, with the specs that they began with.
 
@@ -67,9 +79,9 @@ def command(
     history = open_history(journal)
     with answer_stream() as answers:
         if run is None:
-            return _resume_all(history, journal, resolve, verbose)
+            return _resume_all(history, ResumeOptions(journal, resolve, verbose, project_dir, drain))
         row = history.top_run(run)
-        stored = load_stored_flow(history, row)
+        stored = load_stored_flow(history, row, project_dir)
         if row.ended is not None:
             raise UsageError(f"run {row.id} has ended: {row.status}; `flowrun show {row.id}` shows it")
         warn_of_changes(stored)
@@ -77,7 +89,9 @@ def command(
         with Console(flow.graph, flow.secrets, quiet=quiet) as console:
             view = RunView(answers, console, full=json, verbose=verbose)
             resume = partial(Session.resume, run_id=row.id)
-            return drive_durable_run(row.id, resume, flow, journal, view=view, resolve=resolve)
+            return drive_durable_run(
+                row.id, resume, flow, journal, view=view, drain=drain, resolve=resolve, moved_to=project_dir
+            )
 
 
 def read_resolution(*, assume_done: bool, value: str | None, run_again: bool, key: str | None) -> Resolve | None:
@@ -109,21 +123,40 @@ def read_resolution(*, assume_done: bool, value: str | None, run_again: bool, ke
     return resolve
 
 
-def _resume_all(history: History, journal: Path, resolve: Resolve | None, verbose: bool) -> int:
+class ResumeOptions(NamedTuple):
+    """How runs are resumed; each field has the name of an option, or of what some of them mean."""
+
+    journal: Path
+    resolve: Resolve | None
+    verbose: bool
+    project_dir: Path | None
+    drain: float
+
+    def session(self) -> Session:
+        """Return a new session for a group of runs."""
+        settings = BackendSettings(verbose=self.verbose)
+        return Session(
+            journal=self.journal,
+            resolve=self.resolve,
+            project_dir=self.project_dir,
+            drain=self.drain,
+            settings=settings,
+        )
+
+
+def _resume_all(history: History, options: ResumeOptions) -> int:
     """Resume all runs that were interrupted or wait; those with a call in doubt only if ``resolve`` is there."""
     rows = [*history.runs(status="interrupted"), *history.runs(status="waiting")]
     in_doubt = list(history.runs(status="needs_attention"))
-    if resolve is not None or not in_doubt:
-        return _resume_rows(history, [*rows, *in_doubt], journal, resolve, verbose)
-    code = _resume_rows(history, rows, journal, resolve, verbose)
+    if options.resolve is not None or not in_doubt:
+        return _resume_rows(history, [*rows, *in_doubt], options)
+    code = _resume_rows(history, rows, options)
     summary = f"{len(in_doubt)} runs have a call in doubt, such as {in_doubt[0].id}"
     echo(f"{summary}: say --assume-done or --run-again, for one run or for --all", err=True)
     return code or EXIT_WAITING
 
 
-def _resume_rows(
-    history: History, rows: Sequence[RunRow], journal: Path, resolve: Resolve | None, verbose: bool
-) -> int:
+def _resume_rows(history: History, rows: Sequence[RunRow], options: ResumeOptions) -> int:
     """Resume many runs, grouped by spec; print a line for each, and return the exit code."""
     groups: defaultdict[str, list[RunRow]] = defaultdict(list)
     for row in rows:
@@ -133,10 +166,11 @@ def _resume_rows(
     code = 0
     for group in groups.values():
         try:
-            stored = load_stored_flow(history, group[0])
+            stored = load_stored_flow(history, group[0], options.project_dir)
             warn_of_changes(stored)
-            session = Session(journal=journal, resolve=resolve, settings=BackendSettings(verbose=verbose))
-            results = run_in_loop(_resume_group(group, stored.prepare(os.environ), session))
+            flow = stored.prepare(os.environ)
+            hide(flow.secrets)
+            results = run_in_loop(_resume_group(group, flow, options.session()))
         except FlowrunError as exc:
             echo(f"flowrun: {len(group)} runs of {group[0].flow}: {exc}", err=True)
             code = 1
@@ -172,5 +206,10 @@ async def _resume_group(
                     return await runs.resume(row.id)
                 except FlowrunError as exc:  # another process runs it, or it cannot be read
                     return exc
+                except Exception as exc:  # it stops only itself
+                    return Bug(f"a bug in flowrun, please report it: {type(exc).__name__}: {exc}")
 
-        return await asyncio.gather(*map(resume, group))
+        async def resume_all() -> list[RunResult | FlowrunError]:
+            return await asyncio.gather(*map(resume, group))
+
+        return await drain_on_sigterm(session, resume_all())

@@ -1,10 +1,10 @@
 """``flowrun run``: runs a flow once. Only the answer goes to stdout; progress goes to stderr."""
 
 import os
-from collections.abc import Awaitable, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -14,6 +14,7 @@ from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.human_input import is_interactive, terminal_input
 from flowrun.cli.next_steps import warn_of_network
 from flowrun.cli.options import (
+    drain_option,
     journal_option,
     profile_option,
     project_option,
@@ -54,6 +55,7 @@ from flowrun.testing.cassettes import RecordingBackend, create_cassette
 @quiet_option
 @verbose_option
 @project_option
+@drain_option
 def command(
     spec: Path,
     input: tuple[str, ...],
@@ -66,6 +68,7 @@ def command(
     quiet: bool,
     verbose: bool,
     project_dir: Path | None,
+    drain: float,
 ) -> int:
     """Run a flow and print its answer. Exits with 1 if the run failed, with 4 if it waits for an answer."""
     if durable and record is not None:
@@ -84,11 +87,11 @@ def command(
             warn_of_network(journal)
             run_id = new_run_id()
 
-            def start(session: Session) -> Awaitable[RunResult]:
+            def start(session: Session) -> Coroutine[Any, Any, RunResult]:
                 console.note("run", f"{run_id}, stored in {journal}")
                 return session.run(flow, inputs, run_id=run_id)
 
-            return drive_durable_run(run_id, start, flow, journal, view=view)
+            return drive_durable_run(run_id, start, flow, journal, view=view, drain=drain)
 
 
 async def _run_once(flow: CompiledFlow, inputs: Mapping[str, JSON], view: RunView, record: Path | None) -> RunResult:
@@ -98,12 +101,12 @@ async def _run_once(flow: CompiledFlow, inputs: Mapping[str, JSON], view: RunVie
     async with Session(
         human_input=terminal_input(), observers=[view.console], keep_waiting=False, settings=view.settings
     ) as session:
-        runs = await session.runs_of(flow, wrap=None if record is None else partial(_recording, record))
+        runs = await session.runs_of(flow, wrap=None if record is None else partial(_recording, record, flow.secrets))
         return await runs.start(inputs, new_run_id())
 
 
-def _recording(record: Path, name: str, backend: ModelBackend) -> ModelBackend:
-    return RecordingBackend(backend, record)
+def _recording(record: Path, secrets: Mapping[str, str], name: str, backend: ModelBackend) -> ModelBackend:
+    return RecordingBackend(backend, record, secrets)
 
 
 def warn_of_waits(flow: CompiledFlow) -> None:

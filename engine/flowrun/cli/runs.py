@@ -25,6 +25,7 @@ _STYLES: Final = {
     "waiting": "yellow",
     "needs_attention": "yellow",
     "interrupted": "yellow",
+    "damaged": "red",
 }
 
 
@@ -51,13 +52,13 @@ def command(
 
     A run is interrupted if its process ended before the run did; `flowrun resume` continues it.
     """
-    from flowrun.journal import Database, History
+    from flowrun.journal import open_history
 
     with answer_stream() as answers:
         if not journal.exists():
             echo(f"no durable run is stored in {journal} yet: flowrun SPEC --durable stores one", err=True)
             return 0
-        history = History(Database(journal, create=False), now=time.time)
+        history = open_history(journal)
         found = history.runs(
             status=status, flow=flow, batch=batch, children=children, limit=None if all_ else limit + 1
         )
@@ -87,8 +88,8 @@ def _table_of(rows: Iterable[Any]) -> Table:
 
 
 def run_status(row: Any) -> str:
-    """Return a run's status for lists and filters; it may be ``interrupted``, which the journal does not store."""
-    return "interrupted" if row.interrupted else str(row.status)
+    """Return a run's status for lists and filters: ``interrupted`` and ``damaged`` are not stored."""
+    return "damaged" if row.damaged else "interrupted" if row.interrupted else str(row.status)
 
 
 def described(row: Any) -> dict[str, Any]:

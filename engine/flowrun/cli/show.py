@@ -48,21 +48,22 @@ def command(run: str, html: Path | None, json: bool, full: bool, journal: Path) 
     flow = load_stored_flow(history, row).prepare_to_show(os.environ)
     histories = {name: history.events(name) for name in history.descendants(row.id)}
     transcript = build_transcript(flow.graph, history.events(row.id), histories, live=row.holder is not None)
+    transcript = mask(transcript, flow.secrets)
     commands = attention_commands(transcript, history, journal)
     zone = datetime.now().astimezone().tzinfo or UTC
     with answer_stream() as answers:
         if html is not None:
             with file_errors(f"--html {html}"):
                 page = render_html(flow.graph, transcript, zone=zone, commands=commands)
-                html.write_text(mask(page, flow.secrets), encoding="utf-8")
+                html.write_text(page, encoding="utf-8")
             echo(f"{html} shows run {row.id}", err=True)
         if json:
-            write_json(answers, mask(indented_json(transcript), flow.secrets))
+            write_json(answers, indented_json(transcript))
         elif html is None:
             coloured = colours_wanted(answers, environ=os.environ)
             width = shutil.get_terminal_size((100, 24)).columns
             text = render_text(transcript, coloured=coloured, width=width, full=full, zone=zone, commands=commands)
-            write_report(answers, mask(text, flow.secrets), coloured=coloured)
+            write_report(answers, text, coloured=coloured)
     return 0
 
 

@@ -6,13 +6,16 @@ duplicates of them: a function that closes or replaces what everybody has takes 
 """
 
 import ctypes
+import io
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
+from flowrun.errors import OutputError
 from flowrun.functions.lasting_stream import LastingStream
 
 STDIN: Final = 0
@@ -31,6 +34,70 @@ _own: list[_Own] = []
 
 
 @contextmanager
+def output_errors() -> Iterator[None]:
+    """Raise an error of writing to stdout as an ``OutputError``; that its reader has gone stays what it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise OutputError(f"stdout cannot be written: {exc.strerror or exc}") from exc
+
+
+class _Answers(io.TextIOWrapper):
+    """A stream to the real stdout. What it cannot write is an ``OutputError``, once."""
+
+    _failed = False
+
+    def write(self, text: str) -> int:
+        with output_errors():
+            return super().write(text)
+
+    def flush(self) -> None:
+        if self._failed:
+            return
+        try:
+            with output_errors():
+                super().flush()
+        except OutputError:
+            self._failed = True
+            raise
+
+    def close(self) -> None:
+        try:
+            self.flush()
+        finally:
+            try:
+                super().close()
+            except OSError:
+                if not self._failed:
+                    raise
+
+
+def refuse_closed_stdout() -> None:
+    """Make a closed stdout one that cannot be written, so that an answer to it is an error and not lost silently."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    if null != STDOUT:
+        os.dup2(null, STDOUT)
+        os.close(null)
+    sys.stdout = open(STDOUT, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def is_of_click(exc: OSError) -> bool:
+    """Return whether click itself raised an error: it could not print a help text."""
+    *_, (frame, _) = traceback.walk_tb(exc.__traceback__)
+    return str(frame.f_globals["__name__"]) == "click.utils" and not isinstance(exc, BrokenPipeError)
+
+
+def forget_output() -> None:
+    """Drop what stdout could not take: Python would try to write it again at its end, and complain."""
+    with suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, STDOUT)
+        os.close(null)
+
+
+@contextmanager
 def answer_stream() -> Iterator[TextIO]:
     """Yield a text stream to the real stdout. All else that is written there goes to stderr; stdin is empty.
 
@@ -39,6 +106,7 @@ def answer_stream() -> Iterator[TextIO]:
 
     Raises:
         BrokenPipeError: at the end of the context, if the reader of the answer has gone.
+        OutputError: stdout cannot be written.
     """
     for descriptor in (STDIN, STDOUT, STDERR):
         _open_if_closed(descriptor)
@@ -126,9 +194,9 @@ def _usable(stream: TextIO, descriptor: int) -> TextIO:
 
 def _stream_like(stream: TextIO | None, descriptor: int) -> TextIO:
     if stream is None:
-        return open(descriptor, "w", encoding="utf-8")
+        return _Answers(open(descriptor, "wb"), encoding="utf-8")
     errors = "backslashreplace" if stream.errors == "strict" else stream.errors  # the encoding may lack characters
-    return open(descriptor, "w", encoding=stream.encoding, errors=errors)
+    return _Answers(open(descriptor, "wb"), encoding=stream.encoding, errors=errors)
 
 
 def _flush(*streams: TextIO | None) -> None:

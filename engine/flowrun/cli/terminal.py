@@ -1,36 +1,54 @@
 """The only module that prints to terminals and CI logs. Control characters in text from outside are shown, not obeyed.
 
-Text from outside is that of models, tools, servers, files and people. All output of the command line goes through this
-module; ruff bans other functions that print (``pyproject.toml``). What a tool's own code prints is not filtered.
+Text from outside is that of models, tools, servers, files and people; secrets are masked in it. All output of the
+command line goes through this module; ruff bans other functions that print (``pyproject.toml``). What a tool's own code
+prints is not filtered.
 """
 
 import logging
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 import msgspec
 
-from flowrun.cli.streams import message_stream
+from flowrun.cli.streams import message_stream, output_errors
 from flowrun.printable_log import make_printable
+from flowrun.spec.masking import mask
 from flowrun.unicode import printable, printable_json, printable_styled
 
 if TYPE_CHECKING:
     from rich.console import Console  # noqa: TID251
+
+_HIDDEN: dict[str, str] = {}
+"""The secrets of the flows that this process has loaded: a terminal is one for all of them."""
+
+
+def hide(secrets: Mapping[str, str]) -> None:
+    """Replace secrets in all that is printed from now on, each by the text that it maps to."""
+    _HIDDEN.update(secrets)
+
+
+def _masked(text: str) -> str:
+    return mask(text, _HIDDEN)
 
 
 def echo(
     text: str = "", *, err: bool = False, nl: bool = True, coloured: bool = False, file: TextIO | None = None
 ) -> None:
     """Print a text to stdout or stderr, or to ``file``; ``coloured`` keeps its colour sequences."""
-    shown = printable_styled(text) if coloured else printable(text)
-    click.echo(shown, file=message_stream() if err else file, nl=nl)  # noqa: TID251
+    masked = _masked(text)
+    shown = printable_styled(masked) if coloured else printable(masked)
+    with suppress(OSError) if err else output_errors():  # nobody could be told that stderr is full
+        click.echo(shown, file=message_stream() if err else file, nl=nl)  # noqa: TID251
 
 
 def echo_json(text: str) -> None:
     """Print a JSON text to stdout; escaped control characters do not change the values that a program parses."""
-    click.echo(printable_json(text))  # noqa: TID251
+    with output_errors():
+        click.echo(printable_json(text))  # noqa: TID251
 
 
 def indented_json(value: Any) -> str:
@@ -40,22 +58,27 @@ def indented_json(value: Any) -> str:
 
 def echo_commands(text: str) -> None:
     """Print commands for a CI system to stdout; the caller must have escaped their values."""
-    click.echo(text)  # noqa: TID251
+    with output_errors():
+        click.echo(text)  # noqa: TID251
 
 
 def write_json(stream: TextIO, text: str) -> None:
-    """Write a JSON text and a line break to the stream of answers."""
+    """Write a JSON text, already without secrets, and a line break to the stream of answers."""
     stream.write(printable_json(text) + "\n")
+    stream.flush()
 
 
 def write_report(stream: TextIO, text: str, *, coloured: bool = False) -> None:
     """Write text for people to the stream of answers; ``coloured`` keeps its colour sequences."""
-    stream.write(printable_styled(text) if coloured else printable(text))
+    masked = _masked(text)
+    stream.write(printable_styled(masked) if coloured else printable(masked))
+    stream.flush()
 
 
 def write_answer(stream: TextIO, text: str) -> None:
-    """Write a run's answer: unchanged for a program, and made printable on a terminal."""
+    """Write a run's answer, already without secrets: unchanged for a program, and made printable on a terminal."""
     stream.write((printable(text) if stream.isatty() else text) + "\n")
+    stream.flush()
 
 
 def echo_traceback(exc: BaseException) -> None:
@@ -65,7 +88,7 @@ def echo_traceback(exc: BaseException) -> None:
 
 def make_logs_printable() -> None:
     """Make the log records printable that no configured handler processes (``logging.lastResort``)."""
-    make_printable([logging.lastResort])
+    make_printable([logging.lastResort], _masked)
     logging.captureWarnings(True)
 
 

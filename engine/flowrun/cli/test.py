@@ -12,7 +12,7 @@ import click
 
 from flowrun.cli.options import named, project_option
 from flowrun.cli.streams import answer_stream
-from flowrun.cli.terminal import echo
+from flowrun.cli.terminal import echo, hide
 from flowrun.errors import FlowrunError, Place, SpecError, UsageError
 from flowrun.files import file_errors
 from flowrun.functions.watchdog import watched_process
@@ -112,7 +112,8 @@ def _run(
     """Run the tests of files, and write what came of them to ``report``; return the exit code."""
     say, selects = partial(echo, file=report), parse_selection(text)
     verdicts: list[Verdict] = []
-    with SpecTestSession(project_dir=project_dir, environ=os.environ, open_reader=find_vllm_reader()) as session:
+    reader = find_vllm_reader()
+    with SpecTestSession(project_dir=project_dir, environ=os.environ, open_reader=reader, hide=hide) as session:
         for file in files:
             verdicts += _run_file(session, file, selects, verbose, say)
         covered = list(session.coverage.flows())

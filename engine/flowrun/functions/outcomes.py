@@ -52,9 +52,20 @@ def call_failure(exc: BaseException) -> ToolError:
     return error
 
 
+def shown(error: ToolError, mask: Callable[[str], str]) -> ToolError:
+    """Return a failure without secrets and of bounded length: it is masked first, as no cut secret is recognised."""
+    kind, colon, message = mask(error.message).partition(": ")
+    text = f"{kind}{colon}{beginning(message, MAX_MESSAGE)}"
+    if text == error.message:
+        return error
+    without = ToolError(error.name, text)
+    without.__cause__ = error.__cause__ if mask(str(error.__cause__)) == str(error.__cause__) else None
+    return without
+
+
 def _message_of(exc: BaseException) -> str:
     try:
         text = str(exc)
     except BaseException:
         return "its message cannot be shown"
-    return beginning(text, MAX_MESSAGE).encode(errors="replace").decode()
+    return text.encode(errors="replace").decode()

@@ -18,7 +18,7 @@ from flowrun.errors import Bug, ToolError
 from flowrun.functions.arguments import BoundFunction
 from flowrun.functions.daemon_threads import CallLimit, DaemonThreads
 from flowrun.functions.eager_task import WAITS, EagerTask
-from flowrun.functions.outcomes import InvalidArguments, call_failure, call_outcome
+from flowrun.functions.outcomes import InvalidArguments, call_failure, call_outcome, shown
 from flowrun.functions.processes import MAX_WORKERS, Unreachable, Workers, find_target
 from flowrun.functions.watchdog import watch
 from flowrun.functions.worker import Target
@@ -94,6 +94,7 @@ class PythonFunctions:
     Args:
         pool: the calls that run at once, with those of other flows; a new pool without a limit if None.
         grace: seconds that a cancelled ``async def`` function may clean up.
+        mask: replaces the secrets in the messages of failures.
     """
 
     def __init__(
@@ -102,12 +103,14 @@ class PythonFunctions:
         pool: CallPool | None = None,
         *,
         grace: float = GRACE_SECONDS,
+        mask: Callable[[str], str] = str,
     ) -> None:
         self._bound = {name: BoundFunction(function) for name, function in functions.items()}
         self._pool = CallPool() if pool is None else pool
         self._targets: dict[str, Target] = {}
         self._eager_task: EagerTask | None = None
         self._grace = grace
+        self._mask = mask
 
     def call(self, effect: CallFunction) -> Coroutine[Any, Any, JSON]:
         """Call a function under its timeout and return its value as JSON; see ``ports.Functions``."""
@@ -153,7 +156,7 @@ class PythonFunctions:
         finally:
             pool.ended()
         if isinstance(outcome, ToolError):
-            raise outcome
+            raise shown(outcome, self._mask)
         return outcome
 
     async def _in_process(self, function: Callable[..., Any], effect: CallFunction) -> "JSON | ToolError":

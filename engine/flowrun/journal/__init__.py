@@ -3,7 +3,7 @@
 from flowrun.journal.database import Database, Synchronous, network_file_system
 from flowrun.journal.history import History, open_history
 from flowrun.journal.memory import MemoryJournal
-from flowrun.journal.rows import ENDED, Held, LeaseLost, NewRun, RunRow
+from flowrun.journal.rows import ENDED, Held, LeaseLost, NewRun, RunDamaged, RunRow
 from flowrun.journal.sqlite import SqliteJournal
 from flowrun.journal.upkeep import Vacuumed, prune, vacuum
 
@@ -15,6 +15,7 @@ __all__ = [
     "LeaseLost",
     "MemoryJournal",
     "NewRun",
+    "RunDamaged",
     "RunRow",
     "SqliteJournal",
     "Synchronous",

@@ -4,11 +4,13 @@ Every error of SQLite is raised as a ``StoreError`` that names the file, the fau
 """
 
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 
 import msgspec
@@ -59,10 +61,14 @@ class Database:
         path: Path,
         *,
         create: bool = True,
+        read_only: bool = False,
         synchronous: Synchronous = "full",
         migrations: Sequence[Migration] = MIGRATIONS,
     ) -> None:
         """Open the journal at ``path``; create a missing file unless ``create`` is False.
+
+        Args:
+            read_only: nothing will be written, so the file may lie where nothing can be.
 
         Raises:
             StoreError: the file cannot be created or read, is no journal, or is of a newer flowrun.
@@ -73,7 +79,10 @@ class Database:
         if not path.is_file():
             what = "is not a file" if path.exists() else "is not there: no run has been stored in it"
             raise StoreError(f"the journal {path} {what}; {_OTHER_REMEDY}")
-        self._connection = self._connect()
+        self._copy: TemporaryDirectory[str] | None = None
+        frozen = read_only and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+        self._connection = self._connect_to_frozen() if frozen else self._connect()
+        self._file = path.stat()
         try:
             with self.errors():
                 self._connection.execute(f"PRAGMA synchronous = {'FULL' if synchronous == 'full' else 'NORMAL'}")
@@ -92,6 +101,20 @@ class Database:
                 cached_statements=512,
             )
 
+    def _connect_to_frozen(self) -> sqlite3.Connection:
+        """Connect to a file where SQLite can make no files of its own. What is still in the -wal needs a copy."""
+        wal = self.path.with_name(f"{self.path.name}-wal")
+        with self.errors():
+            path = self.path
+            if wal.exists() and wal.stat().st_size:
+                self._copy = TemporaryDirectory(prefix="flowrun-")
+                path = Path(shutil.copy(path, self._copy.name))
+                shutil.copy(wal, self._copy.name)
+                path.chmod(0o600)
+            how = "immutable=1" if self._copy is None else "mode=rw"
+            uri = f"{path.resolve().as_uri()}?{how}"
+            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+
     def _prepare(self, migrations: Sequence[Migration]) -> None:
         """Raise for a foreign file, before anything is changed; then migrate the tables."""
         [(application, version, tables)] = self.rows(_IDENTITY)
@@ -102,6 +125,8 @@ class Database:
                 f"the journal {self.path} has version {version}, and this flowrun knows those up to "
                 f"{len(migrations)}: upgrade flowrun, or name another file with --journal"
             )
+        if version == len(migrations) and not os.access(self.path, os.W_OK):
+            return
         if self.value("PRAGMA journal_mode") != "wal":
             self._switch_to_wal()
         if version < len(migrations):
@@ -154,7 +179,12 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run the block in one transaction: all of it is written, or nothing. No other process writes meanwhile."""
+        """Run the block in one transaction: all of it is written, or nothing. No other process writes meanwhile.
+
+        Raises:
+            StoreError: it cannot be written, such as because the file was deleted or replaced.
+        """
+        self._require_same_file()
         with self.errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -164,6 +194,19 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _require_same_file(self) -> None:
+        """Raise if another file, or none, is where the journal was: what is written would be in no file any more."""
+        try:
+            same = os.path.samestat(self.path.stat(), self._file)
+            what = "replaced"
+        except FileNotFoundError:
+            same, what = False, "deleted"
+        if not same:
+            raise StoreError(
+                f"the journal {self.path} was {what} while it was in use: what its runs do from now on would be lost; "
+                "put it back if you can, and resume them"
+            )
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -181,6 +224,8 @@ class Database:
     def close(self) -> None:
         """Close the file; the last process to close it removes the -wal. May be called twice."""
         self._connection.close()
+        if self._copy is not None:
+            self._copy.cleanup()
 
 
 def json_list(values: Iterable[object]) -> str:

@@ -5,31 +5,33 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from flowrun.core.events import Event, Recorded
+from flowrun.core.events import Event, Recorded, Started
 from flowrun.errors import StoreError, UsageError
 from flowrun.journal.bodies import decode
 from flowrun.journal.database import Database
 from flowrun.journal.liveness import HOLDERS, Process, living, this_process
-from flowrun.journal.rows import Holder, RunRow
+from flowrun.journal.rows import Holder, RunDamaged, RunRow
 
 _PAGE: Final = 500
 """Rows per query: a long read would keep other processes from emptying the -wal."""
 
 _RUNS: Final = """
-    SELECT runs.no, runs.id, runs.flow, runs.spec, runs.status, last.state, heads.events, runs.created, last.at,
-        runs.ended, runs.parent, runs.batch, runs.holder
-    FROM runs JOIN heads ON heads.run = runs.no JOIN events AS last ON last.no = heads.last
+    SELECT runs.no, runs.id, runs.flow, runs.spec, runs.status, coalesce(last.state, ''), coalesce(heads.events, 0),
+        runs.created, coalesce(last.at, runs.created), runs.ended, runs.parent, runs.batch,
+        last.run IS NOT runs.no OR last.seq + 1 <> heads.events, runs.holder
+    FROM runs LEFT JOIN heads ON heads.run = runs.no LEFT JOIN events AS last ON last.no = heads.last
 """
 """The row id of a run, and the fields of ``RunRow`` in their order."""
 _EVENTS: Final = """
-    WITH RECURSIVE chain (no, seq, before, at, state, large, body) AS (
-        SELECT no, seq, before, at, state, large, body FROM events
+    WITH RECURSIVE chain (no, run, seq, before, at, state, large, body) AS (
+        SELECT no, run, seq, before, at, state, large, body FROM events
         WHERE no = (SELECT last FROM heads WHERE run = (SELECT no FROM runs WHERE id = ?))
         UNION ALL
-        SELECT events.no, events.seq, events.before, events.at, events.state, events.large, events.body
-        FROM chain JOIN events ON events.no = chain.before)
+        SELECT events.no, events.run, events.seq, events.before, events.at, events.state, events.large, events.body
+        FROM chain JOIN events ON events.no = chain.before AND events.run = chain.run AND events.no < chain.no)
     SELECT seq, at, state, large, body FROM chain ORDER BY seq
 """
+_HEAD: Final = "SELECT heads.events FROM runs LEFT JOIN heads ON heads.run = runs.no WHERE runs.id = ?"
 _BY_PREFIX: Final = "WHERE {} runs.id >= ? AND runs.id < ? ORDER BY runs.id LIMIT ?"
 _SHOWN: Final = 5
 """Runs that the error for an ambiguous prefix names."""
@@ -44,14 +46,43 @@ class History:
         self._here = this_process() if here is None else here
 
     def events(self, run: str) -> list[Recorded]:
-        """Return a run's events, oldest first; an empty list if there is no such run."""
-        with self._database.errors():
-            rows = self._database.rows(_EVENTS, (run,))
+        """Return a run's events, oldest first; an empty list if there is no such run.
+
+        Raises:
+            RunDamaged: an event is missing, or cannot be read.
+        """
+        heads = self._database.rows(_HEAD, (run,))
+        if not heads:
+            return []
+        rows = self._database.rows(_EVENTS, (run,))
+        [(count,)] = heads
+        missing = next((index for index, row in enumerate(rows) if row[0] != index), len(rows))
+        if count is None or missing < count:
+            what = "its last event is" if count is None else f"event {missing + 1} of {count} is"
+            raise RunDamaged(f"run {run} is damaged: {what} not in the journal {self._database.path}")
+        try:
             find = self._large_values(run) if any(row[3] for row in rows) else None
-        return [
-            Recorded(seq=seq, at=at, state=state, event=decode(body, find if large else None))
-            for seq, at, state, large, body in rows
-        ]
+            recorded = [
+                Recorded(seq=seq, at=at, state=state, event=decode(body, find if large else None))
+                for seq, at, state, large, body in rows
+            ]
+        except StoreError as exc:
+            raise RunDamaged(f"run {run} is damaged: {exc}") from exc
+        if not isinstance(recorded[0].event, Started):
+            raise RunDamaged(f"run {run} is damaged: its first event is not its start")
+        return recorded
+
+    def damages(self) -> Iterator[tuple[RunRow, str]]:
+        """Yield each run that cannot be read, with the reason."""
+        for row in self.runs(children=True):
+            try:
+                if row.parent is not None and not self._select("WHERE runs.id = ?", (row.parent,)):
+                    raise RunDamaged(f"run {row.id} is damaged: its parent {row.parent} is not in the journal")
+                self.top_run(row.id)
+                self.events(row.id)
+                self.spec(row.spec)
+            except StoreError as exc:
+                yield row, str(exc)
 
     def inbox(self, run: str) -> list[Event]:
         """Return the answers and cancellations that were accepted for a run and that it has not read, oldest first."""
@@ -100,7 +131,11 @@ class History:
     def top_run(self, prefix: str) -> RunRow:
         """Return the run that ``run`` finds; for a child run, the run at the top of its parents."""
         row = self.run(prefix)
+        seen = {row.id}
         while row.parent is not None:
+            if row.parent in seen:
+                raise RunDamaged(f"run {row.id} is damaged: it is a parent of itself")
+            seen.add(row.parent)
             row = self.run(row.parent)
         return row
 
@@ -122,11 +157,11 @@ class History:
         """Yield runs, newest first.
 
         Args:
-            status: as stored, or ``interrupted``: running, but without a living process.
+            status: as stored, or ``interrupted``: running, but without a living process, or ``damaged``.
             children: include child runs; a ``parent`` includes its own.
         """
         wanted = {"runs.flow": flow, "runs.batch": batch, "runs.parent": parent}
-        wanted["runs.status"] = "running" if status == "interrupted" else status
+        wanted["runs.status"] = {"interrupted": "running", "damaged": None}.get(status or "", status)
         filters = {f"{column} = ?": value for column, value in wanted.items() if value is not None}
         if not children and parent is None:
             filters["runs.parent IS NULL AND 1 = ?"] = 1  # type: ignore[assignment]
@@ -135,7 +170,7 @@ class History:
         while remaining > 0:
             rows = self._select(f"WHERE {where} ORDER BY runs.no DESC LIMIT ?", (before, *filters.values(), _PAGE))
             for _, row in rows:
-                if status != "interrupted" or row.interrupted:
+                if status not in ("interrupted", "damaged") or getattr(row, status):
                     yield row
                     remaining -= 1
                     if not remaining:
@@ -147,8 +182,8 @@ class History:
     def _select(self, rest: str, values: tuple[object, ...]) -> list[tuple[int, RunRow]]:
         holders = {holder.id: holder for holder in self.holders()}
         return [
-            (row_id, RunRow(**dict(zip(RunRow.__struct_fields__, (*row, holders.get(holder)), strict=True))))
-            for row_id, *row, holder in self._database.rows(_RUNS + rest, values)
+            (row_id, RunRow(**dict(zip(RunRow.__struct_fields__, (*row, bool(bad), holders.get(holder)), strict=True))))
+            for row_id, *row, bad, holder in self._database.rows(_RUNS + rest, values)
         ]
 
     def holders(self) -> list[Holder]:
@@ -173,4 +208,4 @@ def open_history(path: Path) -> History:
     Raises:
         StoreError: the file does not exist, or cannot be read.
     """
-    return History(Database(path, create=False), now=time.time)
+    return History(Database(path, create=False, read_only=True), now=time.time)

@@ -17,7 +17,7 @@ from flowrun.journal.database import Database, json_list
 from flowrun.journal.history import History
 from flowrun.journal.liveness import Process
 from flowrun.journal.questions import closing_event, refuse_second_answer
-from flowrun.journal.rows import ENDED, Held, Holder, LeaseLost
+from flowrun.journal.rows import ENDED, Held, Holder, LeaseLost, RunDamaged
 
 _WANTED: Final = """
     WITH wanted (id) AS (
@@ -92,6 +92,7 @@ class Leases:
 
         Raises:
             UsageError: a run is not in the journal.
+            RunDamaged: its last event is not.
             LeaseLost: another process declared this one dead.
         """
         with self._database.transaction():
@@ -102,7 +103,8 @@ class Leases:
             found = {run: (holder, RunTail(row_id, last)) for run, holder, row_id, last in rows}
             for run in runs:
                 if run not in found:
-                    raise UsageError(f"there is no run {run!r} in {self._database.path}")
+                    self._history.run(run)  # raises if there is none
+                    raise RunDamaged(f"run {run} is damaged: its last event is not in the journal")
             held = {run: living[holder] for run, (holder, _) in found.items() if holder in living}
             others = tuple(Held(run=run, holder=holder) for run, holder in held.items() if holder.id != self.id)
             taken = {run: tail for run, (_, tail) in found.items() if run not in held}

@@ -40,7 +40,10 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as lists show it. ``updated`` and ``state`` are of its last event, ``holder`` is a living process."""
+    """A run as lists show it. ``updated`` and ``state`` are of its last event, ``holder`` is a living process.
+
+    A ``damaged`` run has no last event that belongs to it; ``History.events`` finds damage elsewhere.
+    """
 
     id: str
     flow: str
@@ -53,6 +56,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     ended: float | None = None
     parent: str | None = None
     batch: str | None = None
+    damaged: bool = False
     holder: Holder | None = None
 
     @property
@@ -66,6 +70,10 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
     run: str
     holder: Holder
+
+
+class RunDamaged(StoreError):
+    """The events of one run are not complete; other runs of the journal are not concerned."""
 
 
 class LeaseLost(StoreError):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from flowrun.backends.wrapper import TimedBackend
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError
 from flowrun.runtime.project import BoundModel, CompiledFlow
@@ -160,6 +161,14 @@ def make_backend(
         BackendError: the scripted replies cannot be read, are not valid, or lie outside of the project; or the package
             that brings the backend fails.
     """
+    backend = _make_plain(model, folder, project, masked, settings)
+    bounds_itself = model.backend in ("vllm", "openai")
+    return backend if model.timeout is None or bounds_itself else TimedBackend(backend, model.timeout)
+
+
+def _make_plain(
+    model: Model, folder: Path, project: Path, masked: Callable[[str], str], settings: BackendSettings
+) -> ModelBackend:
     match model.backend:
         case "vllm":
             from flowrun.backends.vllm.backend import VllmBackend
@@ -175,7 +184,7 @@ def make_backend(
 
             if not lies_in(folder / model.name, project):
                 raise BackendError(f"the scripted replies {model.name} lie outside of the project {project}")
-            return ScriptedBackend(load_replies(folder / model.name))
+            return ScriptedBackend(load_replies(folder / model.name), record=False)
         case name:
             return _load_backend(name, model, folder)
 

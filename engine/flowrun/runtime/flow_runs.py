@@ -121,11 +121,6 @@ class FlowRuns:
         runner = self._runner if resolve is None else self._runner.using(resolve=resolve)
         return await self._settle(run_id, await runner.resume(self.graph, run_id, then=then), runner)
 
-    def drain(self) -> None:
-        """Begin no further call: the session is closing."""
-        if isinstance(self._journal, SpecJournal):
-            self._journal.drain()
-
     async def _settle(self, run_id: str, result: RunResult, runner: Runner) -> RunResult:
         """Release a run that has not ended; if a signal came in meanwhile, resume it and try again."""
         journal = self._journal

@@ -58,6 +58,7 @@ class RunDriver:
         "_recorded_count",
         "_recovered_step",
         "_services",
+        "_slept_seconds",
         "_started_at",
         "_timeout",
         "_waited_seconds",
@@ -80,6 +81,7 @@ class RunDriver:
         self._recorded_count = 0  # events in the journal
         self._recovered_step = 0  # the step that a run was resumed in
         self._waited_seconds = 0.0  # the time that it had waited in that step
+        self._slept_seconds = 0.0  # the time since its pending pause began, which goes on where it was
         self._timeout: asyncio.Timeout | None = None
         self._interruption: Event | None = None
 
@@ -96,6 +98,8 @@ class RunDriver:
         self._recovered_step = self.run.step
         if self.run.status == "waiting":
             self._waited_seconds = max(0.0, self._services.now() - recorded[-1].at)
+        elif self.run.awaiting == "sleep":
+            self._slept_seconds = max(0.0, self._services.now() - recorded[-1].at)
         if then is None:
             await self._resolve_in_doubt(effects, in_doubt)
         return await self.drive(then)
@@ -299,7 +303,9 @@ class RunDriver:
         return await _call_function(self._services.functions, effect)
 
     async def _sleep(self, effect: Sleep) -> Event:
-        await self._services.sleep(effect.seconds * (1 + effect.jitter * self._services.chance()))
+        seconds = effect.seconds * (1 + effect.jitter * self._services.chance())
+        await self._services.sleep(max(0.0, seconds - self._slept_seconds))
+        self._slept_seconds = 0.0
         return Slept(step=effect.step)
 
     async def _request_input(self, effect: RequestInput) -> Event | None:

@@ -11,6 +11,7 @@ from flowrun.core.events import CallFunction, Outcome, RequestInput
 from flowrun.core.machine import Run
 from flowrun.core.messages import Usage, as_openai
 from flowrun.errors import Bug, Failure, FlowrunError
+from flowrun.spec import mask, mask_excerpt
 from flowrun.spec.model import JSON, MAIN
 
 _log = logging.getLogger(__name__)
@@ -250,9 +251,22 @@ def encode_json(value: JSON, *, indent: int | None = None) -> str:
     return _ENCODERS[indent].encode(value)
 
 
-def answer_text(result: RunResult) -> str | None:
-    """Return the text for stdout: the output if it is a text, or its only member if that is a text; else its JSON."""
-    output = result.output
+def mask_result(result: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[str, Any]:
+    """Return the data of a result without secrets, for files and people; what names it and its figures stay."""
+    if not secrets:
+        return dict(result)
+    masked = {name: value if name in _NOT_SAID else mask(value, secrets) for name, value in result.items()}
+    if (error := result.get("error")) is not None:
+        masked["error"] = {**error, "message": mask_excerpt(error["message"], secrets)}
+    return masked
+
+
+_NOT_SAID: Final = frozenset({"id", "row", "run", "status", "rounds", "usage"})
+"""The members of a result that no model, tool or server wrote."""
+
+
+def answer_text(output: JSON) -> str | None:
+    """Return an output as text for stdout: itself or its only member if that is a text; else its JSON."""
     if isinstance(output, dict) and len(output) == 1:
         (output,) = output.values()
     if output is None or isinstance(output, str):

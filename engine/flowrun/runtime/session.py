@@ -43,6 +43,7 @@ from flowrun.runtime.run_result import (
 from flowrun.runtime.run_stream import RunStream, cancel_and_wait
 from flowrun.runtime.runner import Runner
 from flowrun.runtime.stored_flow import load_stored_flow, store_flow
+from flowrun.spec import mask
 from flowrun.spec.model import JSON
 
 T = TypeVar("T")
@@ -83,6 +84,7 @@ class _Opened(NamedTuple):
     Attributes:
         memory: the journal of runs that may wait, in a session without a journal of its own.
         runs: by flow, the runs of it.
+        stores: the journal as the runs of each flow write to it.
         flows: by the digests of their stored forms, the flows that were run here.
         owners: by the id of a run that has not ended, the runs of its flow.
         driven: the ids of the runs that are in progress, or about to be: their engines start.
@@ -97,6 +99,7 @@ class _Opened(NamedTuple):
     journal: SqliteJournal | None
     memory: MemoryJournal
     runs: WeakKeyDictionary[CompiledFlow, FlowRuns]
+    stores: list[SpecJournal]
     flows: dict[str, CompiledFlow]
     owners: dict[str, FlowRuns]
     driven: set[str]
@@ -119,6 +122,7 @@ class Session:
         max_tools: int | None = None,
         drain: float = DRAIN_SECONDS,
         environ: Mapping[str, str] | None = None,
+        project_dir: Path | None = None,
         batch: str | None = None,
         keep_waiting: bool = True,
         settings: BackendSettings | None = None,
@@ -134,6 +138,7 @@ class Session:
             max_tools: the number of functions that run at once; None: no limit but that of threads.
             drain: the seconds that functions get to return when the session closes, before their runs are cancelled.
             environ: the variables for ``${VAR}`` of flows that are loaded from the journal.
+            project_dir: the folder that the project of these flows was moved to; None: where it was.
             batch: a label of new runs in the journal.
             keep_waiting: without a journal, keep the runs that wait until the session closes.
             settings: the settings of the engines.
@@ -147,6 +152,7 @@ class Session:
         self._max_tools = max_tools
         self._drain = drain
         self._environ = os.environ if environ is None else environ
+        self._project_dir = project_dir
         self._batch = batch
         self._keep_waiting = keep_waiting
         self._settings = BackendSettings() if settings is None else settings
@@ -180,6 +186,7 @@ class Session:
             journal=None if path is None else SqliteJournal(path, on_signal=inbox.receive, batch=self._batch),
             memory=MemoryJournal(),
             runs=WeakKeyDictionary(),
+            stores=[],
             flows={},
             owners={},
             driven=set(),
@@ -202,10 +209,7 @@ class Session:
         opened, self._open = self._opened("close"), None
         try:
             if opened.tasks:
-                for runs in opened.runs.values():
-                    runs.drain()
-                await opened.pool.drain(self._drain)
-                await asyncio.sleep(_RECORD_SECONDS)
+                await self._drain_calls(opened)
         finally:
             try:
                 tasks = list(opened.tasks)
@@ -217,6 +221,16 @@ class Session:
             finally:
                 if opened.journal is not None:
                     await opened.journal.close()
+
+    async def drain(self) -> None:
+        """Begin no further call, and give those under way ``drain`` seconds to return. The session is then closed."""
+        await self._drain_calls(self._opened("drain"))
+
+    async def _drain_calls(self, opened: _Opened) -> None:
+        for store in opened.stores:
+            store.drain()
+        await opened.pool.drain(self._drain)
+        await asyncio.sleep(_RECORD_SECONDS)
 
     # --- runs ---------------------------------------------------------------------------------------------------------
 
@@ -333,7 +347,7 @@ class Session:
                 raise UsageError(f"run {row.id} has ended: {row.status}")
             flow = opened.flows.get(row.spec)
             if flow is None:
-                flow = load_stored_flow(opened.journal.history, row).prepare(self._environ)
+                flow = load_stored_flow(opened.journal.history, row, self._project_dir).prepare(self._environ)
             top = row.id
             with self._driving(top):
                 if top in opened.owners:  # with the functions and backends that the run started with
@@ -384,7 +398,8 @@ class Session:
         if wrap is None and flow in opened.runs:
             return opened.runs[flow]
         backends = await opened.engines.start_for(flow)
-        functions = PythonFunctions(flow.functions, opened.pool)
+        hidden = flow.secrets  # the functions must not keep the flow: its engines stop when nobody refers to it
+        functions = PythonFunctions(flow.functions, opened.pool, mask=lambda text: mask(text, hidden))
         journal: SpecJournal | MemoryJournal | None = None
         if opened.journal is None and flow.states_that_wait and self._keep_waiting:
             journal = opened.memory
@@ -393,6 +408,7 @@ class Session:
             opened.journal.store_spec(stored.digest, msgspec.json.encode(stored).decode())
             opened.flows[stored.digest] = flow
             journal = SpecJournal(opened.journal, stored.digest)
+            opened.stores.append(journal)
         wrapped = backends if wrap is None else {name: wrap(name, backend) for name, backend in backends.items()}
         runner = opened.runner.using(backends=wrapped, functions=functions, journal=journal)
         runs = FlowRuns(runner, flow.graph, journal, opened.inbox)
@@ -499,7 +515,7 @@ class Session:
         row = opened.journal.history.top_run(run_id)
         flow = opened.flows.get(row.spec)
         if flow is None:
-            flow = load_stored_flow(opened.journal.history, row).prepare_to_show(self._environ)
+            flow = load_stored_flow(opened.journal.history, row, self._project_dir).prepare_to_show(self._environ)
         return row.id, flow.graph
 
     def _opened(self, method: str) -> _Opened:

@@ -27,6 +27,13 @@ class StoredFlow(msgspec.Struct, frozen=True, kw_only=True):
             place.append(sorted(self.snapshot.variables.items()))
         return hashlib.sha256(msgspec.json.encode(place)).hexdigest()
 
+    def moved_to(self, project_dir: Path) -> "StoredFlow":
+        """Return the flow in another project folder: its spec is where the longest end of its path leads in there."""
+        parts = Path(self.path).parts
+        places = [project_dir.joinpath(*parts[start:]) for start in range(1, len(parts))]
+        place = next((place for place in places if place.is_file()), places[-1])
+        return msgspec.structs.replace(self, path=str(place.resolve()), project_dir=str(project_dir.resolve()))
+
     def prepare(self, environ: Mapping[str, str]) -> CompiledFlow:
         """Compile the flow from its snapshot, to run.
 
@@ -72,13 +79,17 @@ def store_flow(flow: CompiledFlow) -> StoredFlow:
     )
 
 
-def load_stored_flow(history: History, row: RunRow) -> StoredFlow:
+def load_stored_flow(history: History, row: RunRow, project_dir: Path | None = None) -> StoredFlow:
     """Return the flow that a run started with.
+
+    Args:
+        project_dir: the folder that its project was moved to; None: where it was.
 
     Raises:
         StoreError: the journal does not hold it, or a newer flowrun wrote it.
     """
     try:
-        return msgspec.json.decode(history.spec(row.spec), type=StoredFlow)
+        stored = msgspec.json.decode(history.spec(row.spec), type=StoredFlow)
+        return stored if project_dir is None else stored.moved_to(project_dir)
     except msgspec.MsgspecError as exc:
         raise StoreError(f"the flow of run {row.id} cannot be read: {exc}; was it written by a newer flowrun?") from exc

@@ -1,23 +1,20 @@
 """A parsed YAML file: plain data, and the position in the file of every value and key. No I/O, no decisions."""
 
-import json
-import re
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from flowrun.errors import Issue, Path, Place
+from flowrun.spec.masking import MIN_MASKED_LENGTH, mask_excerpt, secret_forms
 from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN
-
-MIN_MASKED_LENGTH: Final = 8
-"""The fewest characters of a secret that is masked inside of words too. A shorter one would garble other words."""
 
 
 class Variables(msgspec.Struct, frozen=True, kw_only=True):
     """The environment variables that a document uses: names to values, empty for a variable that is not set.
 
-    ``secrets`` are used in ``api_key``, ``headers`` or a ``base_url`` with credentials; their values are never stored.
+    ``secrets`` are used in ``api_key``, ``headers`` or a ``base_url`` with credentials, or named by the spec's
+    ``secrets``; their values are never stored.
     ``addresses`` are used in any other ``base_url``; their values may differ when a run resumes. ``values`` are all
     others.
     """
@@ -35,17 +32,8 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True):
 
     def masked(self) -> dict[str, str]:
         """Return the secrets that are long enough to be masked, each with the text that is shown in its place."""
-        return {value: f"${{{name}}}" for name, value in self.secrets.items() if len(value) >= MIN_MASKED_LENGTH}
-
-
-_FRAGMENT: Final = 4
-"""The fewest characters of a secret left at a cut that are replaced."""
-
-_AFTER_BEGINNING: Final = re.compile(r"\s?\.\.\.|[…'\"&<\\]|\s*$", re.MULTILINE)
-"""What follows the beginning of a secret at a cut: the mark of the cut, the end of a quotation, or that of a line."""
-
-_BEFORE_END: Final = "…'\";>"
-"""The characters of which one stands before the end of a secret at a cut."""
+        forms = ((form, name) for name, value in self.secrets.items() for form in secret_forms(value))
+        return {form: f"${{{name}}}" for form, name in forms if len(form) >= MIN_MASKED_LENGTH}
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,64 +86,9 @@ def issue_at(document: Document, code: str, path: Path, message: str, remedy: st
         code=code,
         place=place_of(document, path, key=key),
         path=written_path(document, path),
-        message=mask(message, document.shown),
-        remedy=mask(remedy, document.shown),
+        message=mask_excerpt(message, document.shown),
+        remedy=mask_excerpt(remedy, document.shown),
     )
-
-
-def mask(text: str, secrets: Mapping[str, str]) -> str:
-    """Replace every secret in a text. One shorter than ``MIN_MASKED_LENGTH`` is replaced only as a whole word.
-
-    Texts of models and servers are cut in many places before they come here, so what may be left of a secret at a cut
-    is replaced too: its beginning before the end of a quoted or cut text, its end after the beginning of one.
-
-    Args:
-        secrets: each secret with the text that replaces it, such as ``${VAR}``.
-    """
-    shown = {
-        spelling: replacement
-        for secret, replacement in secrets.items()
-        for spelling in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1])
-    }
-    if not shown:
-        return text
-    spellings = sorted(shown, key=len, reverse=True)
-    whole = "|".join(
-        re.escape(spelling) if len(spelling) >= MIN_MASKED_LENGTH else rf"(?<!\w){re.escape(spelling)}(?!\w)"
-        for spelling in spellings
-    )
-    cuttable = [spelling for spelling in spellings if len(spelling) >= MIN_MASKED_LENGTH]
-    beginnings = "".join(f"|{re.escape(spelling[:_FRAGMENT])}" for spelling in cuttable)
-    parts: list[str] = []
-    copied = position = 0
-    search = re.compile(rf"(?P<whole>{whole}){beginnings}|(?<=[{_BEFORE_END}])").search
-    while position < len(text) and (found := search(text, position)) is not None:
-        start, end, spelling = found.start(), found.end(), found["whole"]
-        if spelling is None:
-            lengths = ((_fragment_at(text, start, secret), secret) for secret in cuttable)
-            length, spelling = next((pair for pair in lengths if pair[0]), (0, ""))
-            end = start + length
-        if end > start:
-            parts += text[copied:start], shown[spelling]
-            copied = end
-        position = max(end, start + 1)
-    return "".join([*parts, text[copied:]])
-
-
-def _fragment_at(text: str, start: int, secret: str) -> int:
-    """Return the length of the longest fragment of a secret that stands in a text at a cut; 0 if none does."""
-    longest = 0
-    if text.startswith(secret[:_FRAGMENT], start):
-        lengths = (n for n in range(len(secret) - 1, _FRAGMENT - 1, -1) if text.startswith(secret[:n], start))
-        longest = next((length for length in lengths if _AFTER_BEGINNING.match(text, start + length)), 0)
-    first = text[start : start + _FRAGMENT]
-    if start and text[start - 1] in _BEFORE_END and len(first) == _FRAGMENT:
-        index = secret.find(first, 1)
-        while index > 0:
-            if text.startswith(secret[index:], start):
-                return max(longest, len(secret) - index)
-            index = secret.find(first, index + 1)
-    return longest
 
 
 def written_path(document: Document, path: Path) -> Path:

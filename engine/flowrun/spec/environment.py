@@ -60,6 +60,7 @@ class _Substitution(msgspec.Struct):
 
     def document(self) -> Document:
         value = self._walk(self.source.value, (), in_model=False)
+        self._add_secrets()
         return msgspec.structs.replace(
             self.source,
             value=value,
@@ -68,6 +69,12 @@ class _Substitution(msgspec.Struct):
             variables=Variables(**self.found),
             issues=(*self.source.issues, *self.issues),
         )
+
+    def _add_secrets(self) -> None:
+        """Add the variables that the spec's ``secrets`` names; only tools read them, so one that is not set is none."""
+        named = self.source.value.get("secrets") if isinstance(self.source.value, dict) else None
+        names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+        self.found["secrets"] |= {name: self.environ[name] for name in names if name in self.environ}
 
     def _walk(self, value: JSON, path: Path, *, in_model: bool) -> JSON:
         if isinstance(value, dict):

@@ -417,13 +417,15 @@ STATES: Final[dict[str, type[State]]] = {str(kind.__struct_config__.tag): kind f
 class Spec(_Part, frozen=True, kw_only=True):
     """A full flow with its profile merged.
 
-    ``model:`` is the entry ``default`` of ``models``, ``messages:`` the entry ``main`` of ``threads``.
+    ``model:`` is the entry ``default`` of ``models``, ``messages:`` the entry ``main`` of ``threads``. ``secrets`` are
+    the environment variables that only tools read.
     """
 
     flowrun: Literal["v1"]
     name: str
     version: str
     description: str | None = None
+    secrets: tuple[str, ...] = ()
     inputs: Mapping[str, Mapping[str, JSON]] = {}
     models: Mapping[str, Model] = {}
     sampling: Mapping[str, JSON] = {}

@@ -7,7 +7,7 @@ prompts itself, the rendered prompt counts (a changed chat template is a changed
 import difflib
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -19,10 +19,12 @@ from flowrun.core.messages import Log, Message, Reply, ToolCall, as_openai
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import Failure, FlowrunError, ModelError, StoreError
 from flowrun.files import file_errors
+from flowrun.spec import mask
 from flowrun.spec.model import JSON
 from flowrun.testing.compare import diff_lines
 from flowrun.testing.readers import Reader
 from flowrun.testing.verdict import message_lines
+from flowrun.unicode import one_json_line
 
 _CONTEXT_LINES: Final = 1
 """The number of equal lines shown around each line of a request that differs."""
@@ -105,11 +107,12 @@ def create_cassette(path: Path) -> None:
 
 
 class RecordingBackend(WrappedBackend):
-    """A ``ports.ModelBackend`` that calls another one and appends each reply to a cassette."""
+    """A ``ports.ModelBackend`` that calls another one and appends each reply to a cassette, without secrets."""
 
-    def __init__(self, backend: ModelBackend, path: Path) -> None:
+    def __init__(self, backend: ModelBackend, path: Path, secrets: Mapping[str, str] = {}) -> None:
         super().__init__(backend)
         self._path = path
+        self._secrets = secrets
 
     async def reply(self, request: AskModel) -> Reply:
         """Request a reply from the backend, and record the reply or the failure."""
@@ -122,19 +125,19 @@ class RecordingBackend(WrappedBackend):
         return reply
 
     async def _record(self, ask: AskModel, *, reply: Reply | None = None, error: Failure | None = None) -> None:
-        request = request_of(ask)
+        request = mask(request_of(ask), self._secrets)
         prompt = None
         if error is None and isinstance(self.backend, Renders):
             prompt = await self.backend.rendered_prompt(without_tokens(ask))
         line = RecordedReply(
             key=key_of(request),
-            prompt_key=None if prompt is None else key_of(request, prompt),
+            prompt_key=None if prompt is None else key_of(request, mask(prompt, self._secrets)),
             request=request,
-            reply=reply,
-            error=error,
+            reply=mask(reply, self._secrets),
+            error=mask(error, self._secrets),
         )
-        with self._path.open("ab") as file:
-            file.write(msgspec.json.encode(line) + b"\n")
+        with file_errors(f"--record {self._path}", StoreError), self._path.open("ab") as file:
+            file.write(one_json_line(msgspec.json.encode(line)) + b"\n")
 
 
 # --- replaying ----------------------------------------------------------------------------------------------------
@@ -151,13 +154,17 @@ class CassetteBackend(ReadyBackend):
         path: the cassette.
         reader_of: returns the reader that renders the prompts of a request's model and parses its raw text again. If
             it returns None, the reply is used as it was parsed when it was recorded.
+        secrets: the secrets that the recording does not hold, each with the text that replaces it.
 
     Raises:
         StoreError: the cassette cannot be read.
     """
 
-    def __init__(self, path: Path, *, reader_of: Callable[[AskModel], Awaitable[Reader | None]]) -> None:
+    def __init__(
+        self, path: Path, *, reader_of: Callable[[AskModel], Awaitable[Reader | None]], secrets: Mapping[str, str] = {}
+    ) -> None:
         self._path = path
+        self._secrets = secrets
         self._recorded = load_cassette(path)
         self._unused = list(range(len(self._recorded)))
         self._reader_of = reader_of
@@ -174,9 +181,9 @@ class CassetteBackend(ReadyBackend):
             ModelError: the recorded failure.
             CassetteMiss: the cassette has no unused reply to this request.
         """
-        asked = request_of(request)
+        asked = mask(request_of(request), self._secrets)
         reader = await self._reader_of(request)
-        prompt = None if reader is None else await reader.rendered_prompt(request)
+        prompt = None if reader is None else mask(await reader.rendered_prompt(request), self._secrets)
         recorded = self._pop_match(key_of(asked), None if prompt is None else key_of(asked, prompt))
         if recorded is None:
             raise CassetteMiss("\n".join(self._explain(asked)))

@@ -21,7 +21,7 @@ from flowrun.functions.python import CallPool, PythonFunctions
 from flowrun.functions.watchdog import pause_watch
 from flowrun.runtime.project import BoundModel, CompiledFlow, Project
 from flowrun.runtime.runner import Runner
-from flowrun.spec import mask, place_of
+from flowrun.spec import mask, mask_excerpt, place_of
 from flowrun.testing.cassettes import CassetteBackend
 from flowrun.testing.clock import VirtualLoop
 from flowrun.testing.compare import Problem, compare_run
@@ -50,6 +50,7 @@ class SpecTestSession:
         project_dir: the folder from which entrypoints are imported.
         environ: the variables for ``${VAR}``; a reference to a missing variable is left as it is written.
         open_reader: builds the reader of a model's raw text; None if raw text cannot be parsed here.
+        hide: called with the secrets of each flow, before it runs.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class SpecTestSession:
         project_dir: Path | None = None,
         environ: Mapping[str, str] = {},
         open_reader: Callable[[BoundModel], Reader] | None = None,
+        hide: Callable[[Mapping[str, str]], None] = lambda secrets: None,
     ) -> None:
         self.coverage = Coverage()
+        self._hide = hide
         self._project = Project(folder=project_dir, environ=environ, require_environment=False)
         self._flows: dict[tuple[Path, str | None], CompiledFlow | FlowrunError] = {}
         self._loop = VirtualLoop()
@@ -108,15 +111,16 @@ class SpecTestSession:
         key = (path, profile)
         if key not in self._flows:
             try:
-                self._flows[key] = self._project.compile(path, profile=profile)
+                self._flows[key] = flow = self._project.compile(path, profile=profile)
+                self._hide(flow.secrets)
             except FlowrunError as exc:
                 self._flows[key] = exc
                 raise
-        flow = self._flows[key]
-        if isinstance(flow, FlowrunError):
+        found = self._flows[key]
+        if isinstance(found, FlowrunError):
             raise UsageError(f"{path} cannot run; its first test that failed says why")
-        self.coverage.expect(flow)
-        return flow
+        self.coverage.expect(found)
+        return found
 
     def _run_case(self, flow: CompiledFlow, case: Case, verdict: Verdict) -> Verdict:
         test_run = _TestRun(flow, case, self._readers, self._loop, self._pool)
@@ -133,7 +137,7 @@ class SpecTestSession:
             status="failed",
             problems=problems,
             path=tuple(test_run.trace.run.path),
-            conversations=tuple(_conversations(test_run.trace)),
+            conversations=tuple(mask(one, flow.secrets) for one in _conversations(test_run.trace)),
         )
 
 
@@ -200,7 +204,7 @@ class _TestRun:
 
     def _make_backend(self) -> Script | CassetteBackend:
         if self._case.cassette is not None:
-            return CassetteBackend(self._case.cassette, reader_of=self._reader_of)
+            return CassetteBackend(self._case.cassette, reader_of=self._reader_of, secrets=self._flow.secrets)
         return Script(self._replies, parse=self._parse)
 
     async def _reader_of(self, request: AskModel) -> Reader | None:
@@ -270,5 +274,5 @@ def _conversations(trace: Trace) -> Iterator[Conversation]:
 
 
 def _masked(problem: Problem, secrets: Mapping[str, str]) -> Problem:
-    lines = tuple(mask(line, secrets) for line in problem.lines)
-    return Problem(what=mask(problem.what, secrets), lines=lines)
+    lines = tuple(mask_excerpt(line, secrets) for line in problem.lines)
+    return Problem(what=mask_excerpt(problem.what, secrets), lines=lines)

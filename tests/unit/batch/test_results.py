@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flowrun.batch import Fingerprint, Folder, OnChange, OneFile, Results, Sink, count_outcomes
+from flowrun.batch import Fingerprint, Folder, OnChange, OneFile, Results, Row, Sink, count_outcomes
 from flowrun.errors import StoreError, UsageError
 
 FINGERPRINT = Fingerprint(spec="s", input="i")
@@ -276,3 +276,111 @@ def test_all_of_a_folder_is_backed_up(tmp_path: Path) -> None:
         folder.merged("jsonl").write_text("merged\n")
     assert rows_by_shard(folder) == [[2]]
     assert sorted(os.listdir(folder.backup)) == ["part-00000.jsonl", "results.jsonl"]
+
+
+def row_of(number: int, row_id: str | int | None = None) -> Row:
+    return Row(number=number, id=number if row_id is None else row_id)
+
+
+def test_results_are_kept_by_the_ids_of_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    first, second = {**result(1), "id": "a"}, {**result(2, "failed"), "id": "b", "n": 1.0}
+    write(path, first, second, result(3), {**result(4), "id": "c"})
+    current = Fingerprint(spec="s", input="j", rows=4)
+    rows = [row_of(1, "new"), row_of(2, "a"), row_of(3), row_of(4, "b")]
+    file = Results(OneFile(path), current, on_change="continue", rows=rows)
+    assert [row for row in range(6) if row in file.finished] == [2, 3, 4]
+    assert ([row for row in range(6) if row in file.failed], file.gone) == ([4], 1)
+    file.write({**result(1), "id": "new"})
+    file.close()
+    assert [(line["id"], line["row"], line.get("n")) for line in read(path)] == [
+        ("a", 2, None),
+        ("b", 4, 1.0),
+        (3, 3, None),
+        ("c", 0, None),
+        ("new", 1, None),
+    ]
+    assert count_outcomes(OneFile(path)) == Counter({"succeeded": 3, "tool.failed": 1})
+
+    again = Fingerprint(spec="s", input="k", rows=1)
+    file = Results(OneFile(path), again, on_change="continue", rows=[row_of(1, "c")])
+    assert ([row for row in range(6) if row in file.finished], file.gone) == ([1], 4)
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"), [(3, "the input grew from 2 to 3 rows"), (1, "the input shrank from 2 to 1")]
+)
+def test_an_input_of_another_length_is_told_as_such(tmp_path: Path, rows: int, told: str) -> None:
+    path = tmp_path / "out.jsonl"
+    Results(OneFile(path), Fingerprint(spec="s", input="i", rows=2)).close()
+    with pytest.raises(UsageError, match=told):
+        Results(OneFile(path), Fingerprint(spec="s", input="j", rows=rows))
+
+
+def test_lines_that_are_not_ours_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    write(path, result(1), result(2, "failed"))
+    with path.open("ab") as file:
+        file.write(b'{"note": "mine"}\n\0\0\n{"torn')
+    results = Results(OneFile(path), FINGERPRINT)
+    assert (results.mended, results.foreign) == (3, 1)
+    results.retry()
+    results.close()
+    assert read(path) == [result(1), result(2, "failed")]
+    assert (tmp_path / "out.jsonl.foreign").read_text() == '{"note": "mine"}\n'
+
+
+def test_result_files_are_private_unless_they_exist_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    write(path, result(1), result(2, "failed"))
+    modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert modes == {"out.jsonl": 0o600, "out.jsonl.batch": 0o600}
+    path.chmod(0o644)
+    file = Results(OneFile(path), FINGERPRINT)
+    file.retry()
+    file.write(result(2))
+    file.close()
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("on_change", ["refuse", "restart", "continue"])
+@pytest.mark.parametrize("special", ["out.jsonl", "out.jsonl.batch", "out.jsonl.old"])
+def test_only_regular_files_are_written_and_moved(tmp_path: Path, special: str, on_change: OnChange) -> None:
+    if special != "out.jsonl":
+        write(tmp_path / "out.jsonl", result(1))
+        (tmp_path / special).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / special)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(UsageError, match="is no regular file"):
+        Results(OneFile(tmp_path / "out.jsonl"), OTHER, on_change=on_change)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_results_that_are_refused_leave_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").write_text("precious\n")
+    with pytest.raises(UsageError):
+        Results(OneFile(tmp_path / "out.jsonl"), FINGERPRINT)
+    with pytest.raises(UsageError):
+        Results(OneFile(tmp_path / "out.jsonl"), FINGERPRINT, on_change="continue")
+    assert os.listdir(tmp_path) == ["out.jsonl"]
+
+
+def test_a_result_is_one_line_for_every_reader(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    text = "a\x85b\u2028c\u2029d\x0b\x0c\x1c\x1d\x1ee\r\nf\\u2028"
+    write(path, {**result(1), "output": text})
+    assert len(path.read_text().splitlines()) == 1
+    assert read(path)[0]["output"] == text
+
+
+def test_a_restart_overwrites_only_what_an_earlier_one_moved_away(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "out", 2)
+    (folder.backup).mkdir(parents=True)
+    (folder.backup / "mine.txt").write_text("precious")
+    (folder.backup / "part-00007.jsonl").write_text("of an earlier restart")
+    file = Results(folder, FINGERPRINT)
+    file.write(result(1))
+    file.close()
+    Results(folder, FINGERPRINT, on_change="restart").close()
+    assert sorted(os.listdir(folder.backup)) == ["mine.txt", "part-00000.jsonl"]

@@ -94,7 +94,7 @@ def test_parquet(tmp_path: Path) -> None:
     [
         pytest.param("in.txt", b"", "rows are read from .jsonl, .ndjson, .csv, .tsv or .parquet", id="format"),
         pytest.param("no.jsonl", None, "there is no file", id="no file"),
-        pytest.param("in.csv", b"question,city\n", "the flow has no input city; it has: question, number", id="column"),
+        pytest.param("in.csv", b"question,question\n", "two columns have the same name", id="a column twice"),
         pytest.param("in.csv", b"\xff\xfe", "cannot be read as CSV in UTF-8", id="encoding"),
         pytest.param("in.parquet", b"PAR", "cannot be read as Parquet", id="no Parquet"),
     ],
@@ -104,6 +104,40 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes | 
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=message):
         RowFile(tmp_path / name, SPEC)
+
+
+def test_a_cell_may_be_of_any_length(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text(f"question\n{'x' * 200_000}\ny\n")
+    assert [len(row.inputs["question"]) for row in rows_of(path)] == [200_000, 1]
+
+
+def test_what_is_no_input_passes_through(tmp_path: Path) -> None:
+    rows = '{"question": "a", "city": "Dallas", "n": [1]}\n{"question": "b"}\n'
+    (tmp_path / "in.jsonl").write_text(rows)
+    (tmp_path / "in.csv").write_text("question,city\na,Dallas\nb,\n")
+    assert [row.columns for row in RowFile(tmp_path / "in.jsonl", SPEC)] == [{"city": "Dallas", "n": [1]}, {}]
+    file = RowFile(tmp_path / "in.csv", SPEC)
+    assert file.survey().columns == ("city",)
+    first, second = file
+    assert (first.inputs, first.columns) == ({"question": "a"}, {"city": "Dallas"})
+    assert (second.inputs, second.columns) == ({"question": "b"}, {})
+
+
+def test_two_rows_with_one_id_are_refused_by_row(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"id": "a"}\n{"id": 4}\n{"id": "a"}\n{}\n{"id": "5"}\n{"id": "6"}\n{}\n')
+    file = RowFile(path, SPEC)
+    assert file.survey().count == 7
+    assert [(row.id, row.wrong) for row in file] == [
+        ("a", None),
+        (4, None),
+        (3, "row 3 has the id 'a' of row 1"),
+        (4, "row 4 has the id 4 of row 2"),
+        ("5", None),
+        ("6", None),
+        (7, None),
+    ]
 
 
 def test_bytes_that_are_no_text_cost_their_row(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -149,7 +150,7 @@ def test_a_file_without_results_is_not_changed(tmp_path: Path, option: str) -> N
 
 
 def test_two_batches_do_not_share_an_output(tmp_path: Path) -> None:
-    write_rows(tmp_path / "in.jsonl", [3000])
+    write_rows(tmp_path / "in.jsonl", [30_000])
     words = (SPEC, "in.jsonl", "-o", "out.jsonl")
     running = subprocess.Popen(command(*words), cwd=tmp_path, stderr=subprocess.DEVNULL)
     while running.poll() is None and not (tmp_path / "out.jsonl").exists():
@@ -165,3 +166,25 @@ def test_plain_lines_without_a_terminal(tmp_path: Path) -> None:
     done = batch(SPEC, "in.jsonl", "-o", "out.jsonl", cwd=tmp_path)
     assert Counter(done.stderr)["\x1b"] == 0
     assert done.stderr.splitlines()[0].split() == ["26", "succeeded"]
+
+
+@pytest.mark.slow
+def test_a_long_batch_needs_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        "flowrun: v1\nname: long\nversion: 1.0.0\ninputs: {n: {type: integer}}\n"
+        "model: {backend: scripted, name: r.yaml}\nmessages: [{role: user, content: '{{ inputs.n }}'}]\n"
+    )
+    (tmp_path / "r.yaml").write_text("replies: [{content: ok, repeat: true}]\n")
+    program = "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:]).returncode;"
+    program += "print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+
+    def peak(count: int) -> int:
+        rows = "".join(json.dumps({"n": n, "id": f"row {n}"}) + "\n" for n in range(count))
+        (tmp_path / f"{count}.jsonl").write_text(rows)
+        words = command("-q", "spec.yaml", f"{count}.jsonl", "-o", f"{count}.out")
+        done = subprocess.run([sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, text=True)
+        code, kilobytes = map(int, done.stdout.split())
+        assert code == 0, done.stderr
+        return kilobytes
+
+    assert peak(40_000) < peak(4_000) + 2_000  # 20 MB for 900,000 rows would be 800 kB

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -414,3 +415,112 @@ def test_a_secret_that_a_model_says_shows_nowhere(journal: Path, tmp_path: Path)
     output = "".join(one.stdout + one.stderr for one in (done, full, *shown)) + page.read_text()
     assert "sk-order" not in output
     assert output.count("the key is ${ORDER_KEY}") >= 6
+
+
+SLOW = """\
+flowrun: v1
+name: slow
+version: 1.0.0
+inputs: {n: {type: integer, default: 1}}
+states:
+  go: {type: call, entrypoint: "slow:go", next: again}
+  again: {type: call, entrypoint: "slow:go", next: done}
+  done: {type: end, output: "{{ outputs.go }}"}
+"""
+SLOW_TOOL = """\
+import pathlib, time
+
+def go() -> str:
+    with open("calls", "a") as file:
+        file.write("call ")
+    if not pathlib.Path("fast").exists():
+        time.sleep(2)
+    return "gone"
+"""
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    (tmp_path / "spec.yaml").write_text(SLOW)
+    (tmp_path / "slow.py").write_text(SLOW_TOOL)
+    (tmp_path / "rows.jsonl").write_text('{"n": 1}\n')
+    return tmp_path
+
+
+STARTS = [
+    pytest.param(("spec.yaml", "--durable"), id="run"),
+    pytest.param(("batch", "spec.yaml", "rows.jsonl", "-o", "out.jsonl", "--durable", "-q"), id="batch"),
+]
+
+
+@pytest.mark.parametrize("words", STARTS)
+@pytest.mark.parametrize(("drain", "calls", "code"), [("10s", 2, 0), ("100ms", 1, 4)])
+def test_sigterm_lets_calls_return(
+    journal: Path, slow: Path, words: tuple[str, ...], drain: str, calls: int, code: int
+) -> None:
+    environ = {**os.environ, "FLOWRUN_JOURNAL": str(journal)}
+    with subprocess.Popen(command(*words, "--drain", drain), cwd=slow, env=environ, stderr=subprocess.PIPE) as process:
+        while not (slow / "calls").exists():
+            time.sleep(0.05)
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 130
+    (slow / "fast").touch()
+    assert (slow / "calls").read_text() == "call "
+    done = flowrun("resume", "--all", journal=journal, cwd=slow)
+    assert (done.returncode, (slow / "calls").read_text()) == (code, "call " * calls), done.stderr
+
+
+def test_a_project_that_was_moved_resumes_where_it_is_now(journal: Path, tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    (before / "specs").mkdir(parents=True)
+    (before / "specs" / "spec.yaml").write_text(
+        "flowrun: v1\nname: moved\nversion: 1.0.0\nstates:\n"
+        "  ok: {type: wait, prompt: Go?, next: go}\n"
+        "  go: {type: call, entrypoint: 'tl:go', next: ok2}\n"
+        "  ok2: {type: wait, prompt: Again?, next: done}\n"
+        "  done: {type: end, output: '{{ outputs.go }}'}\n"
+    )
+    (before / "tl.py").write_text("def go() -> str:\n    return 'gone'\n")
+    flowrun("specs/spec.yaml", "--durable", "--project-dir", ".", journal=journal, cwd=before)
+    before.rename(after)
+    (row,) = listed(journal)
+    answer = flowrun("answer", row["id"], "--value", "true", "--project-dir", after, journal=journal)
+    assert (answer.returncode, f"--project-dir {after}" in answer.stderr) == (4, True), answer.stderr
+    flowrun("answer", row["id"], "--value", "true", "--later", journal=journal)
+    assert flowrun("resume", row["id"], journal=journal).returncode == 1
+    resumed = flowrun("resume", row["id"], "--project-dir", after, journal=journal)
+    assert (resumed.returncode, resumed.stdout) == (0, "gone\n"), resumed.stderr
+
+
+def test_a_damaged_run_stops_only_itself(journal: Path, slow: Path) -> None:
+    (slow / "spec.yaml").write_text(
+        "flowrun: v1\nname: two\nversion: 1.0.0\nstates:\n  one: {type: wait, prompt: a, next: two}\n"
+        "  two: {type: wait, prompt: b, next: done}\n  done: {type: end, output: 1}\n"
+    )
+    runs = []
+    for _ in range(2):
+        started = flowrun("spec.yaml", "--durable", "--json", journal=journal, cwd=slow)
+        runs.append(json.loads(started.stdout)["run"])
+        flowrun("answer", runs[-1], "--value", "1", journal=journal, cwd=slow)
+        flowrun("answer", runs[-1], "--value", "1", "--later", journal=journal, cwd=slow)
+    with sqlite3.connect(journal) as connection:
+        connection.execute("UPDATE events SET before = 0 WHERE no = (SELECT last FROM heads WHERE run = 1)")
+    connection.close()
+    done = flowrun("resume", "--all", journal=journal, cwd=slow)
+    assert (done.returncode, f"{runs[1]}  two  succeeded" in done.stderr) == (1, True), done.stderr
+    assert f"{runs[0]}  two  run {runs[0]} is damaged: event 1 of 2 is not in the journal" in done.stderr
+    assert {row["id"] for row in listed(journal)} == set(runs)
+    check = flowrun("journal", "check", journal=journal)
+    assert (check.returncode, check.stdout.split()[0], "2 runs checked: 1 damaged" in check.stderr) == (
+        1,
+        runs[0],
+        True,
+    )
+    assert flowrun("show", runs[0], journal=journal).returncode == 1
+
+
+def test_a_journal_that_is_deleted_under_a_run_is_noticed(journal: Path, slow: Path) -> None:
+    (slow / "slow.py").write_text(f"import os\n\ndef go() -> str:\n    os.remove({str(journal)!r})\n    return 'x'\n")
+    done = flowrun("spec.yaml", "--durable", journal=journal, cwd=slow)
+    assert (done.returncode, "was deleted while it was in use" in done.stderr) == (1, True), done.stderr

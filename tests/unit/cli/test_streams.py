@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
@@ -118,3 +119,32 @@ def test_an_object_that_replaces_stdout_gets_the_answer() -> None:
             answers.write("the answer\n")
         print("after")
     assert (shown.getvalue(), noise.getvalue()) == ("the answer\nafter\n", "noise\n")
+
+
+VERBS = [
+    ("run", "-q"),
+    ("run", "-q", "--json"),
+    ("run", "-q", "--durable", "--journal", "{tmp}/j.sqlite"),
+    ("graph",),
+    ("validate", "--format", "json"),
+    ("run", "--help"),
+    ("--help",),
+]
+
+
+@pytest.mark.parametrize(
+    ("redirection", "why"), [("> /dev/full", "No space left on device"), (">&-", "Bad file descr")]
+)
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_a_stdout_that_cannot_be_written_is_an_error_of_one_line(
+    tmp_path: Path, verb: tuple[str, ...], redirection: str, why: str
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("flowrun: v1\nname: s\nversion: 1.0.0\nstates: {done: {type: end, output: 1}}\n")
+    words = [word.format(tmp=tmp_path) for word in verb] + ([] if "--help" in verb else [str(spec)])
+    code, _, stderr = run(["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "flowrun", *words])
+    last = stderr.splitlines()[-1]
+    assert (code, last.startswith(f"flowrun: stdout cannot be written: {why}")) == (1, True), stderr
+    assert ("is stored: flowrun show" in last) == ("--durable" in verb)
+    assert "Traceback" not in stderr
+    assert "Exception ignored" not in stderr

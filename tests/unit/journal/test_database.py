@@ -1,8 +1,12 @@
 """Opening: created private, distinguished from foreign and newer files, migrated; every error has a remedy."""
 
 import asyncio
+import os
+import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -193,3 +197,34 @@ def test_network_file_systems_are_known(path: str, kind: str | None) -> None:
 
 def test_the_mounts_of_this_machine_can_be_read(tmp_path: Path) -> None:
     assert network_file_system(tmp_path) in (None, "9p", "nfs", "nfs4", "ceph", "lustre")
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_journal_that_goes_while_it_is_used_is_noticed(path: Path, how: str) -> None:
+    database = Database(path)
+    path.rename(path.with_name("away"))
+    if how == "replaced":
+        Database(path).close()
+    with pytest.raises(StoreError, match=f"was {how} while it was in use"), database.transaction():
+        pass
+    database.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounting needs root")
+@pytest.mark.parametrize("wal", [False, True], ids=["closed", "with a -wal"])
+def test_a_journal_on_a_read_only_file_system_can_be_read(path: Path, wal: bool) -> None:
+    database = Database(path)
+    with database.transaction():
+        database.execute("INSERT INTO specs VALUES ('d', 'the spec', 1)")
+    if not wal:
+        database.close()
+    program = (
+        f"from flowrun.journal import *; from pathlib import Path; print(open_history(Path({str(path)!r})).spec('d'))"
+    )
+    mount = f"mount --bind {path.parent} {path.parent} && mount -o remount,ro,bind {path.parent}"
+    command = ["unshare", "--mount", "sh", "-c", f'{mount} || exit 77; exec "$@"', "sh"]
+    done = subprocess.run([*command, sys.executable, "-c", program, path], capture_output=True, text=True)
+    database.close()
+    if done.returncode == 77:
+        pytest.skip("this machine mounts nothing")
+    assert (done.stdout, done.stderr) == ("the spec\n", "")

@@ -1,6 +1,8 @@
 """Reading: a run by a prefix of its id, lists of runs by filters, specs by their digests."""
 
 import asyncio
+import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from flowrun.core.events import Slept
 from flowrun.errors import StoreError, UsageError
-from flowrun.journal import Database, History, RunRow, SqliteJournal
+from flowrun.journal import Database, History, RunDamaged, RunRow, SqliteJournal, open_history
 from tests.unit.journal.sample_runs import NEVER, Clock, append, begin, end, new_run
 
 Ids = Callable[[Iterator[RunRow]], list[str]]
@@ -128,3 +130,47 @@ def test_a_spec_is_stored_with_the_first_run_of_it(history: History) -> None:
 
 def test_a_run_that_is_not_there_has_no_events(history: History) -> None:
     assert history.events("nobody") == []
+
+
+@pytest.fixture
+def copied(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(written, tmp_path))
+
+
+DAMAGES = {
+    "the chain is cut": "UPDATE events SET before = 0 WHERE no = (SELECT last FROM heads WHERE run = 1)",
+    "the chain is a circle": "UPDATE events SET before = no WHERE run = 1",
+    "an event is gone": "DELETE FROM events WHERE run = 1 AND seq = 0",
+    "the last event is gone": "DELETE FROM events WHERE run = 1 AND seq = 2",
+    "the head is gone": "DELETE FROM heads WHERE run = 1",
+    "an event of another run": "UPDATE events SET run = 3 WHERE run = 1 AND seq = 1",
+    "an event is no event": "UPDATE events SET body = '{}' WHERE run = 1 AND seq = 1",
+    "no JSON": "UPDATE events SET body = '{' WHERE run = 1 AND seq = 1",
+    "it does not begin": "UPDATE events SET body = (SELECT body FROM events WHERE run = 1 AND seq = 1) WHERE seq = 0",
+    "it is its own parent": "UPDATE runs SET parent = id WHERE no = 1",
+    "its spec is gone": "DELETE FROM specs WHERE digest = (SELECT spec FROM runs WHERE no = 1)",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_run_is_found_and_hides_nothing(copied: Path, damage: str) -> None:
+    history = open_history(copied)
+    listed = [row.id for row in history.runs(children=True)]
+    assert [row.id for row, _ in history.damages()] == ["abd2"]  # it was written without a spec
+    with sqlite3.connect(copied) as connection:
+        connection.execute(damage)
+    connection.close()
+    assert [row.id for row in history.runs(children=True)] == listed
+    assert "abc1" in [row.id for row, _ in history.damages()]
+    if "events" in damage or "heads" in damage:
+        with pytest.raises(RunDamaged, match="run abc1 is damaged"):
+            history.events("abc1")
+
+
+def test_a_run_without_its_last_event_is_listed_as_damaged(copied: Path) -> None:
+    history = open_history(copied)
+    with sqlite3.connect(copied) as connection:
+        connection.execute(DAMAGES["the head is gone"])
+    connection.close()
+    assert [row.id for row in history.runs(status="damaged")] == ["abc1"]
+    assert history.run("abc1").damaged

@@ -235,6 +235,40 @@ def test_the_time_for_an_answer_passes_while_nobody_drives_the_run(later: float,
     assert asyncio.run(runner.resume(flow, "r")).run.status == status
 
 
+@pytest.mark.parametrize(
+    ("later", "pauses"),
+    [
+        pytest.param(0, [100.0, 200.0], id="at once"),
+        pytest.param(40, [60.0, 200.0], id="within the delay"),
+        pytest.param(400, [0.0, 200.0], id="long after it"),
+    ],
+)
+def test_the_delay_of_a_retry_goes_on_where_it_was(later: float, pauses: list[float]) -> None:
+    class Crash(Exception):
+        pass
+
+    slept: list[float] = []
+
+    async def crash(seconds: float) -> None:
+        raise Crash
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    def fail() -> None:
+        raise ValueError("no")
+
+    flow = graph_of(
+        "states: {c: {type: call, entrypoint: 'm:fail', next: e,"
+        " retry: {max_attempts: 3, errors: [tool.failed], delay: 100, max_delay: 1h, jitter: 0}}, e: {type: end}}\n"
+    )
+    runner = Runner(backends={}, functions=PythonFunctions({"m:fail": fail}), journal=TruncatableJournal())
+    with pytest.raises(Crash):
+        asyncio.run(runner.using(sleep=crash).run(flow, {}, run_id="r"))
+    resumed = runner.using(sleep=sleep, now=lambda: later)
+    assert (asyncio.run(resumed.resume(flow, "r")).run.status, slept) == ("failed", pauses)
+
+
 def test_a_run_that_waits_is_cancelled() -> None:
     journal, world = TruncatableJournal(), World()
     asyncio.run(world.runner(journal, says=None).run(graph(), QUESTION, run_id="r"))

@@ -2,8 +2,10 @@
 
 import pytest
 
-from flowrun.errors import Issue, Path, Place
-from flowrun.spec.document import issue_at, mask, place_of, written_path
+from flowrun.core.messages import Log, Message
+from flowrun.errors import Failure, Issue, Path, Place
+from flowrun.spec.document import issue_at, place_of, written_path
+from flowrun.spec.masking import mask, mask_excerpt
 from flowrun.spec.yaml.reader import read_yaml
 
 DOCUMENT = read_yaml(
@@ -87,4 +89,29 @@ def test_an_issue_is_made_at_a_path() -> None:
     ],
 )
 def test_secrets_are_replaced_by_their_variables(text: str, secrets: dict[str, str], shown: str) -> None:
-    assert mask(text, secrets) == shown
+    assert mask_excerpt(text, secrets) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        pytest.param("a sk-12345678 b", "a ${KEY} b", id="a text"),
+        pytest.param("said sk-1234", "said sk-1234", id="what only begins like one is data"),
+        pytest.param(
+            {"sk-12345678": ["sk-12345678", 12345678, 1, None]}, {"${KEY}": ["${KEY}", "${N}", 1, None]}, id="JSON"
+        ),
+        pytest.param('"q\\"uote123"', '"${Q}"', id="as JSON writes it"),
+        pytest.param("<b>q&quot;uote123</b>", "<b>${Q}</b>", id="as HTML writes it"),
+        pytest.param(
+            Message(role="user", content="sk-12345678"), Message(role="user", content="${KEY}"), id="a struct"
+        ),
+        pytest.param(Log([("sk-12345678",)]), Log([("${KEY}",)]), id="a log"),
+        pytest.param(
+            Failure(name="tool.failed", message="'sk-123...'"),
+            Failure(name="tool.failed", message="'${KEY}...'"),
+            id="an error, which may be cut",
+        ),
+    ],
+)
+def test_what_leaves_has_no_secret(value: object, shown: object) -> None:
+    assert mask(value, {"sk-12345678": "${KEY}", "12345678": "${N}", 'q"uote123': "${Q}"}) == shown

@@ -159,6 +159,19 @@ def test_which_variables_are_secrets() -> None:
     assert variables.secrets == {"KEY": "k", "TOKEN": "t", "NAME": "n", "PASS": "p", "QUERY": query}
 
 
+def test_which_texts_are_masked() -> None:
+    text = spec_text(
+        "secrets: [TOOL, SHORT, UNSET]\n"
+        "model: {name: m, api_key: '${KEY:-sk-default-key}', headers: {Authorization: '${AUTH}'}}\n"
+    )
+    environ = {"TOOL": "tool-secret\n", "SHORT": "1234567", "AUTH": "Bearer token-secret", "OTHER": "other-value"}
+    assert parse_text(text, environ=environ).document.variables.masked() == {
+        "tool-secret": "${TOOL}",
+        "Bearer token-secret": "${AUTH}",
+        "token-secret": "${AUTH}",
+    }
+
+
 def test_a_variable_that_is_no_text_is_refused() -> None:
     assert reported(spec_text("model: {name: '${A}'}\n"), environ={"A": "\udcff"}) == [
         "4:15 FR131 model.name: the environment variable A is no text: it holds '\\udcff', which is half of a "

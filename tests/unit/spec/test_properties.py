@@ -48,7 +48,7 @@ def check_loading(load: Callable[[], Any]) -> None:
             assert issue.remedy
             assert issue.place.line >= 1
             assert issue.place.column >= 1
-            assert "secret" not in issue.message + issue.remedy
+            assert "a secret url" not in issue.message + issue.remedy
     except UsageError as error:
         if "has no profile" not in str(error):
             raise

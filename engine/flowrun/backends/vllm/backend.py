@@ -15,6 +15,7 @@ from flowrun.backends.vllm.chat import Rendered, VllmChat
 from flowrun.backends.vllm.engine import INSTALL, Engine, Start
 from flowrun.backends.vllm.errors import as_model_error
 from flowrun.backends.vllm.model_files import find_model
+from flowrun.backends.wrapper import in_time
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
 from flowrun.durations import spell_duration
@@ -156,7 +157,9 @@ class VllmBackend:
 
     async def _generate(self, engine: Engine, rendered: Rendered, request_id: str) -> Any:
         try:
-            return await engine.generate(rendered, request_id)
+            return await in_time(engine.generate(rendered, request_id), self._model.timeout)
+        except ModelError:
+            raise
         except Exception as exc:
             if why := engine.dead:
                 raise ModelError("backend.unavailable", why) from exc

@@ -20,12 +20,12 @@ import msgspec
 from flowrun.batch.lines import raw_lines
 from flowrun.batch.sinks import Folder
 from flowrun.errors import StoreError, UsageError, install_extra
-from flowrun.files import file_errors
+from flowrun.files import file_errors, open_private
 
 Format = Literal["jsonl", "parquet"]
 
 _BATCH: Final = 1024  # rows
-_TEXTS: Final = ("output", "messages", "threads", "waiting")
+_TEXTS: Final = ("output", "messages", "threads", "waiting", "columns")
 """The members of a result that may be any JSON; their Parquet columns hold the JSON as text."""
 
 
@@ -56,7 +56,7 @@ class _Index:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield (index of the shard, offset in it) for each line, in the order of the rows."""
-        for entry in self._offsets:
+        for entry in islice(self._offsets, 1, None):  # row 0 stands for the rows that are not in the input any more
             if entry:
                 shard = bisect.bisect_right(self._ends, entry - 1)
                 yield shard, entry - 1 - (self._ends[shard - 1] if shard else 0)
@@ -88,9 +88,10 @@ def merge_shards(folder: Folder, format: Format) -> Path:
         with ExitStack() as stack:
             lines = _lines(index, [stack.enter_context(_mapped(shard)) for shard in folder.shards()])
             if format == "parquet":
+                open_private(fresh, like=merged).close()
                 _write_parquet(fresh, lines, index)
             else:
-                with fresh.open("wb") as file:
+                with open_private(fresh, like=merged) as file:
                     file.writelines(lines)
         with fresh.open("rb") as file:
             os.fsync(file.fileno())

@@ -25,8 +25,9 @@ from flowrun.functions.watchdog import watched_process
 from flowrun.runtime.engines import BackendSettings
 from flowrun.runtime.meter import Meter
 from flowrun.runtime.project import CompiledFlow
+from flowrun.runtime.run_result import mask_result
 from flowrun.runtime.session import Session
-from flowrun.spec import mask
+from flowrun.spec import mask_excerpt
 from flowrun.version import __version__
 
 PULSE: Final = 5.0
@@ -93,7 +94,7 @@ class HostedReplica:
             session = _ReplicaSession(number, config)
             await session.start(flow)
         except FlowrunError as exc:
-            return ReplicaStart(error=mask(f"{host}: {_error_text(exc)}", secrets))
+            return ReplicaStart(error=mask_excerpt(f"{host}: {_error_text(exc)}", secrets))
         self._session = session
         return ReplicaStart(where=f"process {os.getpid()} on {host}")
 
@@ -132,6 +133,7 @@ class _ReplicaSession:
         self._watch = watched_process() if config.watched else nullcontext()
         self._meter = Meter()
         self._run_row: RunRow
+        self._secrets: Mapping[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._results: list[tuple[int, dict[str, Any]]] = []
@@ -155,6 +157,7 @@ class _ReplicaSession:
             await self.stop()
             raise
         self._meter.on_capacity = self._news.set
+        self._secrets = flow.secrets
         self._run_row = run_in_this_process(runs, messages=self._config.messages, batch=self._config.batch)
         self._news.set()  # the first report states the capacity
 
@@ -169,10 +172,10 @@ class _ReplicaSession:
         try:
             result = await self._run_row(row)
         except FlowrunError as exc:
-            self._error = str(exc)
+            self._error = mask_excerpt(str(exc), self._secrets)
         else:
             if self._lost is None:  # a run that ends after the loss may have ended because of it
-                self._results.append((row.number, result))
+                self._results.append((row.number, mask_result(result, self._secrets)))
         self._news.set()
 
     async def next_report(self) -> ReplicaReport:
@@ -202,7 +205,7 @@ class _ReplicaSession:
         return max(0, capacity if free_slots is None else min(capacity, free_slots))
 
     def _lose(self, reason: str) -> None:
-        self._lost = reason
+        self._lost = mask_excerpt(reason, self._secrets)
         self._news.set()
 
     async def stop(self) -> None:

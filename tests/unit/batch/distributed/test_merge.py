@@ -48,7 +48,7 @@ def test_parquet(tmp_path: Path) -> None:
     failed = result(1, status="failed", output=None, error=error)
     folder = folder_of(tmp_path / "out", result(2, messages=[{"role": "user", "content": "ä"}]), failed)
     table = parquet.read_table(merge_shards(folder, "parquet")).to_pylist()
-    rest = dict.fromkeys(["messages", "threads", "waiting"])
+    rest = dict.fromkeys(["messages", "threads", "waiting", "columns"])
     assert table == [
         {**failed, **rest},
         {**result(2), **rest, "output": '{"n":2}', "messages": '[{"role":"user","content":"ä"}]'},

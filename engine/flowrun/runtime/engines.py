@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from flowrun.backends.pressure import STALL_SECONDS
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError
 from flowrun.runtime.project import BoundModel, CompiledFlow
@@ -20,10 +21,12 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         verbose: show the log of vLLM.
+        stall: the seconds without any success after which a busy server counts as unavailable.
         progress: receives messages for the user, such as the stages of a model's loading.
     """
 
     verbose: bool = False
+    stall: float = STALL_SECONDS
     progress: Callable[[str], None] = lambda message: None
 
 
@@ -122,7 +125,7 @@ def make_backend(
         case "openai":
             from flowrun.backends.openai import OpenAIBackend
 
-            return OpenAIBackend(model, mask=masked)
+            return OpenAIBackend(model, mask=masked, stall=settings.stall)
         case "scripted":
             from flowrun.backends.scripted import ScriptedBackend, load_replies
 

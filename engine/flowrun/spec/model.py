@@ -103,6 +103,7 @@ class Model(_Part, frozen=True, kw_only=True):
     api_key: str | None = None
     headers: Mapping[str, str] = {}
     timeout: Seconds | None = None
+    max_requests_per_minute: int | None = None
 
     @property
     def capabilities(self) -> Capabilities:

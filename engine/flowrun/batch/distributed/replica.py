@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from flowrun.backends.pressure import STALL_SECONDS
 from flowrun.backends.wrapper import WrappedBackend
 from flowrun.batch.batch import RunRow, run_in_this_process
 from flowrun.batch.distributed.ports import ReplicaReport
@@ -47,6 +48,7 @@ class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_live: the maximum number of live rows; None: computed from the backends' limits.
         max_tools: the number of functions that run at once.
         verbose: show the log of vLLM.
+        stall: see ``BackendSettings``; each replica counts for itself.
     """
 
     version: str = __version__
@@ -55,6 +57,7 @@ class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_live: int | None = None
     max_tools: int | None = None
     verbose: bool = False
+    stall: float = STALL_SECONDS
 
 
 class ReplicaStart(msgspec.Struct, frozen=True):
@@ -123,9 +126,8 @@ class _ReplicaSession:
     def __init__(self, number: int, config: ReplicaConfig) -> None:
         self.number = number
         self._config = config
-        self._session = Session(
-            max_tools=config.max_tools, keep_waiting=False, settings=BackendSettings(verbose=config.verbose)
-        )
+        settings = BackendSettings(verbose=config.verbose, stall=config.stall)
+        self._session = Session(max_tools=config.max_tools, keep_waiting=False, settings=settings)
         self._meter = Meter()
         self._run_row: RunRow
         self._tasks: set[asyncio.Task[None]] = set()

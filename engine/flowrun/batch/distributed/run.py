@@ -60,6 +60,7 @@ async def _run(job: BatchJob, options: RayOptions, hosts: list[Host]) -> None:
             max_live=job.options.max_live,
             max_tools=job.max_tools,
             verbose=job.settings.verbose,
+            stall=job.settings.stall,
         ),
         count=count,
         resources=resources,

@@ -136,8 +136,8 @@ class Pressure:
         self._successes = 0
         self._sent: deque[float] = deque(maxlen=per_minute or 0)
         self._numbers = count()
-        self._ready: list[_Place] = []  # heaps: who came first goes first
-        self._held: list[_Place] = []  # refused; they fill places that nobody else takes
+        self._ready: list[_Place] = []  # a heap: who came first goes first
+        self._held: dict[_Place, None] = {}  # refused; they fill places that nobody else takes
         self._closed: asyncio.TimerHandle | None = None  # nobody is let through before
         self._busy_since: float | None = None
         self._inside = 0
@@ -236,7 +236,7 @@ class Pressure:
             self._let_through()
         else:
             if eager:
-                heapq.heappush(self._held, place)
+                self._held[place] = None
             timer = loop.call_later(pause, self._queue, place)
         try:
             await place.taken
@@ -245,10 +245,12 @@ class Pressure:
                 self._leave()
             raise
         finally:
+            self._held.pop(place, None)
             if timer is not None:
                 timer.cancel()
 
     def _queue(self, place: "_Place") -> None:
+        self._held.pop(place, None)
         heapq.heappush(self._ready, place)
         self._let_through()
 
@@ -259,26 +261,39 @@ class Pressure:
     def _let_through(self) -> None:
         """Give free places to those who wait. The place is taken at once, so that it is never counted as idle."""
         while self._closed is None and ((places := self._limit.places) is None or self._running < places):
-            waiting = _first(self._ready) or _first(self._held)
-            if waiting is None or self._is_minute_full():
+            if self._is_minute_full() or (place := self._next()) is None:
                 return
-            heapq.heappop(waiting).taken.set_result(None)
+            self._sent.append(asyncio.get_running_loop().time())
             self._running += 1
+            place.taken.set_result(None)
+
+    def _next(self) -> "_Place | None":
+        """Remove and return the next that waits; those that were cancelled are dropped."""
+        while self._ready:
+            if not (place := heapq.heappop(self._ready)).taken.done():
+                return place
+        for place in self._held:
+            if not place.taken.done():
+                del self._held[place]
+                return place
+        return None
 
     def _is_minute_full(self) -> bool:
-        """Return whether the minute has no attempt left, and close the gate until then; else count one."""
-        if self._per_minute is None:
+        """Return whether the minute has no attempt left; if so, close the gate until it has."""
+        if self._per_minute is None or len(self._sent) < self._per_minute:
             return False
-        now = asyncio.get_running_loop().time()
-        if len(self._sent) == self._per_minute and (left := self._sent[0] + MINUTE - now) > 0:
+        left = self._sent[0] + MINUTE - asyncio.get_running_loop().time()
+        if left > 0:
             self._close(left)
-            return True
-        self._sent.append(now)
-        return False
+        return left > 0
 
     def _close(self, seconds: float) -> None:
-        if self._closed is None:
-            self._closed = asyncio.get_running_loop().call_later(seconds, self._open)
+        """Let nobody through for some seconds, or as long as it is closed already."""
+        loop = asyncio.get_running_loop()
+        if self._closed is None or self._closed.when() < loop.time() + seconds:
+            if self._closed is not None:
+                self._closed.cancel()
+            self._closed = loop.call_later(seconds, self._open)
 
     def _open(self) -> None:
         self._closed = None
@@ -296,13 +311,6 @@ class _Place:
 
     def __lt__(self, other: "_Place") -> bool:
         return self.number < other.number
-
-
-def _first(places: list[_Place]) -> list[_Place] | None:
-    """Drop those at the head that were let through or cancelled; return the heap, or None if nobody is left."""
-    while places and places[0].taken.done():
-        heapq.heappop(places)
-    return places or None
 
 
 def _growing(attempts: int, chance: float) -> float:

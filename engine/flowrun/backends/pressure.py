@@ -174,7 +174,7 @@ class Pressure:
         refusal, pause, successes = Refusal("final"), 0.0, self._successes
         while True:
             await self._enter(number, pause, eager=refusal.kind == "busy")
-            began, sent_in = clock(), self._limit.rounds
+            began, sent_in, others, answered = clock(), self._limit.rounds, self._running - 1, self._successes
             deadline = asyncio.timeout(seconds)
             try:
                 async with deadline:
@@ -186,8 +186,10 @@ class Pressure:
                     refusal = refusal._replace(kind="retry")  # perhaps it is not the load: nobody succeeded meanwhile
                 successes = self._successes
                 tries[refusal.kind] += 1
+                # those that were answered since were perhaps at work when the server refused this one
+                others = min(others, self._running + self._successes - answered)
                 if refusal.kind in ("busy", "lost"):
-                    self._limit.lower(self._running, sent_in=sent_in)
+                    self._limit.lower(others, sent_in=sent_in)
                 pause = refusal.pause or _growing(tries.total(), self._chance())
                 if refusal.kind == "busy":
                     pause = min(pause, self._patience())
@@ -196,7 +198,7 @@ class Pressure:
                     if seconds is not None:
                         seconds -= clock() - began + pause
                     hopeless = tries[refusal.kind] > self._most[refusal.kind] or (seconds is not None and seconds <= 0)
-                if refusal.kind == "busy" and not hopeless and not self._running:
+                if refusal.kind == "busy" and not hopeless and not others:
                     self._close(pause)
                 self._let_through()
                 if deadline.expired():

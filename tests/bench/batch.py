@@ -1,8 +1,8 @@
-"""``python -m tests.bench.batch [small] [tiny] [simulated] [scripted]``: flowrun batch and others, in one run.
+"""``python -m tests.bench.batch [small] [tiny] [simulated] [scripted] [busy]``: flowrun batch and others, in one run.
 
 The same conversations in every mode (``engines/conversations.py``): three rounds, and between two of them a tool of 0.2
 to 1.0 s. No mode is faster than the limit, the greater of the raw limit (the same prompts given to the engine at once,
-without tools) and the longest conversation by itself. ``make bench-batch`` runs all parts, about a quarter of an hour.
+without tools) and the longest conversation by itself. ``make bench-batch`` runs all parts, about half an hour.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from typing import Final
 
 from flowrun.backends.vllm.model_files import find_model
 from tests.bench import batch_modes, batch_simulated
+from tests.bench.batch_busy import busy_batch
 from tests.bench.batch_modes import Timed
 from tests.bench.engines import conversations as work
 from tests.bench.simulated import PLACES, least_seconds
@@ -32,6 +33,8 @@ SIMULATED: Final = (250, 500, 1000, 2000, 4000)
 READ_TOLERANCE: Final = 0.001
 AIMED: Final = 2000  # of these, the number for which the aims are set
 SCRIPTED: Final = 100_000
+BUSY_PLACES: Final = (1, 2, 4, 8, 16, 32, 64)
+BUSY_ROWS: Final = 2000
 
 
 def main(chosen: Sequence[str]) -> None:
@@ -41,6 +44,7 @@ def main(chosen: Sequence[str]) -> None:
         "tiny": tiny_model,
         "simulated": simulated_engine,
         "scripted": scripted_model,
+        "busy": busy_server,
     }
     if unknown := set(chosen) - set(parts):
         sys.exit(f"there is no part {', '.join(sorted(unknown))}; there are: {', '.join(parts)}")
@@ -168,6 +172,28 @@ def _scripted_figures() -> tuple[float, float]:
     seconds = batch_simulated.scripted_batch(SCRIPTED)
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return seconds, int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def busy_server() -> None:
+    """Print the table of a server that takes few requests at once and refuses the others."""
+    print(
+        "\nA server (tests/bench/engines/busy_server.py) that takes so many requests of 50 ms at once and answers\n"
+        f"others with HTTP 429: rows a second of {BUSY_ROWS:,}, without the first tenth of them. Fixed is the\n"
+        "better of two --max-live, the server's own number and twice as many; else flowrun has to find it.\n"
+    )
+    print(
+        f"{'places':>6} {'fixed':>8} {'found':>8} {'refused':>8} {'Retry-After: 1':>15} {'refused':>8} {'of fixed':>9}"
+    )
+    worst = 1.0
+    for places in BUSY_PLACES:
+        fixed = max(busy_batch(places, BUSY_ROWS, max_live=live) for live in (places, 2 * places))
+        found = [busy_batch(places, BUSY_ROWS, retry_after=seconds) for seconds in ("", "1")]
+        reached = min(each.rate for each in found) / fixed.rate
+        worst = min(worst, reached)
+        figures = f"{found[0].rate:8.1f} {found[0].refused:8} {found[1].rate:15.1f} {found[1].refused:8}"
+        print(f"{places:6} {fixed.rate:8.1f} {figures} {reached:9.2f}", flush=True)
+    print()
+    _say_aim("found, of fixed, the worst", worst, 0.9)
 
 
 def _say_aim(what: str, reached: float, aim: float) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 import msgspec
 
 from flowrun.backends.chat_api import BrokenReply, parse_reply, request_body, server_messages
+from flowrun.backends.pressure import MAX_RETRIES, STALL_SECONDS, Pressure, Refusal, read_status
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.errors import BackendError, Bug, ModelError
@@ -23,8 +24,6 @@ from flowrun.spec.suggestions import did_you_mean
 if TYPE_CHECKING:
     import openai
 
-MAX_RETRIES: Final = 2
-"""Retries by the SDK after a lost connection, a timeout, or HTTP 408, 409, 429 or 5xx, with growing pauses."""
 
 CONNECT_SECONDS: Final = 60.0
 """Seconds that a connection may take: thousands that are opened at once wait for each other."""
@@ -60,6 +59,7 @@ class _Meaning(NamedTuple):
 
 MEANINGS: Final[Mapping[str, _Meaning]] = {
     "APITimeoutError": _Meaning("backend.unavailable", "did not answer in time", "raise model.timeout, or ask less"),
+    "TimeoutError": _Meaning("backend.unavailable", "did not answer in time", "raise model.timeout, or ask less"),
     "APIConnectionError": _Meaning(
         "backend.unavailable", "could not be reached", "is it running, and is model.base_url right?"
     ),
@@ -94,11 +94,21 @@ class OpenAIBackend:
     Args:
         model: with ``base_url``; its values are used as they are, and nothing is read from the environment.
         mask: removes secrets from a text; those of ``model`` itself are always removed.
+        stall, max_retries: see ``Pressure``.
     """
 
-    def __init__(self, model: Model, *, mask: Callable[[str], str] = str, max_retries: int = MAX_RETRIES) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        mask: Callable[[str], str] = str,
+        stall: float = STALL_SECONDS,
+        max_retries: int = MAX_RETRIES,
+    ) -> None:
         self._model = model
+        self._stall = stall
         self._max_retries = max_retries
+        self._pressure = self._new_pressure()
         self._url = _parse_url(model.base_url or "")
         self._mask = mask
         self._secrets = sorted(_secrets(model, self._url), key=len, reverse=True)
@@ -107,8 +117,8 @@ class OpenAIBackend:
 
     @property
     def concurrency(self) -> int | None:
-        """Return None: the server has its own limit, which it does not publish."""
-        return None
+        """Return what the server was seen to take at once; None until it refuses a request as too many."""
+        return self._pressure.places
 
     async def start(self) -> None:
         """Check that the server answers and that it has the model.
@@ -119,6 +129,7 @@ class OpenAIBackend:
         if self._client is not None:
             return
         self._check_settings()
+        self._pressure = self._new_pressure()  # its timers are those of an event loop
         self._client = self._connect()
         try:
             self._name = self._pick(await self._list_models(self._client))
@@ -134,13 +145,16 @@ class OpenAIBackend:
 
     async def reply(self, request: AskModel) -> Reply:
         """Return the model's reply; see ``ports.ModelBackend``."""
-        if self._client is None:
+        client = self._client
+        if client is None:
             raise Bug("the backend was asked for a reply before it was started")
         messages = server_messages(request.messages)
         body = request_body(request, messages, model=self._name, template_kwargs=self._model.chat_template_kwargs)
         try:
             # not chat.completions.create: it walks every message for type unions, 10 ms for a thread of 30
-            answer = await self._client.post("/chat/completions", cast_to=bytes, body=body)
+            answer = await self._pressure.send(
+                lambda: client.post("/chat/completions", cast_to=bytes, body=body), seconds=self._model.timeout
+            )
         except Exception as exc:
             raise self._model_error(exc) from self._showable(exc)
         try:
@@ -150,6 +164,10 @@ class OpenAIBackend:
                 f"{self._server()} gave an answer that is no chat completion: {exc}; it begins: {self._excerpt(answer)}"
             )
             raise ModelError("backend.unavailable", self._redact(message)) from self._showable(exc)
+
+    def _new_pressure(self) -> Pressure:
+        per_minute = self._model.max_requests_per_minute
+        return Pressure(_refusal, stall=self._stall, per_minute=per_minute, max_retries=self._max_retries)
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
@@ -179,7 +197,7 @@ class OpenAIBackend:
             default_headers=self._headers(),
             default_query=dict(parse_qsl(self._url.query)),
             timeout=openai.Timeout(self._model.timeout, connect=CONNECT_SECONDS),
-            max_retries=self._max_retries,
+            max_retries=0,  # ``Pressure`` retries
             http_client=http_client,
         )
         client.organization = client.project = client.admin_api_key = None  # the SDK reads them from the environment
@@ -194,7 +212,9 @@ class OpenAIBackend:
 
     async def _list_models(self, client: "openai.AsyncOpenAI") -> list[str]:
         try:
-            answer = await client.get("/models", cast_to=bytes, options={"timeout": CHECK_SECONDS})
+            answer = await self._pressure.send(
+                lambda: client.get("/models", cast_to=bytes, options={"timeout": CHECK_SECONDS})
+            )
         except Exception as exc:
             raise BackendError(self._model_error(exc).message) from self._showable(exc)
         try:
@@ -277,6 +297,19 @@ def _meaning(exc: Exception) -> _Meaning:
     if name == "APITimeoutError" and not (isinstance(root, TimeoutError) or "Timeout" in type(root).__name__):
         name = "APIConnectionError"  # the SDK over aiohttp calls every lost connection a timeout
     return MEANINGS[name]
+
+
+def _refusal(exc: Exception) -> Refusal:
+    """Return what the exception of an attempt says about the server."""
+    import openai
+
+    if isinstance(exc, openai.APIStatusError):
+        return read_status(exc.status_code, exc.response.headers, exc.code)
+    if isinstance(exc, openai.APIConnectionError):
+        *_, root = _chain(exc)
+        never_connected = "Connect" in type(root).__name__
+        return Refusal("lost" if never_connected or _meaning(exc) is MEANINGS["APIConnectionError"] else "retry")
+    return Refusal("final")
 
 
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:

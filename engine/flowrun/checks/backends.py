@@ -12,7 +12,7 @@ from flowrun.spec.masking import MIN_MASKED_LENGTH
 from flowrun.spec.model import Model
 from flowrun.spec.phrases import listed
 
-_SERVERS_ONLY: Final = ("base_url", "api_key", "headers")
+_SERVERS_ONLY: Final = ("base_url", "api_key", "headers", "max_requests_per_minute")
 _IN_PROCESS_ONLY: Final = ("engine", "chat_template", "revision", "tool_call_parser", "reasoning_parser")
 _SECRET_HEADER: Final = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 

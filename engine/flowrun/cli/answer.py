@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -76,23 +77,22 @@ def command(
     refuse_answered(ask, history.inbox(ask.run), row)
     answer = asyncio.run(_ask(ask)) if value is None else read_value(value, ask)
     if later or row.holder is not None:
-        asyncio.run(_send(journal, ask, answer))
-        receiver = "the process that drives the run" if row.holder is not None else f"`flowrun resume {row.id}`"
-        echo(f"the answer is stored for {receiver}", err=True)
-        return 0
-
+        return _store(journal, ask, answer, row)
     with answer_stream() as answers, Console(flow.graph, flow.secrets, quiet=quiet) as console:
         warn_of_changes(stored)
         view = RunView(answers, console, full=json, verbose=verbose)
-        drive = partial(
-            drive_durable_run,
-            flow=stored.prepare(os.environ),
-            journal=journal,
-            view=view,
-            moved_to=project_dir,
-            drain=drain,
-        )
+        current = stored.prepare(os.environ)
+        settings: dict[str, Any] = {"journal": journal, "view": view, "moved_to": project_dir, "drain": drain}
+        drive: Callable[..., int] = partial(drive_durable_run, flow=current, **settings)
         return _answer_and_resume(ask, answer, row.id, drive)
+
+
+def _store(journal: Path, ask: InputRequest, answer: JSON, row: RunRow) -> int:
+    """Store an answer for another process; return the exit code."""
+    asyncio.run(_send(journal, ask, answer))
+    receiver = "the process that drives the run" if row.holder is not None else f"`flowrun resume {row.id}`"
+    echo(f"the answer is stored for {receiver}", err=True)
+    return 0
 
 
 def _answer_and_resume(ask: InputRequest, answer: JSON, run: str, drive: Callable[..., int]) -> int:

@@ -48,6 +48,7 @@ from flowrun.runtime.engines import BackendSettings, calm_collector
 from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.run_result import encode_json
 from flowrun.runtime.stored_flow import store_flow
+from flowrun.spec.parse import parse_duration
 
 MAX_TOOLS: Final = 256
 
@@ -60,6 +61,7 @@ class BatchOptions(Options, frozen=True, kw_only=True):
     output: Path
     profile: str | None
     max_tools: int
+    stall: float
     restart: bool
     continue_: bool
     retry_failed: bool
@@ -89,6 +91,14 @@ class BatchOptions(Options, frozen=True, kw_only=True):
 @click.option("--max-live", type=click.IntRange(1), help="Runs live at once; else derived from the engine's limits.")
 @click.option(
     "--max-tools", type=click.IntRange(1), default=MAX_TOOLS, show_default=True, help="Tool calls running at once."
+)
+@click.option(
+    "--stall",
+    metavar="TIME",
+    default="10m",
+    show_default=True,
+    callback=lambda ctx, option, value: parse_stall(value),
+    help="How long a busy server (429, 503) may answer no request at all before rows fail.",
 )
 @click.option("--messages", is_flag=True, help="Put the messages into the results.")
 @click.option("--restart", is_flag=True, help="Move earlier results away and run every row.")
@@ -138,6 +148,18 @@ def command(**values: Any) -> int:
     if job.totals.stopped is not None:
         raise BatchStopped(job.totals.stopped)
     return 0 if outcomes["succeeded"] == survey.count else 1
+
+
+def parse_stall(written: str) -> float:
+    """Parse the value of ``--stall``.
+
+    Raises:
+        UsageError: it is no duration.
+    """
+    try:
+        return float(parse_duration(written))
+    except ValueError as exc:
+        raise UsageError(f"--stall {written}: {exc}") from exc
 
 
 def require_compatible_options(options: BatchOptions) -> None:
@@ -215,7 +237,7 @@ def _open(
         total=total,
         results=results,
         options=options,
-        settings=BackendSettings(verbose=options.verbose, progress=view.progress, note=view.say),
+        settings=BackendSettings(verbose=options.verbose, stall=options.stall, progress=view.progress, note=view.say),
         view=view,
         totals=BatchTotals(meter=Meter()),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from flowrun.backends.pressure import STALL_SECONDS
 from flowrun.backends.wrapper import TimedBackend
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError
@@ -21,11 +22,13 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         verbose: show the log of vLLM.
+        stall: the seconds without any success after which a busy server counts as unavailable.
         progress: receives each stage of a model's start, when it begins.
         note: receives other messages for the user about a start.
     """
 
     verbose: bool = False
+    stall: float = STALL_SECONDS
     progress: Callable[[str], None] = lambda message: None
     note: Callable[[str], None] = lambda message: None
 
@@ -178,7 +181,7 @@ def _make_plain(
         case "openai":
             from flowrun.backends.openai import OpenAIBackend
 
-            return OpenAIBackend(model, mask=masked)
+            return OpenAIBackend(model, mask=masked, stall=settings.stall)
         case "scripted":
             from flowrun.backends.scripted import ScriptedBackend, load_replies
 

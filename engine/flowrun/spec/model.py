@@ -111,6 +111,7 @@ class Model(_Part, frozen=True, kw_only=True):
     api_key: str | None = None
     headers: Mapping[str, str] = {}
     timeout: Seconds | None = None
+    max_requests_per_minute: int | None = None
 
     def __repr__(self) -> str:  # keys and headers may be secrets, and end up in tracebacks and logs
         return f"Model({self.backend}, {self.name})"

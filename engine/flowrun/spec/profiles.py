@@ -83,5 +83,5 @@ def _dropped_keys(patch: dict[str, JSON], path: Path) -> frozenset[str] | None:
 
 
 _SPECIFIC_TO_MODEL: Final = frozenset({"engine", "chat_template_kwargs"})
-_SPECIFIC_TO_SERVER: Final = frozenset({"base_url", "api_key", "headers"})
+_SPECIFIC_TO_SERVER: Final = frozenset({"base_url", "api_key", "headers", "max_requests_per_minute"})
 _ALTERNATIVES: Final = {"next": "routes", "routes": "next"}

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -67,6 +68,10 @@ def completion(message: JSON = None, finish_reason: str | None = "stop", **more:
     } | more
 
 
+def answer_of(answer: JSON | Answer) -> Answer:
+    return answer if isinstance(answer, Answer) else Answer(answer)
+
+
 class Server:
     """A server that lists its models, and answers chat completions by a function."""
 
@@ -83,11 +88,13 @@ class Server:
     def respond(self, seen: Seen) -> Answer:
         self.seen.append(seen)
         answer = self.models if seen.path.startswith("/v1/models") else self.answer(seen)
-        return answer if isinstance(answer, Answer) else Answer(answer)
+        return answer_of(answer)
 
-    def backend(self, *, max_retries: int = 0, mask: Callable[[str], str] = str, **fields: Any) -> OpenAIBackend:
+    def backend(
+        self, *, max_retries: int = 0, stall: float = 0.0, mask: Callable[[str], str] = str, **fields: Any
+    ) -> OpenAIBackend:
         model = Model(**{"backend": "openai", "name": "default", "base_url": self.url} | fields)
-        return OpenAIBackend(model, max_retries=max_retries, mask=mask)
+        return OpenAIBackend(model, max_retries=max_retries, stall=stall, mask=mask)
 
     @property
     def asked(self) -> Seen:
@@ -685,11 +692,76 @@ def test_errors_of_the_server(server: Server, answer: Answer, name: str, reporte
 
 
 @pytest.mark.usefixtures("transport")
-def test_the_sdk_tries_again(server: Server) -> None:
-    busy = Answer(error("busy"), 503, {"retry-after-ms": "1"})
-    answers = iter([busy, busy, completion()])
+@pytest.mark.parametrize("status", [408, 409, 500, 502, 504])
+def test_failures_that_may_pass_are_tried_again(server: Server, status: int) -> None:
+    failed = Answer(error("failed"), status, {"retry-after-ms": "1"})
+    answers = iter([failed, failed, completion()])
     server.answer = lambda seen: next(answers)
     assert reply_of(server.backend(max_retries=2)) == Reply(content="It is fair.")
+
+
+@pytest.mark.usefixtures("transport")
+@pytest.mark.parametrize("status", [429, 503, 529])
+def test_a_busy_server_is_waited_for_however_often_it_refuses(server: Server, status: int) -> None:
+    busy = Answer(error("busy"), status, {"retry-after-ms": "1"})
+    answers = iter([*[busy] * 12, completion()])
+    server.answer = lambda seen: next(answers)
+    backend = server.backend(stall=60, timeout=Seconds(30))
+    assert reply_of(backend) == Reply(content="It is fair.")
+
+
+def test_a_server_is_busy_while_it_starts(server: Server) -> None:
+    answers = iter([Answer(error("loading"), 503, {"retry-after-ms": "1"}), server.models])
+    server.respond = lambda seen: answer_of(next(answers))  # type: ignore[method-assign]
+    started_and(server.backend(stall=60))
+
+
+def test_money_that_is_spent_comes_back_by_no_waiting(server: Server) -> None:
+    server.answer = lambda seen: Answer(error("You exceeded your quota.", code="insufficient_quota"), 429)
+    assert failure_of(server.backend(stall=60))[0] == "backend.unavailable"
+
+
+@pytest.mark.usefixtures("transport")
+def test_the_pauses_of_a_busy_server_are_not_the_models_time(server: Server) -> None:
+    busy = Answer(error("busy"), 429, {"retry-after-ms": "300"})
+    answers = iter([busy, busy, completion()])
+    server.answer = lambda seen: next(answers)
+    assert reply_of(server.backend(stall=60, timeout=Seconds(0.5))) == Reply(content="It is fair.")
+
+
+@pytest.mark.usefixtures("transport")
+@pytest.mark.parametrize("over", [429, 503, 529, 502, "reset"])
+def test_a_server_that_takes_few_at_once_fails_none(server: Server, over: int | str) -> None:
+    """A server takes three at once, and refuses or drops the other connections."""
+    places = threading.Semaphore(3)
+
+    def answer(seen: Seen) -> JSON | Answer:
+        if not places.acquire(blocking=False):
+            if isinstance(over, str):
+                raise ConnectionAbortedError
+            return Answer(error("slow down"), over)
+        try:
+            time.sleep(0.02)
+        finally:
+            places.release()
+        return completion()
+
+    server.answer = answer
+
+    async def all_at_once(backend: OpenAIBackend) -> list[Reply]:
+        return await asyncio.gather(*(backend.reply(ask()) for _ in range(60)))
+
+    backend = server.backend(max_retries=2, stall=60)
+    assert started_and(backend, all_at_once) == [[Reply(content="It is fair.")] * 60]
+    assert backend.concurrency is not None
+    assert backend.concurrency < 30
+
+
+def test_a_timeout_is_that_of_all_attempts(server: Server) -> None:
+    server.answer = lambda seen: Answer(error("failed"), 500, {"retry-after-ms": "300"})
+    begun = time.monotonic()
+    assert failure_of(server.backend(max_retries=100, timeout=Seconds(1)))[0] == "backend.unavailable"
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.usefixtures("transport")

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from flowrun.backends.pressure import STALL_SECONDS
 from flowrun.backends.wrapper import WrappedBackend
 from flowrun.batch.batch import RunRow, run_in_this_process
 from flowrun.batch.distributed.ports import ReplicaReport
@@ -50,6 +51,7 @@ class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_tools: the number of functions that run at once.
         verbose: show the log of vLLM.
         watched: the replica has a process of its own, which is ended if a function keeps it from running.
+        stall: see ``BackendSettings``; each replica counts for itself.
     """
 
     version: str = __version__
@@ -59,6 +61,7 @@ class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_tools: int | None = None
     verbose: bool = False
     watched: bool = False
+    stall: float = STALL_SECONDS
 
 
 class ReplicaStart(msgspec.Struct, frozen=True):
@@ -127,9 +130,8 @@ class _ReplicaSession:
     def __init__(self, number: int, config: ReplicaConfig) -> None:
         self.number = number
         self._config = config
-        self._session = Session(
-            max_tools=config.max_tools, keep_waiting=False, settings=BackendSettings(verbose=config.verbose)
-        )
+        settings = BackendSettings(verbose=config.verbose, stall=config.stall)
+        self._session = Session(max_tools=config.max_tools, keep_waiting=False, settings=settings)
         self._watch = watched_process() if config.watched else nullcontext()
         self._meter = Meter()
         self._run_row: RunRow

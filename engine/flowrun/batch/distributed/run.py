@@ -61,6 +61,7 @@ async def _run(job: BatchJob, options: RayOptions, hosts: list[Host]) -> None:
             max_tools=job.max_tools,
             verbose=job.settings.verbose,
             watched=True,
+            stall=job.settings.stall,
         ),
         count=count,
         resources=resources,

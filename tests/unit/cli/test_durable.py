@@ -338,7 +338,7 @@ def test_a_killed_batch_resumes_its_runs(journal: Path, tmp_path: Path) -> None:
 def test_the_runs_of_a_batch_that_wait_get_their_results_later(journal: Path, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(
         "flowrun: v1\nname: ask\nversion: 1.0.0\n"
-        "model: {backend: scripted, name: r.yaml, sampling: {seed: '${SEED:-1}'}}\n"
+        "model:\n  backend: scripted\n  name: r.yaml\n  sampling:\n    seed: ${SEED:-1}\n"
         "inputs: {n: {type: integer}}\nstates:\n"
         "  ask: {type: wait, prompt: Well?, schema: {type: integer}, next: done}\n"
         "  done: {type: end, output: '{{ inputs.n + outputs.ask }}'}\n"
@@ -362,7 +362,12 @@ DATA = """\
 flowrun: v1
 name: order
 version: 1.0.0
-model: {backend: scripted, name: replies.yaml, sampling: {max_tokens: "${MAX_TOKENS:-64}", seed: "${SEED:-7}"}}
+model:
+  backend: scripted
+  name: replies.yaml
+  sampling:
+    max_tokens: ${MAX_TOKENS:-64}
+    seed: ${SEED:-7}
 models:
   far: {backend: openai, name: m, base_url: "${URL:-http://127.0.0.1:9/v1}", api_key: "${ORDER_KEY}"}
 inputs: {text: {type: string, default: pay 100 EUR to account 100-7}, stage: {type: string, default: none}}
@@ -395,7 +400,8 @@ ECHO = """\
 flowrun: v1
 name: echo
 version: 1.0.0
-model: {backend: scripted, name: replies.yaml, api_key: "${ORDER_KEY}"}
+secrets: [ORDER_KEY]
+model: {backend: scripted, name: replies.yaml}
 messages: [{role: user, content: Hello.}]
 """
 

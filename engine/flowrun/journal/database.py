@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +91,8 @@ class Database:
         except BaseException:
             self._connection.close()
             raise
+        # a reader that nobody refers to any more is closed, rather than warned of (Python 3.13)
+        weakref.finalize(self, self._connection.close).atexit = False
 
     def _connect(self) -> sqlite3.Connection:
         with self.errors():

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -510,7 +511,7 @@ def test_a_damaged_run_stops_only_itself(journal: Path, slow: Path) -> None:
         runs.append(json.loads(started.stdout)["run"])
         flowrun("answer", runs[-1], "--value", "1", journal=journal, cwd=slow)
         flowrun("answer", runs[-1], "--value", "1", "--later", journal=journal, cwd=slow)
-    with sqlite3.connect(journal) as connection:
+    with closing(sqlite3.connect(journal)) as connection, connection:
         connection.execute("UPDATE events SET before = 0 WHERE no = (SELECT last FROM heads WHERE run = 1)")
     connection.close()
     done = flowrun("resume", "--all", journal=journal, cwd=slow)

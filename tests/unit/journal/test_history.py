@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -157,7 +158,7 @@ def test_a_damaged_run_is_found_and_hides_nothing(copied: Path, damage: str) -> 
     history = open_history(copied)
     listed = [row.id for row in history.runs(children=True)]
     assert [row.id for row, _ in history.damages()] == ["abd2"]  # it was written without a spec
-    with sqlite3.connect(copied) as connection:
+    with closing(sqlite3.connect(copied)) as connection, connection:
         connection.execute(damage)
     connection.close()
     assert [row.id for row in history.runs(children=True)] == listed
@@ -169,7 +170,7 @@ def test_a_damaged_run_is_found_and_hides_nothing(copied: Path, damage: str) -> 
 
 def test_a_run_without_its_last_event_is_listed_as_damaged(copied: Path) -> None:
     history = open_history(copied)
-    with sqlite3.connect(copied) as connection:
+    with closing(sqlite3.connect(copied)) as connection, connection:
         connection.execute(DAMAGES["the head is gone"])
     connection.close()
     assert [row.id for row in history.runs(status="damaged")] == ["abc1"]

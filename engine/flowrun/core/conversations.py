@@ -54,7 +54,7 @@ def faults_of_conversation(
             if len(set(ids)) < len(ids):
                 twice = next(one for one in ids if ids.count(one) > 1)
                 yield ConversationFault(
-                    at, f"two calls of one message have the id {cut(twice, 80)!r}", "leave the ids out"
+                    at, f"two calls of one message have the id {cut(twice, _MAX_ID)!r}", "leave the ids out"
                 )
                 ids = list(dict.fromkeys(ids))
             open_ids += ids

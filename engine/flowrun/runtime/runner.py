@@ -43,10 +43,6 @@ class Runner(Services, frozen=True, kw_only=True):
         """
         return RunDriver(self, graph, None).recover(run_id, then)
 
-    def is_in_progress(self, run_id: str) -> bool:
-        """Return whether a run is in progress in this process."""
-        return run_id in self.drivers
-
     def deliver(self, run_id: str, event: Event) -> bool:
         """Interrupt a run in progress with an event; return whether the run is in progress."""
         driver = self.drivers.get(run_id)

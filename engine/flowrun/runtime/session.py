@@ -23,7 +23,7 @@ from flowrun.core.ports import ModelBackend, Observer
 from flowrun.errors import Failure, UsageError
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.functions.python import CallPool, PythonFunctions
-from flowrun.journal import MemoryJournal, SqliteJournal
+from flowrun.journal import MemoryJournal, RunRow, SqliteJournal
 from flowrun.journal.questions import closing_event, describe_closed
 from flowrun.runtime.engines import BackendSettings, Engines
 from flowrun.runtime.flow_runs import FlowRuns, SpecJournal, find_pending_work
@@ -42,7 +42,7 @@ from flowrun.runtime.run_result import (
 )
 from flowrun.runtime.run_stream import RunStream, cancel_and_wait
 from flowrun.runtime.runner import Runner
-from flowrun.runtime.stored_flow import load_stored_flow, store_flow
+from flowrun.runtime.stored_flow import StoredFlow, load_stored_flow, store_flow
 from flowrun.spec import mask
 from flowrun.spec.model import JSON
 
@@ -339,22 +339,14 @@ class Session:
             SpecError: the spec of the run cannot run any more.
         """
         opened = self._opened("resume")
-        if opened.journal is None:
-            top, runs = run_id, self._owner_of(run_id)
-        else:
-            row = opened.journal.history.top_run(run_id)
-            if row.ended is not None:
-                raise UsageError(f"run {row.id} has ended: {row.status}")
-            flow = opened.flows.get(row.spec)
-            if flow is None:
-                flow = load_stored_flow(opened.journal.history, row, self._project_dir).prepare(self._environ)
-            top = row.id
-            with self._driving(top):
-                if top in opened.owners:  # with the functions and backends that the run started with
-                    runs = opened.owners[top]
-                else:
-                    runs = await self._outcome_of(self._begin(self.runs_of(flow)))
+        row = None if opened.journal is None else _open_row(opened.journal, run_id)
+        top = run_id if row is None else row.id
         with self._driving(top):
+            if row is None or top in opened.owners:  # with the functions and backends that the run started with
+                runs = self._owner_of(top)
+            else:
+                flow = opened.flows.get(row.spec) or self._load_stored(row).prepare(self._environ)
+                runs = await self._outcome_of(self._begin(self.runs_of(flow)))
             return await self._drive(runs, top, runs.resume(top, resolve=resolve))
 
     async def cancel(self, run_id: str, *, reason: str = "") -> RunResult | None:
@@ -375,9 +367,7 @@ class Session:
         if opened.journal is None:
             runs = self._owner_of(run_id)
             return await self._drive(runs, run_id, runs.resume(run_id, then=event))
-        row = opened.journal.history.top_run(run_id)
-        if row.ended is not None:
-            raise UsageError(f"run {row.id} has ended: {row.status}")
+        row = _open_row(opened.journal, run_id)
         if row.holder is not None:
             await opened.journal.signal(row.id, event)
             return None
@@ -513,10 +503,11 @@ class Session:
                 top = parent
             return top, self._owner_of(top).graph
         row = opened.journal.history.top_run(run_id)
-        flow = opened.flows.get(row.spec)
-        if flow is None:
-            flow = load_stored_flow(opened.journal.history, row, self._project_dir).prepare_to_show(self._environ)
+        flow = opened.flows.get(row.spec) or self._load_stored(row).prepare_to_show(self._environ)
         return row.id, flow.graph
+
+    def _load_stored(self, row: RunRow) -> StoredFlow:
+        return load_stored_flow(self.journal.history, row, self._project_dir)
 
     def _opened(self, method: str) -> _Opened:
         if self._open is None:
@@ -530,6 +521,18 @@ class Session:
                 f"Session.{method} was called from another event loop or thread than the one that opened the session"
             )
         return self._open
+
+
+def _open_row(journal: SqliteJournal, run_id: str) -> RunRow:
+    """Return the row of a run that has not ended, the top one of its family.
+
+    Raises:
+        UsageError: there is no such run, or it has ended.
+    """
+    row = journal.history.top_run(run_id)
+    if row.ended is not None:
+        raise UsageError(f"run {row.id} has ended: {row.status}")
+    return row
 
 
 def check_answer(request: InputRequest, value: Any) -> JSON:

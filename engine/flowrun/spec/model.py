@@ -163,6 +163,16 @@ class MessageTemplate(_Part, frozen=True, kw_only=True):
     name: str | None = None
 
 
+class Window(_Part, frozen=True, kw_only=True):
+    """The part of a thread that a model reads: its head, and at least the ``last`` messages."""
+
+    last: int
+
+
+History = Literal["all", "none"] | Window
+"""How much of a thread a model reads. ``core.requests`` has the rule."""
+
+
 class Route(_Part, frozen=True, kw_only=True):
     """A route from a state to the state ``to``. Without ``when`` it always matches."""
 

@@ -1,0 +1,68 @@
+"""What a model reads of a thread. A pure function of the thread, so that replay and a resumed run agree.
+
+``history: {last: N}`` keeps the head of a thread, which is all before its first assistant message, and the messages
+behind a cut. The cut moves in blocks of N + 1 messages, so between two cuts a prompt extends the one before.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from flowrun.core.messages import Log, Message
+from flowrun.spec.model import History
+
+SETUP_ROLES: Final = ("system", "developer")
+"""The roles of the messages that set a model up."""
+
+
+def messages_of_request(
+    thread: Log[Message],
+    *,
+    own: int = 0,
+    system: str | None = None,
+    history: History = "all",
+    extra: Iterable[Message] = (),
+) -> Log[Message]:
+    """Return the messages that a model reads: the thread itself, the same object, if nothing else is asked for.
+
+    Args:
+        own: the number of messages at the end of the thread that the state itself has put there.
+        system: stands in place of the leading system and developer messages.
+        history: the part of the thread that the model reads.
+        extra: messages that follow, and are not kept.
+    """
+    extra = tuple(extra)
+    if system is None and history == "all" and not extra:
+        return thread
+    read: Iterable[Message] = thread
+    if history == "none":
+        read = thread[len(thread) - own :]
+    elif history != "all":
+        head, start = window(thread, history.last)
+        read = (*thread[:head], *thread[start:])
+    if system is not None:
+        read = (Message(role="system", content=system), *_without_setup(read))
+    return Log((*read, *extra))
+
+
+def window(thread: Log[Message], last: int) -> tuple[int, int]:
+    """Return the length of a thread's head, and the index of the first message behind the cut.
+
+    At least ``last`` messages stand behind the cut, and it never moves back as the thread grows. Once there would be
+    more than twice as many, it moves, so that ``last`` are left; then back to a message that can follow the head: an
+    assistant's, or a user's if the head does not end in one.
+    """
+    head = next((at for at, message in enumerate(thread) if message.role == "assistant"), len(thread))
+    behind = len(thread) - head
+    start = head + (behind - last) // (last + 1) * (last + 1) if behind > 2 * last else head
+    follows = ("assistant",) if head and thread[head - 1].role == "user" else ("assistant", "user")
+    while start > head and thread[start].role not in follows:
+        start -= 1
+    return head, start
+
+
+def _without_setup(messages: Iterable[Message]) -> Iterable[Message]:
+    leading = True
+    for message in messages:
+        leading = leading and message.role in SETUP_ROLES
+        if not leading:
+            yield message

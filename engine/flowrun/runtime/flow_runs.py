@@ -23,15 +23,15 @@ def find_pending_work(graph: Graph, run_id: str, events_of: Callable[[str], Sequ
     Args:
         events_of: returns the recorded events of a run by its id.
     """
-    run, effects, calls = recover(graph, (one.event for one in events_of(run_id)))
-    waiting = [effect for effect in effects if isinstance(effect, RequestInput)]
-    in_doubt = list(calls)
-    for effect in effects:
+    found = recover(graph, (one.event for one in events_of(run_id)))
+    waiting = [effect for effect in found.effects if isinstance(effect, RequestInput)]
+    in_doubt = list(found.in_doubt)
+    for effect in found.effects:
         if isinstance(effect, StartChild):
             child = find_pending_work(graph.flows[effect.flow], effect.child_id(run_id), events_of)
             waiting += child.waiting
             in_doubt += child.in_doubt
-    return RunResult(run=run, waiting=tuple(waiting), in_doubt=tuple(in_doubt))
+    return RunResult(run=found.run, waiting=tuple(waiting), in_doubt=tuple(in_doubt))
 
 
 class SpecJournal:

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from flowrun.core.events import (
     Answered,
@@ -45,6 +45,16 @@ EVENTS_PER_TURN: Final = 128
 """The events after which a run yields to the loop, for deadlines, signals and other runs: effects may never wait."""
 
 
+class _Resumed(NamedTuple):
+    """The step that a run was resumed in, and by the index of an open effect when it was requested.
+
+    ``since`` also has when the state was entered, by None, if the run waits: time at work begins anew.
+    """
+
+    step: int
+    since: Mapping[int | None, float]
+
+
 class RunDriver:
     """One run in progress: its state, its pending effects, and its deadlines."""
 
@@ -56,12 +66,10 @@ class RunDriver:
         "_parent",
         "_pending",
         "_recorded_count",
-        "_recovered_step",
+        "_resumed",
         "_services",
-        "_slept_seconds",
         "_started_at",
         "_timeout",
-        "_waited_seconds",
         "in_doubt",
         "run",
         "waiting",
@@ -79,9 +87,7 @@ class RunDriver:
         self._event_count = 0
         self._started_at = 0.0  # the loop's time
         self._recorded_count = 0  # events in the journal
-        self._recovered_step = 0  # the step that a run was resumed in
-        self._waited_seconds = 0.0  # the time that it had waited in that step
-        self._slept_seconds = 0.0  # the time since its pending pause began, which goes on where it was
+        self._resumed: _Resumed | None = None
         self._timeout: asyncio.Timeout | None = None
         self._interruption: Event | None = None
 
@@ -93,15 +99,13 @@ class RunDriver:
         """
         assert self._services.journal is not None
         recorded = await self._services.journal.events(run_id)
-        self.run, effects, in_doubt = recover(self._graph, (one.event for one in recorded))
-        self._recorded_count = len(recorded)
-        self._recovered_step = self.run.step
-        if self.run.status == "waiting":
-            self._waited_seconds = max(0.0, self._services.now() - recorded[-1].at)
-        elif self.run.awaiting == "sleep":
-            self._slept_seconds = max(0.0, self._services.now() - recorded[-1].at)
+        found = recover(self._graph, (one.event for one in recorded), (one.at for one in recorded))
+        self.run, self._recorded_count = found.run, len(recorded)
+        since: dict[int | None, float] = {None: found.entered} if found.run.status == "waiting" else {}
+        since.update(found.requested.items())
+        self._resumed = _Resumed(found.run.step, since)
         if then is None:
-            await self._resolve_in_doubt(effects, in_doubt)
+            await self._resolve_in_doubt(found.effects, found.in_doubt)
         return await self.drive(then)
 
     async def _resolve_in_doubt(self, effects: tuple[Effect, ...], in_doubt: tuple[CallFunction, ...]) -> None:
@@ -197,11 +201,21 @@ class RunDriver:
         run_timeout, timeout = self._graph.limits.timeout, self._graph.nodes[self.run.state].timeout
         ends = None if run_timeout is None else self._started_at + run_timeout
         if timeout is not None and self.run.awaiting != "sleep":
-            waited = self._waited_seconds if self.run.step == self._recovered_step else 0.0
-            state_ends = asyncio.get_running_loop().time() + timeout - waited
+            state_ends = asyncio.get_running_loop().time() + timeout - self._seconds_since(self.run.step)
             if ends is None or state_ends < ends:
                 return state_ends, self.run.step
         return ends, 0
+
+    def _seconds_since(self, step: int, index: int | None = None) -> float:
+        """Return how long ago an effect was requested before the run was resumed: its time limit counts from then.
+
+        Args:
+            index: the index of the effect in its step; None: the state itself, which counts only while the run waits.
+        """
+        resumed = self._resumed
+        if resumed is None or resumed.step != step or index not in resumed.since:
+            return 0.0
+        return max(0.0, self._services.now() - resumed.since[index])
 
     async def _drive_to_boundary(self, deadline_step: int) -> bool:
         """Drive the run until it ends or waits (True), or a state with its own timeout is entered or left (False)."""
@@ -304,8 +318,7 @@ class RunDriver:
 
     async def _sleep(self, effect: Sleep) -> Event:
         seconds = effect.seconds * (1 + effect.jitter * self._services.chance())
-        await self._services.sleep(max(0.0, seconds - self._slept_seconds))
-        self._slept_seconds = 0.0
+        await self._services.sleep(max(0.0, seconds - self._seconds_since(effect.step, 0)))
         return Slept(step=effect.step)
 
     async def _request_input(self, effect: RequestInput) -> Event | None:
@@ -337,7 +350,12 @@ class RunDriver:
         child = RunDriver(self._services, graph, self.run.id)
         name = effect.child_id(self.run.id)
         journal = self._services.journal
-        if journal is not None and effect.step == self._recovered_step and await journal.events(name):
+        if (
+            journal is not None
+            and self._resumed is not None
+            and self._resumed.step == effect.step
+            and await journal.events(name)
+        ):
             result = await child.recover(name, None)
         else:
             start = Started(

@@ -24,7 +24,7 @@ from flowrun.core.events import (
 )
 from flowrun.core.machine import fold
 from flowrun.core.messages import Reply, ToolCall
-from flowrun.core.recovery import Recovered, recover
+from flowrun.core.recovery import recover
 from flowrun.errors import Failure
 from tests.flows import ADD, AGENT, graph_of
 
@@ -42,7 +42,7 @@ def brief(effect: Effect) -> tuple[str, int, int]:
 
 
 def open_after(*events: Event) -> tuple[list[tuple[str, int, int]], list[int]]:
-    _, effects, doubtful = recover(AGENT_GRAPH, events)
+    _, effects, doubtful, *_ = recover(AGENT_GRAPH, events)
     return [brief(effect) for effect in effects], [effect.index for effect in doubtful]
 
 
@@ -77,25 +77,25 @@ def test_what_was_begun_in_another_step_is_not_in_doubt_now() -> None:
     begun: list[Event] = [BEGIN, one, CallStarted(step=2), failed, Slept(step=3)]
     early: list[Event] = [BEGIN, CallStarted(step=2), one, CallStarted(step=1)]
     for events, step in ((begun, 3), ([*begun, CallStarted(step=2)], 3), (early, 2)):
-        _, effects, doubtful = recover(graph, events)
+        _, effects, doubtful, *_ = recover(graph, events)
         assert ([brief(effect) for effect in effects], doubtful) == ([("CallFunction", step, 0)], ())
     assert [effect.step for effect in recover(graph, [*begun, CallStarted(step=3)]).in_doubt] == [3]
 
 
 def test_a_call_that_may_be_made_twice_is_never_in_doubt() -> None:
-    _, effects, doubtful = recover(SURE, [BEGIN, TWO_CALLS, CallStarted(step=2, index=0)])
+    _, effects, doubtful, *_ = recover(SURE, [BEGIN, TWO_CALLS, CallStarted(step=2, index=0)])
     assert ([effect.index for effect in effects if isinstance(effect, CallFunction)], doubtful) == ([0, 1], ())
 
 
 def test_a_run_that_has_ended_wants_nothing() -> None:
-    run, effects, doubtful = recover(AGENT_GRAPH, [BEGIN, Replied(step=1, reply=Reply(content="hello"))])
+    run, effects, doubtful, *_ = recover(AGENT_GRAPH, [BEGIN, Replied(step=1, reply=Reply(content="hello"))])
     assert (run.outcome, effects, doubtful) == (Outcome(status="succeeded", output={"answer": "hello"}), (), ())
 
 
 @pytest.mark.parametrize("last", [Cancelled(), TimedOut()], ids=["cancelled", "out of time"])
 def test_a_run_that_was_ended_wants_none_of_what_was_open(last: Event) -> None:
     graph = graph_of(ADD, AGENT.replace("max_steps: 20", "timeout: 1m"))
-    run, effects, doubtful = recover(graph, [BEGIN, TWO_CALLS, CallStarted(step=2, index=1), last])
+    run, effects, doubtful, *_ = recover(graph, [BEGIN, TWO_CALLS, CallStarted(step=2, index=1), last])
     assert (run.outcome is None, effects, doubtful) == (False, (), ())
 
 
@@ -133,6 +133,21 @@ def test_children_and_human_input() -> None:
     wait = recover(graph, events)
     assert [type(effect) for effect in wait.effects] == [RequestInput]
     events.append(Answered(step=2, value="neither"))  # does not match: as if it were never given
-    assert recover(graph, events) == Recovered(wait.run, wait.effects, ())
+    assert recover(graph, events) == wait
     events.append(Answered(step=2, value=True))
     assert recover(graph, events).run.status == "succeeded"
+
+
+def test_each_open_effect_has_the_time_of_the_event_that_requested_it() -> None:
+    flow = """
+    flows: {one: {inputs: {n: {}}, states: {e: {type: end}}}}
+    states:
+      many: {type: map, flow: "#one", for_each: "[1, 2, 3]", as: n, max_concurrency: 2, next: e}
+      e: {type: end}
+    """
+    events: list[Event] = [
+        Started(run="r", inputs={}),
+        ChildEnded(step=1, index=1, outcome=Outcome(status="succeeded")),
+    ]
+    found = recover(graph_of(flow), events, [100.0, 130.0])
+    assert (found.entered, found.requested) == (100.0, {0: 100.0, 2: 130.0})

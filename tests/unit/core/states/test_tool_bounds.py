@@ -98,7 +98,7 @@ def test_a_call_that_is_held_back_has_no_result() -> None:
 
 def test_a_resumed_run_keeps_the_order() -> None:
     graph = graph_of(ADD, IN_ORDER)
-    _, effects, doubtful = recover(graph, [BEGIN, adding(1, 2, 3), Returned(step=2, index=0, value=1)])
+    _, effects, doubtful, *_ = recover(graph, [BEGIN, adding(1, 2, 3), Returned(step=2, index=0, value=1)])
     assert [effect.index for effect in effects if isinstance(effect, CallFunction)] == [1]
     assert doubtful == ()
 

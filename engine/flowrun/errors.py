@@ -106,7 +106,7 @@ CODES: Final[dict[str, str]] = {
     "FR406": "A first message reads a variable that is set later.",
     "FR407": "A reference to an environment variable stands where it is plain text.",
     "FR408": "A variable is set that nothing reads.",
-    "FR409": "A condition compares a value with one that its schema does not have.",
+    "FR409": "A condition compares a value with one that its schema does not have, or asks about a call that never is.",
     "FR410": "A comment cuts off a text that is not quoted.",
     "FR501": "An entrypoint leads to no Python function.",
     "FR502": "A tool's parameters are left out, and cannot be derived from its Python function.",

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from flowrun.checks.shapes import chats_behind
 from flowrun.checks.subject import Severity, Subject
 from flowrun.core.graph import Edge
 from flowrun.core.json_schema import compile_schema
-from flowrun.errors import Issue, Path
+from flowrun.errors import Issue, Path, dotted
 from flowrun.spec import Signature
 from flowrun.spec.model import JSON, CallTemplate, ChatState, MessageTemplate, Spec, ToolsState, WaitState
 from flowrun.spec.phrases import listed
@@ -20,6 +21,7 @@ def check_offers(subject: Subject) -> Iterator[Issue]:
     if not subject.unsure:
         yield from _tools_states(subject)
         yield from _repeated_messages(subject)
+        yield from _calls_asked_about(subject)
 
 
 def offered_tools(spec: Spec, state: ChatState) -> Sequence[str]:
@@ -152,6 +154,18 @@ def _reachable(outgoing: Mapping[str, list[Edge]], starts: list[str]) -> set[str
                 found.add(edge.target)
                 waiting.append(edge.target)
     return found
+
+
+def _calls_asked_about(subject: Subject) -> Iterator[Issue]:
+    """Find conditions that ask whether a reply calls a tool which its chat state does not offer."""
+    spec = subject.spec
+    for text in subject.texts:
+        for keys, tool in sorted(text.reads_if_valid().calls, key=str):
+            chats = chats_behind(subject, text, keys)
+            if tool in spec.tools and chats and not any(tool in offered_tools(spec, chat) for chat in chats.values()):
+                states = listed([*chats], "or")
+                message = f"{dotted(keys)} never calls {tool!r}: state {states} does not offer it"
+                yield subject.issue("FR409", text.path, message, "offer it there, or delete this", severity="warning")
 
 
 def _repeated_messages(subject: Subject) -> Iterator[Issue]:

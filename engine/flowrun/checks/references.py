@@ -52,6 +52,9 @@ def _names(subject: Subject) -> Iterator[Issue]:
             offered = spec.tools if state.tools is None else dict.fromkeys(state.tools)
             where = (*path, "tool_choice")
             yield from _check_name(subject, "FR702", where, "tool", state.tool_choice, offered)
+    for text in subject.texts:
+        for _, tool in sorted(text.reads_if_valid().calls, key=str):
+            yield from _check_name(subject, "FR702", text.path, "tool", tool, spec.tools)
 
 
 def _model(subject: Subject, path: Path, name: str) -> Iterator[Issue]:

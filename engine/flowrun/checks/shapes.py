@@ -43,7 +43,7 @@ class MissingMember(NamedTuple):
 
 def shapes_at(subject: "Subject", text: Text) -> dict[str, Shape]:
     """Return the schemas of the names that a text sees, without those of unknown schema, such as ``vars``."""
-    return {**subject.shapes, "reply": shape_of_reply(_reply_states(subject, text))}
+    return {**subject.shapes, "reply": shape_of_reply([*chats_behind(subject, text, ("reply",)).values()])}
 
 
 def shapes_everywhere(spec: Spec, flows: Mapping[str, Spec]) -> dict[str, Shape]:
@@ -60,15 +60,21 @@ def shapes_everywhere(spec: Spec, flows: Mapping[str, Spec]) -> dict[str, Shape]
     }
 
 
-def _reply_states(subject: "Subject", text: Text) -> list[ChatState]:
-    """Return the chat states that may have given the last reply."""
-    spec = subject.spec
-    state = spec.states.get(text.state)
-    if text.moment in ("set", "left") and isinstance(state, ChatState):
-        return [state]
-    facts = subject.state_graph.facts.get(text.state)
-    names: Iterable[str] = () if facts is None else sorted(facts.reply_states)
-    return [chat for name in names if isinstance(chat := spec.states[name], ChatState)]
+def chats_behind(subject: "Subject", text: Text, keys: Keys) -> dict[str, ChatState]:
+    """Return the chat states that may have given the reply at a path, ``reply`` or ``outputs.<state>``; else none."""
+    states = subject.spec.states
+    match keys:
+        case ("reply",):
+            if text.moment in ("set", "left") and isinstance(states.get(text.state), ChatState):
+                names: Iterable[str] = [text.state]
+            else:
+                facts = subject.state_graph.facts.get(text.state)
+                names = () if facts is None else sorted(facts.reply_states)
+        case ("outputs", str(name)) if name in states:
+            names = [name]
+        case _:
+            names = ()
+    return {name: chat for name in names if isinstance(chat := states[name], ChatState)}
 
 
 # --- following a path ---------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ _INTRODUCTION: Final = """\
 ## What templates see
 
 Templates and expressions of every state see these names. One that has no value yet is not defined: `reply is defined`
-is a condition. In a state's `set` and `routes`, its own result is there too."""
+is a condition. In a state's `set` and `routes`, its own result is there too. `reply is calling('look_up')`, a test,
+says whether a reply calls a tool."""
 
 
 def render_views() -> str:

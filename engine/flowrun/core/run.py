@@ -1,6 +1,7 @@
 """A run as frozen data. A transition changes a draft of it; if a state fails, the last saved copy is restored."""
 
 import enum
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
@@ -106,6 +107,9 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
     """
 
 
+_CALLING: Final = re.compile(r"""\s*reply is calling\(\s*(?:'([\w-]+)'|"([\w-]+)")\s*\)\s*""")
+"""The condition whether the last reply calls a tool."""
+
 _set_class: Final[Callable[[Draft, type[Draft]], None]] = object.__dict__["__class__"].__set__
 """Sets the class of an object, which the ``__setattr__`` of a frozen struct refuses to do."""
 
@@ -175,6 +179,13 @@ def compile_route_condition(text: str) -> Callable[[Draft], bool]:
     root, *keys = text.strip().split(".")
     if (root, *keys) == ("reply", "tool_calls"):  # in the routes of every agent: no view of the calls is made
         return lambda run: in_scope(RunScope(run)) if run.reply is None else bool(run.reply.message.tool_calls)
+    if (calling := _CALLING.fullmatch(text)) is not None:
+        tool = calling[1] or calling[2]
+        return lambda run: (
+            in_scope(RunScope(run))
+            if run.reply is None
+            else any(call.name == tool for call in run.reply.message.tool_calls)
+        )
     if not keys or root not in VARIABLES or not is_path(text.strip()):
         return lambda run: in_scope(RunScope(run))
     read = VARIABLES[root]

@@ -54,7 +54,18 @@ def bounded_filters(filters: Mapping[str, Callable[..., Any]]) -> dict[str, Call
 
 def bounded_tests(tests: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
     """Return the tests that a template may use, by name, with bounded cost."""
-    return {name: _metered_test(test) if name in _COMPARISONS else test for name, test in tests.items()}
+    known = {name: _metered_test(test) if name in _COMPARISONS else test for name, test in tests.items()}
+    return {**known, "calling": _is_calling}
+
+
+def _is_calling(value: Any, tool: Any) -> bool:
+    """Return whether a reply calls a tool: the test ``reply is calling('look_up')``."""
+    calls = (
+        counted(value["tool_calls"], 1) if isinstance(value, (Mapping, Undefined)) and "tool_calls" in value else None
+    )
+    if calls is None or not isinstance(tool, str):
+        raise TemplateError("'is calling' asks whether a reply calls a tool: reply is calling('NAME')")
+    return any(call["name"] == tool for call in calls)
 
 
 def _metered_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

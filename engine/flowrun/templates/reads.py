@@ -27,12 +27,13 @@ class Reads(msgspec.Struct, frozen=True):
     """The names that a template reads.
 
     ``roots`` are the names, ``paths`` the names with their members. ``guarded`` are the paths whose existence is also
-    tested, such as by ``is defined``.
+    tested, such as by ``is defined``. ``calls`` are the replies that ``is calling`` asks about, each with the tool.
     """
 
     roots: frozenset[str] = frozenset()
     paths: frozenset[Keys] = frozenset()
     guarded: frozenset[Keys] = frozenset()
+    calls: frozenset[tuple[Keys, str]] = frozenset()
 
 
 @lru_cache(maxsize=_CACHED)
@@ -85,7 +86,8 @@ def _reads(text: str, tree: "nodes.Node", *, statements: bool) -> Reads:
     except TemplateError as exc:
         raise TemplateError(f"in {cut(text, 80)!r}: {exc}") from None
     known = frozenset(str(root) for root in roots) - environment().globals.keys() - reader.stored - _LOCAL
-    return Reads(known, frozenset(path for path in reader.paths if path[0] in known), frozenset(reader.guarded))
+    paths = frozenset(path for path in reader.paths if path[0] in known)
+    return Reads(known, paths, frozenset(reader.guarded), frozenset(reader.calls))
 
 
 def _undeclared(tree: "nodes.Node") -> set[str]:
@@ -110,6 +112,7 @@ class _Reader:
 
         self.paths: set[Keys] = set()
         self.guarded: set[Keys] = set()
+        self.calls: set[tuple[Keys, str]] = set()
         self.stored: set[str] = set()
         self._nodes = nodes
 
@@ -138,10 +141,19 @@ class _Reader:
             _check_known("test", node.name, environment().tests)
             if node.name in ("defined", "undefined"):
                 self._guard(keys_of(node.node))
+            elif node.name == "calling":
+                self._call(node)
         elif isinstance(node, nodes.Compare) and isinstance(node.expr, nodes.Const):
             for operand in node.ops:
                 if operand.op in ("in", "notin") and (keys := keys_of(operand.expr)) is not None:
                     self._guard((*keys, node.expr.value))
+
+    def _call(self, node: "nodes.Test") -> None:
+        if len(node.args) != 1 or node.kwargs:
+            raise TemplateError("'is calling' needs the name of a tool: reply is calling('NAME')")
+        name, keys = node.args[0], keys_of(node.node)
+        if isinstance(name, self._nodes.Const) and isinstance(name.value, str) and keys is not None:
+            self.calls.add((keys, name.value))
 
     def _guard(self, keys: Keys | None) -> None:
         if keys is not None:

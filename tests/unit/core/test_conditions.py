@@ -50,6 +50,13 @@ def value_or_error(holds: Callable[[], bool]) -> bool | str:
         *("reply.nothing", "results", "results.first", "error.name", "nothing", "nothing.at.all", "true"),
         *("inputs.question", "inputs.deep.list", "inputs.deep.text", "inputs.deep.number", "inputs.deep.text.upper"),
         *("outputs.ask", "outputs.ask.tool_calls", "outputs.ask.content", "outputs.act", "run.attempt", "run.state"),
+        *(
+            "reply is calling('add')",
+            ' reply is calling( "add" ) ',
+            "reply is calling('sub')",
+            "reply is not calling('add')",
+        ),
+        *("outputs.ask is calling('add')", "results is calling('add')", "inputs.deep is calling('add')"),
         *("not reply.tool_calls", "vars", "vars.x", "inputs.deep.number > 2"),
     ],
 )

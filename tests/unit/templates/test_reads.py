@@ -53,7 +53,23 @@ def test_reads_of_templates(text: str, roots: set[str], guarded: set[Keys]) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["1 2", "a b", "[x for x in y]", "x | no_such", "x is no_such", "1, }} {{ 2", "-" * 200 + "1"]
+    ("text", "calls"),
+    [
+        pytest.param("reply is calling('a') or outputs.ask is not calling 'b'", True, id="replies"),
+        pytest.param("reply is calling(vars.name) or vars[inputs.x] is calling('a')", False, id="what is not known"),
+    ],
+)
+def test_calls_that_are_asked_about(text: str, calls: bool) -> None:
+    found = {(("reply",), "a"), (("outputs", "ask"), "b")}
+    assert reads_of_expression(text).calls == (found if calls else set())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("1 2", "a b", "[x for x in y]", "x | no_such", "x is no_such", "1, }} {{ 2", "-" * 200 + "1"),
+        *("reply is calling", "reply is calling()", "reply is calling('a', 'b')", "reply is calling(name='a')"),
+    ],
 )
 def test_invalid_expressions(text: str) -> None:
     with pytest.raises(TemplateError):

@@ -27,6 +27,7 @@ VERBS: Final[dict[str, str]] = {
     "resume": "Resume durable runs after a crash.",
     "answer": "Answer a durable run that waits.",
     "cancel": "End a durable run.",
+    "fork": "Begin a durable run from the events of another one up to a step.",
     "replay": "Feed a run's events to today's spec, and show where it would differ.",
     "journal": "Keep the file of durable runs small.",
     "graph": "Draw the state graph of a spec as mermaid, dot, svg or text.",

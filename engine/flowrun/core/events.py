@@ -25,6 +25,7 @@ class Started(_Data, frozen=True, kw_only=True):
     """The run starts. ``inputs`` contain the spec's defaults.
 
     A child run may use the rounds, steps and tool calls that its parent has left, unless its own limits are lower.
+    ``forked_from`` is the run and the step, as ``RUN/STEP``, that a fork begins at.
     """
 
     run: str
@@ -32,6 +33,7 @@ class Started(_Data, frozen=True, kw_only=True):
     max_rounds: int | None = None
     max_steps: int | None = None
     max_tool_calls: int | None = None
+    forked_from: str | None = None
 
 
 class CallStarted(_Data, frozen=True, kw_only=True, tag="Began"):

@@ -124,6 +124,15 @@ class SqliteJournal:
         if written is not ALL:
             _check(run, written)
 
+    async def append_all(self, run: str, events: Iterable[tuple[Event, str, str]]) -> None:
+        """Write the first events of a run, all or none, each with the state and status of the run after it.
+
+        Raises as ``append`` does.
+        """
+        for seq, (event, state, status) in enumerate(events, FIRST):
+            written = self._enqueue(self._entry(run, event, seq, state, status))
+        _check(run, await written)  # one group holds what is queued in one turn of the loop
+
     async def mark(self, run: str, status: str) -> None:
         """Write a status that comes without an event: the run waits, or needs attention. Raises as ``append`` does."""
         if self._statuses.get(run) != status:

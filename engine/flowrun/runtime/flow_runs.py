@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from flowrun.core.events import CallStarted, Cancelled, Event, Recorded, RequestInput, StartChild
+from flowrun.core.forking import ForkedEvent
 from flowrun.core.graph import Graph
 from flowrun.core.ports import Observer
 from flowrun.core.recovery import recover
@@ -39,6 +40,7 @@ class SpecJournal:
 
     def __init__(self, journal: SqliteJournal, digest: str) -> None:
         self.append: Callable[..., Awaitable[None]] = journal.append
+        self.append_all = journal.append_all
         self.close_question = journal.close_question
         self.mark = journal.mark
         self.events = journal.events
@@ -120,6 +122,15 @@ class FlowRuns:
         then = then or self._inbox.cancellation_of(run_id)
         runner = self._runner if resolve is None else self._runner.using(resolve=resolve)
         return await self._settle(run_id, await runner.resume(self.graph, run_id, then=then), runner)
+
+    async def begin_fork(self, run_id: str, forked: Sequence[ForkedEvent]) -> RunResult:
+        """Write the events of a fork to the journal, all or none, and drive it on from there."""
+        journal = self._journal
+        assert isinstance(journal, SpecJournal)
+        journal.register(run_id, flow=self.graph.spec.name, parent=None)
+        await journal.append_all(run_id, [(event, run.state, run.status) for event, run in forked])
+        last = forked[-1].run
+        return RunResult(run=last) if last.outcome is not None else await self.resume(run_id)
 
     async def _settle(self, run_id: str, result: RunResult, runner: Runner) -> RunResult:
         """Release a run that has not ended; if a signal came in meanwhile, resume it and try again."""

@@ -16,7 +16,8 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from flowrun.core.events import Answered, Cancelled, Recorded, RequestInput
+from flowrun.core.events import Answered, Cancelled, Event, Recorded, RequestInput, Started
+from flowrun.core.forking import ForkError, fork_events
 from flowrun.core.graph import Graph
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.ports import ModelBackend, Observer
@@ -349,6 +350,47 @@ class Session:
                 runs = await self._outcome_of(self._begin(self.runs_of(flow)))
             return await self._drive(runs, top, runs.resume(top, resolve=resolve))
 
+    async def fork(
+        self,
+        run_id: str,
+        *,
+        at: int,
+        inputs: Mapping[str, Any] | None = None,
+        flow: CompiledFlow | None = None,
+        new_id: str | None = None,
+    ) -> RunResult:
+        """Begin a run from the events of another run of the journal up to a step, and go on from there.
+
+        What the other run did before that step is not done again; what it did from there on is not known to the fork.
+
+        Args:
+            at: the step, as ``flowrun show`` numbers them, from 1.
+            inputs: inputs that replace those of the other run.
+            flow: the flow to go on with; None: the one that the other run started with.
+            new_id: the id of the new run; by default a new one.
+
+        Raises:
+            UsageError: the run has no such step, or with these inputs or this flow it takes another path before it.
+            SpecError: the spec of the run cannot run any more.
+        """
+        history = self.journal.history
+        row = history.run(run_id)
+        if row.parent is not None:
+            raise UsageError(f"run {run_id} is a child of run {row.parent}: fork that one")
+        new_id = as_run_id(new_id)
+        stored = self._load_stored(row)
+        flow = stored.prepare(self._environ) if flow is None else flow
+        recorded = [one.event for one in history.events(row.id)]
+        given = None if inputs is None else read_inputs(flow, {**_inputs_of(recorded), **inputs})
+        old = stored.prepare_to_show(self._environ).graph
+        try:
+            forked = fork_events(old, flow.graph, recorded, run=new_id, step=at, inputs=given)
+        except ForkError as exc:
+            raise UsageError(f"run {row.id} cannot be forked at step {at}: {exc}") from exc
+        with self._driving(new_id):
+            runs = await self._outcome_of(self._begin(self.runs_of(flow)))
+            return await self._drive(runs, new_id, runs.begin_fork(new_id, forked))
+
     async def cancel(self, run_id: str, *, reason: str = "") -> RunResult | None:
         """Cancel a run: its status is then ``cancelled``, and it cannot be resumed.
 
@@ -533,6 +575,11 @@ def _open_row(journal: SqliteJournal, run_id: str) -> RunRow:
     if row.ended is not None:
         raise UsageError(f"run {row.id} has ended: {row.status}")
     return row
+
+
+def _inputs_of(recorded: Sequence[Event]) -> Mapping[str, JSON]:
+    """Return the inputs that a run started with."""
+    return next((event.inputs for event in recorded if isinstance(event, Started)), {})
 
 
 def check_answer(request: InputRequest, value: Any) -> JSON:

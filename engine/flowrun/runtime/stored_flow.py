@@ -46,9 +46,13 @@ class StoredFlow(msgspec.Struct, frozen=True, kw_only=True):
         """Compile the flow from its snapshot, not to run: functions are not imported, and variables may be missing."""
         return self._compile(environ, imports=False)
 
-    def prepare_current(self, environ: Mapping[str, str]) -> CompiledFlow:
-        """Compile the flow from its current files. Raises as ``Project.compile`` does."""
-        project = self._project(environ, require_environment=False)
+    def prepare_current(self, environ: Mapping[str, str], *, to_run: bool = False) -> CompiledFlow:
+        """Compile the flow from its current files. Raises as ``Project.compile`` does.
+
+        Args:
+            to_run: variables that are not set are errors.
+        """
+        project = self._project(environ, require_environment=to_run)
         return project.compile(Path(self.path), profile=self.snapshot.profile)
 
     def _compile(self, environ: Mapping[str, str], *, imports: bool) -> CompiledFlow:

@@ -19,6 +19,7 @@ from flowrun.core.events import (
     Recorded,
     Replied,
     StartChild,
+    Started,
     TimedOut,
 )
 from flowrun.core.graph import Graph
@@ -193,6 +194,7 @@ class _TranscriptBuilder:
             seconds=max([recorded[-1].at, *(transcript.began + transcript.seconds for transcript in transcripts)])
             - began,
             inputs=run.inputs,
+            forked_from=recorded[0].event.forked_from if isinstance(recorded[0].event, Started) else None,
             path=tuple(run.path),
             visits=visits,
             outcome=run.outcome,

@@ -71,6 +71,12 @@ def describe_divergence(seq: int) -> str:
     return f"from event {seq} on this flowrun decides otherwise than was recorded: what follows is not what happened"
 
 
+def describe_fork(origin: str) -> str:
+    """Describe where a fork began, given as ``RUN/STEP``."""
+    run, _, step = origin.rpartition("/")
+    return f"forked from run {run}, which did all that stands before step {step}"
+
+
 def as_line(value: JSON) -> str:
     """Format a value as one line: a text unchanged, else its JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -145,6 +145,7 @@ def _templates() -> Environment:
         "divergence": formatting.describe_divergence,
         "figures": formatting.figures,
         "describe_attention": formatting.describe_attention,
+        "describe_fork": formatting.describe_fork,
         "gist": _gist,
         "known_calls": formatting.known_calls,
         "failure_is_shown": formatting.failure_is_shown,

@@ -166,6 +166,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 class Transcript(msgspec.Struct, frozen=True, kw_only=True):
     """A full run. ``seconds`` is the time from its first event to the last one of it or its children.
 
+    ``forked_from`` is the run and the step, as ``RUN/STEP``, that a fork began at: it did nothing before that step.
+
     ``diverged_at`` is the number of the first event after which the machine is in another state than was recorded:
     another version of flowrun recorded the run, or a route depended on a secret. The transcript is wrong from there on.
     """
@@ -183,4 +185,5 @@ class Transcript(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome | None
     attention: tuple[Attention, ...]
     totals: Totals
+    forked_from: str | None = None
     diverged_at: int | None = msgspec.field(default=None, name="departed")

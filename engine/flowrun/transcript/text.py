@@ -18,6 +18,7 @@ from flowrun.transcript.formatting import (
     describe_attention,
     describe_divergence,
     describe_exit,
+    describe_fork,
     failure_is_shown,
     figures,
     known_calls,
@@ -86,6 +87,8 @@ class _Writer:
         """Yield the lines of a run's inputs, visits, and end."""
         if transcript.diverged_at is not None:
             yield self._styled(f"! {describe_divergence(transcript.diverged_at)}", "red")
+        if transcript.forked_from is not None:
+            yield self._styled(describe_fork(transcript.forked_from), "dim")
         yield from self._values("inputs", transcript.inputs)
         known = set() if self._full else known_calls(transcript)
         for visit in transcript.visits:

@@ -21,7 +21,7 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(sys, "path", list(sys.path))
     names: dict[str, Any] = {}
     blocks = read_blocks(PAGE.read_text())
-    assert len(blocks) == 15
+    assert len(blocks) == 16
     for block in blocks:
         text = block.text
         if block.kind == "toml":

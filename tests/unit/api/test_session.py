@@ -291,6 +291,58 @@ def test_another_session_resumes_a_run_with_the_spec_that_it_started_with(tmp_pa
     assert run(work, journal=str(journal)).output == 5
 
 
+def test_a_fork_goes_on_from_a_step_and_repeats_nothing_before_it(tmp_path: Path) -> None:
+    made: list[tuple[int, int]] = []
+
+    def add_and_note(a: int, b: int) -> int:
+        made.append((a, b))
+        return a + b
+
+    flow = agent(tmp_path, add=add_and_note)
+    once = flow.with_model("default", ScriptedModel([ASK_TO_ADD, {"content": "3"}]))
+    again = flow.with_model("default", ScriptedModel([{"content": "three"}]))
+    options = {"journal": tmp_path / "runs.sqlite"}
+    first = run(lambda session: session.run(once, {"question": "1 + 2?"}), **options)
+    forked = run(lambda session: session.fork(first.run_id, at=3, flow=again, new_id="fork"), **options)
+    assert (forked.run_id, forked.output, forked.path) == ("fork", {"answer": "three"}, first.path)
+    assert forked.messages == [*first.messages[:-1], {"role": "assistant", "content": "three"}]
+    assert made == [(1, 2)]
+    anew = flow.with_model("default", ScriptedModel([{"content": "What?"}]))
+    other = run(lambda session: session.fork(first.run_id, at=1, flow=anew, inputs={"question": "?"}), **options)
+    assert (other.messages[0]["content"], other.path, made) == ("?", ["ask", "done"], [(1, 2)])
+
+
+def test_a_fork_of_a_run_that_waits_asks_again_with_the_stored_spec(tmp_path: Path) -> None:
+    options = {"journal": tmp_path / "runs.sqlite"}
+    waiting = run(lambda session: session.run(asks(tmp_path)), **options)
+    (tmp_path / "asks.yaml").write_text("no spec any more")
+    forked = run(lambda session: session.fork(waiting.run_id, at=1, inputs={"amount": 7}), **options)
+    (question,) = forked.pending
+    assert (forked.status, question.prompt, question.id) == ("waiting", "Pay 7?", f"{forked.run_id}/1/0")
+    assert forked.run_id != waiting.run_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"at": 2}, r"cannot be forked at step 2: it has no such step: its last one is 1, in state 'approve'"),
+        ({"at": 1, "inputs": {"amount": "much"}}, "the inputs do not match"),
+        ({"at": 1, "inputs": {"sum": 1}}, "the inputs do not match"),
+        ({"at": 1, "new_id": "a.b"}, "run_id 'a.b'"),
+    ],
+)
+def test_a_fork_that_is_refused_leaves_no_run(tmp_path: Path, changes: dict[str, Any], error: str) -> None:
+    journal = tmp_path / "runs.sqlite"
+    waiting = run(lambda session: session.run(asks(tmp_path)), journal=journal)
+
+    async def work(session: flowrun.Session) -> list[str]:
+        with pytest.raises(flowrun.UsageError, match=error):
+            await session.fork(waiting.run_id, **changes)
+        return [row.id for row in session.journal.history.runs()]
+
+    assert run(work, journal=journal) == [waiting.run_id]
+
+
 def test_a_call_in_doubt_is_resolved_by_the_caller(tmp_path: Path) -> None:
     made: list[float] = []
     began = asyncio.Event()

@@ -87,6 +87,32 @@ def test_a_run_waits_is_answered_and_shown(journal: Path, tmp_path: Path) -> Non
     assert json.loads(flowrun("show", run, "--json", journal=journal).stdout)["run"] == run
 
 
+def test_a_fork_is_a_run_of_its_own(journal: Path) -> None:
+    run = waiting_refund(journal)
+    flowrun("answer", run, "--value", '{"ok": true}', "-q", journal=journal)
+    done = flowrun("fork", run, "--at", "2", "-i", "amount=600", journal=journal)
+    assert (done.returncode, "asks: Pay 600 back" in done.stderr) == (4, True)
+    (fork,) = [row["id"] for row in listed(journal) if row["id"] != run]
+    assert json.loads(flowrun("answer", fork, "--value", '{"ok": true}', "-q", journal=journal).stdout)["paid"] == 600
+    shown = flowrun("show", fork, journal=journal).stdout
+    assert f"\nforked from run {run}, which did all that stands before step 2\n" in shown
+    assert json.loads(flowrun("show", run, "--json", journal=journal).stdout)["inputs"]["amount"] == 500
+    refused = flowrun("fork", run, "--at", "3", "-i", "amount=30", journal=journal)
+    assert (refused.returncode, "step 2, state 'approve', and the fork does not" in refused.stderr) == (2, True)
+    assert len(listed(journal)) == 2
+
+
+def test_a_fork_goes_on_with_the_spec_of_today(journal: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "asks.yaml"
+    text = "flowrun: v1\nname: asks\nversion: 1.0.0\nstates:\n  ask: {type: wait, prompt: Old?, next: done}\n"
+    spec.write_text(text + "  done: {type: end}\n")
+    flowrun(spec, "--durable", journal=journal)
+    (run,) = [row["id"] for row in listed(journal)]
+    spec.write_text(text.replace("Old?", "New?") + "  done: {type: end}\n")
+    assert "asks: Old?" in flowrun("fork", run, "--at", "1", journal=journal).stderr
+    assert "asks: New?" in flowrun("fork", run, "--at", "1", "--spec", journal=journal).stderr
+
+
 def test_an_answer_for_later(journal: Path) -> None:
     run = waiting_refund(journal)
     posted = flowrun("answer", run, "--value", '{"ok": false, "note": "no"}', "--later", journal=journal)

@@ -5,7 +5,7 @@ from typing import Final
 
 from flowrun.checks.dataflow import Slot, StateGraph, names_on_path, result_slots
 from flowrun.checks.subject import Subject
-from flowrun.core.texts import Text
+from flowrun.core.texts import Text, states_of
 from flowrun.errors import Issue
 from flowrun.spec.model import EndState, Spec, WorkingState
 from flowrun.templates.reads import Reads
@@ -27,23 +27,30 @@ def check_assignment(subject: Subject) -> Iterator[Issue]:
     }
     members |= {("vars", name) for name in spec.vars} | {("outputs", name) for name in spec.states}
     for text in subject.texts:
-        if text.state and text.state not in graph.facts:
-            continue  # it is never evaluated
+        states = [name for name in states_of(spec, text) if name in graph.facts]  # in the others it is never evaluated
         for slot in sorted(_slots_read(text.reads_if_valid(), text.extra)):
-            if (len(slot) == 1 or slot in members) and not _is_set_at(spec, graph, text, slot):
-                yield _not_set_issue(subject, text, slot)
+            if len(slot) > 1 and slot not in members:
+                continue
+            if text.moment in ("vars", "threads"):
+                if not _is_set_before(spec, text, slot):
+                    yield _too_early_issue(subject, text, slot)
+            elif unset := next((name for name in states if not _is_set_at(spec, graph, text, name, slot)), None):
+                yield _not_set_issue(subject, text, unset, slot)
 
 
-def _is_set_at(spec: Spec, graph: StateGraph, text: Text, slot: Slot) -> bool:
-    """Return whether a slot is set whenever a text is evaluated."""
-    if not text.state:
-        return text.moment == "threads" and slot[0] == "vars" and slot[1] in spec.vars
-    state = spec.states[text.state]
-    if graph.is_set(slot, text.state):
+def _is_set_before(spec: Spec, text: Text, slot: Slot) -> bool:
+    """Return whether a slot is set when a text is evaluated before the first state."""
+    return text.moment == "threads" and slot[0] == "vars" and slot[1] in spec.vars
+
+
+def _is_set_at(spec: Spec, graph: StateGraph, text: Text, name: str, slot: Slot) -> bool:
+    """Return whether a slot is set whenever a text is evaluated in a state."""
+    state = spec.states[name]
+    if graph.is_set(slot, name):
         return True
-    if text.moment == "entered" or isinstance(state, EndState):
+    if text.moment in ("entered", "called") or isinstance(state, EndState):
         return False
-    return slot in result_slots(text.state, state) or (slot[0] == "vars" and slot[1] in text.assigned)
+    return slot in result_slots(name, state) or (slot[0] == "vars" and slot[1] in text.assigned)
 
 
 def _slots_read(reads: Reads, extra: frozenset[str]) -> set[Slot]:
@@ -59,17 +66,18 @@ def _slots_read(reads: Reads, extra: frozenset[str]) -> set[Slot]:
     return slots - {slot for slot in reads.guarded if all(isinstance(key, str) for key in slot)}
 
 
-def _not_set_issue(subject: Subject, text: Text, slot: Slot) -> Issue:
+def _too_early_issue(subject: Subject, text: Text, slot: Slot) -> Issue:
+    what = "the flow's vars are" if text.moment == "vars" else "the first messages are"
+    message = f"{'.'.join(slot)} is not set yet when {what} rendered"
+    return subject.issue("FR405", text.path, message, _remedy_before_start(text, slot))
+
+
+def _not_set_issue(subject: Subject, text: Text, state: str, slot: Slot) -> Issue:
     name = ".".join(slot)
     unless = f"ask whether '{name} is defined'" if len(slot) == 1 else f"write '{name} | default(...)'"
     remedy = f"{_REMEDIES[slot[0]]}, or {unless}"
-    if text.moment in ("vars", "threads"):
-        what = "the flow's vars are" if text.moment == "vars" else "the first messages are"
-        return subject.issue(
-            "FR405", text.path, f"{name} is not set yet when {what} rendered", _remedy_before_start(text, slot)
-        )
-    path = subject.state_graph.path_without(slot, text.state)
-    states = " > ".join(names_on_path(path)) if path else text.state
+    path = subject.state_graph.path_without(slot, state)
+    states = " > ".join(names_on_path(path)) if path else state
     return subject.issue("FR405", text.path, f"{name} is not set on the path {states}", remedy)
 
 

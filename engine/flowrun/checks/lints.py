@@ -149,7 +149,8 @@ def _impossible(subject: Subject, text: Text, node: "nodes.Compare") -> Iterator
         return
     constant = node.ops[0].expr
     shape = shapes_at(subject, text).get(str(keys[0])) if isinstance(constant, nodes.Const) else None
-    schema = None if shape is None or keys[0] in text.extra else schema_at(shape, keys)
+    hidden = keys[0] in text.extra and text.moment != "called"
+    schema = None if shape is None or hidden else schema_at(shape, keys)
     allowed = None if schema is None else schema.get("enum")
     if isinstance(allowed, list) and isinstance(constant, nodes.Const) and constant.value not in allowed:
         remedy = suggest(str(constant.value), [str(value) for value in allowed], "values")

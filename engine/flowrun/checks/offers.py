@@ -7,7 +7,6 @@ from flowrun.checks.subject import Severity, Subject
 from flowrun.core.graph import Edge
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path, dotted
-from flowrun.spec import Signature
 from flowrun.spec.model import JSON, CallTemplate, ChatState, MessageTemplate, Spec, ToolsState, WaitState
 from flowrun.spec.phrases import listed
 from flowrun.spec.suggestions import suggest
@@ -59,10 +58,7 @@ def _example(subject: Subject, path: Path, call: CallTemplate) -> Iterator[Issue
         message = f"the example calls {call.name!r}, which is no tool of the flow"
         yield subject.issue("FR309", (*path, "name"), message, remedy, severity="warning")
         return
-    parameters: Mapping[str, JSON] | None = tool.parameters
-    signature = (subject.functions or {}).get(tool.entrypoint)
-    if parameters is None and isinstance(signature, Signature):
-        parameters = signature.arguments
+    parameters = subject.parameters_of(tool)
     if parameters is None or not is_constant(dict(call.arguments)):
         return
     try:

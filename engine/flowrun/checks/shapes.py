@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from flowrun.core.shapes import ANY, ROOT, Shape, closed, shape_of
 from flowrun.core.states import KINDS
 from flowrun.core.states.chat import shape_of_reply
-from flowrun.core.texts import Text
-from flowrun.core.views import ScopeView
+from flowrun.core.texts import Text, states_of
+from flowrun.core.views import CallView, ScopeView
 from flowrun.spec.json_types import declared_types
 from flowrun.spec.model import JSON, ChatState, Spec
 from flowrun.spec.references import find_target
@@ -43,7 +43,13 @@ class MissingMember(NamedTuple):
 
 def shapes_at(subject: "Subject", text: Text) -> dict[str, Shape]:
     """Return the schemas of the names that a text sees, without those of unknown schema, such as ``vars``."""
-    return {**subject.shapes, "reply": shape_of_reply([*chats_behind(subject, text, ("reply",)).values()])}
+    shapes = {**subject.shapes, "reply": shape_of_reply([*chats_behind(subject, text, ("reply",)).values()])}
+    if text.moment == "called":
+        arguments = subject.parameters_of(subject.spec.tools[str(text.path[1])])
+        call = shape_of(CallView)
+        known = {} if arguments is None else {"arguments": {ROOT: arguments}}
+        shapes["call"] = {**call, "properties": {**call["properties"], **known}}
+    return shapes
 
 
 def shapes_everywhere(spec: Spec, flows: Mapping[str, Spec]) -> dict[str, Shape]:
@@ -68,8 +74,9 @@ def chats_behind(subject: "Subject", text: Text, keys: Keys) -> dict[str, ChatSt
             if text.moment in ("set", "left") and isinstance(states.get(text.state), ChatState):
                 names: Iterable[str] = [text.state]
             else:
-                facts = subject.state_graph.facts.get(text.state)
-                names = () if facts is None else sorted(facts.reply_states)
+                known = subject.state_graph.facts
+                facts = [known[name] for name in states_of(subject.spec, text) if name in known]
+                names = sorted({name for each in facts for name in each.reply_states})
         case ("outputs", str(name)) if name in states:
             names = [name]
         case _:

@@ -14,7 +14,7 @@ from flowrun.core.texts import Text, texts_of
 from flowrun.errors import Issue, Path
 from flowrun.spec import EntrypointError, Loaded, Signature, issue_at
 from flowrun.spec.document import written_path
-from flowrun.spec.model import Spec
+from flowrun.spec.model import JSON, Spec, Tool
 
 Severity = Literal["error", "warning"]
 
@@ -57,6 +57,13 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def shapes(self) -> Mapping[str, Shape]:
         """Return the shapes of the names that have the same one in all texts."""
         return shapes_everywhere(self.spec, self.flows)
+
+    def parameters_of(self, tool: Tool) -> Mapping[str, JSON] | None:
+        """Return the JSON Schema of a tool's arguments; None if it is derived from a function that is not known."""
+        if tool.parameters is not None:
+            return tool.parameters
+        signature = (self.functions or {}).get(tool.entrypoint or "")
+        return signature.arguments if isinstance(signature, Signature) else None
 
     def has(self, path: Path) -> bool:
         """Return whether the file has a value at a path. It has none for a value that a flow inherits."""

@@ -15,6 +15,8 @@ from flowrun.templates import TemplateError
 from flowrun.templates.reads import Keys, Reads
 
 _NAMES: Final = frozenset(ScopeView.__annotations__)
+_DEEP: Final = ("results", "call")
+"""Names whose own members are not in ``_members``."""
 
 
 def check_templates(subject: Subject) -> Iterator[Issue]:
@@ -53,7 +55,7 @@ def _missing_members(
     subject: Subject, text: Text, reads: Reads, members: Mapping[str, Collection[str]]
 ) -> Iterator[Issue]:
     """Find paths to members that the schemas of inputs, replies and outputs do not have."""
-    deep = sorted((path for path in _unguarded(reads, text) if len(path) > 2 or path[0] == "results"), key=str)
+    deep = sorted((path for path in _unguarded(reads, text) if len(path) > 2 or path[0] in _DEEP), key=str)
     if not deep:
         return
     shapes = shapes_at(subject, text)
@@ -65,12 +67,12 @@ def _missing_members(
 
 
 def _unguarded(reads: Reads, text: Text) -> list[Keys]:
-    """Return the paths that a text reads without a test of their existence, except those into its extra names."""
+    """Return the paths that a text reads without a test of their existence, except into extra names without a shape."""
     return [
         path
         for path in reads.paths
         if len(path) > 1
-        and path[0] not in text.extra
+        and (text.moment == "called" or path[0] not in text.extra)
         and not any(path[: len(guard)] == guard for guard in reads.guarded if len(guard) > 1)
     ]
 

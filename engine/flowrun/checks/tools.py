@@ -15,7 +15,7 @@ def check_tools(subject: Subject) -> Iterator[Issue]:
     if subject.functions is None:
         return
     for name, tool in subject.spec.tools.items():
-        if not subject.has(("tools", name)):
+        if tool.entrypoint is None or not subject.has(("tools", name)):
             continue
         yield from _entrypoint(subject, ("tools", name, "entrypoint"), tool.entrypoint)
         signature = subject.functions.get(tool.entrypoint)

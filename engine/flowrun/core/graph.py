@@ -16,7 +16,7 @@ from flowrun.core.rendering import compile_prologues
 from flowrun.core.state_node import CompiledTool, Graph, StateNode
 from flowrun.core.states import Compiler, compile_state
 from flowrun.spec.model import MAIN, Spec, Tool, WorkingState
-from flowrun.templates import compile_assignments
+from flowrun.templates import compile_assignments, compile_text
 
 
 def compile_graph(
@@ -54,7 +54,8 @@ def compile_graph(
 def _compile_tool(spec: Spec, tool: Tool, declaration: ToolDeclaration) -> CompiledTool:
     return CompiledTool(
         declaration=declaration,
-        entrypoint=tool.entrypoint,
+        entrypoint=tool.entrypoint or "",
+        result=None if tool.result is None else compile_text(tool.result),
         timeout=tool.timeout,
         idempotent=tool.idempotent,
         max_output=tool.max_output,

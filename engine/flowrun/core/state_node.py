@@ -53,10 +53,14 @@ class CompiledRoute(msgspec.Struct, frozen=True):
 
 
 class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool that can be called: its declaration for the model, its function, and the validator of its arguments."""
+    """A tool that can be called: its declaration for the model, its function, and the validator of its arguments.
+
+    ``result`` is what a tool without a function answers; its ``entrypoint`` is empty.
+    """
 
     declaration: ToolDeclaration
     entrypoint: str
+    result: Callable[[Scope], str] | None
     timeout: float
     idempotent: bool
     max_output: int

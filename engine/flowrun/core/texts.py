@@ -6,20 +6,20 @@ from typing import Literal
 import msgspec
 
 from flowrun.errors import Path
-from flowrun.spec.model import Holds, MessageTemplate, Spec, State, Template, WorkingState
+from flowrun.spec.model import Holds, MessageTemplate, Spec, State, Template, Tool, WorkingState
 from flowrun.spec.parts import parts_of
 from flowrun.templates import TemplateError
 from flowrun.templates.reads import Reads, reads_of_expression, reads_of_template
 
-Moment = Literal["vars", "threads", "entered", "set", "left"]
+Moment = Literal["vars", "threads", "called", "entered", "set", "left"]
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True):
     """A template, or a bare expression.
 
     Attributes:
-        state: the state that it belongs to; empty before the first state.
-        moment: when it is evaluated.
+        state: the state that it belongs to; empty before the first state, and for those of tools.
+        moment: when it is evaluated; those of tools whenever a state makes a call of the tool (``called``).
         extra: names that are in scope in addition to the usual ones.
         assigned: the variables that the state has set before it is evaluated.
     """
@@ -63,21 +63,35 @@ def texts_of(spec: Spec) -> Iterator[Text]:
     at = Text(path=("threads",), text="", moment="threads")
     for part in parts_of(spec.threads, Holds.TEMPLATE, Mapping[str, tuple[MessageTemplate, ...]]):
         yield from _values(_below(at, *part.path), part.value)
+    for name, tool in spec.tools.items():
+        yield from _parts(Text(path=("tools", name), text="", moment="called"), tool)
     for name, state in spec.states.items():
         yield from _state(name, state)
 
 
-def _state(name: str, state: State) -> Iterator[Text]:
-    at = Text(path=("states", name), text="", state=name, moment="entered")
+def states_of(spec: Spec, text: Text) -> tuple[str, ...]:
+    """Return the states in which a text is evaluated; none if it is evaluated before the first one."""
+    if text.moment == "called":
+        return tuple(name for name, state in spec.states.items() if state.makes_calls)
+    return (text.state,) if text.state else ()
+
+
+def _parts(at: Text, owner: State | Tool) -> Iterator[Text]:
+    """Yield the texts of a state or tool, but for those that are evaluated when the state is left."""
     for role in (Holds.EXPRESSION, Holds.TEMPLATE):
-        for part in parts_of(state, role):
+        for part in parts_of(owner, role):
             field = str(part.path[0])
             if field not in ("set", "routes"):
-                text = _below(at, *part.path, extra=state.names_in(field))
+                text = _below(at, *part.path, extra=owner.names_in(field))
                 if role is Holds.TEMPLATE:
                     yield from _values(text, part.value)
                 elif part.value is not None:
                     yield _below(text, text=part.value, kind="expression")
+
+
+def _state(name: str, state: State) -> Iterator[Text]:
+    at = Text(path=("states", name), text="", state=name, moment="entered")
+    yield from _parts(at, state)
     if not isinstance(state, WorkingState):
         return
     assigned: tuple[str, ...] = ()

@@ -24,6 +24,12 @@ class CallView(TypedDict):
     arguments: Annotated[JSON, "the arguments; the text that the model wrote if it is no JSON"]
 
 
+class ToolView(TypedDict):
+    """What the templates of a tool see besides the names of the state that makes the call."""
+
+    call: Annotated[CallView, "the call"]
+
+
 class ReplyView(TypedDict):
     """The reply of a model."""
 
@@ -78,9 +84,13 @@ class ScopeView(TypedDict, total=False):
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
-    """A value that a function returned, wrapped so that it differs from a failure."""
+    """The value of a call, wrapped so that it differs from a failure.
+
+    ``text`` is what the model gets; None: the value itself.
+    """
 
     value: JSON
+    text: str | None = None
 
 
 class LazyReply(LazyMapping):

@@ -281,8 +281,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             calls = [state for state in spec.states.values() if isinstance(state, CallState)]
             parts: list[Tool | CallState] = [*spec.tools.values(), *calls]
             for part in parts:
-                function = self.functions.get(part.entrypoint)
-                if function is None or spec.isolation_of(part) != "process":
+                function = None if part.entrypoint is None else self.functions.get(part.entrypoint)
+                if part.entrypoint is None or function is None or spec.isolation_of(part) != "process":
                     continue
                 try:
                     find_target(part.entrypoint, function)
@@ -320,7 +320,8 @@ Signatures = Mapping[tuple[str, ErrorPath], Mapping[str, Signature | EntrypointE
 def _entrypoints(spec: Spec) -> list[str]:
     """Return the entrypoints of a spec's tools and states, each once."""
     called = (part.value for state in spec.states.values() for part in parts_of(state, Holds.ENTRYPOINT))
-    return list(dict.fromkeys([*(tool.entrypoint for tool in spec.tools.values()), *called]))
+    of_tools = (tool.entrypoint for tool in spec.tools.values() if tool.entrypoint is not None)
+    return list(dict.fromkeys([*of_tools, *called]))
 
 
 def _signatures_of(functions: Functions) -> Signatures:
@@ -474,7 +475,7 @@ class _Compiler:
         return compile_graph(
             spec,
             declarations={
-                name: declared[name] if name in declared else declare_tool(name, tool, found[tool.entrypoint])
+                name: declared[name] if name in declared else declare_tool(name, tool, found)
                 for name, tool in spec.tools.items()
             },
             flows={reference: self.compile(child) for reference, child in tree.flows.items()},
@@ -494,14 +495,18 @@ class _Compiler:
         return backend
 
 
-def declare_tool(name: str, tool: Tool, signature: Signature | EntrypointError) -> ToolDeclaration:
+def declare_tool(name: str, tool: Tool, signatures: Mapping[str, Signature | EntrypointError]) -> ToolDeclaration:
     """Return the declaration of a tool; the parts that the spec leaves out come from the function.
+
+    Args:
+        signatures: the signatures of functions, by their entrypoints.
 
     Raises:
         EntrypointError: the parameters are left out, and cannot be derived.
         UsageError: the parameters of the function have a default value that is not valid Unicode.
     """
     description, parameters = tool.description, tool.parameters
+    signature = Signature() if tool.entrypoint is None else signatures[tool.entrypoint]
     if isinstance(signature, EntrypointError):
         raise signature
     if parameters is None:

@@ -127,14 +127,16 @@ MAX_OUTPUT: Final = Size(64_000)
 
 
 class Tool(_Part, frozen=True, kw_only=True):
-    """A tool that the model may call.
+    """A tool that the model may call: a Python function, or, without ``entrypoint``, only a form of words.
 
     Attributes:
+        result: what a tool without a function answers; the value of a call is then its arguments.
         max_output: how much one call may add to the thread.
         max_concurrency: the number of its calls that run at once in a process.
     """
 
-    entrypoint: Entrypoint
+    entrypoint: Entrypoint | None = None
+    result: TextTemplate | None = None
     description: str | None = None
     parameters: Schema | None = None
     timeout: Seconds = Seconds(60)
@@ -143,6 +145,10 @@ class Tool(_Part, frozen=True, kw_only=True):
     idempotent: bool = False
     strict: bool = False
     isolation: Isolation | None = None
+
+    def names_in(self, field: str) -> frozenset[str]:
+        """Return the names that templates of a property see besides the usual ones."""
+        return frozenset({"call"})
 
 
 class CallTemplate(_Part, frozen=True, kw_only=True):
@@ -227,9 +233,11 @@ class State(_Part, frozen=True, kw_only=True, tag_field="type"):
     Attributes:
         asks: who is asked by the state itself. Each kind sets it.
         result: the name that templates read its result by, besides ``outputs.<state>``.
+        makes_calls: the state makes the tool calls of its thread: the templates of tools are evaluated in it.
         answers_calls: the state answers the open tool calls of its thread.
     """
 
+    makes_calls: ClassVar[bool] = False
     asks: ClassVar[Literal["nobody", "model", "person"]]
     result: ClassVar[Literal["", "reply", "results"]] = ""
 
@@ -305,6 +313,7 @@ class ToolsState(WorkingState, frozen=True, kw_only=True, tag="tools"):
 
     asks = "nobody"
     result = "results"
+    makes_calls = True
     answers_calls = True
 
     thread: ThreadName = MAIN

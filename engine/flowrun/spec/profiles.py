@@ -3,7 +3,7 @@
 Three exceptions, because some keys depend on others. A profile that sets a model's ``name`` or ``backend`` removes the
 spec's ``engine`` and ``chat_template_kwargs`` of that model; one that sets another ``backend`` than openai, those of a
 server. A profile that sets a state's ``type`` replaces the full
-state. ``next`` and ``routes`` replace each other.
+state. ``next`` and ``routes`` of a state replace each other, and ``entrypoint`` and ``result`` of a tool.
 """
 
 from typing import Any, Final
@@ -76,7 +76,7 @@ def _dropped_keys(patch: dict[str, JSON], path: Path) -> frozenset[str] | None:
             return own if patch.get("backend", "openai") == "openai" else own | _SPECIFIC_TO_SERVER
         case ("states", _) if "type" in patch:
             return None
-        case ("states", _):
+        case ("states" | "tools", _):
             return frozenset(other for key, other in _ALTERNATIVES.items() if patch.get(key) is not None)
         case _:
             return frozenset()
@@ -84,4 +84,4 @@ def _dropped_keys(patch: dict[str, JSON], path: Path) -> frozenset[str] | None:
 
 _SPECIFIC_TO_MODEL: Final = frozenset({"engine", "chat_template_kwargs"})
 _SPECIFIC_TO_SERVER: Final = frozenset({"base_url", "api_key", "headers", "max_requests_per_minute"})
-_ALTERNATIVES: Final = {"next": "routes", "routes": "next"}
+_ALTERNATIVES: Final = {"next": "routes", "routes": "next", "entrypoint": "result", "result": "entrypoint"}

@@ -161,7 +161,7 @@ def check_case(suite: Suite, case: Case, graph: Graph) -> list[Issue]:
     """Check that the tools and states that a test names exist in its flow or the sub-flows."""
     flows = list(_flow_tree(graph))
     states = [(name, state) for flow in flows for name, state in flow.spec.states.items()]
-    tools = {name for flow in flows for name in flow.tools}
+    tools = {name for flow in flows for name, tool in flow.tools.items() if tool.entrypoint}
     entrypoints = {part.value for _, state in states for part in parts_of(state, Holds.ENTRYPOINT)}
     waits = {name for name, state in states if state.asks == "person"}
     stubs = [((*case.at, "tools", name), name) for name in case.stubs]

@@ -62,7 +62,7 @@ class _OpenVisit(msgspec.Struct):
     began: float
     ended: float | None = None
     pending: list[ActivityRecord] = []
-    refused: list[FunctionCall] = []
+    uncalled: list[FunctionCall] = []
     sets: dict[str, JSON] = {}
     exit: Exit | None = None
 
@@ -151,27 +151,29 @@ class _TranscriptBuilder:
     def _close(self, exit_: Exit, at: float) -> None:
         open_visit = self._open_visits[-1]
         open_visit.exit, open_visit.ended = exit_, at
-        open_visit.refused.extend(self._refused(open_visit, exit_, at))
+        open_visit.uncalled.extend(self._uncalled(open_visit, exit_, at))
         self._open.clear()
 
-    def _refused(self, open_visit: _OpenVisit, exit_: Exit, at: float) -> Iterator[FunctionCall]:
-        """Yield the calls that the machine refused, with the failures that the model receives."""
+    def _uncalled(self, open_visit: _OpenVisit, exit_: Exit, at: float) -> Iterator[FunctionCall]:
+        """Yield the calls that were refused, with the failures that the model gets, and those without a function."""
         if exit_.how != "route" or self._graph.spec.states[open_visit.state].result != "results":
             return
         made = {pending.effect.call_id for pending in open_visit.pending if isinstance(pending.effect, CallFunction)}
-        results = self._run.results
+        results, tools = self._run.results, self._graph.tools
         for index, result in enumerate(results.data() if results is not None else ()):
-            if result["error"] is not None and result["id"] not in made:
+            error, name = result["error"], result["name"]
+            if result["id"] not in made and (error is not None or tools[name].result is not None):
                 yield FunctionCall(
                     index=index,
                     began=at,
                     seconds=0.0,
-                    tool=result["name"],
+                    tool=name,
                     entrypoint="",
                     arguments=result["arguments"],
                     call_id=result["id"],
-                    status="refused",
-                    failure=Failure(name=result["error"]["name"], message=result["error"]["message"]),
+                    status="returned" if error is None else "refused",
+                    value=result["value"],
+                    failure=None if error is None else Failure(name=error["name"], message=error["message"]),
                 )
 
     # --- the transcript -------------------------------------------------------------------------------------------
@@ -215,7 +217,7 @@ class _TranscriptBuilder:
 
     def _visit(self, open_visit: _OpenVisit) -> Visit:
         exited = open_visit.exit is not None
-        activities = [*(self._activity(pending, exited) for pending in open_visit.pending), *open_visit.refused]
+        activities = [*(self._activity(pending, exited) for pending in open_visit.pending), *open_visit.uncalled]
         return Visit(
             state=open_visit.state,
             type=self._graph.spec.states[open_visit.state].look,

@@ -41,7 +41,10 @@ STATE = "states: {a: {type: chat, next: a, %s}}\n"
         ),
         pytest.param(
             "tools: {t: {timeout: 5s}}\n",
-            ["4:9 FR202 tools.t: a tool needs 'entrypoint'; add 'entrypoint: tools.weather:get_current_weather'"],
+            [
+                "4:9 FR208 tools.t: a tool needs 'entrypoint' or 'result'; "
+                "add 'entrypoint: tools.weather:get_current_weather'"
+            ],
             id="missing",
         ),
         pytest.param(

@@ -334,3 +334,13 @@ def test_tokens_are_left_out() -> None:
     assert b'tokens":{' not in msgspec.json.encode(
         transcript_of(Recording(graph_of(ADD, AGENT), world, {"question": ""}))
     )
+
+
+def test_calls_without_a_function_are_shown_with_their_results() -> None:
+    tool = "tools: {note: {parameters: {type: object}, result: Noted.}}\n"
+    world = World(replies=[calls(("note", '{"a": 1}')), said("done")])
+    transcript = transcript_of(Recording(graph_of(tool, AGENT), world, {"question": "?"}))
+    (call,) = transcript.visits[1].activities
+    assert isinstance(call, FunctionCall)
+    assert (call.tool, call.status, call.arguments, call.value) == ("note", "returned", {"a": 1}, {"a": 1})
+    assert transcript.totals.calls == 1

@@ -1,7 +1,8 @@
 """The tools state: checks each call of the last reply, makes the valid calls, and adds the results to the thread.
 
-The result of an invalid call is its failure. What one call adds to the thread is bounded by ``max_output`` of its tool.
-A call that succeeded is never made twice for the same message, neither by a retry nor by a later tools state.
+The result of an invalid call is its failure, and that of a tool without a function its arguments. What one call adds to
+the thread is bounded by ``max_output`` of its tool. A call that succeeded is never made twice for the same message,
+neither by a retry nor by a later tools state.
 """
 
 import json
@@ -9,7 +10,7 @@ from typing import Final
 
 from flowrun.core.events import CallFunction, Event, Failed, Returned
 from flowrun.core.messages import LastCalls, Message, ToolCall, last_calls
-from flowrun.core.run import ANSWERED, PENDING, CallSlot, Draft, Made, Mark, Run
+from flowrun.core.run import ANSWERED, PENDING, CallSlot, Draft, Made, Mark, Run, RunScope
 from flowrun.core.shapes import shape_of
 from flowrun.core.slots import Slots
 from flowrun.core.state_node import Graph, StateFailure, StateNode, Turn
@@ -109,7 +110,7 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
         messages: list[Message] = []
         for call, answer in zip(last_calls(thread).calls, run.calls, strict=True):
             if isinstance(answer, Value):
-                text = _value_text(answer.value)
+                text = _value_text(answer.value) if answer.text is None else answer.text
             elif isinstance(answer, Mark):
                 continue
             elif self.raises:
@@ -198,8 +199,12 @@ def _count_calls(run: Draft, most: int, count: int) -> None:
     run.tool_calls += count
 
 
-def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCall) -> CallFunction | Failure:
-    """Return the effect that makes a call, or the failure that the model receives as the result of an invalid call."""
+def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCall) -> CallFunction | Value | Failure:
+    """Return the effect that makes a call, or its result: a failure, or the value of a tool without a function.
+
+    Raises:
+        TemplateError: the result of a tool without a function cannot be rendered.
+    """
     run, tool = turn.run, turn.graph.tools.get(call.name)
     if tool is None or call.name not in offered:
         known = ", ".join(offered) or "none"
@@ -212,6 +217,9 @@ def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCa
         return Failure(name="tool.invalid_arguments", message="the arguments must be a JSON object")
     if (wrong := tool.validate(arguments)) is not None:
         return Failure(name="tool.invalid_arguments", message=wrong)
+    if tool.result is not None:
+        view = {"id": call.id, "name": call.name, "arguments": arguments}
+        return Value(arguments, tool.result(RunScope(run, {"call": view})))
     return CallFunction(
         step=run.step,
         index=index,

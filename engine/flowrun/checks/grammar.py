@@ -9,7 +9,7 @@ from typing import Final
 from flowrun.checks.subject import Subject
 from flowrun.errors import Issue, Path
 from flowrun.spec.json_types import declared_types
-from flowrun.spec.model import JSON, ChatState, Spec
+from flowrun.spec.model import JSON, ChatState, Spec, is_template
 
 FORMATS: Final = frozenset(
     {
@@ -40,8 +40,8 @@ def _forced(spec: Spec) -> set[str]:
     """Return the tools that some chat state forces the model to call."""
     forced: set[str] = set()
     for state in spec.states.values():
-        if isinstance(state, ChatState) and state.tool_choice == "required":
-            forced |= set(spec.tools if state.tools is None else state.tools)
+        if isinstance(state, ChatState) and (state.tool_choice == "required" or is_template(state.tool_choice)):
+            forced |= set(state.tools_among(spec.tools))
         elif isinstance(state, ChatState):
             forced.add(state.tool_choice)
     return forced

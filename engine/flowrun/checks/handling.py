@@ -17,7 +17,7 @@ def check_calls(subject: Subject) -> Iterator[Issue]:
     for name, state in spec.states.items():
         if not isinstance(state, ChatState) or name in handling.chats or state.tool_choice == "none":
             continue
-        if spec.tools if state.tools is None else state.tools:
+        if state.tools_among(spec.tools):
             message = f"state {name!r} offers tools, and nothing handles a call: it fails with model.unhandled_call"
             remedy = "add a route 'when: reply.tool_calls' to a tools state, or offer no tools here: 'tools: []'"
             yield subject.issue("FR306", ("states", name), message, remedy, key=True, severity="warning")

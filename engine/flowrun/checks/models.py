@@ -120,26 +120,22 @@ def check_models(subject: Subject) -> Iterator[Issue]:
 
 
 def _chat(subject: Subject, name: str, state: ChatState, spec: Spec) -> Iterator[Issue]:
-    model = spec.models.get(state.model)
+    models = {model: spec.models[model] for model in state.models_among(spec.models) if model in spec.models}
     path = ("states", name, "sampling")
-    yield from _sampling(subject, path, state.sampling, [model] if model else [])
-    yield from _lengths(
-        subject,
-        [
-            (path, state.sampling),
-            (("models", state.model, "sampling"), model.sampling if model else {}),
-            (("sampling",), spec.sampling),
-        ],
-    )
-    offered = spec.tools if state.tools is None else state.tools
-    if model is None or not model.capabilities.vllm_settings or not offered or state.tool_choice == "none":
+    yield from _sampling(subject, path, state.sampling, list(models.values()))
+    shared: list[tuple[Path, Mapping[str, JSON]]] = [(("sampling",), spec.sampling)]
+    for key, sampling in [(key, model.sampling) for key, model in models.items()] or [("", {})]:
+        yield from _lengths(subject, [(path, state.sampling), (("models", key, "sampling"), sampling), *shared])
+    if not state.tools_among(spec.tools) or state.tool_choice == "none":
         return
-    if model.tool_call_parser is None:
-        message = f"state {name!r} offers tools, but nothing says how the model {state.model!r} calls them"
-        remedy = (
-            "set the model's tool_call_parser to that of its family, such as hermes or mistral; or tool_choice: none"
-        )
-        yield subject.issue("FR605", ("states", name), message, remedy, key=True)
+    for key, model in models.items():
+        if model.capabilities.vllm_settings and model.tool_call_parser is None:
+            message = f"state {name!r} offers tools, but nothing says how the model {key!r} calls them"
+            remedy = (
+                "set the model's tool_call_parser to that of its family, such as hermes or mistral; "
+                "or tool_choice: none"
+            )
+            yield subject.issue("FR605", ("states", name), message, remedy, key=True)
 
 
 def _lengths(subject: Subject, layers: list[tuple[Path, Mapping[str, JSON]]]) -> Iterator[Issue]:

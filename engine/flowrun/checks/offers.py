@@ -27,7 +27,7 @@ def offered_tools(spec: Spec, state: ChatState) -> Sequence[str]:
     """Return the tools that a chat state lets its model call."""
     if state.tool_choice == "none":
         return ()
-    return tuple(spec.tools) if state.tools is None else state.tools
+    return state.tools_among(spec.tools)
 
 
 def _chats(spec: Spec) -> Iterator[tuple[str, ChatState]]:
@@ -87,7 +87,7 @@ def _offers(subject: Subject) -> Iterator[Issue]:
     spec = subject.spec
     required = False
     for name, chat in _chats(spec):
-        if chat.tool_choice == "required" and not (spec.tools if chat.tools is None else chat.tools):
+        if chat.tool_choice == "required" and not chat.tools_among(spec.tools):
             required = True
             remedy = "declare tools, and offer them here, or leave tool_choice out"
             message = f"state {name!r} requires a call, and offers no tools"
@@ -107,9 +107,8 @@ def _offered_in(spec: Spec) -> set[str]:
     offered = {tool for _, chat in _chats(spec) for tool in offered_tools(spec, chat)}
     for flow in spec.flows.values():
         if not flow.tools:
-            inner = {tool for _, chat in _chats(flow) for tool in chat.tools or ()}
-            every = any(chat.tools is None and chat.tool_choice != "none" for _, chat in _chats(flow))
-            offered |= inner | (set(spec.tools) if every or flow.flows else set())
+            offered |= {tool for _, chat in _chats(flow) for tool in offered_tools(spec, chat)}
+            offered |= set(spec.tools) if flow.flows else set()
     return offered
 
 

@@ -8,7 +8,7 @@ from flowrun.checks.subject import Subject
 from flowrun.core.graph import edges
 from flowrun.errors import Issue, Path
 from flowrun.spec.flows import references
-from flowrun.spec.model import BACKENDS_GROUP, CAPABILITIES, MAIN, ChatState, Holds
+from flowrun.spec.model import BACKENDS_GROUP, CAPABILITIES, CHOICES, MAIN, ChatState, Holds, is_template
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import suggest
@@ -45,11 +45,13 @@ def _names(subject: Subject) -> Iterator[Issue]:
         for part in parts_of(state, Holds.THREAD):
             yield from _check_name(subject, "FR703", (*path, *part.path), "thread", part.value, threads)
         for part in parts_of(state, Holds.MODEL):
+            if is_template(part.value) and subject.spec.models:
+                continue
             yield from _model(subject, (*path, *part.path), part.value)
         for part in parts_of(state, Holds.TOOL):
             yield from _check_name(subject, "FR702", (*path, *part.path), "tool", part.value, spec.tools)
-        if isinstance(state, ChatState) and state.tool_choice not in ("auto", "required", "none"):
-            offered = spec.tools if state.tools is None else dict.fromkeys(state.tools)
+        if isinstance(state, ChatState) and not (state.tool_choice in CHOICES or is_template(state.tool_choice)):
+            offered = dict.fromkeys(state.tools_among(spec.tools))
             where = (*path, "tool_choice")
             yield from _check_name(subject, "FR702", where, "tool", state.tool_choice, offered)
     for text in subject.texts:

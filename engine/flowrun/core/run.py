@@ -7,12 +7,12 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from flowrun.core.events import Effect, Move, Outcome
+from flowrun.core.events import Effect, Move, Outcome, ToolDeclaration
 from flowrun.core.messages import Log, Message, Usage
 from flowrun.core.slots import Slots
 from flowrun.core.views import LazyOutputs, LazyReply, LazyResults, RunView, Value, see_error
 from flowrun.errors import Failure
-from flowrun.spec.model import JSON
+from flowrun.spec.model import JSON, ResponseFormat
 from flowrun.templates import Lazy, as_condition, compile_condition, is_path
 
 
@@ -41,6 +41,21 @@ class Made(NamedTuple):
     values: tuple[CallSlot, ...]
 
 
+class RequestSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model is asked with, besides the messages. ``offered`` are the names of ``tools``.
+
+    ``state`` is the name of the state that asks.
+    """
+
+    state: str
+    model: str
+    sampling: Mapping[str, JSON]
+    tools: tuple[ToolDeclaration, ...]
+    offered: tuple[str, ...]
+    tool_choice: str
+    response_format: ResponseFormat | None
+
+
 EMPTY: Final[dict[str, Any]] = {}
 
 
@@ -61,7 +76,7 @@ class Draft(msgspec.Struct, gc=False, kw_only=True):
     attempt: int = 1
     call_count: int = 0
     threads: Mapping[str, Log[Message]] = msgspec.field(default_factory=_empty)
-    asked: Mapping[str, str] = msgspec.field(default_factory=_empty)
+    asked: Mapping[str, RequestSettings] = msgspec.field(default_factory=_empty)
     vars: Mapping[str, JSON] = msgspec.field(default_factory=_empty)
     outputs: Mapping[str, Any] = msgspec.field(default_factory=_empty)
     reply: LazyReply | None = None
@@ -91,7 +106,7 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
 
     Attributes:
         step: the number of states entered, where each further attempt counts again.
-        asked: by thread, the chat state that last asked a model.
+        asked: by thread, what a model was last asked with.
         outputs: by state; those of chat and tools states become plain data when a template reads them.
         awaiting: the source of the next event: one effect, the calls of a tools state, the children of a state that
             runs sub-flows, or the pause before another attempt.

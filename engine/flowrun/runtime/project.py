@@ -43,7 +43,7 @@ from flowrun.spec import (
 from flowrun.spec.document import written_path
 from flowrun.spec.find import find_specs
 from flowrun.spec.load import Files, ParsedOnce
-from flowrun.spec.model import JSON, CallState, Holds, Model, Spec, Tool
+from flowrun.spec.model import JSON, CallState, Holds, Model, Spec, Tool, is_template
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import suggest
@@ -470,6 +470,8 @@ class _Compiler:
         spec = tree.loaded.spec
         found = self._signatures.get(_key(tree), {})
         used = {part.value for state in spec.states.values() for part in parts_of(state, Holds.MODEL)}
+        if any(map(is_template, used)):
+            used = set(spec.models)
         backends = {name: self._backend(tree, name, model) for name, model in spec.models.items() if name in used}
         declared = self._declared.get(flow_name(tree, self._folder), {})
         return compile_graph(

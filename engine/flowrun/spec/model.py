@@ -44,8 +44,19 @@ FlowReference = Annotated[str, Holds.FLOW]
 """A sub-flow: the file of a spec, or ``#name`` for an entry of ``flows:``. Its struct has ``arguments`` too."""
 
 ThreadName = Annotated[str, Holds.THREAD]
-ModelName = Annotated[str, Holds.MODEL]
+ModelName = Annotated[str, Holds.MODEL, Holds.TEMPLATE]
+"""The name of a model, or one template that gives it."""
+
 ToolName = Annotated[str, Holds.TOOL]
+
+CHOICES: Final = ("auto", "required", "none")
+"""The values of ``tool_choice`` that are no tool's name."""
+
+
+def is_template(value: Any) -> bool:
+    """Return whether a value that may be a name, or a template that gives one, is a template: names have no braces."""
+    return isinstance(value, str) and "{" in value
+
 
 MAIN = "main"
 """The default thread of a state."""
@@ -281,7 +292,10 @@ class WorkingState(State, frozen=True, kw_only=True):
 
 
 class ChatState(WorkingState, frozen=True, kw_only=True, tag="chat"):
-    """A state that asks the model for one reply on a thread. ``tools`` None offers all tools of the spec."""
+    """A state that asks the model for one reply on a thread. ``tools`` None offers all tools of the spec.
+
+    Each of ``model``, ``tools`` and ``tool_choice`` may be one template, rendered for each request.
+    """
 
     asks = "model"
     result = "reply"
@@ -289,8 +303,8 @@ class ChatState(WorkingState, frozen=True, kw_only=True, tag="chat"):
     thread: ThreadName = MAIN
     messages: tuple[MessageTemplate, ...] = ()
     model: ModelName = DEFAULT_MODEL
-    tools: tuple[ToolName, ...] | None = None
-    tool_choice: str = "auto"
+    tools: TextTemplate | tuple[ToolName, ...] | None = None
+    tool_choice: TextTemplate = "auto"
     sampling: Mapping[str, JSON] = {}
     response_format: ResponseFormat | None = None
 
@@ -300,9 +314,19 @@ class ChatState(WorkingState, frozen=True, kw_only=True, tag="chat"):
 
     def details(self) -> Iterable[str]:
         if self.model != DEFAULT_MODEL:
-            yield f"model {self.model}"
+            yield "model by template" if is_template(self.model) else f"model {self.model}"
+        if is_template(self.tools):
+            yield "tools by template"
         if self.thread != MAIN:
             yield f"thread {self.thread}"
+
+    def models_among(self, declared: Iterable[str]) -> tuple[str, ...]:
+        """Return the models that the state may ask: all that are declared if a template says which."""
+        return tuple(declared) if is_template(self.model) else (self.model,)
+
+    def tools_among(self, declared: Iterable[str]) -> tuple[str, ...]:
+        """Return the tools that the state may offer, of those declared: all if a template says which."""
+        return tuple(declared) if self.tools is None or isinstance(self.tools, str) else self.tools
 
 
 class ToolsState(WorkingState, frozen=True, kw_only=True, tag="tools"):

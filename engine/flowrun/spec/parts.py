@@ -53,14 +53,35 @@ def _finder(kind: Any, role: Holds) -> _Finder | None:
         return _in_members(members) if members else None
     if origin is Annotated and role in args:
         return lambda value, path, owner: iter((Part(path, value, owner),))
+    if origin in (Union, UnionType):
+        branches = [(_class_of(arg), find) for arg in args if (find := _finder(arg, role)) is not None]
+        return _in_branch(branches) if branches else None
     find = next(filter(None, (_finder(arg, role) for arg in args)), None)
     if find is None:
         return None
     if origin in (tuple, Mapping):
         return _in_items(find)
-    if origin in (Union, UnionType):
-        return lambda value, path, owner: iter(()) if value is None else find(value, path, owner)
     raise TypeError(f"{kind} has parts, and is no struct, tuple or Mapping")
+
+
+def _class_of(kind: Any) -> type:
+    """Return the class of the values of a type."""
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _class_of(get_args(kind)[0])
+    return object if kind is Any else origin or kind
+
+
+def _in_branch(branches: list[tuple[type, _Finder]]) -> _Finder:
+    """Return the finder of a union, whose value decides by its class which of the types it has."""
+
+    def find_all(value: Any, path: Path, owner: Any) -> Iterator[Part]:
+        for kind, find in branches:
+            if value is not None and isinstance(value, kind):
+                return find(value, path, owner)
+        return iter(())
+
+    return find_all
 
 
 def _in_members(members: list[tuple[str, str, _Finder]]) -> _Finder:

@@ -1,42 +1,40 @@
 """The chat state: asks a model for a reply. A reply that was cut off, or that cannot be read, fails the state."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Final
 
-from flowrun.core.events import AskModel, Event, Failed, Replied, ToolDeclaration
+from flowrun.core.events import AskModel, Event, Failed, Replied
 from flowrun.core.json_schema import Validator, compile_schema
 from flowrun.core.messages import last_calls
 from flowrun.core.rendering import CompiledMessage, compile_message
 from flowrun.core.replies import accept_reply
-from flowrun.core.run import Run
+from flowrun.core.run import RequestSettings, Run
 from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
 from flowrun.core.state_node import StateFailure, StateNode, Turn
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, StateKind
+from flowrun.core.states.request_settings import ComputedSettings, compile_settings
 from flowrun.core.threads import add_messages, check_conversation
 from flowrun.core.views import LazyReply, ReplyView
-from flowrun.spec.model import JSON, ChatState, ResponseFormat
+from flowrun.spec.model import ChatState, ResponseFormat
 
 
 class ChatNode(StateNode, frozen=True, kw_only=True):
     """A chat state. ``render`` holds the messages that it adds, ``validate`` checks the JSON of a reply.
 
-    ``offered`` holds the names of ``tools``. ``handles_calls`` is true if some state handles the tool calls of the
-    reply (see ``call_handling``). ``own_thread`` is ``thread`` as a set.
+    ``settings`` is None if templates compute them (``computed``). ``handles_calls`` is true if some state handles the
+    tool calls of the reply (see ``call_handling``). ``own_thread`` is ``thread`` as a set, ``first_asked`` is
+    ``Run.asked`` after the first request of a run: one object that equal runs share.
     """
 
     thread: str
     render: tuple[CompiledMessage, ...]
-    model: str
-    tools: tuple[ToolDeclaration, ...]
-    offered: tuple[str, ...]
-    tool_choice: str
-    sampling: Mapping[str, JSON]
-    response_format: ResponseFormat | None
+    settings: RequestSettings | None
+    computed: ComputedSettings | None
     validate: Validator | None
     handles_calls: bool
     own_thread: frozenset[str]
+    first_asked: Mapping[str, RequestSettings]
 
     def enter(self, turn: Turn) -> None:
         """Append the state's own messages to its thread, then ask the model."""
@@ -64,10 +62,11 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             return
         reply = event.reply
         turn.run.usage += reply.usage
+        settings = turn.run.asked[self.thread]
         message, parsed = accept_reply(
             reply,
-            tool_choice=self.tool_choice,
-            offers_tools=bool(self.tools),
+            tool_choice=settings.tool_choice,
+            offers_tools=bool(settings.tools),
             handles_calls=self.handles_calls,
             validate=self.validate,
             call_count=turn.run.call_count,
@@ -91,9 +90,10 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             raise StateFailure(
                 "limit.rounds", f"the run asked the model {run.rounds} times, which is limits.max_rounds"
             )
-        if run.asked.get(self.thread) != self.name:
-            first = not run.asked
-            run.asked = _first_asked(self.thread, self.name) if first else {**run.asked, self.thread: self.name}
+        settings = self.settings or self._computed(turn)
+        if run.asked.get(self.thread) is not settings:
+            shared = not run.asked and self.settings is not None
+            run.asked = self.first_asked if shared else {**run.asked, self.thread: settings}
         run.rounds += 1
         run.awaiting = "effect"
         turn.effects = (
@@ -103,38 +103,33 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
                 run=run.id,
                 flow=turn.graph.spec.name,
                 thread=self.thread,
-                model=self.model,
+                model=settings.model,
                 messages=thread,
-                tools=self.tools,
-                tool_choice=self.tool_choice,
-                sampling=self.sampling,
-                response_format=self.response_format,
+                tools=settings.tools,
+                tool_choice=settings.tool_choice,
+                sampling=settings.sampling,
+                response_format=settings.response_format,
             ),
         )
 
-
-@cache
-def _first_asked(thread: str, state: str) -> Mapping[str, str]:
-    """Return ``Run.asked`` after the first request of a run: one object that equal runs share."""
-    return {thread: state}
+    def _computed(self, turn: Turn) -> RequestSettings:
+        assert self.computed is not None
+        return self.computed.render(turn.scope)
 
 
 def compile_chat(name: str, state: ChatState, compiler: Compiler) -> ChatNode:
     """Compile a chat state."""
-    spec, response_format = compiler.spec, state.response_format
-    offered = tuple(spec.tools) if state.tools is None else state.tools
+    response_format = state.response_format
+    settings = compile_settings(name, state, compiler)
     return ChatNode(
         thread=state.thread,
         render=tuple(map(compile_message, state.messages)),
-        model=compiler.backends.get(state.model, state.model),
-        tools=tuple(compiler.declarations[tool] for tool in offered),
-        offered=offered,
-        tool_choice=state.tool_choice,
-        sampling={**spec.sampling, **spec.models[state.model].sampling, **state.sampling},
-        response_format=response_format,
+        settings=settings if isinstance(settings, RequestSettings) else None,
+        computed=settings if isinstance(settings, ComputedSettings) else None,
         validate=None if response_format is None else compile_schema(response_format.schema or {"type": "object"}),
         handles_calls=name in compiler.handling.chats,
         own_thread=frozenset({state.thread}),
+        first_asked={state.thread: settings} if isinstance(settings, RequestSettings) else {},
         **compiler.common(name, state),
     )
 

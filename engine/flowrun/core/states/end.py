@@ -29,7 +29,9 @@ class EndNode(StateNode, frozen=True, kw_only=True):
         elif run.unread and (dropped := _dropped_calls(run)):
             thread, names = dropped
             message = f"the run would end in state {self.name!r} although no state handled the calls {names}"
-            turn.finish("failed", None, Failure(name="model.unhandled_call", message=message, state=run.asked[thread]))
+            turn.finish(
+                "failed", None, Failure(name="model.unhandled_call", message=message, state=run.asked[thread].state)
+            )
         else:
             turn.finish("succeeded", output, None)
 

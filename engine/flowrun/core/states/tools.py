@@ -14,7 +14,6 @@ from flowrun.core.run import ANSWERED, PENDING, CallSlot, Draft, Made, Mark, Run
 from flowrun.core.shapes import shape_of
 from flowrun.core.slots import Slots
 from flowrun.core.state_node import Graph, StateFailure, StateNode, Turn
-from flowrun.core.states.chat import ChatNode
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, StateKind
 from flowrun.core.strict_json import parse_json
@@ -238,9 +237,9 @@ def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCa
 
 
 def _offered(graph: Graph, run: Draft, thread: str) -> tuple[str, ...]:
-    """Return the names of the tools that the thread's last chat state offered; all tools if there is no such state."""
-    node = graph.nodes[run.asked[thread]] if thread in run.asked else None
-    return node.offered if isinstance(node, ChatNode) else tuple(graph.tools)
+    """Return the names of the tools that were last offered on the thread; all tools if no model was asked."""
+    asked = run.asked.get(thread)
+    return tuple(graph.tools) if asked is None else asked.offered
 
 
 def _value_text(value: JSON) -> str:

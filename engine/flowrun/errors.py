@@ -117,6 +117,7 @@ CODES: Final[dict[str, str]] = {
     "FR507": "A JSON Schema uses what no decoder's grammar can enforce.",
     "FR508": "A part of a JSON Schema constrains nothing.",
     "FR509": "A JSON Schema contradicts itself, or nothing satisfies it.",
+    "FR510": "An argument that a tool's 'with' gives cannot be taken out of the tool's parameters.",
     "FR601": "A sampling parameter does not exist.",
     "FR602": "A sampling parameter has a value that it cannot have, or is not the spec's to set.",
     "FR603": "An engine argument does not exist, or has a place of its own in the spec.",

@@ -8,6 +8,7 @@ from typing import Final
 
 from flowrun.checks.subject import Subject
 from flowrun.errors import Issue, Path
+from flowrun.spec.hidden_arguments import without_arguments
 from flowrun.spec.json_types import declared_types
 from flowrun.spec.model import JSON, ChatState, Spec, is_template
 
@@ -33,7 +34,8 @@ def check_grammar(subject: Subject) -> Iterator[Issue]:
     forced = _forced(spec)
     for name, tool in spec.tools.items():
         if tool.parameters is not None and (tool.strict or name in forced) and subject.has(("tools", name)):
-            yield from _schema(subject, ("tools", name, "parameters"), tool.parameters)
+            seen = without_arguments(tool.parameters, tool.arguments)
+            yield from _schema(subject, ("tools", name, "parameters"), seen)
 
 
 def _forced(spec: Spec) -> set[str]:

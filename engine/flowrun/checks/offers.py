@@ -7,6 +7,7 @@ from flowrun.checks.subject import Severity, Subject
 from flowrun.core.graph import Edge
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path, dotted
+from flowrun.spec.hidden_arguments import without_arguments
 from flowrun.spec.model import JSON, CallTemplate, ChatState, MessageTemplate, Spec, ToolsState, WaitState
 from flowrun.spec.phrases import listed
 from flowrun.spec.suggestions import suggest
@@ -62,7 +63,7 @@ def _example(subject: Subject, path: Path, call: CallTemplate) -> Iterator[Issue
     if parameters is None or not is_constant(dict(call.arguments)):
         return
     try:
-        wrong = compile_schema(parameters)(dict(call.arguments))
+        wrong = compile_schema(without_arguments(parameters, tool.arguments))(dict(call.arguments))
     except ValueError:
         return  # the schema itself is wrong; check_schemas reports it
     if wrong is not None:

@@ -59,7 +59,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return shapes_everywhere(self.spec, self.flows)
 
     def parameters_of(self, tool: Tool) -> Mapping[str, JSON] | None:
-        """Return the JSON Schema of a tool's arguments; None if it is derived from a function that is not known."""
+        """Return the JSON Schema of all arguments of a tool; None if it is that of a function that is not known."""
         if tool.parameters is not None:
             return tool.parameters
         signature = (self.functions or {}).get(tool.entrypoint or "")

@@ -13,10 +13,11 @@ from flowrun.core.call_handling import find_call_handling
 from flowrun.core.events import ToolDeclaration
 from flowrun.core.json_schema import Validator, compile_inputs, compile_schema
 from flowrun.core.rendering import compile_prologues
-from flowrun.core.state_node import CompiledTool, Graph, StateNode
+from flowrun.core.state_node import CompiledTool, Graph, HiddenArguments, StateNode
 from flowrun.core.states import Compiler, compile_state
+from flowrun.spec.hidden_arguments import without_arguments
 from flowrun.spec.model import MAIN, Spec, Tool, WorkingState
-from flowrun.templates import compile_assignments, compile_text
+from flowrun.templates import compile_assignments, compile_text, compile_value
 
 
 def compile_graph(
@@ -29,7 +30,7 @@ def compile_graph(
     """Compile a checked spec.
 
     Args:
-        declarations: the tools in the form that models receive, by name.
+        declarations: the tools in the form that models receive, by name, with the arguments that are hidden from them.
         flows: the compiled sub-flows, by the references to them in the spec.
         backends: the names of the models' backends, by model, where the two names differ.
 
@@ -37,13 +38,15 @@ def compile_graph(
         TemplateError: a template is not valid Jinja2.
     """
     handling = find_call_handling(spec)
-    compiler = Compiler(spec=spec, declarations=declarations, backends=backends, handling=handling)
+    tools = {name: _compile_tool(spec, tool, declarations[name]) for name, tool in spec.tools.items()}
+    seen = {name: tool.declaration for name, tool in tools.items()}
+    compiler = Compiler(spec=spec, declarations=seen, backends=backends, handling=handling)
     return Graph(
         spec=spec,
         start=spec.start,
         flows=flows,
         nodes={name: compile_state(name, state, compiler) for name, state in spec.states.items()},
-        tools={name: _compile_tool(spec, tool, declarations[name]) for name, tool in spec.tools.items()},
+        tools=tools,
         threads=compile_prologues({MAIN: (), **spec.threads}),
         variables=compile_assignments(spec.vars),
         inputs=compile_inputs(spec),
@@ -51,9 +54,13 @@ def compile_graph(
     )
 
 
-def _compile_tool(spec: Spec, tool: Tool, declaration: ToolDeclaration) -> CompiledTool:
+def _compile_tool(spec: Spec, tool: Tool, declared: ToolDeclaration) -> CompiledTool:
+    declaration = msgspec.structs.replace(
+        declared, parameters=without_arguments(declared.parameters, tool.arguments.keys())
+    )
     return CompiledTool(
         declaration=declaration,
+        declared=declared,
         entrypoint=tool.entrypoint or "",
         result=None if tool.result is None else compile_text(tool.result),
         timeout=tool.timeout,
@@ -62,6 +69,15 @@ def _compile_tool(spec: Spec, tool: Tool, declaration: ToolDeclaration) -> Compi
         max_concurrency=tool.max_concurrency,
         isolation=spec.isolation_of(tool),
         validate=compile_schema(declaration.parameters),
+        hidden=None if not tool.arguments else _compile_hidden(tool, declared),
+    )
+
+
+def _compile_hidden(tool: Tool, declared: ToolDeclaration) -> HiddenArguments:
+    return HiddenArguments(
+        names=frozenset(tool.arguments),
+        render=compile_value(tool.arguments),
+        validate=compile_schema(declared.parameters),
     )
 
 

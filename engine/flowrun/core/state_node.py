@@ -52,13 +52,28 @@ class CompiledRoute(msgspec.Struct, frozen=True):
     index: int
 
 
-class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool that can be called: its declaration for the model, its function, and the validator of its arguments.
+class HiddenArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """The arguments of a tool that its spec gives: their names, what renders them, and the validator of all of them."""
 
-    ``result`` is what a tool without a function answers; its ``entrypoint`` is empty.
+    names: frozenset[str]
+    render: Evaluator
+    validate: Validator
+
+
+class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool that can be called.
+
+    Attributes:
+        declaration: the tool as models see it, without the arguments that the spec gives.
+        declared: the tool with all of its arguments.
+        entrypoint: its function; empty if it has none.
+        result: what a tool without a function answers.
+        validate: checks the arguments that a model gives.
+        hidden: the arguments that the spec gives, and the validator of all arguments together; None: it gives none.
     """
 
     declaration: ToolDeclaration
+    declared: ToolDeclaration
     entrypoint: str
     result: Callable[[Scope], str] | None
     timeout: float
@@ -67,6 +82,7 @@ class CompiledTool(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrency: int | None
     isolation: Isolation
     validate: Validator
+    hidden: HiddenArguments | None
 
 
 class StateNode(msgspec.Struct, frozen=True, kw_only=True):

@@ -93,6 +93,6 @@ def _canonical_file(document: Document, profile: str | None) -> tuple[JSON, list
 def _declare(flow: FlowTree, graph: Graph, folder: Path, tools: dict[str, Mapping[str, ToolDeclaration]]) -> None:
     name = flow_name(flow, folder)
     if name not in tools:
-        tools[name] = {tool: compiled.declaration for tool, compiled in graph.tools.items()}
+        tools[name] = {tool: compiled.declared for tool, compiled in graph.tools.items()}
         for reference, child in flow.flows.items():
             _declare(child, graph.flows[reference], folder, tools)

@@ -142,6 +142,7 @@ class Tool(_Part, frozen=True, kw_only=True):
 
     Attributes:
         result: what a tool without a function answers; the value of a call is then its arguments.
+        arguments: the arguments that the spec gives; the model neither sees nor gives them.
         max_output: how much one call may add to the thread.
         max_concurrency: the number of its calls that run at once in a process.
     """
@@ -150,6 +151,7 @@ class Tool(_Part, frozen=True, kw_only=True):
     result: TextTemplate | None = None
     description: str | None = None
     parameters: Schema | None = None
+    arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
     timeout: Seconds = Seconds(60)
     max_output: Size = MAX_OUTPUT
     max_concurrency: int | None = None
@@ -158,8 +160,8 @@ class Tool(_Part, frozen=True, kw_only=True):
     isolation: Isolation | None = None
 
     def names_in(self, field: str) -> frozenset[str]:
-        """Return the names that templates of a property see besides the usual ones."""
-        return frozenset({"call"})
+        """Return the names that templates of a property see besides the usual ones; what is hidden knows no call."""
+        return frozenset(() if field == "with" else {"call"})
 
 
 class CallTemplate(_Part, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from flowrun.core.messages import LastCalls, Message, ToolCall, last_calls
 from flowrun.core.run import ANSWERED, PENDING, CallSlot, Draft, Made, Mark, Run, RunScope
 from flowrun.core.shapes import shape_of
 from flowrun.core.slots import Slots
-from flowrun.core.state_node import Graph, StateFailure, StateNode, Turn
+from flowrun.core.state_node import Graph, HiddenArguments, StateFailure, StateNode, Turn
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, StateKind
 from flowrun.core.strict_json import parse_json
@@ -202,7 +202,8 @@ def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCa
     """Return the effect that makes a call, or its result: a failure, or the value of a tool without a function.
 
     Raises:
-        TemplateError: the result of a tool without a function cannot be rendered.
+        StateFailure, TemplateError: the arguments that the spec gives, or the result of a tool without a function,
+            cannot be rendered, or do not match the tool's parameters.
     """
     run, tool = turn.run, turn.graph.tools.get(call.name)
     if tool is None or call.name not in offered:
@@ -216,6 +217,12 @@ def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCa
         return Failure(name="tool.invalid_arguments", message="the arguments must be a JSON object")
     if (wrong := tool.validate(arguments)) is not None:
         return Failure(name="tool.invalid_arguments", message=wrong)
+    if tool.hidden is not None:
+        if given := sorted(tool.hidden.names & arguments.keys()):
+            were = "was" if len(given) == 1 else "were"
+            message = f"Additional properties are not allowed ({', '.join(map(repr, given))} {were} unexpected)"
+            return Failure(name="tool.invalid_arguments", message=message)
+        arguments |= _hidden_arguments(run, call, tool.hidden, arguments)
     if tool.result is not None:
         view = {"id": call.id, "name": call.name, "arguments": arguments}
         return Value(arguments, tool.result(RunScope(run, {"call": view})))
@@ -234,6 +241,20 @@ def _prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCa
         max_concurrency=tool.max_concurrency,
         isolation=tool.isolation,
     )
+
+
+def _hidden_arguments(run: Draft, call: ToolCall, hidden: HiddenArguments, visible: dict[str, JSON]) -> JSON:
+    """Return the arguments that the spec gives to a call.
+
+    Raises:
+        StateFailure, TemplateError: they cannot be rendered, or do not match the tool's parameters.
+    """
+    arguments = hidden.render(RunScope(run))
+    if (wrong := hidden.validate({**visible, **arguments})) is not None:
+        raise StateFailure(
+            "template.failed", f"the arguments that the spec gives to {call.name!r} do not match: {wrong}"
+        )
+    return arguments
 
 
 def _offered(graph: Graph, run: Draft, thread: str) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def test_the_page_on_tests(shell: Shell) -> None:
         file.write_text(json.dumps({"flow": f"{flow}.yaml", "tests": tests}))
         shell.run(f"flowrun test {file}", [f"{len(tests)} passed, 0 failed, 0 skipped"])
         fragments += 1
-    assert fragments == 3
+    assert fragments == 4
 
 
 def test_the_page_on_tools(shell: Shell) -> None:

@@ -190,12 +190,7 @@ def _last_message(request: AskModel) -> str:
 
 def request_variables(request: AskModel) -> dict[str, JSON]:
     """Return a request as the variable ``request`` of ``when`` expressions."""
-    return {
-        "messages": [as_openai(message) for message in request.messages],
-        "state": request.state,
-        "flow": request.flow,
-        "tools": [tool.name for tool in request.tools],
-    }
+    return {name: read(request) for name, read in _MEMBERS.items()}
 
 
 def compile_when(text: str) -> Condition:
@@ -208,7 +203,19 @@ def compile_when(text: str) -> Condition:
     return lambda request: holds({"request": request_variables(request)})
 
 
-REQUEST: Final = ("messages", "state", "flow", "tools")
+_MEMBERS: Final[Mapping[str, Callable[[AskModel], JSON]]] = {
+    "messages": lambda request: [as_openai(message) for message in request.messages],
+    "state": lambda request: request.state,
+    "flow": lambda request: request.flow,
+    "index": lambda request: request.round - 1,
+    "model": lambda request: request.model,
+    "tools": lambda request: [tool.name for tool in request.tools],
+    "tool_choice": lambda request: request.tool_choice,
+    "sampling": lambda request: dict(request.sampling),
+    "response_format": lambda request: msgspec.to_builtins(request.response_format),
+}
+
+REQUEST: Final = tuple(_MEMBERS)
 """The members of ``request`` in a reply's ``when``."""
 
 

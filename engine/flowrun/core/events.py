@@ -130,13 +130,15 @@ class ToolDeclaration(msgspec.Struct, frozen=True, kw_only=True):
 class AskModel(_Data, frozen=True, kw_only=True):
     """Request one reply of a model to the full thread ``messages``.
 
-    ``tool_choice`` is auto, required, none or a tool's name. ``flow`` is the name of the flow that asks.
+    ``tool_choice`` is auto, required, none or a tool's name. ``flow`` is the name of the flow that asks. ``round`` is
+    the number of this request in the run and its children, from 1.
     """
 
     step: int
     state: str
     run: str
     flow: str = ""
+    round: int = 1
     thread: str
     model: str
     messages: Log[Message]

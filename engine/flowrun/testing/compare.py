@@ -7,10 +7,15 @@ from typing import Any, Final
 
 import msgspec
 
+from flowrun.core.events import Move
 from flowrun.core.machine import Run
+from flowrun.core.messages import Message
+from flowrun.core.strict_json import parse_leniently
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
+from flowrun.testing.fakes import StubbedFunctions
 from flowrun.testing.suite import Expectation
+from flowrun.testing.trace import Trace
 
 _ONE_LINE: Final = 100
 """A value whose JSON has more characters is shown line by line."""
@@ -23,12 +28,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[str, ...] = ()
 
 
-def compare_run(expect: Expectation, run: Run, calls: Sequence[JSON]) -> Iterator[Problem]:
-    """Yield a problem for each expectation that the run does not meet.
-
-    Args:
-        calls: the tool calls of the run, in the form of ``ExpectedCall``.
-    """
+def compare_run(expect: Expectation, trace: Trace, functions: StubbedFunctions) -> Iterator[Problem]:
+    """Yield a problem for each expectation that the run does not meet."""
+    run = trace.run
     outcome = run.outcome
     error = outcome.error if outcome is not None else None
     status = "waiting" if outcome is None else outcome.status
@@ -42,7 +44,22 @@ def compare_run(expect: Expectation, run: Run, calls: Sequence[JSON]) -> Iterato
     if expect.output is not msgspec.UNSET and status == expect.full_status:
         yield from _differ("the output", expect.output, outcome.output if outcome is not None else None)
     if expect.calls is not None:
-        yield from _differ("the tools' calls", msgspec.to_builtins(expect.calls), calls)
+        yield from _differ("the tools' calls", msgspec.to_builtins(expect.calls), functions.calls)
+    if expect.function_calls is not None:
+        yield from _differ_in_parts("the calls of call states", expect.function_calls, functions.function_calls)
+    if expect.requests is not None:
+        asked = [{"state": request.state, "prompt": request.prompt} for request in trace.requests]
+        yield from _differ_in_parts("the questions", expect.requests, asked)
+    if expect.moves is not None:
+        yield from _differ_in_parts("the moves", expect.moves, list(map(_see_move, trace.moves)))
+    if expect.rounds is not None and expect.rounds != run.rounds:
+        yield Problem(what=f"the run has {run.rounds} rounds, and was to have {expect.rounds}")
+    known = {name: run.vars[name] for name in expect.vars if name in run.vars}
+    yield from _differ("the variables", dict(expect.vars), known)
+    for thread, messages in expect.messages.items():
+        last = list(run.threads.get(thread, ()))[-len(messages) :] if messages else []
+        what = f"thread {thread}'s last messages"
+        yield from _differ_in_parts(what, messages, list(map(_see_message, last)))
 
 
 _ENDED: Final = {"succeeded": "succeeded", "failed": "failed", "waiting": "waits", "cancelled": "was cancelled"}
@@ -72,6 +89,38 @@ def _differ(what: str, expected: Any, actual: Any) -> Iterator[Problem]:
         verb = "are" if what.endswith("s") else "is"
         lines = tuple(diff(expected, actual))
         yield Problem(what=f"{what} {verb} not as expected", lines=lines)
+
+
+def _differ_in_parts(what: str, expected: Sequence[msgspec.Struct], actual: Sequence[JSON]) -> Iterator[Problem]:
+    """Compare two lists of mappings, and of each mapping only the members that are expected."""
+    wanted: list[dict[str, JSON]] = msgspec.to_builtins(expected)
+    found = [
+        {name: value for name, value in have.items() if index >= len(wanted) or name in wanted[index]}
+        for index, have in enumerate(actual)
+    ]
+    if not same(wanted, found):
+        lines = [[json.dumps(one, ensure_ascii=False) for one in listed] for listed in (wanted, found)]
+        yield Problem(what=f"{what} are not as expected", lines=("- expected, + actual", *diff_lines(*lines)))
+
+
+def _see_move(move: Move) -> dict[str, JSON]:
+    """Return a move in the form of ``ExpectedMove``."""
+    seen: dict[str, JSON] = {"state": move.state, "how": move.how}
+    if move.to:
+        seen["to"] = move.to
+    if move.index is not None:
+        seen["index"] = move.index
+    return seen if move.failure is None else {**seen, "error": move.failure.name}
+
+
+def _see_message(message: Message) -> dict[str, JSON]:
+    """Return a message in the form of ``ExpectedMessage``."""
+    seen: dict[str, JSON] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        seen["tool_calls"] = [
+            {"name": call.name, "arguments": parse_leniently(call.arguments)} for call in message.tool_calls
+        ]
+    return {**seen, **{name: value for name in ("tool_call_id", "name") if (value := getattr(message, name))}}
 
 
 def same(left: JSON, right: JSON) -> bool:

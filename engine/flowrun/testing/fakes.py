@@ -32,19 +32,25 @@ class Script(ScriptedBackend):
 class StubbedFunctions:
     """The port ``Functions``: stubs, which accept what the functions do, and the real functions where there is no stub.
 
-    ``calls`` holds the tool calls, in order. The last stub of a function is used for all further calls.
+    ``calls`` holds the tool calls, ``function_calls`` those of ``call`` states, in order. The last stub of a function
+    is used for all further calls.
     """
 
     def __init__(self, real: PythonFunctions, stubs: Mapping[str, tuple[Stub, ...]], loop: VirtualLoop) -> None:
         self.calls: list[dict[str, JSON]] = []
+        self.function_calls: list[dict[str, JSON]] = []
         self._real = real
         self._stubs = {name: list(stubs_of_name) for name, stubs_of_name in stubs.items()}
         self._loop = loop
 
     async def call(self, effect: CallFunction) -> JSON:
         """Call a function, or return the result of its stub; see ``ports.Functions``."""
+        arguments = dict(effect.arguments)
         if effect.tool is not None:
-            self.calls.append({"name": effect.tool, "arguments": dict(effect.arguments)})
+            self.calls.append({"name": effect.tool, "arguments": arguments})
+        else:
+            call = {"state": effect.state, "entrypoint": effect.entrypoint, "arguments": arguments}
+            self.function_calls.append(call)
         stubs = self._stubs.get(effect.tool or effect.entrypoint)
         if not stubs:
             with self._loop.real_time():

@@ -1,6 +1,6 @@
 """Loads a test file as a ``Suite``, or reports all of its errors at once, each with its place."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from flowrun.errors import Path as DocumentPath
 from flowrun.files import file_errors
 from flowrun.spec import Document, issue_at, may_be_spec
 from flowrun.spec.find import find_files
-from flowrun.spec.model import JSON, Holds
+from flowrun.spec.model import JSON, MAIN, Holds, State, WorkingState
 from flowrun.spec.parse import decode_duration, parse_duration
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
@@ -90,8 +90,16 @@ def _parse_case(test: dict[str, JSON], at: DocumentPath, folder: Path) -> Case:
         cassette=None if cassette is None else folder / cassette,
         stubs={name: _parse_stubs(data) for name, data in test.get("tools", {}).items()},
         answers=_convert(test.get("answers", []), tuple[GivenAnswer, ...]),
-        expect=_convert(test.get("expect", {}), Expectation),
+        expect=_parse_expectation(test.get("expect", {})),
     )
+
+
+def _parse_expectation(data: dict[str, JSON]) -> Expectation:
+    """Convert an expectation. A list of messages is for the thread ``main``."""
+    if isinstance(data.get("messages"), list):
+        data = {**data, "messages": {MAIN: data["messages"]}}
+    expectation: Expectation = _convert(data, Expectation)
+    return expectation
 
 
 def _parse_stubs(data: JSON) -> tuple[Stub, ...]:
@@ -158,7 +166,7 @@ def _check_tests(suite: Suite) -> Iterator[Issue]:
 
 
 def check_case(suite: Suite, case: Case, graph: Graph) -> list[Issue]:
-    """Check that the tools and states that a test names exist in its flow or the sub-flows."""
+    """Check that the tools, states, threads and variables that a test names exist in its flow or the sub-flows."""
     flows = list(_flow_tree(graph))
     states = [(name, state) for flow in flows for name, state in flow.spec.states.items()]
     tools = {name for flow in flows for name, tool in flow.tools.items() if tool.entrypoint}
@@ -166,12 +174,37 @@ def check_case(suite: Suite, case: Case, graph: Graph) -> list[Issue]:
     waits = {name for name, state in states if state.asks == "person"}
     stubs = [((*case.at, "tools", name), name) for name in case.stubs]
     answers = [((*case.at, "answers", index, "state"), answer.state) for index, answer in enumerate(case.answers)]
-    path = [((*case.at, "expect", "path", index), name) for index, name in enumerate(case.expect.path or ())]
     return [
         *_unknown(suite, "FR702", stubs, tools | entrypoints, "tool or called function", key=True),
         *_unknown(suite, "FR701", answers, waits, "wait state"),
-        *_unknown(suite, "FR701", path, set(graph.spec.states), "state"),
+        *_check_expectation(suite, (*case.at, "expect"), case.expect, graph, states),
     ]
+
+
+def _check_expectation(
+    suite: Suite, at: DocumentPath, expect: Expectation, graph: Graph, all_states: Sequence[tuple[str, State]]
+) -> Iterator[Issue]:
+    """Yield the names in an expectation that do not exist: in the flow itself, or, if sub-flows count, in none."""
+    own = graph.spec.states
+    path = [((*at, "path", index), name) for index, name in enumerate(expect.path or ())]
+    moves = [
+        ((*at, "moves", index, key), name)
+        for index, move in enumerate(expect.moves or ())
+        for key, name in (("state", move.state), ("to", move.to))
+        if name
+    ]
+    yield from _unknown(suite, "FR701", [*path, *moves], own, "state")
+    calls = [((*at, "function_calls", i, "state"), call.state) for i, call in enumerate(expect.function_calls or ())]
+    calling = {name for name, state in all_states if any(parts_of(state, Holds.ENTRYPOINT))}
+    yield from _unknown(suite, "FR701", calls, calling, "call state")
+    asked = [((*at, "requests", index, "state"), ask.state) for index, ask in enumerate(expect.requests or ())]
+    yield from _unknown(suite, "FR701", asked, {name for name, _ in all_states}, "state")
+    assigned = {name for state in own.values() if isinstance(state, WorkingState) for name in state.set}
+    variables = [((*at, "vars", name), name) for name in expect.vars]
+    yield from _unknown(suite, "FR404", variables, {*graph.spec.vars, *assigned}, "variable", key=True)
+    threads = [((*at, "messages", name), name) for name in expect.messages if name != MAIN]
+    used = {part.value for state in own.values() for part in parts_of(state, Holds.THREAD)}
+    yield from _unknown(suite, "FR703", threads, {*graph.threads, *used}, "thread", key=True)
 
 
 def _unknown(

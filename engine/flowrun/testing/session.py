@@ -183,7 +183,7 @@ class _TestRun:
         if self._error is not None:
             yield from explain_error(self._error)
             return
-        yield from compare_run(self._case.expect, self.trace.run, self._functions.calls)
+        yield from compare_run(self._case.expect, self.trace, self._functions)
         yield from self._leftovers()
 
     def _leftovers(self) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from flowrun.backends.scripted import ScriptedReply
-from flowrun.core.messages import Reply
+from flowrun.core.messages import Reply, Role
 from flowrun.errors import Path as DocumentPath
 from flowrun.spec import Document
 from flowrun.spec.model import JSON, Seconds
@@ -61,14 +61,62 @@ class ExpectedCall(_Part, frozen=True, kw_only=True):
     arguments: Mapping[str, JSON] = {}
 
 
+class ExpectedFunctionCall(_Part, frozen=True, kw_only=True):
+    """An expected call of a ``call`` state. What is left out is not compared."""
+
+    state: str
+    entrypoint: str | msgspec.UnsetType = msgspec.UNSET
+    arguments: Mapping[str, JSON] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ExpectedRequest(_Part, frozen=True, kw_only=True):
+    """An expected question to a person. What is left out is not compared."""
+
+    state: str
+    prompt: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class ExpectedMove(_Part, frozen=True, kw_only=True):
+    """An expected move. What is left out is not compared."""
+
+    state: str | msgspec.UnsetType = msgspec.UNSET
+    how: Literal["route", "catch", "retry", "end"] | msgspec.UnsetType = msgspec.UNSET
+    to: str | msgspec.UnsetType = msgspec.UNSET
+    index: int | msgspec.UnsetType = msgspec.UNSET
+    error: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class ExpectedMessage(_Part, frozen=True, kw_only=True):
+    """An expected message. What is left out is not compared."""
+
+    role: Role | msgspec.UnsetType = msgspec.UNSET
+    content: str | msgspec.UnsetType | None = msgspec.UNSET
+    tool_calls: tuple[ExpectedCall, ...] | msgspec.UnsetType = msgspec.UNSET
+    tool_call_id: str | msgspec.UnsetType = msgspec.UNSET
+    name: str | msgspec.UnsetType = msgspec.UNSET
+
+
 class Expectation(_Part, frozen=True, kw_only=True):
-    """The expected result of a run. A property that is left out is not compared, except ``status``."""
+    """The expected result of a run. A property that is left out is not compared, except ``status``.
+
+    Attributes:
+        vars: those of the run's variables that are compared.
+        messages: by thread, its last messages.
+        function_calls: the calls of ``call`` states.
+        requests: the questions to people.
+    """
 
     status: Literal["succeeded", "failed", "waiting"] | None = None
     path: tuple[str, ...] | None = None
+    moves: tuple[ExpectedMove, ...] | None = None
     output: JSON | msgspec.UnsetType = msgspec.UNSET
     error: str | None = None
+    rounds: int | None = None
+    vars: Mapping[str, JSON] = {}
+    messages: Mapping[str, tuple[ExpectedMessage, ...]] = {}
     calls: tuple[ExpectedCall, ...] | None = None
+    function_calls: tuple[ExpectedFunctionCall, ...] | None = None
+    requests: tuple[ExpectedRequest, ...] | None = None
 
     @property
     def full_status(self) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from flowrun.core.events import Event, Move, Notice, StartChild
+from flowrun.core.events import Event, Move, Notice, RequestInput, StartChild
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, fold
 
@@ -17,10 +17,11 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 class Trace:
-    """The events of a run and its children."""
+    """The events of a run and its children. ``requests`` are the questions to people, in order."""
 
     def __init__(self, graph: Graph, run: str) -> None:
         self.graphs = {run: graph}
+        self.requests: list[RequestInput] = []
         self._root = run
         self._events: dict[str, list[Event]] = {run: []}
         self._moves: dict[str, list[Move]] = {run: []}
@@ -30,13 +31,20 @@ class Trace:
         self._events.setdefault(notice.run, []).append(notice.event)
         self._moves.setdefault(notice.run, []).extend(notice.moves)
         for effect in notice.effects:
-            if isinstance(effect, StartChild):
+            if isinstance(effect, RequestInput):
+                self.requests.append(effect)
+            elif isinstance(effect, StartChild):
                 self.graphs[effect.child_id(notice.run)] = self.graphs[notice.run].flows[effect.flow]
 
     @property
     def run(self) -> Run:
         """The run after its last event."""
         return self.runs()[self._root]
+
+    @property
+    def moves(self) -> list[Move]:
+        """The moves of the run, without those of its children."""
+        return self._moves[self._root]
 
     def runs(self) -> dict[str, Run]:
         """Return the run and its children after their last events, by their ids."""

@@ -87,14 +87,15 @@ def _messages(conversation: Conversation) -> Iterator[str]:
 
 
 def message_lines(message: Message) -> Iterator[str]:
-    """Render a message: its role, its text, and its calls."""
-    heading = f"{message.role} {message.name}:" if message.name else f"{message.role}:"
+    """Render a message: its role, its text, and its calls with their ids."""
+    named = f"{message.role} {message.name}" if message.name else message.role
+    heading = f"{named} ({message.tool_call_id}):" if message.tool_call_id else f"{named}:"
     if message.content is not None or not message.tool_calls:
         first, *rest = beginning(message.content or "", _CONTENT).splitlines() or [""]
         yield f"{heading} {first}".rstrip()
         yield from (f"  {line}" for line in rest)
     for call in message.tool_calls:
-        yield f"{heading} calls {call.name}({call.arguments})"
+        yield f"{heading} calls {call.name}({call.arguments})  ({call.id})"
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:

@@ -11,10 +11,21 @@ from jsonschema import Draft202012Validator
 from flowrun.backends.scripted import REQUEST, ScriptedCall
 from flowrun.errors import FAILURES
 from flowrun.spec.schema import TEST_SCHEMA, find_schema
-from flowrun.testing.suite import Expectation, ExpectedCall, GivenAnswer, RawReply, Stub
+from flowrun.testing.suite import (
+    Expectation,
+    ExpectedCall,
+    ExpectedFunctionCall,
+    ExpectedMessage,
+    ExpectedMove,
+    ExpectedRequest,
+    GivenAnswer,
+    RawReply,
+    Stub,
+)
 
 SCHEMA: dict[str, Any] = json.loads(find_schema(TEST_SCHEMA).read_text())
 DEFS = SCHEMA["$defs"]
+EXPECTED = DEFS["expectation"]["properties"]
 
 
 def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -39,7 +50,11 @@ def test_it_is_a_valid_schema() -> None:
         pytest.param(DEFS["stub"]["properties"], Stub, id="stub"),
         pytest.param(DEFS["answer"]["properties"], GivenAnswer, id="answer"),
         pytest.param(DEFS["expectation"]["properties"], Expectation, id="expectation"),
-        pytest.param(DEFS["expectation"]["properties"]["calls"]["items"]["properties"], ExpectedCall, id="tool-call"),
+        pytest.param(DEFS["tool_call"]["properties"], ExpectedCall, id="tool-call"),
+        pytest.param(EXPECTED["moves"]["items"]["properties"], ExpectedMove, id="move"),
+        pytest.param(EXPECTED["requests"]["items"]["properties"], ExpectedRequest, id="request"),
+        pytest.param(EXPECTED["function_calls"]["items"]["properties"], ExpectedFunctionCall, id="function-call"),
+        pytest.param(DEFS["messages"]["items"]["properties"], ExpectedMessage, id="message"),
     ],
 )
 def test_its_properties_are_the_fields_of_the_structs(properties: dict[str, Any], kind: Any) -> None:

@@ -102,6 +102,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
                 state=self.name,
                 run=run.id,
                 flow=turn.graph.spec.name,
+                round=run.rounds,
                 thread=self.thread,
                 model=settings.model,
                 messages=thread,

@@ -176,11 +176,17 @@ FAILURES: Final[dict[str, str]] = {
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """A named error of a run. ``state`` is the state where it happened. The message is converted to valid Unicode."""
+    """A named error of a run. The message is converted to valid Unicode.
+
+    Attributes:
+        state: the state where it happened.
+        types: the name of the Python exception's class, then the names of its base classes.
+    """
 
     name: str
     message: str
     state: str = ""
+    types: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.message.isascii():
@@ -231,16 +237,22 @@ class UnreadableFile(UsageError):
 class RunError(FlowrunError):
     """The error that an adapter raises when an effect fails: the run continues with the event ``Failed``."""
 
-    def __init__(self, name: str, message: str) -> None:
+    def __init__(self, name: str, message: str, *, types: tuple[str, ...] = ()) -> None:
+        """Make the error of an effect.
+
+        Args:
+            types: the names of a Python exception's class and of its base classes. See ``Failure``.
+        """
         if name not in FAILURES:
             raise ValueError(f"{name!r} is not a failure's name; add it to FAILURES")
         self.name = name
         self.message = message
+        self.types = types
         super().__init__(f"{name}: {message}")
 
     def failure(self) -> Failure:
         """Return the error as data."""
-        return Failure(name=self.name, message=self.message)
+        return Failure(name=self.name, message=self.message, types=self.types)
 
 
 class ToolError(RunError):

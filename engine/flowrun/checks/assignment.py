@@ -7,7 +7,7 @@ from flowrun.checks.dataflow import Slot, StateGraph, names_on_path, result_slot
 from flowrun.checks.subject import Subject
 from flowrun.core.texts import Text, states_of
 from flowrun.errors import Issue
-from flowrun.spec.model import EndState, Spec, WorkingState
+from flowrun.spec.model import EndState, Spec
 from flowrun.templates.reads import Reads
 
 _REMEDIES: Final = {
@@ -22,9 +22,7 @@ _REMEDIES: Final = {
 def check_assignment(subject: Subject) -> Iterator[Issue]:
     """Find templates that read a variable, reply, error, result or output that some path to them does not set."""
     spec, graph = subject.spec, subject.state_graph
-    members = {
-        ("vars", name) for state in spec.states.values() if isinstance(state, WorkingState) for name in state.set
-    }
+    members = {("vars", name) for state in spec.states.values() for _, name in state.variables()}
     members |= {("vars", name) for name in spec.vars} | {("outputs", name) for name in spec.states}
     for text in subject.texts:
         states = [name for name in states_of(spec, text) if name in graph.facts]  # in the others it is never evaluated
@@ -48,6 +46,8 @@ def _is_set_at(spec: Spec, graph: StateGraph, text: Text, name: str, slot: Slot)
     state = spec.states[name]
     if graph.is_set(slot, name):
         return True
+    if text.moment == "failed":
+        return slot == ("error",) or (slot[0] == "vars" and slot[1] in text.assigned)
     if text.moment in ("entered", "called") or isinstance(state, EndState):
         return False
     return slot in result_slots(name, state) or (slot[0] == "vars" and slot[1] in text.assigned)

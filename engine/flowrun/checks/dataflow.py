@@ -2,7 +2,7 @@
 
 The analysis runs forward over the graph to its fixed point. Where paths merge, a slot is set if it is set on all of
 them, and a chat state may have given the last reply if it may have on one of them. A ``catch`` edge sets the error and
-none of the failed state's slots.
+its own variables, and none of the failed state's slots.
 """
 
 from collections import deque
@@ -97,10 +97,10 @@ def _analyse(spec: Spec, outgoing: Mapping[str, list[Edge]], bits: dict[Slot, in
 
 def slots_set_by(spec: Spec, edge: Edge) -> frozenset[Slot]:
     """Return the slots that a move along an edge sets."""
-    if edge.kind == "catch":
-        return frozenset({("error",)})
     state = spec.states[edge.source]
     assert isinstance(state, WorkingState)
+    if edge.kind == "catch":
+        return frozenset({("error",), *(("vars", name) for name in state.catch[int(edge.path[3])].set)})
     return result_slots(edge.source, state) | {("vars", name) for name in state.set}
 
 

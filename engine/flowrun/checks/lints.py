@@ -90,7 +90,7 @@ def _first_values(subject: Subject) -> Iterator[Issue]:
     """Find first messages that read a variable which a state sets: they are rendered once, before any state."""
     setters: dict[str, str] = {}
     for name, state in subject.spec.states.items():
-        for variable in state.set if isinstance(state, WorkingState) else ():
+        for _, variable in state.variables():
             setters.setdefault(variable, name)
     for text in subject.texts:
         if text.moment != "threads":
@@ -117,14 +117,14 @@ def _unread_variables(subject: Subject) -> Iterator[Issue]:
                 if len(path) == 1 or not isinstance(path[1], str):
                     return  # it may read any of them
                 read.add(path[1])
-    known = {*spec.vars, *(name for state in spec.states.values() for name in getattr(state, "set", ()))}
+    known = {*spec.vars, *(name for state in spec.states.values() for _, name in state.variables())}
     for name, state in spec.states.items():
-        for variable in state.set if isinstance(state, WorkingState) else ():
+        for at, variable in state.variables():
             if variable in read or did_you_mean(variable, read - known):
                 continue  # in the second case, the misspelt reader is reported
             remedy = did_you_mean(variable, read - {variable}) or "read it somewhere, or delete it"
             message = f"nothing reads vars.{variable}"
-            path = ("states", name, "set", variable)
+            path = ("states", name, *at)
             yield subject.issue("FR408", path, message, remedy, key=True, severity="warning")
 
 

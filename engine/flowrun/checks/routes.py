@@ -59,7 +59,7 @@ def _never_matching(subject: Subject, at: Path, routes: tuple[Route, ...]) -> Ge
 
 
 def _catches_unmatched(state: WorkingState) -> bool:
-    return any(matches("route.unmatched", catch.errors) for catch in state.catch)
+    return any(catch.when is None and matches("route.unmatched", catch.errors) for catch in state.catch)
 
 
 def _is_exhaustive(subject: Subject, name: str, routes: tuple[Route, ...]) -> bool:

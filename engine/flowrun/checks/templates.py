@@ -98,7 +98,7 @@ def _missing_member_issue(subject: Subject, text: Text, missing: MissingMember) 
 
 def _members(spec: Spec) -> Mapping[str, Collection[str]]:
     """Return the members that each name can have on any path of a run."""
-    set_somewhere = {name for state in spec.states.values() if isinstance(state, WorkingState) for name in state.set}
+    set_somewhere = {name for state in spec.states.values() for _, name in state.variables()}
     return {
         "inputs": set(spec.inputs),
         "vars": {*spec.vars, *set_somewhere},

@@ -56,6 +56,8 @@ def find_call_handling(spec: Spec) -> CallHandling:
                     routes[text.state, int(text.path[3])] = threads
                 case "set":
                     assigned[text.state] = assigned.get(text.state, NOTHING) | threads
+                case "failed":
+                    pass  # only a failure reads them, after the reply
                 case _:
                     entered[text.state] = entered.get(text.state, NOTHING) | threads
     reads = CallHandling(entered=entered, set=assigned, routes=routes)

@@ -107,7 +107,7 @@ def _state_edges(name: str, state: WorkingState) -> Iterator[Edge]:
         yield Edge(source=name, target=route.to, kind="route", label=route.when or "", path=path)
     for index, catch in enumerate(state.catch):
         path = ("states", name, "catch", index, "to")
-        yield Edge(source=name, target=catch.to, kind="catch", label=", ".join(catch.errors) or "any error", path=path)
+        yield Edge(source=name, target=catch.to, kind="catch", label=catch.label, path=path)
 
 
 __all__ = ["Edge", "Graph", "StateNode", "Validator", "compile_graph", "compile_schema", "edges"]

@@ -41,7 +41,7 @@ def advance(graph: Graph, run: Run, event: Event) -> Transition:
         else:
             node.handle(turn, event)
     except (StateFailure, TemplateError) as exc:
-        turn.abort(exc)
+        turn.abort(exc, event)
     return _enter_states(turn)
 
 

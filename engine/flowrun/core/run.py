@@ -10,7 +10,7 @@ import msgspec
 from flowrun.core.events import Effect, Move, Outcome, ToolDeclaration
 from flowrun.core.messages import Log, Message, Usage
 from flowrun.core.slots import Slots
-from flowrun.core.views import LazyOutputs, LazyReply, LazyResults, RunView, Value, see_error
+from flowrun.core.views import LazyError, LazyOutputs, LazyReply, LazyResults, RunView, Value
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, ResponseFormat
 from flowrun.templates import Lazy, as_condition, compile_condition, is_path
@@ -81,7 +81,7 @@ class Draft(msgspec.Struct, gc=False, kw_only=True):
     outputs: Mapping[str, Any] = msgspec.field(default_factory=_empty)
     reply: LazyReply | None = None
     results: LazyResults | None = None
-    error: Failure | None = None
+    error: LazyError | None = None
     awaiting: Literal["", "effect", "calls", "children", "sleep"] = ""
     left: int = 0
     returned: Value | None = None
@@ -154,7 +154,7 @@ VARIABLES: Final[Mapping[str, Callable[[Draft], Any]]] = {
     "outputs": lambda run: LazyOutputs(run.outputs),
     "reply": lambda run: run.reply,
     "results": lambda run: run.results,
-    "error": lambda run: None if run.error is None else see_error(run.error),
+    "error": lambda run: run.error,
     "run": lambda run: {name: getattr(run, name) for name in RunView.__annotations__},
 }
 """How the variables that templates see are read from a run; None: the variable is absent."""

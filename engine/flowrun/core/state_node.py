@@ -10,17 +10,21 @@ from typing import Any, Final, Literal
 import msgspec
 
 from flowrun.core.call_handling import LAST_REPLY
-from flowrun.core.events import Answer, Effect, Move, Outcome, Sleep, ToolDeclaration
+from flowrun.core.events import Answer, Effect, Move, Outcome, Replied, Sleep, ToolDeclaration
 from flowrun.core.json_schema import Validator
+from flowrun.core.messages import Reply
 from flowrun.core.rendering import Prologue
 from flowrun.core.run import EMPTY, Draft, Run, RunScope, Transition, copy_of
+from flowrun.core.views import LazyError
 from flowrun.errors import Failure
-from flowrun.spec.model import JSON, Catch, Isolation, Limits, Retry, Spec
+from flowrun.spec.model import JSON, Isolation, Limits, Spec
 from flowrun.templates import Evaluator, Scope, TemplateError
 
 UNCAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "run.cancelled", "input.invalid"})
 """Failures of the run as a whole: no state's ``retry`` or ``catch`` applies to them."""
 
+
+replace: Final = msgspec.structs.replace
 
 _new: Final = tuple.__new__
 """Makes a named tuple at half the cost of calling its class."""
@@ -29,8 +33,13 @@ _new: Final = tuple.__new__
 class StateFailure(Exception):
     """The current state fails. The machine catches this error and applies the state's ``retry`` and ``catch``."""
 
-    def __init__(self, name: str, message: str) -> None:
-        self.failure = Failure(name=name, message=message)
+    def __init__(self, name: str, message: str, *, of: Failure | None = None) -> None:
+        """Make the failure.
+
+        Args:
+            of: the failure of a child run that it passes on.
+        """
+        self.failure = Failure(name=name, message=message, types=() if of is None else of.types)
         super().__init__(message)
 
 
@@ -50,6 +59,27 @@ class CompiledRoute(msgspec.Struct, frozen=True):
     to: str
     reads_calls: frozenset[str]
     index: int
+
+
+class CompiledRetry(msgspec.Struct, frozen=True, kw_only=True):
+    """A compiled retry policy. See ``spec.model.Retry``."""
+
+    max_attempts: int
+    errors: tuple[str, ...]
+    holds: Callable[[Scope], bool] | None
+    delay: float
+    backoff: float
+    max_delay: float
+    jitter: float
+
+
+class CompiledCatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A compiled handler of failures. See ``spec.model.Catch``."""
+
+    errors: tuple[str, ...]
+    holds: Callable[[Scope], bool] | None
+    assignments: tuple[tuple[str, Evaluator], ...]
+    to: str
 
 
 class HiddenArguments(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,9 +130,9 @@ class StateNode(msgspec.Struct, frozen=True, kw_only=True):
     leaves_safely: bool = False
     assignments: tuple[tuple[str, Evaluator], ...] = ()
     routes: tuple[CompiledRoute, ...] = ()
-    retry: Retry | None = None
+    retry: CompiledRetry | None = None
     timeout: float | None = None
-    catches: tuple[Catch, ...] = ()
+    catches: tuple[CompiledCatch, ...] = ()
 
     @abstractmethod
     def enter(self, turn: "Turn") -> None:
@@ -189,7 +219,7 @@ class Turn(msgspec.Struct, gc=False):
         """
         run = self.save(node) if self.saved is None else self.run
         run.outputs = {**run.outputs, node.name: output}
-        sets = self._assign(node) if node.assignments else EMPTY
+        sets = self._assign(node.assignments) if node.assignments else EMPTY
         for route in node.routes:
             if route.holds is None or route.holds(run):
                 if run.unread and route.reads_calls:
@@ -202,15 +232,34 @@ class Turn(msgspec.Struct, gc=False):
         message = f"no route of state {run.state!r} matched: give it a last route without when"
         raise StateFailure("route.unmatched", message)
 
-    def fail(self, failure: Failure) -> None:
-        """Decide how the run continues after a failure of its state: with another attempt, a catch, or its end."""
+    def fail(self, failure: Failure, reply: Reply | None = None) -> None:
+        """Decide how the run continues after a failure of its state: with another attempt, a catch, or its end.
+
+        A template of ``retry`` or ``catch`` that fails is a failure of its own, for the entries behind it.
+
+        Args:
+            reply: the reply that failed.
+        """
         run = self.run
-        failure = Failure(name=failure.name, message=failure.message, state=run.state)
+        failure = replace(failure, state=run.state)
         node = self.graph.nodes[run.state]
-        if failure.name not in UNCAUGHT:
-            node.failed(self)
-            if self._retry(node, failure) or self._catch(node, failure):
+        if failure.name in UNCAUGHT:
+            self.finish("failed", None, failure)
+            return
+        node.failed(self)
+        try:
+            if node.retry is not None and self._retry(node, node.retry, LazyError(failure, run.attempt, reply)):
                 return
+        except TemplateError as exc:
+            failure = _failed_in_handling(failure, exc)
+        for index, catch in enumerate(node.catches):
+            before = copy_of(self.run)
+            try:
+                if self._catch(node, index, catch, LazyError(failure, before.attempt, reply)):
+                    return
+            except (StateFailure, TemplateError) as exc:
+                self.run = before
+                failure = _failed_in_handling(failure, exc)
         self.finish("failed", None, failure)
 
     def finish(self, status: Literal["succeeded", "failed", "cancelled"], output: JSON, error: Failure | None) -> None:
@@ -224,10 +273,10 @@ class Turn(msgspec.Struct, gc=False):
         if run.state:
             self.moves.append(Move(state=run.state, step=run.step, how="end", failure=error, sets=sets))
 
-    def _assign(self, node: StateNode) -> Mapping[str, JSON]:
-        """Set a state's variables in order; the template of each can read the ones before it."""
+    def _assign(self, assignments: tuple[tuple[str, Evaluator], ...]) -> Mapping[str, JSON]:
+        """Set variables in order; the template of each can read the ones before it."""
         run, scope, sets = self.run, self.scope, {}
-        for name, evaluate in node.assignments:
+        for name, evaluate in assignments:
             sets[name] = value = evaluate(scope)
             run.vars = {**run.vars, name: value}
         return sets
@@ -240,20 +289,25 @@ class Turn(msgspec.Struct, gc=False):
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
-    def abort(self, error: StateFailure | TemplateError) -> None:
-        """Undo all changes since ``save``, and fail. A state requests effects and moves last: none are undone."""
+    def abort(self, error: StateFailure | TemplateError, event: Answer | None = None) -> None:
+        """Undo all changes since ``save``, and fail. A state requests effects and moves last: none are undone.
+
+        Args:
+            event: what the state was handling.
+        """
         if self.saved is not None:
             self.run = self.saved
-        self.fail(failure_of(error))
+        self.fail(failure_of(error), event.reply if isinstance(event, Replied) else None)
 
-    def _retry(self, node: StateNode, failure: Failure) -> bool:
-        run, retry = self.run, node.retry
-        if retry is None or run.attempt >= retry.max_attempts or not matches(failure.name, retry.errors):
+    def _retry(self, node: StateNode, retry: CompiledRetry, error: LazyError) -> bool:
+        """Start the pause before another attempt, if there is to be one."""
+        run = self.run
+        if run.attempt >= retry.max_attempts or not self._applies(retry, error):
             return False
         if run.step + run.child_steps >= run.max_steps:
             return False
         delay = _delay_before(retry, run.attempt)
-        self.moves.append(Move(state=node.name, step=run.step, how="retry", to=node.name, failure=failure))
+        self.moves.append(Move(state=node.name, step=run.step, how="retry", to=node.name, failure=error.failure))
         run.step += 1
         run.attempt += 1
         run.awaiting = "sleep"
@@ -261,20 +315,42 @@ class Turn(msgspec.Struct, gc=False):
         self.effects += (Sleep(step=run.step, seconds=delay, jitter=retry.jitter),)
         return True
 
-    def _catch(self, node: StateNode, failure: Failure) -> bool:
+    def _catch(self, node: StateNode, index: int, catch: CompiledCatch, error: LazyError) -> bool:
+        """Take a ``catch`` if it applies: set its variables, and choose its state."""
+        if not self._applies(catch, error):
+            return False
         run = self.run
-        for index, catch in enumerate(node.catches):
-            if matches(failure.name, catch.errors):
-                run.status, run.error = "running", failure
-                self.target = catch.to
-                self.moves.append(
-                    Move(state=node.name, step=run.step, how="catch", to=catch.to, index=index, failure=failure)
-                )
-                return True
-        return False
+        run.status, run.error = "running", error
+        sets = self._assign(catch.assignments) if catch.assignments else EMPTY
+        self.target = catch.to
+        self.moves.append(
+            Move(
+                state=node.name,
+                step=run.step,
+                how="catch",
+                to=catch.to,
+                index=index,
+                failure=error.failure,
+                sets=sets,
+            )
+        )
+        return True
+
+    def _applies(self, handler: CompiledRetry | CompiledCatch, error: LazyError) -> bool:
+        """Return whether a handler names a failure and its condition holds."""
+        if not matches(error.failure.name, handler.errors):
+            return False
+        return handler.holds is None or handler.holds(RunScope(self.run, {"error": error}))
 
 
-def _delay_before(retry: Retry, attempt: int) -> float:
+def _failed_in_handling(failure: Failure, error: StateFailure | TemplateError) -> Failure:
+    """Return the failure of a state's ``retry`` or ``catch``, in place of the one that it was to handle."""
+    own = failure_of(error)
+    message = f"{own.message}, in the handling of {failure.name}: {failure.message}"
+    return replace(failure, name=own.name, message=message, types=())
+
+
+def _delay_before(retry: CompiledRetry, attempt: int) -> float:
     """Return the seconds to wait after a failed attempt: ``max_delay`` if the power overflows a float."""
     try:
         return min(retry.delay * retry.backoff ** (attempt - 1), retry.max_delay)

@@ -11,7 +11,7 @@ from flowrun.spec.parts import parts_of
 from flowrun.templates import TemplateError
 from flowrun.templates.reads import Reads, reads_of_expression, reads_of_template
 
-Moment = Literal["vars", "threads", "called", "entered", "set", "left"]
+Moment = Literal["vars", "threads", "called", "entered", "set", "left", "failed"]
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +83,8 @@ def _parts(at: Text, owner: State | Tool) -> Iterator[Text]:
             field = str(part.path[0])
             if field not in ("set", "routes"):
                 text = _below(at, *part.path, extra=owner.names_in(field))
+                if field in ("retry", "catch"):
+                    text = msgspec.structs.replace(text, moment="failed", assigned=_assigned_before(owner, part.path))
                 if role is Holds.TEMPLATE:
                     yield from _values(text, part.value)
                 elif part.value is not None:
@@ -102,6 +104,15 @@ def _state(name: str, state: State) -> Iterator[Text]:
         if route.when is not None:
             path = ("routes", index, "when")
             yield _below(at, *path, text=route.when, kind="expression", moment="left", assigned=assigned)
+
+
+def _assigned_before(owner: State | Tool, path: Path) -> tuple[str, ...]:
+    """Return the variables that a ``catch`` has set before a text in it is evaluated."""
+    match path:
+        case ("catch", int(index), "set", str(name)):
+            names = list(owner.catch[index].set) if isinstance(owner, WorkingState) else []
+            return tuple(names[: names.index(name)])
+    return ()
 
 
 def _below(at: Text, *keys: str | int, **changes: object) -> Text:

@@ -46,6 +46,18 @@ class FailureView(TypedDict):
 
     name: Annotated[str, "the name of the error"]
     message: Annotated[str, "what went wrong"]
+    type: Annotated[
+        str | None,
+        "the name of the class of the exception that a Python function raised; it is equal to the names of the base "
+        "classes too. Null if no exception was raised",
+    ]
+
+
+class FailedReplyView(TypedDict):
+    """A reply that failed."""
+
+    content: Annotated[str | None, "the text"]
+    text: Annotated[str | None, "the text as the model wrote it, with its markers, if the backend knows it"]
 
 
 class ResultView(CallView):
@@ -55,10 +67,17 @@ class ResultView(CallView):
     error: Annotated[FailureView | None, "the failure of the call; null if the function returned"]
 
 
-class ErrorView(FailureView):
+class StateFailureView(FailureView):
     """The failure of a state."""
 
     state: Annotated[str, "the state that failed"]
+
+
+class ErrorView(StateFailureView):
+    """The failure of an attempt at a state."""
+
+    attempt: Annotated[int, "the attempt at the state that failed, from 1"]
+    reply: Annotated[FailedReplyView | None, "the reply of the model, if it was that which failed"]
 
 
 class RunView(TypedDict):  # each member is a field of Run
@@ -154,6 +173,65 @@ class LazyResults(Lazy):
             self._data = [_see_result(call, answer) for call, answer in self._pairs]
         return self._data
 
+    def in_context(self) -> list[ResultView]:
+        """Return the results, in which the type of a failure compares in its own way."""
+        if not any(isinstance(answer, Failure) and answer.types for _, answer in self._pairs):
+            return self.data()
+        return [_see_result(call, answer, type_of=ExceptionName.of) for call, answer in self._pairs]
+
+
+class ExceptionName(str):
+    """The name of an exception's class, which is equal to the names of its base classes too."""
+
+    __slots__ = ("_names",)
+    _names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, failure: Failure) -> "ExceptionName | None":
+        """Return the name of a failure's exception; None if there was none."""
+        if not failure.types:
+            return None
+        name = cls(failure.types[0])
+        name._names = failure.types
+        return name
+
+    def __eq__(self, other: object) -> bool:
+        return other in self._names
+
+    def __ne__(self, other: object) -> bool:
+        return other not in self._names
+
+    __hash__ = str.__hash__
+
+
+class LazyError(LazyMapping):
+    """A failure of an attempt at a state, as templates see it, and the reply that failed."""
+
+    failure: Failure
+    attempt: int
+    reply: Reply | None
+
+    def __getitem__(self, name: str) -> Any:
+        return _ERROR[name](self)
+
+    def keys(self) -> Iterable[str]:
+        """Return the members' names."""
+        return _ERROR
+
+    def in_context(self) -> dict[str, Any]:
+        """Return the failure, whose type compares in its own way."""
+        return {**self.data(), "type": ExceptionName.of(self.failure)}
+
+
+_ERROR: Final[Mapping[str, Callable[[LazyError], Any]]] = {
+    "name": lambda error: error.failure.name,
+    "message": lambda error: error.failure.message,
+    "type": lambda error: _type_of(error.failure),
+    "state": lambda error: error.failure.state,
+    "attempt": lambda error: error.attempt,
+    "reply": lambda error: None if error.reply is None else {"content": error.reply.content, "text": error.reply.text},
+}
+
 
 class LazyOutputs(LazyMapping):
     """The outputs of states by their names."""
@@ -172,12 +250,24 @@ def _see_call(call: ToolCall) -> CallView:
     return {"id": call.id, "name": call.name, "arguments": parse_leniently(call.arguments)}
 
 
-def _see_result(call: ToolCall, answer: Value | Failure) -> ResultView:
+def _see_result(
+    call: ToolCall, answer: Value | Failure, *, type_of: Callable[[Failure], str | None] | None = None
+) -> ResultView:
     if isinstance(answer, Failure):
-        return {**_see_call(call), "value": None, "error": {"name": answer.name, "message": answer.message}}
+        error: FailureView = {"name": answer.name, "message": answer.message, "type": (type_of or _type_of)(answer)}
+        return {**_see_call(call), "value": None, "error": error}
     return {**_see_call(call), "value": answer.value, "error": None}
 
 
-def see_error(failure: Failure) -> ErrorView:
-    """Return a caught failure as templates see it."""
-    return {"name": failure.name, "message": failure.message, "state": failure.state}
+def _type_of(failure: Failure) -> str | None:
+    return failure.types[0] if failure.types else None
+
+
+def see_failure(failure: Failure) -> StateFailureView:
+    """Return a failure of a state as plain data."""
+    return {
+        "name": failure.name,
+        "message": failure.message,
+        "type": _type_of(failure),
+        "state": failure.state,
+    }

@@ -8,12 +8,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flowrun.errors import ToolError
-from flowrun.excerpts import beginning, shortened
+from flowrun.excerpts import beginning, cut, shortened
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.spec.model import JSON
+from flowrun.unicode import well_formed
 
 MAX_MESSAGE: Final = 4000
 """Characters of a failure's message; longer ones are cut, as the model reads them and the journal stores them."""
+
+
+_MAX_NAME: Final = 100
+_MAX_BASES: Final = 20
+"""Characters of the name of an exception's class, and the number of its base classes, that a failure has."""
 
 
 class InvalidArguments(ValueError):
@@ -46,10 +52,18 @@ def call_failure(exc: BaseException) -> ToolError:
     if isinstance(exc, InvalidArguments):
         error = ToolError("tool.invalid_arguments", shortened(str(exc), MAX_MESSAGE))
     else:
-        what = "returned " if isinstance(exc, NotJSON) else f"{type(exc).__name__}: "
-        error = ToolError("tool.failed", f"{what}{_message_of(exc)}".removesuffix(": "))
+        returned = isinstance(exc, NotJSON)
+        what = "returned " if returned else f"{type(exc).__name__}: "
+        types = () if returned else type_names(type(exc))
+        error = ToolError("tool.failed", f"{what}{_message_of(exc)}".removesuffix(": "), types=types)
     error.__cause__ = exc
     return error
+
+
+def type_names(kind: type[BaseException]) -> tuple[str, ...]:
+    """Return the names of an exception's class and of its base classes."""
+    names = (cut(base.__name__, _MAX_NAME) for base in kind.__mro__[:_MAX_BASES] if base not in (object, BaseException))
+    return tuple(well_formed(name) for name in names)
 
 
 def shown(error: ToolError, mask: Callable[[str], str]) -> ToolError:
@@ -58,7 +72,7 @@ def shown(error: ToolError, mask: Callable[[str], str]) -> ToolError:
     text = f"{kind}{colon}{beginning(message, MAX_MESSAGE)}"
     if text == error.message:
         return error
-    without = ToolError(error.name, text)
+    without = ToolError(error.name, text, types=error.types)
     without.__cause__ = error.__cause__ if mask(str(error.__cause__)) == str(error.__cause__) else None
     return without
 

@@ -126,7 +126,7 @@ class Workers:
                     worker.abandon(self._grace if is_async(function) else 0.0)
                 raise
             self._idle.append(worker)
-        return answer.value if answer.failure is None else ToolError(answer.name, answer.failure)
+        return answer.value if answer.failure is None else ToolError(answer.name, answer.failure, types=answer.types)
 
     def _take(self) -> "_Worker":
         """Return an idle worker, or start one.

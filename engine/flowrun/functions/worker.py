@@ -85,11 +85,12 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The outcome of an order: a value, or the message of a failure and its ``name``."""
+    """The outcome of an order: a value, or the message, ``name`` and ``types`` of a failure (``errors.Failure``)."""
 
     value: JSON = None
     failure: str | None = None
     name: str = "tool.failed"
+    types: tuple[str, ...] = ()
 
 
 def main(descriptor: int) -> NoReturn:
@@ -141,7 +142,7 @@ class _Worker:
         else:
             kill_all(self._pid, besides=self._shared)
         if isinstance(outcome, ToolError):
-            return Answer(failure=outcome.message, name=outcome.name)
+            return Answer(failure=outcome.message, name=outcome.name, types=outcome.types)
         return Answer(value=outcome)
 
     def _load(self, order: Load) -> JSON | ToolError:

@@ -200,10 +200,14 @@ class Route(_Part, frozen=True, kw_only=True):
 
 
 class Retry(_Part, frozen=True, kw_only=True):
-    """The retry policy of a state: exponential backoff with jitter. ``max_attempts`` includes the first attempt."""
+    """The retry policy of a state: exponential backoff with jitter. ``max_attempts`` includes the first attempt.
+
+    A failure leads to another attempt if ``errors`` names it and ``when`` holds; one that is left out always does.
+    """
 
     max_attempts: int = 3
     errors: tuple[str, ...] = ()
+    when: Expression | None = None
     delay: Seconds = Seconds(1)
     backoff: float = 2.0
     max_delay: Seconds = Seconds(60)
@@ -213,11 +217,20 @@ class Retry(_Part, frozen=True, kw_only=True):
 class Catch(_Part, frozen=True, kw_only=True):
     """A handler of a state's failures: the run continues in the state ``to``.
 
-    Without ``errors`` it catches all failures; ``tool.*`` catches a family of them.
+    It catches a failure if ``errors`` names it, in which ``tool.*`` is a family, and ``when`` holds; one that is left
+    out always does. Then it sets its variables.
     """
 
     errors: tuple[str, ...] = ()
+    when: Expression | None = None
+    set: Mapping[str, Template] = {}
     to: str
+
+    @property
+    def label(self) -> str:
+        """The failures that it catches, in words."""
+        names = ", ".join(self.errors)
+        return " ".join(filter(None, (names, self.when and f"when {self.when}"))) or "any error"
 
 
 class Limits(_Part, frozen=True, kw_only=True):
@@ -282,6 +295,10 @@ class State(_Part, frozen=True, kw_only=True, tag_field="type"):
         """Return the label of a sub-flow's run in transcripts."""
         return ""
 
+    def variables(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        """Return the variables that the state may set, each with the path of its value in the state."""
+        return ()
+
 
 class WorkingState(State, frozen=True, kw_only=True):
     """A state that leads to other states: any kind but ``end``. ``next`` becomes a route without ``when``."""
@@ -291,6 +308,11 @@ class WorkingState(State, frozen=True, kw_only=True):
     retry: Retry | None = None
     timeout: Seconds | None = None
     catch: tuple[Catch, ...] = ()
+
+    def variables(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        yield from ((("set", name), name) for name in self.set)
+        for index, catch in enumerate(self.catch):
+            yield from ((("catch", index, "set", name), name) for name in catch.set)
 
 
 class ChatState(WorkingState, frozen=True, kw_only=True, tag="chat"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowrun.excerpts import cut
 from flowrun.spec.model import Template
-from flowrun.templates.lazy import Lazy, LazyMapping, as_data
+from flowrun.templates.lazy import Lazy, LazyMapping, as_data, in_context
 from flowrun.templates.limits import MAX_LENGTH, TemplateError, start_evaluation
 from flowrun.templates.writing import as_native, as_text, as_well_formed
 
@@ -152,7 +152,7 @@ def _lookup(path: str) -> Evaluator:
 
 
 def _as_context(scope: Scope) -> dict[str, Any]:
-    return {name: as_data(value) for name, value in scope.items()}
+    return {name: in_context(value) for name, value in scope.items()}
 
 
 @cache

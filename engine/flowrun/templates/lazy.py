@@ -13,6 +13,10 @@ class Lazy(msgspec.Struct, gc=False, eq=False):
         """Return the plain data."""
         raise NotImplementedError
 
+    def in_context(self) -> Any:
+        """Return what Jinja2 receives: the plain data, or data of which a part compares in its own way."""
+        return self.data()
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.data() == other.data()
 
@@ -41,6 +45,11 @@ class LazyMapping(Lazy):
     def data(self) -> dict[str, Any]:
         """Return the mapping as plain data."""
         return {name: as_data(self[name]) for name in self.keys()}
+
+
+def in_context(value: Any) -> Any:
+    """Return what Jinja2 receives for a value."""
+    return value.in_context() if isinstance(value, Lazy) else value
 
 
 def as_data(value: Any) -> Any:

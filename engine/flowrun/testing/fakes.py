@@ -1,6 +1,7 @@
 """The fakes of a test: a model, functions and human input with scripted results."""
 
 import asyncio
+import builtins
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from flowrun.backends.scripted import ScriptedBackend, ScriptedReply
@@ -8,6 +9,7 @@ from flowrun.core.events import AskModel, CallFunction, RequestInput
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.messages import Reply
 from flowrun.errors import FlowrunError, NoResponderError, ToolError
+from flowrun.functions.outcomes import type_names
 from flowrun.functions.python import PythonFunctions
 from flowrun.spec.model import JSON
 from flowrun.testing.clock import VirtualLoop
@@ -65,8 +67,17 @@ async def _run_stub(stub: Stub, effect: CallFunction) -> JSON:
         raise ToolError("tool.timeout", f"{effect.tool or effect.entrypoint} took longer than {effect.timeout:g} s")
     await asyncio.sleep(stub.delay)
     if stub.raises is not None:
-        raise ToolError("tool.failed", stub.raises)
+        raise ToolError("tool.failed", stub.raises, types=_types_of(stub.raises))
     return stub.returns
+
+
+def _types_of(message: str) -> tuple[str, ...]:
+    """Return the names of the exception that a message begins with, as those of real failures do, and of its bases."""
+    name, colon, _ = message.partition(":")
+    if not (colon and name.isidentifier()):
+        return ()
+    kind = getattr(builtins, name, None)
+    return type_names(kind) if isinstance(kind, type) and issubclass(kind, BaseException) else (name,)
 
 
 class WrongAnswer(FlowrunError):

@@ -261,8 +261,5 @@ def _exit_of(spec: Spec, move: Move) -> Exit:
     number, when = move.index or 0, ""
     state = spec.states[move.state]
     if move.index is not None and isinstance(state, WorkingState):
-        if move.how == "route":
-            when = state.routes[number].when or ""
-        else:
-            when = ", ".join(state.catch[number].errors) or "any error"
+        when = (state.routes[number].when or "") if move.how == "route" else state.catch[number].label
     return Exit(how=move.how, to=move.to, number=number, when=when, failure=move.failure)

@@ -161,7 +161,7 @@ def test_a_tools_failure_goes_back_to_the_model() -> None:
     run, _, _ = fold(graph_of(ADD, AGENT), events)
     assert run.threads["main"][-1].content == "error: tool.failed: ValueError: no"
     assert run.results is not None
-    assert run.results.data()[0]["error"] == {"name": "tool.failed", "message": "ValueError: no"}
+    assert run.results.data()[0]["error"] == {"name": "tool.failed", "message": "ValueError: no", "type": None}
 
 
 def test_a_tools_failure_ends_the_run_where_the_state_says_so() -> None:

@@ -22,6 +22,7 @@ from flowrun.core.events import (
 )
 from flowrun.core.machine import Run, advance, fold
 from flowrun.core.messages import Reply, ToolCall
+from flowrun.core.views import LazyError
 from flowrun.errors import Failure
 from tests.flows import ADD, graph_of
 
@@ -176,7 +177,7 @@ def test_what_is_about_the_whole_run_is_neither_tried_again_nor_caught(name: str
 def test_a_state_that_no_route_leaves_has_no_output_and_sets_nothing() -> None:
     flow = GO.replace("errors: [tool.*], to: pick", "errors: [route.*], to: done")
     run, effects, _ = fold(graph_of(flow), [BEGIN, Returned(step=1, value=6)])
-    assert (run.outputs, run.vars, run.error) == ({}, {"n": 1}, UNMATCHED)
+    assert (run.outputs, run.vars, run.error) == ({}, {"n": 1}, LazyError(UNMATCHED, 1, None))
     assert effects == (Outcome(status="succeeded", output={"n": 1}),)
 
 

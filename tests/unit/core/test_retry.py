@@ -181,7 +181,7 @@ def test_calls_that_returned_are_not_made_again_because_their_states_set_fails()
     run, made = after(SET, PAIR, *returned, Slept(step=3))
     assert (run.state, made) == ("pause", [])
     assert run.error is not None
-    assert run.error.name == "template.failed"
+    assert run.error.failure.name == "template.failed"
 
 
 ASKED = """\

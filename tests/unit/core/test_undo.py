@@ -74,7 +74,7 @@ def test_what_a_state_did_before_its_routes_failed_is_undone(
 ) -> None:
     run, failing = run_after(to, *before), run_after(to, *before, last)
     assert failing.error is not None
-    assert (failing.error.state, failing.path[-1], failing.status) == (failed, "pause", "waiting")
+    assert (failing.error.failure.state, failing.path[-1], failing.status) == (failed, "pause", "waiting")
     fields = msgspec.structs.fields(Run)
     changed = {field.name for field in fields if getattr(run, field.name) != getattr(failing, field.name)}
     assert changed == (PAUSED | stays) - ({"status"} if run.status == "waiting" else set())
@@ -90,6 +90,6 @@ def test_what_a_state_did_before_its_routes_failed_is_undone(
 def test_a_state_that_fails_when_entered_undoes_nothing_of_the_state_before(to: str, events: tuple[Event, ...]) -> None:
     run = run_after(to, *events)
     assert run.error is not None
-    assert (run.error.state, run.state, run.vars) == ("check", "pause", {"first": 0})
+    assert (run.error.failure.state, run.state, run.vars) == ("check", "pause", {"first": 0})
     assert dict(run.outputs) == {"pick": None} | ({"call": 2} if events else {})
     assert list(run.path) == (["pick", "call", "check", "pause"] if events else ["pick", "check", "pause"])

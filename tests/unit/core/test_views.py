@@ -139,7 +139,12 @@ def test_the_names_of_a_property_are_those_of_its_view() -> None:
                     "error": {
                         "type": ["object", "null"],
                         "additionalProperties": False,
-                        "properties": {name: {"type": "string"} for name in ("name", "message", "state")},
+                        "properties": {
+                            "name": {"type": "string"},
+                            "message": {"type": "string"},
+                            "type": {"type": ["string", "null"]},
+                            "state": {"type": "string"},
+                        },
                     },
                 },
             },

@@ -89,5 +89,5 @@ def output_of(slot: ChildSlot, what: str) -> JSON:
     error = outcome.error or Failure(name="flow.failed", message=f"it was {outcome.status}")
     where = f" in its state {error.state!r}" if error.state else ""
     if error.name in UNCAUGHT:
-        raise StateFailure("flow.failed", f"{what} failed{where}: {error.name}: {error.message}")
-    raise StateFailure(error.name, f"{what} failed{where}: {error.message}")
+        raise StateFailure("flow.failed", f"{what} failed{where}: {error.name}: {error.message}", of=error)
+    raise StateFailure(error.name, f"{what} failed{where}: {error.message}", of=error)

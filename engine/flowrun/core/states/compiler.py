@@ -8,9 +8,9 @@ import msgspec
 from flowrun.core.call_handling import NOTHING, CallHandling
 from flowrun.core.events import ToolDeclaration
 from flowrun.core.run import compile_route_condition
-from flowrun.core.state_node import CompiledRoute
-from flowrun.spec.model import Route, Spec, WorkingState
-from flowrun.templates import compile_assignments
+from flowrun.core.state_node import CompiledCatch, CompiledRetry, CompiledRoute
+from flowrun.spec.model import Catch, Retry, Route, Spec, WorkingState
+from flowrun.templates import compile_assignments, compile_condition
 
 
 class Compiler(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,9 +29,9 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
             "assignments": compile_assignments(state.set),
             "routes": tuple(self._routes(name, state.routes)),
             "leaves_safely": bool(state.routes) and state.routes[0].when is None and not state.set,
-            "retry": state.retry,
+            "retry": None if state.retry is None else _compile_retry(state.retry),
             "timeout": state.timeout,
-            "catches": state.catch,
+            "catches": tuple(map(_compile_catch, state.catch)),
         }
 
     def _routes(self, state: str, routes: Iterable[Route]) -> Iterator[CompiledRoute]:
@@ -40,3 +40,24 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
             reads |= self.handling.routes.get((state, index), NOTHING)
             holds = None if route.when is None else compile_route_condition(route.when)
             yield CompiledRoute(holds, route.to, reads, index)
+
+
+def _compile_retry(retry: Retry) -> CompiledRetry:
+    return CompiledRetry(
+        max_attempts=retry.max_attempts,
+        errors=retry.errors,
+        holds=None if retry.when is None else compile_condition(retry.when),
+        delay=retry.delay,
+        backoff=retry.backoff,
+        max_delay=retry.max_delay,
+        jitter=retry.jitter,
+    )
+
+
+def _compile_catch(catch: Catch) -> CompiledCatch:
+    return CompiledCatch(
+        errors=catch.errors,
+        holds=None if catch.when is None else compile_condition(catch.when),
+        assignments=compile_assignments(catch.set),
+        to=catch.to,
+    )

@@ -10,7 +10,7 @@ from flowrun.core.state_node import StateFailure, Turn
 from flowrun.core.states.children import ParentNode, await_children, outcome_of, output_of, start_child
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, StateKind
-from flowrun.core.views import ErrorView, see_error
+from flowrun.core.views import StateFailureView, see_failure
 from flowrun.spec.model import JSON, MapState, Spec
 from flowrun.templates import Evaluator, compile_expression, compile_value
 
@@ -86,11 +86,11 @@ class CollectedView(TypedDict):
     """The output of an item, with `on_item_error: collect`."""
 
     output: Annotated[JSON, "the output of the sub-flow; null if it failed"]
-    error: Annotated[ErrorView | None, "the failure of the sub-flow; null if it succeeded"]
+    error: Annotated[StateFailureView | None, "the failure of the sub-flow; null if it succeeded"]
 
 
 def _collected(outcome: Outcome) -> CollectedView:
-    return {"output": outcome.output, "error": None if outcome.error is None else see_error(outcome.error)}
+    return {"output": outcome.output, "error": None if outcome.error is None else see_failure(outcome.error)}
 
 
 def compile_map(name: str, state: MapState, compiler: Compiler) -> MapNode:

@@ -191,7 +191,7 @@ def test_an_attempt_that_could_not_begin_is_followed_by_one_that_does(
             "collect",
             [
                 {"output": "a", "error": None},
-                {"output": None, "error": {"name": "tool.failed", "message": "no", "state": "deep"}},
+                {"output": None, "error": {"name": "tool.failed", "message": "no", "type": None, "state": "deep"}},
                 {"output": "c", "error": None},
             ],
             id="collect",

@@ -121,11 +121,12 @@ def test_what_results_leave() -> None:
     calls = tuple(ToolCall(id=f"c{number}", name="add", arguments=text) for number, text in enumerate(arguments))
     flow = CHAT.replace("calls: ", 'results: "{{ results }}", outputs: "{{ outputs.act }}", calls: ')
     run = fold(graph_of(flow), [BEGIN, Replied(step=1, reply=Reply(tool_calls=calls)), Returned(step=2, value=[3])]).run
-    short = {"name": "tool.invalid_arguments", "message": '"b" is a required property'}
+    short = {"name": "tool.invalid_arguments", "message": '"b" is a required property', "type": None}
     broken = {
         "name": "tool.invalid_arguments",
         "message": "the arguments are no JSON: "
         "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        "type": None,
     }
     results = [
         {"id": "c0", "name": "add", "arguments": {"a": 1, "b": 2}, "value": [3], "error": None},

@@ -62,6 +62,7 @@ def test_a_model_cannot_give_one(given: str) -> None:
         {
             "name": "tool.invalid_arguments",
             "message": "Additional properties are not allowed ('customer' was unexpected)",
+            "type": None,
         }
     ]
 

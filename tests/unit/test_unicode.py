@@ -13,10 +13,10 @@ from flowrun.backends.chat_api import parse_reply
 from flowrun.backends.scripted import ScriptedBackend
 from flowrun.core.events import Replied
 from flowrun.core.messages import Reply, ToolCall
-from flowrun.core.strict_json import parse_json
 from flowrun.errors import Failure
 from flowrun.functions.python import PythonFunctions
 from flowrun.runtime.runner import Runner, RunResult
+from flowrun.spec.strict_json import parse_json
 from flowrun.unicode import (
     escape_surrogates,
     find_encoding_error,

@@ -12,10 +12,10 @@ import msgspec
 
 from flowrun.core.events import AskModel, ToolDeclaration
 from flowrun.core.messages import FINISHED, Message, Reply, ToolCall, Usage, as_openai
-from flowrun.core.strict_json import is_json_object
 from flowrun.errors import ModelError
 from flowrun.excerpts import cut
 from flowrun.spec.model import JSON, ResponseFormat
+from flowrun.spec.strict_json import is_json_object
 
 OUR_FIELDS: Final = frozenset(
     {"model", "messages", "tools", "tool_choice", "response_format", "stream", "stream_options"}

@@ -15,11 +15,11 @@ from typing import Any, Final
 import msgspec
 
 from flowrun.batch.row_ids import RowIds
-from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError, install_extra
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.spec.json_types import may_be_text
 from flowrun.spec.model import JSON, Spec
+from flowrun.spec.strict_json import parse_json
 from flowrun.unicode import find_encoding_error
 
 ID: Final = "id"

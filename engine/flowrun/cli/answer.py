@@ -27,7 +27,6 @@ from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo
 from flowrun.core.events import Answered, Event
 from flowrun.core.json_schema import compile_schema
-from flowrun.core.strict_json import parse_json
 from flowrun.errors import NoResponderError, UsageError
 from flowrun.journal import RunRow, open_history
 from flowrun.journal.questions import refuse_second_answer
@@ -36,6 +35,7 @@ from flowrun.runtime.run_result import InputRequest, RunResult
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec.model import JSON
+from flowrun.spec.strict_json import parse_json
 
 
 @click.command()

@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from flowrun.core.json_schema import Validator, compile_schema
-from flowrun.core.strict_json import parse_json
 from flowrun.excerpts import one_line
 from flowrun.spec.json_types import declared_types
 from flowrun.spec.model import JSON
 from flowrun.spec.references import follow_references
+from flowrun.spec.strict_json import parse_json
 
 EMPTY_TEXT: Final = '""'
 """Typed for a text without characters; an empty line is no answer."""

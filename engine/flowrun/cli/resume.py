@@ -27,7 +27,6 @@ from flowrun.cli.options import (
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, hide
 from flowrun.core.events import CallFunction
-from flowrun.core.strict_json import parse_json
 from flowrun.errors import Bug, FlowrunError, UsageError
 from flowrun.journal import History, RunRow, open_history
 from flowrun.runtime.draining import drain_on_sigterm
@@ -36,6 +35,7 @@ from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_result import AssumeDone, CallAgain, Resolve, RunResult
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
+from flowrun.spec.strict_json import parse_json
 
 MAX_LIVE: Final = 256
 """The maximum number of runs that are live at once."""

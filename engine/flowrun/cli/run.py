@@ -26,7 +26,6 @@ from flowrun.cli.options import (
 from flowrun.cli.streams import answer_stream, real_path
 from flowrun.cli.terminal import echo
 from flowrun.core.ports import ModelBackend
-from flowrun.core.strict_json import parse_json
 from flowrun.errors import UsageError
 from flowrun.excerpts import one_line
 from flowrun.runtime.engines import calm_collector
@@ -35,6 +34,7 @@ from flowrun.runtime.run_result import RunResult
 from flowrun.runtime.session import Session, new_run_id, read_inputs
 from flowrun.spec.json_types import declared_types, may_be_text
 from flowrun.spec.model import JSON, Spec
+from flowrun.spec.strict_json import parse_json
 from flowrun.testing.cassettes import RecordingBackend, create_cassette
 
 

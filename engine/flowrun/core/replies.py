@@ -9,9 +9,9 @@ from flowrun.core.json_schema import Validator
 from flowrun.core.messages import CUT_OFF, DECLINED, FINISHED, Message, Reply
 from flowrun.core.rendering import with_ids
 from flowrun.core.state_node import StateFailure
-from flowrun.core.strict_json import parse_json
 from flowrun.excerpts import cut
 from flowrun.spec.model import JSON
+from flowrun.spec.strict_json import parse_json
 
 _SHOWN: Final = 80  # characters
 _REFUSAL: Final = 400

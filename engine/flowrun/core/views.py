@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final, TypedDict
 import msgspec
 
 from flowrun.core.messages import Message, Reply, ToolCall, Usage
-from flowrun.core.strict_json import parse_leniently
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
+from flowrun.spec.strict_json import parse_leniently
 from flowrun.templates import Lazy, LazyMapping
 
 

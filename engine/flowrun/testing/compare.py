@@ -10,9 +10,9 @@ import msgspec
 from flowrun.core.events import Move
 from flowrun.core.machine import Run
 from flowrun.core.messages import Message
-from flowrun.core.strict_json import parse_leniently
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
+from flowrun.spec.strict_json import parse_leniently
 from flowrun.testing.fakes import StubbedFunctions
 from flowrun.testing.suite import Expectation
 from flowrun.testing.trace import Trace

@@ -16,11 +16,11 @@ from flowrun.core.slots import Slots
 from flowrun.core.state_node import Graph, HiddenArguments, StateFailure, StateNode, Turn
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, StateKind
-from flowrun.core.strict_json import parse_json
 from flowrun.core.views import LazyResults, ResultView, Value
 from flowrun.errors import Failure
 from flowrun.excerpts import cut_bytes, shortened
 from flowrun.spec.model import JSON, MAX_OUTPUT, ToolsState
+from flowrun.spec.strict_json import parse_json
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 

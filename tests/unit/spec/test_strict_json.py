@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flowrun.core.strict_json import parse_json, parse_leniently
+from flowrun.spec.strict_json import parse_json, parse_leniently
 
 
 def nested(levels: int) -> str:

@@ -55,7 +55,7 @@ DEFINITION: Final[dict[str, Any]] = {
         "type": {"const": "repeat"},
         "text": {"description": "What is repeated, a template.", "$ref": "#/$defs/template", "examples": ["a"]},
         "times": {"description": "How often.", "type": "integer", "minimum": 1, "default": 2, "examples": [3]},
-        **{name: {"$ref": f"#/$defs/{name}"} for name in ("set", "next", "routes", "retry", "catch")},
+        **{name: {"$ref": f"#/$defs/{name}"} for name in ("set", "say", "next", "routes", "retry", "catch")},
         "timeout": {"$ref": "#/$defs/state_timeout"},
         "description": {"$ref": "#/$defs/state_description"},
     },

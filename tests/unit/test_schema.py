@@ -67,6 +67,9 @@ PARTS: dict[str, type[msgspec.Struct]] = {
     "response_format": spec.ResponseFormat,
     "branch": spec.ParallelBranch,
     "written_call": spec.CallTemplate,
+    "repeated_messages": spec.RepeatedMessages,
+    "messages_from": spec.MessagesFrom,
+    "said": spec.Said,
 }
 
 
@@ -211,7 +214,7 @@ def test_every_example_and_default_matches_its_schema() -> None:
 def test_every_object_says_whether_it_is_open() -> None:
     """Only what holds names of vLLM, of JSON Schema or of the author's own may have any key."""
     closed = {name for name, definition in DEFS.items() if definition.get("additionalProperties") is False}
-    told_apart_further_in = {"state", "message"}
+    told_apart_further_in = {"state", "message", "message_entry", "say_entry"}
     open_ones = {
         name
         for name, definition in DEFS.items()

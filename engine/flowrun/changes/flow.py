@@ -37,12 +37,22 @@ def _as_written(spec: Spec) -> dict[str, Any]:
     written: dict[str, Any] = msgspec.to_builtins(spec, enc_hook=float)
     written["model"] = written["models"].pop(DEFAULT_MODEL, None)
     written["messages"] = written["threads"].pop(MAIN, None)
+    _remove_tags([written["messages"], written["threads"]])
     for state in written["states"].values():
+        _remove_tags([state.get("messages"), state.get("say")])
         routes = state.get("routes", [])
         if len(routes) == 1 and routes[0]["when"] is None:
             del state["routes"]
             state["next"] = routes[0]["to"]
     return written
+
+
+def _remove_tags(value: Any) -> None:
+    """Remove the tags of entries of messages, which a spec file does not have."""
+    for member in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        _remove_tags(member)
+    if isinstance(value, dict):
+        value.pop("entry", None)
 
 
 # --- inputs -------------------------------------------------------------------------------------------------------

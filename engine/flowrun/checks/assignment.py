@@ -14,6 +14,7 @@ _REMEDIES: Final = {
     "reply": "put a chat state on that path",
     "results": "put a tools state on that path",
     "error": "lead there by a catch only",
+    "threads": "read it in a state",
     "vars": "give it a first value under the flow's vars",
     "outputs": "put that state on the path",
 }
@@ -43,6 +44,8 @@ def _is_set_before(spec: Spec, text: Text, slot: Slot) -> bool:
 
 def _is_set_at(spec: Spec, graph: StateGraph, text: Text, name: str, slot: Slot) -> bool:
     """Return whether a slot is set whenever a text is evaluated in a state."""
+    if slot == ("threads",):
+        return True
     state = spec.states[name]
     if graph.is_set(slot, name):
         return True
@@ -59,7 +62,7 @@ def _slots_read(reads: Reads, extra: frozenset[str]) -> set[Slot]:
         root = str(path[0])
         if root in extra:
             continue
-        if root in ("reply", "results", "error"):
+        if root in ("reply", "results", "error", "threads"):
             slots.add((root,))
         elif root in ("vars", "outputs") and len(path) > 1 and isinstance(path[1], str):
             slots.add((root, path[1]))

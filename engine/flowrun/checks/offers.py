@@ -6,9 +6,10 @@ from flowrun.checks.shapes import chats_behind
 from flowrun.checks.subject import Severity, Subject
 from flowrun.core.graph import Edge
 from flowrun.core.json_schema import compile_schema
+from flowrun.core.written import messages_written, written_by
 from flowrun.errors import Issue, Path, dotted
 from flowrun.spec.hidden_arguments import without_arguments
-from flowrun.spec.model import JSON, CallTemplate, ChatState, MessageTemplate, Spec, ToolsState, WaitState
+from flowrun.spec.model import JSON, CallTemplate, ChatState, MessageEntry, MessageTemplate, Spec, ToolsState, WaitState
 from flowrun.spec.phrases import listed
 from flowrun.spec.suggestions import suggest
 from flowrun.templates import has_template
@@ -40,15 +41,11 @@ def _chats(spec: Spec) -> Iterator[tuple[str, ChatState]]:
 
 def _examples(subject: Subject) -> Iterator[Issue]:
     """Check the calls that messages of the spec show to models."""
-    spec = subject.spec
-    written: dict[Path, Sequence[MessageTemplate]] = {
-        ("threads", thread): messages for thread, messages in spec.threads.items() if subject.has(("threads", thread))
-    }
-    written |= {("states", name, "messages"): chat.messages for name, chat in _chats(spec)}
-    for path, messages in written.items():
-        for index, message in enumerate(messages):
-            for number, call in enumerate(message.tool_calls):
-                yield from _example(subject, (*path, index, "tool_calls", number), call)
+    for written in messages_written(subject.spec):
+        for path, message in written.messages:
+            if message is not None and subject.has(path):
+                for number, call in enumerate(message.tool_calls):
+                    yield from _example(subject, (*path, "tool_calls", number), call)
 
 
 def _example(subject: Subject, path: Path, call: CallTemplate) -> Iterator[Issue]:
@@ -122,7 +119,7 @@ def _tools_states(subject: Subject) -> Iterator[Issue]:
         )
         for thread in {chat.thread for _, chat in _chats(spec)}
     }
-    written = {thread for thread, messages in spec.threads.items() if any(message.tool_calls for message in messages)}
+    written = {one.thread for one in messages_written(spec) if one.has_calls and (one.said or not one.state)}
     for name, state in spec.states.items():
         if not isinstance(state, ToolsState) or name not in graph.facts or state.thread not in {"main", *spec.threads}:
             continue
@@ -137,7 +134,7 @@ def _tools_states(subject: Subject) -> Iterator[Issue]:
 
 def _calls(spec: Spec, chat: ChatState) -> bool:
     """Return whether a chat state leaves calls on its thread: those of its model, or of its own messages."""
-    return bool(offered_tools(spec, chat)) or any(message.tool_calls for message in chat.messages)
+    return bool(offered_tools(spec, chat)) or any(one.has_calls for one in written_by("", chat) if not one.said)
 
 
 def _reachable(outgoing: Mapping[str, list[Edge]], starts: list[str]) -> set[str]:
@@ -167,13 +164,17 @@ def _calls_asked_about(subject: Subject) -> Iterator[Issue]:
 def _repeated_messages(subject: Subject) -> Iterator[Issue]:
     """Find chat states whose messages are added again each time that their tools have run."""
     for name, chat in _chats(subject.spec):
-        if all(message.role == "tool" for message in chat.messages) or name not in subject.state_graph.facts:
+        if all(map(_only_answers, chat.messages)) or name not in subject.state_graph.facts:
             continue
         if _returns_by_tools(subject, name, chat):
             message = f"state {name!r} is entered again after its tools, and its messages are added each time"
             remedy = "put them into a state before the loop, or into the thread's first messages"
             at = ("states", name, "messages")
             yield subject.issue("FR308", at, message, remedy, key=True, severity="warning")
+
+
+def _only_answers(entry: MessageEntry) -> bool:
+    return isinstance(entry, MessageTemplate) and entry.role == "tool"
 
 
 def _returns_by_tools(subject: Subject, name: str, chat: ChatState) -> bool:

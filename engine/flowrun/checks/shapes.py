@@ -10,9 +10,9 @@ from flowrun.core.shapes import ANY, ROOT, Shape, closed, shape_of
 from flowrun.core.states import KINDS
 from flowrun.core.states.chat import shape_of_reply
 from flowrun.core.texts import Text, states_of
-from flowrun.core.views import CallView, ScopeView
+from flowrun.core.views import CallView, MessageView, ScopeView
 from flowrun.spec.json_types import declared_types
-from flowrun.spec.model import JSON, ChatState, Spec
+from flowrun.spec.model import JSON, MAIN, ChatState, Spec
 from flowrun.spec.references import find_target
 from flowrun.templates.reads import Keys
 
@@ -62,6 +62,7 @@ def shapes_everywhere(spec: Spec, flows: Mapping[str, Spec]) -> dict[str, Shape]
     return {
         **shape_of(ScopeView)["properties"],
         "inputs": closed(**{name: {ROOT: schema} for name, schema in spec.inputs.items()}),
+        "threads": closed(**dict.fromkeys((MAIN, *spec.threads), shape_of(list[MessageView]))),
         "outputs": closed(**{name: kind.shape(state, flows) for name, state, kind in states if kind.output}),
     }
 
@@ -71,7 +72,7 @@ def chats_behind(subject: "Subject", text: Text, keys: Keys) -> dict[str, ChatSt
     states = subject.spec.states
     match keys:
         case ("reply",):
-            if text.moment in ("set", "left") and isinstance(states.get(text.state), ChatState):
+            if text.moment in ("set", "said", "left") and isinstance(states.get(text.state), ChatState):
                 names: Iterable[str] = [text.state]
             else:
                 known = subject.state_graph.facts

@@ -9,7 +9,7 @@ from flowrun.checks.subject import Subject
 from flowrun.core.texts import Text
 from flowrun.core.views import ErrorView, ReplyView, RunView, ScopeView
 from flowrun.errors import Issue, dotted
-from flowrun.spec.model import Spec, WorkingState
+from flowrun.spec.model import MAIN, Spec, WorkingState
 from flowrun.spec.suggestions import did_you_mean, suggest
 from flowrun.templates import TemplateError
 from flowrun.templates.reads import Keys, Reads
@@ -106,4 +106,5 @@ def _members(spec: Spec) -> Mapping[str, Collection[str]]:
         "reply": ReplyView.__annotations__,
         "error": ErrorView.__annotations__,
         "run": RunView.__annotations__,
+        "threads": {MAIN, *spec.threads},
     }

@@ -134,6 +134,8 @@ class _Reference:
         target = self._resolved(schema)
         if _is_part(other := self._resolved(target.get("else", {}))):
             target = other
+        if choices := list(self._choices(target)):
+            return " or ".join(dict.fromkeys(map(self._kind, choices)))
         title = str(target.get("title", ""))
         if title in self._parts and _is_part(target):
             return f"[{title}](#{_anchor(title)})"
@@ -160,6 +162,13 @@ class _Reference:
         if isinstance(types, list):
             return " or ".join(NAMES.get(str(name), str(name)) for name in types)
         return NAMES.get(types, types) if isinstance(types, str) else _ANYTHING
+
+    def _choices(self, target: Schema) -> Iterator[Any]:
+        """Yield the parts of which conditions choose one, the last of them first."""
+        if "then" in target and _is_part(self._resolved(target["then"])):
+            other = target["else"]
+            yield from list(self._choices(self._resolved(other))) or [other]
+            yield target["then"]
 
     def _default(self, schema: Any) -> str:
         for level in follow_references(schema, self._root):

@@ -1,6 +1,6 @@
 """Renders what templates see as Markdown, from the declarations that the machine and the checks read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import NoneType
 from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
@@ -56,7 +56,14 @@ def _views_below(*views: Any) -> Iterator[Any]:
         if view is not ScopeView:
             yield view
         for hint in get_type_hints(view).values():
-            yield from _views_below(*filter(is_view, (hint, *get_args(hint))))
+            yield from _views_below(*filter(is_view, _types_in(hint)))
+
+
+def _types_in(hint: Any) -> Iterator[Any]:
+    """Yield a type, and the types that it is made of."""
+    yield hint
+    for arg in get_args(hint):
+        yield from _types_in(arg)
 
 
 def _meaning(hint: Any) -> str:
@@ -70,6 +77,8 @@ def _words(hint: Any) -> str:
         return _words(args[0])
     if origin is list:
         return f"list of {_words(args[0])}"
+    if origin is Mapping and any(map(is_view, _types_in(hint))):
+        return f"mapping of names to {_words(args[1])}"
     if NoneType in args:
         return " or ".join(map(_words, args))
     if is_view(hint):

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from flowrun.core.texts import Text, texts_of
+from flowrun.core.written import written_by
 from flowrun.spec.model import ChatState, EndState, Holds, Spec, State, WorkingState
 from flowrun.spec.parts import parts_of
 
@@ -26,7 +27,7 @@ class CallHandling(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         chats: the chat states whose calls are handled.
         entered: by state, the threads whose last calls are read by the templates evaluated when the state is entered.
-        set: the same for a state's ``set``.
+        set: the same for a state's ``set`` and ``say``.
         routes: the same for the condition of a state's route, by its index.
     """
 
@@ -54,7 +55,7 @@ def find_call_handling(spec: Spec) -> CallHandling:
             match text.moment:
                 case "left":
                     routes[text.state, int(text.path[3])] = threads
-                case "set":
+                case "set" | "said":
                     assigned[text.state] = assigned.get(text.state, NOTHING) | threads
                 case "failed":
                     pass  # only a failure reads them, after the reply
@@ -63,7 +64,11 @@ def find_call_handling(spec: Spec) -> CallHandling:
     reads = CallHandling(entered=entered, set=assigned, routes=routes)
     read = reads.leaving | _read_afterwards(spec, chats, reads)
     answered = {thread: _answered(spec, thread) for thread in {chat.thread for chat in chats.values()}}
-    handled = frozenset(name for name, chat in chats.items() if name in read or name in answered[chat.thread])
+    handled = frozenset(
+        name
+        for name, chat in chats.items()
+        if name in read or said_answers(chat, chat.thread, otherwise=name in answered[chat.thread])
+    )
     return msgspec.structs.replace(reads, chats=handled)
 
 
@@ -78,6 +83,10 @@ def _threads_read(text: Text, chats: Mapping[str, ChatState]) -> frozenset[str]:
                 threads.update(chat.thread for chat in chats.values())
             case ("outputs", str(name)) | ("outputs", str(name), "tool_calls", *_) if name in chats:
                 threads.add(chats[name].thread)
+            case ("threads",):
+                threads.update(chat.thread for chat in chats.values())
+            case ("threads", str(name), *_):
+                threads.add(name)
     return frozenset(threads)
 
 
@@ -88,8 +97,8 @@ def _read_afterwards(spec: Spec, chats: Mapping[str, ChatState], reads: CallHand
 
 def _answered(spec: Spec, thread: str) -> set[str]:
     """Return the states from which every path leads to a state that answers the calls of a thread."""
-    touching = {name for name, state in spec.states.items() if _touches(state, thread)}
-    answering = {name for name in touching if spec.states[name].answers_calls}
+    touching = {name for name, state in spec.states.items() if ends_or_touches(state, thread)}
+    answering = {name for name in touching if answers(spec.states[name], thread)}
     return _before(spec, answering, touching.__contains__) - _before(spec, touching - answering, touching.__contains__)
 
 
@@ -113,6 +122,31 @@ def _before(spec: Spec, targets: Iterable[str], is_last: Callable[[str], bool]) 
     return found
 
 
-def _touches(state: State, thread: str) -> bool:
+def ends_or_touches(state: State, thread: str) -> bool:
     """Return whether a state ends the run, or adds messages to a thread."""
-    return isinstance(state, EndState) or any(part.value == thread for part in parts_of(state, Holds.THREAD))
+    return isinstance(state, EndState) or touches(state, thread)
+
+
+def touches(state: State, thread: str) -> bool:
+    """Return whether a state adds messages to a thread, when it is entered or when it is left."""
+    return works_on(state, thread) or any(one.thread == thread for one in written_by("", state))
+
+
+def works_on(state: State, thread: str) -> bool:
+    """Return whether a thread is the one that a state itself reads and writes, before it says anything."""
+    return any(part.value == thread and part.path[0] != "say" for part in parts_of(state, Holds.THREAD))
+
+
+def answers(state: State, thread: str) -> bool:
+    """Return whether the first messages that a state adds to a thread answer its open calls."""
+    return state.answers_calls if works_on(state, thread) else said_answers(state, thread, otherwise=False)
+
+
+def said_answers(state: State, thread: str, *, otherwise: bool) -> bool:
+    """Return whether a state's ``say`` answers the open calls of a thread.
+
+    Args:
+        otherwise: the value if it says nothing on the thread.
+    """
+    said = (one.messages for one in written_by("", state) if one.said and one.thread == thread)
+    return next((message is None or message.role == "tool" for messages in said for _, message in messages), otherwise)

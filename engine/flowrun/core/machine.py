@@ -70,7 +70,7 @@ def _start(graph: Graph, run: Run, event: Started) -> Transition:
             scope = turn.scope
             draft.vars = {name: evaluate(scope) for name, evaluate in graph.variables}
         start_threads(draft, graph.threads, turn.scope)
-    except TemplateError as exc:
+    except (StateFailure, TemplateError) as exc:
         turn.finish("failed", None, failure_of(exc))
         return turn.end()
     turn.target = graph.start

@@ -4,27 +4,75 @@ Messages that are the same in every run are rendered once, when the spec is comp
 """
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
+from flowrun.core.chat_messages import parse_messages
 from flowrun.core.messages import Message, Role, ToolCall
-from flowrun.spec.model import CallTemplate, MessageTemplate, Template
-from flowrun.templates import Scope, compile_text, compile_value, has_template
+from flowrun.excerpts import cut
+from flowrun.spec.model import (
+    CallTemplate,
+    MessageEntry,
+    MessagesFrom,
+    MessageTemplate,
+    RepeatedMessages,
+    Said,
+    Template,
+)
+from flowrun.templates import (
+    Evaluator,
+    Scope,
+    TemplateError,
+    compile_expression,
+    compile_text,
+    compile_value,
+    has_template,
+)
+
+_OWN_ID: Final = re.compile(r"call([0-9]{5})")
 
 
 class CompiledMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message template. ``calls`` are (id or None, name, arguments as JSON text).
 
-    A ``fixed`` message does not depend on the scope.
+    A ``fixed`` message does not depend on the scope. With ``answers_all`` it is said once for each open call.
     """
 
     role: Role
     content: Callable[[Scope], str] | None
     calls: tuple[tuple[str | None, str, Callable[[Scope], str]], ...] = ()
     tool_call_id: Callable[[Scope], str] | None = None
+    answers_all: bool = False
     name: str | None = None
     fixed: bool = False
+
+
+class CompiledRepeat(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages for each item of a list, which templates see under the name ``item``."""
+
+    items: Evaluator
+    item: str
+    messages: tuple[CompiledMessage, ...]
+
+
+class CompiledFrom(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages that are the value of an expression."""
+
+    source: Evaluator
+
+
+CompiledEntry = CompiledMessage | CompiledRepeat | CompiledFrom
+
+
+class CompiledSay(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages for a thread; with ``replace``, the thread begins anew with them."""
+
+    thread: str
+    messages: tuple[CompiledEntry, ...]
+    replace: bool = False
 
 
 class RenderedMessages(msgspec.Struct, frozen=True):
@@ -36,10 +84,24 @@ class RenderedMessages(msgspec.Struct, frozen=True):
 
 
 class Prologue(msgspec.Struct, frozen=True):
-    """The first messages of a thread: ``ready`` ones, the same in every run, then ``others``, rendered in each run."""
+    """The first messages of a thread: ``ready`` ones, the same in every run, then ``others``, rendered in each run.
+
+    Whether those are a conversation must be ``checked`` in each run if they hold values that are messages.
+    """
 
     ready: RenderedMessages
-    others: tuple[CompiledMessage, ...]
+    others: tuple[CompiledEntry, ...]
+    checked: bool = False
+
+
+def compile_entry(entry: MessageEntry) -> CompiledEntry:
+    """Compile an entry of ``messages``."""
+    if isinstance(entry, RepeatedMessages):
+        messages = tuple(map(compile_message, entry.messages))
+        return CompiledRepeat(items=compile_expression(entry.for_each), item=entry.item, messages=messages)
+    if isinstance(entry, MessagesFrom):
+        return CompiledFrom(source=compile_expression(entry.source))
+    return compile_message(entry)
 
 
 def compile_message(message: MessageTemplate) -> CompiledMessage:
@@ -50,56 +112,120 @@ def compile_message(message: MessageTemplate) -> CompiledMessage:
         content=None if message.content is None else compile_text(message.content),
         calls=tuple(map(_compile_call, message.tool_calls)),
         tool_call_id=None if message.tool_call_id is None else compile_text(message.tool_call_id),
+        answers_all=message.answers == "all",
         name=message.name,
         fixed=all(map(_is_fixed, texts)),
     )
 
 
-def compile_prologues(threads: Mapping[str, Iterable[MessageTemplate]]) -> dict[str, Prologue]:
+def compile_say(entries: Iterable[MessageEntry | Said], thread: str) -> tuple[CompiledSay, ...]:
+    """Compile the entries of a ``say``; those that name no thread are for ``thread``."""
+    said: list[CompiledSay] = []
+    for entry in entries:
+        if isinstance(entry, Said):
+            messages = tuple(map(compile_entry, entry.messages))
+            said.append(CompiledSay(thread=entry.thread or thread, messages=messages, replace=entry.replace))
+        else:
+            said.append(CompiledSay(thread=thread, messages=(compile_entry(entry),)))
+    return tuple(said)
+
+
+def compile_prologues(threads: Mapping[str, Iterable[MessageEntry]]) -> dict[str, Prologue]:
     """Compile the first messages of threads. Their calls are counted in the order of the threads."""
     prologues = {}
     count = 0
-    for thread, templates in threads.items():
-        compiled = tuple(map(compile_message, templates))
-        leading = next((index for index, one in enumerate(compiled) if not one.fixed), len(compiled))
+    for thread, entries in threads.items():
+        compiled = tuple(map(compile_entry, entries))
+        leading = next((index for index, one in enumerate(compiled) if not _is_ready(one)), len(compiled))
         prologues[thread] = Prologue(
-            render(compiled[:leading], {}, RenderedMessages(call_count=count)), compiled[leading:]
+            render(compiled[:leading], {}, RenderedMessages(call_count=count)),
+            compiled[leading:],
+            any(isinstance(one, CompiledFrom) for one in compiled),
         )
-        count += sum(len(one.calls) for one in compiled)
+        count += sum(len(one.calls) for one in compiled if isinstance(one, CompiledMessage))
     return prologues
 
 
-def render(templates: Iterable[CompiledMessage], scope: Scope, after: RenderedMessages) -> RenderedMessages:
-    """Render messages after others. A tool message without an id answers the oldest call without an answer."""
-    messages = list(after.messages)
-    count = after.call_count
-    waiting = list(after.waiting)
-    for template in templates:
-        written = (
+def _is_ready(entry: CompiledEntry) -> bool:
+    return isinstance(entry, CompiledMessage) and entry.fixed
+
+
+def render(entries: Iterable[CompiledEntry], scope: Scope, after: RenderedMessages) -> RenderedMessages:
+    """Render messages after others. A tool message without an id answers the oldest call without an answer.
+
+    Raises:
+        TemplateError: a template cannot be evaluated, or ``for_each`` gives no list.
+        MessagesError: the value of a ``from`` is no list of messages.
+    """
+    rendering = _Rendering(list(after.messages), after.call_count, list(after.waiting))
+    for entry in entries:
+        if isinstance(entry, CompiledMessage):
+            rendering.say(entry, scope)
+        elif isinstance(entry, CompiledRepeat):
+            rendering.repeat(entry, scope)
+        else:
+            for message in parse_messages(entry.source(scope)):
+                rendering.add(message)
+    return RenderedMessages(tuple(rendering.messages), rendering.call_count, tuple(rendering.waiting))
+
+
+class _Rendering(msgspec.Struct):
+    """The messages so far, the number of calls, and the calls without an answer."""
+
+    messages: list[Message]
+    call_count: int
+    waiting: list[ToolCall]
+
+    def say(self, template: CompiledMessage, scope: Scope) -> None:
+        """Add a message that is written in the spec."""
+        calls = tuple(
             ToolCall(id=call_id or "", name=name, arguments=arguments(scope))
             for call_id, name, arguments in template.calls
         )
-        calls = with_ids(tuple(written), count)
-        count += len(calls)
-        waiting.extend(calls)
-        messages.append(_message(template, calls, waiting, scope))
-    return RenderedMessages(tuple(messages), count, tuple(waiting))
+        message = Message(
+            role=template.role,
+            content=None if template.content is None else template.content(scope),
+            tool_calls=calls,
+            tool_call_id=None if template.tool_call_id is None else template.tool_call_id(scope) or None,
+            name=template.name,
+        )
+        for _ in range(len(self.waiting)) if template.answers_all else (None,):
+            self.add(message)
+
+    def repeat(self, entry: CompiledRepeat, scope: Scope) -> None:
+        """Add messages for each item of a list."""
+        items = entry.items(scope)
+        if not isinstance(items, (list, tuple)):
+            raise TemplateError(f"for_each gave {cut(repr(items), 80)}, which is no list")
+        around = dict(scope)
+        for index, item in enumerate(items):
+            for template in entry.messages:
+                self.say(template, {**around, entry.item: item, "index": index})
+
+    def add(self, message: Message) -> None:
+        """Add a message; its calls and its answer get the ids that they lack."""
+        if message.tool_calls:
+            calls = with_ids(message.tool_calls, self.call_count)
+            message = msgspec.structs.replace(message, tool_calls=calls)
+            self.waiting.extend(calls)
+            self.call_count = max(self.call_count + len(calls), *map(_number_of, calls))
+        elif message.role == "tool":
+            message = self._answer(message)
+        self.messages.append(message)
+
+    def _answer(self, message: Message) -> Message:
+        named = message.tool_call_id
+        call = next((call for call in self.waiting if named in (None, call.id)), None)
+        if call is None:
+            return message
+        self.waiting.remove(call)
+        return msgspec.structs.replace(message, tool_call_id=call.id, name=message.name or call.name)
 
 
-def _message(template: CompiledMessage, calls: tuple[ToolCall, ...], waiting: list[ToolCall], scope: Scope) -> Message:
-    named = None if template.tool_call_id is None else template.tool_call_id(scope)
-    answers = None
-    if template.role == "tool":
-        answers = next((call for call in waiting if named in (None, call.id)), None)
-        if answers is not None:
-            waiting.remove(answers)
-    return Message(
-        role=template.role,
-        content=None if template.content is None else template.content(scope),
-        tool_calls=calls,
-        tool_call_id=named or (answers.id if answers else None),
-        name=template.name or (answers.name if answers else None),
-    )
+def _number_of(call: ToolCall) -> int:
+    """Return the number in an id of a call if it has the form of our own ids: later ones are to be others."""
+    own = _OWN_ID.fullmatch(call.id)
+    return int(own[1]) if own else 0
 
 
 def with_ids(calls: tuple[ToolCall, ...], count: int) -> tuple[ToolCall, ...]:

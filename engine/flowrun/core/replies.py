@@ -5,10 +5,10 @@ The replies of all backends pass it, also scripted replies and those of cassette
 
 from typing import Final, NamedTuple
 
+from flowrun.core.failures import StateFailure
 from flowrun.core.json_schema import Validator
 from flowrun.core.messages import CUT_OFF, DECLINED, FINISHED, Message, Reply
 from flowrun.core.rendering import with_ids
-from flowrun.core.state_node import StateFailure
 from flowrun.excerpts import cut
 from flowrun.spec.model import JSON
 from flowrun.spec.strict_json import parse_json

@@ -10,7 +10,7 @@ import msgspec
 from flowrun.core.events import Effect, Move, Outcome, ToolDeclaration
 from flowrun.core.messages import Log, Message, Usage
 from flowrun.core.slots import Slots
-from flowrun.core.views import LazyError, LazyOutputs, LazyReply, LazyResults, RunView, Value
+from flowrun.core.views import LazyError, LazyOutputs, LazyReply, LazyResults, LazyThreads, RunView, Value
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, ResponseFormat
 from flowrun.templates import Lazy, as_condition, compile_condition, is_path
@@ -156,6 +156,7 @@ VARIABLES: Final[Mapping[str, Callable[[Draft], Any]]] = {
     "results": lambda run: run.results,
     "error": lambda run: run.error,
     "run": lambda run: {name: getattr(run, name) for name in RunView.__annotations__},
+    "threads": lambda run: LazyThreads(run.threads) if run.threads else None,
 }
 """How the variables that templates see are read from a run; None: the variable is absent."""
 

@@ -11,10 +11,13 @@ import msgspec
 
 from flowrun.core.call_handling import LAST_REPLY
 from flowrun.core.events import Answer, Effect, Move, Outcome, Replied, Sleep, ToolDeclaration
+from flowrun.core.failures import StateFailure as StateFailure
+from flowrun.core.failures import failure_of as failure_of
 from flowrun.core.json_schema import Validator
 from flowrun.core.messages import Reply
-from flowrun.core.rendering import Prologue
+from flowrun.core.rendering import CompiledSay, Prologue
 from flowrun.core.run import EMPTY, Draft, Run, RunScope, Transition, copy_of
+from flowrun.core.threads import say_messages
 from flowrun.core.views import LazyError
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, Isolation, Limits, Spec
@@ -28,24 +31,6 @@ replace: Final = msgspec.structs.replace
 
 _new: Final = tuple.__new__
 """Makes a named tuple at half the cost of calling its class."""
-
-
-class StateFailure(Exception):
-    """The current state fails. The machine catches this error and applies the state's ``retry`` and ``catch``."""
-
-    def __init__(self, name: str, message: str, *, of: Failure | None = None) -> None:
-        """Make the failure.
-
-        Args:
-            of: the failure of a child run that it passes on.
-        """
-        self.failure = Failure(name=name, message=message, types=() if of is None else of.types)
-        super().__init__(message)
-
-
-def failure_of(error: StateFailure | TemplateError) -> Failure:
-    """Return an exception of a state's handler as a failure."""
-    return error.failure if isinstance(error, StateFailure) else Failure(name="template.failed", message=str(error))
 
 
 class CompiledRoute(msgspec.Struct, frozen=True):
@@ -122,13 +107,15 @@ class StateNode(msgspec.Struct, frozen=True, kw_only=True):
     changes since then are undone. It requests effects last.
 
     ``reads_calls`` are the threads whose last tool calls are read by the templates that are evaluated when the state is
-    entered. See ``call_handling``. ``leaves_safely``: its first route always matches, and it sets no variable.
+    entered. See ``call_handling``. ``leaves_safely``: its first route always matches, and it sets no variable and
+    says nothing.
     """
 
     name: str
     reads_calls: frozenset[str] = frozenset()
     leaves_safely: bool = False
     assignments: tuple[tuple[str, Evaluator], ...] = ()
+    say: tuple[CompiledSay, ...] = ()
     routes: tuple[CompiledRoute, ...] = ()
     retry: CompiledRetry | None = None
     timeout: float | None = None
@@ -211,15 +198,17 @@ class Turn(msgspec.Struct, gc=False):
         return self.run
 
     def leave(self, node: StateNode, output: Any) -> None:
-        """Leave a state: store its output, set its variables, and choose the first route that matches.
+        """Leave a state: store its output, set its variables, say its messages, choose the first route that matches.
 
         Raises:
-            StateFailure: no route matches.
+            StateFailure: no route matches, or a message cannot be said.
             TemplateError: a template or condition cannot be evaluated.
         """
         run = self.save(node) if self.saved is None else self.run
         run.outputs = {**run.outputs, node.name: output}
         sets = self._assign(node.assignments) if node.assignments else EMPTY
+        if node.say:
+            say_messages(run, node.say, self.scope)
         for route in node.routes:
             if route.holds is None or route.holds(run):
                 if run.unread and route.reads_calls:

@@ -1,17 +1,17 @@
 """Finds every template and expression of a spec, with its place and the moment when it is evaluated."""
 
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
 
 import msgspec
 
 from flowrun.errors import Path
-from flowrun.spec.model import Holds, MessageTemplate, Spec, State, Template, Tool, WorkingState
+from flowrun.spec.model import Holds, MessageEntry, Spec, State, Template, WorkingState
 from flowrun.spec.parts import parts_of
 from flowrun.templates import TemplateError
 from flowrun.templates.reads import Reads, reads_of_expression, reads_of_template
 
-Moment = Literal["vars", "threads", "called", "entered", "set", "left", "failed"]
+Moment = Literal["vars", "threads", "called", "entered", "set", "said", "left", "failed"]
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,10 +61,9 @@ def texts_of(spec: Spec) -> Iterator[Text]:
     """Yield every template and expression of a spec."""
     yield from _values(Text(path=("vars",), text="", moment="vars"), spec.vars)
     at = Text(path=("threads",), text="", moment="threads")
-    for part in parts_of(spec.threads, Holds.TEMPLATE, Mapping[str, tuple[MessageTemplate, ...]]):
-        yield from _values(_below(at, *part.path), part.value)
+    yield from _of_parts(at, spec.threads, kind=Mapping[str, tuple[MessageEntry, ...]])
     for name, tool in spec.tools.items():
-        yield from _parts(Text(path=("tools", name), text="", moment="called"), tool)
+        yield from _of_parts(Text(path=("tools", name), text="", moment="called"), tool)
     for name, state in spec.states.items():
         yield from _state(name, state)
 
@@ -76,43 +75,47 @@ def states_of(spec: Spec, text: Text) -> tuple[str, ...]:
     return (text.state,) if text.state else ()
 
 
-def _parts(at: Text, owner: State | Tool) -> Iterator[Text]:
-    """Yield the texts of a state or tool, but for those that are evaluated when the state is left."""
-    for role in (Holds.EXPRESSION, Holds.TEMPLATE):
-        for part in parts_of(owner, role):
-            field = str(part.path[0])
-            if field not in ("set", "routes"):
-                text = _below(at, *part.path, extra=owner.names_in(field))
-                if field in ("retry", "catch"):
-                    text = msgspec.structs.replace(text, moment="failed", assigned=_assigned_before(owner, part.path))
-                if role is Holds.TEMPLATE:
-                    yield from _values(text, part.value)
-                elif part.value is not None:
-                    yield _below(text, text=part.value, kind="expression")
-
-
 def _state(name: str, state: State) -> Iterator[Text]:
     at = Text(path=("states", name), text="", state=name, moment="entered")
-    yield from _parts(at, state)
+    yield from _of_parts(at, state, lambda field: field not in ("set", "say", "routes", "retry", "catch"))
     if not isinstance(state, WorkingState):
         return
+    failed = msgspec.structs.replace(at, moment="failed")
+    for text in _of_parts(failed, state, lambda field: field in ("retry", "catch")):
+        yield msgspec.structs.replace(text, assigned=_assigned_before(state, text.path[2:]))
     assigned: tuple[str, ...] = ()
     for variable, template in state.set.items():
         yield from _values(_below(at, "set", variable, moment="set", assigned=assigned), template)
         assigned = (*assigned, variable)
+    said = msgspec.structs.replace(at, moment="said", assigned=assigned)
+    yield from _of_parts(said, state, lambda field: field == "say")
     for index, route in enumerate(state.routes):
         if route.when is not None:
             path = ("routes", index, "when")
             yield _below(at, *path, text=route.when, kind="expression", moment="left", assigned=assigned)
 
 
-def _assigned_before(owner: State | Tool, path: Path) -> tuple[str, ...]:
+def _assigned_before(state: WorkingState, path: Path) -> tuple[str, ...]:
     """Return the variables that a ``catch`` has set before a text in it is evaluated."""
     match path:
-        case ("catch", int(index), "set", str(name)):
-            names = list(owner.catch[index].set) if isinstance(owner, WorkingState) else []
+        case ("catch", int(index), "set", str(name), *_):
+            names = list(state.catch[index].set)
             return tuple(names[: names.index(name)])
     return ()
+
+
+def _of_parts(
+    at: Text, value: object, is_wanted: Callable[[str], bool] = lambda field: True, kind: Any = None
+) -> Iterator[Text]:
+    """Yield the expressions and templates in some fields of a struct, or in a value of a type."""
+    for role in (Holds.EXPRESSION, Holds.TEMPLATE):
+        for part in parts_of(value, role, kind):
+            if is_wanted(str(part.path[0])):
+                text = _below(at, *part.path, extra=part.names)
+                if role is Holds.TEMPLATE:
+                    yield from _values(text, part.value)
+                elif part.value is not None:
+                    yield _below(text, text=part.value, kind="expression")
 
 
 def _below(at: Text, *keys: str | int, **changes: object) -> Text:

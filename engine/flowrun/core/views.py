@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, TypedDict
 
 import msgspec
 
-from flowrun.core.messages import Message, Reply, ToolCall, Usage
+from flowrun.core.messages import Log, Message, Reply, ToolCall, Usage
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
 from flowrun.spec.strict_json import parse_leniently
@@ -90,6 +90,16 @@ class RunView(TypedDict):  # each member is a field of Run
     attempt: Annotated[int, "the number of this attempt at the state, from 1"]
 
 
+class MessageView(TypedDict):
+    """A message of a thread."""
+
+    role: Annotated[str, "who speaks: system, developer, user, assistant or tool"]
+    content: Annotated[str | None, "the text"]
+    tool_calls: Annotated[list[CallView], "the tool calls that it makes"]
+    tool_call_id: Annotated[str | None, "the id of the call that it answers"]
+    name: Annotated[str | None, "the name of the tool, or of the speaker"]
+
+
 class ScopeView(TypedDict, total=False):
     """The names that templates see. One that has no value yet is not defined."""
 
@@ -100,6 +110,7 @@ class ScopeView(TypedDict, total=False):
     results: Annotated[list[ResultView], "the results of the last tool calls, in the order of the calls"]
     error: Annotated[ErrorView, "the last failure that was caught"]
     run: Annotated[RunView, "the run itself"]
+    threads: Annotated[Mapping[str, list[MessageView]], "the messages of the threads, by the names of the threads"]
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
@@ -233,6 +244,32 @@ _ERROR: Final[Mapping[str, Callable[[LazyError], Any]]] = {
 }
 
 
+class LazyThreads(LazyMapping):
+    """The messages of threads by their names."""
+
+    _threads: Mapping[str, Log[Message]]
+
+    def __getitem__(self, name: str) -> Any:
+        return LazyMessages(self._threads[name])
+
+    def keys(self) -> Iterable[str]:
+        """Return the members' names."""
+        return self._threads
+
+
+class LazyMessages(Lazy):
+    """The messages of a thread."""
+
+    _messages: Log[Message]
+
+    def __bool__(self) -> bool:
+        return bool(self._messages)
+
+    def data(self) -> list[MessageView]:
+        """Return the messages as plain data."""
+        return list(map(_see_message, self._messages))
+
+
 class LazyOutputs(LazyMapping):
     """The outputs of states by their names."""
 
@@ -248,6 +285,16 @@ class LazyOutputs(LazyMapping):
 
 def _see_call(call: ToolCall) -> CallView:
     return {"id": call.id, "name": call.name, "arguments": parse_leniently(call.arguments)}
+
+
+def _see_message(message: Message) -> MessageView:
+    return {
+        "role": message.role,
+        "content": message.content,
+        "tool_calls": list(map(_see_call, message.tool_calls)),
+        "tool_call_id": message.tool_call_id,
+        "name": message.name,
+    }
 
 
 def _see_result(

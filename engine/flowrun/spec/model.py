@@ -80,6 +80,10 @@ class Size(int):
 class _Part(msgspec.Struct, frozen=True, kw_only=True):
     """The base class of all parts of a spec. Unknown keys are those that the schema allows: they begin with ``x-``."""
 
+    def names_in(self, field: str) -> frozenset[str]:
+        """Return the names that templates of a property see besides the usual ones."""
+        return frozenset()
+
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """The properties of a backend that are known before it is started.
@@ -172,14 +176,54 @@ class CallTemplate(_Part, frozen=True, kw_only=True):
     id: str | None = None
 
 
-class MessageTemplate(_Part, frozen=True, kw_only=True):
-    """A message with templates. A tool message without ``tool_call_id`` answers the oldest call without an answer."""
+class MessageTemplate(_Part, frozen=True, kw_only=True, tag_field="entry", tag="message"):
+    """A message with templates. A tool message without ``tool_call_id`` answers the oldest call without an answer.
+
+    ``answers: all`` stands for one such message for each call without an answer.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: TextTemplate | None = None
     tool_calls: tuple[CallTemplate, ...] = ()
     tool_call_id: TextTemplate | None = None
+    answers: Literal["all"] | None = None
     name: str | None = None
+
+
+class RepeatedMessages(_Part, frozen=True, kw_only=True, tag_field="entry", tag="for_each"):
+    """Messages for each item of a list, in the order of the items."""
+
+    for_each: Expression
+    item: str = msgspec.field(default="item", name="as")
+    messages: tuple[MessageTemplate, ...]
+
+    def names_in(self, field: str) -> frozenset[str]:
+        return frozenset({self.item, "index"} if field == "messages" else ())
+
+
+class MessagesFrom(_Part, frozen=True, kw_only=True, tag_field="entry", tag="from"):
+    """The messages of a value: a list of messages in the form of the OpenAI chat API, or of ``threads.NAME``."""
+
+    source: Expression = msgspec.field(name="from")
+
+
+MessageEntry = MessageTemplate | RepeatedMessages | MessagesFrom
+"""An entry of ``messages``. The tag of its struct is added when a spec is parsed."""
+
+
+def may_answer(entry: MessageEntry) -> bool:
+    """Return whether an entry may hold messages that answer tool calls."""
+    if isinstance(entry, RepeatedMessages):
+        return any(map(may_answer, entry.messages))
+    return isinstance(entry, MessagesFrom) or entry.role == "tool"
+
+
+class Said(_Part, frozen=True, kw_only=True, tag_field="entry", tag="said"):
+    """Messages for a thread, by default the state's own. With ``replace`` the thread begins anew with them."""
+
+    thread: ThreadName | None = None
+    messages: tuple[MessageEntry, ...]
+    replace: bool = False
 
 
 class Window(_Part, frozen=True, kw_only=True):
@@ -280,16 +324,17 @@ class State(_Part, frozen=True, kw_only=True, tag_field="type"):
         return self.type
 
     @property
+    def own_thread(self) -> str:
+        """The thread that the state reads and writes, or that its messages go to."""
+        return str(getattr(self, "thread", MAIN))
+
+    @property
     def answers_calls(self) -> bool:
         return False
 
     def details(self) -> Iterable[str]:
         """Return the parts that the state uses, for drawings."""
         return ()
-
-    def names_in(self, field: str) -> frozenset[str]:
-        """Return the names that templates of a property see besides the usual ones."""
-        return frozenset()
 
     def child_label(self, index: int) -> str:
         """Return the label of a sub-flow's run in transcripts."""
@@ -301,9 +346,13 @@ class State(_Part, frozen=True, kw_only=True, tag_field="type"):
 
 
 class WorkingState(State, frozen=True, kw_only=True):
-    """A state that leads to other states: any kind but ``end``. ``next`` becomes a route without ``when``."""
+    """A state that leads to other states: any kind but ``end``. ``next`` becomes a route without ``when``.
+
+    ``say`` are messages that are put onto threads when the state is done, by default onto the state's own.
+    """
 
     set: Mapping[str, Template] = {}
+    say: tuple[MessageEntry | Said, ...] = ()
     routes: tuple[Route, ...] = ()
     retry: Retry | None = None
     timeout: Seconds | None = None
@@ -325,7 +374,7 @@ class ChatState(WorkingState, frozen=True, kw_only=True, tag="chat"):
     result = "reply"
 
     thread: ThreadName = MAIN
-    messages: tuple[MessageTemplate, ...] = ()
+    messages: tuple[MessageEntry, ...] = ()
     model: ModelName = DEFAULT_MODEL
     tools: TextTemplate | tuple[ToolName, ...] | None = None
     tool_choice: TextTemplate = "auto"
@@ -334,7 +383,7 @@ class ChatState(WorkingState, frozen=True, kw_only=True, tag="chat"):
 
     @property
     def answers_calls(self) -> bool:
-        return any(message.role == "tool" for message in self.messages)
+        return any(map(may_answer, self.messages))
 
     def details(self) -> Iterable[str]:
         if self.model != DEFAULT_MODEL:
@@ -498,7 +547,7 @@ class Spec(_Part, frozen=True, kw_only=True):
     models: Mapping[str, Model] = {}
     sampling: Mapping[str, JSON] = {}
     tools: Mapping[str, Tool] = {}
-    threads: Mapping[str, tuple[MessageTemplate, ...]] = {}
+    threads: Mapping[str, tuple[MessageEntry, ...]] = {}
     vars: Mapping[str, Template] = {}
     start: str
     states: Mapping[str, State] = {}

@@ -76,6 +76,8 @@ def _parse_flow(document: Document, at: Path, value: dict[str, JSON], *, name: s
     for shorthand, (key, entry) in SHORTHANDS.items():
         if shorthand in value:
             fields[key] = {**fields.get(key, {}), entry: value[shorthand]}
+    if "threads" in fields:
+        fields["threads"] = {thread: tag_entries(entries) for thread, entries in fields["threads"].items()}
     if "inputs" in value:
         fields["inputs"] = {
             key: _BOOLEAN_SCHEMAS[schema] if isinstance(schema, bool) else schema
@@ -102,11 +104,22 @@ def _parse_state(document: Document, at: Path, state: dict[str, JSON]) -> State:
     """Build a state, with ``next`` as a route that always matches."""
     kind = STATES[state["type"]]
     fields = _with_integer_counts({key: value for key, value in state.items() if key != "next"}, kind)
+    fields |= {key: tag_entries(state[key]) for key in ("messages", "say") if key in state}
     if "next" in state:
         fields["routes"] = [{"to": state["next"]}]
     if "retry" in state:
         fields["retry"] = _with_integer_counts(state["retry"], Retry)
     return _convert(document, at, fields, kind)
+
+
+def tag_entries(entries: list[dict[str, JSON]]) -> list[dict[str, JSON]]:
+    """Return the entries of ``messages`` or ``say`` with the tags of their structs, which a spec never writes."""
+    tagged = []
+    for entry in entries:
+        tag = next((key for key in ("for_each", "from") if key in entry), "message" if "role" in entry else "said")
+        inner = {"messages": tag_entries(entry["messages"])} if "messages" in entry else {}
+        tagged.append(entry | inner | {"entry": tag})
+    return tagged
 
 
 def _with_integer_counts(values: dict[str, JSON], kind: type[msgspec.Struct]) -> dict[str, JSON]:

@@ -12,14 +12,18 @@ from flowrun.spec.model import Holds
 
 
 class Part(NamedTuple):
-    """A value in a struct: its path from where the search began, and the struct whose field holds it."""
+    """A value in a struct: its path from where the search began, and the struct whose field holds it.
+
+    ``names`` are those that the structs around it bring into the scope of its templates.
+    """
 
     path: Path
     value: Any
     owner: Any
+    names: frozenset[str]
 
 
-_Finder = Callable[[Any, Path, Any], Iterator[Part]]
+_Finder = Callable[[Any, Path, Any, frozenset[str]], Iterator[Part]]
 
 
 def parts_of(value: Any, role: Holds, kind: Any = None) -> Iterator[Part]:
@@ -30,7 +34,7 @@ def parts_of(value: Any, role: Holds, kind: Any = None) -> Iterator[Part]:
     """
     kind = type(value) if kind is None else kind
     find = _finder(kind, role)
-    return iter(()) if find is None else find(value, (), None)
+    return iter(()) if find is None else find(value, (), None, frozenset())
 
 
 def properties_with(struct: type[msgspec.Struct], *roles: Holds) -> list[str]:
@@ -52,7 +56,7 @@ def _finder(kind: Any, role: Holds) -> _Finder | None:
         members = [(name, key, find) for name, key, find in fields if find is not None]
         return _in_members(members) if members else None
     if origin is Annotated and role in args:
-        return lambda value, path, owner: iter((Part(path, value, owner),))
+        return lambda value, path, owner, names: iter((Part(path, value, owner, names),))
     if origin in (Union, UnionType):
         branches = [(_class_of(arg), find) for arg in args if (find := _finder(arg, role)) is not None]
         return _in_branch(branches) if branches else None
@@ -75,26 +79,26 @@ def _class_of(kind: Any) -> type:
 def _in_branch(branches: list[tuple[type, _Finder]]) -> _Finder:
     """Return the finder of a union, whose value decides by its class which of the types it has."""
 
-    def find_all(value: Any, path: Path, owner: Any) -> Iterator[Part]:
+    def find_all(value: Any, path: Path, owner: Any, names: frozenset[str]) -> Iterator[Part]:
         for kind, find in branches:
             if value is not None and isinstance(value, kind):
-                return find(value, path, owner)
+                return find(value, path, owner, names)
         return iter(())
 
     return find_all
 
 
 def _in_members(members: list[tuple[str, str, _Finder]]) -> _Finder:
-    def find_all(value: Any, path: Path, owner: Any) -> Iterator[Part]:
+    def find_all(value: Any, path: Path, owner: Any, names: frozenset[str]) -> Iterator[Part]:
         for name, key, find in members:
-            yield from find(getattr(value, name), (*path, key), value)
+            yield from find(getattr(value, name), (*path, key), value, names | value.names_in(key))
 
     return find_all
 
 
 def _in_items(find: _Finder) -> _Finder:
-    def find_all(value: Any, path: Path, owner: Any) -> Iterator[Part]:
+    def find_all(value: Any, path: Path, owner: Any, names: frozenset[str]) -> Iterator[Part]:
         for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from find(item, (*path, key), owner)
+            yield from find(item, (*path, key), owner, names)
 
     return find_all

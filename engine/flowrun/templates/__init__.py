@@ -27,6 +27,7 @@ Evaluator = Callable[[Scope], Any]
 
 PATH: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 _ONE_PATH: Final = re.compile(r"\{\{\s*(" + PATH.pattern + r")\s*\}\}")
+_WORD: Final = re.compile(r"\w+")
 KEYWORDS: Final = frozenset(
     {"true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if", "else"}
 )
@@ -151,8 +152,17 @@ def _lookup(path: str) -> Evaluator:
     return evaluate
 
 
-def _as_context(scope: Scope) -> dict[str, Any]:
-    return {name: in_context(value) for name, value in scope.items()}
+def _as_context(scope: Scope, words: frozenset[str]) -> dict[str, Any]:
+    """Return the names of a scope that a template may read as plain data: making that of a thread takes time.
+
+    Args:
+        words: the words of the template's text.
+    """
+    return {name: in_context(scope[name]) for name in scope if name in words}
+
+
+def _words_of(source: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(source))
 
 
 @cache
@@ -164,10 +174,11 @@ def _compile_jinja_expression(source: str, expression: "nodes.Expr") -> Evaluato
     from flowrun.templates.sandbox import add_metering, environment
 
     template = wrap_errors(source, lambda: environment().from_string(add_metering(_result_template(expression))))
+    words = _words_of(source)
 
     def evaluate(scope: Scope) -> Any:
         def render() -> Any:
-            context = template.new_context(_as_context(scope))
+            context = template.new_context(_as_context(scope, words))
             for _ in template.root_render_func(context):
                 pass
             return as_native(context.vars["result"])
@@ -182,12 +193,13 @@ def _compile_jinja_text(source: str, tree: "nodes.Template") -> Callable[[Scope]
     from flowrun.templates.sandbox import add_metering, environment
 
     template = wrap_errors(source, lambda: environment().from_string(add_metering(tree)))
+    words = _words_of(source)
 
     def evaluate(scope: Scope) -> str:
         def render() -> str:
             parts: list[str] = []
             length = 0
-            for part in template.root_render_func(template.new_context(_as_context(scope))):
+            for part in template.root_render_func(template.new_context(_as_context(scope, words))):
                 length += len(part)
                 if length > MAX_LENGTH:
                     raise TemplateError(f"the text is too large: {MAX_LENGTH:,} characters are the most")

@@ -44,6 +44,7 @@ states:
       results: "{{ results }}"
       error: "{{ error }}"
       run: "{{ run }}"
+      threads: "{{ threads }}"
 """
 
 CALL = ToolCall(id="", name="add", arguments='{"a": 1, "b": 2}')

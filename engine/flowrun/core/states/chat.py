@@ -6,7 +6,7 @@ from typing import Final
 from flowrun.core.events import AskModel, Event, Failed, Replied
 from flowrun.core.json_schema import Validator, compile_schema
 from flowrun.core.messages import last_calls
-from flowrun.core.rendering import CompiledMessage, compile_message
+from flowrun.core.rendering import CompiledEntry, compile_entry
 from flowrun.core.replies import accept_reply
 from flowrun.core.run import RequestSettings, Run
 from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
@@ -28,7 +28,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
     """
 
     thread: str
-    render: tuple[CompiledMessage, ...]
+    render: tuple[CompiledEntry, ...]
     settings: RequestSettings | None
     computed: ComputedSettings | None
     validate: Validator | None
@@ -124,7 +124,7 @@ def compile_chat(name: str, state: ChatState, compiler: Compiler) -> ChatNode:
     settings = compile_settings(name, state, compiler)
     return ChatNode(
         thread=state.thread,
-        render=tuple(map(compile_message, state.messages)),
+        render=tuple(map(compile_entry, state.messages)),
         settings=settings if isinstance(settings, RequestSettings) else None,
         computed=settings if isinstance(settings, ComputedSettings) else None,
         validate=None if response_format is None else compile_schema(response_format.schema or {"type": "object"}),

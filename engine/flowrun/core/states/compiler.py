@@ -7,6 +7,7 @@ import msgspec
 
 from flowrun.core.call_handling import NOTHING, CallHandling
 from flowrun.core.events import ToolDeclaration
+from flowrun.core.rendering import compile_say
 from flowrun.core.run import compile_route_condition
 from flowrun.core.state_node import CompiledCatch, CompiledRetry, CompiledRoute
 from flowrun.spec.model import Catch, Retry, Route, Spec, WorkingState
@@ -27,8 +28,9 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
             "name": name,
             "reads_calls": self.handling.entered.get(name, NOTHING),
             "assignments": compile_assignments(state.set),
+            "say": compile_say(state.say, state.own_thread),
             "routes": tuple(self._routes(name, state.routes)),
-            "leaves_safely": bool(state.routes) and state.routes[0].when is None and not state.set,
+            "leaves_safely": bool(state.routes) and state.routes[0].when is None and not (state.set or state.say),
             "retry": None if state.retry is None else _compile_retry(state.retry),
             "timeout": state.timeout,
             "catches": tuple(map(_compile_catch, state.catch)),

@@ -131,7 +131,8 @@ def refuse_answered(ask: InputRequest, accepted: Sequence[Event], row: RunRow) -
         UsageError: it has one.
     """
     try:
-        refuse_second_answer(ask.run, Answered(step=int(ask.id.split("/")[1])), accepted)
+        step, index = map(int, ask.id.split("/")[1:])
+        refuse_second_answer(ask.run, Answered(step=step, index=index), accepted)
     except UsageError as exc:
         how = "" if row.holder is not None else f"; `flowrun resume {row.id}` continues with it"
         raise UsageError(f"{exc}{how}") from None
@@ -155,8 +156,8 @@ def find_wait(pending: RunResult, run: str, state: str | None, *, place: str = "
     if not waits:
         what = f"waits in {', '.join(ask.state for ask in family)}" if family else f"is {pending.run.status}"
         raise UsageError(f"run {run} does not wait for this answer: it {what}")
-    several = "; ".join(f"{ask.run} in state {ask.state}: {ask.prompt}" for ask in waits)
-    raise UsageError(f"several answers are waited for, name one by its run or by --state: {several}")
+    several = "; ".join(f"{ask.id} in state {ask.state}: {ask.prompt}" for ask in waits)
+    raise UsageError(f"several answers are waited for, name one by its id, its run or by --state: {several}")
 
 
 def read_value(text: str, ask: InputRequest) -> JSON:

@@ -30,17 +30,24 @@ def warn_of_changes(stored: StoredFlow) -> None:
 def next_commands(run: str, result: RunResult, journal: Path, project_dir: Path | None = None) -> list[str]:
     """Return the commands that answer or resume a run that has not ended."""
     option = [*journal_arguments(journal), *_project_arguments(project_dir)]
-    lines = [answer_command(ask.run, ask.schema, option) for ask in result.waiting]
+    asking = [ask.run for ask in result.waiting]
+    lines = [
+        answer_command(ask.run if asking.count(ask.run) == 1 else ask.id, ask.schema, option) for ask in result.waiting
+    ]
     for call in result.in_doubt:
         lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--assume-done", *option]))
         lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--run-again", *option]))
     return lines
 
 
-def answer_command(run: str, schema: Mapping[str, JSON], option: list[str]) -> str:
-    """Return the command that answers a question of a run, with an example of an answer."""
+def answer_command(name: str, schema: Mapping[str, JSON], option: list[str]) -> str:
+    """Return the command that answers a question, with an example of an answer.
+
+    Args:
+        name: the id of the question, or of its run if that has no other one.
+    """
     example = json.dumps(_example_of(schema), ensure_ascii=False)
-    return shlex.join(["flowrun", "answer", run, "--value", example, *option])
+    return shlex.join(["flowrun", "answer", name, "--value", example, *option])
 
 
 def show_command(run: str, journal: Path) -> str:

@@ -78,7 +78,9 @@ def _attention_command(one: "Attention", transcript: "Transcript", history: Hist
     resume = ["flowrun", "resume", transcript.run]
     if not isinstance(one.about, Question):
         return f"{shlex.join([*resume, '--assume-done', *option])}, or --run-again"
-    if closing_event(one.step, history.inbox(one.run)) is not None:
+    if closing_event(history.inbox(one.run), one.step, one.about.index) is not None:
         return f"{shlex.join([*resume, *option])} (an answer was accepted, and is not read yet)"
-    asked = shlex.join(["flowrun", "answer", one.run, *option])
-    return f"{asked} (asks for each field), or {answer_command(one.run, one.about.schema, option)}"
+    alone = sum(other.run == one.run for other in transcript.attention) == 1
+    name = one.run if alone else f"{one.run}/{one.step}/{one.about.index}"
+    asked = shlex.join(["flowrun", "answer", name, *option])
+    return f"{asked} (asks for each field), or {answer_command(name, one.about.schema, option)}"

@@ -85,6 +85,7 @@ class Answered(_Data, frozen=True, kw_only=True):
     """A person or a program answered a ``RequestInput``."""
 
     step: int
+    index: int = 0
     value: JSON = None
 
 
@@ -111,6 +112,9 @@ Answer: TypeAlias = Replied | Returned | Failed | ChildEnded | Answered | Slept
 
 ANSWERS: Final = (Replied, Returned, Failed, ChildEnded, Answered, Slept)
 """The classes of ``Answer``."""
+
+Closing: TypeAlias = Answered | TimedOut | Failed
+"""An event that closes a question: its answer, its own timeout (``wait.timeout``), or that of its state."""
 
 Event: TypeAlias = Started | CallStarted | Answer | TimedOut | Cancelled
 
@@ -193,18 +197,25 @@ class StartChild(_Data, frozen=True, kw_only=True):
 
 
 class RequestInput(_Data, frozen=True, kw_only=True, tag="AskPerson"):
-    """Wait for an answer to ``prompt``, a value that matches ``schema``."""
+    """Wait for an answer to ``prompt``, a value that matches ``schema``; after ``timeout`` seconds it is ``Failed``.
+
+    ``call`` is the tool call that the question is about: its ``id``, ``name``, ``arguments``, and those ``hidden`` from
+    the model.
+    """
 
     step: int
+    index: int = 0
     state: str
     run: str
     prompt: str
     schema: Mapping[str, JSON]
+    timeout: float | None = None
+    call: Mapping[str, JSON] | None = None
 
     @property
     def id(self) -> str:
-        """The id of the question, which an answer from outside names: run, step and index, which is 0 for now."""
-        return f"{self.run}/{self.step}/0"
+        """The id of the question, which an answer from outside names: run, step and index."""
+        return f"{self.run}/{self.step}/{self.index}"
 
 
 class Sleep(_Data, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from flowrun.core.events import Answered, AskModel, CallFunction, Event, Notice, Recorded, RequestInput, TimedOut
+from flowrun.core.events import AskModel, CallFunction, Closing, Event, Notice, Recorded, RequestInput
 from flowrun.core.messages import Reply
 from flowrun.spec.model import JSON
 
@@ -78,10 +78,10 @@ class Journal(Protocol):
             StoreError: the event is not written; no effect of it may be performed.
         """
 
-    async def close_question(self, run: str, event: Answered | TimedOut) -> Answered | TimedOut:
-        """Return the event that ends the question of a step: ``event``, or an answer that the journal accepted before.
+    async def close_question(self, run: str, event: Closing) -> Closing:
+        """Return the event that closes a question: ``event``, or one that the journal accepted before.
 
-        From now on no other answer to the question is accepted.
+        From now on no other answer to the question is accepted; after ``TimedOut``, to no question of its step.
         """
 
     async def mark(self, run: str, status: str) -> None:

@@ -9,14 +9,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from flowrun.core.events import Answered, Cancelled, Event, TimedOut
+from flowrun.core.events import Answered, Cancelled, Closing, Event
 from flowrun.errors import UsageError
 from flowrun.journal.appender import FENCED, RunTail
 from flowrun.journal.bodies import decode, encode
 from flowrun.journal.database import Database, json_list
 from flowrun.journal.history import History
 from flowrun.journal.liveness import Process
-from flowrun.journal.questions import closing_event, refuse_second_answer
+from flowrun.journal.questions import closing_of, refuse_second_answer
 from flowrun.journal.rows import ENDED, Held, Holder, LeaseLost, RunDamaged
 
 _WANTED: Final = """
@@ -140,15 +140,15 @@ class Leases:
             for signal in signals:
                 self._database.execute("DELETE FROM inbox WHERE run = ? AND body = ?", signal)
 
-    def close_question(self, run: str, event: Answered | TimedOut) -> Answered | TimedOut:
-        """Return the event that ends a question; see ``ports.Journal.close_question``.
+    def close_question(self, run: str, event: Closing) -> Closing:
+        """Return the event that closes a question; see ``ports.Journal.close_question``.
 
         Raises:
             LeaseLost: this process does not hold the run.
         """
         with self._database.transaction():
             self._check_held(run)
-            closing = closing_event(event.step, self._history.inbox(run))
+            closing = closing_of(event, self._history.inbox(run))
             if closing is None:
                 self._post(run, event)
         return closing or event
@@ -186,4 +186,4 @@ class Leases:
             (self.id,),
         )
         signals = (Signal(id, run, decode(body, None)) for id, run, body in rows)
-        return [signal for signal in signals if not isinstance(signal.event, TimedOut)]
+        return [signal for signal in signals if isinstance(signal.event, Answered | Cancelled)]

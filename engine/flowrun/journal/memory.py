@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from flowrun.core.events import Answered, Cancelled, Event, Recorded, TimedOut
+from flowrun.core.events import Answered, Cancelled, Closing, Event, Failed, Recorded, TimedOut
 from flowrun.errors import UsageError
-from flowrun.journal.questions import closing_event, refuse_second_answer
+from flowrun.journal.questions import closing_of, refuse_second_answer
 from flowrun.journal.rows import Held
 
 
@@ -38,12 +38,12 @@ class MemoryJournal:
         assert seq == len(events), f"run {run}: event {seq} comes after {len(events)} others"
         events.append(Recorded(seq=seq, at=self._now(), state=state, event=event))
         self.statuses[run] = status
-        if isinstance(event, Answered | Cancelled | TimedOut):
+        if isinstance(event, Answered | Cancelled | TimedOut | Failed):
             await self.discard([(run, event)])
 
-    async def close_question(self, run: str, event: Answered | TimedOut) -> Answered | TimedOut:
-        """Return the event that ends a question. See ``ports.Journal.close_question``."""
-        closing = closing_event(event.step, self._accepted(run))
+    async def close_question(self, run: str, event: Closing) -> Closing:
+        """Return the event that closes a question. See ``ports.Journal.close_question``."""
+        closing = closing_of(event, self._accepted(run))
         if closing is None:
             self._signals.append((run, event))
         return closing or event

@@ -7,19 +7,41 @@ sender of any other answer is refused, so an answer that was acknowledged is nev
 import json
 from collections.abc import Iterable
 
-from flowrun.core.events import Answered, Cancelled, Event, TimedOut
+from flowrun.core.events import Answered, Cancelled, Closing, Event, Failed, TimedOut
 from flowrun.errors import UsageError
 from flowrun.excerpts import cut
 
 _SHOWN = 80
 
 
-def closing_event(step: int, accepted: Iterable[Event]) -> Answered | TimedOut | None:
-    """Return the event among the ``accepted`` ones of a run that closes the question of a step."""
+def closes(event: Event, step: int, index: int | None = None) -> bool:
+    """Return whether an event closes a question.
+
+    Args:
+        index: the index of the question in its step; None: any question of the step.
+    """
+    match event:
+        case TimedOut():
+            return event.step == step
+        case Answered():
+            return event.step == step and index in (None, event.index)
+        case Failed(failure=failure):
+            return event.step == step and index in (None, event.index) and failure.name == "wait.timeout"
+        case _:
+            return False
+
+
+def closing_event(accepted: Iterable[Event], step: int, index: int | None = None) -> Closing | None:
+    """Return the event among the ``accepted`` ones of a run that closes a question. See ``closes``."""
     for event in accepted:
-        if isinstance(event, Answered | TimedOut) and event.step == step:
+        if isinstance(event, Answered | TimedOut | Failed) and closes(event, step, index):
             return event
     return None
+
+
+def closing_of(event: Closing, accepted: Iterable[Event]) -> Closing | None:
+    """Return the event among the ``accepted`` ones that closes the same question; for ``TimedOut``, one of its step."""
+    return closing_event(accepted, event.step, None if isinstance(event, TimedOut) else event.index)
 
 
 def refuse_second_answer(run: str, event: Event, accepted: Iterable[Event]) -> None:
@@ -31,15 +53,15 @@ def refuse_second_answer(run: str, event: Event, accepted: Iterable[Event]) -> N
     if not isinstance(event, Answered):
         return
     accepted = tuple(accepted)
-    if (closing := closing_event(event.step, accepted)) is not None:
-        raise UsageError(describe_closed(f"{run}/{event.step}/0", closing))
+    if (closing := closing_of(event, accepted)) is not None:
+        raise UsageError(describe_closed(f"{run}/{event.step}/{event.index}", closing))
     if any(isinstance(other, Cancelled) for other in accepted):
         raise UsageError(f"run {run} is about to be cancelled: no answer is accepted any more")
 
 
-def describe_closed(question: str, closing: Answered | TimedOut) -> str:
+def describe_closed(question: str, closing: Closing) -> str:
     """Say why a question accepts no answer any more."""
-    if isinstance(closing, TimedOut):
+    if not isinstance(closing, Answered):
         return f"the question {question} is closed: its time is over"
     value = cut(json.dumps(closing.value, ensure_ascii=False), _SHOWN, "…")
     return f"the question {question} was answered already, with {value}: that answer counts, and this one is refused"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from flowrun.core.events import Answered, Cancelled, Event, Recorded, TimedOut
+from flowrun.core.events import Answered, Cancelled, Closing, Event, Failed, Recorded, TimedOut
 from flowrun.errors import Bug, FlowrunError, StoreError
 from flowrun.journal.appender import MARK, Appender, Entry
 from flowrun.journal.bodies import encode
@@ -27,7 +27,7 @@ T = TypeVar("T")
 POLL_SECONDS: Final = 0.5
 """Seconds between two checks of the inbox, which cost a few microseconds while no other process writes."""
 
-_SIGNALS: Final = (Answered, Cancelled, TimedOut)
+_SIGNALS: Final = (Answered, Cancelled, TimedOut, Failed)
 """Events that may be in the inbox."""
 
 OnSignal = Callable[[str, Event], None]
@@ -215,8 +215,8 @@ class SqliteJournal:
 
         return await self._run_in_thread(send)
 
-    async def close_question(self, run: str, event: Answered | TimedOut) -> Answered | TimedOut:
-        """Return the event that ends a question. See ``ports.Journal.close_question``.
+    async def close_question(self, run: str, event: Closing) -> Closing:
+        """Return the event that closes a question. See ``ports.Journal.close_question``.
 
         Raises:
             LeaseLost: another process drives the run.

@@ -34,7 +34,7 @@ class Inbox:
     async def answer(self, effect: RequestInput, /) -> JSON:
         """Return an answer that has come in, or request one. See ``ports.HumanInput.answer``."""
         for event in self._events.get(effect.run, ()):
-            if isinstance(event, Answered) and event.step == effect.step:
+            if isinstance(event, Answered) and (event.step, event.index) == (effect.step, effect.index):
                 return event.value
         if self._human_input is None:
             raise NoResponderError

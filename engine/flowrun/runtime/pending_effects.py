@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from flowrun.core.events import Effect, Event
+from flowrun.core.events import Answered, Effect, Event
 
 
 class PendingEffects:
@@ -14,14 +14,13 @@ class PendingEffects:
     def __init__(self, perform: Callable[[Effect], Awaitable[Event | None]]) -> None:
         self.count = 0
         self._perform = perform
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._completed: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
 
     def start(self, effect: Effect) -> None:
         """Start performing an effect."""
-        task = asyncio.create_task(self._complete(effect))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        index = getattr(effect, "index", 0)
+        self._tasks[index] = asyncio.create_task(self._complete(effect, index))
         self.count += 1
 
     async def first_completed(self) -> Event | None:
@@ -35,13 +34,26 @@ class PendingEffects:
                 return completed
         return None
 
+    def complete(self, event: Answered) -> None:
+        """Complete a question with an answer from outside, whether somebody is being asked or nobody could be."""
+        task = self._tasks.pop(event.index, None)
+        if task is None:
+            self.count += 1
+        else:
+            task.cancel()
+        self._completed.put_nowait(event)
+
     def cancel(self) -> None:
         """Cancel the effects that are not completed."""
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
 
-    async def _complete(self, effect: Effect) -> None:
+    async def _complete(self, effect: Effect, index: int) -> None:
+        completed: Event | BaseException | None
         try:
-            self._completed.put_nowait(await self._perform(effect))
+            completed = await self._perform(effect)
         except (Exception, asyncio.CancelledError) as exc:  # raised in the run's own task, by ``first_completed``
-            self._completed.put_nowait(exc)
+            completed = exc
+        if self._tasks.get(index) is asyncio.current_task():  # else ``complete`` was faster
+            del self._tasks[index]
+            self._completed.put_nowait(completed)

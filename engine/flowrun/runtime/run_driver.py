@@ -13,6 +13,7 @@ from flowrun.core.events import (
     CallStarted,
     Cancelled,
     ChildEnded,
+    Closing,
     Effect,
     Event,
     Failed,
@@ -33,7 +34,8 @@ from flowrun.core.machine import Run, advance
 from flowrun.core.ports import Functions, Journal, ModelBackend
 from flowrun.core.recovery import recover
 from flowrun.core.tool_context import DEADLINE
-from flowrun.errors import Bug, NoResponderError, RunError
+from flowrun.durations import spell_duration
+from flowrun.errors import Bug, Failure, NoResponderError, RunError
 from flowrun.journal.questions import describe_closed
 from flowrun.runtime.pending_effects import PendingEffects
 from flowrun.runtime.run_result import AssumeDone, RunResult
@@ -126,6 +128,10 @@ class RunDriver:
         """Apply an event from outside now, before the pending effects are done. See ``services.Driver.interrupt``."""
         if isinstance(self._interruption, Cancelled) or advance(self._graph, self.run, event).run is self.run:
             return
+        if isinstance(event, Answered) and self._pending is not None and self._pending.count:
+            self.waiting = tuple(ask for ask in self.waiting if (ask.step, ask.index) != (event.step, event.index))
+            self._pending.complete(event)  # the other effects go on
+            return
         self._interruption = event
         if self._timeout is not None:
             with suppress(RuntimeError):  # left or expired: the next step of ``drive`` checks for interruptions
@@ -190,8 +196,12 @@ class RunDriver:
             return True  # the timeout came while the last event was recorded
         if event is not None:
             await self._feed(event)
-        elif deadline_step in (0, self.run.step):  # else its state was left while the timeout came
-            await self._feed(await self._close_question(TimedOut(step=deadline_step)))
+        else:
+            while deadline_step in (0, self.run.step) and self.run.outcome is None:  # else its state was left meanwhile
+                closing = await self._close_question(TimedOut(step=deadline_step))
+                await self._feed(closing)
+                if isinstance(closing, TimedOut):
+                    break
         return self.run.outcome is not None
 
     def _deadline(self) -> tuple[float | None, int]:
@@ -271,7 +281,7 @@ class RunDriver:
         """Start the new effects, and return the first event; None if all pending effects wait for human input."""
         effects, self._effects = self._effects, ()
         pending = self._pending
-        if len(effects) == 1 and (pending is None or not pending.count):
+        if len(effects) == 1 and not self.waiting and (pending is None or not pending.count):
             return self._perform(effects[0])
         if pending is None:
             pending = self._pending = PendingEffects(self._perform)
@@ -322,14 +332,23 @@ class RunDriver:
         return Slept(step=effect.step)
 
     async def _request_input(self, effect: RequestInput) -> Event | None:
+        left = None if effect.timeout is None else effect.timeout - self._seconds_since(effect.step, effect.index)
+        if left is not None and left <= 0:
+            return await self._close_question(_unanswered(effect))
         try:
             human_input = self._services.human_input
             if human_input is None:
                 raise NoResponderError
-            answered = Answered(step=effect.step, value=await human_input.answer(effect))
+            async with asyncio.timeout(left) as timer:
+                value = await human_input.answer(effect)
         except NoResponderError:
             self.waiting += (effect,)
             return None
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            return await self._close_question(_unanswered(effect))
+        answered = Answered(step=effect.step, index=effect.index, value=value)
         if advance(self._graph, self.run, answered).run is self.run:  # it does not fit: the question stays open
             self.waiting += (effect,)
             return answered
@@ -338,10 +357,10 @@ class RunDriver:
             _log.warning("%s", describe_closed(effect.id, counted))
         return counted
 
-    async def _close_question(self, event: Answered | TimedOut) -> Answered | TimedOut:
-        """Return the event that ends the question that the run waits with: another answer may have been accepted."""
+    async def _close_question(self, event: Closing) -> Closing:
+        """Return the event that closes a question of the run: another one may have been accepted."""
         journal = self._services.journal
-        if journal is None or self.run.status != "waiting" or event.step != self.run.step:
+        if journal is None or event.step != self.run.step:
             return event
         return await journal.close_question(self.run.id, event)
 
@@ -380,6 +399,12 @@ class RunDriver:
             tool_calls=run.tool_calls,
             usage=run.usage,
         )
+
+
+def _unanswered(effect: RequestInput) -> Failed:
+    """Return the event of a question whose own time is over."""
+    message = f"nobody answered within {spell_duration(effect.timeout or 0.0)}"
+    return Failed(step=effect.step, index=effect.index, failure=Failure(name="wait.timeout", message=message))
 
 
 async def _ask_model(backend: ModelBackend, effect: AskModel) -> Event:

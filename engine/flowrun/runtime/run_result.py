@@ -26,7 +26,8 @@ class InputRequest(msgspec.Struct, frozen=True, kw_only=True):
         id: names the question in ``Session.answer``.
         run: the run that asks: the run itself or one of its children.
         schema: the JSON Schema that the answer must match.
-        call: the tool call that the question is about; None if it is about none.
+        call: the tool call that the question is about: its ``id``, ``name``, ``arguments``, and those that are
+            ``hidden`` from the model; None if it is about none.
     """
 
     id: str
@@ -39,7 +40,14 @@ class InputRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 def as_request(effect: RequestInput) -> InputRequest:
     """Return the question of an effect."""
-    return InputRequest(id=effect.id, run=effect.run, state=effect.state, prompt=effect.prompt, schema=effect.schema)
+    return InputRequest(
+        id=effect.id,
+        run=effect.run,
+        state=effect.state,
+        prompt=effect.prompt,
+        schema=effect.schema,
+        call=effect.call,
+    )
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +144,14 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
                 data["threads"] = threads
         if self.waiting:
             data["waiting"] = [
-                {"id": ask.id, "run": ask.run, "state": ask.state, "prompt": ask.prompt, "schema": ask.schema}
+                {
+                    "id": ask.id,
+                    "run": ask.run,
+                    "state": ask.state,
+                    "prompt": ask.prompt,
+                    "schema": ask.schema,
+                    **({} if ask.call is None else {"call": ask.call}),
+                }
                 for ask in self.waiting
             ]
         if self.in_doubt:

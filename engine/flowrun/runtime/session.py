@@ -325,7 +325,7 @@ class Session:
             request = next((ask for ask in pending.waiting if ask.id == request_id), None)
             if request is None:
                 raise UsageError(_not_open(request_id, known, f"run {top} is {pending.run.status}"))
-            event = Answered(step=request.step, value=check_answer(as_request(request), value))
+            event = Answered(step=request.step, index=request.index, value=check_answer(as_request(request), value))
             sent = await (journal or opened.memory).signal(run, event, seen=len(known))
         opened.inbox.receive(run, event)
 
@@ -607,8 +607,9 @@ def as_run_id(run_id: str | None) -> str:
 
 def _not_open(request_id: str, events: Sequence[Recorded], status: str) -> str:
     """Say why a question accepts no answer."""
-    step = request_id.rsplit("/", 2)[1:2]
-    closing = closing_event(int(step[0]), (one.event for one in events)) if step and step[0].isdecimal() else None
+    place = request_id.split("/")[1:]
+    known = len(place) == 2 and all(number.isdecimal() for number in place)
+    closing = closing_event((one.event for one in events), *map(int, place)) if known else None
     return describe_closed(request_id, closing) if closing else f"the question {request_id} is not open: {status}"
 
 

@@ -40,6 +40,7 @@ EVENTS: list[Event] = [
     ChildEnded(step=3, outcome=Outcome(status="succeeded", output=VALUE), rounds=2, steps=5),
     ChildEnded(step=3, outcome=Outcome(status="failed", error=Failure(name="flow.failed", message="no"))),
     Answered(step=4, value=[VALUE]),
+    Answered(step=4, index=2, value=[VALUE]),
     Slept(step=5),
     TimedOut(),
     TimedOut(step=6),
@@ -50,6 +51,11 @@ EVENTS: list[Event] = [
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 def test_every_event_is_restored_unchanged(event: Event) -> None:
     assert decode(encode(event), None) == event
+
+
+def test_an_answer_of_before_there_were_several_questions_is_that_of_the_only_one() -> None:
+    assert decode('{"kind":"Answered","step":4,"value":true}', None) == Answered(step=4, index=0, value=True)
+    assert encode(Answered(step=4, value=True)) == '{"kind":"Answered","step":4,"value":true}'
 
 
 def test_every_kind_of_event_is_tested() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flowrun.core.events import Answered, Cancelled, Event, Slept, TimedOut
-from flowrun.errors import UsageError
+from flowrun.core.events import Answered, Cancelled, Event, Failed, Slept, TimedOut
+from flowrun.errors import Failure, UsageError
 from flowrun.journal import Database, Held, History, LeaseLost, RunRow, SqliteJournal
 from flowrun.journal.liveness import LEASE_SECONDS, is_alive, started_at
 from flowrun.journal.rows import Holder
@@ -223,6 +223,39 @@ async def test_one_of_two_answers_is_accepted(path: Path) -> None:
             assert isinstance(closed, Answered | TimedOut)
             await driver.append("r", closed, seq=step, state="ask", status="waiting")
             assert count(path, "inbox") == 0
+
+
+OVER = Failure(name="wait.timeout", message="nobody answered")
+
+
+async def test_each_question_of_a_step_is_closed_by_itself(path: Path) -> None:
+    async with SqliteJournal(path) as journal:
+        await begin(journal, new_run("r"), status="waiting")
+        assert await journal.signal("r", Answered(step=2, index=1, value="one"))
+        assert await journal.signal("r", Answered(step=2, index=0, value="none"))
+        with pytest.raises(UsageError, match='the question r/2/1 was answered already, with "one"'):
+            await journal.signal("r", Answered(step=2, index=1))
+        over = Failed(step=2, index=3, failure=OVER)
+        assert await journal.close_question("r", over) == over
+        with pytest.raises(UsageError, match="the question r/2/3 is closed: its time is over"):
+            await journal.signal("r", Answered(step=2, index=3))
+        assert await journal.close_question("r", Failed(step=2, index=1, failure=OVER)) == Answered(
+            step=2, index=1, value="one"
+        )
+        await append(journal, "r", [over])
+        assert count(path, "inbox") == 2
+
+
+async def test_the_timeout_of_a_step_comes_after_the_answers_that_were_accepted_before(path: Path) -> None:
+    async with SqliteJournal(path) as journal:
+        await begin(journal, new_run("r"), status="waiting")
+        answer = Answered(step=2, index=1, value="one")
+        await journal.signal("r", answer)
+        assert await journal.close_question("r", TimedOut(step=2)) == answer
+        await append(journal, "r", [answer])
+        assert await journal.close_question("r", TimedOut(step=2)) == TimedOut(step=2)
+        with pytest.raises(UsageError, match="the question r/2/0 is closed: its time is over"):
+            await journal.signal("r", Answered(step=2, index=0))
 
 
 async def test_an_answer_to_a_run_that_has_moved_on_is_not_sent(path: Path) -> None:

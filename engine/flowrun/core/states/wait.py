@@ -31,7 +31,7 @@ class WaitNode(StateNode, frozen=True, kw_only=True):
 
     def accepts(self, run: Run, event: Event) -> bool:
         """Return whether an event is an answer that matches the schema. Callers check an answer before they send it."""
-        return isinstance(event, Answered) and self._fault(event.value) is None
+        return isinstance(event, Answered) and event.index == 0 and self._fault(event.value) is None
 
     def handle(self, turn: Turn, event: Event) -> None:
         """Leave with the answer."""

@@ -51,6 +51,8 @@ def _is_set_at(spec: Spec, graph: StateGraph, text: Text, name: str, slot: Slot)
         return True
     if text.moment == "failed":
         return slot == ("error",) or (slot[0] == "vars" and slot[1] in text.assigned)
+    if text.moment == "called" and state.result == "reply" and slot == ("reply",):
+        return True
     if text.moment in ("entered", "called") or isinstance(state, EndState):
         return False
     return slot in result_slots(name, state) or (slot[0] == "vars" and slot[1] in text.assigned)

@@ -106,7 +106,8 @@ def slots_set_by(spec: Spec, edge: Edge) -> frozenset[Slot]:
 
 def result_slots(name: str, state: State) -> frozenset[Slot]:
     """Return the slots that a state's own result sets, before its ``set`` is evaluated."""
-    return frozenset({("outputs", name), (state.result,)} if state.result else {("outputs", name)})
+    names = (*filter(None, (state.result,)), *(("results",) if state.always_calls else ()))
+    return frozenset({("outputs", name), *((name,) for name in names)})
 
 
 def leading_to(outgoing: Mapping[str, list[Edge]], ends: Iterable[str]) -> set[str]:

@@ -9,7 +9,8 @@ from flowrun.checks.subject import Subject
 from flowrun.core.state_node import matches
 from flowrun.core.texts import Text
 from flowrun.errors import FAILURES, Issue, Path, dotted
-from flowrun.spec.model import JSON, State, ToolsState, WorkingState
+from flowrun.spec.model import JSON, AgentState, State, ToolsState, WorkingState
+from flowrun.spec.phrases import with_article
 from flowrun.spec.suggestions import did_you_mean, suggest
 from flowrun.templates.reads import keys_of, parsed_expression
 
@@ -25,8 +26,12 @@ _NEVER_CAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "input.invalid
 
 _ANYWHERE: Final = ("template.failed", "route.unmatched", "state.timeout")
 
-_OF_KIND: Final = {
-    "chat": ("model.*", "backend.*", "limit.rounds", "limit.tokens"),
+_OF_CHAT: Final = ("model.*", "backend.*", "limit.rounds", "limit.tokens")
+
+_OF_KIND: Final[dict[str, tuple[str, ...]]] = {
+    "chat": _OF_CHAT,
+    "agent": _OF_CHAT,
+    "tools": (),
     "call": ("tool.*", "limit.tool_calls"),
     "route": (),
     "wait": ("wait.*",),
@@ -62,15 +67,15 @@ def _unseen_errors(subject: Subject) -> Iterator[Issue]:
             for index, pattern in enumerate(patterns):
                 if not any(matches(failure, (pattern,)) for failure in possible):
                     why, remedy = _why_unseen(state, pattern)
-                    message = f"a {state.type} state never sees {pattern!r}: {why}"
+                    message = f"{with_article(f'{state.type} state')} never sees {pattern!r}: {why}"
                     yield subject.issue("FR312", (*path, index), message, remedy, severity="warning")
 
 
 def _possible(state: State) -> list[str]:
     """Return the failures that a state can have."""
     own = _OF_KIND.get(state.type)
-    if isinstance(state, ToolsState):
-        own = ("tool.*", "limit.tool_calls") if state.on_error == "raise" else ("limit.tool_calls",)
+    if own is not None and isinstance(state, ToolsState | AgentState):
+        own = (*own, *(("tool.*",) if state.on_error == "raise" else ()), "limit.tool_calls")
     names = [name for name in FAILURES if own is None or matches(name, (*_ANYWHERE, *own))]
     return [name for name in names if name not in _NEVER_CAUGHT or (own is None and name == "input.invalid")]
 
@@ -78,7 +83,7 @@ def _possible(state: State) -> list[str]:
 def _why_unseen(state: State, pattern: str) -> tuple[str, str]:
     if any(matches(name, (pattern,)) for name in _NEVER_CAUGHT):
         return "it is about the run, and cannot be caught", "leave it out"
-    if isinstance(state, ToolsState) and pattern.startswith("tool."):
+    if isinstance(state, ToolsState | AgentState) and pattern.startswith("tool."):
         return "the model gets a call's failure as its result", "write on_error: raise, or leave it out"
     return "nothing that it does fails so", "leave it out, or put it where the failure happens"
 

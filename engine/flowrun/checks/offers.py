@@ -9,7 +9,17 @@ from flowrun.core.json_schema import compile_schema
 from flowrun.core.written import messages_written, written_by
 from flowrun.errors import Issue, Path, dotted
 from flowrun.spec.hidden_arguments import without_arguments
-from flowrun.spec.model import JSON, CallTemplate, ChatState, MessageEntry, MessageTemplate, Spec, ToolsState, WaitState
+from flowrun.spec.model import (
+    JSON,
+    AgentState,
+    CallTemplate,
+    ChatState,
+    MessageEntry,
+    MessageTemplate,
+    Spec,
+    ToolsState,
+    WaitState,
+)
 from flowrun.spec.phrases import listed
 from flowrun.spec.suggestions import suggest
 from flowrun.templates import has_template
@@ -19,6 +29,7 @@ def check_offers(subject: Subject) -> Iterator[Issue]:
     """Find calls that nobody can make, tools that nobody can call, and messages that are added at each turn."""
     yield from _examples(subject)
     yield from _offers(subject)
+    yield from _endless(subject)
     if not subject.unsure:
         yield from _tools_states(subject)
         yield from _repeated_messages(subject)
@@ -100,6 +111,19 @@ def _offers(subject: Subject) -> Iterator[Issue]:
             yield subject.issue("FR311", ("tools", tool), message, remedy, key=True, severity="warning")
 
 
+def _endless(subject: Subject) -> Iterator[Issue]:
+    """Find agents whose replies always call tools, of which none ends the state."""
+    for name, state in subject.spec.states.items():
+        if not isinstance(state, AgentState) or not state.always_calls:
+            continue
+        callable_tools = offered_tools(subject.spec, state) if state.tool_choice == "required" else (state.tool_choice,)
+        if callable_tools and not set(callable_tools) & set(state.stop_at_tools):
+            message = f"state {name!r} ends by a limit of rounds only: each reply must call a tool, and none stops it"
+            remedy = "name a tool in stop_at_tools, or leave tool_choice out"
+            path = ("states", name, "tool_choice")
+            yield subject.issue("FR314", path, message, remedy, severity="warning")
+
+
 def _offered_in(spec: Spec) -> set[str]:
     """Return the tools that chat states of a flow offer, or those of its local flows that have its tools."""
     offered = {tool for _, chat in _chats(spec) for tool in offered_tools(spec, chat)}
@@ -134,7 +158,8 @@ def _tools_states(subject: Subject) -> Iterator[Issue]:
 
 def _calls(spec: Spec, chat: ChatState) -> bool:
     """Return whether a chat state leaves calls on its thread: those of its model, or of its own messages."""
-    return bool(offered_tools(spec, chat)) or any(one.has_calls for one in written_by("", chat) if not one.said)
+    leaves = bool(offered_tools(spec, chat)) and not chat.makes_calls
+    return leaves or any(one.has_calls for one in written_by("", chat) if not one.said)
 
 
 def _reachable(outgoing: Mapping[str, list[Edge]], starts: list[str]) -> set[str]:

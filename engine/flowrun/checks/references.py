@@ -8,7 +8,7 @@ from flowrun.checks.subject import Subject
 from flowrun.core.graph import edges
 from flowrun.errors import Issue, Path
 from flowrun.spec.flows import references
-from flowrun.spec.model import BACKENDS_GROUP, CAPABILITIES, CHOICES, MAIN, ChatState, Holds, is_template
+from flowrun.spec.model import BACKENDS_GROUP, CAPABILITIES, CHOICES, MAIN, AgentState, ChatState, Holds, is_template
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import suggest
@@ -54,6 +54,12 @@ def _names(subject: Subject) -> Iterator[Issue]:
             offered = dict.fromkeys(state.tools_among(spec.tools))
             where = (*path, "tool_choice")
             yield from _check_name(subject, "FR702", where, "tool", state.tool_choice, offered)
+        if isinstance(state, AgentState):
+            for index, tool in enumerate(state.stop_at_tools):
+                if tool in spec.tools and tool not in state.tools_among(spec.tools):
+                    message = f"state {name!r} does not offer {tool!r}, so it never stops there"
+                    at = (*path, "stop_at_tools", index)
+                    yield subject.issue("FR702", at, message, "name it in tools too, or delete it here")
     for text in subject.texts:
         for _, tool in sorted(text.reads_if_valid().calls, key=str):
             yield from _check_name(subject, "FR702", text.path, "tool", tool, spec.tools)

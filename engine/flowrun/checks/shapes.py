@@ -72,17 +72,23 @@ def chats_behind(subject: "Subject", text: Text, keys: Keys) -> dict[str, ChatSt
     states = subject.spec.states
     match keys:
         case ("reply",):
-            if text.moment in ("set", "said", "left") and isinstance(states.get(text.state), ChatState):
-                names: Iterable[str] = [text.state]
-            else:
-                known = subject.state_graph.facts
-                facts = [known[name] for name in states_of(subject.spec, text) if name in known]
-                names = sorted({name for each in facts for name in each.reply_states})
+            repliers = (_repliers(subject, text, name) for name in states_of(subject.spec, text))
+            names: Iterable[str] = sorted(frozenset().union(*repliers))
         case ("outputs", str(name)) if name in states:
             names = [name]
         case _:
             names = ()
     return {name: chat for name in names if isinstance(chat := states[name], ChatState)}
+
+
+def _repliers(subject: "Subject", text: Text, name: str) -> frozenset[str]:
+    """Return the states that may have given the last reply when a text is evaluated in a state."""
+    state, facts = subject.spec.states.get(name), subject.state_graph.facts.get(name)
+    own = frozenset({name} if isinstance(state, ChatState) else ())
+    if own and text.moment in ("set", "said", "left", "called"):
+        return own
+    before = frozenset() if facts is None else facts.reply_states
+    return before | own if state is not None and state.makes_calls else before  # an agent's turn follows on its last
 
 
 # --- following a path ---------------------------------------------------------------------------------------------

@@ -99,6 +99,8 @@ class Awaited:
                 self._retries[notice.run, move.state] += 1
             else:
                 self._retries.pop((notice.run, move.state), None)
+        if ended is not None and ended.step < notice.step:
+            self._drop(notice.run, ended.step)  # an agent's turn ends without a move
         for effect in notice.effects:
             if not isinstance(effect, Outcome):
                 self._start(notice, effect)

@@ -67,7 +67,7 @@ def find_call_handling(spec: Spec) -> CallHandling:
     handled = frozenset(
         name
         for name, chat in chats.items()
-        if name in read or said_answers(chat, chat.thread, otherwise=name in answered[chat.thread])
+        if chat.makes_calls or name in read or said_answers(chat, chat.thread, otherwise=name in answered[chat.thread])
     )
     return msgspec.structs.replace(reads, chats=handled)
 

@@ -15,8 +15,8 @@ from flowrun.core.events import (
     Started,
     TimedOut,
 )
-from flowrun.core.run import Draft, Run, Transition, thaw
-from flowrun.core.state_node import Graph, StateFailure, Turn, failure_of
+from flowrun.core.run import Run, Transition, thaw
+from flowrun.core.state_node import Graph, StateFailure, Turn, failure_of, too_many_steps
 from flowrun.core.threads import start_threads
 from flowrun.errors import Failure
 from flowrun.templates import TemplateError
@@ -82,7 +82,7 @@ def _enter_states(turn: Turn) -> Transition:
     while turn.target is not None:
         run = turn.run
         if run.step + run.child_steps >= run.max_steps:
-            turn.finish("failed", None, _too_many_steps(run))
+            turn.finish("failed", None, Failure(name="limit.steps", message=too_many_steps(run), state=run.state))
             break
         node = turn.graph.nodes[turn.target]
         turn.target = turn.saved = None
@@ -97,12 +97,6 @@ def _enter_states(turn: Turn) -> Transition:
         except (StateFailure, TemplateError) as exc:
             turn.abort(exc)
     return turn.end()
-
-
-def _too_many_steps(run: Draft) -> Failure:
-    entered = run.step + run.child_steps
-    message = f"the run entered {entered} states, which is limits.max_steps: is there a loop without an end?"
-    return Failure(name="limit.steps", message=message, state=run.state)
 
 
 def _interrupt(graph: Graph, run: Run, event: Started | CallStarted | Cancelled | TimedOut) -> Transition:

@@ -16,6 +16,7 @@ class Recovered(NamedTuple):
         effects: the effects without a result, except those in ``in_doubt``.
         in_doubt: the calls of functions that are not idempotent that may have been made already.
         entered: when the event was written with which the run entered its step.
+        visited: when the event was written with which it entered its state, which may take several steps.
         requested: by index, when the event was written that requested the open effect: its time limit counts from then.
     """
 
@@ -23,6 +24,7 @@ class Recovered(NamedTuple):
     effects: tuple[Effect, ...]
     in_doubt: tuple[CallFunction, ...]
     entered: float = 0.0
+    visited: float = 0.0
     requested: Mapping[int, float] = {}
 
 
@@ -33,7 +35,7 @@ def recover(graph: Graph, events: Iterable[Event], times: Iterable[float] = repe
         times: when each event was written, in seconds since the epoch.
     """
     run = Run()
-    entered = 0.0
+    entered = visited = 0.0
     open_effects: dict[int, Effect] = {}
     requested: dict[int, float] = {}
     started: set[int] = set()
@@ -44,6 +46,7 @@ def recover(graph: Graph, events: Iterable[Event], times: Iterable[float] = repe
         run, effects, _ = advance(graph, run, event)
         if run.step != before.step:
             entered = at
+            visited = visited if len(run.path) == len(before.path) else at
             open_effects.clear()
             started.clear()
         elif run is not before and isinstance(event, ANSWERS):
@@ -60,7 +63,7 @@ def recover(graph: Graph, events: Iterable[Event], times: Iterable[float] = repe
     }
     effects = tuple(effect for index, effect in open_effects.items() if index not in in_doubt)
     return Recovered(
-        run, effects, tuple(in_doubt.values()), entered, {index: requested[index] for index in open_effects}
+        run, effects, tuple(in_doubt.values()), entered, visited, {index: requested[index] for index in open_effects}
     )
 
 

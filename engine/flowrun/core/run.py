@@ -89,6 +89,8 @@ class Draft(msgspec.Struct, gc=False, kw_only=True):
     children: Slots[ChildSlot] | None = None
     items: tuple[JSON, ...] = ()
     started: int = 0
+    acts: bool = False
+    rounds_before: int = 0
     made: Mapping[str, Made] = msgspec.field(default_factory=_empty)
     unread: frozenset[str] = frozenset()
     max_rounds: int = 0
@@ -114,6 +116,8 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
         started: in a state that runs sub-flows, the number of children that were started; in a tools state with
             ``max_concurrency``, the number of calls that are not held back; in a chat state, 1 once its own messages
             are on the thread.
+        acts, rounds_before: in an agent state, whether it runs the calls of its last reply, and ``rounds`` when it was
+            entered.
         tool_calls: the tool calls of the run and its children; counted only if ``max_tool_calls`` limits them.
         returned, calls, children: the results of the current state; another attempt reuses those that succeeded.
         items: the list that a map state runs over.

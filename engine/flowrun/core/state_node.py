@@ -5,7 +5,7 @@ Each kind of state is a subclass of ``StateNode``, in a module of its own in ``s
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -109,9 +109,16 @@ class StateNode(msgspec.Struct, frozen=True, kw_only=True):
     ``reads_calls`` are the threads whose last tool calls are read by the templates that are evaluated when the state is
     entered. See ``call_handling``. ``leaves_safely``: its first route always matches, and it sets no variable and
     says nothing.
+
+    ``of_visit`` are the failures of a visit with all its attempts: no other attempt follows them, and the time limit is
+    for all of them together. ``part``: the node is a part of the state that the graph has by its name, and that state
+    decides what comes after it.
     """
 
+    of_visit: ClassVar[frozenset[str]] = frozenset()
+
     name: str
+    part: bool = False
     reads_calls: frozenset[str] = frozenset()
     leaves_safely: bool = False
     assignments: tuple[tuple[str, Evaluator], ...] = ()
@@ -142,6 +149,10 @@ class StateNode(msgspec.Struct, frozen=True, kw_only=True):
 
     def handle(self, turn: "Turn", event: Answer) -> None:
         """Handle an event that ``accepts`` has accepted. Raises as ``enter`` does."""
+
+    def part_left(self, turn: "Turn") -> None:
+        """Decide what comes after the part of this state that is done: another part, or the end of the visit."""
+        raise NotImplementedError
 
     def failed(self, turn: "Turn") -> None:
         """Store the results that later states must reuse. Called after a failure, before a retry or catch."""
@@ -204,6 +215,9 @@ class Turn(msgspec.Struct, gc=False):
             StateFailure: no route matches, or a message cannot be said.
             TemplateError: a template or condition cannot be evaluated.
         """
+        if node.part:
+            self.graph.nodes[node.name].part_left(self)
+            return
         run = self.save(node) if self.saved is None else self.run
         run.outputs = {**run.outputs, node.name: output}
         sets = self._assign(node.assignments) if node.assignments else EMPTY
@@ -220,6 +234,21 @@ class Turn(msgspec.Struct, gc=False):
                 return
         message = f"no route of state {run.state!r} matched: give it a last route without when"
         raise StateFailure("route.unmatched", message)
+
+    def begin_step(self) -> Draft:
+        """Begin another step of the same visit, and return its run. What was done before stays, also if the step fails.
+
+        Raises:
+            StateFailure: ``limit.steps``.
+        """
+        self.saved = None
+        run = self.run
+        if run.step + run.child_steps >= run.max_steps:
+            raise StateFailure("limit.steps", too_many_steps(run))
+        run.step, run.attempt = run.step + 1, 1
+        run.awaiting, run.left, run.started = "", 0, 0
+        run.returned = run.calls = run.children = None
+        return run
 
     def fail(self, failure: Failure, reply: Reply | None = None) -> None:
         """Decide how the run continues after a failure of its state: with another attempt, a catch, or its end.
@@ -293,7 +322,7 @@ class Turn(msgspec.Struct, gc=False):
         run = self.run
         if run.attempt >= retry.max_attempts or not self._applies(retry, error):
             return False
-        if run.step + run.child_steps >= run.max_steps:
+        if error.failure.name in node.of_visit or run.step + run.child_steps >= run.max_steps:
             return False
         delay = _delay_before(retry, run.attempt)
         self.moves.append(Move(state=node.name, step=run.step, how="retry", to=node.name, failure=error.failure))
@@ -337,6 +366,12 @@ def _failed_in_handling(failure: Failure, error: StateFailure | TemplateError) -
     own = failure_of(error)
     message = f"{own.message}, in the handling of {failure.name}: {failure.message}"
     return replace(failure, name=own.name, message=message, types=())
+
+
+def too_many_steps(run: Draft) -> str:
+    """Return the message of ``limit.steps``."""
+    entered = run.step + run.child_steps
+    return f"the run entered {entered} states, which is limits.max_steps: is there a loop without an end?"
 
 
 def _delay_before(retry: CompiledRetry, attempt: int) -> float:

@@ -4,7 +4,7 @@ A view declares a mapping that templates see, each member with its type and mean
 reference of the language read the same declarations. They are typed dicts, because Jinja2 receives plain data.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, TypedDict
 
 import msgspec
@@ -177,6 +177,10 @@ class LazyResults(Lazy):
 
     def __bool__(self) -> bool:
         return bool(self._pairs)
+
+    def succeeded(self) -> Iterator[str]:
+        """Yield the names of the tools whose calls succeeded."""
+        return (call.name for call, answer in self._pairs if isinstance(answer, Value))
 
     def data(self) -> list[ResultView]:
         """Return the results as plain data, built once."""

@@ -57,6 +57,13 @@ class _Resumed(NamedTuple):
     since: Mapping[int | None, float]
 
 
+class _Visit(NamedTuple):
+    """A visit of a state by its number in the run's path, and when it began, in the loop's time."""
+
+    number: int
+    began: float
+
+
 class RunDriver:
     """One run in progress: its state, its pending effects, and its deadlines."""
 
@@ -72,6 +79,7 @@ class RunDriver:
         "_services",
         "_started_at",
         "_timeout",
+        "_visit",
         "in_doubt",
         "run",
         "waiting",
@@ -90,6 +98,7 @@ class RunDriver:
         self._started_at = 0.0  # the loop's time
         self._recorded_count = 0  # events in the journal
         self._resumed: _Resumed | None = None
+        self._visit: _Visit | None = None  # of a state whose time limit is for a full visit
         self._timeout: asyncio.Timeout | None = None
         self._interruption: Event | None = None
 
@@ -106,6 +115,9 @@ class RunDriver:
         since: dict[int | None, float] = {None: found.entered} if found.run.status == "waiting" else {}
         since.update(found.requested.items())
         self._resumed = _Resumed(found.run.step, since)
+        at_work = found.run.status != "waiting" and found.run.awaiting != "sleep"
+        used = (recorded[-1].at if at_work and recorded else self._services.now()) - found.visited
+        self._visit = _Visit(len(found.run.path), asyncio.get_running_loop().time() - max(0.0, used))
         if then is None:
             await self._resolve_in_doubt(found.effects, found.in_doubt)
         return await self.drive(then)
@@ -208,13 +220,22 @@ class RunDriver:
         """Return the next deadline in the loop's time, and its owner: the step of a state, or 0 for the run."""
         if self.run.outcome is not None:
             return None, 0
-        run_timeout, timeout = self._graph.limits.timeout, self._graph.nodes[self.run.state].timeout
+        run_timeout, node = self._graph.limits.timeout, self._graph.nodes[self.run.state]
         ends = None if run_timeout is None else self._started_at + run_timeout
-        if timeout is not None and self.run.awaiting != "sleep":
-            state_ends = asyncio.get_running_loop().time() + timeout - self._seconds_since(self.run.step)
+        if node.timeout is not None and (node.of_visit or self.run.awaiting != "sleep"):
+            now = asyncio.get_running_loop().time()
+            began = self._visit_began(now) if node.of_visit else now - self._seconds_since(self.run.step)
+            state_ends = began + node.timeout
             if ends is None or state_ends < ends:
                 return state_ends, self.run.step
         return ends, 0
+
+    def _visit_began(self, now: float) -> float:
+        """Return when the visit of the run's state began, in the loop's time; the time of a crash does not count."""
+        number = len(self.run.path)
+        if self._visit is None or self._visit.number != number:
+            self._visit = _Visit(number, now)
+        return self._visit.began
 
     def _seconds_since(self, step: int, index: int | None = None) -> float:
         """Return how long ago an effect was requested before the run was resumed: its time limit counts from then.

@@ -332,6 +332,11 @@ class State(_Part, frozen=True, kw_only=True, tag_field="type"):
     def answers_calls(self) -> bool:
         return False
 
+    @property
+    def always_calls(self) -> bool:
+        """Whether each reply in the state has tool calls that the state itself runs."""
+        return False
+
     def details(self) -> Iterable[str]:
         """Return the parts that the state uses, for drawings."""
         return ()
@@ -419,6 +424,30 @@ class ToolsState(WorkingState, frozen=True, kw_only=True, tag="tools"):
 
     def details(self) -> Iterable[str]:
         return () if self.thread == MAIN else (f"thread {self.thread}",)
+
+
+class AgentState(ChatState, frozen=True, kw_only=True, tag="agent"):
+    """A state that asks the model and runs the tools that it calls, in turn.
+
+    It ends with a reply without calls, or after a turn in which a tool of ``stop_at_tools`` succeeded. ``messages`` are
+    added once, when it is entered; ``retry`` is for one turn, ``timeout`` for the whole visit.
+    """
+
+    makes_calls = True
+
+    stop_at_tools: tuple[ToolName, ...] = ()
+    max_rounds: int | None = None
+    on_error: Literal["return", "raise"] = "return"
+    max_concurrency: int | None = None
+
+    @property
+    def always_calls(self) -> bool:
+        return self.tool_choice not in ("auto", "none") and not any(map(is_template, (self.tool_choice, self.tools)))
+
+    def details(self) -> Iterable[str]:
+        yield from super().details()
+        if self.stop_at_tools:
+            yield f"stops at {', '.join(self.stop_at_tools)}"
 
 
 class CallState(WorkingState, frozen=True, kw_only=True, tag="call"):
@@ -524,7 +553,18 @@ class EndState(State, frozen=True, kw_only=True, tag="end"):
 
 
 _KINDS: Final = (
-    *(ChatState, ToolsState, CallState, RouteState, FlowState, MapState, ParallelState, WaitState, EndState),
+    *(
+        ChatState,
+        ToolsState,
+        AgentState,
+        CallState,
+        RouteState,
+        FlowState,
+        MapState,
+        ParallelState,
+        WaitState,
+        EndState,
+    ),
 )
 
 STATES: Final[dict[str, type[State]]] = {str(kind.__struct_config__.tag): kind for kind in _KINDS}

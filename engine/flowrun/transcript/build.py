@@ -1,6 +1,6 @@
 """Builds the transcript of a run: applies its recorded events once more, and collects the effects and moves."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Final
 
@@ -25,7 +25,7 @@ from flowrun.core.events import (
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, advance
 from flowrun.errors import Failure
-from flowrun.spec.model import JSON, Spec, WorkingState
+from flowrun.spec.model import JSON, AgentState, Spec, WorkingState
 from flowrun.transcript.activities import ActivityRecord, build_activity, times_of
 from flowrun.transcript.model import Activity, Attention, Child, Exit, FunctionCall, Pause, Question, Transcript, Visit
 from flowrun.transcript.status import totals_of, transcript_status
@@ -62,7 +62,7 @@ class _OpenVisit(msgspec.Struct):
     began: float
     ended: float | None = None
     pending: list[ActivityRecord] = []
-    uncalled: list[FunctionCall] = []
+    uncalled: list[tuple[int, FunctionCall]] = []
     sets: dict[str, JSON] = {}
     exit: Exit | None = None
 
@@ -96,6 +96,8 @@ class _TranscriptBuilder:
             return  # a late or duplicate event
         self._run = after
         self._answer(event, entry.at)
+        if after.results is not before.results and isinstance(self._graph.spec.states.get(before.state), AgentState):
+            self._add_uncalled(before.step, entry.at)  # its turns end without a move
         self._follow_moves(moves, entry.at)
         for effect in effects:
             if not isinstance(effect, Outcome):
@@ -151,14 +153,22 @@ class _TranscriptBuilder:
     def _close(self, exit_: Exit, at: float) -> None:
         open_visit = self._open_visits[-1]
         open_visit.exit, open_visit.ended = exit_, at
-        open_visit.uncalled.extend(self._uncalled(open_visit, exit_, at))
+        if exit_.how == "route" and self._graph.spec.states[open_visit.state].result == "results":
+            self._add_uncalled(open_visit.step, at)
         self._open.clear()
 
-    def _uncalled(self, open_visit: _OpenVisit, exit_: Exit, at: float) -> Iterator[FunctionCall]:
+    def _add_uncalled(self, step: int, at: float) -> None:
+        """Add the calls of a step that no function was called for, by the last results, to the open visit."""
+        open_visit = self._open_visits[-1]
+        made = {
+            pending.effect.call_id
+            for pending in open_visit.pending
+            if isinstance(pending.effect, CallFunction) and _step_of(pending) == step
+        }
+        open_visit.uncalled.extend((step, call) for call in self._uncalled(made, at))
+
+    def _uncalled(self, made: Set[str | None], at: float) -> Iterator[FunctionCall]:
         """Yield the calls that were refused, with the failures that the model gets, and those without a function."""
-        if exit_.how != "route" or self._graph.spec.states[open_visit.state].result != "results":
-            return
-        made = {pending.effect.call_id for pending in open_visit.pending if isinstance(pending.effect, CallFunction)}
         results, tools = self._run.results, self._graph.tools
         for index, result in enumerate(results.data() if results is not None else ()):
             error, name = result["error"], result["name"]
@@ -213,11 +223,15 @@ class _TranscriptBuilder:
                 elif (isinstance(activity, Question) and not activity.answered) or (
                     isinstance(activity, FunctionCall) and activity.status == "in_doubt"
                 ):
-                    yield Attention(run=self._run.id, step=visit.step, state=visit.state, about=activity)
+                    yield Attention(
+                        run=self._run.id, step=self._run.step, visit=visit.step, state=visit.state, about=activity
+                    )
 
     def _visit(self, open_visit: _OpenVisit) -> Visit:
         exited = open_visit.exit is not None
-        activities = [*(self._activity(pending, exited) for pending in open_visit.pending), *open_visit.uncalled]
+        activities = [(_step_of(pending), self._activity(pending, exited)) for pending in open_visit.pending]
+        activities += open_visit.uncalled
+        activities.sort(key=lambda placed: (placed[0], not isinstance(placed[1], Pause), placed[1].index))
         return Visit(
             state=open_visit.state,
             type=self._graph.spec.states[open_visit.state].look,
@@ -225,9 +239,7 @@ class _TranscriptBuilder:
             attempt=open_visit.attempt,
             began=open_visit.began,
             seconds=None if open_visit.ended is None else open_visit.ended - open_visit.began,
-            activities=tuple(
-                sorted(activities, key=lambda activity: (not isinstance(activity, Pause), activity.index))
-            ),
+            activities=tuple(activity for _, activity in activities),
             sets=open_visit.sets,
             exit=open_visit.exit,
         )
@@ -254,6 +266,10 @@ class _TranscriptBuilder:
             transcript=transcript,
             **times_of(pending),
         )
+
+
+def _step_of(record: ActivityRecord) -> int:
+    return getattr(record.effect, "step", 0)
 
 
 def _exit_of(spec: Spec, move: Move) -> Exit:

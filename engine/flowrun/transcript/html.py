@@ -233,7 +233,7 @@ def _gist_of(activity: Activity) -> str:
 
 
 def _attention_anchor(one: Attention) -> str:
-    return f"{one.run}/{one.step}"
+    return f"{one.run}/{one.visit}"
 
 
 def _look_of(visit: Visit, transcript: Transcript) -> str:

@@ -136,10 +136,14 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attention(msgspec.Struct, frozen=True, kw_only=True):
-    """A question without an answer, or an in-doubt call, that a person has to resolve, with its place."""
+    """A question without an answer, or an in-doubt call, that a person has to resolve, with its place.
+
+    ``visit`` is the step with which the visit of the state began.
+    """
 
     run: str
     step: int
+    visit: int
     state: str
     about: Question | FunctionCall
 

@@ -81,6 +81,7 @@ def test_a_box_names_what_its_state_uses(every_state: Spec) -> None:
         "decide": "route",
         "review": "wait",
         "check": "flow · sub_flow.yaml",
+        "announce": "agent · model by template · tools by template · thread critic · stops at publish",
         "print": "call · tools.press:publish",
         "published": "end · succeeded",
         "refused": "end · failed",
@@ -93,6 +94,7 @@ def test_the_edge_of_a_caught_error_is_marked(every_state: Spec) -> None:
     assert caught == [
         Arrow(source="gather", target="apologise", label="state.timeout, flow.*", caught=True),
         Arrow(source="write", target="apologise", label="any error", caught=True),
+        Arrow(source="announce", target="apologise", label="limit.rounds", caught=True),
     ]
 
 

@@ -88,6 +88,18 @@ flows:
       done: {type: end}
 """
 
+TEAM: Final = """\
+messages: [{role: user, content: Add.}]
+states:
+  team:
+    type: agent
+    on_error: raise
+    retry: {max_attempts: 2, errors: [tool.failed], delay: 2s, jitter: 0}
+    set: {sum: "{{ results[0].value }}"}
+    next: done
+  done: {type: end, output: "{{ vars.sum }}"}
+"""
+
 WRONG: Final = '{"a": 2}'
 DOWN: Final = Failure(name="backend.unavailable", message="connection refused")
 
@@ -102,6 +114,21 @@ def agent() -> Recording:
 def _add(a: int, b: int) -> tuple[float, object]:
     failed = Failure(name="tool.failed", message="ValueError: nothing to add\nat numbers.py")
     return (0.2, a + b) if a else (0.1, failed)
+
+
+def team() -> Recording:
+    """An agent of three turns; a call of the second fails at first."""
+    tries = iter([(0.1, Failure(name="tool.failed", message="no")), (0.3, 5), (0.2, 7)])
+    replies = [calls(("add", '{"a": 1, "b": 4}')), calls(("add", '{"a": 2, "b": 5}')), said("It is 7.")]
+    world = World(replies=replies, functions={"tools.numbers:add": lambda **arguments: next(tries)})
+    return Recording(graph_of(ADD, TEAM), world)
+
+
+def team_in_doubt() -> Recording:
+    """An agent whose process died while a call of its second turn ran."""
+    replies = [calls(("add", '{"a": 1, "b": 4}')), calls(("sub", '{"a": 2, "b": 5}'))]
+    tools = ADD + ADD.partition("\n")[2].replace("add", "sub")
+    return Recording(graph_of(tools, TEAM), World(replies=replies, functions={"tools.numbers:add": (0.1, 5)}))
 
 
 def retried() -> Recording:
@@ -172,6 +199,8 @@ RUNS: Final[Mapping[str, Callable[[], Recording]]] = {
     run.__name__: run
     for run in (
         agent,
+        team,
+        team_in_doubt,
         retried,
         caught,
         waiting,

@@ -9,11 +9,23 @@ from flowrun.core.events import Answered, CallStarted, Recorded, Returned
 from flowrun.core.messages import Message, Reply, Tokens, ToolCall, Usage
 from flowrun.errors import Failure
 from flowrun.transcript import Transcript, build_transcript, render_html, render_text
-from flowrun.transcript.model import Attention, Child, Exit, FunctionCall, Pause, Question, Round, Totals, Visit
+from flowrun.transcript.model import (
+    Activity,
+    Attention,
+    Child,
+    Exit,
+    FunctionCall,
+    Pause,
+    Question,
+    Round,
+    Totals,
+    Visit,
+)
 from tests.flows import ADD, AGENT, graph_of
 from tests.unit.transcript.recording import NOON, Recording, World, calls, said
 from tests.unit.transcript.runs import (
     REVIEW,
+    TEAM,
     agent,
     answered,
     cancelled,
@@ -23,6 +35,8 @@ from tests.unit.transcript.runs import (
     in_doubt,
     refused_inputs,
     retried,
+    team,
+    team_in_doubt,
     waiting,
 )
 
@@ -206,7 +220,7 @@ def test_an_open_question_waits() -> None:
     assert isinstance(question, Question)
     assert (transcript.status, transcript.attention) == (
         "waiting",
-        (Attention(run="r1", step=2, state="review", about=question),),
+        (Attention(run="r1", step=2, visit=2, state="review", about=question),),
     )
 
 
@@ -215,6 +229,57 @@ def test_a_call_that_began_is_in_doubt_unless_a_process_drives_it() -> None:
     dead, live = transcript_of(recording), transcript_of(recording, live=True)
     assert (dead.status, [one.state for one in dead.attention]) == ("needs_attention", ["pay"])
     assert (live.status, live.attention) == ("running", ())
+
+
+def test_the_turns_of_an_agent_are_activities_of_one_visit() -> None:
+    transcript = transcript_of(team())
+    assert transcript.path == ("team", "done")
+    assert [
+        (
+            visit.state,
+            visit.step,
+            visit.attempt,
+            visit.exit and visit.exit.how,
+            [_gist(one) for one in visit.activities],
+        )
+        for visit in transcript.visits
+    ] == [
+        ("team", 1, 1, "retry", ["round", "add: failed"]),
+        ("team", 3, 2, "route", ["pause", "add: 5", "round", "add: 7", "round"]),
+        ("done", 7, 1, "end", []),
+    ]
+    assert transcript.visits[1].sets == {"sum": 7}
+
+
+def _gist(activity: Activity) -> str:
+    if isinstance(activity, FunctionCall):
+        return f"{activity.name}: {activity.status if activity.value is None else activity.value}"
+    return type(activity).__name__.lower()
+
+
+def test_calls_that_an_agent_refuses_stand_in_their_turns() -> None:
+    bad, good = calls(("add", "{}"), ("add", '{"a": 1, "b": 4}')), calls(("add", '{"a": 1, "b": 4}'), ("none", "{}"))
+    world = World(replies=[bad, calls(("none", "{}")), good, said("5")], functions={"tools.numbers:add": (0.1, 5)})
+    visit = transcript_of(Recording(graph_of(ADD, TEAM.replace("raise", "return")), world)).visits[0]
+    gists = [_gist(one) for one in visit.activities]
+    assert gists == [
+        "round",
+        "add: refused",
+        "add: 5",
+        "round",
+        "none: refused",
+        "round",
+        "add: 5",
+        "none: refused",
+        "round",
+    ]
+
+
+def test_a_call_in_doubt_has_the_step_of_its_turn() -> None:
+    transcript = transcript_of(team_in_doubt())
+    (one,) = transcript.attention
+    assert (transcript.status, one.step, one.visit, one.state) == ("needs_attention", 4, 1, "team")
+    assert f'href="#r1/{one.visit}"' in render_html(team_in_doubt().graph, transcript)
 
 
 def test_a_call_that_may_be_made_again_is_never_in_doubt() -> None:

@@ -41,12 +41,12 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         if self.render:
             add_messages(turn.run, self.thread, self.render, turn.scope)
             turn.run.started = 1
-        self._ask(turn)
+        self.ask(turn)
 
     def try_again(self, turn: Turn) -> None:
         """Ask the model again. The state's own messages are added only if no earlier attempt has added them."""
         if turn.run.started:
-            self._ask(turn)
+            self.ask(turn)
         else:
             self.enter(turn)
 
@@ -79,7 +79,8 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         run.reply = LazyReply(self.thread, message, reply, parsed)
         turn.leave(self, run.reply)
 
-    def _ask(self, turn: Turn) -> None:
+    def ask(self, turn: Turn) -> None:
+        """Ask the model for a reply to the thread as it is. Raises as ``enter`` does."""
         run = turn.run
         thread = run.threads[self.thread]
         if self.thread not in run.asked:  # nothing has checked the first messages of the thread

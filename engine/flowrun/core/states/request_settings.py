@@ -24,6 +24,7 @@ class ComputedSettings(msgspec.Struct, frozen=True, kw_only=True):
         backends: the models of the flow that may be asked, each with the name of its backend.
         samplings: the sampling by the model that is asked.
         model, tools, tool_choice: return what was written, or what its template gives.
+        calls_first: the state runs the calls of its replies: where it offers tools, no format is asked for.
     """
 
     state: str
@@ -34,6 +35,7 @@ class ComputedSettings(msgspec.Struct, frozen=True, kw_only=True):
     tools: Evaluator
     tool_choice: Evaluator
     response_format: ResponseFormat | None
+    calls_first: bool
 
     def render(self, scope: Scope) -> RequestSettings:
         """Render the settings of a request.
@@ -62,7 +64,7 @@ class ComputedSettings(msgspec.Struct, frozen=True, kw_only=True):
             tools=tuple(self.declarations[tool] for tool in tools),
             offered=tools,
             tool_choice=tool_choice,
-            response_format=self.response_format,
+            response_format=None if self.calls_first and tools and tool_choice != "none" else self.response_format,
         )
 
 
@@ -84,6 +86,7 @@ def compile_settings(name: str, state: ChatState, compiler: Compiler) -> Request
         tools=compile_value(state.tools if is_template(state.tools) else list(tools)),
         tool_choice=compile_text(state.tool_choice),
         response_format=state.response_format,
+        calls_first=state.makes_calls,
     )
     if any(map(is_template, (state.model, state.tools, state.tool_choice))):
         return computed

@@ -50,8 +50,11 @@ def request_body(
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
         body["tool_choice"] = _tool_choice(request.tool_choice)
-    if request.response_format is not None:
-        body["response_format"] = _response_format(request.response_format)
+    if (form := request.response_format) is not None and form.is_text:
+        if form.strict:
+            body["structured_outputs"] = _structured_outputs(form)
+    elif form is not None:
+        body["response_format"] = _response_format(form)
     if template_kwargs:
         body["chat_template_kwargs"] = dict(template_kwargs)
     return body
@@ -114,6 +117,11 @@ def _tool_choice(choice: str) -> str | dict[str, Any]:
     if choice in ("auto", "required", "none"):
         return choice
     return {"type": "function", "function": {"name": choice}}
+
+
+def _structured_outputs(form: ResponseFormat) -> dict[str, Any]:
+    """Return the constraint of a text in the form of vLLM's server: OpenAI's API has none."""
+    return {"regex": form.pattern} if form.type == "regex" else {"choice": list(form.choices)}
 
 
 def _response_format(form: ResponseFormat) -> dict[str, Any]:

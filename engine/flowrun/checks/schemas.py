@@ -8,7 +8,7 @@ from flowrun.checks.schema_sense import faults_of_schema
 from flowrun.checks.subject import Severity, Subject
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path
-from flowrun.spec.model import JSON, Holds
+from flowrun.spec.model import JSON, ChatState, Holds, ResponseFormat
 from flowrun.spec.parts import parts_of
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -34,6 +34,8 @@ def check_schemas(subject: Subject) -> Iterator[Issue]:
         if tool.parameters is not None and subject.has(("tools", name)):
             yield from _schema(subject, ("tools", name, "parameters"), tool.parameters)
     for name, state in spec.states.items():
+        if isinstance(state, ChatState) and state.response_format is not None and state.response_format.is_text:
+            yield from _pattern(subject, ("states", name, "response_format", "pattern"), state.response_format)
         for part in parts_of(state, Holds.SCHEMA):
             at: Path = ("states", name, *part.path)
             yield from _schema(subject, at, part.value)
@@ -41,6 +43,14 @@ def check_schemas(subject: Subject) -> Iterator[Issue]:
                 message = "an empty schema allows everything, so the reply may be any JSON value"
                 remedy = "describe the value, such as {type: object, properties: {answer: {type: string}}}"
                 yield subject.issue("FR508", at, message, remedy, severity="warning")
+
+
+def _pattern(subject: Subject, path: Path, form: ResponseFormat) -> Iterator[Issue]:
+    try:
+        compile_schema(form.value_schema)
+    except ValueError:
+        remedy = "write one such as [A-Z]{3}-[0-9]+, without look-around and back-references"
+        yield subject.issue("FR205", path, f"{form.pattern!r} is no regular expression that is known here", remedy)
 
 
 def _schema(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterator[Issue]:

@@ -11,6 +11,7 @@ from flowrun.core.views import ScopeView, ToolView
 from flowrun.spec.json_types import JSON_TYPES
 from flowrun.spec.model import Holds
 from flowrun.spec.parts import properties_with
+from flowrun.templates.extracting import FILTERS
 
 _INTRODUCTION: Final = """\
 ## What templates see
@@ -27,13 +28,19 @@ def render_views() -> str:
     for view in dict.fromkeys(_views_below(ScopeView, *views)):
         blocks += [f"## {_title(view)}", str(view.__doc__), _members(view)]
     blocks += ["## What templates see, by the type of the state", render_table(_HEADS, list(map(_row, KINDS.values())))]
-    blocks += [_OF_TOOLS]
+    filters = [[f"`{one.form}`", one.meaning] for one in FILTERS.values()]
+    blocks += [_OF_TOOLS, _OF_FILTERS, render_table(("filter", "gives"), filters)]
     return "\n\n".join(blocks)
 
 
 _OF_TOOLS: Final = """\
 The templates of a tool see what those of the state see that makes the call, with the names of
 [tool in templates](#tool-in-templates)."""
+
+_OF_FILTERS: Final = """\
+## Filters in templates
+
+Those of Jinja2, except `pprint`, `random`, `urlize` and `xmlattr`, and these:"""
 
 _HEADS: Final = ("type", "templates and expressions in", "names besides those above", "`outputs.<state>`")
 

@@ -3,15 +3,19 @@
 The replies of all backends pass it, also scripted replies and those of cassettes.
 """
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from flowrun.core.failures import StateFailure
-from flowrun.core.json_schema import Validator
+from flowrun.core.json_schema import compile_schema
 from flowrun.core.messages import CUT_OFF, DECLINED, FINISHED, Message, Reply
 from flowrun.core.rendering import with_ids
 from flowrun.excerpts import cut
-from flowrun.spec.model import JSON
+from flowrun.spec.model import JSON, ResponseFormat
 from flowrun.spec.strict_json import parse_json
+
+ReadValue = Callable[[str], JSON]
+"""Returns the value of a reply's text."""
 
 _SHOWN: Final = 80  # characters
 _REFUSAL: Final = 400
@@ -19,7 +23,7 @@ _REFUSAL: Final = 400
 
 
 class AcceptedReply(NamedTuple):
-    """A reply that passed the gate: the message for its thread, and its JSON if the state has a ``response_format``."""
+    """A reply that passed the gate: the message for its thread, and its value if there is a ``response_format``."""
 
     message: Message
     parsed: JSON
@@ -31,7 +35,7 @@ def accept_reply(
     tool_choice: str,
     offers_tools: bool,
     handles_calls: bool,
-    validate: Validator | None,
+    read_value: ReadValue | None,
     call_count: int,
 ) -> AcceptedReply:
     """Make the message and the value of a reply, if it is complete, valid and what the state asked for.
@@ -40,7 +44,7 @@ def accept_reply(
         tool_choice: the state's ``tool_choice``.
         offers_tools: whether the state offers any tool.
         handles_calls: whether some state handles the reply's tool calls. See ``call_handling``.
-        validate: the check of the state's ``response_format``, if it has one.
+        read_value: reads the value of a reply, if the state has a ``response_format``.
         call_count: the number of calls before this reply in the run.
 
     Raises:
@@ -55,12 +59,12 @@ def accept_reply(
     calls, parsed = reply.tool_calls, None
     if calls:
         if not handles_calls:
-            _refuse_calls(reply, has_format=validate is not None)
+            _refuse_calls(reply, has_format=read_value is not None)
         calls = with_ids(calls, call_count)
     elif reply.content is None:
         raise StateFailure("model.invalid_output", "the reply is empty: it has neither text nor a tool call")
-    elif validate is not None:
-        parsed = _parse(reply.content, validate)
+    elif read_value is not None:
+        parsed = read_value(reply.content)
     message = Message(
         role="assistant",
         content=reply.content,
@@ -72,20 +76,26 @@ def accept_reply(
     return AcceptedReply(message, parsed)
 
 
-def _parse(content: str, validate: Validator) -> JSON:
-    try:
-        value = parse_json(content)
-    except ValueError as exc:
-        raise StateFailure("model.invalid_output", f"the reply is no JSON: {exc}") from exc
-    if (wrong := validate(value)) is not None:
-        raise StateFailure("model.invalid_output", f"the reply does not match response_format: {wrong}")
-    return value
+def compile_form(form: ResponseFormat) -> ReadValue:
+    """Return the function that reads the value of a reply in this form. It raises ``StateFailure`` as the gate does."""
+    validate, is_text = compile_schema(form.value_schema), form.is_text
+
+    def read_value(content: str) -> JSON:
+        try:
+            value = content if is_text else parse_json(content)
+        except ValueError as exc:
+            raise StateFailure("model.invalid_output", f"the reply is no JSON: {exc}") from exc
+        if (wrong := validate(value)) is not None:
+            raise StateFailure("model.invalid_output", f"the reply does not match response_format: {wrong}")
+        return value
+
+    return read_value
 
 
 def _refuse_calls(reply: Reply, *, has_format: bool) -> None:
     if has_format:
         raise StateFailure(
-            "model.invalid_output", f"response_format asks for JSON, but the reply calls {_names(reply)}"
+            "model.invalid_output", f"the state has a response_format, but the reply calls {_names(reply)}"
         )
     raise StateFailure(
         "model.unhandled_call",

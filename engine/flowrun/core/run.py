@@ -44,7 +44,8 @@ class Made(NamedTuple):
 class RequestSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is asked with, besides the messages. ``offered`` are the names of ``tools``.
 
-    ``state`` is the name of the state that asks.
+    ``state`` is the name of the state that asks. ``computed_form`` is the form of the reply, if templates give a part
+    of it.
     """
 
     state: str
@@ -54,6 +55,7 @@ class RequestSettings(msgspec.Struct, frozen=True, kw_only=True):
     offered: tuple[str, ...]
     tool_choice: str
     response_format: ResponseFormat | None
+    computed_form: ResponseFormat | None = None
 
 
 EMPTY: Final[dict[str, Any]] = {}

@@ -290,11 +290,38 @@ class Limits(_Part, frozen=True, kw_only=True):
 
 
 class ResponseFormat(_Part, frozen=True, kw_only=True):
-    """The format of a reply: any JSON object, or a JSON value that matches ``schema``."""
+    """The format of a reply: any JSON object, a JSON value that matches ``schema``, or a text.
 
-    type: Literal["json_object", "json_schema"] = "json_schema"
+    Attributes:
+        pattern: the regular expression that all of the text matches, of type ``regex``.
+        choices: the texts of which it is one, of type ``choice``: a list whose items may be templates, or a template
+            that gives the list.
+    """
+
+    type: Literal["json_object", "json_schema", "regex", "choice"] = "json_schema"
     schema: Schema | None = None
+    pattern: str | None = None
+    choices: Template = None
     strict: bool = True
+
+    @property
+    def is_text(self) -> bool:
+        """Return whether the value of a reply is its text, not the JSON in it."""
+        return self.type in ("regex", "choice")
+
+    @property
+    def value_schema(self) -> Mapping[str, JSON]:
+        """Return the JSON Schema of the value of a reply. Choices that templates give may be any text."""
+        match self.type:
+            case "json_object":
+                return {"type": "object"}
+            case "json_schema":
+                return self.schema or {}
+            case "regex":
+                return {"type": "string", "pattern": f"^(?:{self.pattern})$"}
+            case "choice":
+                fixed = isinstance(self.choices, (list, tuple)) and not any(map(is_template, self.choices))
+                return {"type": "string", "enum": list(self.choices)} if fixed else {"type": "string"}
 
 
 class State(_Part, frozen=True, kw_only=True, tag_field="type"):

@@ -13,6 +13,7 @@ from typing import Any, Final
 from jinja2 import Undefined, pass_environment
 from jinja2.filters import make_attrgetter
 
+from flowrun.templates.extracting import FILTERS
 from flowrun.templates.limits import (
     MAX_DIGITS,
     MAX_LENGTH,
@@ -32,6 +33,7 @@ _TEXT_FILTERS: Final = frozenset(
     {
         *("capitalize", "center", "e", "escape", "forceescape", "format", "indent", "lower", "replace", "striptags"),
         *("title", "trim", "truncate", "upper", "wordcount", "wordwrap"),
+        *FILTERS,
     }
 )
 """Filters that convert their input to text; here by ``as_text``, as everywhere else in a spec."""
@@ -44,7 +46,14 @@ _WIDE: Final = re.compile(r"\d{4}|%[^%a-zA-Z]*\*|\{[^{}]*\{")
 
 def bounded_filters(filters: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
     """Return the filters that a template may use, by name, with bounded cost."""
-    own: dict[str, Callable[..., Any]] = {**filters, "join": _join, "sum": _sum, "string": as_text, "tojson": _tojson}
+    own: dict[str, Callable[..., Any]] = {
+        **filters,
+        **{name: one.function for name, one in FILTERS.items()},
+        "join": _join,
+        "sum": _sum,
+        "string": as_text,
+        "tojson": _tojson,
+    }
     return {
         name: function if name in _CHEAP else _metered_filter(name, function)
         for name, function in own.items()

@@ -9,6 +9,7 @@ import msgspec
 
 from flowrun.excerpts import cut
 from flowrun.templates import KEYWORDS, PATH, TemplateError, is_path, parse_expression, parse_template
+from flowrun.templates.extracting import compile_pattern
 from flowrun.templates.sandbox import environment
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ class _Reader:
             _check_known("filter", node.name, environment().filters)
             if node.name in ("default", "d") and node.node is not None:
                 self._guard(keys_of(node.node))
+            elif node.name == "findall" and node.args and isinstance(node.args[0], nodes.Const):
+                compile_pattern(str(node.args[0].value))
         elif isinstance(node, nodes.Test):
             _check_known("test", node.name, environment().tests)
             if node.name in ("defined", "undefined"):

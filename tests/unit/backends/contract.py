@@ -13,6 +13,7 @@ on the properties that the request demands, so real models can pass too:
 """
 
 import asyncio
+import re
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -149,6 +150,14 @@ class ModelBackendContract:
         reply = live.reply(ask(response_format=ResponseFormat(schema=VERDICT)))
         jsonschema.validate(msgspec.json.decode(reply.content or ""), VERDICT)
 
+    def test_matches_a_regular_expression(self, live: Live) -> None:
+        reply = live.reply(ask(response_format=ResponseFormat(type="regex", pattern="[A-Z]{3}-[0-9]{2}")))
+        assert re.fullmatch("[A-Z]{3}-[0-9]{2}", reply.content or "")
+
+    def test_is_one_of_the_choices(self, live: Live) -> None:
+        reply = live.reply(ask(response_format=ResponseFormat(type="choice", choices=("sunny", "rainy day"))))
+        assert reply.content in ("sunny", "rainy day")
+
     def test_reads_calls_and_their_results(self, live: Live) -> None:
         assert isinstance(live.reply(ask(LOOKED_UP, tools=(WEATHER,))), Reply)
 
@@ -215,6 +224,8 @@ def _reply_to(request: AskModel) -> Reply:
         name = request.tools[0].name if request.tool_choice == "required" else request.tool_choice
         call = ToolCall(id="call00002", name=name, arguments='{"city":"Boston"}')
         return Reply(tool_calls=(call,), finish_reason="tool_calls")
-    if request.response_format is not None:
+    if (form := request.response_format) is not None and form.is_text:
+        return Reply(content="ABC-12" if form.type == "regex" else form.choices[0])
+    if form is not None:
         return Reply(content='{"sure":true}')
     return Reply(content="It is fair and 85 degrees.")

@@ -193,17 +193,26 @@ def start_error_of(backend: OpenAIBackend) -> str:
 # --- the contract -------------------------------------------------------------------------------------------------
 
 
+def _form_of(body: JSON) -> ResponseFormat | None:
+    """Return the form that a request asks for."""
+    if constraint := body.get("structured_outputs"):
+        if "regex" in constraint:
+            return ResponseFormat(type="regex", pattern=constraint["regex"])
+        return ResponseFormat(type="choice", choices=constraint["choice"])
+    form = body.get("response_format")
+    return form and ResponseFormat(schema=form["json_schema"]["schema"])
+
+
 def obliging_server(seen: Seen) -> JSON | Answer:
     """Return the reply of ``obliging`` in the wire format."""
     body = seen.body
     choice = body.get("tool_choice", "auto")
-    form = body.get("response_format")
     request = ask(
         [Message(role=each["role"], content=each["content"]) for each in body["messages"]],
         tools=tuple(ToolDeclaration(**tool["function"]) for tool in body.get("tools", ())),
         tool_choice=choice if isinstance(choice, str) else choice["function"]["name"],
         sampling={name: body[name] for name in ("temperature", "max_tokens")},
-        response_format=form and ResponseFormat(schema=form["json_schema"]["schema"]),
+        response_format=_form_of(body),
     )
     try:
         reply = obliging(request)
@@ -337,6 +346,21 @@ def called_as(arguments: str) -> JSON:
                 }
             },
             id="json schema",
+        ),
+        pytest.param(
+            ask(response_format=ResponseFormat(type="regex", pattern="[a-z]+")),
+            {"structured_outputs": {"regex": "[a-z]+"}},
+            id="regex, as vLLM's server takes it",
+        ),
+        pytest.param(
+            ask(response_format=ResponseFormat(type="choice", choices=("yes", "no"))),
+            {"structured_outputs": {"choice": ["yes", "no"]}},
+            id="choice, as vLLM's server takes it",
+        ),
+        pytest.param(
+            ask(response_format=ResponseFormat(type="choice", choices=("yes", "no"), strict=False)),
+            {},
+            id="a choice that is only checked",
         ),
         pytest.param(
             ask(sampling={"top_k": 5, "min_p": 0.1, "stop": ["END"], "seed": 7, "n": 1, "repetition_penalty": None}),

@@ -215,6 +215,52 @@ def test_a_call_in_place_of_the_format_is_no_output() -> None:
     assert list(run_of(handled, Reply(tool_calls=(call(),))).path) == ["ask", "act", "done"]
 
 
+NO_LABEL = 'the reply does not match response_format: "maybe" is not one of "yes" or "no"'
+NO_MATCH = 'the reply does not match response_format: "ab-1x" does not match "^(?:[a-z]{2}-[0-9])$"'
+
+
+@pytest.mark.parametrize(
+    ("form", "content", "expected"),
+    [
+        pytest.param("{type: choice, choices: ['yes', 'no']}", "no", "no", id="choice"),
+        pytest.param("{type: choice, choices: ['yes', 'no']}", "maybe", NO_LABEL, id="another choice"),
+        pytest.param("{type: choice, choices: ['yes', '{{ inputs.other }}']}", "no", "no", id="a label by a template"),
+        pytest.param("{type: choice, choices: ['yes', '{{ inputs.other }}']}", "maybe", NO_LABEL, id="another label"),
+        pytest.param("{type: choice, choices: '{{ inputs.labels }}'}", "no", "no", id="all labels by a template"),
+        pytest.param("{type: regex, pattern: '[a-z]{2}-[0-9]'}", "ab-1", "ab-1", id="regex"),
+        pytest.param("{type: regex, pattern: '[a-z]{2}-[0-9]'}", "ab-1x", NO_MATCH, id="all of the text matches"),
+        pytest.param("{type: regex, pattern: 'a|b'}", "b", "b", id="an alternative"),
+    ],
+)
+def test_texts_of_a_form(form: str, content: str, expected: str) -> None:
+    graph = graph_of(
+        "inputs: {other: {type: string}, labels: {type: array}}\nstates:\n"
+        f"  ask: {{type: chat, response_format: {form}, next: done}}\n"
+        '  done: {type: end, output: "{{ reply.parsed }}"}\n'
+    )
+    events: list[Event] = [
+        Started(run="r", inputs={"other": "no", "labels": ["yes", "no"]}),
+        Replied(step=1, reply=Reply(content=content)),
+    ]
+    outcome = fold(graph, events).run.outcome
+    assert outcome is not None
+    assert (outcome.error.message if outcome.error else outcome.output) == expected
+
+
+@pytest.mark.parametrize("labels", [[], ["a", "a"], ["a", 1], ["a", ""], "a", 5, {"a": 1}], ids=repr)
+def test_labels_that_are_no_different_texts(labels: object) -> None:
+    graph = graph_of(
+        "inputs: {labels: {}}\nstates:\n"
+        "  ask: {type: chat, response_format: {type: choice, choices: '{{ inputs.labels }}'}, next: done}\n"
+        "  done: {type: end}\n"
+    )
+    outcome = fold(graph, [Started(run="r", inputs={"labels": labels})]).run.outcome
+    assert outcome is not None
+    assert outcome.error == Failure(
+        name="template.failed", message=f"choices gave {labels!r}, which is no list of different texts", state="ask"
+    )
+
+
 def test_no_tool_runs_when_the_choice_is_not_obeyed() -> None:
     run = run_of(FLOW.replace("CHOICE", "tool_choice: none"), Reply(tool_calls=(call(),)))
     assert list(run.path) == ["ask"]

@@ -4,25 +4,25 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from flowrun.core.events import AskModel, Event, Failed, Replied
-from flowrun.core.json_schema import Validator, compile_schema
 from flowrun.core.messages import last_calls
 from flowrun.core.rendering import CompiledEntry, compile_entry
-from flowrun.core.replies import accept_reply
+from flowrun.core.replies import ReadValue, accept_reply, compile_form
 from flowrun.core.run import RequestSettings, Run
 from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
 from flowrun.core.state_node import StateFailure, StateNode, Turn
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, StateKind
-from flowrun.core.states.request_settings import ComputedSettings, compile_settings
+from flowrun.core.states.request_settings import ComputedSettings, compile_settings, has_template
 from flowrun.core.threads import add_messages, check_conversation
 from flowrun.core.views import LazyReply, ReplyView
 from flowrun.spec.model import ChatState, ResponseFormat
 
 
 class ChatNode(StateNode, frozen=True, kw_only=True):
-    """A chat state. ``render`` holds the messages that it adds, ``validate`` checks the JSON of a reply.
+    """A chat state. ``render`` holds the messages that it adds, ``read_value`` reads the value of a reply.
 
-    ``settings`` is None if templates compute them (``computed``). ``handles_calls`` is true if some state handles the
+    ``settings`` is None if templates compute them (``computed``), ``read_value`` if there is no response_format or if
+    templates give its choices. ``handles_calls`` is true if some state handles the
     tool calls of the reply (see ``call_handling``). ``own_thread`` is ``thread`` as a set, ``first_asked`` is
     ``Run.asked`` after the first request of a run: one object that equal runs share.
     """
@@ -31,7 +31,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
     render: tuple[CompiledEntry, ...]
     settings: RequestSettings | None
     computed: ComputedSettings | None
-    validate: Validator | None
+    read_value: ReadValue | None
     handles_calls: bool
     own_thread: frozenset[str]
     first_asked: Mapping[str, RequestSettings]
@@ -68,7 +68,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             tool_choice=settings.tool_choice,
             offers_tools=bool(settings.tools),
             handles_calls=self.handles_calls,
-            validate=self.validate,
+            read_value=self.read_value or (None if (form := settings.computed_form) is None else compile_form(form)),
             call_count=turn.run.call_count,
         )
         run = turn.save(self)
@@ -128,7 +128,7 @@ def compile_chat(name: str, state: ChatState, compiler: Compiler) -> ChatNode:
         render=tuple(map(compile_entry, state.messages)),
         settings=settings if isinstance(settings, RequestSettings) else None,
         computed=settings if isinstance(settings, ComputedSettings) else None,
-        validate=None if response_format is None else compile_schema(response_format.schema or {"type": "object"}),
+        read_value=None if response_format is None or has_template(response_format) else compile_form(response_format),
         handles_calls=name in compiler.handling.chats,
         own_thread=frozenset({state.thread}),
         first_asked={state.thread: settings} if isinstance(settings, RequestSettings) else {},
@@ -146,7 +146,7 @@ def shape_of_reply(states: Sequence[ChatState]) -> Shape:
 def _shape_of_parsed(form: ResponseFormat | None) -> Shape:
     if form is None:
         return NULL
-    return {"type": "object"} if form.schema is None else {ROOT: form.schema}
+    return {ROOT: form.value_schema}
 
 
 KIND: Final = StateKind(

@@ -25,6 +25,7 @@ class ComputedSettings(msgspec.Struct, frozen=True, kw_only=True):
         samplings: the sampling by the model that is asked.
         model, tools, tool_choice: return what was written, or what its template gives.
         calls_first: the state runs the calls of its replies: where it offers tools, no format is asked for.
+        choices: returns those of ``response_format``; None if it has none, or no template gives one of them.
     """
 
     state: str
@@ -36,6 +37,7 @@ class ComputedSettings(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: Evaluator
     response_format: ResponseFormat | None
     calls_first: bool
+    choices: Evaluator | None
 
     def render(self, scope: Scope) -> RequestSettings:
         """Render the settings of a request.
@@ -53,9 +55,14 @@ class ComputedSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise _no_such("tools", unknown[0], self.declarations)
         if choice not in (*CHOICES, *(tools or self.declarations)):  # without tools, it asks for nothing
             raise _no_such("tool_choice", choice, (*CHOICES, *tools))
-        return self.settings(model, tuple(dict.fromkeys(tools)), choice)
+        form = self.response_format
+        if form is not None and self.choices is not None:
+            form = msgspec.structs.replace(form, choices=_checked_choices(self.choices(scope)))
+        return self.settings(model, tuple(dict.fromkeys(tools)), choice, form)
 
-    def settings(self, model: str, tools: tuple[str, ...], tool_choice: str) -> RequestSettings:
+    def settings(
+        self, model: str, tools: tuple[str, ...], tool_choice: str, form: ResponseFormat | None
+    ) -> RequestSettings:
         """Return the settings of a request to a model of the flow, with tools of the flow."""
         return RequestSettings(
             state=self.state,
@@ -64,8 +71,28 @@ class ComputedSettings(msgspec.Struct, frozen=True, kw_only=True):
             tools=tuple(self.declarations[tool] for tool in tools),
             offered=tools,
             tool_choice=tool_choice,
-            response_format=None if self.calls_first and tools and tool_choice != "none" else self.response_format,
+            response_format=None if self.calls_first and tools and tool_choice != "none" else form,
+            computed_form=None if self.choices is None else form,
         )
+
+
+def _checked_choices(choices: Any) -> tuple[str, ...]:
+    """Return the choices that templates gave.
+
+    Raises:
+        StateFailure: they are no list of different texts.
+    """
+    texts = [one for one in choices if isinstance(one, str) and one] if isinstance(choices, Sequence) else []
+    if isinstance(choices, str) or not texts or len(set(texts)) < len(choices):
+        given = shortened(repr(choices), _SHOWN)
+        raise StateFailure("template.failed", f"choices gave {given}, which is no list of different texts")
+    return tuple(texts)
+
+
+def has_template(form: ResponseFormat) -> bool:
+    """Return whether templates give choices of a response_format."""
+    choices = form.choices
+    return is_template(choices) or (isinstance(choices, Sequence) and any(map(is_template, choices)))
 
 
 def _no_such(key: str, value: Any, known: Iterable[str]) -> StateFailure:
@@ -75,7 +102,7 @@ def _no_such(key: str, value: Any, known: Iterable[str]) -> StateFailure:
 
 def compile_settings(name: str, state: ChatState, compiler: Compiler) -> RequestSettings | ComputedSettings:
     """Compile the settings of a state that asks a model."""
-    spec = compiler.spec
+    spec, form = compiler.spec, state.response_format
     models, tools = state.models_among(spec.models), state.tools_among(spec.tools)
     computed = ComputedSettings(
         state=name,
@@ -85,9 +112,10 @@ def compile_settings(name: str, state: ChatState, compiler: Compiler) -> Request
         model=compile_text(state.model),
         tools=compile_value(state.tools if is_template(state.tools) else list(tools)),
         tool_choice=compile_text(state.tool_choice),
-        response_format=state.response_format,
+        response_format=form,
         calls_first=state.makes_calls,
+        choices=None if form is None or not has_template(form) else compile_value(form.choices),
     )
-    if any(map(is_template, (state.model, state.tools, state.tool_choice))):
+    if computed.choices is not None or any(map(is_template, (state.model, state.tools, state.tool_choice))):
         return computed
-    return computed.settings(state.model, tools, state.tool_choice)
+    return computed.settings(state.model, tools, state.tool_choice, form)

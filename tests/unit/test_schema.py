@@ -70,6 +70,7 @@ PARTS: dict[str, type[msgspec.Struct]] = {
     "repeated_messages": spec.RepeatedMessages,
     "messages_from": spec.MessagesFrom,
     "said": spec.Said,
+    "window": spec.Window,
 }
 
 

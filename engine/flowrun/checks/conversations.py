@@ -23,6 +23,7 @@ def check_conversations(subject: Subject) -> Iterator[Issue]:
     """Find messages that leave calls unanswered, answer none, or set up a model too late."""
     spec, graph = subject.spec, subject.state_graph
     written = list(messages_written(spec))
+    yield from _without_history(subject)
     first = {one.thread: one.messages for one in written if not one.state}
     used = (part.value for state in spec.states.values() for part in parts_of(state, Holds.THREAD))
     for thread, messages in {**dict.fromkeys(used, ()), **first}.items():
@@ -36,6 +37,23 @@ def check_conversations(subject: Subject) -> Iterator[Issue]:
                 yield subject.issue("FR309", path, fault.message, fault.remedy)
         if not one.state or one.state in graph.facts:
             yield from _late(subject, one, begun=_has_begun(graph, one))
+
+
+def _without_history(subject: Subject) -> Iterator[Issue]:
+    """Find states that read nothing of their thread, and have nothing of their own for the model to read."""
+    for name, state in subject.spec.states.items():
+        if not isinstance(state, ChatState) or state.history != "none":
+            continue
+        if not state.messages:
+            remedy = "give the state messages, or leave history out"
+            message = "with history: none the model reads only the state's own messages, and there are none"
+            yield subject.issue("FR309", ("states", name, "history"), message, remedy)
+        for one in written_by(name, state):
+            if one.said or not _leading_answers(one.messages):
+                continue
+            path = one.messages[0][0]
+            message = "with history: none the model does not read the call that this answers"
+            yield subject.issue("FR309", path, message, "say it in a state before, or leave history out")
 
 
 def _before_answers(subject: Subject, written: Written) -> Iterator[Issue]:
@@ -122,7 +140,7 @@ def _late(subject: Subject, written: Written, *, begun: bool) -> Iterator[Issue]
             begun = True
         elif begun:
             text = f"a {message.role} message stands behind others: many chat templates refuse it, or move it"
-            remedy = "put it first on the thread, or say it as a user"
+            remedy = "put it first on the thread, say it as a user, or write it as the 'system' of the chat state"
             yield subject.issue("FR313", (*path, "role"), text, remedy, severity="warning")
 
 

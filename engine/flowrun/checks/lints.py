@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from flowrun.checks.dataflow import cycles, slots_set_by
 from flowrun.checks.shapes import schema_at, shapes_at
 from flowrun.checks.subject import Subject
 from flowrun.core.state_node import matches
@@ -44,6 +45,7 @@ def check_lints(subject: Subject) -> Iterator[Issue]:
     yield from _unseen_errors(subject)
     yield from _first_values(subject)
     yield from _unread_variables(subject)
+    yield from _changing_systems(subject)
     yield from _impossible_comparisons(subject)
     if not subject.base:
         yield from _references(subject)
@@ -108,6 +110,25 @@ def _first_values(subject: Subject) -> Iterator[Issue]:
             )
             remedy = "move the message into the messages of the chat state that needs it"
             yield subject.issue("FR406", text.path, message, remedy, severity="warning")
+
+
+def _changing_systems(subject: Subject) -> Iterator[Issue]:
+    """Find system messages of states in a loop that read what the loop changes: no prompt extends the one before."""
+    graph = subject.state_graph
+    loops = cycles({name: graph.outgoing[name] for name in graph.facts})
+    for text in subject.texts:
+        if text.path[2:] != ("system",):
+            continue
+        loop = next((loop for loop in loops if text.state in loop), set())
+        changed = {slot for name in loop for edge in graph.outgoing[name] for slot in slots_set_by(subject.spec, edge)}
+        turns = isinstance(subject.spec.states[text.state], AgentState)
+        changed |= {("run",), ("threads",)} if loop or turns else set()
+        changed |= {("reply",), ("results",)} if turns else set()
+        for path in sorted(text.reads_if_valid().paths, key=str):
+            if path[:1] in changed or path[:2] in changed:
+                message = f"{dotted(path)} changes in the loop: each prompt then differs from its first token on"
+                remedy = "say it in a user message behind the others, or set it before the loop"
+                yield subject.issue("FR315", text.path, message, remedy, severity="warning")
 
 
 def _unread_variables(subject: Subject) -> Iterator[Issue]:

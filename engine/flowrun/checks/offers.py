@@ -189,7 +189,7 @@ def _calls_asked_about(subject: Subject) -> Iterator[Issue]:
 def _repeated_messages(subject: Subject) -> Iterator[Issue]:
     """Find chat states whose messages are added again each time that their tools have run."""
     for name, chat in _chats(subject.spec):
-        if all(map(_only_answers, chat.messages)) or name not in subject.state_graph.facts:
+        if chat.history == "none" or all(map(_only_answers, chat.messages)) or name not in subject.state_graph.facts:
             continue
         if _returns_by_tools(subject, name, chat):
             message = f"state {name!r} is entered again after its tools, and its messages are added each time"

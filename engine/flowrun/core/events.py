@@ -132,10 +132,11 @@ class ToolDeclaration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AskModel(_Data, frozen=True, kw_only=True):
-    """Request one reply of a model to the full thread ``messages``.
+    """Request one reply of a model to ``messages``: the full thread, unless the state reads it in another way.
 
     ``tool_choice`` is auto, required, none or a tool's name. ``flow`` is the name of the flow that asks. ``round`` is
-    the number of this request in the run and its children, from 1.
+    the number of this request in the run and its children, from 1. ``previous`` is the thread as the last round left
+    it, if ``messages`` do not simply continue it: the state reads another part of it, or it began anew.
     """
 
     step: int
@@ -146,6 +147,7 @@ class AskModel(_Data, frozen=True, kw_only=True):
     thread: str
     model: str
     messages: Log[Message]
+    previous: Log[Message] | None = None
     tools: tuple[ToolDeclaration, ...] = ()
     tool_choice: str = "auto"
     sampling: Mapping[str, JSON] = {}
@@ -237,6 +239,14 @@ class Outcome(_Data, frozen=True, kw_only=True):
 Effect = AskModel | CallFunction | StartChild | RequestInput | Sleep | Outcome
 
 
+class SaidMessages(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """Messages that a state put onto a thread when it was left; with ``replace``, the thread began anew with them."""
+
+    thread: str
+    messages: tuple[Message, ...]
+    replace: bool = False
+
+
 class Move(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The move that ends a visit of a state: to the next state, to another attempt, or to the end of the run.
 
@@ -245,6 +255,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         index: the index of the route or catch, from 0.
         failure: the failure that was caught, led to the retry, or ended the run.
         sets: the variables that the state set.
+        said: the messages that it said.
     """
 
     state: str
@@ -254,6 +265,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     index: int | None = None
     failure: Failure | None = None
     sets: Mapping[str, JSON] = {}
+    said: tuple[SaidMessages, ...] = ()
 
 
 class Notice(msgspec.Struct, frozen=True, gc=False, kw_only=True):

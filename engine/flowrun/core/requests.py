@@ -4,14 +4,40 @@
 behind a cut. The cut moves in blocks of N + 1 messages, so between two cuts a prompt extends the one before.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
+
+import msgspec
 
 from flowrun.core.messages import Log, Message
 from flowrun.spec.model import History
+from flowrun.templates import Scope, compile_text
 
 SETUP_ROLES: Final = ("system", "developer")
 """The roles of the messages that set a model up."""
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """How a state reads its thread, if it does not read it as it is."""
+
+    system: Callable[[Scope], str] | None
+    history: History
+
+    def messages(self, thread: Log[Message], scope: Scope, *, own: int) -> Log[Message]:
+        """Return the messages of the state's request. See ``messages_of_request``.
+
+        Raises:
+            TemplateError: the system message cannot be rendered.
+        """
+        system = None if self.system is None else self.system(scope)
+        return messages_of_request(thread, own=own, system=system, history=self.history)
+
+
+def compile_reading(system: str | None, history: History) -> Reading | None:
+    """Compile the keys ``system`` and ``history`` of a state; None if it has neither."""
+    if system is None and history == "all":
+        return None
+    return Reading(system=None if system is None else compile_text(system), history=history)
 
 
 def messages_of_request(
@@ -31,14 +57,15 @@ def messages_of_request(
         extra: messages that follow, and are not kept.
     """
     extra = tuple(extra)
-    if system is None and history == "all" and not extra:
-        return thread
     read: Iterable[Message] = thread
     if history == "none":
         read = thread[len(thread) - own :]
     elif history != "all":
         head, start = window(thread, history.last)
-        read = (*thread[:head], *thread[start:])
+        if start > head:
+            read = (*thread[:head], *thread[start:])
+    if read is thread and system is None and not extra:
+        return thread
     if system is not None:
         read = (Message(role="system", content=system), *_without_setup(read))
     return Log((*read, *extra))

@@ -93,8 +93,10 @@ class Draft(msgspec.Struct, gc=False, kw_only=True):
     started: int = 0
     acts: bool = False
     rounds_before: int = 0
+    own_from: int = 0
     made: Mapping[str, Made] = msgspec.field(default_factory=_empty)
     unread: frozenset[str] = frozenset()
+    replaced: Mapping[str, Log[Message]] = msgspec.field(default_factory=_empty)
     max_rounds: int = 0
     max_steps: int = 0
     tool_calls: int = 0
@@ -118,12 +120,15 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
         started: in a state that runs sub-flows, the number of children that were started; in a tools state with
             ``max_concurrency``, the number of calls that are not held back; in a chat state, 1 once its own messages
             are on the thread.
+        own_from: in a state that reads its thread in its own way, the index of its first own message on the thread.
         acts, rounds_before: in an agent state, whether it runs the calls of its last reply, and ``rounds`` when it was
             entered.
         tool_calls: the tool calls of the run and its children; counted only if ``max_tool_calls`` limits them.
         returned, calls, children: the results of the current state; another attempt reuses those that succeeded.
         items: the list that a map state runs over.
         made: by thread, the values of tool calls whose state failed afterwards: the next tools state reuses them.
+        replaced: by thread that began anew, the messages that it held when a model was last asked about it, until a
+            model has replied to the new ones.
         unread: the threads whose last reply has tool calls that no state has handled and no template has read.
     """
 

@@ -221,15 +221,15 @@ class Turn(msgspec.Struct, gc=False):
         run = self.save(node) if self.saved is None else self.run
         run.outputs = {**run.outputs, node.name: output}
         sets = self._assign(node.assignments) if node.assignments else EMPTY
-        if node.say:
-            say_messages(run, node.say, self.scope)
+        said = say_messages(run, node.say, self.scope) if node.say else ()
         for route in node.routes:
             if route.holds is None or route.holds(run):
                 if run.unread and route.reads_calls:
                     self.see_calls(route.reads_calls)
                 self.target = route.to
+                to, index = route.to, route.index
                 self.moves.append(
-                    Move(state=node.name, step=run.step, how="route", to=route.to, index=route.index, sets=sets)
+                    Move(state=node.name, step=run.step, how="route", to=to, index=index, sets=sets, said=said)
                 )
                 return
         message = f"no route of state {run.state!r} matched: give it a last route without when"
@@ -286,10 +286,11 @@ class Turn(msgspec.Struct, gc=False):
         run.status, run.awaiting = status, ""
         run.outcome = Outcome(status=status, output=output, error=error)
         self.effects += (run.outcome,)
-        sets = self.moves.pop().sets if self.target is not None and self.moves else EMPTY
+        left = self.moves.pop() if self.target is not None and self.moves else None
+        sets, said = (EMPTY, ()) if left is None else (left.sets, left.said)
         self.target = None
         if run.state:
-            self.moves.append(Move(state=run.state, step=run.step, how="end", failure=error, sets=sets))
+            self.moves.append(Move(state=run.state, step=run.step, how="end", failure=error, sets=sets, said=said))
 
     def _assign(self, assignments: tuple[tuple[str, Evaluator], ...]) -> Mapping[str, JSON]:
         """Set variables in order; the template of each can read the ones before it."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from flowrun.core.chat_messages import MessagesError
 from flowrun.core.conversations import faults_of_conversation
+from flowrun.core.events import SaidMessages
 from flowrun.core.failures import StateFailure
 from flowrun.core.messages import Log, Message, last_calls
 from flowrun.core.rendering import CompiledEntry, CompiledSay, Prologue, RenderedMessages, render
@@ -38,8 +39,8 @@ def _render_first(prologue: Prologue, scope: Scope) -> RenderedMessages:
 
 def add_messages(
     run: Draft, thread: str, entries: Iterable[CompiledEntry], scope: Scope, *, replace: bool = False
-) -> None:
-    """Render messages, and add them to a thread, or begin the thread anew with them.
+) -> tuple[Message, ...]:
+    """Render messages, and add them to a thread, or begin the thread anew with them; return them.
 
     Raises:
         StateFailure: the messages leave calls unanswered, answer a call that is not open, or are none.
@@ -56,16 +57,22 @@ def add_messages(
         _forget(run, thread)
     run.threads = {**run.threads, thread: before.extended(new.messages)}
     run.call_count = new.call_count
+    return new.messages
 
 
-def say_messages(run: Draft, said: Iterable[CompiledSay], scope: Scope) -> None:
-    """Put messages onto their threads, one entry after another. Raises as ``add_messages`` does."""
-    for one in said:
-        add_messages(run, one.thread, one.messages, scope, replace=one.replace)
+def say_messages(run: Draft, entries: Iterable[CompiledSay], scope: Scope) -> tuple[SaidMessages, ...]:
+    """Put messages onto their threads, one entry after another, and return them. Raises as ``add_messages`` does."""
+    said = []
+    for one in entries:
+        messages = add_messages(run, one.thread, one.messages, scope, replace=one.replace)
+        said.append(SaidMessages(thread=one.thread, messages=messages, replace=one.replace))
+    return tuple(said)
 
 
 def _forget(run: Draft, thread: str) -> None:
-    """Forget what a run knows of the messages of a thread."""
+    """Forget what a run knows of the messages of a thread, but those that the model has read."""
+    if thread in run.asked:
+        run.replaced = {thread: run.threads[thread], **run.replaced}
     run.asked = {name: state for name, state in run.asked.items() if name != thread}
     run.made = {name: made for name, made in run.made.items() if name != thread}
     run.unread -= {thread}

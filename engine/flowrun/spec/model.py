@@ -406,6 +406,8 @@ class ChatState(WorkingState, frozen=True, kw_only=True, tag="chat"):
     result = "reply"
 
     thread: ThreadName = MAIN
+    system: TextTemplate | None = None
+    history: History = "all"
     messages: tuple[MessageEntry, ...] = ()
     model: ModelName = DEFAULT_MODEL
     tools: TextTemplate | tuple[ToolName, ...] | None = None

@@ -8,7 +8,20 @@ import msgspec
 
 from flowrun.errors import Issue, Path, SpecError
 from flowrun.spec.document import Document, issue_at
-from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN, STATES, Limits, Retry, Seconds, Size, Spec, State, Tool
+from flowrun.spec.model import (
+    DEFAULT_MODEL,
+    JSON,
+    MAIN,
+    STATES,
+    Limits,
+    Retry,
+    Seconds,
+    Size,
+    Spec,
+    State,
+    Tool,
+    Window,
+)
 
 SHORTHANDS: Final = {"model": ("models", DEFAULT_MODEL), "messages": ("threads", MAIN)}
 """Shorthand keys of a flow, each with the key and the entry that it is short for."""
@@ -107,6 +120,8 @@ def _parse_state(document: Document, at: Path, state: dict[str, JSON]) -> State:
     fields |= {key: tag_entries(state[key]) for key in ("messages", "say") if key in state}
     if "next" in state:
         fields["routes"] = [{"to": state["next"]}]
+    if isinstance(state.get("history"), dict):
+        fields["history"] = _with_integer_counts(state["history"], Window)
     if "retry" in state:
         fields["retry"] = _with_integer_counts(state["retry"], Retry)
     return _convert(document, at, fields, kind)

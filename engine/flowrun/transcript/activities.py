@@ -28,7 +28,7 @@ _replace = msgspec.structs.replace
 class ActivityRecord(msgspec.Struct):
     """An effect and, once it is recorded, its event (``answer``): the source of an activity.
 
-    ``began`` and ``ended`` are in seconds since the epoch.
+    ``began`` and ``ended`` are in seconds since the epoch. ``length`` is that of the thread of a request.
     """
 
     effect: Effect
@@ -36,8 +36,11 @@ class ActivityRecord(msgspec.Struct):
     begins: int = 0
     ended: float | None = None
     answer: Event | None = None
+    length: int = 0
     earlier: int = 0
     messages: tuple[Message, ...] = ()
+    system: str | None = None
+    left_out: int = 0
 
 
 def build_activity(pending: ActivityRecord, exited: bool, live: bool) -> Activity:
@@ -78,6 +81,8 @@ def _round(effect: AskModel, pending: ActivityRecord) -> Round:
         model=effect.model,
         earlier=pending.earlier,
         messages=tuple(_replace(message, tokens=None) for message in pending.messages),
+        system=pending.system,
+        left_out=pending.left_out,
         tools=tuple(tool.name for tool in effect.tools),
         tool_choice=effect.tool_choice,
         sampling=effect.sampling,

@@ -18,12 +18,14 @@ from flowrun.core.events import (
     Outcome,
     Recorded,
     Replied,
+    SaidMessages,
     StartChild,
     Started,
     TimedOut,
 )
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, advance
+from flowrun.core.messages import Message
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, AgentState, Spec, WorkingState
 from flowrun.transcript.activities import ActivityRecord, build_activity, times_of
@@ -64,6 +66,7 @@ class _OpenVisit(msgspec.Struct):
     pending: list[ActivityRecord] = []
     uncalled: list[tuple[int, FunctionCall]] = []
     sets: dict[str, JSON] = {}
+    said: tuple[SaidMessages, ...] = ()
     exit: Exit | None = None
 
 
@@ -78,6 +81,7 @@ class _TranscriptBuilder:
         self._open_visits: list[_OpenVisit] = []
         self._open: dict[int, ActivityRecord] = {}
         self._seen_counts: dict[str, int] = {}
+        self._said: dict[int, Message] = {}
         self._diverged_at: int | None = None
 
     def add(self, entry: Recorded) -> None:
@@ -118,22 +122,35 @@ class _TranscriptBuilder:
         pending.answer, pending.ended = event, at
         effect = pending.effect
         if isinstance(effect, AskModel):
-            self._seen_counts[effect.thread] = len(effect.messages) + self._reply_was_added(effect, event)
+            self._seen_counts[effect.thread] = pending.length + self._reply_was_added(effect, event, pending.length)
 
-    def _reply_was_added(self, effect: AskModel, event: Event) -> bool:
-        """Return whether a reply was added to its thread; one that was cut off is not."""
-        thread, count = self._run.threads[effect.thread], len(effect.messages)
-        if not isinstance(event, Replied) or len(thread) == count:
+    def _reply_was_added(self, effect: AskModel, event: Event, count: int) -> bool:
+        """Return whether a reply was added to its thread of ``count`` messages; one that was cut off is not."""
+        thread = self._run.threads[effect.thread]
+        if not isinstance(event, Replied) or len(thread) <= count:
             return False
         return thread[count].role == "assistant" and thread[count].content == event.reply.content
 
     def _ask(self, effect: Effect, at: float) -> None:
         pending = ActivityRecord(effect, at)
         if isinstance(effect, AskModel):
-            pending.earlier = self._seen_counts.get(effect.thread, 0)
-            pending.messages = tuple(effect.messages[pending.earlier :])
+            self._compare(effect, pending)
         self._open[getattr(effect, "index", 0)] = pending
         self._open_visits[-1].pending.append(pending)
+
+    def _compare(self, effect: AskModel, pending: ActivityRecord) -> None:
+        """Compare a request with its thread: what is new, what only the request has, and what it leaves out."""
+        thread = self._run.threads[effect.thread]
+        pending.length, pending.earlier = len(thread), self._seen_counts.get(effect.thread, 0)
+        new = tuple(message for message in thread[pending.earlier :] if id(message) not in self._said)
+        if effect.messages is not thread:
+            kept = {id(message) for message in thread}
+            own = [message for message in effect.messages if id(message) not in kept]
+            pending.left_out = len(thread) - (len(effect.messages) - len(own))
+            if own and own[0] is effect.messages[0] and own[0].role == "system":
+                pending.system = own.pop(0).content
+            new += tuple(own)
+        pending.messages = new
 
     # --- from state to state --------------------------------------------------------------------------------------
 
@@ -144,11 +161,19 @@ class _TranscriptBuilder:
         for move in moves:
             attempt = self._open_visits[-1].attempt
             self._open_visits[-1].sets = dict(move.sets)
+            self._say(move.said)
             self._close(_exit_of(self._graph.spec, move), at)
             if move.how == "retry":
                 self._open_visits.append(_OpenVisit(move.to, move.step + 1, attempt + 1, at))
             elif move.how != "end":
                 self._open_visits.append(_OpenVisit(move.to, move.step + 1, 1, at))
+
+    def _say(self, said: tuple[SaidMessages, ...]) -> None:
+        self._open_visits[-1].said = said
+        for one in said:
+            self._said |= {id(message): message for message in one.messages}
+            if one.replace:
+                self._seen_counts.pop(one.thread, None)
 
     def _close(self, exit_: Exit, at: float) -> None:
         open_visit = self._open_visits[-1]
@@ -241,6 +266,7 @@ class _TranscriptBuilder:
             seconds=None if open_visit.ended is None else open_visit.ended - open_visit.began,
             activities=tuple(activity for _, activity in activities),
             sets=open_visit.sets,
+            said=open_visit.said,
             exit=open_visit.exit,
         )
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from flowrun.core.events import Outcome
+from flowrun.core.events import Outcome, SaidMessages
 from flowrun.core.messages import Message, Reply, Usage
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
@@ -35,13 +35,17 @@ class _Activity(msgspec.Struct, frozen=True, kw_only=True, tag=str.lower, tag_fi
 class Round(_Activity, frozen=True, kw_only=True):
     """A request to a model, and its reply. The tokens of messages and replies are left out.
 
-    ``messages`` are the ones that are new since the last round of the thread; ``earlier`` counts the others.
+    ``messages`` are the ones that are new since the last round of the thread, without those that a state said, and then
+    those of this request only; ``earlier`` counts the others. ``left_out`` counts those of the thread that the model
+    did not read, and ``system`` is the state's own system message.
     """
 
     thread: str
     model: str
     earlier: int
     messages: tuple[Message, ...]
+    system: str | None = None
+    left_out: int = 0
     tools: tuple[str, ...]
     tool_choice: str
     sampling: Mapping[str, JSON]
@@ -119,7 +123,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt at a state: its activities, the variables that it set, and its exit (None: not yet).
+    """One attempt at a state: its activities, what it set and said, and its exit (None: not yet).
 
     ``type`` is the look of the state: its type, or the status of an end.
     """
@@ -132,6 +136,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None
     activities: tuple[Activity, ...] = msgspec.field(name="acts")
     sets: Mapping[str, JSON]
+    said: tuple[SaidMessages, ...] = ()
     exit: Exit | None = msgspec.field(name="left")
 
 

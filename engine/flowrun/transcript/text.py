@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence, Set
 from datetime import UTC, tzinfo
 from typing import Final, assert_never
 
+from flowrun.core.events import SaidMessages
 from flowrun.core.messages import Message
 from flowrun.durations import spell_duration
 from flowrun.errors import Failure
@@ -117,6 +118,8 @@ class _Writer:
             yield from (f"     {line}" for line in self._activity(activity, visit, known))
         for name, value in visit.sets.items():
             yield f"     {self._styled('set', 'dim')} {name} = {self._line(as_line(value), len(name) + 12)}"
+        for said in visit.said:
+            yield from (f"     {line}" for line in self._said(said))
         if visit.exit is None:
             return
         if visit.exit.failure is not None and visit.exit.how != "end" and not failure_is_shown(visit):
@@ -126,6 +129,12 @@ class _Writer:
         elif visit.exit.how != "end":
             why = describe_exit(visit.exit)
             yield f"     → {visit.exit.to}" + (self._styled(f"  {printable_line(why)}", "dim") if why else "")
+
+    def _said(self, said: SaidMessages) -> Iterator[str]:
+        how = "begins the thread anew" if said.replace else "says on the thread"
+        yield self._styled(f"{how} {said.thread}:", "dim")
+        for message in said.messages:
+            yield from self._message(message)
 
     def _activity(self, activity: Activity, visit: Visit, known: Set[str]) -> Iterator[str]:
         match activity:
@@ -155,8 +164,12 @@ class _Writer:
         shown = new if self._full else new[-_EARLIER:]
         if hidden := len(new) - len(shown):
             yield self._styled(f"... {counted(hidden, 'message')} before these", "dim")
+        if round_.system is not None:
+            yield from self._labelled("system", "dim", round_.system)
         for message in shown:
             yield from self._message(message)
+        if round_.left_out:
+            yield self._styled(f"{counted(round_.left_out, 'message')} of the thread not read", "dim")
         reply = round_.reply
         if round_.failure is not None:
             yield self._failure(round_.failure, "failed")

@@ -29,8 +29,8 @@ STATE = "states: {a: {type: chat, next: a, %s}}\n"
             STATE % "wibble: 1",
             [
                 "4:35 FR201 states.a.wibble: 'wibble' is not a property of a chat state; the properties are: catch, "
-                "description, messages, model, next, response_format, retry, routes, sampling, say, set, thread, "
-                "timeout, tool_choice, tools, type"
+                "description, history, messages, model, next, response_format, retry, routes, sampling, say, set, "
+                "system, thread, timeout, tool_choice, tools, type"
             ],
             id="property of nothing",
         ),

@@ -195,6 +195,7 @@ class VllmChat:
             raise ModelError("model.request_refused", rendered.error.message)
         (prompt,) = rendered[1]
         token_ids = prompt["prompt_token_ids"]
+        thread = ask.messages if ask.previous is None else ask.previous
         has_reasoning = parser is not None and parser.reasoning_parser is not None
         return Rendered(
             prompt=prompt,
@@ -207,7 +208,7 @@ class VllmChat:
             request=request,
             parser=parser,
             choice=choice,
-            rerendered=not extends(token_ids, ask.messages, vocabulary=self._prompt_cache.vocabulary),
+            rerendered=not extends(token_ids, thread, vocabulary=self._prompt_cache.vocabulary),
         )
 
     def prompt_text(self, rendered: Rendered) -> str:

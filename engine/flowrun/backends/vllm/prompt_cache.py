@@ -66,7 +66,11 @@ def pack_tokens(ids: Sequence[int], *, after: Sequence[int], vocabulary: int) ->
 
 
 def extends(ids: Sequence[int], messages: Sequence[Message], *, vocabulary: int) -> bool:
-    """Return whether a prompt begins with all tokens that the model read and wrote up to its last reply."""
+    """Return whether a prompt begins with all tokens that the model read and wrote up to its last reply.
+
+    Args:
+        messages: the thread with that reply.
+    """
     found = (message.tokens for message in reversed(messages))
     last = next((tokens for tokens in found if tokens is not None and tokens.vocabulary == vocabulary), None)
     return last is None or zlib.crc32(_bytes(_array(ids[: last.end]))) == last.digest

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from flowrun.core.events import AskModel, Event, Failed, Replied
-from flowrun.core.messages import last_calls
+from flowrun.core.messages import Log, Message, last_calls
 from flowrun.core.rendering import CompiledEntry, compile_entry
 from flowrun.core.replies import ReadValue, accept_reply, compile_form
+from flowrun.core.requests import Reading, compile_reading
 from flowrun.core.run import RequestSettings, Run
 from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
 from flowrun.core.state_node import StateFailure, StateNode, Turn
@@ -29,6 +30,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
 
     thread: str
     render: tuple[CompiledEntry, ...]
+    reading: Reading | None
     settings: RequestSettings | None
     computed: ComputedSettings | None
     read_value: ReadValue | None
@@ -38,6 +40,8 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
 
     def enter(self, turn: Turn) -> None:
         """Append the state's own messages to its thread, then ask the model."""
+        if self.reading is not None:
+            turn.run.own_from = len(turn.run.threads[self.thread])
         if self.render:
             add_messages(turn.run, self.thread, self.render, turn.scope)
             turn.run.started = 1
@@ -76,6 +80,8 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             run.call_count += len(message.tool_calls)
             run.unread = run.unread | self.own_thread if run.unread else self.own_thread
         run.threads = {**run.threads, self.thread: run.threads[self.thread].appended(message)}
+        if run.replaced:
+            run.replaced = {name: thread for name, thread in run.replaced.items() if name != self.thread}
         run.reply = LazyReply(self.thread, message, reply, parsed)
         turn.leave(self, run.reply)
 
@@ -91,6 +97,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             raise StateFailure(
                 "limit.rounds", f"the run asked the model {run.rounds} times, which is limits.max_rounds"
             )
+        messages = thread if self.reading is None else self._read(self.reading, turn)
         settings = self.settings or self._computed(turn)
         if run.asked.get(self.thread) is not settings:
             shared = not run.asked and self.settings is not None
@@ -106,13 +113,31 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
                 round=run.rounds,
                 thread=self.thread,
                 model=settings.model,
-                messages=thread,
+                messages=messages,
+                previous=thread if messages is not thread else run.replaced.get(self.thread) if run.replaced else None,
                 tools=settings.tools,
                 tool_choice=settings.tool_choice,
                 sampling=settings.sampling,
                 response_format=settings.response_format,
             ),
         )
+
+    def _read(self, reading: Reading, turn: Turn) -> Log[Message]:
+        """Return the messages that the model reads.
+
+        Raises:
+            StateFailure: there are none, or the state's own messages answer calls that the model does not read.
+        """
+        run = turn.run
+        thread = run.threads[self.thread]
+        messages = reading.messages(thread, turn.scope, own=len(thread) - run.own_from)
+        if not messages:
+            raise StateFailure(
+                "model.invalid_conversation", "there is nothing to read: history is none, and the state has no messages"
+            )
+        if reading.history == "none":
+            check_conversation(messages, ended=True)
+        return messages
 
     def _computed(self, turn: Turn) -> RequestSettings:
         assert self.computed is not None
@@ -126,6 +151,7 @@ def compile_chat(name: str, state: ChatState, compiler: Compiler) -> ChatNode:
     return ChatNode(
         thread=state.thread,
         render=tuple(map(compile_entry, state.messages)),
+        reading=compile_reading(state.system, state.history),
         settings=settings if isinstance(settings, RequestSettings) else None,
         computed=settings if isinstance(settings, ComputedSettings) else None,
         read_value=None if response_format is None or has_template(response_format) else compile_form(response_format),

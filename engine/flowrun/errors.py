@@ -139,6 +139,7 @@ CODES: Final[dict[str, str]] = {
     "FR708": "A sub-flow is given inputs that it does not take, or not those that it needs.",
     "FR709": "A file is named that lies outside of the project, or is no spec.",
     "FR710": "A backend is named that is not installed.",
+    "FR711": "The spec requires another version of flowrun.",
     "FR901": "flowrun itself failed on this file.",
 }
 """All codes of issues, with their meanings.

@@ -6,6 +6,8 @@ The replies of all backends pass it, also scripted replies and those of cassette
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import msgspec
+
 from flowrun.core.failures import StateFailure
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.messages import CUT_OFF, DECLINED, FINISHED, Message, Reply
@@ -37,6 +39,7 @@ def accept_reply(
     handles_calls: bool,
     read_value: ReadValue | None,
     call_count: int,
+    keeps_reasoning: bool = True,
 ) -> AcceptedReply:
     """Make the message and the value of a reply, if it is complete, valid and what the state asked for.
 
@@ -46,6 +49,7 @@ def accept_reply(
         handles_calls: whether some state handles the reply's tool calls. See ``call_handling``.
         read_value: reads the value of a reply, if the state has a ``response_format``.
         call_count: the number of calls before this reply in the run.
+        keeps_reasoning: whether the message for the thread has the reasoning.
 
     Raises:
         StateFailure: the reply fails a check; the name is one of ``errors.FAILURES``.
@@ -73,7 +77,19 @@ def accept_reply(
         tool_calls=calls,
         tokens=reply.tokens,
     )
+    if reply.reasoning is not None and not keeps_reasoning:
+        message = _without_reasoning(message)
     return AcceptedReply(message, parsed)
+
+
+def _without_reasoning(message: Message) -> Message:
+    """Return a message without its reasoning.
+
+    Its tokens hold the reasoning, so no later prompt may have them. Their end and digest stay: the next prompt does not
+    extend them, which ``Usage.rerendered`` counts.
+    """
+    tokens = None if message.tokens is None else msgspec.structs.replace(message.tokens, ids=b"")
+    return msgspec.structs.replace(message, reasoning=None, tokens=tokens)
 
 
 def compile_form(form: ResponseFormat) -> ReadValue:

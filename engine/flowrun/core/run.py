@@ -45,7 +45,7 @@ class RequestSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is asked with, besides the messages. ``offered`` are the names of ``tools``.
 
     ``state`` is the name of the state that asks. ``computed_form`` is the form of the reply, if templates give a part
-    of it.
+    of it. ``keeps_reasoning`` says whether the reasoning of the reply stays in the thread.
     """
 
     state: str
@@ -56,6 +56,7 @@ class RequestSettings(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: str
     response_format: ResponseFormat | None
     computed_form: ResponseFormat | None = None
+    keeps_reasoning: bool = True
 
 
 EMPTY: Final[dict[str, Any]] = {}

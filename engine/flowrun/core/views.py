@@ -148,7 +148,7 @@ class LazyReply(LazyMapping):
 
 _REPLY: Final[Mapping[str, Callable[[LazyReply], Any]]] = {
     "content": lambda reply: reply.message.content,
-    "reasoning": lambda reply: reply.message.reasoning,
+    "reasoning": lambda reply: reply._reply.reasoning,
     "tool_calls": lambda reply: LazyCalls(reply.message.tool_calls),
     "parsed": lambda reply: reply._parsed,
     "finish_reason": lambda reply: reply._reply.finish_reason,

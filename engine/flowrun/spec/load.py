@@ -13,6 +13,7 @@ from flowrun.spec.model import Spec
 from flowrun.spec.parse import parse_spec
 from flowrun.spec.profiles import merge_profile
 from flowrun.spec.project import is_file
+from flowrun.spec.required_version import check_requires
 from flowrun.spec.schema import check_schema, find_other_kind
 from flowrun.spec.yaml.reader import read_document, read_yaml
 
@@ -143,6 +144,8 @@ def _load(document: Document, *, profile: str | None, environ: Mapping[str, str]
         raise SpecError(document.issues)
     if (other := find_other_kind(document)) is not None:
         raise SpecError([other])
+    if (unmet := check_requires(document)) is not None:
+        raise SpecError([unmet])  # what this version does not know is no fault of the spec
     document, from_profile = merge_profile(document, profile)
     document = substitute(document, environ, from_profile=from_profile, required=require_environment)
     reported = {issue.place for issue in document.issues if issue.code not in _ABOUT_THE_FILE}

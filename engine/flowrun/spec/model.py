@@ -111,7 +111,10 @@ BACKENDS_GROUP: Final = "flowrun.backends"
 
 
 class Model(_Part, frozen=True, kw_only=True):
-    """A model and how to run it. ``engine`` and ``sampling`` use vLLM's names."""
+    """A model and how to run it. ``engine`` and ``sampling`` use vLLM's names.
+
+    ``reasoning`` says whether the reasoning of a reply stays in the thread, and so goes back to the model.
+    """
 
     backend: str = "vllm"
     name: str
@@ -119,6 +122,7 @@ class Model(_Part, frozen=True, kw_only=True):
     engine: Mapping[str, JSON] = {}
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
+    reasoning: Literal["keep", "drop"] = "keep"
     chat_template: str | None = None
     chat_template_kwargs: Mapping[str, JSON] = {}
     sampling: Mapping[str, JSON] = {}
@@ -608,6 +612,7 @@ class Spec(_Part, frozen=True, kw_only=True):
     """
 
     flowrun: Literal["v1"]
+    requires: str | None = None
     name: str
     version: str
     description: str | None = None

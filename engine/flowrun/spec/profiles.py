@@ -15,7 +15,7 @@ from flowrun.spec.document import Document
 from flowrun.spec.model import JSON
 from flowrun.spec.suggestions import suggest
 
-NOT_IN_PROFILES: Final = frozenset({"flowrun", "name", "version", "secrets", "profiles"})
+NOT_IN_PROFILES: Final = frozenset({"flowrun", "requires", "name", "version", "secrets", "profiles"})
 """Keys that a profile cannot set; the schema rejects them."""
 
 

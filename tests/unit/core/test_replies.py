@@ -1,13 +1,15 @@
 """The gate for replies, and what becomes of tool calls: rows of a flow, a reply, and how the run ends."""
 
 import pytest
+from msgspec import structs
 
 from flowrun.core.call_handling import find_call_handling
 from flowrun.core.events import AskModel, CallFunction, Event, Outcome, Replied, Returned, Started
 from flowrun.core.machine import Run, fold
-from flowrun.core.messages import Reply, ToolCall, Usage
+from flowrun.core.messages import Message, Reply, Tokens, ToolCall, Usage
 from flowrun.errors import Failure
-from tests.flows import ADD, graph_of, spec_of
+from flowrun.spec import parse_text
+from tests.flows import ADD, HEADER, compile_spec, graph_of, spec_of
 
 BEGIN = Started(run="r", inputs={})
 TWICE = (
@@ -259,6 +261,30 @@ def test_labels_that_are_no_different_texts(labels: object) -> None:
     assert outcome.error == Failure(
         name="template.failed", message=f"choices gave {labels!r}, which is no list of different texts", state="ask"
     )
+
+
+TOKENS = Tokens(vocabulary=1, ids=b"1234", end=9, digest=5)
+
+
+@pytest.mark.parametrize(
+    ("setting", "kept"),
+    [
+        pytest.param("", Message(role="assistant", content="4", reasoning="2 + 2", tokens=TOKENS), id="keep"),
+        pytest.param(
+            ", reasoning: drop",
+            Message(role="assistant", content="4", tokens=structs.replace(TOKENS, ids=b"")),
+            id="drop: neither its text nor its tokens",
+        ),
+    ],
+)
+def test_reasoning_in_the_thread(setting: str, kept: Message) -> None:
+    spec = HEADER.replace("name: replies.yaml", f"name: replies.yaml{setting}") + (
+        'states:\n  ask: {type: chat, next: done}\n  done: {type: end, output: "{{ reply.reasoning }}"}\n'
+    )
+    reply = Reply(content="4", reasoning="2 + 2", tokens=TOKENS)
+    run = fold(compile_spec(parse_text(spec).spec), [BEGIN, Replied(step=1, reply=reply)]).run
+    assert list(run.threads["main"]) == [kept]
+    assert run.outcome == Outcome(status="succeeded", output="2 + 2")
 
 
 def test_no_tool_runs_when_the_choice_is_not_obeyed() -> None:

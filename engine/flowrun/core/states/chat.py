@@ -74,6 +74,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             handles_calls=self.handles_calls,
             read_value=self.read_value or (None if (form := settings.computed_form) is None else compile_form(form)),
             call_count=turn.run.call_count,
+            keeps_reasoning=settings.keeps_reasoning,
         )
         run = turn.save(self)
         if message.tool_calls:

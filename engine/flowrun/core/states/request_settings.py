@@ -23,6 +23,7 @@ class ComputedSettings(msgspec.Struct, frozen=True, kw_only=True):
         declarations: the tools of the flow that may be offered.
         backends: the models of the flow that may be asked, each with the name of its backend.
         samplings: the sampling by the model that is asked.
+        keeps_reasoning: whether the reasoning stays in the thread, by the model that is asked.
         model, tools, tool_choice: return what was written, or what its template gives.
         calls_first: the state runs the calls of its replies: where it offers tools, no format is asked for.
         choices: returns those of ``response_format``; None if it has none, or no template gives one of them.
@@ -36,6 +37,7 @@ class ComputedSettings(msgspec.Struct, frozen=True, kw_only=True):
     tools: Evaluator
     tool_choice: Evaluator
     response_format: ResponseFormat | None
+    keeps_reasoning: Mapping[str, bool]
     calls_first: bool
     choices: Evaluator | None
 
@@ -73,6 +75,7 @@ class ComputedSettings(msgspec.Struct, frozen=True, kw_only=True):
             tool_choice=tool_choice,
             response_format=None if self.calls_first and tools and tool_choice != "none" else form,
             computed_form=None if self.choices is None else form,
+            keeps_reasoning=self.keeps_reasoning[model],
         )
 
 
@@ -113,6 +116,7 @@ def compile_settings(name: str, state: ChatState, compiler: Compiler) -> Request
         tools=compile_value(state.tools if is_template(state.tools) else list(tools)),
         tool_choice=compile_text(state.tool_choice),
         response_format=form,
+        keeps_reasoning={model: spec.models[model].reasoning == "keep" for model in models},
         calls_first=state.makes_calls,
         choices=None if form is None or not has_template(form) else compile_value(form.choices),
     )

@@ -154,7 +154,7 @@ FAILURES: Final[dict[str, str]] = {
     "model.declined": "the model, or a filter, declined to reply",
     "model.invalid_call": "the reply holds a tool call that cannot be read, or calls otherwise than tool_choice says",
     "model.unhandled_call": "the reply holds tool calls that no state handles",
-    "model.invalid_output": "the reply has neither text nor a call, or does not match the state's response_format",
+    "model.invalid_output": "the reply is empty, does not match the state's response_format, or decides nothing",
     "model.invalid_conversation": "a message leaves tool calls unanswered, or answers none",
     "model.context_overflow": "the prompt does not fit into the model's context window",
     "model.request_refused": "the model's backend refused the request as malformed",

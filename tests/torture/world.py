@@ -1,7 +1,7 @@
 """The model and the tools of the torture test, which record their work in a file that survives each crash.
 
-The flow has a map of child runs, parallel calls, calls in threads, an idempotent tool and others, and a retry. Its
-output depends only on its inputs, so that a disturbed run can be compared with an undisturbed one.
+The flow has a decision, a map of child runs, parallel calls, calls in threads, an idempotent tool and others, and
+retries. Its output depends only on its inputs, so that a disturbed run can be compared with an undisturbed one.
 """
 
 import asyncio
@@ -46,8 +46,14 @@ flows:
       act: {type: tools, next: look}
       e: {type: end, output: "{{ reply.content }}"}
 states:
-  ask: {type: chat, routes: [{when: reply.tool_calls, to: act}, {to: many}]}
+  ask: {type: chat, routes: [{when: reply.tool_calls, to: act}, {to: pick}]}
   act: {type: tools, next: ask}
+  pick:
+    type: decide
+    prompt: Is it even?
+    choices: {even: "{{ inputs.n }} is", odd: ""}
+    retry: {max_attempts: 2, errors: [model.invalid_output], delay: 1ms, jitter: 0}
+    routes: [{when: outputs.pick.probabilities.even > 0.5, to: many}, {to: many}]
   many: {type: map, flow: "#part", for_each: "[inputs.n + 1000, inputs.n + 2000]", as: n, next: settle}
   settle:
     type: call
@@ -55,10 +61,20 @@ states:
     with: {n: "{{ inputs.n }}"}
     retry: {max_attempts: 3, delay: 1ms, jitter: 0}
     next: done
-  done: {type: end, output: {said: "{{ reply.content }}", parts: "{{ outputs.many }}", settled: "{{ outputs.settle }}"}}
+  done:
+    type: end
+    output:
+      said: "{{ reply.content }}"
+      picked: "{{ outputs.pick }}"
+      parts: "{{ outputs.many }}"
+      settled: "{{ outputs.settle }}"
 """
 _CALLS = ((("pay", 0), ("note", 1)), (("stamp", 2), ("pay", 3)))
 """The tools that the model calls in a run's first rounds, each with the number added to that of the run."""
+
+
+_PICK = 6
+"""The step in which a run decides, at its first attempt."""
 
 
 @cache
@@ -69,7 +85,8 @@ def graph(*, all_idempotent: bool = False) -> Graph:
         name: {"entrypoint": f"tools.world:{name}", "description": name, "parameters": _PARAMETERS, "idempotent": yes}
         for name, yes in always.items()
     }
-    flow = _FLOW.replace("    retry:", "    idempotent: true\n    retry:") if all_idempotent else _FLOW
+    call = "    type: call\n"
+    flow = _FLOW.replace(call, f"{call}    idempotent: true\n") if all_idempotent else _FLOW
     return graph_of(flow.replace("TOOLS", msgspec.json.encode(tools).decode()))
 
 
@@ -218,11 +235,20 @@ class World:
             self._ledger.asked(request)
         self._fuse.burn()
         number = int(_texts(request, "user")[0])
+        if request.labels:
+            return _picked(number, request.step)
         rounds = sum(1 for message in request.messages if message.role == "assistant")
         calls = _CALLS if number < 1000 else ((("pay", 0),),)
         if rounds < len(calls):
             return Reply(tool_calls=tuple(_call(name, number + more) for name, more in calls[rounds]))
         return Reply(content=str(sum(map(int, _texts(request, "tool")))))
+
+
+def _picked(n: int, step: int) -> Reply:
+    """Decide whether a number is even; for some numbers the first attempt, in the run's sixth step, decides nothing."""
+    if n % 5 == 0 and step == _PICK:
+        return Reply(content="Hm.")
+    return Reply(probabilities={"even": 0.75, "odd": 0.25} if n % 2 == 0 else {"even": 0.125, "odd": 0.875}, mass=0.5)
 
 
 def _settled(n: int, attempt: int) -> int:

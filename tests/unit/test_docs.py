@@ -104,6 +104,10 @@ def test_the_page_on_calls_says_what_is_so(shell: Shell) -> None:
     assert list(perform(shell, read_blocks((DOCS / "calls.md").read_text()))) == []
 
 
+def test_the_page_on_decisions(shell: Shell) -> None:
+    assert list(perform(shell, read_blocks((DOCS / "decisions.md").read_text()))) == []
+
+
 def test_the_first_step_of_the_readme(shell: Shell) -> None:
     """And the spec that it shows is one: beside the function and the schema that the example weather has."""
     blocks = read_blocks((DOCS.parent / "README.md").read_text())

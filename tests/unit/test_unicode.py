@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowrun.backends.chat_api import parse_reply
+from flowrun.backends.chat_api import parse_completion, reply_of
 from flowrun.backends.scripted import ScriptedBackend
 from flowrun.core.events import Replied
 from flowrun.core.messages import Reply, ToolCall
@@ -118,11 +118,11 @@ def body(message: dict[str, Any]) -> bytes:
 
 
 def test_a_servers_reply_is_made_valid_unicode() -> None:
-    assert parse_reply(body({"content": f"Hi {HALF}"})).content == "Hi �"
-    assert parse_reply(body({"content": "Hi"}).replace(b"Hi", b"Hi \xff")).content == "Hi �"
+    assert reply_of(parse_completion(body({"content": f"Hi {HALF}"}))).content == "Hi �"
+    assert reply_of(parse_completion(body({"content": "Hi"}).replace(b"Hi", b"Hi \xff"))).content == "Hi �"
     for arguments in ({"q": HALF}, json.dumps({"q": HALF}, ensure_ascii=False), json.dumps({"q": HALF})):
         call = {"function": {"name": "f", "arguments": arguments}}
-        (read,) = parse_reply(body({"content": None, "tool_calls": [call]})).tool_calls
+        (read,) = reply_of(parse_completion(body({"content": None, "tool_calls": [call]}))).tool_calls
         assert find_encoding_error(read.arguments) is None
         with pytest.raises(ValueError, match="half of a character"):
             parse_json(read.arguments)

@@ -136,14 +136,17 @@ def _response_format(form: ResponseFormat) -> dict[str, Any]:
 class _Choice(msgspec.Struct):
     message: dict[str, Any]
     finish_reason: Any = None
+    logprobs: Any = None
 
 
-class _Completion(msgspec.Struct):
+class Completion(msgspec.Struct):
+    """The parts of a chat completion that are read."""
+
     choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
     usage: Any = None
 
 
-_COMPLETIONS: Final = msgspec.json.Decoder(_Completion)
+_COMPLETIONS: Final = msgspec.json.Decoder(Completion)
 
 _REASONING: Final = ("reasoning", "reasoning_content")
 """The names that servers give to reasoning; a server gets it back under its own."""
@@ -152,17 +155,24 @@ _THINKING: Final = frozenset({"thinking", "reasoning"})
 """Types of parts of the content that hold reasoning."""
 
 
-def parse_reply(body: bytes) -> Reply:
+def parse_completion(body: bytes) -> Completion:
     """Parse the body of a chat completion.
 
     Raises:
         BrokenReply: the body is no chat completion.
-        ModelError: its message has a form that cannot be read.
     """
     try:
-        completion = _COMPLETIONS.decode(body)
+        return _COMPLETIONS.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        completion = _decode_leniently(body, exc)
+        return _decode_leniently(body, exc)
+
+
+def reply_of(completion: Completion) -> Reply:
+    """Return the reply of a chat completion.
+
+    Raises:
+        ModelError: its message has a form that cannot be read.
+    """
     choice = completion.choices[0]
     message = choice.message
     content, refusal, thinking = _content(message.get("content"))
@@ -179,7 +189,7 @@ def parse_reply(body: bytes) -> Reply:
     )
 
 
-def _decode_leniently(body: bytes, fault: Exception) -> _Completion:
+def _decode_leniently(body: bytes, fault: Exception) -> Completion:
     """Decode a body that holds half a surrogate pair, or bytes that are no UTF-8; ``Reply`` repairs its texts.
 
     Args:
@@ -189,7 +199,7 @@ def _decode_leniently(body: bytes, fault: Exception) -> _Completion:
         BrokenReply: the body has another fault.
     """
     try:
-        return msgspec.convert(json.loads(body.decode(errors="replace")), _Completion)
+        return msgspec.convert(json.loads(body.decode(errors="replace")), Completion)
     except (ValueError, RecursionError):
         raise BrokenReply(str(fault)) from fault
 

@@ -12,8 +12,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 import msgspec
 
-from flowrun.backends.chat_api import BrokenReply, parse_reply, request_body, server_messages
+from flowrun.backends.chat_api import BrokenReply, parse_completion, reply_of, request_body, server_messages
 from flowrun.backends.pressure import MAX_RETRIES, STALL_SECONDS, Pressure, Refusal, read_status
+from flowrun.backends.server_letters import decision_body, parse_decision
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.errors import BackendError, Bug, ModelError
@@ -150,6 +151,8 @@ class OpenAIBackend:
             raise Bug("the backend was asked for a reply before it was started")
         messages = server_messages(request.messages)
         body = request_body(request, messages, model=self._name, template_kwargs=self._model.chat_template_kwargs)
+        if request.labels:
+            body = decision_body(body)
         try:
             # not chat.completions.create: it walks every message for type unions, 10 ms for a thread of 30
             answer = await self._pressure.send(
@@ -158,7 +161,8 @@ class OpenAIBackend:
         except Exception as exc:
             raise self._model_error(exc) from self._showable(exc)
         try:
-            return parse_reply(answer)
+            completion = parse_completion(answer)
+            return parse_decision(completion, request.labels) if request.labels else reply_of(completion)
         except BrokenReply as exc:
             message = (
                 f"{self._server()} gave an answer that is no chat completion: {exc}; it begins: {self._excerpt(answer)}"

@@ -33,7 +33,9 @@ _NO_MAPPING: Final = frozenset({"FR112", "FR114"})
 
 _HAS_KEY: Final = re.compile(r"^[\"']?replies[\"']?\s*:", re.MULTILINE)
 
-_REMEDY: Final = "a reply has content, tool_calls, finish_reason, error and message, when, repeat and delay"
+_REMEDY: Final = (
+    "a reply has content, tool_calls, finish_reason, probabilities and mass, error and message, when, repeat and delay"
+)
 
 MAX_SHOWN: Final = 200
 """Characters of the last message that an error shows."""
@@ -57,7 +59,7 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     It answers the first request for which ``when`` holds (None: any), or every such request with ``repeat``, after
     ``delay`` seconds. ``error`` is one of ``errors.FAILURES``, ``message`` its text. A ``finish_reason`` of None is
-    derived from the content and the calls.
+    derived from the content and the calls. ``probabilities`` and ``mass`` answer a decide state.
 
     Raises:
         ValueError: ``error`` is no failure's name.
@@ -66,6 +68,8 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     content: str | None = None
     tool_calls: tuple[ScriptedCall, ...] = ()
     finish_reason: str | None = None
+    probabilities: Mapping[str, float] | None = None
+    mass: float = 1.0
     error: str | None = None
     message: str | None = None
     when: Condition | None = None
@@ -89,6 +93,8 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             content=self.content,
             tool_calls=tuple(call.tool_call() for call in self.tool_calls),
             finish_reason=self.finish_reason or implied,
+            probabilities=self.probabilities,
+            mass=self.mass,
         )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
@@ -28,6 +28,18 @@ async def in_time(reply: Awaitable[T], seconds: float | None) -> T:
             raise
         what = f"the model took longer than {seconds:g} s for a reply; raise model.timeout, or ask less"
         raise ModelError("backend.unavailable", what) from None
+
+
+@runtime_checkable
+class Decides(Protocol):
+    """A backend that knows, once it is started, whether its model can answer decide states."""
+
+    def check_decisions(self) -> None:
+        """Check that it can.
+
+        Raises:
+            BackendError: it cannot; the message says what to do.
+        """
 
 
 class WrappedBackend:

@@ -31,6 +31,7 @@ _OF_CHAT: Final = ("model.*", "backend.*", "limit.rounds", "limit.tokens")
 
 _OF_KIND: Final[dict[str, tuple[str, ...]]] = {
     "chat": _OF_CHAT,
+    "decide": _OF_CHAT,
     "agent": _OF_CHAT,
     "tools": (),
     "call": ("tool.*", "limit.tool_calls"),

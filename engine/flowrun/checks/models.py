@@ -11,7 +11,7 @@ from flowrun.checks.subject import Subject
 from flowrun.checks.vllm_names import ENGINE, REASONING_PARSERS, SAMPLING, TOOL_CALL_PARSERS
 from flowrun.errors import Issue, Path
 from flowrun.spec.json_types import JSON_TYPES
-from flowrun.spec.model import JSON, ChatState, Model, Spec
+from flowrun.spec.model import JSON, ChatState, DecideState, Model, Spec
 from flowrun.spec.phrases import inline, listed, show
 from flowrun.spec.suggestions import did_you_mean, suggest
 
@@ -117,6 +117,8 @@ def check_models(subject: Subject) -> Iterator[Issue]:
     for name, state in spec.states.items():
         if isinstance(state, ChatState):
             yield from _chat(subject, name, state, spec)
+        elif isinstance(state, DecideState):
+            yield from _decide(subject, name, state)
 
 
 def _chat(subject: Subject, name: str, state: ChatState, spec: Spec) -> Iterator[Issue]:
@@ -136,6 +138,15 @@ def _chat(subject: Subject, name: str, state: ChatState, spec: Spec) -> Iterator
                 "or tool_choice: none"
             )
             yield subject.issue("FR605", ("states", name), message, remedy, key=True)
+
+
+def _decide(subject: Subject, name: str, state: DecideState) -> Iterator[Issue]:
+    for named in state.models_among(subject.spec.models):
+        model = subject.spec.models.get(named)
+        mode = model.engine.get("logprobs_mode", _RAW) if model and model.capabilities.vllm_settings else _RAW
+        if mode != _RAW and not _is_reference(mode):
+            message = f"state {name!r} decides by raw log-probabilities; with {inline(mode)} the engine gives others"
+            yield subject.issue("FR610", ("models", named, "engine", "logprobs_mode"), message, "leave it out")
 
 
 def _lengths(subject: Subject, layers: list[tuple[Path, Mapping[str, JSON]]]) -> Iterator[Issue]:
@@ -199,6 +210,9 @@ def _sampling(subject: Subject, path: Path, parameters: Mapping[str, JSON], mode
             message = f"{name} has no effect{also}: nothing in a flow reads log-probabilities"
             yield subject.issue("FR608", at, message, "leave it out", key=True, severity="warning")
 
+
+_RAW: Final = "raw_logprobs"
+"""The engine's default for ``logprobs_mode``, and the only one that decide states can use."""
 
 _OWN_KEYS: Final = frozenset({"messages", "model", "response_format", "tool_choice", "tools"})
 

@@ -146,7 +146,7 @@ class Console:
             case Replied(reply=reply):
                 calls = ", ".join(f"{call.name}({self._shorten(call.arguments)})" for call in reply.tool_calls)
                 figures = ", ".join([seconds, *spell_tokens(reply.usage), *spell_speed(reply.usage, ended.seconds)])
-                self._line("cyan", "reply", f"{calls or self._shorten(reply.content or '')}  ({figures})", ended.place)
+                self._line("cyan", "reply", f"{calls or self._shorten(reply.shown)}  ({figures})", ended.place)
             case Returned(value=value):
                 text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
                 self._line("magenta", "result", f"{call}{self._shorten(text)}  ({seconds})", ended.place)

@@ -136,7 +136,8 @@ class AskModel(_Data, frozen=True, kw_only=True):
 
     ``tool_choice`` is auto, required, none or a tool's name. ``flow`` is the name of the flow that asks. ``round`` is
     the number of this request in the run and its children, from 1. ``previous`` is the thread as the last round left
-    it, if ``messages`` do not simply continue it: the state reads another part of it, or it began anew.
+    it, if ``messages`` do not simply continue it: the state reads another part of it, or it began anew. With
+    ``labels``, the reply has their probabilities: the last message letters them A, B, C and so on, in this order.
     """
 
     step: int
@@ -152,6 +153,7 @@ class AskModel(_Data, frozen=True, kw_only=True):
     tool_choice: str = "auto"
     sampling: Mapping[str, JSON] = {}
     response_format: ResponseFormat | None = None
+    labels: tuple[str, ...] = ()
 
 
 class CallFunction(_Data, frozen=True, kw_only=True):

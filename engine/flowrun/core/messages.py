@@ -1,7 +1,8 @@
 """Messages between users, models and tools. Frozen; a thread only grows at its end."""
 
+import math
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar, overload
 
 import msgspec
@@ -95,6 +96,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
         refusal: the reason why the model declined.
         text: the raw text, if the backend knows it.
         tokens: the tokens, if the backend knows them.
+        probabilities: in place of a text, those of the labels that the request has; all numbers are finite.
+        mass: the share of all probability that the letters of the labels had.
     """
 
     content: str | None = None
@@ -107,12 +110,37 @@ class Reply(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
     refusal: str | None = None
     text: str | None = None
     tokens: Tokens | None = None
+    probabilities: Mapping[str, float] | None = None
+    mass: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.probabilities is not None:
+            _leave_out_infinite(self)
         for text in (self.content, self.text, self.finish_reason, self.reasoning, self.invalid_call, self.refusal):
             if text is not None and not text.isascii():
                 _make_well_formed(self, "content", "text", "finish_reason", "reasoning", "invalid_call", "refusal")
                 return
+
+    @property
+    def shown(self) -> str:
+        """What the reply says to people: its text, or the labels with their probabilities, the likeliest first."""
+        if self.probabilities is None:
+            return self.content or ""
+        ordered = sorted(self.probabilities.items(), key=lambda item: -item[1])
+        unlikely = f" (mass {self.mass:.3f})" if self.mass < _SURE else ""
+        return ", ".join(f"{label} {probability:.3f}" for label, probability in ordered) + unlikely
+
+
+_SURE: Final = 0.9995
+"""A mass from here on is shown as no number."""
+
+
+def _leave_out_infinite(reply: Reply) -> None:
+    """Leave out numbers that JSON, and so a journal, cannot hold."""
+    finite = {label: number for label, number in (reply.probabilities or {}).items() if math.isfinite(number)}
+    msgspec.structs.force_setattr(reply, "probabilities", finite)
+    if not math.isfinite(reply.mass):
+        msgspec.structs.force_setattr(reply, "mass", 0.0)
 
 
 def _make_well_formed(struct: msgspec.Struct, *fields: str) -> None:

@@ -3,7 +3,8 @@
 The replies of all backends pass it, also scripted replies and those of cassettes.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -12,6 +13,7 @@ from flowrun.core.failures import StateFailure
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.messages import CUT_OFF, DECLINED, FINISHED, Message, Reply
 from flowrun.core.rendering import with_ids
+from flowrun.core.views import DecisionView
 from flowrun.excerpts import cut
 from flowrun.spec.model import JSON, ResponseFormat
 from flowrun.spec.strict_json import parse_json
@@ -20,6 +22,9 @@ ReadValue = Callable[[str], JSON]
 """Returns the value of a reply's text."""
 
 _SHOWN: Final = 80  # characters
+_ROUNDING: Final = 1e-3
+"""How far the sum of probabilities may be from 1."""
+
 _REFUSAL: Final = 400
 """Characters of a refusal, or of the names of calls, that a message quotes."""
 
@@ -66,7 +71,7 @@ def accept_reply(
             _refuse_calls(reply, has_format=read_value is not None)
         calls = with_ids(calls, call_count)
     elif reply.content is None:
-        raise StateFailure("model.invalid_output", "the reply is empty: it has neither text nor a tool call")
+        raise StateFailure("model.invalid_output", _why_empty(reply))
     elif read_value is not None:
         parsed = read_value(reply.content)
     message = Message(
@@ -90,6 +95,43 @@ def _without_reasoning(message: Message) -> Message:
     """
     tokens = None if message.tokens is None else msgspec.structs.replace(message.tokens, ids=b"")
     return msgspec.structs.replace(message, reasoning=None, tokens=tokens)
+
+
+def _why_empty(reply: Reply) -> str:
+    if reply.probabilities is not None:
+        return "the reply has the probabilities of choices, and a text was asked for"
+    return "the reply is empty: it has neither text nor a tool call"
+
+
+def accept_decision(reply: Reply, labels: Sequence[str]) -> DecisionView:
+    """Return the output of a decide state, if the reply has a probability for each label.
+
+    Raises:
+        StateFailure: the reply fails a check; the name is one of ``errors.FAILURES``.
+    """
+    if reply.finish_reason not in FINISHED or reply.refusal is not None:
+        _check_end(reply)
+    probabilities = reply.probabilities
+    if probabilities is None:
+        said = f", but the text {reply.content[:_SHOWN]!r}" if reply.content else ""
+        raise StateFailure("model.invalid_output", f"the reply has no probabilities of the choices{said}")
+    if missing := [label for label in labels if label not in probabilities]:
+        raise StateFailure("model.invalid_output", f"the reply has no probability of {_listed(missing)}")
+    if unknown := [label for label in probabilities if label not in labels]:
+        raise StateFailure("model.invalid_output", f"the reply has a probability of {_listed(unknown)}, no choice")
+    if not 0 <= reply.mass <= 1:
+        raise StateFailure("model.invalid_output", f"the mass must be from 0 to 1, and is {reply.mass:g}")
+    total = math.fsum(probabilities.values())
+    if min(probabilities.values()) < 0 or abs(total - 1) > _ROUNDING:
+        given = ", ".join(f"{label} {probability:g}" for label, probability in probabilities.items())
+        why = "must be at least 0 and sum to 1"
+        raise StateFailure("model.invalid_output", f"the probabilities {why}: {cut(given, _REFUSAL)}")
+    ordered = {label: float(probabilities[label]) for label in labels}
+    return {"choice": max(ordered, key=ordered.__getitem__), "probabilities": ordered, "mass": float(reply.mass)}
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return cut(", ".join(map(repr, labels)), _REFUSAL)
 
 
 def compile_form(form: ResponseFormat) -> ReadValue:

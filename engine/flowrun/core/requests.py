@@ -20,17 +20,23 @@ SETUP_ROLES: Final = ("system", "developer")
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """How a state reads its thread, if it does not read it as it is."""
 
-    system: Callable[[Scope], str] | None
-    history: History
+    system: Callable[[Scope], str] | None = None
+    history: History = "all"
 
-    def messages(self, thread: Log[Message], scope: Scope, *, own: int) -> Log[Message]:
+    def messages(
+        self, thread: Log[Message], scope: Scope, *, own: int = 0, extra: Iterable[Message] = ()
+    ) -> Log[Message]:
         """Return the messages of the state's request. See ``messages_of_request``.
 
         Raises:
             TemplateError: the system message cannot be rendered.
         """
         system = None if self.system is None else self.system(scope)
-        return messages_of_request(thread, own=own, system=system, history=self.history)
+        return messages_of_request(thread, own=own, system=system, history=self.history, extra=extra)
+
+
+AS_IT_IS: Final = Reading()
+"""How a state reads its thread that has neither ``system`` nor ``history``."""
 
 
 def compile_reading(system: str | None, history: History) -> Reading | None:

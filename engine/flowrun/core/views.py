@@ -41,6 +41,18 @@ class ReplyView(TypedDict):
     usage: Annotated[Usage, "the tokens that the model read and wrote"]
 
 
+class DecisionView(TypedDict):
+    """The output of a decide state."""
+
+    choice: Annotated[str, "the label with the largest probability"]
+    probabilities: Annotated[Mapping[str, float], "the probabilities of the labels, which sum to 1"]
+    mass: Annotated[
+        float,
+        "the share of all probability that the letters had, from 0 to 1: little if the model "
+        "would have answered otherwise",
+    ]
+
+
 class FailureView(TypedDict):
     """The failure of a tool call."""
 

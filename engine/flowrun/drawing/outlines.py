@@ -55,6 +55,10 @@ def _striped(w: float, h: float) -> str:
     return _rect(w, h, 3) + _lines((-w + 8, -h, -w + 8, h), (w - 8, -h, w - 8, h))
 
 
+def _notched(w: float, h: float) -> str:
+    return _polygon((-w, -h), (w - 12, -h), (w, 0), (w - 12, h), (-w, h), (-w + 12, 0))
+
+
 def _doubled(w: float, h: float) -> str:
     return _rect(w, h, 6) + _rect(w - 4, h - 4, 3, kind="mark")
 
@@ -69,6 +73,7 @@ def _barred(w: float, h: float) -> str:
 
 OUTLINES: Final[Mapping[Outline, DrawnOutline]] = {
     "rounded": DrawnOutline(("(", ")"), {"shape": "box", "style": "rounded,filled"}, _box(12)),
+    "notched": DrawnOutline((">", "]"), {"shape": "cds", "style": "filled"}, _notched),
     "cut": DrawnOutline(("[/", r"\]"), {"shape": "octagon", "style": "filled"}, _cut),
     "striped": DrawnOutline(("[[", "]]"), {"shape": "component", "style": "filled"}, _striped),
     "hexagon": DrawnOutline(("{{", "}}"), {"shape": "hexagon", "style": "filled"}, _hexagon),

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from flowrun.backends.pressure import STALL_SECONDS
-from flowrun.backends.wrapper import TimedBackend
+from flowrun.backends.wrapper import Decides, TimedBackend
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError
 from flowrun.runtime.project import BoundModel, CompiledFlow
@@ -59,10 +59,14 @@ class Engines:
         """Return the backends of a flow by their names, started.
 
         Raises:
-            BackendError: one cannot start.
+            BackendError: one cannot start, or a decide state asks one whose model cannot decide.
         """
         self._secrets |= flow.secrets
-        return {name: await self._get(flow, flow.backends.get(name, flow.models[name])) for name in flow.models}
+        backends = {name: await self._get(flow, flow.backends.get(name, flow.models[name])) for name in flow.models}
+        for name in sorted(flow.deciding_models):
+            if isinstance(backend := backends[name], Decides):
+                backend.check_decisions()
+        return backends
 
     async def stop(self) -> None:
         """Stop all backends. One that fails to stop keeps no other from stopping."""

@@ -12,6 +12,7 @@ from flowrun.checks import Subject, check_spec
 from flowrun.core.events import ToolDeclaration
 from flowrun.core.graph import Graph, compile_graph
 from flowrun.core.ports import ModelBackend
+from flowrun.core.states.decide import DecideNode
 from flowrun.errors import (
     Bug,
     FlowrunError,
@@ -104,6 +105,11 @@ class CompiledFlow(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=
             for name, state in tree.loaded.spec.states.items()
             if state.asks == "person"
         ]
+
+    @property
+    def deciding_models(self) -> frozenset[str]:
+        """Return the models that decide states of the flow and its sub-flows ask, by the names of their backends."""
+        return frozenset(_deciding_models(self.graph))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.spec.name} {self.spec.version} of {self.path}>"
@@ -436,6 +442,13 @@ def _check_scripts(tree: FlowTree, project: Path) -> Iterator[Issue]:
                 yield issue_at(document, "FR706", at, f"there is no file {model.name!r}", remedy)
             else:
                 yield from check_replies(file)
+
+
+def _deciding_models(graph: Graph) -> Iterator[str]:
+    for node in graph.nodes.values():
+        yield from node.model.backends.values() if isinstance(node, DecideNode) else ()
+    for child in graph.flows.values():
+        yield from _deciding_models(child)
 
 
 def _raise_errors(issues: list[Issue]) -> None:

@@ -400,20 +400,33 @@ class WorkingState(State, frozen=True, kw_only=True):
             yield from ((("catch", index, "set", name), name) for name in catch.set)
 
 
-class ChatState(WorkingState, frozen=True, kw_only=True, tag="chat"):
-    """A state that asks the model for one reply on a thread. ``tools`` None offers all tools of the spec.
+class AskingState(WorkingState, frozen=True, kw_only=True):
+    """The base of the states that ask a model about a thread.
 
-    Each of ``model``, ``tools`` and ``tool_choice`` may be one template, rendered for each request.
+    ``model`` may be a template, rendered for each request.
     """
 
     asks = "model"
-    result = "reply"
 
     thread: ThreadName = MAIN
     system: TextTemplate | None = None
     history: History = "all"
-    messages: tuple[MessageEntry, ...] = ()
     model: ModelName = DEFAULT_MODEL
+
+    def models_among(self, declared: Iterable[str]) -> tuple[str, ...]:
+        """Return the models that the state may ask: all that are declared if a template says which."""
+        return tuple(declared) if is_template(self.model) else (self.model,)
+
+
+class ChatState(AskingState, frozen=True, kw_only=True, tag="chat"):
+    """A state that asks the model for one reply on a thread. ``tools`` None offers all tools of the spec.
+
+    Each of ``tools`` and ``tool_choice`` may be one template too.
+    """
+
+    result = "reply"
+
+    messages: tuple[MessageEntry, ...] = ()
     tools: TextTemplate | tuple[ToolName, ...] | None = None
     tool_choice: TextTemplate = "auto"
     sampling: Mapping[str, JSON] = {}
@@ -431,13 +444,34 @@ class ChatState(WorkingState, frozen=True, kw_only=True, tag="chat"):
         if self.thread != MAIN:
             yield f"thread {self.thread}"
 
-    def models_among(self, declared: Iterable[str]) -> tuple[str, ...]:
-        """Return the models that the state may ask: all that are declared if a template says which."""
-        return tuple(declared) if is_template(self.model) else (self.model,)
-
     def tools_among(self, declared: Iterable[str]) -> tuple[str, ...]:
         """Return the tools that the state may offer, of those declared: all if a template says which."""
         return tuple(declared) if self.tools is None or isinstance(self.tools, str) else self.tools
+
+
+class DecideState(AskingState, frozen=True, kw_only=True, tag="decide"):
+    """A state that asks the model to choose, and adds nothing to its thread. A list of labels has no descriptions."""
+
+    prompt: TextTemplate
+    choices: Mapping[str, TextTemplate] | tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Make a list of labels a mapping."""
+        if not isinstance(self.choices, Mapping):
+            msgspec.structs.force_setattr(self, "choices", dict.fromkeys(self.choices, ""))
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """The descriptions of the choices by their labels; empty if there is none."""
+        assert isinstance(self.choices, Mapping)
+        return self.choices
+
+    def details(self) -> Iterable[str]:
+        yield " / ".join(self.described)
+        if self.model != DEFAULT_MODEL:
+            yield "model by template" if is_template(self.model) else f"model {self.model}"
+        if self.thread != MAIN:
+            yield f"thread {self.thread}"
 
 
 class ToolsState(WorkingState, frozen=True, kw_only=True, tag="tools"):
@@ -588,6 +622,7 @@ class EndState(State, frozen=True, kw_only=True, tag="end"):
 _KINDS: Final = (
     *(
         ChatState,
+        DecideState,
         ToolsState,
         AgentState,
         CallState,

@@ -29,6 +29,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "resilient": ("tools/rates.py",),
     "router": (),
     "support": ("specs/refund.yaml", "specs/router.yaml", "tools/payments.py"),
+    "triage": (),
 }
 """The worked examples, and the files that each needs besides its spec and its tests."""
 

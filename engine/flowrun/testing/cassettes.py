@@ -31,7 +31,7 @@ _CONTEXT_LINES: Final = 1
 
 
 class RecordedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to a model, in a readable form."""
+    """A request to a model, in a readable form. ``labels`` are those of a decide state."""
 
     state: str
     messages: list[dict[str, JSON]]
@@ -39,6 +39,7 @@ class RecordedRequest(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: str
     sampling: dict[str, JSON]
     response_format: JSON = None
+    labels: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class RecordedReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -71,6 +72,7 @@ def request_of(ask: AskModel) -> RecordedRequest:
         tool_choice=ask.tool_choice,
         sampling=msgspec.to_builtins(dict(ask.sampling)),
         response_format=msgspec.to_builtins(ask.response_format),
+        labels=ask.labels or msgspec.UNSET,
     )
 
 
@@ -256,6 +258,8 @@ def _request_lines(request: RecordedRequest) -> Iterator[str]:
     yield from (f"sampling.{name}: {json.dumps(value)}" for name, value in sorted(request.sampling.items()))
     if request.response_format is not None:
         yield f"response_format: {json.dumps(request.response_format, ensure_ascii=False, sort_keys=True)}"
+    if request.labels:
+        yield f"labels: {', '.join(request.labels)}"
 
 
 def _parse_message(data: dict[str, JSON]) -> Message:

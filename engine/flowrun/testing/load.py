@@ -1,6 +1,6 @@
 """Loads a test file as a ``Suite``, or reports all of its errors at once, each with its place."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from flowrun.errors import Path as DocumentPath
 from flowrun.files import file_errors
 from flowrun.spec import Document, issue_at, may_be_spec
 from flowrun.spec.find import find_files
-from flowrun.spec.model import JSON, MAIN, Holds, State, WorkingState
+from flowrun.spec.model import JSON, MAIN, DecideState, Holds, State, WorkingState
 from flowrun.spec.parse import decode_duration, parse_duration
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
@@ -174,10 +174,12 @@ def check_case(suite: Suite, case: Case, graph: Graph) -> list[Issue]:
     waits = {name for name, state in states if state.asks == "person"}
     stubs = [((*case.at, "tools", name), name) for name in case.stubs]
     answers = [((*case.at, "answers", index, "state"), answer.state) for index, answer in enumerate(case.answers)]
+    decides = {name: tuple(state.described) for name, state in states if isinstance(state, DecideState)}
     return [
         *_unknown(suite, "FR702", stubs, tools | entrypoints, "tool or called function", key=True),
         *_unknown(suite, "FR701", answers, waits, "wait state"),
         *_check_expectation(suite, (*case.at, "expect"), case.expect, graph, states),
+        *_other_labels(suite, case, decides),
     ]
 
 
@@ -205,6 +207,19 @@ def _check_expectation(
     threads = [((*at, "messages", name), name) for name in expect.messages if name != MAIN]
     used = {part.value for state in own.values() for part in parts_of(state, Holds.THREAD)}
     yield from _unknown(suite, "FR703", threads, {*graph.threads, *used}, "thread", key=True)
+
+
+def _other_labels(suite: Suite, case: Case, decides: Mapping[str, tuple[str, ...]]) -> Iterator[Issue]:
+    """Find probabilities whose labels are those of no decide state."""
+    known = list(map(set, decides.values()))
+    for index, one in enumerate(case.replies):
+        if one.reply.probabilities is None or one.reply.probabilities.keys() in known:
+            continue
+        labels = ", ".join(one.reply.probabilities)
+        message = f"no decide state of the flow has these choices: {labels}" if labels else "there are no probabilities"
+        states = "; ".join(f"{name}: {', '.join(choices)}" for name, choices in decides.items())
+        remedy = f"the choices of its states are {states}" if states else "the flow has no decide state"
+        yield issue_at(suite.document, "FR204", (*case.at, "replies", index, "probabilities"), message, remedy)
 
 
 def _unknown(

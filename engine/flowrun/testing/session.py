@@ -248,6 +248,7 @@ def _as_line(reply: ScriptedReply) -> str:
         "content": reply.content,
         "tool_calls": [{"name": call.name, "arguments": call.arguments} for call in reply.tool_calls],
         "text": reply.text if isinstance(reply, RawReply) else None,
+        "probabilities": reply.probabilities,
         "error": reply.error,
     }
     return cut(json.dumps({key: value for key, value in fields.items() if value}, ensure_ascii=False), _MAX_REPLY)

@@ -221,7 +221,7 @@ def _gist_of(activity: Activity) -> str:
             if activity.reply is None:
                 return activity.failure.name if activity.failure is not None else "no reply yet"
             calls = ", ".join(call.name for call in activity.reply.tool_calls)
-            return f"calls {calls}" if calls else one_line(activity.reply.content or "", 90)
+            return f"calls {calls}" if calls else one_line(activity.reply.shown, 90)
         case FunctionCall():
             return activity.name
         case Question():

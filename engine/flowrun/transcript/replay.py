@@ -174,7 +174,7 @@ _NAMES: Mapping[type[Effect], str] = {
 }
 
 _COMPARED: Mapping[type[Effect], tuple[str, ...]] = {
-    AskModel: ("thread", "model", "messages", "tools", "tool_choice", "sampling", "response_format"),
+    AskModel: ("thread", "model", "messages", "tools", "tool_choice", "sampling", "response_format", "labels"),
     CallFunction: ("tool", "entrypoint", "arguments", "timeout"),
     StartChild: ("flow", "inputs"),
     RequestInput: ("prompt", "schema"),

@@ -177,7 +177,7 @@ class _Writer:
             yield self._styled("no reply yet", "yellow")
         else:
             calls = reply.tool_calls
-            yield from self._message(Message(role="assistant", content=reply.content, tool_calls=calls), style="cyan")
+            yield from self._message(Message(role="assistant", content=reply.shown, tool_calls=calls), style="cyan")
             took = "" if round_.seconds is None else f", {spell_duration(round_.seconds)}"
             yield self._styled(f"{tokens(reply.usage)}{took}", "dim")
 

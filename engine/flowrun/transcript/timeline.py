@@ -103,7 +103,7 @@ def _activities(transcript: Transcript, depth: int) -> Iterator[tuple[str, str, 
         for activity in visit.activities:
             match activity:
                 case Round():
-                    yield "chat", visit.state, activity, place
+                    yield visit.type, visit.state, activity, place
                 case FunctionCall():
                     if activity.status != "refused":
                         yield ("failed" if activity.failure is not None else visit.type), activity.name, activity, place

@@ -22,9 +22,11 @@ import jsonschema
 import msgspec
 import pytest
 
+from flowrun.core.decisions import write_question
 from flowrun.core.events import AskModel, ToolDeclaration
 from flowrun.core.messages import Log, Message, Reply, ToolCall, Usage
 from flowrun.core.ports import ModelBackend
+from flowrun.core.replies import accept_decision
 from flowrun.errors import ModelError
 from flowrun.spec.model import JSON, ResponseFormat
 
@@ -62,6 +64,7 @@ def ask(
     tool_choice: str = "auto",
     sampling: Mapping[str, JSON] | None = None,
     response_format: ResponseFormat | None = None,
+    labels: tuple[str, ...] = (),
 ) -> AskModel:
     """Return a request; by default for a greedy and short reply."""
     return AskModel(
@@ -75,6 +78,7 @@ def ask(
         tool_choice=tool_choice,
         sampling={"temperature": 0.0, "max_tokens": 64} | dict(sampling or {}),
         response_format=response_format,
+        labels=labels,
     )
 
 
@@ -158,6 +162,11 @@ class ModelBackendContract:
         reply = live.reply(ask(response_format=ResponseFormat(type="choice", choices=("sunny", "rainy day"))))
         assert reply.content in ("sunny", "rainy day")
 
+    def test_decides(self, live: Live) -> None:
+        question = Message(role="user", content=write_question("Is it hot in Dallas?", {"yes": "", "no": "it is cold"}))
+        reply = live.reply(ask([*LOOKED_UP, question], labels=("yes", "no")))
+        assert accept_decision(reply, ("yes", "no"))["mass"] > 0
+
     def test_reads_calls_and_their_results(self, live: Live) -> None:
         assert isinstance(live.reply(ask(LOOKED_UP, tools=(WEATHER,))), Reply)
 
@@ -220,6 +229,8 @@ def obliging(request: AskModel) -> Reply:
 
 
 def _reply_to(request: AskModel) -> Reply:
+    if request.labels:
+        return Reply(probabilities=dict.fromkeys(request.labels, 1 / len(request.labels)), mass=0.5)
     if request.tools and request.tool_choice not in ("auto", "none"):
         name = request.tools[0].name if request.tool_choice == "required" else request.tool_choice
         call = ToolCall(id="call00002", name=name, arguments='{"city":"Boston"}')

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -65,6 +66,18 @@ def completion(message: JSON = None, finish_reason: str | None = "stop", **more:
         "id": "c1",
         "object": "chat.completion",
         "choices": [{"message": message, "finish_reason": finish_reason}],
+    } | more
+
+
+def decision(likeliest: Mapping[str, JSON], message: JSON = None, **more: JSON) -> dict[str, JSON]:
+    """Return the completion of one token, with the log-probabilities of the likeliest ones."""
+    top = [{"token": token, "logprob": value, "bytes": None} for token, value in likeliest.items()]
+    logprobs = {"content": [{**top[0], "top_logprobs": top}] if top else [], "refusal": None}
+    said = {"role": "assistant", "content": next(iter(likeliest), "")} if message is None else message
+    return {
+        "id": "c1",
+        "object": "chat.completion",
+        "choices": [{"message": said, "finish_reason": "length", "logprobs": logprobs}],
     } | more
 
 
@@ -206,6 +219,8 @@ def _form_of(body: JSON) -> ResponseFormat | None:
 def obliging_server(seen: Seen) -> JSON | Answer:
     """Return the reply of ``obliging`` in the wire format."""
     body = seen.body
+    if body.get("logprobs"):
+        return decision({"A": -1.0, "B": -2.0})
     choice = body.get("tool_choice", "auto")
     request = ask(
         [Message(role=each["role"], content=each["content"]) for each in body["messages"]],
@@ -1017,3 +1032,117 @@ def test_cancelling_frees_the_servers_resources(server: Server) -> None:
 def test_importing_the_adapter_imports_no_sdk() -> None:
     code = "import flowrun.backends.openai, sys; print({'openai', 'httpx', 'aiohttp', 'vllm'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------
+
+
+QUESTION_OF_TWO = ask([Message(role="user", content="Well?")], labels=("high", "low"))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "sent"),
+    [
+        pytest.param({}, {"max_tokens": 1}, id="without sampling"),
+        pytest.param(
+            {"temperature": 0.0, "top_p": 0.5, "logit_bias": {"1": 5}, "stop": ["A"], "seed": 3, "logprobs": 2, "n": 1},
+            {"max_tokens": 1},
+            id="what chooses tokens is left out",
+        ),
+        pytest.param(
+            {"max_completion_tokens": 64, "reasoning_effort": "none"},
+            {"max_completion_tokens": 1, "reasoning_effort": "none"},
+            id="what the model needs stays",
+        ),
+    ],
+)
+def test_a_decision_asks_for_the_likeliest_tokens(
+    server: Server, sampling: dict[str, JSON], sent: dict[str, JSON]
+) -> None:
+    server.answer = lambda seen: decision({"A": -1.0, "B": -2.0})
+    reply_of(server.backend(), msgspec.structs.replace(QUESTION_OF_TWO, sampling=sampling))
+    assert server.asked.body == {
+        "model": "qwen",
+        "messages": [{"role": "user", "content": "Well?"}],
+        "temperature": 1,
+        "logprobs": True,
+        "top_logprobs": 20,
+        **sent,
+    }
+
+
+@pytest.mark.parametrize(
+    ("likeliest", "high", "mass"),
+    [
+        pytest.param({"A": math.log(0.6), "B": math.log(0.2), "C": -3.0}, 0.75, 0.8, id="plain letters"),
+        pytest.param({" A": math.log(0.6), "Ġb": -0.1, "▁B": math.log(0.2)}, 0.75, 0.8, id="letters behind spaces"),
+        pytest.param({"A": math.log(0.6), " A": -5.0, " B": math.log(0.2), "B": -9}, 0.75, 0.8, id="the likelier"),
+        pytest.param({"Well": -0.1, "A": math.log(0.25)}, 1.0, 0.25, id="one of them is not among the likeliest"),
+        pytest.param({"B": 1e-7, "A": -100}, 0.0, 1.0, id="a number that is rounded up"),
+    ],
+)
+def test_the_probabilities_are_those_of_the_letters(
+    server: Server, likeliest: dict[str, JSON], high: float, mass: float
+) -> None:
+    server.answer = lambda seen: decision(likeliest, usage={"prompt_tokens": 7, "completion_tokens": 1})
+    reply = reply_of(server.backend(), QUESTION_OF_TWO)
+    assert reply.probabilities == pytest.approx({"high": high, "low": 1 - high})
+    assert reply.mass == pytest.approx(mass)
+    plain = msgspec.structs.replace(reply, probabilities=None, mass=1.0)
+    assert plain == Reply(usage=Usage(prompt_tokens=7, completion_tokens=1))
+
+
+THOUGHT = {"role": "assistant", "content": None, "reasoning": "Let me"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "reported"),
+    [
+        pytest.param(
+            completion(),
+            "model.request_refused",
+            "the server returned no log-probabilities: use another server, or one that returns logprobs",
+            id="no log-probabilities",
+        ),
+        pytest.param(
+            completion(THOUGHT, "length"),
+            "model.request_refused",
+            "the model reasons before it answers: turn that off",
+            id="a model that reasons, without log-probabilities",
+        ),
+        pytest.param(
+            decision({"Let": -0.1, "A": -3.0}, THOUGHT),
+            "model.invalid_output",
+            """one of ["Let", "A"]: the model reasons before it answers""",
+            id="a model that reasons",
+        ),
+        pytest.param(
+            decision({"<think>": -0.1, "The": -3.0}),
+            "model.invalid_output",
+            """no letter of a choice begins the reply, but one of ["<think>", "The"]""",
+            id="no letter",
+        ),
+        pytest.param(
+            Answer(error("You are not allowed to request logprobs from this model."), 403),
+            "backend.unavailable",
+            "not allowed to request logprobs",
+            id="a model that may not be asked",
+        ),
+        pytest.param(
+            Answer(error("'logprobs' is not supported with this model."), 400),
+            "model.request_refused",
+            "'logprobs' is not supported",
+            id="a server that refuses",
+        ),
+    ],
+)
+def test_an_answer_that_decides_nothing(server: Server, answer: JSON | Answer, name: str, reported: str) -> None:
+    server.answer = lambda seen: answer
+    failed, message = failure_of(server.backend(), QUESTION_OF_TWO)
+    assert failed == name
+    assert reported in message
+
+
+def test_a_model_that_declines_to_decide(server: Server) -> None:
+    server.answer = lambda seen: completion({"role": "assistant", "content": None, "refusal": "I will not."})
+    assert reply_of(server.backend(), QUESTION_OF_TWO).refusal == "I will not."

@@ -1,4 +1,4 @@
-"""The profile ``server`` of the weather flow against vLLM's own server: the same answer as in process."""
+"""The profiles ``server`` of examples against vLLM's own server: the same answers as in process."""
 
 import asyncio
 import json
@@ -14,16 +14,22 @@ from pathlib import Path
 
 import pytest
 
+from flowrun.backends.openai import OpenAIBackend
 from flowrun.backends.vllm.model_files import find_model
+from flowrun.core.decisions import write_question
+from flowrun.core.messages import Message
+from flowrun.spec.model import Model
 from tests.conftest import SMALL_MODEL, SPECS
+from tests.unit.backends.contract import Live, ask, started
 
 ROOT = SPECS.parent
 START_SECONDS = 180  # seconds for the server's start, on a busy machine
 
 
-@pytest.fixture
-def server(needs_vllm: None, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def server(needs_vllm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start vLLM's server on the small model, as a user would, and yield its base URL."""
+    tmp_path = tmp_path_factory.mktemp("server")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -65,3 +71,26 @@ def test_the_weather_flow_on_a_server(server: str) -> None:
     assert result["output"] == {"answer": "The weather in Dallas, TX is 85 degrees fahrenheit."}
     assert result["path"] == ["ask", "look_up", "ask", "answered"]
     assert result["usage"]["prompt_tokens"] > 2000
+
+
+@pytest.mark.vllm
+def test_decisions_of_a_server_are_those_of_this_process(server: str, small_model: Live) -> None:
+    labels = ("billing", "technical", "other")
+    question = write_question("Which team should answer this message?", dict.fromkeys(labels, ""))
+    mail = Message(role="system", content="A customer wrote: Our cellar is under water!")
+    request = ask([mail, Message(role="user", content=question)], labels=labels)  # servers get user turns joined
+    in_process = small_model.reply(request)
+    with started(OpenAIBackend(Model(backend="openai", name="small", base_url=server))) as live:
+        served = live.reply(request)
+    assert served.probabilities == pytest.approx(in_process.probabilities, abs=1e-3)
+    assert served.mass == pytest.approx(in_process.mass, abs=1e-3)
+
+
+@pytest.mark.vllm
+def test_the_triage_flow_on_a_server(server: str) -> None:
+    command = [sys.executable, "-m", "flowrun", "specs/triage.yaml", "--profile", "server", "--json"]
+    environ = {**os.environ, "OPENAI_BASE_URL": server}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["path"], result["rounds"]) == (["team", "urgent", "page"], 2)

@@ -30,6 +30,7 @@ states:
       - {to: approve}
   act: {type: tools, next: ask}
   approve: {type: wait, prompt: Fine?, schema: {type: boolean}, routes: [{when: outputs.approve, to: done}, {to: gone}]}
+  rate: {type: decide, prompt: Good?, choices: {good: "it is", bad: ""}, next: done}
   done: {type: end, output: {answer: "{{ reply.content }}", sources: ["{{ results }}"]}}
   gone: {type: end, status: failed}
 flows:
@@ -55,6 +56,15 @@ def changes(old: str, new: str) -> list[tuple[str, str, str]]:
             "",
             [("breaking", "inputs.city", "input removed")],
             id="input removed",
+        ),
+        pytest.param(
+            'choices: {good: "it is", bad: ""}',
+            "choices: [good, bad, ugly]",
+            [
+                ("internal", "states.rate.choices.good", "changed"),
+                ("internal", "states.rate.choices.ugly", "added"),
+            ],
+            id="choices of a decision",
         ),
         pytest.param(
             "sampling:",

@@ -1,5 +1,6 @@
 """Logs behave as tuples, and the newest version shares its storage with the older ones."""
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -112,3 +113,21 @@ def test_the_last_calls_are_answered_by_the_tool_messages_after_them(
     asked = Message(role="assistant", tool_calls=(A, B))
     last = last_calls(Log([Message(role="user"), asked, *(Message(role="tool", tool_call_id=id_) for id_ in answers)]))
     assert (last.at, last.calls, set(last.answered), last.open) == (1, (A, B), answered, waiting)
+
+
+@pytest.mark.parametrize(
+    ("reply", "shown"),
+    [
+        pytest.param(Reply(content="Hi"), "Hi", id="a text"),
+        pytest.param(Reply(), "", id="nothing"),
+        pytest.param(Reply(probabilities={"low": 0.25, "high": 0.75}), "high 0.750, low 0.250", id="probabilities"),
+        pytest.param(Reply(probabilities={"a": 1.0, "b": 0.0}, mass=0.5), "a 1.000, b 0.000 (mass 0.500)", id="mass"),
+    ],
+)
+def test_what_a_reply_says_to_people(reply: Reply, shown: str) -> None:
+    assert reply.shown == shown
+
+
+def test_a_reply_holds_no_number_that_json_lacks() -> None:
+    reply = Reply(probabilities={"a": math.nan, "b": math.inf, "c": 0.5}, mass=math.nan)
+    assert (reply.probabilities, reply.mass) == ({"c": 0.5}, 0.0)

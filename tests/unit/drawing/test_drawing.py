@@ -79,6 +79,8 @@ def test_a_box_names_what_its_state_uses(every_state: Spec) -> None:
         "act": "tools",
         "judge": "chat · model judge · thread critic",
         "decide": "route",
+        "urgent": "decide · now / later · model judge",
+        "weekday": "decide · monday / friday",
         "review": "wait",
         "check": "flow · sub_flow.yaml",
         "announce": "agent · model by template · tools by template · thread critic · stops at publish",

@@ -109,8 +109,8 @@ STATE = "states: {a: {type: chat, next: a, %s}}\n"
         pytest.param(
             "x-shared: &s {type: chatt, next: a}\nstates: {a: *s, b: *s}\n",
             [
-                "4:21 FR204 states.a.type: type must be one of chat, tools, agent, call, route, flow, map, parallel, "
-                "wait, end, and is the text 'chatt'; did you mean 'chat'?"
+                "4:21 FR204 states.a.type: type must be one of chat, decide, tools, agent, call, route, flow, map, "
+                "parallel, wait, end, and is the text 'chatt'; did you mean 'chat'?"
             ],
             id="a mistake that aliases repeat",
         ),

@@ -125,6 +125,54 @@ def test_a_line_is_a_reply_with_its_request(file: Path) -> None:
     assert json.loads(second)["request"]["state"] == "ask_again"
 
 
+DECIDING = """\
+flowrun: v1
+name: talk
+version: 1.0.0
+model: {name: some-model, chat_template: "{{ messages }}"}
+states:
+  pick: {type: decide, prompt: Which one?, choices: [left, right], next: done}
+  done: {type: end, output: "{{ outputs.pick }}"}
+"""
+DECISION = Reply(probabilities={"left": 0.25, "right": 0.75}, mass=0.5)
+
+
+@pytest.mark.parametrize("open_reader", [None, FakeReader], ids=["as-recorded", "parsed-again"])
+def test_a_decision_is_recorded_and_replayed(
+    tmp_path: Path, open_reader: Callable[[BoundModel], Reader] | None
+) -> None:
+    tests = """\
+    - name: decides
+      cassette: talk.jsonl
+      expect: {output: {choice: right, probabilities: {left: 0.25, right: 0.75}, mass: 0.5}}
+    """
+    file = write_tests(tmp_path, tests, spec=DECIDING)
+    (line,) = map(json.loads, record(tmp_path, Rendering([DECISION])).read_text().splitlines())
+    assert line["request"]["labels"] == ["left", "right"]
+    assert (line["reply"]["probabilities"], line["reply"]["mass"]) == ({"left": 0.25, "right": 0.75}, 0.5)
+    assert [(verdict.status, problems(verdict)) for verdict in replay(file, open_reader)] == [("passed", [])]
+
+
+def test_other_labels_are_another_request(tmp_path: Path) -> None:
+    file = write_tests(tmp_path, ONE_TEST, spec=DECIDING)
+    cassette = record(tmp_path, ScriptedBackend([DECISION]))
+    (tmp_path / "talk.yaml").write_text(DECIDING.replace("right", "straight on"))
+    (verdict,) = replay(file)
+    assert problems(verdict) == [
+        f"the cassette {cassette} holds no reply to what state 'pick' asks",
+        "  its line 1 is the nearest; - recorded, + asked now",
+        "      A. left",
+        "  -   B. right",
+        "  +   B. straight on",
+        "      ",
+        "    ...",
+        "    tool_choice: auto",
+        "  - labels: left, right",
+        "  + labels: left, straight on",
+        "  if the flow is right, record it anew with: flowrun SPEC --record FILE",
+    ]
+
+
 def test_a_recording_has_the_concurrency_of_its_backend(tmp_path: Path) -> None:
     class Narrow(ScriptedBackend):
         concurrency = 3

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from flowrun.core.events import Answered, Cancelled
+from flowrun.core.messages import Reply, Usage
 from flowrun.errors import Failure
 from tests.flows import ADD, AGENT, graph_of
 from tests.unit.transcript.recording import Recording, World, calls, said
@@ -100,6 +101,22 @@ states:
   done: {type: end, output: "{{ vars.sum }}"}
 """
 
+DECIDE: Final = """\
+inputs: {mail: {type: string}}
+messages: [{role: user, content: "{{ inputs.mail }}"}]
+states:
+  answer: {type: chat, next: urgent}
+  urgent:
+    type: decide
+    prompt: How urgent was it?
+    choices: {high: needs an answer today, low: can wait}
+    routes:
+      - {when: outputs.urgent.probabilities.high > 0.8, to: thank}
+      - {to: done}
+  thank: {type: chat, messages: [{role: user, content: Thanks!}], next: done}
+  done: {type: end, output: "{{ outputs.urgent }}"}
+"""
+
 WRONG: Final = '{"a": 2}'
 DOWN: Final = Failure(name="backend.unavailable", message="connection refused")
 
@@ -190,6 +207,16 @@ def given_up() -> Recording:
     return Recording(graph_of(SLOW), World())
 
 
+def decided() -> Recording:
+    """A decision between two chats of a thread."""
+    decision = Reply(
+        probabilities={"low": 0.0625, "high": 0.9375},
+        usage=Usage(prompt_tokens=40, completion_tokens=1, cached_tokens=16),
+    )
+    replies = [said("We will come."), (0.5, decision), said("You are welcome.")]
+    return Recording(graph_of(DECIDE), World(replies=replies), {"mail": "Water in the cellar!"})
+
+
 def refused_inputs() -> Recording:
     """Inputs that the flow does not accept."""
     return Recording(graph_of(REVIEW), World(), {"amount": "much"})
@@ -210,6 +237,7 @@ RUNS: Final[Mapping[str, Callable[[], Recording]]] = {
         cancelled,
         family,
         given_up,
+        decided,
         refused_inputs,
     )
 }

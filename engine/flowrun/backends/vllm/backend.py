@@ -100,18 +100,27 @@ class VllmBackend:
         if completion.finish_reason in ("abort", "error"):
             why = engine.dead or f"vLLM gave the request up ({completion.finish_reason})"
             raise ModelError("backend.unavailable", why)
+        usage = Usage(
+            prompt_tokens=len(output.prompt_token_ids),
+            completion_tokens=len(completion.token_ids),
+            cached_tokens=output.num_cached_tokens or 0,
+            rerendered=int(rendered.rerendered),
+        )
+        if request.labels:
+            return chat.read_decision(request, completion.logprobs, usage)
         return chat.read(
             rendered,
             completion.text,
             token_ids=completion.token_ids,
             finish_reason=completion.finish_reason or "stop",
-            usage=Usage(
-                prompt_tokens=len(output.prompt_token_ids),
-                completion_tokens=len(completion.token_ids),
-                cached_tokens=output.num_cached_tokens or 0,
-                rerendered=int(rendered.rerendered),
-            ),
+            usage=usage,
         )
+
+    def check_decisions(self) -> None:
+        """Check that decide states can be answered. See ``wrapper.Decides``."""
+        _, chat = self._running()
+        if chat.letters.fault:
+            raise BackendError(f"the model {self._model.name!r}: {chat.letters.fault}")
 
     async def rendered_prompt(self, request: AskModel) -> str:
         """Return the text that the model would read for a request.

@@ -12,8 +12,10 @@ from typing import Any, Final
 import msgspec
 
 from flowrun.backends.chat_api import request_body, wire_message
+from flowrun.backends.decided import decided
 from flowrun.backends.vllm.calls import call_markers, read_call, unread_call
 from flowrun.backends.vllm.forms import learn_forms
+from flowrun.backends.vllm.letters import Letters, learn_letters
 from flowrun.backends.vllm.names import faults_of_sampling, tool_call_parsers
 from flowrun.backends.vllm.prompt_cache import PromptCache, extends, pack_tokens
 from flowrun.core.events import AskModel
@@ -64,7 +66,8 @@ class VllmChat:
         self._config = config.model_config
         self.concurrency: int = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         self._renderer = renderer_from_config(config)
-        self.forms = learn_forms(functools.partial(self._render_sample, template, self._renderer.render_messages))
+        self._sample = functools.partial(self._render_sample, template, self._renderer.render_messages)
+        self.forms = learn_forms(self._sample)
         self._prompt_cache = PromptCache(
             self._renderer,
             adapt=self.forms.adapt,
@@ -148,12 +151,14 @@ class VllmChat:
         except Exception:  # a template may refuse so short a thread; only a real request shows a fault
             return
 
-    def _render_sample(self, template: str | None, render: Any, messages: list[Any]) -> str:
-        """Render messages, with a tool, as text."""
+    def _render_sample(
+        self, template: str | None, render: Any, messages: Sequence[Any], variables: Mapping[str, JSON] = {}
+    ) -> str:
+        """Render messages, with a tool, as text. ``variables`` are those of the template that differ."""
         from vllm.renderers import ChatParams
 
         _, prompt = render(
-            messages,
+            list(messages),
             ChatParams(
                 chat_template=template,
                 chat_template_kwargs={
@@ -162,12 +167,21 @@ class VllmChat:
                     "tools": [{"type": "function", "function": _SAMPLE_TOOL}],
                     "tokenize": not self.uses_template,
                     **self._model.chat_template_kwargs,
+                    **variables,
                 },
             ),
         )
         if "prompt" in prompt:
             return str(prompt["prompt"])
         return str(self._renderer.tokenizer.decode(list(prompt["prompt_token_ids"])))
+
+    @functools.cached_property
+    def letters(self) -> Letters:
+        """The tokens of the letters that decide states read."""
+        if self._config.logprobs_mode != "raw_logprobs":
+            mode = self._config.logprobs_mode
+            return Letters(fault=f"a decide state reads raw log-probabilities, and engine.logprobs_mode is {mode}")
+        return learn_letters(self._sample, self._prompt_cache.tokenize, uses_template=self.uses_template)
 
     async def render(self, ask: AskModel) -> Rendered:
         """Render a request as tokens.
@@ -176,6 +190,10 @@ class VllmChat:
             ModelError: the sampling, the tools or the prompt cannot be used.
             Exception: any error by which vLLM refuses a request.
         """
+        if ask.labels:
+            ask = msgspec.structs.replace(ask, sampling={})  # nothing is sampled
+            if self.letters.fault:
+                raise ModelError("model.request_refused", self.letters.fault)
         self._check(ask)
         request = _checked_request(chat_request(ask))
         choice = ask.tool_choice if ask.tools else "none"
@@ -200,7 +218,7 @@ class VllmChat:
         return Rendered(
             prompt=prompt,
             token_ids=token_ids,
-            sampling=self._sampling_params(ask.sampling, request, len(token_ids)),
+            sampling=self._sampling_params(ask, request, len(token_ids)),
             generate={
                 "reasoning_ended": request.resolve_reasoning_ended(parser, token_ids),
                 "reasoning_parser_kwargs": {"chat_template_kwargs": template_kwargs} if has_reasoning else None,
@@ -227,7 +245,7 @@ class VllmChat:
                 "or set tool_choice: none",
             )
 
-    def _sampling_params(self, wanted: Mapping[str, JSON], request: Any, prompt_length: int) -> Any:
+    def _sampling_params(self, ask: AskModel, request: Any, prompt_length: int) -> Any:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         available = self._config.max_model_len - prompt_length
@@ -237,7 +255,15 @@ class VllmChat:
                 f"the prompt is {prompt_length} tokens long and fills the context window of "
                 f"{self._config.max_model_len} tokens, which leaves none for the reply",
             )
-        params = {**self._defaults, **{name: value for name, value in wanted.items() if name not in _SHARED}}
+        if ask.labels:
+            return SamplingParams(
+                max_tokens=1,
+                temperature=0.0,
+                logprob_token_ids=list(self.letters.ids[: len(ask.labels)]),
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                skip_clone=True,
+            )
+        params = {**self._defaults, **{name: value for name, value in ask.sampling.items() if name not in _SHARED}}
         longest = params.get("max_tokens")
         return SamplingParams.from_optional(
             **{
@@ -289,6 +315,17 @@ class VllmChat:
             finish_reason="tool_calls" if calls and finish_reason == "stop" else finish_reason,
             invalid_call=self._unread_call(rendered, text, reasoning or "", len(calls)),
         )
+
+    def read_decision(self, ask: AskModel, logprobs: Sequence[Mapping[int, Any]] | None, usage: Usage) -> Reply:
+        """Return the probabilities of a request's labels.
+
+        Args:
+            logprobs: vLLM's ``Logprob`` by token, for each token that was read.
+
+        Raises:
+            ModelError: vLLM returned none, or no numbers.
+        """
+        return decided(self.letters.read(logprobs[0] if logprobs else {}, ask.labels), usage=usage)
 
     def _unread_call(self, rendered: Rendered, text: str, reasoning: str, read: int) -> str | None:
         """Return a message if the parser read fewer calls than the text has behind its reasoning; else None."""

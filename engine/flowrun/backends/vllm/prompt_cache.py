@@ -178,7 +178,8 @@ class PromptCache:
                 "prompt": self._special.restore(prompt["prompt"]),
             } if "prompt" in prompt else prompt
         ids = self._tokenize_prompt(rendered, last, ask.messages)
-        self._prompts.store((ask.run, ask.thread), CachedPrompt(_settings(ask), tuple(ask.messages), rendered, ids))
+        if not ask.labels:  # no later prompt extends that of a decision
+            self._prompts.store((ask.run, ask.thread), CachedPrompt(_settings(ask), tuple(ask.messages), rendered, ids))
         own = last is not None or isinstance(rendered, array)
         return conversation, {"prompt_token_ids": ids.tolist()} | ({} if own else {"prompt": self._text(rendered)})
 
@@ -271,6 +272,10 @@ class PromptCache:
             joined += ids[1:] if number else ids
         return joined
 
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a rendered prompt."""
+        return self._ids_of(text).tolist()
+
     def _split(self, text: str) -> list[str]:
         """Split a text at the ends of turns; each end is in both pieces, as its token may include spaces around it."""
         if not self._can_split:
@@ -341,8 +346,8 @@ def _fingerprint(vocabulary: Mapping[str, int]) -> int:
 
 
 def _settings(ask: AskModel) -> tuple[Any, ...]:
-    """Return the inputs of a template besides the messages."""
-    return ask.tools, ask.tool_choice, ask.response_format
+    """Return the inputs of a template besides the messages. Tools that must not be called are in the prompt too."""
+    return ask.tools, "auto" if ask.tool_choice == "none" else ask.tool_choice, ask.response_format
 
 
 def _holds(text: str, messages: Sequence[Message]) -> bool:

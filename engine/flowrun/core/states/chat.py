@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from flowrun.core.events import AskModel, Event, Failed, Replied
-from flowrun.core.messages import Log, Message, last_calls
+from flowrun.core.messages import Log, Message
 from flowrun.core.rendering import CompiledEntry, compile_entry
 from flowrun.core.replies import ReadValue, accept_reply, compile_form
 from flowrun.core.requests import Reading, compile_reading
+from flowrun.core.rounds import begin_round, end_round
 from flowrun.core.run import RequestSettings, Run
 from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
 from flowrun.core.state_node import StateFailure, StateNode, Turn
@@ -81,8 +82,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             run.call_count += len(message.tool_calls)
             run.unread = run.unread | self.own_thread if run.unread else self.own_thread
         run.threads = {**run.threads, self.thread: run.threads[self.thread].appended(message)}
-        if run.replaced:
-            run.replaced = {name: thread for name, thread in run.replaced.items() if name != self.thread}
+        end_round(run, self.thread)
         run.reply = LazyReply(self.thread, message, reply, parsed)
         turn.leave(self, run.reply)
 
@@ -90,21 +90,12 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         """Ask the model for a reply to the thread as it is. Raises as ``enter`` does."""
         run = turn.run
         thread = run.threads[self.thread]
-        if self.thread not in run.asked:  # nothing has checked the first messages of the thread
-            check_conversation(thread, ended=True)
-        elif waiting := last_calls(thread).open:
-            check_conversation((), waiting=[call.id for call in waiting], ended=True)
-        if run.rounds >= run.max_rounds:
-            raise StateFailure(
-                "limit.rounds", f"the run asked the model {run.rounds} times, which is limits.max_rounds"
-            )
         messages = thread if self.reading is None else self._read(self.reading, turn)
         settings = self.settings or self._computed(turn)
+        begin_round(run, self.thread)
         if run.asked.get(self.thread) is not settings:
             shared = not run.asked and self.settings is not None
             run.asked = self.first_asked if shared else {**run.asked, self.thread: settings}
-        run.rounds += 1
-        run.awaiting = "effect"
         turn.effects = (
             AskModel(
                 step=run.step,

@@ -13,7 +13,9 @@ from flowrun.spec.model import ChatState, Spec, State
 S = TypeVar("S", bound=State)
 
 
-Outline = Literal["rounded", "cut", "striped", "hexagon", "doubled", "stacked", "barred", "slanted", "pill", "dashed"]
+Outline = Literal[
+    "rounded", "notched", "cut", "striped", "hexagon", "doubled", "stacked", "barred", "slanted", "pill", "dashed"
+]
 """The outline of a state's box. ``drawing.outlines`` draws each in every format."""
 
 

@@ -10,10 +10,46 @@ from flowrun.core.run import RequestSettings
 from flowrun.core.state_node import StateFailure
 from flowrun.core.states.compiler import Compiler
 from flowrun.excerpts import shortened
-from flowrun.spec.model import CHOICES, JSON, ChatState, ResponseFormat, is_template
+from flowrun.spec.model import CHOICES, JSON, AskingState, ChatState, ResponseFormat, is_template
 from flowrun.templates import Evaluator, Scope, compile_text, compile_value
 
 _SHOWN: Final = 80  # characters
+
+
+class ChosenModel(msgspec.Struct, frozen=True, kw_only=True):
+    """The model of a state, which a template may choose.
+
+    Attributes:
+        name: returns what was written, or what its template gives.
+        backends: the models of the flow that may be asked, each with the name of its backend.
+        samplings: the sampling by the model.
+    """
+
+    name: Evaluator
+    backends: Mapping[str, str]
+    samplings: Mapping[str, Mapping[str, JSON]]
+
+    def render(self, scope: Scope) -> tuple[str, Mapping[str, JSON]]:
+        """Return the name of the backend, and the sampling.
+
+        Raises:
+            StateFailure: ``template.failed``: a template gives what is no model.
+            TemplateError: a template cannot be evaluated.
+        """
+        name = self.name(scope)
+        if name not in self.backends:
+            raise _no_such("model", name, self.backends)
+        return self.backends[name], self.samplings[name]
+
+
+def compile_model(state: AskingState, compiler: Compiler) -> ChosenModel:
+    """Compile the model of a state, with the sampling that the spec and the model give."""
+    spec, models = compiler.spec, state.models_among(compiler.spec.models)
+    return ChosenModel(
+        name=compile_text(state.model),
+        backends={model: compiler.backends.get(model, model) for model in models},
+        samplings={model: {**spec.sampling, **spec.models[model].sampling} for model in models},
+    )
 
 
 class ComputedSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,29 @@
+"""Begins rounds: the conversation is complete, and the run has a round left."""
+
+from flowrun.core.failures import StateFailure
+from flowrun.core.messages import last_calls
+from flowrun.core.run import Draft
+from flowrun.core.threads import check_conversation
+
+
+def begin_round(run: Draft, thread: str) -> None:
+    """Count a request to the model on a thread, and await its reply.
+
+    Raises:
+        StateFailure: the thread has calls without an answer, or ``limits.max_rounds`` is reached.
+    """
+    messages = run.threads[thread]
+    if thread not in run.asked:  # nothing has checked the first messages of the thread
+        check_conversation(messages, ended=True)
+    elif waiting := last_calls(messages).open:
+        check_conversation((), waiting=[call.id for call in waiting], ended=True)
+    if run.rounds >= run.max_rounds:
+        raise StateFailure("limit.rounds", f"the run asked the model {run.rounds} times, which is limits.max_rounds")
+    run.rounds += 1
+    run.awaiting = "effect"
+
+
+def end_round(run: Draft, thread: str) -> None:
+    """Record that a model has read a thread: from now on, prompts extend it as it is."""
+    if run.replaced:
+        run.replaced = {name: before for name, before in run.replaced.items() if name != thread}

@@ -144,6 +144,8 @@ ROLES = {
     "expression": Holds.EXPRESSION,
     "template": Holds.TEMPLATE,
     "content": Holds.TEMPLATE,
+    "text": Holds.TEMPLATE,
+    "system": Holds.TEMPLATE,
     "arguments": Holds.TEMPLATE,
     "set": Holds.TEMPLATE,
     "json_schema": Holds.SCHEMA,

@@ -48,11 +48,11 @@ def _as_written(spec: Spec) -> dict[str, Any]:
 
 
 def _remove_tags(value: Any) -> None:
-    """Remove the tags of entries of messages, which a spec file does not have."""
+    """Remove from entries of messages what a spec file does not have: their tags, and empty calls."""
     for member in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
         _remove_tags(member)
-    if isinstance(value, dict):
-        value.pop("entry", None)
+    if isinstance(value, dict) and value.pop("entry", None) and not value.get("tool_calls"):
+        value.pop("tool_calls", None)
 
 
 # --- inputs -------------------------------------------------------------------------------------------------------

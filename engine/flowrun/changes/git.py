@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from flowrun.errors import UsageError
+from flowrun.errors import UnreadableFile, UsageError
+from flowrun.spec.load import Files
 
 
 class Repository(msgspec.Struct, frozen=True):
@@ -71,6 +72,31 @@ class Repository(msgspec.Struct, frozen=True):
     def shown(self, name: str) -> str:
         """Return a file's path relative to the current folder."""
         return os.path.relpath(self.top / name)
+
+
+class CommitFiles(Files):
+    """The files of a commit, by their paths in the folder of the repository, with a prefix before each."""
+
+    def __init__(self, repository: Repository, commit: str, prefix: str) -> None:
+        self._repository = repository
+        self._commit = commit
+        self._prefix = prefix
+
+    def has(self, path: Path) -> bool:
+        """Return whether the commit has a file."""
+        try:
+            self.read(path)
+        except UnreadableFile:
+            return False
+        return True
+
+    def read(self, path: Path) -> bytes:
+        """Return the content of a file in the commit. See ``Files.read``."""
+        try:
+            name = self._repository.path_of(Path(str(path).removeprefix(self._prefix)))
+            return self._repository.show(self._commit, name)
+        except UsageError as exc:
+            raise UnreadableFile(str(exc)) from exc
 
 
 def _hidden(name: str, folder: str) -> bool:

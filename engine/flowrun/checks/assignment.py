@@ -74,7 +74,7 @@ def _slots_read(reads: Reads, extra: frozenset[str]) -> set[Slot]:
 def _too_early_issue(subject: Subject, text: Text, slot: Slot) -> Issue:
     what = "the flow's vars are" if text.moment == "vars" else "the first messages are"
     message = f"{'.'.join(slot)} is not set yet when {what} rendered"
-    return subject.issue("FR405", text.path, message, _remedy_before_start(text, slot))
+    return subject.issue("FR405", text.path, message, _remedy_before_start(text, slot), word=".".join(slot))
 
 
 def _not_set_issue(subject: Subject, text: Text, state: str, slot: Slot) -> Issue:
@@ -83,7 +83,7 @@ def _not_set_issue(subject: Subject, text: Text, state: str, slot: Slot) -> Issu
     remedy = f"{_REMEDIES[slot[0]]}, or {unless}"
     path = subject.state_graph.path_without(slot, state)
     states = " > ".join(names_on_path(path)) if path else state
-    return subject.issue("FR405", text.path, f"{name} is not set on the path {states}", remedy)
+    return subject.issue("FR405", text.path, f"{name} is not set on the path {states}", remedy, word=name)
 
 
 def _remedy_before_start(text: Text, slot: Slot) -> str:

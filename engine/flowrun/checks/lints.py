@@ -110,7 +110,7 @@ def _first_values(subject: Subject) -> Iterator[Issue]:
                 f"also after state {setters[variable]!r} has set it"
             )
             remedy = "move the message into the messages of the chat state that needs it"
-            yield subject.issue("FR406", text.path, message, remedy, severity="warning")
+            yield subject.issue("FR406", text.path, message, remedy, word=f"vars.{variable}", severity="warning")
 
 
 def _changing_systems(subject: Subject) -> Iterator[Issue]:
@@ -129,7 +129,7 @@ def _changing_systems(subject: Subject) -> Iterator[Issue]:
             if path[:1] in changed or path[:2] in changed:
                 message = f"{dotted(path)} changes in the loop: each prompt then differs from its first token on"
                 remedy = "say it in a user message behind the others, or set it before the loop"
-                yield subject.issue("FR315", text.path, message, remedy, severity="warning")
+                yield subject.issue("FR315", text.path, message, remedy, word=dotted(path), severity="warning")
 
 
 def _unread_variables(subject: Subject) -> Iterator[Issue]:
@@ -198,7 +198,7 @@ def _references(subject: Subject) -> Iterator[Issue]:
         for found in dict.fromkeys(_REFERENCE.findall(text)):
             remedy = "give the value as an input, or set it in a profile"
             message = f"{found} is plain text here: the environment is read in models and profiles only"
-            yield subject.issue("FR407", path, message, remedy, severity="warning")
+            yield subject.issue("FR407", path, message, remedy, word=found, severity="warning")
 
 
 def _texts(value: JSON, path: Path) -> Iterator[tuple[Path, str]]:

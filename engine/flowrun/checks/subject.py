@@ -77,12 +77,11 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         remedy: str = "",
         *,
         key: bool = False,
+        word: str = "",
+        line: int = 1,
         severity: Severity = "error",
     ) -> Issue:
-        """Build an issue at a path of the spec.
-
-        Args:
-            key: point to the key instead of the value.
-        """
-        issue = issue_at(self.loaded.document, code, (*self.base, *path), message, remedy, key=key)
+        """Build an issue at a path of the spec. See ``issue_at`` for the arguments."""
+        at = (*self.base, *path)
+        issue = issue_at(self.loaded.document, code, at, message, remedy, key=key, word=word, line=line)
         return issue if severity == "error" else msgspec.structs.replace(issue, severity=severity)

@@ -5,14 +5,18 @@ from typing import Final
 
 from flowrun.checks.shapes import MissingMember, find_missing_member, shapes_at
 from flowrun.checks.slips import remedy_of_name, remedy_of_syntax
-from flowrun.checks.subject import Subject
+from flowrun.checks.subject import Severity, Subject
 from flowrun.core.texts import Text
 from flowrun.core.views import ErrorView, ReplyView, RunView, ScopeView
 from flowrun.errors import Issue, dotted
+from flowrun.excerpts import cut
 from flowrun.spec.model import MAIN, Spec, WorkingState
 from flowrun.spec.suggestions import did_you_mean, suggest
 from flowrun.templates import TemplateError
 from flowrun.templates.reads import Keys, Reads
+
+_SHOWN: Final = 200
+"""Characters of a text that a message shows."""
 
 _NAMES: Final = frozenset(ScopeView.__annotations__)
 _DEEP: Final = ("results", "call")
@@ -30,7 +34,8 @@ def check_templates(subject: Subject) -> Iterator[Issue]:
         try:
             reads = text.reads()
         except TemplateError as exc:
-            yield subject.issue("FR401", text.path, str(exc), remedy_of_syntax(text.text, str(exc)))
+            line = getattr(exc.__cause__, "lineno", None) or 1
+            yield subject.issue("FR401", text.path, str(exc), remedy_of_syntax(text.text, str(exc)), line=line)
             continue
         yield from _unknown_names(subject, text, reads, members)
         yield from _missing_members(subject, text, reads, members)
@@ -43,12 +48,13 @@ def _unknown_names(
         remedy = remedy_of_name(name, text.text) or suggest(name, _NAMES | text.extra, "names")
         if name in subject.spec.inputs:
             remedy = f"did you mean inputs.{name}?"
-        yield subject.issue("FR402", text.path, f"the name {name!r} is not defined in {text.text!r}", remedy)
+        message = f"the name {name!r} is not defined in {cut(text.text, _SHOWN)!r}"
+        yield subject.issue("FR402", text.path, message, remedy, word=name)
     for root, member in sorted({(str(path[0]), path[1]) for path in _unguarded(reads, text)}, key=str):
         if root in members and isinstance(member, str) and member not in members[root]:
-            message = f"{root}.{member} is not defined in {text.text!r}"
+            message = f"{root}.{member} is not defined in {cut(text.text, _SHOWN)!r}"
             remedy = suggest(member, members[root], f"members of {root}")
-            yield subject.issue("FR404", text.path, message, remedy)
+            yield subject.issue("FR404", text.path, message, remedy, word=f"{root}.{member}")
 
 
 def _missing_members(
@@ -93,7 +99,9 @@ def _missing_member_issue(subject: Subject, text: Text, missing: MissingMember) 
         counts = missing.kind in ("array", "string") and missing.key in ("length", "len", "size", "count")
         similar = did_you_mean(str(missing.key), missing.known)
         remedy = f"write {owner} | length" if counts else similar or "read it whole, or change its schema"
-    return subject.issue("FR404", text.path, message, remedy, severity="error" if missing.sure else "warning")
+    severity: Severity = "error" if missing.sure else "warning"
+    word = dotted((*missing.owner, missing.key))
+    return subject.issue("FR404", text.path, message, remedy, word=word, severity=severity)
 
 
 def _members(spec: Spec) -> Mapping[str, Collection[str]]:

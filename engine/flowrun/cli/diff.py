@@ -5,20 +5,21 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
 
 from flowrun.changes import Change, Impact, Side, VersionVerdict, classify_sides, compare_version
-from flowrun.changes.git import Repository
+from flowrun.changes.git import CommitFiles, Repository
 from flowrun.cli.report import colours_wanted, render_text
 from flowrun.cli.terminal import echo, echo_json, indented_json
 from flowrun.errors import Bug, FlowrunError, Issue, SpecError, UsageError, crash_issue, dotted
 from flowrun.excerpts import cut
 from flowrun.files import file_errors
-from flowrun.spec import Loaded, parse_text
+from flowrun.spec import ON_DISK, Loaded, find_project, parse_text
 from flowrun.spec.find import find_specs, is_spec
+from flowrun.spec.load import Files
 from flowrun.unicode import printable_line
 
 _COLOURS: Final[dict[Impact, str]] = {"breaking": "red", "compatible": "green", "internal": "blue"}
@@ -66,7 +67,7 @@ def command(paths: tuple[Path, ...], base: str | None, format: str) -> int:
     if base is not None:
         comparisons = list(_compare_with_commit(base, paths or (Path(),)))
     elif len(paths) == 2:
-        comparisons = [_compare(_read(paths[0]), str(paths[0]), _read(paths[1]), str(paths[1]))]
+        comparisons = [_compare(_Version(_read(paths[0]), str(paths[0])), _Version(_read(paths[1]), str(paths[1])))]
     else:
         raise UsageError("name two files, OLD and NEW, or --git BASE and the specs to compare with that commit")
     render = _render_json if format == "json" else _render_text
@@ -97,57 +98,70 @@ def _compare_with_commit(base: str, paths: Sequence[Path]) -> Iterator[Compariso
             yield Comparison(file=shown, note=f"deleted since {base}: whoever runs it has to change")
         else:
             try:
-                yield _compare_one(old.get(name), now[name], shown, base)
+                files = CommitFiles(repository, commit, f"{base}:")
+                yield _compare_one(old.get(name), now[name], shown, base, files)
             except Exception as exc:
                 if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
                     raise
                 yield Comparison(file=shown, note="was not compared", issues=[crash_issue(shown, exc)])
 
 
-def _compare_one(old: bytes | None, new: Path, shown: str, base: str) -> Comparison:
+def _compare_one(old: bytes | None, new: Path, shown: str, base: str, files: Files) -> Comparison:
     """Compare a file with its content at a commit.
 
     Args:
         old: the content at the commit; None if the file did not exist.
         shown: the file's path as the report shows it.
+        files: those of the commit.
     """
     if old is None:
-        return _only_new(_read(new), shown, f"new since {base}")
-    return _compare(_decoded(old), f"{base}:{shown}", _read(new), shown)
+        return _only_new(_Version(_read(new), shown), f"new since {base}")
+    return _compare(_Version(_decoded(old), f"{base}:{shown}", files), _Version(_read(new), shown))
 
 
-def _only_new(text: str, file: str, note: str) -> Comparison:
+class _Version(NamedTuple):
+    """The text of a spec, its file as issues show it, and the source of the files of its texts."""
+
+    text: str
+    file: str
+    files: Files = ON_DISK
+
+    def load(self) -> Side:
+        """Load it without environment variables, so that the comparison is the same on all machines."""
+        plain = self._load(None)
+        profiles = plain.document.value.get("profiles", {})
+        return _as_side(plain, {name: _as_side(self._load(name)) for name in profiles})
+
+    def _load(self, profile: str | None) -> Loaded:
+        project = find_project(Path(self.file)) if self.files is ON_DISK else None
+        return parse_text(
+            self.text, self.file, profile=profile, require_environment=False, files=self.files, project=project
+        )
+
+
+def _only_new(new: _Version, note: str) -> Comparison:
     try:
-        version = _load_side(text, file).spec.version
+        version = new.load().spec.version
     except SpecError as exc:
-        return Comparison(file=file, note=note, issues=exc.issues)
-    return Comparison(file=file, note=f"{note}, at version {version}")
+        return Comparison(file=new.file, note=note, issues=exc.issues)
+    return Comparison(file=new.file, note=f"{note}, at version {version}")
 
 
-def _compare(old: str, old_file: str, new: str, new_file: str) -> Comparison:
+def _compare(old: _Version, new: _Version) -> Comparison:
     try:
-        after = _load_side(new, new_file)
+        after = new.load()
     except SpecError as exc:
-        return Comparison(file=new_file, note="is not valid, so it was not compared", issues=exc.issues)
+        return Comparison(file=new.file, note="is not valid, so it was not compared", issues=exc.issues)
     try:
-        before = _load_side(old, old_file)
+        before = old.load()
     except SpecError as exc:
         first = exc.issues[0]
         return Comparison(
-            file=new_file, note=f"{old_file} was no valid spec ({first.message}): nothing to compare with"
+            file=new.file, note=f"{old.file} was no valid spec ({first.message}): nothing to compare with"
         )
     changes = classify_sides(before, after)
     return Comparison(
-        file=new_file, changes=changes, verdict=compare_version(before.spec.version, after.spec.version, changes)
-    )
-
-
-def _load_side(text: str, file: str) -> Side:
-    """Load one version without environment variables, so that the comparison is the same on all machines."""
-    plain = parse_text(text, file, require_environment=False)
-    profiles = plain.document.value.get("profiles", {})
-    return _as_side(
-        plain, {name: _as_side(parse_text(text, file, profile=name, require_environment=False)) for name in profiles}
+        file=new.file, changes=changes, verdict=compare_version(before.spec.version, after.spec.version, changes)
     )
 
 

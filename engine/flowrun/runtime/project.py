@@ -176,8 +176,9 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"the name of {well_formed(str(path))} is no valid Unicode: rename the file")
         project = find_project(path, self.folder)
         files = ON_DISK if snapshot is None else snapshot.files_in(path.parent)
-        loaded = self.load(path, profile, files)
-        tree = self.load_flows(loaded, profile, files, project if snapshot is None else None)
+        around = project if snapshot is None else None
+        loaded = self.load(path, profile, files, around)
+        tree = self.load_flows(loaded, profile, files, around)
         functions = self._import_all(tree) if imports else {}
         signatures = _signatures_of(functions)
         issues = _check(tree, signatures) if imports else []
@@ -235,14 +236,15 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             for key, own in wanted.items()
         }
 
-    def load(self, path: Path, profile: str | None, files: Files = ON_DISK) -> Loaded:
-        """Load a spec's file without its sub-flows."""
+    def load(self, path: Path, profile: str | None, files: Files = ON_DISK, project: Path | None = None) -> Loaded:
+        """Load a spec's file without its sub-flows. See ``load_spec`` for the arguments."""
         return load_spec(
             path,
             profile=profile,
             environ=self.environ,
             require_environment=self.require_environment,
             files=files,
+            project=project,
         )
 
     def load_flows(self, loaded: Loaded, profile: str | None, files: Files, project: Path | None) -> FlowTree:
@@ -373,11 +375,11 @@ class _FileCheck:
 
     def _issues(self, profile: str | None) -> list[Issue]:
         project = self._project
+        folder = find_project(self._path, project.folder)
         try:
-            loaded = project.load(self._path, profile, self._files)
+            loaded = project.load(self._path, profile, self._files, folder)
         except SpecError as exc:
             return list(exc.issues)
-        folder = find_project(self._path, project.folder)
         try:
             tree = project.load_flows(loaded, profile, self._files, folder)
         except SpecError as exc:

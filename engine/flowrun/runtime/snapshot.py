@@ -7,7 +7,7 @@ that of a canonical form, which does not depend on comments, other profiles and 
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -59,19 +59,27 @@ def take_snapshot(tree: FlowTree, graph: Graph, *, profile: str | None) -> Snaps
     """Build the snapshot of a loaded and compiled flow."""
     main = Path(tree.loaded.document.file).resolve()
     documents = {flow_name(flow, main.parent): flow.loaded.document for flow in tree.walk() if not flow.base}
+    texts = _included(documents.values(), main.parent)
     tools: dict[str, Mapping[str, ToolDeclaration]] = {}
     _declare(tree, graph, main.parent, tools)
     files = {name: _canonical_file(document, profile) for name, document in documents.items()}
+    files |= {name: (text, []) for name, text in texts.items()}
     canonical = _Canonical(main.name, profile, files, tools)
     return Snapshot(
         digest=hashlib.sha256(msgspec.json.encode(canonical)).hexdigest(),
         main=main.name,
         profile=profile,
-        files={name: document.text for name, document in documents.items()},
+        files={**{name: document.text for name, document in documents.items()}, **texts},
         tools=tools,
         variables=tree.variables.values,
         addresses=tree.variables.addresses,
     )
+
+
+def _included(documents: Iterable[Document], folder: Path) -> dict[str, str]:
+    """Return the texts of the files that stand for texts of specs, by their names."""
+    included = [one for document in documents for one in document.included.values()]
+    return {os.path.relpath(Path(one.file).resolve(), folder): one.text for one in included}
 
 
 def flow_name(flow: FlowTree, folder: Path) -> str:

@@ -185,7 +185,7 @@ class _Loader(msgspec.Struct):
         return self.loaded[key]
 
     def _load(self, path: FilePath) -> Loaded:
-        load = partial(load_spec, path, environ=self.environ, files=self.files)
+        load = partial(load_spec, path, environ=self.environ, files=self.files, project=self.project)
         profile = self.profile
         if profile is not None:
             plain = load(require_environment=False)

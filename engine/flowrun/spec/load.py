@@ -9,10 +9,11 @@ import msgspec
 from flowrun.errors import Issue, SpecError, UnreadableFile
 from flowrun.spec.document import Document
 from flowrun.spec.environment import substitute
+from flowrun.spec.inclusion import include_files
 from flowrun.spec.model import Spec
 from flowrun.spec.parse import parse_spec
 from flowrun.spec.profiles import merge_profile
-from flowrun.spec.project import is_file
+from flowrun.spec.project import find_project, is_file
 from flowrun.spec.required_version import check_requires
 from flowrun.spec.schema import check_schema, find_other_kind
 from flowrun.spec.yaml.reader import read_document, read_yaml
@@ -104,6 +105,7 @@ def load_spec(
     environ: Mapping[str, str] = {},
     require_environment: bool = True,
     files: Files = ON_DISK,
+    project: FilePath | None = None,
 ) -> Loaded:
     """Load the spec at ``path``.
 
@@ -113,13 +115,23 @@ def load_spec(
         require_environment: report a variable that is not set. If False, its ``${VAR}`` stays, so that a spec can be
             checked on a machine where it will not run.
         files: the source of the file.
+        project: the folder that must contain the files of texts. None: on the disk the spec's project, else any.
 
     Raises:
         UsageError: the file cannot be read, or has no such profile.
         SpecError: the file has errors.
     """
     document = files.document(path)
-    return _load(document, profile=profile, environ=environ, require_environment=require_environment)
+    if project is None and files is ON_DISK:
+        project = find_project(path)
+    return _load(
+        document,
+        profile=profile,
+        environ=environ,
+        require_environment=require_environment,
+        files=files,
+        project=project,
+    )
 
 
 def parse_text(
@@ -129,6 +141,8 @@ def parse_text(
     profile: str | None = None,
     environ: Mapping[str, str] = {},
     require_environment: bool = True,
+    files: Files = ON_DISK,
+    project: FilePath | None = None,
 ) -> Loaded:
     """Load a spec from a text. See ``load_spec`` for the other arguments and the errors.
 
@@ -136,10 +150,25 @@ def parse_text(
         file: the name of the file in issues.
     """
     document = read_yaml(text, file)
-    return _load(document, profile=profile, environ=environ, require_environment=require_environment)
+    return _load(
+        document,
+        profile=profile,
+        environ=environ,
+        require_environment=require_environment,
+        files=files,
+        project=project,
+    )
 
 
-def _load(document: Document, *, profile: str | None, environ: Mapping[str, str], require_environment: bool) -> Loaded:
+def _load(
+    document: Document,
+    *,
+    profile: str | None,
+    environ: Mapping[str, str],
+    require_environment: bool,
+    files: Files = ON_DISK,
+    project: FilePath | None = None,
+) -> Loaded:
     if document.value is None:
         raise SpecError(document.issues)
     if (other := find_other_kind(document)) is not None:
@@ -151,5 +180,9 @@ def _load(document: Document, *, profile: str | None, environ: Mapping[str, str]
     reported = {issue.place for issue in document.issues if issue.code not in _ABOUT_THE_FILE}
     issues = [*document.issues, *(issue for issue in check_schema(document) if issue.place not in reported)]
     if any(issue.severity == "error" for issue in issues):
+        raise SpecError(issues)
+    document, found = include_files(document, files, project)
+    issues += found
+    if any(issue.severity == "error" for issue in found):
         raise SpecError(issues)
     return Loaded(spec=parse_spec(document), document=document, issues=tuple(issues))

@@ -151,6 +151,37 @@ def test_with_a_commit(files: Path, git: Callable[..., None]) -> None:
     )
 
 
+def test_a_text_in_a_file_is_compared_as_a_message(files: Path, git: Callable[..., None]) -> None:
+    prompt = files / "prompts" / "greet.md"
+    prompt.parent.mkdir()
+    prompt.write_text("Greet.\n")
+    message = '{role: user, content: "Greet {{ inputs.who }}."}'
+    assert message in SPEC
+    in_file = SPEC.replace(message, "{role: user, content: {file: ../prompts/greet.md}}")
+    (files / "specs" / "greet.yaml").write_text(in_file)
+    git("add", ".")
+    git("commit", "--quiet", "-m", "second")
+    prompt.write_text("Greet kindly.\n")
+    done = diff("--git", "HEAD", "specs")
+    assert (done.return_value, done.stdout) == (
+        1,
+        "specs/greet.yaml\n"
+        '  internal    messages[0].content  changed: "Greet." -> "Greet kindly."\n'
+        "  version is still 1.0.0: an internal change needs 1.0.1\n",
+    )
+    (files / "specs" / "greet.yaml").write_text(SPEC.replace("Greet {{ inputs.who }}.", "Greet."))
+    assert diff("--git", "HEAD", "specs/greet.yaml").return_value == 0
+    (files / "specs" / "greet.yaml").write_text(
+        in_file.replace("role: user", "from: inputs.who, x-was").replace(", content: {file: ../prompts/greet.md}", "")
+    )
+    done = diff("--git", "HEAD", "specs/greet.yaml")
+    assert [line.split()[1] for line in done.stdout.splitlines()[1:-1]] == [
+        "messages[0].role",
+        "messages[0].content",
+        "messages[0].from",
+    ]
+
+
 def test_a_deleted_spec_is_reported(files: Path, git: Callable[..., None]) -> None:
     (files / "specs" / "greet.yaml").unlink()
     expected = "specs/greet.yaml  deleted since HEAD: whoever runs it has to change\n"

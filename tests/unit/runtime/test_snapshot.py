@@ -100,3 +100,29 @@ def test_no_secret_is_in_it(tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
     path.write_text(SPEC)
     assert b"sk-very-secret-key" not in msgspec.json.encode(snapshot_of(path))
+
+
+def test_the_files_of_texts_are_part_of_it(tmp_path: Path) -> None:
+    path, prompt = tmp_path / "specs" / "small.yaml", tmp_path / "prompts" / "system.md"
+    for file, text in {
+        tmp_path / "pyproject.toml": "",
+        path: SPEC.replace("states:", "messages: [{role: system, content: {file: ../prompts/system.md}}]\nstates:"),
+        prompt: "Be kind.\n",
+    }.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    taken = snapshot_of_project(path, tmp_path)
+    assert taken.files["../prompts/system.md"] == "Be kind.\n"
+    before = Project(folder=tmp_path, environ=ENVIRON).compile(path)
+    prompt.write_text("Be unkind.\n")
+    assert snapshot_of_project(path, tmp_path).digest != taken.digest
+    prompt.unlink()
+    kept = msgspec.json.decode(msgspec.json.encode(taken), type=Snapshot)
+    after = Project(folder=tmp_path, environ=ENVIRON).compile(path, snapshot=kept)
+    assert after.spec == before.spec
+    assert take_snapshot(after.tree, after.graph, profile=None).digest == taken.digest
+
+
+def snapshot_of_project(path: Path, folder: Path) -> Snapshot:
+    flow = Project(folder=folder, environ=ENVIRON).compile(path)
+    return take_snapshot(flow.tree, flow.graph, profile=None)

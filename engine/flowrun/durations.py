@@ -1,5 +1,6 @@
-"""Writes durations for people. Pure."""
+"""Writes durations and points in time for people. Pure."""
 
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -23,3 +24,17 @@ def spell_duration(seconds: float, *, whole: bool = False) -> str:
         if count or parts:
             parts.append(f"{count} {unit}" if count else "")
     return " ".join(filter(None, parts[:2])) or "0 s"
+
+
+def spell_moment(seconds: float, zone: tzinfo | None = UTC) -> str:
+    """Format a point in time as RFC 3339 does; one that no calendar has, as ``the year 10000 or later``.
+
+    Args:
+        seconds: since the epoch.
+        zone: None: that of this machine.
+    """
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC).astimezone(zone)
+    except (OverflowError, ValueError, OSError):
+        return "the year 10000 or later"
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

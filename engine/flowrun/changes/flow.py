@@ -34,7 +34,7 @@ def compare_flows(old: Spec, new: Spec) -> Iterator[Change]:
 
 def _as_written(spec: Spec) -> dict[str, Any]:
     """Return a spec as JSON in the form of a spec file: with ``model``, ``messages`` and ``next``."""
-    written: dict[str, Any] = msgspec.to_builtins(spec, enc_hook=float)
+    written: dict[str, Any] = msgspec.to_builtins(spec, enc_hook=_as_plain)
     written["model"] = written["models"].pop(DEFAULT_MODEL, None)
     written["messages"] = written["threads"].pop(MAIN, None)
     _remove_tags([written["messages"], written["threads"]])
@@ -53,6 +53,11 @@ def _remove_tags(value: Any) -> None:
         _remove_tags(member)
     if isinstance(value, dict) and value.pop("entry", None) and not value.get("tool_calls"):
         value.pop("tool_calls", None)
+
+
+def _as_plain(value: Any) -> float | str:
+    """Return a duration or a size as JSON."""
+    return str.__str__(value) if isinstance(value, str) else float(value)
 
 
 # --- inputs -------------------------------------------------------------------------------------------------------

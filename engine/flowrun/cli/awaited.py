@@ -23,8 +23,8 @@ from flowrun.core.events import (
     StartChild,
 )
 from flowrun.core.graph import Graph
-from flowrun.durations import spell_duration
-from flowrun.spec.model import MAIN
+from flowrun.durations import spell_duration, spell_moment
+from flowrun.spec.model import MAIN, PauseState
 
 MODEL: Final = "model"
 TOOLS: Final = "tools"
@@ -222,10 +222,19 @@ class Awaited:
             if isinstance(one.effect, RequestInput):
                 yield "an answer is awaited"
             elif isinstance(one.effect, Sleep):
-                yield f"{spell_duration(one.effect.seconds)} until attempt {self.attempt(one.run, one.state)}"
+                yield self.pause(one.run, one.state, one.effect)
         if children:
             done, left = self._counts(children)
             yield f"sub-runs: {left} under way" + (f", {done} ended" if done else "")
+
+    def pause(self, run: str, state: str, effect: Sleep) -> str:
+        """Return in words what a run waits for: another attempt, or the end of its pause state."""
+        graph = self._graph_of(run)
+        if graph is None or not isinstance(graph.spec.states[state], PauseState):
+            return f"{spell_duration(effect.seconds)} until attempt {self.attempt(run, state)}"
+        if effect.until is not None:
+            return f"sleeping until {spell_moment(effect.until, None)}"
+        return f"sleeping for {spell_duration(effect.seconds)}"
 
     def _counts(self, pending: Iterable[Pending]) -> tuple[int, int]:
         """Return how many effects have ended in the steps of some pending ones, and how many are under way."""

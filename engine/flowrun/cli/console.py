@@ -31,7 +31,7 @@ from flowrun.core.events import (
 )
 from flowrun.core.graph import Graph
 from flowrun.core.messages import Usage
-from flowrun.durations import spell_duration
+from flowrun.durations import spell_duration, spell_moment
 from flowrun.excerpts import cut
 from flowrun.runtime.engines import BackendSettings
 from flowrun.runtime.run_result import RunResult, answer_text, encode_json, mask_result
@@ -48,6 +48,8 @@ class Console:
     Args:
         graph: the graph of the run.
         secrets: the values to mask, each with the text that is shown in its place.
+
+    ``resumed_by`` is the command that resumes the run, if it is durable.
     """
 
     def __init__(self, graph: Graph, secrets: Mapping[str, str], *, quiet: bool, clock: Clock = time.monotonic) -> None:
@@ -58,6 +60,7 @@ class Console:
         self._awaited = Awaited(graph, clock)
         self._stages = Stages(lambda text: self._line("dim", "model", text), clock)
         self._live = LiveLine(self._rich, self.awaited_now, clock)
+        self.resumed_by = ""
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +111,9 @@ class Console:
                 self._line("yellow", "in doubt", f"{self._call(call)} was begun, and nobody knows whether it was done")
             for command in commands:
                 self._line("yellow", "next", command)
-            if not commands:
+            if result.status == "sleeping" and result.wakes is not None:
+                self._line("yellow", "sleeping", f"until {spell_moment(result.wakes, None)}")
+            elif not commands:
                 lost = "nobody was there to answer, and the run is lost: run it on a terminal, or with --durable"
                 self._line("yellow", "waiting", lost)
         elif (error := run.outcome.error) is None:
@@ -168,8 +173,9 @@ class Console:
             case RequestInput():
                 self._line("yellow", "asks", effect.prompt, self._awaited.place(notice.run, effect.state))
             case Sleep():
-                attempt = self._awaited.attempt(notice.run, notice.state)
-                text = f"{spell_duration(effect.seconds)} until attempt {attempt}"
+                text = self._awaited.pause(notice.run, notice.state, effect)
+                safe = f"; safe to stop: {self.resumed_by} continues it" if text.startswith("sleeping") else ""
+                text += safe if self.resumed_by else ""
                 self._line("dim", "pause", text, self._awaited.place(notice.run, notice.state))
             case _:
                 pass

@@ -7,7 +7,7 @@ from typing import Any
 from flowrun.cli.console import RunView
 from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.human_input import terminal_input
-from flowrun.cli.next_steps import interruptions_explained, next_commands, show_command
+from flowrun.cli.next_steps import interruptions_explained, next_commands, resume_command, show_command
 from flowrun.errors import OutputError
 from flowrun.runtime.draining import drain_on_sigterm
 from flowrun.runtime.engines import calm_collector
@@ -34,6 +34,8 @@ def drive_durable_run(
         drain: the seconds in which calls may return after SIGTERM.
         moved_to: the folder that the project of a resumed run was moved to.
     """
+
+    view.console.resumed_by = f"`{resume_command(run, journal, moved_to)}`"
 
     async def drive() -> RunResult:
         calm_collector()

@@ -55,14 +55,18 @@ def show_command(run: str, journal: Path) -> str:
     return shlex.join(["flowrun", "show", run, *journal_arguments(journal)])
 
 
+def resume_command(run: str, journal: Path, project_dir: Path | None = None) -> str:
+    """Return the command that resumes a durable run."""
+    return shlex.join(["flowrun", "resume", run, *journal_arguments(journal), *_project_arguments(project_dir)])
+
+
 @contextmanager
 def interruptions_explained(run: str, journal: Path, project_dir: Path | None = None) -> Iterator[None]:
     """Print the command that resumes a durable run if Ctrl-C interrupts the context."""
     try:
         yield
     except KeyboardInterrupt:
-        options = [*journal_arguments(journal), *_project_arguments(project_dir)]
-        command = shlex.join(["flowrun", "resume", run, *options])
+        command = resume_command(run, journal, project_dir)
         echo(f"flowrun: what was done is stored; resume the run by: {command}", err=True)
         raise
 

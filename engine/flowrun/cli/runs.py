@@ -23,6 +23,7 @@ _STYLES: Final = {
     "cancelled": "dim",
     "running": "cyan",
     "waiting": "yellow",
+    "sleeping": "blue",
     "needs_attention": "yellow",
     "interrupted": "yellow",
     "damaged": "red",

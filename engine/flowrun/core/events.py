@@ -223,11 +223,15 @@ class RequestInput(_Data, frozen=True, kw_only=True, tag="AskPerson"):
 
 
 class Sleep(_Data, frozen=True, kw_only=True):
-    """Wait ``seconds`` before the next attempt, plus a random time of up to ``jitter`` times ``seconds``."""
+    """Wait ``seconds``, plus a random time of up to ``jitter`` times ``seconds``; or ``until`` a point in time.
+
+    ``until`` is in seconds since the epoch. A pause state requests it, and so does each pause before another attempt.
+    """
 
     step: int
     seconds: float
     jitter: float = 0.0
+    until: float | None = None
 
 
 class Outcome(_Data, frozen=True, kw_only=True):

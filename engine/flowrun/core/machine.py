@@ -37,6 +37,8 @@ def advance(graph: Graph, run: Run, event: Event) -> Transition:
     turn = Turn(graph, thaw(run))
     try:
         if sleeps:
+            if node.render_timeout is not None and run.timeout is None:
+                turn.run.timeout = node.render_timeout(turn.scope)
             node.try_again(turn)
         else:
             node.handle(turn, event)
@@ -93,6 +95,9 @@ def _enter_states(turn: Turn) -> Transition:
         if run.unread and node.reads_calls:
             turn.see_calls(node.reads_calls)
         try:
+            if node.render_timeout is not None:
+                run.timeout = None  # if this fails, another attempt renders it
+                run.timeout = node.render_timeout(turn.scope)
             node.enter(turn)
         except (StateFailure, TemplateError) as exc:
             turn.abort(exc)
@@ -117,7 +122,7 @@ def _end(graph: Graph, run: Run, status: Literal["failed", "cancelled"], error: 
 
 
 def _time_out(graph: Graph, run: Run, event: TimedOut) -> Transition:
-    limit, timeout = graph.limits.timeout, graph.nodes[run.state].timeout
+    limit, timeout = graph.limits.timeout, graph.nodes[run.state].timeout_of(run)
     if event.step == 0 and limit is not None:
         message = f"the run took longer than limits.timeout, {limit:g} s"
         return _end(graph, run, "failed", Failure(name="limit.timeout", message=message, state=run.state))

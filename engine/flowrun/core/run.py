@@ -71,7 +71,7 @@ class Draft(msgspec.Struct, gc=False, kw_only=True):
     """A run that a transition may change. ``Run`` explains the fields."""
 
     id: str = ""
-    status: Literal["new", "running", "waiting", "succeeded", "failed", "cancelled"] = "new"
+    status: Literal["new", "running", "waiting", "sleeping", "succeeded", "failed", "cancelled"] = "new"
     inputs: Mapping[str, JSON] = {}
     state: str = ""
     step: int = 0
@@ -106,6 +106,7 @@ class Draft(msgspec.Struct, gc=False, kw_only=True):
     path: Log[str] = Log()
     usage: Usage = Usage()
     outcome: Outcome | None = None
+    timeout: float | None = None
 
 
 class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # mypy has a rule of dataclasses here
@@ -127,6 +128,7 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
         tool_calls: the tool calls of the run and its children; counted only if ``max_tool_calls`` limits them.
         returned, calls, children: the results of the current state; another attempt reuses those that succeeded.
         items: the list that a map state runs over.
+        timeout: the seconds that the current state may take, if a template gives them.
         made: by thread, the values of tool calls whose state failed afterwards: the next tools state reuses them.
         replaced: by thread that began anew, the messages that it held when a model was last asked about it, until a
             model has replied to the new ones.

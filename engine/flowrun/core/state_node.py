@@ -52,7 +52,7 @@ class CompiledRetry(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     errors: tuple[str, ...]
     holds: Callable[[Scope], bool] | None
-    delay: float
+    delay: Callable[[Scope], float]
     backoff: float
     max_delay: float
     jitter: float
@@ -107,8 +107,8 @@ class StateNode(msgspec.Struct, frozen=True, kw_only=True):
     changes since then are undone. It requests effects last.
 
     ``reads_calls`` are the threads whose last tool calls are read by the templates that are evaluated when the state is
-    entered. See ``call_handling``. ``leaves_safely``: its first route always matches, and it sets no variable and
-    says nothing.
+    entered. See ``call_handling``. ``timeout`` is infinite where ``render_timeout`` gives it. ``leaves_safely``: its
+    first route always matches, and it sets no variable and says nothing.
 
     ``of_visit`` are the failures of a visit with all its attempts: no other attempt follows them, and the time limit is
     for all of them together. ``part``: the node is a part of the state that the graph has by its name, and that state
@@ -126,7 +126,12 @@ class StateNode(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[CompiledRoute, ...] = ()
     retry: CompiledRetry | None = None
     timeout: float | None = None
+    render_timeout: Callable[[Scope], float] | None = None
     catches: tuple[CompiledCatch, ...] = ()
+
+    def timeout_of(self, run: Draft) -> float | None:
+        """Return the seconds that a run which is in this state may stay in it."""
+        return self.timeout if self.render_timeout is None else run.timeout
 
     @abstractmethod
     def enter(self, turn: "Turn") -> None:
@@ -325,7 +330,7 @@ class Turn(msgspec.Struct, gc=False):
             return False
         if error.failure.name in node.of_visit or run.step + run.child_steps >= run.max_steps:
             return False
-        delay = _delay_before(retry, run.attempt)
+        delay = _delay_before(retry, retry.delay(RunScope(run, {"error": error})), run.attempt)
         self.moves.append(Move(state=node.name, step=run.step, how="retry", to=node.name, failure=error.failure))
         run.step += 1
         run.attempt += 1
@@ -375,12 +380,12 @@ def too_many_steps(run: Draft) -> str:
     return f"the run entered {entered} states, which is limits.max_steps: is there a loop without an end?"
 
 
-def _delay_before(retry: CompiledRetry, attempt: int) -> float:
+def _delay_before(retry: CompiledRetry, delay: float, attempt: int) -> float:
     """Return the seconds to wait after a failed attempt: ``max_delay`` if the power overflows a float."""
     try:
-        return min(retry.delay * retry.backoff ** (attempt - 1), retry.max_delay)
+        return min(delay * retry.backoff ** (attempt - 1), retry.max_delay)
     except OverflowError:
-        return retry.max_delay if retry.delay else 0.0
+        return retry.max_delay if delay else 0.0
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

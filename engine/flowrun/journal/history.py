@@ -89,6 +89,14 @@ class History:
         rows = self._database.rows("SELECT body FROM inbox WHERE run = ? ORDER BY no", (run,))
         return [decode(body, None) for (body,) in rows]
 
+    def inbox_counts(self) -> dict[str, int]:
+        """Return how many answers and cancellations no run has read yet, by the ids of the top runs."""
+        counts: dict[str, int] = {}
+        for run, count in self._database.rows("SELECT run, count(*) FROM inbox GROUP BY run", ()):
+            top = run.partition(".")[0]
+            counts[top] = counts.get(top, 0) + count
+        return counts
+
     def _large_values(self, run: str) -> Callable[[str], str]:
         rows = self._database.rows(
             "SELECT digest, body FROM large_values WHERE digest IN"

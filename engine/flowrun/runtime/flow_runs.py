@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from flowrun.core.events import CallStarted, Cancelled, Event, Recorded, RequestInput, StartChild
+from flowrun.core.events import CallStarted, Cancelled, Event, Recorded, RequestInput, Sleep, StartChild
 from flowrun.core.forking import ForkedEvent
 from flowrun.core.graph import Graph
 from flowrun.core.ports import Observer
@@ -15,6 +15,7 @@ from flowrun.journal import MemoryJournal, SqliteJournal
 from flowrun.runtime.inbox import Inbox
 from flowrun.runtime.run_result import Resolve, RunResult
 from flowrun.runtime.runner import Runner
+from flowrun.runtime.timers import end_of_sleep
 from flowrun.spec.model import JSON
 
 
@@ -24,15 +25,18 @@ def find_pending_work(graph: Graph, run_id: str, events_of: Callable[[str], Sequ
     Args:
         events_of: returns the recorded events of a run by its id.
     """
-    found = recover(graph, (one.event for one in events_of(run_id)))
+    recorded = events_of(run_id)
+    found = recover(graph, (one.event for one in recorded), (one.at for one in recorded))
     waiting = [effect for effect in found.effects if isinstance(effect, RequestInput)]
     in_doubt = list(found.in_doubt)
+    wakes = [end_of_sleep(effect, found) for effect in found.effects if isinstance(effect, Sleep)]
     for effect in found.effects:
         if isinstance(effect, StartChild):
             child = find_pending_work(graph.flows[effect.flow], effect.child_id(run_id), events_of)
             waiting += child.waiting
             in_doubt += child.in_doubt
-    return RunResult(run=found.run, waiting=tuple(waiting), in_doubt=tuple(in_doubt))
+            wakes += [] if child.wakes is None else [child.wakes]
+    return RunResult(run=found.run, waiting=tuple(waiting), in_doubt=tuple(in_doubt), wakes=min(wakes, default=None))
 
 
 class SpecJournal:

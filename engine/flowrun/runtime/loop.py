@@ -2,10 +2,31 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+_LOOP: "ContextVar[Loop[Any]]" = ContextVar("loop")
+"""The loop that runs the row of the current task."""
+
+
+@asynccontextmanager
+async def place_given_up() -> AsyncIterator[None]:
+    """Let another row start while the row of the current task sleeps; once it wakes, it goes on at once."""
+    loop = _LOOP.get(None)
+    if loop is None:
+        yield
+        return
+    loop.asleep += 1
+    loop.wake()
+    try:
+        yield
+    finally:
+        loop.asleep -= 1
 
 
 class Capacity(Protocol):
@@ -24,7 +45,10 @@ class Capacity(Protocol):
 
 
 class Loop(Generic[T]):
-    """The loop that starts the rows of a batch. ``live`` is the number of rows that have started and not ended."""
+    """The loop that starts the rows of a batch.
+
+    ``live`` is the number of rows that have started and not ended, without the ``asleep`` ones, which need no place.
+    """
 
     def __init__(self, run_row: Callable[[T], Awaitable[None]], capacity: Capacity, *, max_live: int) -> None:
         """Bind the loop to the function that runs a row.
@@ -40,11 +64,16 @@ class Loop(Generic[T]):
         self._wake = asyncio.Event()
         self._failure: BaseException | None = None
         self._stopping = False
+        self.asleep = 0
 
     @property
     def live(self) -> int:
         """Return how many rows are live."""
-        return len(self._tasks)
+        return len(self._tasks) - self.asleep
+
+    def wake(self) -> None:
+        """Look whether another row may start."""
+        self._wake.set()
 
     def stop(self) -> None:
         """Start no more rows, and cancel the live ones."""
@@ -66,7 +95,8 @@ class Loop(Generic[T]):
         more = True
         try:
             while (more or ahead or self._tasks) and not self._stopping:
-                while more and len(self._tasks) + len(ahead) < self._max_live:
+                self._wake.clear()  # before anything is looked at: what changes meanwhile is seen
+                while more and self.live + len(ahead) < self._max_live:
                     try:
                         ahead.append(next(waiting))
                     except StopIteration:
@@ -75,7 +105,6 @@ class Loop(Generic[T]):
                     self._start(ahead.popleft())
                     await asyncio.sleep(0)  # its first request counts before another row starts
                 if self._tasks and not self._stopping:
-                    self._wake.clear()
                     await self._wake.wait()
         finally:
             await self._cancel_all()
@@ -83,7 +112,7 @@ class Loop(Generic[T]):
             raise self._failure
 
     def _may_start(self, *, last: bool) -> bool:
-        return len(self._tasks) < self._max_live and (last or self._capacity.has_capacity)
+        return self.live < self._max_live and (last or self._capacity.has_capacity)
 
     def _start(self, row: T) -> None:
         task = asyncio.get_running_loop().create_task(self._guarded(row))
@@ -91,6 +120,7 @@ class Loop(Generic[T]):
         task.add_done_callback(self._ended)
 
     async def _guarded(self, row: T) -> None:
+        _LOOP.set(self)
         try:
             await self._run_row(row)
         except Exception as exc:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Final, NamedTuple, assert_never
 
 from flowrun.core.events import (
@@ -37,9 +37,11 @@ from flowrun.core.tool_context import DEADLINE
 from flowrun.durations import spell_duration
 from flowrun.errors import Bug, Failure, NoResponderError, RunError
 from flowrun.journal.questions import describe_closed
+from flowrun.runtime.loop import place_given_up
 from flowrun.runtime.pending_effects import PendingEffects
 from flowrun.runtime.run_result import AssumeDone, RunResult
 from flowrun.runtime.services import Services
+from flowrun.runtime.timers import IDLE
 
 _log = logging.getLogger(__name__)
 
@@ -82,12 +84,14 @@ class RunDriver:
         "_visit",
         "in_doubt",
         "run",
+        "sleeping",
         "waiting",
     )
 
     def __init__(self, services: Services, graph: Graph, parent: str | None) -> None:
         self.run = Run()
         self.waiting: tuple[RequestInput, ...] = ()
+        self.sleeping: tuple[float, ...] = ()  # when the parts that sleep go on
         self.in_doubt: tuple[CallFunction, ...] = ()
         self._services = services
         self._graph = graph
@@ -112,10 +116,10 @@ class RunDriver:
         recorded = await self._services.journal.events(run_id)
         found = recover(self._graph, (one.event for one in recorded), (one.at for one in recorded))
         self.run, self._recorded_count = found.run, len(recorded)
-        since: dict[int | None, float] = {None: found.entered} if found.run.status == "waiting" else {}
+        since: dict[int | None, float] = {None: found.entered} if found.run.status in IDLE else {}
         since.update(found.requested.items())
         self._resumed = _Resumed(found.run.step, since)
-        at_work = found.run.status != "waiting" and found.run.awaiting != "sleep"
+        at_work = found.run.status not in IDLE and found.run.awaiting != "sleep"
         used = (recorded[-1].at if at_work and recorded else self._services.now()) - found.visited
         self._visit = _Visit(len(found.run.path), asyncio.get_running_loop().time() - max(0.0, used))
         if then is None:
@@ -181,7 +185,8 @@ class RunDriver:
             DEADLINE.set(outer)
             self._cancel_effects()
             self._services.drivers.pop(self.run.id, None)
-        return RunResult(run=self.run, waiting=self.waiting, in_doubt=self.in_doubt)
+        wakes = min(self.sleeping, default=None)
+        return RunResult(run=self.run, waiting=self.waiting, in_doubt=self.in_doubt, wakes=wakes)
 
     def _expired(self) -> bool:
         return self._timeout is not None and self._timeout.expired()
@@ -196,7 +201,7 @@ class RunDriver:
         self._services.drivers[run_id] = self
 
     async def _mark(self, journal: Journal) -> None:
-        status = "needs_attention" if self.in_doubt else "waiting"
+        status = "needs_attention" if self.in_doubt else "waiting" if self.waiting else "sleeping"
         if status != self.run.status:
             await journal.mark(self.run.id, status)
 
@@ -222,10 +227,11 @@ class RunDriver:
             return None, 0
         run_timeout, node = self._graph.limits.timeout, self._graph.nodes[self.run.state]
         ends = None if run_timeout is None else self._started_at + run_timeout
-        if node.timeout is not None and (node.of_visit or self.run.awaiting != "sleep"):
+        timeout = node.timeout_of(self.run)
+        if timeout is not None and (node.of_visit or self.run.awaiting != "sleep"):
             now = asyncio.get_running_loop().time()
             began = self._visit_began(now) if node.of_visit else now - self._seconds_since(self.run.step)
-            state_ends = began + node.timeout
+            state_ends = began + timeout
             if ends is None or state_ends < ends:
                 return state_ends, self.run.step
         return ends, 0
@@ -263,7 +269,7 @@ class RunDriver:
             else:
                 await self._feed(event)
             if self.run.step != step or isinstance(event, Slept):
-                if self._pending is not None or self.waiting or self.in_doubt:
+                if self._pending is not None or self.waiting or self.sleeping or self.in_doubt:
                     self._cancel_pending()
                 if deadline_step or nodes[self.run.state].timeout is not None:
                     return False
@@ -313,7 +319,7 @@ class RunDriver:
     def _cancel_pending(self) -> None:
         """Drop the pending effects and questions of the state that the run left."""
         self._cancel_effects()
-        self.waiting = ()
+        self.waiting = self.sleeping = ()
         self.in_doubt = ()
 
     def _cancel_effects(self) -> None:
@@ -322,7 +328,7 @@ class RunDriver:
             self._pending = None
 
     def _perform(self, effect: Effect) -> Awaitable[Event | None]:
-        """Perform one effect, and return its event; None if it waits for human input and nobody answers."""
+        """Perform one effect, and return its event; None if it waits for human input or sleeps, and is left there."""
         match effect:
             case AskModel():
                 return _ask_model(self._services.backends[effect.model], effect)
@@ -347,9 +353,20 @@ class RunDriver:
         await self._record(journal, CallStarted(step=effect.step, index=effect.index))
         return await _call_function(self._services.functions, effect)
 
-    async def _sleep(self, effect: Sleep) -> Event:
-        seconds = effect.seconds * (1 + effect.jitter * self._services.chance())
-        await self._services.sleep(max(0.0, seconds - self._seconds_since(effect.step, 0)))
+    async def _sleep(self, effect: Sleep) -> Event | None:
+        """Wait; a pause goes by the clock, and may be left to whoever resumes the run."""
+        services = self._services
+        seconds = effect.seconds * (1 + effect.jitter * services.chance())
+        seconds = max(0.0, seconds - self._seconds_since(effect.step, 0))
+        if self.run.status != "sleeping":
+            await services.sleep(seconds)
+            return Slept(step=effect.step)
+        moment = services.now() + seconds if effect.until is None else effect.until
+        if services.park and moment > services.now():
+            self.sleeping += (moment,)
+            return None
+        async with nullcontext() if self._parent is not None else place_given_up():
+            await services.sleep_until(moment)
         return Slept(step=effect.step)
 
     async def _request_input(self, effect: RequestInput) -> Event | None:
@@ -410,6 +427,7 @@ class RunDriver:
         if run.outcome is None:
             self.waiting += result.waiting
             self.in_doubt += result.in_doubt
+            self.sleeping += () if result.wakes is None else (result.wakes,)
             return None
         return ChildEnded(
             step=effect.step,

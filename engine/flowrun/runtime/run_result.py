@@ -10,6 +10,7 @@ import msgspec
 from flowrun.core.events import CallFunction, Outcome, RequestInput
 from flowrun.core.machine import Run
 from flowrun.core.messages import Usage, as_openai
+from flowrun.durations import spell_moment
 from flowrun.errors import Bug, Failure, FlowrunError
 from flowrun.spec import mask, mask_excerpt
 from flowrun.spec.model import JSON, MAIN
@@ -51,18 +52,20 @@ def as_request(effect: RequestInput) -> InputRequest:
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that has ended, waits for answers, or needs attention.
+    """A run that has ended, waits for answers, sleeps, or needs attention.
 
     Attributes:
         run: the state of the run, with those of its parts that the properties do not have.
         waiting: the questions of the run and its children that have no answer yet.
         in_doubt: the calls of the run and its children that were started before a crash and have no result.
+        wakes: when a run that sleeps goes on, in seconds since the epoch.
         row: in a batch of ``Session.batch``, the number of the row, from 0.
     """
 
     run: Run
     waiting: tuple[RequestInput, ...] = ()
     in_doubt: tuple[CallFunction, ...] = ()
+    wakes: float | None = None
     row: int | None = None
 
     @property
@@ -72,10 +75,12 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def status(self) -> Status:
-        """Return how the run ended; ``waiting`` or ``needs_attention`` if it has not ended."""
+        """Return how the run ended; ``waiting``, ``sleeping`` or ``needs_attention`` if it has not ended."""
         if self.run.outcome is not None:
             return self.run.outcome.status
-        return "needs_attention" if self.in_doubt else "waiting"
+        if self.in_doubt:
+            return "needs_attention"
+        return "sleeping" if self.wakes is not None and not self.waiting else "waiting"
 
     @property
     def inputs(self) -> Mapping[str, JSON]:
@@ -154,6 +159,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
                 }
                 for ask in self.waiting
             ]
+        if self.wakes is not None:
+            data["wakes"] = spell_moment(self.wakes)
         if self.in_doubt:
             data["doubtful"] = [
                 {
@@ -198,13 +205,14 @@ class RunFailed(FlowrunError):
 
 
 class RunNotFinished(FlowrunError):
-    """A run waits for an answer or needs attention; ``result`` is its result so far."""
+    """A run waits for an answer, sleeps or needs attention; ``result`` is its result so far."""
 
     def __init__(self, result: RunResult) -> None:
         self.result = result
         asks = "; ".join(f"state {ask.state} asks: {ask.prompt}" for ask in result.pending)
         calls = "; ".join(f"the call {call.key} is in doubt" for call in result.in_doubt)
-        super().__init__(f"run {result.run_id} has not ended: {'; '.join(filter(None, (asks, calls)))}")
+        sleeps = "" if result.wakes is None else f"it sleeps until {spell_moment(result.wakes)}"
+        super().__init__(f"run {result.run_id} has not ended: {'; '.join(filter(None, (asks, calls, sleeps)))}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.result,)

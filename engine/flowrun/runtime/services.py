@@ -28,6 +28,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         human_input: answers the questions of ``wait`` states; if None, the runs wait.
         resolve: resolves calls that were in doubt after a crash; if None, they stay in doubt.
         sleep: waits for a number of seconds.
+        tick: the seconds after which a run that sleeps looks at the clock, as a machine may sleep too.
+        park: a run of which all parts sleep or wait is left there; otherwise it sleeps in this process.
         chance: returns a random number from 0 to 1.
         now: returns seconds since the epoch.
         drivers: the runs in progress, by their ids.
@@ -42,4 +44,14 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
     chance: Callable[[], float] = random.random
     now: Callable[[], float] = time.time
+    tick: float = 60.0
+    park: bool = False
     drivers: dict[str, Driver] = msgspec.field(default_factory=dict)
+
+    async def sleep_until(self, moment: float) -> None:
+        """Wait until the clock shows a moment, in seconds since the epoch.
+
+        The clock is looked at again and again: it may be set meanwhile, or the machine suspended.
+        """
+        while (left := moment - self.now()) > 0:
+            await self.sleep(min(left, self.tick))

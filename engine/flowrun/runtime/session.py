@@ -126,6 +126,7 @@ class Session:
         project_dir: Path | None = None,
         batch: str | None = None,
         keep_waiting: bool = True,
+        park: bool = False,
         settings: BackendSettings | None = None,
     ) -> None:
         """Bind a session to its ports. Nothing is opened or started yet.
@@ -142,6 +143,8 @@ class Session:
             project_dir: the folder that the project of these flows was moved to; None: where it was.
             batch: a label of new runs in the journal.
             keep_waiting: without a journal, keep the runs that wait until the session closes.
+            park: leave a run that sleeps, as one that waits: its status is ``sleeping``, and ``resume`` continues it.
+                By default it sleeps in this process, until it goes on.
             settings: the settings of the engines.
         """
         if max_tools is not None and max_tools < 1:
@@ -156,6 +159,7 @@ class Session:
         self._project_dir = project_dir
         self._batch = batch
         self._keep_waiting = keep_waiting
+        self._park = park
         self._settings = BackendSettings() if settings is None else settings
         self._open: _Opened | None = None
 
@@ -176,6 +180,7 @@ class Session:
             human_input=inbox,
             observers=self._observers,
             resolve=self._resolve,
+            park=self._park,
         )
         inbox.runner = runner
         self._open = _Opened(
@@ -433,7 +438,8 @@ class Session:
         hidden = flow.secrets  # the functions must not keep the flow: its engines stop when nobody refers to it
         functions = PythonFunctions(flow.functions, opened.pool, mask=lambda text: mask(text, hidden))
         journal: SpecJournal | MemoryJournal | None = None
-        if opened.journal is None and flow.states_that_wait and self._keep_waiting:
+        may_stop = flow.states_that_wait or self._park
+        if opened.journal is None and may_stop and self._keep_waiting:
             journal = opened.memory
         elif opened.journal is not None:
             stored = store_flow(flow)

@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
+from flowrun.durations import spell_duration
+
 JSON = Any
 """A JSON value: None, bool, int, float, str, list or a mapping with string keys."""
 
@@ -69,8 +71,28 @@ Isolation = Literal["thread", "process"]
 """Where a function runs: in a thread of this process, or in a worker process."""
 
 
-class Seconds(float):
+class Duration:
+    """A duration in a place where a template may give it: ``Seconds`` or ``DurationTemplate``."""
+
+    __slots__ = ()
+
+
+class Seconds(float, Duration):
     """A duration. Specs write it as a number of seconds, or as a number and a unit: 500ms, 10s, 5m, 2h, 1d."""
+
+
+class DurationTemplate(str, Duration):
+    """The text of a template that gives a number of seconds, or a duration as specs write it."""
+
+    __slots__ = ()
+
+    @property
+    def text(self) -> str:
+        """The text as a plain string."""
+        return str.__str__(self)
+
+
+TemplatedDuration = Annotated[Duration, Holds.TEMPLATE]
 
 
 class Size(int):
@@ -256,7 +278,7 @@ class Retry(_Part, frozen=True, kw_only=True):
     max_attempts: int = 3
     errors: tuple[str, ...] = ()
     when: Expression | None = None
-    delay: Seconds = Seconds(1)
+    delay: TemplatedDuration = Seconds(1)
     backoff: float = 2.0
     max_delay: Seconds = Seconds(60)
     jitter: float = 0.1
@@ -391,7 +413,7 @@ class WorkingState(State, frozen=True, kw_only=True):
     say: tuple[MessageEntry | Said, ...] = ()
     routes: tuple[Route, ...] = ()
     retry: Retry | None = None
-    timeout: Seconds | None = None
+    timeout: TemplatedDuration | None = None
     catch: tuple[Catch, ...] = ()
 
     def variables(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
@@ -606,6 +628,23 @@ class WaitState(WorkingState, frozen=True, kw_only=True, tag="wait"):
     schema: Schema = {}
 
 
+class PauseState(WorkingState, frozen=True, kw_only=True, tag="pause"):
+    """A state in which the run sleeps: for a ``duration``, or ``until`` a point in time."""
+
+    asks = "nobody"
+
+    duration: TemplatedDuration | None = msgspec.field(default=None, name="for")
+    until: TextTemplate | None = None
+
+    def details(self) -> Iterable[str]:
+        if self.until is not None:
+            yield f"until {self.until}"
+        elif isinstance(self.duration, Seconds):
+            yield f"for {spell_duration(self.duration)}"
+        elif isinstance(self.duration, DurationTemplate):
+            yield f"for {self.duration.text}"
+
+
 class EndState(State, frozen=True, kw_only=True, tag="end"):
     """A state that ends the run."""
 
@@ -631,6 +670,7 @@ _KINDS: Final = (
         MapState,
         ParallelState,
         WaitState,
+        PauseState,
         EndState,
     ),
 )

@@ -13,6 +13,8 @@ from flowrun.spec.model import (
     JSON,
     MAIN,
     STATES,
+    Duration,
+    DurationTemplate,
     Limits,
     Retry,
     Seconds,
@@ -39,7 +41,7 @@ UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BOOLEAN_SCHEMAS: Final[dict[bool, JSON]] = {True: {}, False: {"not": {}}}
 _BYTES: Final = {"KB": 1_000, "MB": 1_000_000}
 _SIZE: Final = re.compile(r"([0-9]+)(KB|MB)")
-_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
 _JSON_PATH: Final = re.compile(r" - at `\$(.*)`$")
 _PATH_PART: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -157,7 +159,9 @@ def _convert(document: Document, at: Path, fields: dict[str, JSON], kind: type[_
 
 def decode_duration(kind: type, value: Any) -> Any:
     """Convert a duration or a size, as msgspec's ``dec_hook``."""
-    if kind is Seconds:
+    if kind is Duration and isinstance(value, str) and ("{{" in value or "{%" in value):
+        return DurationTemplate(value)
+    if kind in (Seconds, Duration):
         return parse_duration(value)
     if kind is Size:
         return parse_size(value)

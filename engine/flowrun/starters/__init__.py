@@ -25,6 +25,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "extraction": (),
     "map_reduce": (),
     "panel": (),
+    "patient": ("tools/reports.py",),
     "refund": ("tools/payments.py",),
     "resilient": ("tools/rates.py",),
     "router": (),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 import traceback
 from collections import defaultdict
@@ -169,6 +170,8 @@ class _TestRun:
                 human_input=self._human_input,
                 observers=[self.trace],
                 chance=lambda: 0.0,
+                now=_virtual_clock(),
+                tick=math.inf,
             )
             await runner.run(self._flow.graph, self._case.inputs, run_id=RUN)
         except Bug:
@@ -217,6 +220,13 @@ class _TestRun:
     async def _parse(self, request: AskModel, raw: Reply) -> Reply:
         reader = await self._readers.reader_of(self._flow.models[request.model])
         return await reader.read_text(request, raw)
+
+
+def _virtual_clock() -> Callable[[], float]:
+    """Return a clock that goes on from now as fast as the running loop, which skips idle time."""
+    loop = asyncio.get_running_loop()
+    began = time.time() - loop.time()
+    return lambda: began + loop.time()
 
 
 def _verdict(suite: Suite, case: Case) -> Verdict:

@@ -61,7 +61,7 @@ def build_activity(pending: ActivityRecord, exited: bool, live: bool) -> Activit
             answered = answer is not None
             return Question(prompt=effect.prompt, schema=effect.schema, answered=answered, answer=value, **times)
         case Sleep():
-            return Pause(planned=effect.seconds, jitter=effect.jitter, **times)
+            return Pause(planned=effect.seconds, jitter=effect.jitter, until=effect.until, **times)
         case StartChild() | Outcome():
             raise Bug("a child, or the end of a run, is no activity of its own")
         case _:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 from flowrun.core.messages import Usage
+from flowrun.durations import spell_moment
 from flowrun.spec.model import JSON
 from flowrun.transcript.model import Attention, Exit, FunctionCall, Question, Round, Status, Totals, Transcript, Visit
 
@@ -19,7 +20,10 @@ def status_words(status: Status) -> str:
 
 def moment(at: float, zone: tzinfo = UTC) -> str:
     """Format a time with its zone: ``2026-11-23 04:41:07 UTC``."""
-    return datetime.fromtimestamp(at, zone).strftime("%Y-%m-%d %H:%M:%S %Z")
+    try:
+        return datetime.fromtimestamp(at, zone).strftime("%Y-%m-%d %H:%M:%S %Z")
+    except (OverflowError, ValueError, OSError):  # a pause may end after the last year of calendars
+        return spell_moment(at)
 
 
 def counted(count: int, what: str) -> str:

@@ -239,7 +239,7 @@ def _attention_anchor(one: Attention) -> str:
 def _look_of(visit: Visit, transcript: Transcript) -> str:
     """Return the CSS class of a visit."""
     if visit.exit is None:
-        return "paused" if transcript.status in ("waiting", "needs_attention") else "under-way"
+        return "paused" if transcript.status in ("waiting", "sleeping", "needs_attention") else "under-way"
     return "broken" if visit.exit.failure is not None else "flawed" if _flaws_of(visit) else ""
 
 

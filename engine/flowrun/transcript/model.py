@@ -15,7 +15,17 @@ from flowrun.core.messages import Message, Reply, Usage
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
 
-Status = Literal["running", "waiting", "needs_attention", "interrupted", "given_up", "succeeded", "failed", "cancelled"]
+Status = Literal[
+    "running",
+    "waiting",
+    "sleeping",
+    "needs_attention",
+    "interrupted",
+    "given_up",
+    "succeeded",
+    "failed",
+    "cancelled",
+]
 """The status of a run. ``given_up``: its parent left the state that had started it before it ended."""
 
 CallStatus = Literal["returned", "failed", "running", "in_doubt", "open", "given_up", "refused"]
@@ -82,10 +92,16 @@ class Question(_Activity, frozen=True, kw_only=True):
 
 
 class Pause(_Activity, frozen=True, kw_only=True):
-    """A pause before another attempt: ``planned`` seconds, and a random time of up to ``jitter`` times as long."""
+    """A pause: ``planned`` seconds, plus a random time of up to ``jitter`` times them; or ``until`` a point in time."""
 
     planned: float
     jitter: float
+    until: float | None = None
+
+    @property
+    def ends(self) -> float:
+        """When it was to end, without the random time, in seconds since the epoch."""
+        return self.began + self.planned if self.until is None else self.until
 
 
 class Child(_Activity, frozen=True, kw_only=True):

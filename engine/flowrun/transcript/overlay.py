@@ -66,7 +66,7 @@ def _marks(transcripts: Iterable[Transcript]) -> Iterator[tuple[str, Mark]]:
         for last in transcript.visits[-1:]:
             if transcript.outcome is not None and transcript.outcome.error is not None:
                 yield last.state, "broken"
-            elif transcript.status in ("waiting", "needs_attention"):
+            elif transcript.status in ("waiting", "sleeping", "needs_attention"):
                 yield last.state, "paused"
 
 

@@ -178,7 +178,7 @@ _COMPARED: Mapping[type[Effect], tuple[str, ...]] = {
     CallFunction: ("tool", "entrypoint", "arguments", "timeout"),
     StartChild: ("flow", "inputs"),
     RequestInput: ("prompt", "schema"),
-    Sleep: ("seconds", "jitter"),
+    Sleep: ("seconds", "jitter", "until"),
     Outcome: ("status", "output", "error"),
 }
 """The compared fields of each effect. Of a failure, only its name is compared."""

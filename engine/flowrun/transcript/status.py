@@ -13,8 +13,11 @@ def transcript_status(run: Run, attention: Sequence[Attention], visits: Sequence
         return run.outcome.status
     if any(isinstance(one.about, FunctionCall) for one in attention):
         return "needs_attention"
-    if attention and all(map(_waits, (activity for visit in visits[-1:] for activity in visit.activities))):
-        return "waiting"
+    if run.status == "sleeping":
+        return "sleeping"
+    activities = [activity for visit in visits[-1:] for activity in visit.activities]
+    if all(map(_waits, activities)) and (attention or any(map(_sleeps, activities))):
+        return "waiting" if attention else "sleeping"
     return "running" if live else "interrupted"
 
 
@@ -22,9 +25,13 @@ def _waits(activity: Activity) -> bool:
     """Return whether an activity has ended, or waits for human input."""
     if isinstance(activity, Child):
         return activity.outcome is not None or (
-            activity.transcript is not None and activity.transcript.status == "waiting"
+            activity.transcript is not None and activity.transcript.status in ("waiting", "sleeping")
         )
     return activity.seconds is not None or isinstance(activity, Question)
+
+
+def _sleeps(activity: Activity) -> bool:
+    return isinstance(activity, Child) and activity.status == "sleeping"
 
 
 def totals_of(visits: Sequence[Visit]) -> Totals:

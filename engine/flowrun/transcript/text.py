@@ -150,10 +150,11 @@ class _Writer:
                 elif visit.exit is None:
                     yield self._styled("no answer yet", "yellow")
             case Pause():
-                yield self._styled(
-                    f"paused {spell_duration(activity.planned if activity.seconds is None else activity.seconds)}",
-                    "dim",
-                )
+                if activity.seconds is None and visit.type == "pause":
+                    yield self._styled(f"sleeping until {moment(activity.ends, self._zone)}", "yellow")
+                else:
+                    paused = activity.planned if activity.seconds is None else activity.seconds
+                    yield self._styled(f"paused {spell_duration(paused)}", "dim")
             case Child():
                 yield from self._child(activity, brief=len(visit.activities) > _CHILDREN)
             case _:

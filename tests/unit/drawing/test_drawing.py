@@ -85,6 +85,7 @@ def test_a_box_names_what_its_state_uses(every_state: Spec) -> None:
         "check": "flow · sub_flow.yaml",
         "announce": "agent · model by template · tools by template · thread critic · stops at publish",
         "print": "call · tools.press:publish",
+        "rest": "pause · for {{ 2 * 3 }}s",
         "published": "end · succeeded",
         "refused": "end · failed",
         "apologise": "end · succeeded",

@@ -71,7 +71,7 @@ STATE = "states: {a: {type: chat, next: a, %s}}\n"
             STATE % "timeout: true",
             [
                 "4:44 FR203 states.a.timeout: timeout must be a duration above zero (a number of seconds, or a number "
-                "and ms, s, m, h or d), and is true; write it like 30s"
+                "and ms, s, m, h or d; or a template), and is true; write it like 30s"
             ],
             id="no duration",
         ),
@@ -110,7 +110,7 @@ STATE = "states: {a: {type: chat, next: a, %s}}\n"
             "x-shared: &s {type: chatt, next: a}\nstates: {a: *s, b: *s}\n",
             [
                 "4:21 FR204 states.a.type: type must be one of chat, decide, tools, agent, call, route, flow, map, "
-                "parallel, wait, end, and is the text 'chatt'; did you mean 'chat'?"
+                "parallel, wait, pause, end, and is the text 'chatt'; did you mean 'chat'?"
             ],
             id="a mistake that aliases repeat",
         ),

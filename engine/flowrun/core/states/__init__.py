@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from flowrun.core.state_node import StateNode
-from flowrun.core.states import agent, call, chat, decide, end, flow, map, parallel, route, tools, wait
+from flowrun.core.states import agent, call, chat, decide, end, flow, map, parallel, pause, route, tools, wait
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, Outline, StateKind
 from flowrun.spec.model import STATES, State
 
-_MODULES: Final = (chat, decide, tools, agent, call, route, flow, map, parallel, wait, end)
+_MODULES: Final = (chat, decide, tools, agent, call, route, flow, map, parallel, wait, pause, end)
 
 KINDS: Final[dict[str, StateKind[Any]]] = {module.KIND.name: module.KIND for module in _MODULES}
 """All kinds of states by their names."""

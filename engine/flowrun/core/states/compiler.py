@@ -1,5 +1,6 @@
 """The parts of a spec that its states need when they are compiled."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,8 @@ from flowrun.core.events import ToolDeclaration
 from flowrun.core.rendering import compile_say
 from flowrun.core.run import compile_route_condition
 from flowrun.core.state_node import CompiledCatch, CompiledRetry, CompiledRoute
-from flowrun.spec.model import Catch, Retry, Route, Spec, WorkingState
+from flowrun.core.timing import compile_duration
+from flowrun.spec.model import Catch, Duration, Retry, Route, Seconds, Spec, WorkingState
 from flowrun.templates import compile_assignments, compile_condition
 
 
@@ -32,7 +34,7 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
             "routes": tuple(self._routes(name, state.routes)),
             "leaves_safely": bool(state.routes) and state.routes[0].when is None and not (state.set or state.say),
             "retry": None if state.retry is None else _compile_retry(state.retry),
-            "timeout": state.timeout,
+            **_compile_timeout(state.timeout),
             "catches": tuple(map(_compile_catch, state.catch)),
         }
 
@@ -44,12 +46,18 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
             yield CompiledRoute(holds, route.to, reads, index)
 
 
+def _compile_timeout(timeout: Duration | None) -> dict[str, Any]:
+    if timeout is None or isinstance(timeout, Seconds):
+        return {"timeout": timeout}
+    return {"timeout": math.inf, "render_timeout": compile_duration(timeout, above_zero=True)}
+
+
 def _compile_retry(retry: Retry) -> CompiledRetry:
     return CompiledRetry(
         max_attempts=retry.max_attempts,
         errors=retry.errors,
         holds=None if retry.when is None else compile_condition(retry.when),
-        delay=retry.delay,
+        delay=compile_duration(retry.delay),
         backoff=retry.backoff,
         max_delay=retry.max_delay,
         jitter=retry.jitter,

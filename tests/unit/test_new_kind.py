@@ -171,7 +171,8 @@ def test_it_is_in_transcripts(folder: Path) -> None:
 def test_it_is_in_the_reference(folder: Path) -> None:
     code, reference = flowrun("schema", "--doc")
     assert (code, "## repeat state" in reference) == (0, True)
-    assert "| `repeat` | `set`, `say`, `routes`, `retry`, `catch`, `text` |  | the text, repeated |" in reference
+    properties = "`set`, `say`, `routes`, `retry`, `timeout`, `catch`, `text`"
+    assert f"| `repeat` | {properties} |  | the text, repeated |" in reference
 
 
 def test_it_is_gone_afterwards() -> None:

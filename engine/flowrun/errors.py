@@ -129,6 +129,7 @@ CODES: Final[dict[str, str]] = {
     "FR608": "A setting can have no effect.",
     "FR609": "A key is written into the spec in plain text.",
     "FR610": "An engine argument has a value that it cannot have.",
+    "FR611": "An image is shown to a model that can be shown none.",
     "FR701": "A state is named that does not exist.",
     "FR702": "A tool is named that does not exist, or that the state does not offer.",
     "FR703": "A thread is named that does not exist.",
@@ -140,6 +141,7 @@ CODES: Final[dict[str, str]] = {
     "FR709": "A file is named that lies outside of the project, or is no spec.",
     "FR710": "A backend is named that is not installed.",
     "FR711": "The spec requires another version of flowrun.",
+    "FR712": "A file is named that is no image.",
     "FR901": "flowrun itself failed on this file.",
 }
 """All codes of issues, with their meanings.

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from flowrun.core.events import AskModel, ToolDeclaration
-from flowrun.core.messages import FINISHED, Message, Reply, ToolCall, Usage, as_openai
+from flowrun.core.messages import FINISHED, Message, Reply, ToolCall, Usage, as_openai, parts_as_openai
 from flowrun.errors import ModelError
 from flowrun.excerpts import cut
 from flowrun.spec.model import JSON, ResponseFormat
@@ -84,8 +84,10 @@ def server_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
             form[message.reasoning_key] = form.pop("reasoning")
         if message.role == "tool":
             form.pop("name", None)
+        if message.parts:
+            form["content"] = parts_as_openai(message.parts)
         if message.role == "user" and sent and sent[-1]["role"] == "user":
-            sent[-1]["content"] = join_turns(sent[-1]["content"], form["content"])
+            sent[-1]["content"] = _join_contents(sent[-1]["content"], form["content"])
         else:
             sent.append(form)
     return sent
@@ -101,6 +103,14 @@ def wire_message(message: Message) -> dict[str, Any]:
         if not is_json_object(call["function"]["arguments"]):
             call["function"]["arguments"] = "{}"
     return form
+
+
+def _join_contents(first: str | list[Any] | None, second: str | list[Any] | None) -> str | list[Any]:
+    """Join the contents of two turns: texts by a blank line; the parts of one with images follow each other."""
+    if not isinstance(first, list) and not isinstance(second, list):
+        return join_turns(first, second)
+    contents = (one if isinstance(one, list) else parts_as_openai([one]) if one else [] for one in (first, second))
+    return [part for parts in contents for part in parts]
 
 
 def join_turns(*texts: str | None) -> str:

@@ -11,6 +11,7 @@ from flowrun.checks.conversations import check_conversations
 from flowrun.checks.flows import check_flows
 from flowrun.checks.grammar import check_grammar
 from flowrun.checks.handling import check_calls
+from flowrun.checks.images import check_images
 from flowrun.checks.lints import check_lints
 from flowrun.checks.loops import check_loops
 from flowrun.checks.models import check_models
@@ -40,10 +41,11 @@ _CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_grammar,
     check_tools,
     check_models,
+    check_images,
 )
 
 
-_OF_MODELS: Final = (check_references, check_models)
+_OF_MODELS: Final = (check_references, check_models, check_images)
 
 
 def check_spec(subject: Subject, *, only_models: bool = False) -> list[Issue]:

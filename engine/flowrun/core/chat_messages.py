@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
-from flowrun.core.messages import Message, Role, ToolCall
+from flowrun.core.messages import Image, Message, Role, ToolCall, text_of_parts
 from flowrun.excerpts import cut
 from flowrun.spec.model import JSON
 
@@ -57,9 +57,12 @@ def _parse_message(item: JSON, where: str) -> Message:
         raise MessagesError(f"{where}, of role {role}, has no content")
     if role != "tool" and "tool_call_id" in given:
         raise MessagesError(f"{where} has a tool_call_id, and its role is {role}: only a tool answers a call")
+    parts = _parse_parts(content, where)
+    has_images = any(isinstance(part, Image) for part in parts)
     return Message(
         role=role,
-        content=None if content is None else _parse_content(content, where),
+        content=text_of_parts(parts) if has_images else None if content is None else "".join(map(str, parts)),
+        parts=parts if has_images else (),
         reasoning=_text(given.get("reasoning", given.get("reasoning_content")), f"{where}: reasoning"),
         tool_calls=calls,
         tool_call_id=_text(given.get("tool_call_id"), f"{where}: tool_call_id"),
@@ -67,26 +70,41 @@ def _parse_message(item: JSON, where: str) -> Message:
     )
 
 
-def _parse_content(content: JSON, where: str) -> str:
-    if isinstance(content, str):
-        return content
+def _parse_parts(content: JSON, where: str) -> tuple[str | Image, ...]:
+    if content is None or isinstance(content, str):
+        return (content or "",)
     if not isinstance(content, (list, tuple)):
         raise MessagesError(f"{where}: content is no text and no list of parts but {_show(content)}")
-    return "".join(_parse_part(part, f"{where}, part {number}") for number, part in enumerate(content, 1))
+    return tuple(_parse_part(part, f"{where}, part {number}") for number, part in enumerate(content, 1))
 
 
-def _parse_part(part: JSON, where: str) -> str:
+def _parse_part(part: JSON, where: str) -> str | Image:
+    """Parse a part: a text, ``{type: text, text}``, or ``{type: image_url, image_url: {url}}``."""
     if isinstance(part, str):
         return part
     if not isinstance(part, Mapping):
         raise MessagesError(f"{where} is no mapping but {_show(part)}")
     kind = part.get("type", "text" if "text" in part else None)
+    if kind == "image_url":
+        image = part.get("image_url")
+        return parse_image(image.get("url") if isinstance(image, Mapping) else image, where)
     if kind not in ("text", "refusal"):
-        raise MessagesError(f"{where} is of type {_show(kind)}, and only texts can be kept")
+        raise MessagesError(f"{where} is of type {_show(kind)}: only texts and images can be kept")
     text = part.get(kind)
     if not isinstance(text, str):
         raise MessagesError(f"{where} has no {kind}")
     return text
+
+
+def parse_image(uri: JSON, where: str) -> Image:
+    """Return the image of a value.
+
+    Raises:
+        MessagesError: it is no ``data:`` URI: a server would fetch any other address that a value gives it.
+    """
+    if isinstance(uri, str) and uri.startswith("data:image/"):
+        return Image(uri)
+    raise MessagesError(f"{where}: an image must be a data: URI of an image, and is {_show(uri)}")
 
 
 def _parse_calls(calls: JSON, where: str) -> tuple[ToolCall, ...]:

@@ -47,10 +47,21 @@ class Tokens(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     digest: int
 
 
+class Image(msgspec.Struct, frozen=True, gc=False):
+    """An image of a message: a ``data:`` URI, or the address of one."""
+
+    uri: str
+
+
+IMAGE: Final = "[image]"
+"""What stands for an image in the text of a message."""
+
+
 class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One message of a thread. ``tool_call_id`` and ``name`` are set in tool messages only.
 
-    ``reasoning_key`` is the server's name for the reasoning. ``tokens`` is only for backends that tokenize prompts
+    ``parts`` are the texts and images of a message with images; ``content`` then is their text. ``reasoning_key`` is
+    the server's name for the reasoning. ``tokens`` is only for backends that tokenize prompts
     themselves; it is never shown.
     """
 
@@ -62,6 +73,22 @@ class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
     tool_call_id: str | None = None
     name: str | None = None
     tokens: Tokens | None = None
+    parts: tuple[str | Image, ...] = ()
+
+
+def text_of_parts(parts: Iterable[str | Image]) -> str:
+    """Return the content of a message with images, as text."""
+    return "\n".join(part if isinstance(part, str) else IMAGE for part in parts)
+
+
+def parts_as_openai(parts: Iterable[str | Image]) -> list[dict[str, Any]]:
+    """Return the parts of a message in the form of the OpenAI chat API."""
+    return [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": part.uri}}
+        for part in parts
+    ]
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -284,7 +311,7 @@ def last_calls(thread: Log[Message]) -> LastCalls:
 
 
 def as_openai(message: Message) -> dict[str, Any]:
-    """Return a message in the form of the OpenAI chat API, which chat templates use too."""
+    """Return a message in the form of the OpenAI chat API, which chat templates use too; images as ``[image]``."""
     out: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.reasoning is not None:
         out["reasoning"] = message.reasoning

@@ -10,17 +10,19 @@ from typing import Final
 
 import msgspec
 
-from flowrun.core.chat_messages import parse_messages
-from flowrun.core.messages import Message, Role, ToolCall
+from flowrun.core.chat_messages import MessagesError, parse_image, parse_messages
+from flowrun.core.messages import Image, Message, Role, ToolCall, text_of_parts
 from flowrun.excerpts import cut
 from flowrun.spec.model import (
     CallTemplate,
+    ContentPart,
     MessageEntry,
     MessagesFrom,
     MessageTemplate,
     RepeatedMessages,
     Said,
     Template,
+    TextPart,
 )
 from flowrun.templates import (
     Evaluator,
@@ -36,7 +38,8 @@ _OWN_ID: Final = re.compile(r"call([0-9]{5})")
 
 
 class CompiledMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message template. ``calls`` are (id or None, name, arguments as JSON text).
+    """A message template. ``calls`` are (id or None, name, arguments as JSON text). ``parts`` take the place of
+    ``content`` in a message with images.
 
     A ``fixed`` message does not depend on the scope. With ``answers_all`` it is said once for each open call.
     """
@@ -47,6 +50,7 @@ class CompiledMessage(msgspec.Struct, frozen=True, kw_only=True):
     tool_call_id: Callable[[Scope], str] | None = None
     answers_all: bool = False
     name: str | None = None
+    parts: tuple[Callable[[Scope], str | Image], ...] = ()
     fixed: bool = False
 
 
@@ -106,16 +110,39 @@ def compile_entry(entry: MessageEntry) -> CompiledEntry:
 
 def compile_message(message: MessageTemplate) -> CompiledMessage:
     """Compile a message template."""
-    texts = [message.content, message.tool_call_id, *(call.arguments for call in message.tool_calls)]
+    content, parts = (None, message.content) if isinstance(message.content, tuple) else (message.content, ())
+    texts = [content, message.tool_call_id, *map(_template_of, parts), *(call.arguments for call in message.tool_calls)]
     return CompiledMessage(
         role=message.role,
-        content=None if message.content is None else compile_text(message.content),
+        content=None if content is None else compile_text(content),
+        parts=tuple(map(_compile_part, parts)),
         calls=tuple(map(_compile_call, message.tool_calls)),
         tool_call_id=None if message.tool_call_id is None else compile_text(message.tool_call_id),
         answers_all=message.answers == "all",
         name=message.name,
         fixed=all(map(_is_fixed, texts)),
     )
+
+
+def _template_of(part: ContentPart) -> str:
+    return part.text if isinstance(part, TextPart) else part.image
+
+
+def _compile_part(part: ContentPart) -> Callable[[Scope], str | Image]:
+    evaluate = compile_text(_template_of(part))
+    if isinstance(part, TextPart):
+        return evaluate
+    if not has_template(part.image):
+        image = Image(part.image)
+        return lambda scope: image
+    return lambda scope: _image(evaluate(scope))
+
+
+def _image(uri: str) -> Image:
+    try:
+        return parse_image(uri, "content")
+    except MessagesError as exc:
+        raise TemplateError(str(exc)) from exc
 
 
 def compile_say(entries: Iterable[MessageEntry | Said], thread: str) -> tuple[CompiledSay, ...]:
@@ -182,9 +209,12 @@ class _Rendering(msgspec.Struct):
             ToolCall(id=call_id or "", name=name, arguments=arguments(scope))
             for call_id, name, arguments in template.calls
         )
+        parts = tuple(part(scope) for part in template.parts)
+        text = text_of_parts(parts) if parts else None if template.content is None else template.content(scope)
         message = Message(
             role=template.role,
-            content=None if template.content is None else template.content(scope),
+            content=text,
+            parts=parts if any(isinstance(part, Image) for part in parts) else (),
             tool_calls=calls,
             tool_call_id=None if template.tool_call_id is None else template.tool_call_id(scope) or None,
             name=template.name,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, TypedDict
 
 import msgspec
 
-from flowrun.core.messages import Log, Message, Reply, ToolCall, Usage
+from flowrun.core.messages import Log, Message, Reply, ToolCall, Usage, parts_as_openai
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
 from flowrun.spec.strict_json import parse_leniently
@@ -106,7 +106,7 @@ class MessageView(TypedDict):
     """A message of a thread."""
 
     role: Annotated[str, "who speaks: system, developer, user, assistant or tool"]
-    content: Annotated[str | None, "the text"]
+    content: Annotated[JSON, "the text, or null; if it has images, the list of its parts in the form of the API"]
     tool_calls: Annotated[list[CallView], "the tool calls that it makes"]
     tool_call_id: Annotated[str | None, "the id of the call that it answers"]
     name: Annotated[str | None, "the name of the tool, or of the speaker"]
@@ -306,7 +306,7 @@ def _see_call(call: ToolCall) -> CallView:
 def _see_message(message: Message) -> MessageView:
     return {
         "role": message.role,
-        "content": message.content,
+        "content": parts_as_openai(message.parts) if message.parts else message.content,
         "tool_calls": list(map(_see_call, message.tool_calls)),
         "tool_call_id": message.tool_call_id,
         "name": message.name,

@@ -4,6 +4,8 @@ All that comes after sees text only: templates, checks, comparisons. An issue ab
 file.
 """
 
+import base64
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -22,11 +24,19 @@ if TYPE_CHECKING:
 _MESSAGES: Final = ("messages", "say")
 
 
+_IMAGES: Final = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
+"""The first bytes of images, and the names of their types."""
+
+_URI: Final = re.compile(r"(?:data|https?):", re.IGNORECASE)
+_STORED: Final = b"data:image/"
+
+
 class FileReference(NamedTuple):
-    """A text that stands in a file: its path in the document, and the name of the file."""
+    """A text or image that stands in a file: its path in the document, and the name of the file."""
 
     path: Path
     name: str
+    is_image: bool = False
 
 
 def include_files(document: Document, files: "Files", project: FilePath | None) -> tuple[Document, list[Issue]]:
@@ -36,9 +46,14 @@ def include_files(document: Document, files: "Files", project: FilePath | None) 
         project: the folder that must contain the files; None if ``files`` has no others.
     """
     value, included, issues = document.value, dict(document.included), []
-    for path, name in file_references(document.value, ()):
+    for path, name, is_image in file_references(document.value, ()):
         file = FilePath(document.file).parent / name
-        text, found = _read(document, path, name, file, files, project)
+        at = path if is_image else (*path, "file")
+        raw, found = _read(document, at, name, file, files, project)
+        text = ""
+        if raw is not None:
+            text, wrong = _image_uri(raw, document, at, name) if is_image else _decode(raw, file)
+            found = [*found, *wrong]
         issues += found
         included[path] = IncludedText(file=str(file), text=text)
         value = _replaced(value, path, included[path].content)
@@ -63,7 +78,12 @@ def file_references(flow: Mapping[str, JSON], at: Path) -> Iterator[FileReferenc
 
 def _in_messages(entries: Any, at: Path) -> Iterator[FileReference]:
     for index, entry in enumerate(entries):
-        yield from _reference(entry.get("content"), (*at, index, "content"))
+        content = entry.get("content")
+        yield from _reference(content, (*at, index, "content"))
+        for number, part in enumerate(content if isinstance(content, list) else ()):
+            image = part.get("image", "{{")
+            if not has_braces(image) and not _URI.match(image):
+                yield FileReference((*at, index, "content", number, "image"), image, is_image=True)
         yield from _in_messages(entry.get("messages", ()), (*at, index, "messages"))
 
 
@@ -72,27 +92,43 @@ def _reference(value: JSON, path: Path) -> Iterator[FileReference]:
         yield FileReference(path, value["file"])
 
 
+def has_braces(text: str) -> bool:
+    """Return whether a text is a template, whose value only a run knows."""
+    return "{{" in text or "{%" in text or "{#" in text
+
+
 def _read(
-    document: Document, path: Path, name: str, file: FilePath, files: "Files", project: FilePath | None
-) -> tuple[str, list[Issue]]:
-    """Read a file; the text is empty if there are errors."""
-    at = (*path, "file")
+    document: Document, at: Path, name: str, file: FilePath, files: "Files", project: FilePath | None
+) -> tuple[bytes | None, list[Issue]]:
+    """Read a file that a value of the document names; None if it cannot be read."""
     if project is not None and not lies_in(file, project):
         message = f"the file {name!r} lies outside of the project {project}"
         remedy = "move it into the project, or name a folder around both with --project-dir"
-        return "", [issue_at(document, "FR709", at, message, remedy)]
+        return None, [issue_at(document, "FR709", at, message, remedy)]
     if not files.has(file):
-        return "", [
-            issue_at(document, "FR706", at, f"there is no file {name!r}", "give its path relative to this spec's file")
-        ]
+        remedy = "give its path relative to this spec's file"
+        return None, [issue_at(document, "FR706", at, f"there is no file {name!r}", remedy)]
     try:
         raw = files.read(file)
     except UnreadableFile as exc:
-        return "", [issue_at(document, "FR706", at, str(exc), "see whether it may be read")]
-    if len(raw) > MAX_BYTES:
-        return "", [too_large(str(file), len(raw))]
+        return None, [issue_at(document, "FR706", at, str(exc), "see whether it may be read")]
+    return (raw, []) if len(raw) <= MAX_BYTES else (None, [too_large(str(file), len(raw))])
+
+
+def _decode(raw: bytes, file: FilePath) -> tuple[str, list[Issue]]:
     text, issues = decode_source(raw, str(file))
     return text or "", issues
+
+
+def _image_uri(raw: bytes, document: Document, at: Path, name: str) -> tuple[str, list[Issue]]:
+    """Return an image as a ``data:`` URI. That of a stored flow has this form already."""
+    if raw.startswith(_STORED):
+        return raw.decode(errors="replace"), []
+    kind = next((kind for start, kind in _IMAGES.items() if raw.startswith(start)), None)
+    if kind is None:
+        remedy = "name a PNG, JPEG, GIF or WebP image"
+        return "", [issue_at(document, "FR712", at, f"the file {name!r} is no image that models read", remedy)]
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}", []
 
 
 def _replaced(value: Any, path: Path, text: str) -> Any:

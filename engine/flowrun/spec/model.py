@@ -202,6 +202,24 @@ class CallTemplate(_Part, frozen=True, kw_only=True):
     id: str | None = None
 
 
+class TextPart(_Part, frozen=True, kw_only=True, tag_field="part", tag="text"):
+    """A text in the content of a message with images."""
+
+    text: TextTemplate
+
+
+class ImagePart(_Part, frozen=True, kw_only=True, tag_field="part", tag="image"):
+    """An image in the content of a message: a ``data:`` URI, the address of an image, or a template of a ``data:`` URI.
+
+    A spec may name a file: its ``data:`` URI takes the place of the name when the spec is loaded.
+    """
+
+    image: TextTemplate
+
+
+ContentPart = TextPart | ImagePart
+
+
 class MessageTemplate(_Part, frozen=True, kw_only=True, tag_field="entry", tag="message"):
     """A message with templates. A tool message without ``tool_call_id`` answers the oldest call without an answer.
 
@@ -209,7 +227,7 @@ class MessageTemplate(_Part, frozen=True, kw_only=True, tag_field="entry", tag="
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: TextTemplate | None = None
+    content: TextTemplate | tuple[ContentPart, ...] | None = None
     tool_calls: tuple[CallTemplate, ...] = ()
     tool_call_id: TextTemplate | None = None
     answers: Literal["all"] | None = None

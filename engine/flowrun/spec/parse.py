@@ -134,7 +134,9 @@ def tag_entries(entries: list[dict[str, JSON]]) -> list[dict[str, JSON]]:
     tagged = []
     for entry in entries:
         tag = next((key for key in ("for_each", "from") if key in entry), "message" if "role" in entry else "said")
-        inner = {"messages": tag_entries(entry["messages"])} if "messages" in entry else {}
+        inner: dict[str, JSON] = {"messages": tag_entries(entry["messages"])} if "messages" in entry else {}
+        if isinstance(entry.get("content"), list):
+            inner["content"] = [part | {"part": "image" if "image" in part else "text"} for part in entry["content"]]
         tagged.append(entry | inner | {"entry": tag})
     return tagged
 

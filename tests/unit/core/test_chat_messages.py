@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from flowrun.core.chat_messages import MessagesError, parse_messages
-from flowrun.core.messages import Message, ToolCall
+from flowrun.core.messages import Image, Message, ToolCall
 
+PNG = "data:image/png;base64,iVBORw0KGgo="
 LOOK = ToolCall(id="c1", name="look", arguments='{"at": "é"}')
 
 
@@ -66,6 +67,16 @@ LOOK = ToolCall(id="c1", name="look", arguments='{"at": "é"}')
             id="as templates see a thread; a call without id and arguments",
         ),
         pytest.param(
+            [
+                {
+                    "role": "user",
+                    "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": PNG}}],
+                }
+            ],
+            (Message(role="user", content="a\n[image]", parts=("a", Image(PNG))),),
+            id="an image",
+        ),
+        pytest.param(
             [{"role": "assistant", "content": None, "refusal": "No."}],
             (Message(role="assistant", content="No."),),
             id="a refusal is what was said",
@@ -103,8 +114,13 @@ def test_a_list_of_messages_is_read(value: Any, messages: tuple[Message, ...]) -
         pytest.param([{"role": "user"}], "message 1, of role user, has no content", id="no content"),
         pytest.param(
             [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}],
-            "message 1, part 1 is of type 'input_audio', and only texts can be kept",
+            "message 1, part 1 is of type 'input_audio': only texts and images can be kept",
             id="an unknown part",
+        ),
+        pytest.param(
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://intranet/a.png"}}]}],
+            "message 1, part 1: an image must be a data: URI of an image, and is 'http://intranet/a.png'",
+            id="an image elsewhere",
         ),
         pytest.param([{"role": "user", "content": [{"type": "text"}]}], "message 1, part 1 has no text", id="no text"),
         pytest.param(

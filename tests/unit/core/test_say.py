@@ -6,7 +6,7 @@ import pytest
 
 from flowrun.core.events import AskModel, Event, Failed, Replied, Returned, Slept, Started
 from flowrun.core.machine import Run, fold
-from flowrun.core.messages import Message, Reply, ToolCall
+from flowrun.core.messages import Image, Message, Reply, ToolCall
 from flowrun.errors import Failure
 from tests.flows import ADD, graph_of
 
@@ -329,3 +329,47 @@ def test_a_failed_attempt_says_nothing() -> None:
     failed = Failed(step=1, failure=Failure(name="backend.unavailable", message="gone"))
     run = run_of(flow, failed, Slept(step=2), Replied(step=2, reply=Reply(content="T")), inputs={"topic": "tea"})
     assert said(run) == ["user: tea", "assistant: T", "user: Said T after 2.", "user: 2"]
+
+
+IMAGES = """\
+inputs: {photo: {type: string}}
+messages:
+  - role: user
+    content:
+      [{text: "What of {{ inputs.photo | length }}?"}, {image: "https://example.invalid/a.png"},
+      {image: "{{ inputs.photo }}"}]
+  - {role: user, content: [{text: only}, {text: texts}]}
+states:
+  ask: {type: chat, say: [{from: threads.main}], next: done}
+  done: {type: end}
+"""
+
+PNG = "data:image/png;base64,iVBORw0KGgo="
+
+
+def test_a_message_has_texts_and_images() -> None:
+    run = run_of(IMAGES, inputs={"photo": PNG})
+    assert list(run.threads["main"]) == [
+        Message(
+            role="user",
+            content=f"What of {len(PNG)}?\n[image]\n[image]",
+            parts=(f"What of {len(PNG)}?", Image("https://example.invalid/a.png"), Image(PNG)),
+        ),
+        Message(role="user", content="only\ntexts"),
+    ]
+
+
+def test_the_image_of_a_template_is_a_data_uri() -> None:
+    run = run_of(IMAGES, inputs={"photo": "http://intranet/a.png"})
+    assert run.outcome is not None
+    assert run.outcome.error == Failure(
+        name="template.failed",
+        message="content: an image must be a data: URI of an image, and is 'http://intranet/a.png'",
+    )
+
+
+def test_a_thread_with_images_can_be_passed_on() -> None:
+    flow = IMAGES.replace('{image: "https://example.invalid/a.png"},', "")
+    run = run_of(flow, Replied(step=1, reply=Reply(content="A cat.")), inputs={"photo": PNG})
+    thread = list(run.threads["main"])
+    assert (len(thread), thread[3:]) == (6, thread[:3])

@@ -1,13 +1,14 @@
 """A text may stand in a file of its own: ``content: {file: PATH}``."""
 
+import base64
 from pathlib import Path
 
 import pytest
 
 from flowrun.errors import SpecError
 from flowrun.spec import find_project, load_spec
-from flowrun.spec.load import ParsedOnce
-from flowrun.spec.model import ChatState, MessageTemplate, RepeatedMessages, Said
+from flowrun.spec.load import ParsedOnce, StoredFiles
+from flowrun.spec.model import ChatState, ImagePart, MessageTemplate, RepeatedMessages, Said, TextPart
 
 SPEC = """\
 flowrun: v1
@@ -131,3 +132,65 @@ def test_a_byte_order_mark_is_a_warning_and_no_part_of_the_text(spec: Path) -> N
     assert [(issue.code, issue.severity, issue.place.file) for issue in loaded.issues] == [
         ("FR110", "warning", str(file))
     ]
+
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+IMAGES = """\
+flowrun: v1
+name: images
+version: 1.0.0
+model: {backend: openai, base_url: "http://localhost:8000/v1", name: some}
+inputs: {photo: {type: string}}
+messages:
+  - role: user
+    content:
+      - {text: "What are {{ inputs.photo }}?"}
+      - {image: pixel.png}
+      - {image: "https://example.invalid/a.png"}
+      - {image: "data:image/gif;base64,R0lGOA=="}
+      - {image: "{{ inputs.photo }}"}
+states: {ask: {type: chat, next: done}, done: {type: end}}
+"""
+
+
+def test_an_image_that_the_spec_names_is_a_data_uri(tmp_path: Path) -> None:
+    spec = tmp_path / "images.yaml"
+    spec.write_text(IMAGES)
+    (tmp_path / "pixel.png").write_bytes(PIXEL)
+    uri = f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"
+    loaded = load_spec(spec)
+    (message,) = loaded.spec.threads["main"]
+    assert isinstance(message, MessageTemplate)
+    assert message.content == (
+        TextPart(text="What are {{ inputs.photo }}?"),
+        ImagePart(image=uri),
+        ImagePart(image="https://example.invalid/a.png"),
+        ImagePart(image="data:image/gif;base64,R0lGOA=="),
+        ImagePart(image="{{ inputs.photo }}"),
+    )
+    stored = {
+        spec: IMAGES.encode(),
+        tmp_path / "pixel.png": next(iter(loaded.document.included.values())).text.encode(),
+    }
+    assert load_spec(spec, files=StoredFiles(stored)).spec == loaded.spec
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "message"),
+    [
+        pytest.param(b"no image", "FR712", "the file 'pixel.png' is no image that models read", id="a text"),
+        pytest.param(None, "FR706", "there is no file 'pixel.png'", id="no file"),
+    ],
+)
+def test_a_file_that_is_no_image_is_refused(tmp_path: Path, content: bytes | None, code: str, message: str) -> None:
+    spec = tmp_path / "images.yaml"
+    spec.write_text(IMAGES)
+    if content is not None:
+        (tmp_path / "pixel.png").write_bytes(content)
+    with pytest.raises(SpecError) as refused:
+        load_spec(spec)
+    (issue,) = refused.value.issues
+    assert (issue.code, issue.message, str(issue.place)) == (code, message, f"{spec}:10:17")

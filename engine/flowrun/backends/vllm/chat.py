@@ -237,6 +237,11 @@ class VllmChat:
     def _check(self, ask: AskModel) -> None:
         if faults := faults_of_sampling(ask.sampling):
             raise ModelError("model.request_refused", "; ".join(faults))
+        if any(message.parts for message in ask.messages):
+            raise ModelError(
+                "model.request_refused",
+                "vLLM in this process cannot be shown images for now: ask a model behind a server (backend: openai)",
+            )
         if ask.tools and ask.tool_choice != "none" and not self._model.tool_call_parser:
             raise ModelError(
                 "model.request_refused",

@@ -40,6 +40,42 @@ def test_equal_models_share_one_engine_that_starts_once(tmp_path: Path) -> None:
     assert (model.starts, model.stops) == (1, 1)
 
 
+DECIDES = """\
+name: sorts
+model: {backend: scripted, name: replies.yaml}
+flows:
+  sort:
+    states:
+      pick: {type: decide, prompt: Which?, choices: [left, right], next: e}
+      e: {type: end, output: "{{ outputs.pick.choice }}"}
+states:
+  go: {type: flow, flow: "#sort", next: e}
+  e: {type: end, output: "{{ outputs.go }}"}
+"""
+
+
+class Undecided(ScriptedModel):
+    """A model that cannot answer decide states, as is known once it has started."""
+
+    def check_decisions(self) -> None:
+        raise flowrun.BackendError("its template opens a block of reasoning")
+
+
+def test_a_flow_that_decides_needs_a_model_that_can(tmp_path: Path) -> None:
+    (tmp_path / "replies.yaml").write_text("replies: []\n")
+    sorts = flowrun.load(write(tmp_path, DECIDES))
+    model = Undecided([{"probabilities": {"left": 0.25, "right": 0.75}}, "It is 85."])
+
+    async def work(session: flowrun.Session) -> Any:
+        with pytest.raises(flowrun.BackendError, match="opens a block of reasoning"):
+            await session.run(sorts.with_model("default", model))
+        return await session.run(agent(tmp_path).with_model("default", ScriptedModel(["It is 85."])), {"question": "?"})
+
+    assert run(work).status == "succeeded"
+    able = ScriptedModel([{"probabilities": {"left": 0.25, "right": 0.75}}])
+    assert sorts.with_model("default", able).run().output == "right"
+
+
 def test_models_of_specs_are_equal_by_their_settings(tmp_path: Path) -> None:
     (tmp_path / "replies.yaml").write_text("replies: [{content: one}, {content: two}]\n")
     flows = [

@@ -14,8 +14,11 @@ from flowrun.core.decisions import LETTERS, write_question
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Message
 from flowrun.errors import BackendError, ModelError
+from flowrun.functions.python import PythonFunctions
+from flowrun.runtime.runner import Runner
 from flowrun.spec.model import Model
 from tests.conftest import SMALL_MODEL, SPECS
+from tests.flows import graph_of
 from tests.unit.backends.contract import Live, ask, started
 
 ON = "<|im_start|>"
@@ -171,6 +174,35 @@ class TestRealModel:
         assert all(math.isclose(sum(reply.probabilities.values()), 1) for reply in decided)
         assert said.content
         assert said.probabilities is None
+
+
+FLOW = """\
+inputs: {story: {type: string}}
+messages: [{role: user, content: "{{ inputs.story }} Is there power?"}]
+states:
+  first: {type: chat, response_format: {type: choice, choices: [there is, there is none]}, next: urgent}
+  urgent: {type: decide, prompt: "Is it urgent?", choices: [urgent, harmless], next: team}
+  team: {type: decide, prompt: "Whose is it?", choices: {ours: "we repair it", theirs: ""}, next: second}
+  second:
+    type: chat
+    response_format: {type: choice, choices: [certainly, perhaps]}
+    messages: [{role: user, content: Are you sure?}]
+    next: done
+  done: {type: end, output: ["{{ outputs.first.usage }}", "{{ outputs.second.usage }}", "{{ outputs.urgent }}"]}
+"""
+
+
+@pytest.mark.vllm
+def test_decisions_between_chats_leave_the_threads_tokens_alone(small_model: Live) -> None:
+    runner = Runner(backends={"default": small_model.backend}, functions=PythonFunctions({}))
+    run = small_model.run(runner.run(graph_of(FLOW), {"story": STORY}, run_id="decides")).run
+    assert run.outcome is not None
+    assert run.outcome.status == "succeeded", run.outcome
+    first, second, urgent = run.outcome.output
+    assert [message.role for message in run.threads["main"]] == ["user", "assistant", "user", "assistant"]
+    assert run.usage.rerendered == 0
+    assert second["cached_tokens"] >= first["prompt_tokens"] // 128 * 128
+    assert urgent["choice"] in ("urgent", "harmless")
 
 
 def thinking(**settings: Any) -> Model:

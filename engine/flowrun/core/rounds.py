@@ -25,5 +25,4 @@ def begin_round(run: Draft, thread: str) -> None:
 
 def end_round(run: Draft, thread: str) -> None:
     """Record that a model has read a thread: from now on, prompts extend it as it is."""
-    if run.replaced:
-        run.replaced = {name: before for name, before in run.replaced.items() if name != thread}
+    run.replaced = {name: before for name, before in run.replaced.items() if name != thread}

@@ -82,7 +82,8 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             run.call_count += len(message.tool_calls)
             run.unread = run.unread | self.own_thread if run.unread else self.own_thread
         run.threads = {**run.threads, self.thread: run.threads[self.thread].appended(message)}
-        end_round(run, self.thread)
+        if run.replaced:
+            end_round(run, self.thread)
         run.reply = LazyReply(self.thread, message, reply, parsed)
         turn.leave(self, run.reply)
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from flowrun.checks.subject import Subject
 from flowrun.core.written import messages_written
 from flowrun.errors import Issue
-from flowrun.spec.model import ChatState, ImagePart, Model
+from flowrun.spec.model import Holds, ImagePart, Model
+from flowrun.spec.parts import parts_of
 
 
 def check_images(subject: Subject) -> Iterator[Issue]:
@@ -13,9 +14,10 @@ def check_images(subject: Subject) -> Iterator[Issue]:
     spec = subject.spec
     readers: dict[str, tuple[str, Model]] = {}
     for name, state in spec.states.items():
-        model = spec.models.get(state.model) if isinstance(state, ChatState) else None
-        if isinstance(state, ChatState) and model is not None and model.capabilities.in_process:
-            readers.setdefault(state.thread, (name, model))
+        models = (spec.models.get(part.value) for part in parts_of(state, Holds.MODEL))
+        model = next((model for model in models if model is not None and model.capabilities.in_process), None)
+        if model is not None:
+            readers.setdefault(state.own_thread, (name, model))
     for written in messages_written(spec):
         if written.thread not in readers:
             continue

@@ -29,6 +29,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "refund": ("tools/payments.py",),
     "resilient": ("tools/rates.py",),
     "router": (),
+    "supervisor": ("specs/prompts/researcher.md", "specs/prompts/supervisor.md"),
     "support": ("specs/refund.yaml", "specs/router.yaml", "tools/payments.py"),
     "triage": (),
 }

@@ -36,13 +36,14 @@ _FLOW = """
 tools: TOOLS
 inputs: {n: {type: integer}}
 messages: [{role: user, content: "{{ inputs.n }}"}]
+threads: {notes: []}
 flows:
   part:
-    inputs: {n: {type: integer}}
+    inputs: {n: {type: integer}, notes: {type: array}}
     tools: TOOLS
-    messages: [{role: user, content: "{{ inputs.n }}"}]
+    messages: [{role: user, content: "{{ inputs.n }}"}, {from: inputs.notes}]
     states:
-      look: {type: chat, routes: [{when: reply.tool_calls, to: act}, {to: e}]}
+      look: {type: chat, system: Look., history: {last: 4}, routes: [{when: reply.tool_calls, to: act}, {to: e}]}
       act: {type: tools, next: look}
       e: {type: end, output: "{{ reply.content }}"}
 states:
@@ -53,13 +54,24 @@ states:
     prompt: Is it even?
     choices: {even: "{{ inputs.n }} is", odd: ""}
     retry: {max_attempts: 2, errors: [model.invalid_output], delay: 1ms, jitter: 0}
+    say:
+      - thread: notes
+        replace: true
+        messages: [{for_each: "[1, 2]", as: k, messages: [{role: user, content: "{{ inputs.n }}.{{ k }}"}]}]
     routes: [{when: outputs.pick.probabilities.even > 0.5, to: many}, {to: many}]
-  many: {type: map, flow: "#part", for_each: "[inputs.n + 1000, inputs.n + 2000]", as: n, next: settle}
+  many:
+    type: map
+    flow: "#part"
+    for_each: "[inputs.n + 1000, inputs.n + 2000]"
+    as: n
+    with: {n: "{{ n }}", notes: "{{ threads.notes }}"}
+    next: settle
   settle:
     type: call
     entrypoint: "tools.world:settle"
     with: {n: "{{ inputs.n }}"}
     retry: {max_attempts: 3, delay: 1ms, jitter: 0}
+    say: [{role: user, content: "{{ outputs.settle }}"}]
     next: done
   done:
     type: end
@@ -68,6 +80,7 @@ states:
       picked: "{{ outputs.pick }}"
       parts: "{{ outputs.many }}"
       settled: "{{ outputs.settle }}"
+      heard: ["{{ threads.main[-1].content }}", "{{ threads.main | length }}", "{{ threads.notes }}"]
 """
 _CALLS = ((("pay", 0), ("note", 1)), (("stamp", 2), ("pay", 3)))
 """The tools that the model calls in a run's first rounds, each with the number added to that of the run."""

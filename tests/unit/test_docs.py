@@ -104,6 +104,10 @@ def test_the_page_on_calls_says_what_is_so(shell: Shell) -> None:
     assert list(perform(shell, read_blocks((DOCS / "calls.md").read_text()))) == []
 
 
+def test_the_page_on_messages(shell: Shell) -> None:
+    assert list(perform(shell, read_blocks((DOCS / "messages.md").read_text()))) == []
+
+
 def test_the_page_on_decisions(shell: Shell) -> None:
     assert list(perform(shell, read_blocks((DOCS / "decisions.md").read_text()))) == []
 

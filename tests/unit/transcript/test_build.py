@@ -409,3 +409,43 @@ def test_calls_without_a_function_are_shown_with_their_results() -> None:
     assert isinstance(call, FunctionCall)
     assert (call.tool, call.status, call.arguments, call.value) == ("note", "returned", {"a": 1}, {"a": 1})
     assert transcript.totals.calls == 1
+
+
+READ = """\
+messages: [{role: system, content: Always.}, {role: user, content: Hi.}]
+states:
+  first: {type: chat, say: [{role: user, content: More?}], next: then}
+  then: {type: chat, system: Brief., history: {last: 1}, next: anew}
+  anew: {type: route, say: [{replace: true, messages: [{role: user, content: Again.}]}], next: last}
+  last: {type: chat, history: none, messages: [{role: user, content: Alone.}], next: done}
+  done: {type: end}
+"""
+
+
+def test_a_transcript_shows_what_was_said_and_what_was_not_read() -> None:
+    world = World(replies=[said("a"), said("b"), said("c")], functions={})
+    recording = Recording(graph_of(READ), world, {})
+    transcript = transcript_of(recording)
+    rounds = [
+        ([message.content for message in one.messages], one.system, one.left_out, one.earlier)
+        for visit in transcript.visits
+        for one in visit.activities
+        if isinstance(one, Round)
+    ]
+    assert rounds == [
+        (["Always.", "Hi."], None, 0, 0),
+        ([], "Brief.", 1, 3),
+        (["Alone."], None, 1, 0),
+    ]
+    assert [[(one.thread, one.messages, one.replace) for one in visit.said] for visit in transcript.visits] == [
+        [("main", (Message(role="user", content="More?"),), False)],
+        [],
+        [("main", (Message(role="user", content="Again."),), True)],
+        [],
+        [],
+    ]
+    text = render_text(transcript)
+    assert "says on the thread main:" in text
+    assert "begins the thread anew main:" in text
+    assert text.count("1 message of the thread not read") == 2
+    assert "says on the thread main" in render_html(recording.graph, transcript)

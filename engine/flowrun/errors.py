@@ -164,6 +164,7 @@ FAILURES: Final[dict[str, str]] = {
     "tool.failed": "a tool or a called function raised, or returned what is no JSON value",
     "tool.timeout": "a tool or a called function took longer than its timeout",
     "tool.invalid_arguments": "the arguments do not match the parameters of the tool or of the called function",
+    "tool.refused": "a person did not approve the call",
     "tool.unknown": "the model called a tool that the state does not offer",
     "template.failed": "a template or expression could not be evaluated",
     "route.unmatched": "no route of a state matched, and the state has no fallback",

@@ -65,7 +65,7 @@ def _unseen_errors(subject: Subject) -> Iterator[Issue]:
             ((*at, "catch", index, "errors"), catch.errors) for index, catch in enumerate(state.catch)
         ]
         lists += [((*at, "retry", "errors"), state.retry.errors)] if state.retry is not None else []
-        possible = _possible(state)
+        possible = _possible(state, asks=subject.spec.asks_about_calls)
         for path, patterns in lists:
             for index, pattern in enumerate(patterns):
                 if not any(matches(failure, (pattern,)) for failure in possible):
@@ -74,11 +74,16 @@ def _unseen_errors(subject: Subject) -> Iterator[Issue]:
                     yield subject.issue("FR312", (*path, index), message, remedy, severity="warning")
 
 
-def _possible(state: State) -> list[str]:
-    """Return the failures that a state can have."""
+def _possible(state: State, *, asks: bool) -> list[str]:
+    """Return the failures that a state can have.
+
+    Args:
+        asks: a person is asked about some tool's calls.
+    """
     own = _OF_KIND.get(state.type)
     if own is not None and isinstance(state, ToolsState | AgentState):
         own = (*own, *(("tool.*",) if state.on_error == "raise" else ()), "limit.tool_calls")
+        own = (*own, "wait.*") if asks else own
     names = [name for name in FAILURES if own is None or matches(name, (*_ANYWHERE, *own))]
     return [name for name in names if name not in _NEVER_CAUGHT or (own is None and name == "input.invalid")]
 

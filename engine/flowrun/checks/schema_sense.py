@@ -8,6 +8,7 @@ from flowrun.errors import Path
 from flowrun.spec.json_types import JSON_TYPES, declared_types
 from flowrun.spec.model import JSON
 from flowrun.spec.phrases import inline, listed
+from flowrun.spec.subschemas import MANY, NAMED, ONE
 from flowrun.spec.suggestions import closest
 
 
@@ -20,20 +21,6 @@ class SchemaFault(NamedTuple):
     remedy: str
     certain: bool = True
 
-
-_ONE: Final = frozenset(
-    {
-        *("additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"),
-        *("unevaluatedItems", "unevaluatedProperties", "additionalItems"),
-    }
-)
-"""Keywords whose value is a schema."""
-
-_MANY: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems", "items"})
-"""Keywords whose value is a list of schemas."""
-
-_NAMED: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-"""Keywords whose value is a mapping of names to schemas."""
 
 _OF_TYPE: Final = {
     **dict.fromkeys(("minLength", "maxLength", "pattern"), ("string",)),
@@ -57,7 +44,7 @@ _ANNOTATIONS: Final = frozenset(
 _OTHERS: Final = frozenset(
     {"type", "enum", "const", "minContains", "maxContains", "dependentRequired", "dependencies", "id"}
 )
-_KEYWORDS: Final = _ONE | _MANY | _NAMED | _OF_TYPE.keys() | _ANNOTATIONS | _OTHERS
+_KEYWORDS: Final = ONE | MANY | NAMED | _OF_TYPE.keys() | _ANNOTATIONS | _OTHERS
 
 _BOUNDS: Final = (
     ("minimum", "maximum"),
@@ -79,13 +66,13 @@ def faults_of_schema(schema: JSON, path: Path = ()) -> Iterator[SchemaFault]:
     yield from _keywords(schema, path)
     yield from _contradictions(schema, path)
     for key, value in schema.items():
-        if key in _NAMED and isinstance(value, Mapping):
+        if key in NAMED and isinstance(value, Mapping):
             for name, inner in value.items():
                 yield from faults_of_schema(inner, (*path, key, name))
-        elif key in _MANY and isinstance(value, list):
+        elif key in MANY and isinstance(value, list):
             for index, inner in enumerate(value):
                 yield from faults_of_schema(inner, (*path, key, index))
-        elif key in _ONE:
+        elif key in ONE:
             yield from faults_of_schema(value, (*path, key))
 
 

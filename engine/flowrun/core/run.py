@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from flowrun.core.approvals import Approved
 from flowrun.core.events import Effect, Move, Outcome, ToolDeclaration
 from flowrun.core.messages import Log, Message, Usage
 from flowrun.core.slots import Slots
@@ -22,11 +23,19 @@ class Mark(enum.Enum):
     PENDING = "pending"
     """The effect has no result yet."""
 
+    ASKED = "asked"
+    """A person is asked whether the call is made."""
+
+    HELD = "held"
+    """The call has not begun: it waits for others."""
+
     ANSWERED = "answered"
     """No effect is needed: a message of the thread answers the call already."""
 
 
 PENDING: Final = Mark.PENDING
+ASKED: Final = Mark.ASKED
+HELD: Final = Mark.HELD
 ANSWERED: Final = Mark.ANSWERED
 
 
@@ -34,11 +43,18 @@ CallSlot = Value | Failure | Mark
 ChildSlot = Outcome | Mark
 
 
+EMPTY: Final[dict[Any, Any]] = {}
+
+
 class Made(NamedTuple):
-    """The values of the tool calls of a thread's message at index ``at``; ``PENDING`` for a call without a value."""
+    """The values of the tool calls of a thread's message at index ``at``; ``PENDING`` for a call without a value.
+
+    ``approved`` are the calls that a person has approved, by their indices.
+    """
 
     at: int
     values: tuple[CallSlot, ...]
+    approved: Mapping[int, Approved] = EMPTY
 
 
 class RequestSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,10 +75,7 @@ class RequestSettings(msgspec.Struct, frozen=True, kw_only=True):
     keeps_reasoning: bool = True
 
 
-EMPTY: Final[dict[str, Any]] = {}
-
-
-def _empty() -> dict[str, Any]:
+def _empty() -> dict[Any, Any]:
     """Return the empty mapping that all new runs share. Mappings of a run are replaced, never changed in place."""
     return EMPTY
 
@@ -95,6 +108,7 @@ class Draft(msgspec.Struct, gc=False, kw_only=True):
     acts: bool = False
     rounds_before: int = 0
     own_from: int = 0
+    approved: Mapping[int, Approved] = msgspec.field(default_factory=_empty)
     made: Mapping[str, Made] = msgspec.field(default_factory=_empty)
     unread: frozenset[str] = frozenset()
     replaced: Mapping[str, Log[Message]] = msgspec.field(default_factory=_empty)
@@ -125,6 +139,7 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
         own_from: in a state that reads its thread in its own way, the index of its first own message on the thread.
         acts, rounds_before: in an agent state, whether it runs the calls of its last reply, and ``rounds`` when it was
             entered.
+        approved: in a tools state, the calls that a person has approved, by their indices.
         tool_calls: the tool calls of the run and its children; counted only if ``max_tool_calls`` limits them.
         returned, calls, children: the results of the current state; another attempt reuses those that succeeded.
         items: the list that a map state runs over.

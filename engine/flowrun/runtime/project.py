@@ -99,11 +99,12 @@ class CompiledFlow(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=
     @property
     def states_that_wait(self) -> list[str]:
         """Return the states of the flow and its sub-flows that ask a person, as text for messages."""
+        specs = [tree.loaded.spec for tree in self.tree.walk()]
         return [
-            f"state {name} of {tree.loaded.spec.name}"
-            for tree in self.tree.walk()
-            for name, state in tree.loaded.spec.states.items()
-            if state.asks == "person"
+            f"state {name} of {spec.name}"
+            for spec in specs
+            for name, state in spec.states.items()
+            if spec.may_ask(state)
         ]
 
     @property

@@ -167,12 +167,21 @@ MAX_OUTPUT: Final = Size(64_000)
 """The ``max_output`` of a tool that sets none, and of calls of what is no tool."""
 
 
+class Approval(_Part, frozen=True, kw_only=True):
+    """Which calls of a tool need a person's consent: those for which ``when`` holds, or all."""
+
+    when: Expression | None = None
+    prompt: TextTemplate | None = None
+    timeout: Seconds | None = None
+
+
 class Tool(_Part, frozen=True, kw_only=True):
     """A tool that the model may call: a Python function, or, without ``entrypoint``, only a form of words.
 
     Attributes:
         result: what a tool without a function answers; the value of a call is then its arguments.
         arguments: the arguments that the spec gives; the model neither sees nor gives them.
+        approve: whether a person is asked before a call is made.
         max_output: how much one call may add to the thread.
         max_concurrency: the number of its calls that run at once in a process.
     """
@@ -182,6 +191,7 @@ class Tool(_Part, frozen=True, kw_only=True):
     description: str | None = None
     parameters: Schema | None = None
     arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
+    approve: Approval | None = None
     timeout: Seconds = Seconds(60)
     max_output: Size = MAX_OUTPUT
     max_concurrency: int | None = None
@@ -721,6 +731,15 @@ class Spec(_Part, frozen=True, kw_only=True):
     flows: Mapping[str, "Spec"] = {}
     limits: Limits = Limits()
     isolation: Isolation | None = None
+
+    @property
+    def asks_about_calls(self) -> bool:
+        """Whether a person is asked about calls of some tool."""
+        return any(tool.approve is not None for tool in self.tools.values())
+
+    def may_ask(self, state: State) -> bool:
+        """Return whether a state may ask a person: it does itself, or it makes calls of tools that need consent."""
+        return state.asks == "person" or (state.makes_calls and self.asks_about_calls)
 
     def isolation_of(self, part: Tool | CallState) -> Isolation:
         """Return where the function of a tool or of a call state runs."""

@@ -101,7 +101,9 @@ def _parse_flow(document: Document, at: Path, value: dict[str, JSON], *, name: s
     if "limits" in value:
         fields["limits"] = _with_integer_counts(value["limits"], Limits)
     if "tools" in value:
-        fields["tools"] = {name: _with_integer_counts(tool, Tool) for name, tool in value["tools"].items()}
+        fields["tools"] = {
+            name: _with_approval(_with_integer_counts(tool, Tool)) for name, tool in value["tools"].items()
+        }
     states = fields.pop("states", DEFAULT_STATES)
     flows = fields.pop("flows", {})
     fields |= {"flowrun": "v1", "name": name, "version": version, "start": value.get("start", next(iter(states)))}
@@ -139,6 +141,11 @@ def tag_entries(entries: list[dict[str, JSON]]) -> list[dict[str, JSON]]:
             inner["content"] = [part | {"part": "image" if "image" in part else "text"} for part in entry["content"]]
         tagged.append(entry | inner | {"entry": tag})
     return tagged
+
+
+def _with_approval(tool: dict[str, JSON]) -> dict[str, JSON]:
+    """Write ``approve: true`` as an approval without conditions, and ``false`` as none."""
+    return {**tool, "approve": {} if tool["approve"] else None} if isinstance(tool.get("approve"), bool) else tool
 
 
 def _with_integer_counts(values: dict[str, JSON], kind: type[msgspec.Struct]) -> dict[str, JSON]:

@@ -81,7 +81,7 @@ def _types_of(message: str) -> tuple[str, ...]:
 
 
 class WrongAnswer(FlowrunError):
-    """A test's answer does not match the schema of its wait state."""
+    """A test's answer does not match what is asked."""
 
 
 class ScriptedHumanInput:
@@ -91,17 +91,24 @@ class ScriptedHumanInput:
         self.unused = list(answers)
 
     async def answer(self, effect: RequestInput, /) -> JSON:
-        """Return the next answer for the state.
+        """Return the next answer for the question.
 
         Raises:
             NoResponderError: the test has no answer for it.
-            WrongAnswer: the answer does not match the state's schema.
+            WrongAnswer: the answer does not match what is asked.
         """
-        answer = next((candidate for candidate in self.unused if candidate.state == effect.state), None)
+        answer = next((candidate for candidate in self.unused if _is_for(candidate, effect)), None)
         if answer is None:
             raise NoResponderError(effect.state)
         self.unused.remove(answer)
         await asyncio.sleep(answer.delay)
         if (wrong := compile_schema(effect.schema)(answer.value)) is not None:
-            raise WrongAnswer(f"the answer to state {effect.state!r} does not match the state's schema: {wrong}")
+            what = f"state {effect.state!r}" if effect.call is None else f"the call of {effect.call['name']!r}"
+            raise WrongAnswer(f"the answer to {what} does not match what is asked: {wrong}")
         return answer.value
+
+
+def _is_for(answer: GivenAnswer, effect: RequestInput) -> bool:
+    """Return whether an answer is for a question; one that names no tool is for any question of its state."""
+    called = None if effect.call is None else effect.call["name"]
+    return answer.state == effect.state and answer.call in (None, called)

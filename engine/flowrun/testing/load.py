@@ -171,13 +171,20 @@ def check_case(suite: Suite, case: Case, graph: Graph) -> list[Issue]:
     states = [(name, state) for flow in flows for name, state in flow.spec.states.items()]
     tools = {name for flow in flows for name, tool in flow.tools.items() if tool.entrypoint}
     entrypoints = {part.value for _, state in states for part in parts_of(state, Holds.ENTRYPOINT)}
-    waits = {name for name, state in states if state.asks == "person"}
+    asking = {name for flow in flows for name, tool in flow.spec.tools.items() if tool.approve is not None}
+    waits = {name for flow in flows for name, state in flow.spec.states.items() if flow.spec.may_ask(state)}
     stubs = [((*case.at, "tools", name), name) for name in case.stubs]
     answers = [((*case.at, "answers", index, "state"), answer.state) for index, answer in enumerate(case.answers)]
     decides = {name: tuple(state.described) for name, state in states if isinstance(state, DecideState)}
+    calls = [
+        ((*case.at, "answers", index, "call"), answer.call)
+        for index, answer in enumerate(case.answers)
+        if answer.call is not None
+    ]
     return [
         *_unknown(suite, "FR702", stubs, tools | entrypoints, "tool or called function", key=True),
-        *_unknown(suite, "FR701", answers, waits, "wait state"),
+        *_unknown(suite, "FR701", answers, waits, "state that asks"),
+        *_unknown(suite, "FR702", calls, asking, "tool with approve"),
         *_check_expectation(suite, (*case.at, "expect"), case.expect, graph, states),
         *_other_labels(suite, case, decides),
     ]

@@ -30,7 +30,7 @@ from flowrun.testing.coverage import Coverage
 from flowrun.testing.fakes import Script, ScriptedHumanInput, StubbedFunctions
 from flowrun.testing.load import check_case
 from flowrun.testing.readers import NOT_INSTALLED, Reader, Readers
-from flowrun.testing.suite import Case, CaseReply, RawReply, Suite
+from flowrun.testing.suite import Case, CaseReply, GivenAnswer, RawReply, Suite
 from flowrun.testing.trace import Trace
 from flowrun.testing.verdict import Conversation, Verdict, explain_error
 
@@ -199,10 +199,7 @@ class _TestRun:
             case CassetteBackend() as cassette:
                 lines = tuple(f"{self._case.cassette}:{number}" for number in cassette.unused)
                 yield from _leftover_problems(lines, "recorded reply", "recorded replies")
-        answers = tuple(
-            f"for state {answer.state}: {json.dumps(answer.value, ensure_ascii=False)}"
-            for answer in self._human_input.unused
-        )
+        answers = tuple(map(_answer_as_line, self._human_input.unused))
         yield from _leftover_problems(answers, "answer", "answers")
 
     def _make_backend(self) -> Script | CassetteBackend:
@@ -262,6 +259,11 @@ def _as_line(reply: ScriptedReply) -> str:
         "error": reply.error,
     }
     return cut(json.dumps({key: value for key, value in fields.items() if value}, ensure_ascii=False), _MAX_REPLY)
+
+
+def _answer_as_line(answer: GivenAnswer) -> str:
+    called = "" if answer.call is None else f", call {answer.call}"
+    return f"for state {answer.state}{called}: {json.dumps(answer.value, ensure_ascii=False)}"
 
 
 def _leftover_problems(lines: tuple[str, ...], singular: str, plural: str) -> Iterator[Problem]:

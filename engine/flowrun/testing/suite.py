@@ -47,9 +47,10 @@ class Stub(_Part, frozen=True, kw_only=True):
 
 
 class GivenAnswer(_Part, frozen=True, kw_only=True):
-    """An answer that the test gives to a wait state after ``delay`` seconds."""
+    """An answer that the test gives after ``delay`` seconds to a state, or to its question about a tool's call."""
 
     state: str
+    call: str | None = None
     value: JSON
     delay: Seconds = Seconds(0)
 

@@ -1,6 +1,7 @@
 """Compares two versions of a flow property by property. A change outside the contract is internal.
 
-The contract consists of the inputs, the ends, the states that ask a person, and the schemas of these states.
+The contract consists of the inputs, the ends, the states that ask a person with the schemas of these states, and the
+tools about whose calls a person is asked.
 """
 
 import json
@@ -14,6 +15,7 @@ from flowrun.changes.change import Change, Impact
 from flowrun.changes.outputs import compare_outputs
 from flowrun.changes.schemas import compare_schemas
 from flowrun.errors import Path
+from flowrun.spec.hidden_arguments import without_arguments
 from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN, EndState, Holds, Spec, State, WorkingState
 from flowrun.spec.parts import parts_of
 
@@ -25,7 +27,10 @@ def compare_flows(old: Spec, new: Spec) -> Iterator[Change]:
     yield from _inputs(old, new)
     before, after = _as_written(old), _as_written(new)
     for part in ("model", "models", "sampling", "tools", "messages", "threads", "vars", "start"):
-        yield from _differences(before.get(part), after.get(part), (part,))
+        if part == "tools":
+            yield from _tools(before["tools"], after["tools"], (part,))
+        else:
+            yield from _differences(before.get(part), after.get(part), (part,))
     yield from _states(old, new, before["states"], after["states"])
     yield from _flows(old, new)
     for part in ("limits", "isolation"):
@@ -156,6 +161,40 @@ _END: Final[Mapping[str, Callable[[Any, Any, Path], Iterator[Change]]]] = {
     "output": compare_outputs,
 }
 """The comparison of each property of an end, which is part of a flow's contract."""
+
+
+# --- tools --------------------------------------------------------------------------------------------------------
+
+
+def _tools(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[Change]:
+    """Compare tools: whether a person is asked about their calls, and the arguments that the answer may edit."""
+    for name in {**old, **new}:
+        before, after, at = old.get(name), new.get(name), (*path, name)
+        asked, asks = (None if tool is None else tool["approve"] for tool in (before, after))
+        if asked is None and asks is not None:
+            what = "approval added: runs now pause for an answer"
+            yield Change(impact="breaking", path=(*at, "approve"), what=what, new=asks)
+        elif asked is not None and asks is None:
+            what = "approval removed: nobody is asked any more"
+            yield Change(impact="breaking", path=(*at, "approve"), what=what, old=asked)
+        if before is None or after is None:
+            yield from _differences(before, after, at)
+        else:
+            yield from _compare_tool(before, after, at, asks=asked is not None and asks is not None)
+
+
+def _compare_tool(before: Mapping[str, Any], after: Mapping[str, Any], path: Path, *, asks: bool) -> Iterator[Change]:
+    old, new = _visible_parameters(before), _visible_parameters(after)
+    for field in {**before, **after}:
+        if field == "parameters" and asks and old is not None and new is not None:
+            yield from compare_schemas(old, new, (*path, field))
+        elif field != "approve" or asks:
+            yield from _differences(before.get(field), after.get(field), (*path, field))
+
+
+def _visible_parameters(tool: Mapping[str, Any]) -> Mapping[str, JSON] | None:
+    """Return the schema of the arguments that a model gives; None if it is derived from a function."""
+    return None if tool["parameters"] is None else without_arguments(tool["parameters"], tool["with"])
 
 
 # --- internal parts -----------------------------------------------------------------------------------------------

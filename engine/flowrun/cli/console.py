@@ -14,6 +14,7 @@ from flowrun.cli.awaited import Awaited, Ended, name_of
 from flowrun.cli.human_input import is_interactive
 from flowrun.cli.live import Clock, LiveLine, Stages
 from flowrun.cli.terminal import as_lines, hide, rich_console, write_answer, write_json
+from flowrun.core.approvals import call_text
 from flowrun.core.events import (
     Answered,
     CallFunction,
@@ -106,7 +107,7 @@ class Console:
         if run.outcome is None:
             self._rich.quiet = False
             for ask in result.waiting:
-                self._line("yellow", "waiting", f"state {ask.state} asks: {ask.prompt}")
+                self._line("yellow", "waiting", f"state {ask.state} asks: {_question(ask)}")
             for call in result.in_doubt:
                 self._line("yellow", "in doubt", f"{self._call(call)} was begun, and nobody knows whether it was done")
             for command in commands:
@@ -171,7 +172,8 @@ class Console:
     def _show_effect(self, notice: Notice, effect: Effect) -> None:
         match effect:
             case RequestInput():
-                self._line("yellow", "asks", effect.prompt, self._awaited.place(notice.run, effect.state))
+                place = self._awaited.place(notice.run, effect.state)
+                self._line("yellow", "asks", _question(effect), place)
             case Sleep():
                 text = self._awaited.pause(notice.run, notice.state, effect)
                 safe = f"; safe to stop: {self.resumed_by} continues it" if text.startswith("sleeping") else ""
@@ -194,6 +196,11 @@ class Console:
             line.append(f"[{place}] ", style="dim")
         line.append(as_lines(mask_excerpt(text, self.secrets), indent=" " * len(line)), style="default")
         self._rich.print(line, soft_wrap=True)
+
+
+def _question(effect: RequestInput) -> str:
+    """Return a question with the call that it is about, which stands in a line of its own, after the prompt."""
+    return "\n".join(filter(None, (effect.prompt, call_text(effect.call))))
 
 
 def spell_totals(result: RunResult, seconds: float, times: Mapping[str, float]) -> str:

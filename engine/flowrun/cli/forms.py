@@ -37,6 +37,14 @@ class Choice(NamedTuple):
     note: str = ""
 
 
+class Condition(NamedTuple):
+    """A field is asked for if another one has this value, or with ``unless``, another value."""
+
+    path: tuple[str, ...]
+    value: JSON
+    unless: bool = False
+
+
 class Field(msgspec.Struct, frozen=True, kw_only=True):
     """A field of a form. ``path`` is empty for an answer that is one value; ``schema`` has its references resolved.
 
@@ -46,6 +54,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         within: the number of names in ``path`` whose objects are required, also if all their fields are left out.
         validate: checks a value of the field.
         rows: the fields of each object of a list of objects.
+        conditions: those under which it is asked for, and part of the answer.
     """
 
     path: tuple[str, ...]
@@ -55,6 +64,11 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     within: int
     validate: Validator
     rows: "tuple[Field, ...]" = ()
+    conditions: tuple[Condition, ...] = ()
+
+    def is_asked(self, values: Mapping[tuple[str, ...], JSON]) -> bool:
+        """Return whether the field is asked for, with these values of the fields before it."""
+        return all((values.get(one.path) == one.value) is not one.unless for one in self.conditions)
 
     @property
     def has_default(self) -> bool:
@@ -125,7 +139,7 @@ def assemble(fields: Sequence[Field], values: Mapping[tuple[str, ...], JSON]) ->
     for field in fields:
         if not field.path:
             return values[()]
-        is_given = field.path in values
+        is_given = field.path in values and field.is_asked(values)
         at = answer
         for name in field.path[:-1] if is_given else field.path[: field.within]:
             at = at.setdefault(name, {})
@@ -160,19 +174,22 @@ def _fields(
     reference = schema.get("$ref") if isinstance(schema, Mapping) else None
     properties = resolved.get("properties")
     is_object = types <= {"object", "null"} and isinstance(properties, Mapping) and bool(properties)
+    default = resolved.get("default")
+    defaults = default if isinstance(default, Mapping) else {}
+    if is_object and isinstance(properties, Mapping) and not defaults.keys() <= properties.keys():
+        is_object = False  # its other members would be lost
     if is_object and not choices_of(resolved) and reference not in seen:
         assert isinstance(properties, Mapping)
         required = resolved.get("required")
         names = required if isinstance(required, list) else []
         inner_seen = (*seen, reference) if isinstance(reference, str) else seen
-        default = resolved.get("default")
-        defaults = default if isinstance(default, Mapping) else {}
-        for name, part in properties.items():
+        for name, part, conditions in _members(path, resolved):
             if name in defaults:
                 part = {**(part if isinstance(part, Mapping) else {}), "default": defaults[name]}
             inner = optional or "null" in types or name not in names
             required_here = within if optional or "null" in types else len(path)
-            yield from _fields((*path, name), part, root, optional=inner, seen=inner_seen, within=required_here)
+            for field in _fields((*path, name), part, root, optional=inner, seen=inner_seen, within=required_here):
+                yield msgspec.structs.replace(field, conditions=(*conditions, *field.conditions))
         return
     nullable = "null" in types or None in (resolved.get("enum") or ())
     items = _resolve(_items(resolved), root)
@@ -186,6 +203,24 @@ def _fields(
         rows=tuple(_fields((), items, root, optional=False, seen=(*seen, items), within=0)) if rows else (),
         validate=compile_schema(root) if schema is root else _part_validator(resolved, root),
     )
+
+
+def _members(path: tuple[str, ...], schema: Mapping[str, JSON]) -> Iterator[tuple[str, JSON, tuple[Condition, ...]]]:
+    """Yield the properties of an object; those of ``then`` and ``else`` with the value of a property that they need."""
+    yield from ((name, part, ()) for name, part in schema["properties"].items())
+    tested = schema.get("if")
+    tests = tested.get("properties") if isinstance(tested, Mapping) else None
+    if not isinstance(tests, Mapping) or len(tests) != 1:
+        return
+    ((tested_name, test),) = tests.items()
+    if not isinstance(test, Mapping) or "const" not in test:
+        return
+    for keyword, unless in (("then", False), ("else", True)):
+        branch = schema.get(keyword)
+        further = branch.get("properties") if isinstance(branch, Mapping) else None
+        for name, part in further.items() if isinstance(further, Mapping) else ():
+            if name not in schema["properties"]:
+                yield name, part, (Condition((*path, tested_name), test["const"], unless),)
 
 
 def _part_validator(part: Mapping[str, JSON], root: Mapping[str, JSON]) -> Validator:

@@ -11,6 +11,7 @@ from typing import Final
 from flowrun.cli.forms import Field, assemble, fields_of, read_answer
 from flowrun.cli.streams import input_descriptor, message_stream
 from flowrun.cli.terminal import as_lines, echo
+from flowrun.core.approvals import call_lines
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import NoResponderError
 from flowrun.runtime.run_result import InputRequest
@@ -48,8 +49,11 @@ class TerminalInput:
         fields = fields_of(request.schema)
         async with self._lock:
             echo(f"\n{_QUOTED}{as_lines(request.prompt, indent=_QUOTED)}", err=True)
+            for line in call_lines(request.call):
+                echo(line, err=True)
             if len(fields) > 1:
-                echo(f"{len(fields)} fields; {_BACK} goes back to the one before", err=True)
+                count = "several" if any(field.conditions for field in fields) else len(fields)
+                echo(f"{count} fields; {_BACK} goes back to the one before", err=True)
             values: dict[tuple[str, ...], JSON] = {}
             try:
                 while (wrong := validate(value := await self._fill_in(fields, values))) is not None:
@@ -66,22 +70,27 @@ class TerminalInput:
             values: the values of fields that are answered; the new ones are added.
         """
         number, shown = 0, -1
+        before: list[int] = []
         while number < len(fields):
             field = fields[number]
+            if not field.is_asked(values):
+                number += 1
+                continue
             if shown != number:
                 shown = number
                 for line in field.lines():
                     echo(line, err=True)
             echo(f"{field.prompt(values)} > ", err=True, nl=False)
             text = await self._next_line()
-            if text == _BACK and number:
-                number -= 1
+            if text == _BACK and before:
+                number = before.pop()
                 continue
             if number == 0 and field.path and isinstance(whole := read_answer(text, {}), dict):
                 return whole
             if field.rows and text.isdecimal() and int(text) <= _ROWS:
                 text = json.dumps([await self._fill_in_row(field, row, int(text)) for row in range(1, int(text) + 1)])
             if self._take(field, text, values):
+                before.append(number)
                 number += 1
         return assemble(fields, values)
 

@@ -4,7 +4,8 @@ The answer is ``{ok, arguments?, reason?}``. Its schema is made from that of the
 checks the arguments that the model gave; those that the spec gives are shown, and cannot be answered.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -18,6 +19,11 @@ _ARGUMENTS: Final = "#/then/properties/arguments"
 """The place of the arguments in the schema of an answer."""
 
 _SHARED: Final = ("$defs", "definitions")
+
+_SHOWN: Final = 4_000
+"""The most characters of one argument that are shown."""
+
+_HIDDEN: Final = "  (given by the flow)"
 
 
 class Approved(NamedTuple):
@@ -39,8 +45,9 @@ class CompiledApproval(msgspec.Struct, frozen=True, kw_only=True):
 
     def schema_with(self, arguments: Mapping[str, JSON]) -> dict[str, JSON]:
         """Return the schema of the answer to the question about a call, with its arguments as the default ones."""
-        then = self.schema["then"]["properties"]
-        return {**self.schema, "then": {"properties": {"arguments": {**then["arguments"], "default": dict(arguments)}}}}
+        asked = self.schema["then"]["properties"]
+        given = {name: {**schema, "default": dict(arguments)} for name, schema in asked.items()}
+        return {**self.schema, "then": {"properties": given}}
 
 
 def compile_approval(
@@ -70,13 +77,14 @@ def answer_schema(parameters: Mapping[str, JSON], hidden: Collection[str]) -> di
         arguments.pop(key, None)
     if hidden and arguments.get("additionalProperties") is not False:
         arguments["allOf"] = [*arguments.get("allOf", ()), {"propertyNames": {"not": {"enum": sorted(hidden)}}}]
+    takes_nothing = not arguments.get("properties") and arguments.get("additionalProperties") is False
     return {
         "type": "object",
         "properties": {"ok": {"type": "boolean", "description": "whether the call is made"}},
         "required": ["ok"],
         "propertyNames": {"enum": ["ok", "arguments", "reason"]},
         "if": {"properties": {"ok": {"const": True}}, "required": ["ok"]},
-        "then": {"properties": {"arguments": arguments}},
+        "then": {"properties": {} if takes_nothing else {"arguments": arguments}},
         "else": {"properties": {"reason": {"type": "string", "description": "what the model is told"}}},
         **shared,
     }
@@ -90,3 +98,34 @@ def _adapted(schema: dict[str, JSON]) -> dict[str, JSON]:
         schema["$ref"] = reference if reference.startswith(shared) else f"{_ARGUMENTS}{reference[1:]}"
     schema.pop("default", None)
     return schema
+
+
+# --- what a person sees -------------------------------------------------------------------------------------------
+
+
+def call_lines(call: Mapping[str, JSON] | None) -> Iterator[str]:
+    """Yield the lines that show a call with all of its arguments; none if there is no call.
+
+    No text of a model can imitate them: each value is one line of JSON.
+    """
+    if call is not None:
+        yield f"  {call['name']}"
+        for name, value in call["arguments"].items():
+            yield f"    {_written(name)}: {_cut(json.dumps(value, ensure_ascii=False))}"
+        for name, value in call["hidden"].items():
+            yield f"    {_written(name)}: {_cut(json.dumps(value, ensure_ascii=False))}{_HIDDEN}"
+
+
+def call_text(call: Mapping[str, JSON] | None) -> str:
+    """Return a call with all of its arguments as one line; empty if there is no call."""
+    if call is None:
+        return ""
+    return f"{call['name']}({json.dumps({**call['arguments'], **call['hidden']}, ensure_ascii=False)})"
+
+
+def _written(name: str) -> str:
+    return name if name.isidentifier() else json.dumps(name, ensure_ascii=False)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} [cut: it has {len(text):,} characters]"

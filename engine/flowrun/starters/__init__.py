@@ -19,6 +19,7 @@ KINDS: Final = ("agent", "extract", "batch", "approval")
 """The kinds of projects; each is a folder of this package."""
 
 EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "approval": ("specs/templates/chatml_tools.jinja", "tools/payments.py"),
     "weather": ("specs/templates/chatml_tools.jinja", "specs/weather.cassette.jsonl", "tools/weather.py"),
     "database": ("specs/data/shop.sql", "tools/shop.py"),
     "evaluator": (),

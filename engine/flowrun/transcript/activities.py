@@ -59,7 +59,15 @@ def build_activity(pending: ActivityRecord, exited: bool, live: bool) -> Activit
         case RequestInput():
             value = answer.value if isinstance(answer, Answered) else None
             answered = answer is not None
-            return Question(prompt=effect.prompt, schema=effect.schema, answered=answered, answer=value, **times)
+            return Question(
+                prompt=effect.prompt,
+                schema=effect.schema,
+                call=effect.call,
+                answered=answered,
+                answer=value,
+                failure=answer.failure if isinstance(answer, Failed) else None,
+                **times,
+            )
         case Sleep():
             return Pause(planned=effect.seconds, jitter=effect.jitter, until=effect.until, **times)
         case StartChild() | Outcome():

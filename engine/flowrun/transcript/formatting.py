@@ -64,8 +64,8 @@ def describe_attention(one: Attention, transcript: Transcript) -> str:
     """Describe what a person has to resolve, in one sentence."""
     where = f"state {one.state}" + (f" of run {one.run}" if one.run != transcript.run else "")
     match one.about:
-        case Question():
-            return f"{where} waits for an answer"
+        case Question(call=call):
+            return f"{where} waits for an answer" + ("" if call is None else f" about a call of {call['name']}")
         case FunctionCall():
             return f"{where} was about to call {one.about.name}, and nobody knows whether it did"
 

@@ -83,12 +83,14 @@ class FunctionCall(_Activity, frozen=True, kw_only=True, tag="call"):
 
 
 class Question(_Activity, frozen=True, kw_only=True):
-    """A question of a ``wait`` state. ``answer`` is valid only if ``answered``."""
+    """A question of a ``wait`` state, or about a tool's ``call``. ``answer`` is valid only if ``answered``."""
 
     prompt: str
     schema: Mapping[str, JSON]
+    call: Mapping[str, JSON] | None = None
     answered: bool = False
     answer: JSON = None
+    failure: Failure | None = None
 
 
 class Pause(_Activity, frozen=True, kw_only=True):

@@ -177,7 +177,7 @@ _COMPARED: Mapping[type[Effect], tuple[str, ...]] = {
     AskModel: ("thread", "model", "messages", "tools", "tool_choice", "sampling", "response_format", "labels"),
     CallFunction: ("tool", "entrypoint", "arguments", "timeout"),
     StartChild: ("flow", "inputs"),
-    RequestInput: ("prompt", "schema"),
+    RequestInput: ("prompt", "call", "schema"),
     Sleep: ("seconds", "jitter", "until"),
     Outcome: ("status", "output", "error"),
 }

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence, Set
 from datetime import UTC, tzinfo
 from typing import Final, assert_never
 
+from flowrun.core.approvals import call_lines
 from flowrun.core.events import SaidMessages
 from flowrun.core.messages import Message
 from flowrun.durations import spell_duration
@@ -144,7 +145,10 @@ class _Writer:
                 yield from self._call(activity)
             case Question():
                 yield from self._labelled("asks", "yellow", activity.prompt)
-                if activity.answered:
+                yield from (printable_line(line) for line in call_lines(activity.call))
+                if activity.failure is not None:
+                    yield self._failure(activity.failure, "failed")
+                elif activity.answered:
                     took = "" if activity.seconds is None else f"  ({spell_duration(activity.seconds)})"
                     yield f"{self._styled('answer', 'green')}  {self._line(as_line(activity.answer), 24)}{took}"
                 elif visit.exit is None:

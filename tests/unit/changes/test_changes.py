@@ -41,11 +41,49 @@ limits: {max_rounds: 8}
 """
 
 
+LOOK = '  look: {entrypoint: "tools.weather:look", description: Looks.}\n'
+
+
 def changes(old: str, new: str) -> list[tuple[str, str, str]]:
     """Return the changes, as (impact, path, what), after a part of the text ``BASE`` is replaced."""
     assert old in BASE
     found = classify(spec_of(BASE), spec_of(BASE.replace(old, new, 1)))
     return [(change.impact, ".".join(map(str, change.path)), change.what) for change in found]
+
+
+ASKED = """\
+  look:
+    entrypoint: tools.weather:look
+    description: Looks.
+    approve: true
+    with: {hidden: 1}
+    parameters:
+      type: object
+      properties: {city: {type: string}, hidden: {type: integer}}
+      required: [city]
+"""
+
+
+def test_what_people_answer_about_calls_is_part_of_the_contract() -> None:
+    def found(old: str, new: str) -> list[tuple[str, str, str]]:
+        asked = BASE.replace(LOOK, ASKED)
+        assert old in asked
+        changed = classify(spec_of(asked), spec_of(asked.replace(old, new, 1)))
+        return [(change.impact, ".".join(map(str, change.path)), change.what) for change in changed]
+
+    assert found("    approve: true\n", "") == [
+        ("breaking", "tools.look.approve", "approval removed: nobody is asked any more")
+    ]
+    assert found("approve: true", "approve: {when: call.arguments.city == 'Oslo'}") == [
+        ("internal", "tools.look.approve.when", "added")
+    ]
+    assert found("required: [city]", "required: []") == [
+        ("compatible", "tools.look.parameters.required", "'city' may be left out now")
+    ]
+    assert found("city: {type: string}", "city: {type: integer}") == [
+        ("breaking", "tools.look.parameters.properties.city.type", "type changed")
+    ]
+    assert found("hidden: {type: integer}", "hidden: {type: number}") == []
 
 
 @pytest.mark.parametrize(
@@ -65,6 +103,12 @@ def changes(old: str, new: str) -> list[tuple[str, str, str]]:
                 ("internal", "states.rate.choices.ugly", "added"),
             ],
             id="choices of a decision",
+        ),
+        pytest.param(
+            "description: Looks.}",
+            "description: Looks., approve: true}",
+            [("breaking", "tools.look.approve", "approval added: runs now pause for an answer")],
+            id="approval added",
         ),
         pytest.param(
             "sampling:",

@@ -129,6 +129,60 @@ def test_the_default_of_an_object_is_that_of_its_fields() -> None:
     ]
 
 
+def test_a_default_with_members_that_the_schema_does_not_name_is_asked_for_as_a_whole() -> None:
+    inner = {"type": "object", "properties": {"a": {"type": "integer"}}, "default": {"a": 3, "more": "x"}}
+    (field,) = fields_of({"type": "object", "properties": {"in": inner}})
+    assert field.prompt({}) == 'in, an object, as JSON (Enter is {"a": 3, "more": "x"})'
+
+
+CONSENT: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}},
+    "required": ["ok"],
+    "if": {"properties": {"ok": {"const": True}}},
+    "then": {
+        "properties": {
+            "arguments": {
+                "type": "object",
+                "properties": {"amount": {"type": "number"}, "note": {"type": "string"}},
+                "required": ["amount"],
+                "default": {"amount": 500},
+            }
+        }
+    },
+    "else": {"properties": {"reason": {"type": "string"}}},
+}
+
+
+def test_what_depends_on_an_answer_is_asked_for_if_it_was_given() -> None:
+    fields = fields_of(CONSENT)
+    asked = {ok: [field.prompt({}) for field in fields if field.is_asked({("ok",): ok})] for ok in (True, False)}
+    assert asked == {
+        True: [
+            "ok, yes or no",
+            "arguments.amount, a number (Enter is 500)",
+            "arguments.note, text (Enter leaves it out)",
+        ],
+        False: ["ok, yes or no", "reason, text (Enter leaves it out)"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "answer"),
+    [
+        pytest.param({("ok",): True}, {"ok": True}, id="yes"),
+        pytest.param(
+            {("ok",): True, ("arguments", "amount"): 5, ("reason",): "x"},
+            {"ok": True, "arguments": {"amount": 5}},
+            id="a reason of before one went back",
+        ),
+        pytest.param({("ok",): False, ("reason",): "x"}, {"ok": False, "reason": "x"}, id="no"),
+    ],
+)
+def test_only_what_is_asked_for_is_part_of_the_answer(values: Mapping[tuple[str, ...], Any], answer: Any) -> None:
+    assert assemble(fields_of(CONSENT), values) == answer
+
+
 @pytest.mark.parametrize(
     ("values", "answer"),
     [

@@ -1,5 +1,6 @@
 """An exchange rate service that is often busy, as such services are."""
 
+import asyncio
 import itertools
 
 _RATES = {("EUR", "USD"): 1.08, ("USD", "EUR"): 0.93, ("EUR", "GBP"): 0.86}
@@ -19,3 +20,9 @@ def exchange_rate(base: str, quote: str) -> float:
 def yesterdays_rate(base: str, quote: str) -> float:
     """Give the rate as it was yesterday, from a file: always there, never fresh."""
     return round(_RATES.get((base, quote), 1.0) * 0.99, 4)
+
+
+async def mirrored_rate(base: str, quote: str) -> float:
+    """Give the rate as a mirror of the service has it, which is slow and always there."""
+    await asyncio.sleep(0.3)
+    return _RATES.get((base, quote), 1.0)

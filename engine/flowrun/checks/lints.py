@@ -1,4 +1,7 @@
-"""FR312, FR406 to FR410: errors that never come, values that are read too early or never, texts that are no text."""
+"""FR312, FR406 to FR410: errors that never come, values that are read too early or never, texts that are no text.
+
+Also FR608, where a setting of a state has no effect.
+"""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ from flowrun.checks.subject import Subject
 from flowrun.core.state_node import matches
 from flowrun.core.texts import Text
 from flowrun.errors import FAILURES, Issue, Path, dotted
-from flowrun.spec.model import JSON, AgentState, State, ToolsState, WorkingState
+from flowrun.spec.model import JSON, AgentState, ParallelState, State, ToolsState, WorkingState
 from flowrun.spec.phrases import with_article
 from flowrun.spec.suggestions import did_you_mean, suggest
 from flowrun.templates.reads import keys_of, parsed_expression
@@ -44,6 +47,7 @@ _OF_KIND: Final[dict[str, tuple[str, ...]]] = {
 def check_lints(subject: Subject) -> Iterator[Issue]:
     """Find error names that no state can see, variables that are read too early or never, and ``${VAR}`` in texts."""
     yield from _unseen_errors(subject)
+    yield from _collected_in_a_race(subject)
     yield from _first_values(subject)
     yield from _unread_variables(subject)
     yield from _changing_systems(subject)
@@ -94,6 +98,14 @@ def _why_unseen(state: State, pattern: str) -> tuple[str, str]:
     if isinstance(state, ToolsState | AgentState) and pattern.startswith("tool."):
         return "the model gets a call's failure as its result", "write on_error: raise, or leave it out"
     return "nothing that it does fails so", "leave it out, or put it where the failure happens"
+
+
+def _collected_in_a_race(subject: Subject) -> Iterator[Issue]:
+    for name, state in subject.spec.states.items():
+        if isinstance(state, ParallelState) and state.until == "first" and state.on_branch_error == "collect":
+            message = "on_branch_error has no effect: with until: first, a branch that fails is not in the output"
+            path = ("states", name, "on_branch_error")
+            yield subject.issue("FR608", path, message, "leave it out, or await all branches", severity="warning")
 
 
 # --- variables ----------------------------------------------------------------------------------------------------

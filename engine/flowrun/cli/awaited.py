@@ -157,6 +157,8 @@ class Awaited:
         thread = getattr(graph.spec.states[state], "thread", MAIN) if graph is not None else MAIN
         if isinstance(effect, AskModel):
             thread = effect.thread
+        if isinstance(effect, StartChild) and effect.cancel:
+            return
         if isinstance(effect, StartChild) and graph is not None:
             self._graphs[effect.child_id(run)] = graph.flows[effect.flow]
         now = self._clock()

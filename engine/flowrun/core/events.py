@@ -102,9 +102,13 @@ class TimedOut(_Data, frozen=True, kw_only=True):
 
 
 class Cancelled(_Data, frozen=True, kw_only=True):
-    """The run is cancelled from outside."""
+    """The run is cancelled from outside, and its children with it, which had used these rounds, steps and tokens."""
 
     reason: str = ""
+    rounds: int = 0
+    steps: int = 0
+    tool_calls: int = 0
+    usage: Usage = Usage()
 
 
 Answer: TypeAlias = Replied | Returned | Failed | ChildEnded | Answered | Slept
@@ -184,7 +188,10 @@ class CallFunction(_Data, frozen=True, kw_only=True):
 
 
 class StartChild(_Data, frozen=True, kw_only=True):
-    """Run a sub-flow to its end, within the rounds, steps and tool calls that its parent has left."""
+    """Run a sub-flow to its end, within the rounds, steps and tool calls that its parent has left.
+
+    With ``cancel``, the run that an earlier effect of this index started is cancelled, and its end is awaited still.
+    """
 
     step: int
     index: int = 0
@@ -194,6 +201,7 @@ class StartChild(_Data, frozen=True, kw_only=True):
     max_rounds: int
     max_steps: int
     max_tool_calls: int | None = None
+    cancel: bool = False
 
     def child_id(self, run: str) -> str:
         """Return the id of the child run: that of its parent, with this effect's step and index."""

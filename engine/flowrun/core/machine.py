@@ -4,7 +4,6 @@ The same events always lead to the same run: a run is the fold of its events, so
 """
 
 from collections.abc import Iterable
-from typing import Literal
 
 from flowrun.core.events import (
     ANSWERS,
@@ -107,25 +106,27 @@ def _enter_states(turn: Turn) -> Transition:
 def _interrupt(graph: Graph, run: Run, event: Started | CallStarted | Cancelled | TimedOut) -> Transition:
     match event:
         case Cancelled():
+            turn = Turn(graph, draft := thaw(run))
+            draft.rounds += event.rounds
+            draft.child_steps += event.steps
+            draft.tool_calls += event.tool_calls
+            draft.usage += event.usage
             error = Failure(name="run.cancelled", message=event.reason, state=run.state)
-            return _end(graph, run, "cancelled", error)
+            turn.finish("cancelled", None, error)
+            return turn.end()
         case TimedOut():
             return _time_out(graph, run, event)
         case Started() | CallStarted():
             return Transition(run)
 
 
-def _end(graph: Graph, run: Run, status: Literal["failed", "cancelled"], error: Failure) -> Transition:
-    turn = Turn(graph, thaw(run))
-    turn.finish(status, None, error)
-    return turn.end()
-
-
 def _time_out(graph: Graph, run: Run, event: TimedOut) -> Transition:
     limit, timeout = graph.limits.timeout, graph.nodes[run.state].timeout_of(run)
     if event.step == 0 and limit is not None:
         message = f"the run took longer than limits.timeout, {limit:g} s"
-        return _end(graph, run, "failed", Failure(name="limit.timeout", message=message, state=run.state))
+        turn = Turn(graph, thaw(run))
+        turn.finish("failed", None, Failure(name="limit.timeout", message=message, state=run.state))
+        return turn.end()
     if event.step != run.step or timeout is None:
         return Transition(run)
     turn = Turn(graph, thaw(run))

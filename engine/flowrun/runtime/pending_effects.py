@@ -48,6 +48,11 @@ class PendingEffects:
         for task in self._tasks.values():
             task.cancel()
 
+    async def ended(self) -> None:
+        """Wait until the effects that were cancelled have ended."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks.values()))
+
     async def _complete(self, effect: Effect, index: int) -> None:
         completed: Event | BaseException | None
         try:

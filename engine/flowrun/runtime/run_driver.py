@@ -12,7 +12,6 @@ from flowrun.core.events import (
     CallFunction,
     CallStarted,
     Cancelled,
-    ChildEnded,
     Closing,
     Effect,
     Event,
@@ -37,6 +36,7 @@ from flowrun.core.tool_context import DEADLINE
 from flowrun.durations import spell_duration
 from flowrun.errors import Bug, Failure, NoResponderError, RunError
 from flowrun.journal.questions import describe_closed
+from flowrun.runtime.child_runs import ChildDriver, ChildRuns, child_ended
 from flowrun.runtime.loop import place_given_up
 from flowrun.runtime.pending_effects import PendingEffects
 from flowrun.runtime.run_result import AssumeDone, RunResult
@@ -70,6 +70,7 @@ class RunDriver:
     """One run in progress: its state, its pending effects, and its deadlines."""
 
     __slots__ = (
+        "_children",
         "_effects",
         "_event_count",
         "_graph",
@@ -82,6 +83,7 @@ class RunDriver:
         "_started_at",
         "_timeout",
         "_visit",
+        "idle",
         "in_doubt",
         "run",
         "sleeping",
@@ -91,7 +93,7 @@ class RunDriver:
     def __init__(self, services: Services, graph: Graph, parent: str | None) -> None:
         self.run = Run()
         self.waiting: tuple[RequestInput, ...] = ()
-        self.sleeping: tuple[float, ...] = ()  # when the parts that sleep go on
+        self.sleeping: tuple[tuple[str, float], ...] = ()  # the runs that sleep, with when they go on
         self.in_doubt: tuple[CallFunction, ...] = ()
         self._services = services
         self._graph = graph
@@ -105,6 +107,8 @@ class RunDriver:
         self._visit: _Visit | None = None  # of a state whose time limit is for a full visit
         self._timeout: asyncio.Timeout | None = None
         self._interruption: Event | None = None
+        self._children: ChildRuns | None = None
+        self.idle = False
 
     async def recover(self, run_id: str, then: Event | None) -> RunResult:
         """Resume the run after the last event in its journal.
@@ -122,8 +126,13 @@ class RunDriver:
         at_work = found.run.status not in IDLE and found.run.awaiting != "sleep"
         used = (recorded[-1].at if at_work and recorded else self._services.now()) - found.visited
         self._visit = _Visit(len(found.run.path), asyncio.get_running_loop().time() - max(0.0, used))
+        if self.run.outcome is not None:
+            return RunResult(run=self.run)
         if then is None:
             await self._resolve_in_doubt(found.effects, found.in_doubt)
+        elif isinstance(then, Cancelled):
+            started = [effect for effect in found.effects if isinstance(effect, StartChild)]
+            then = await self._child_runs().cancel_all(started, then) if started else then
         return await self.drive(then)
 
     async def _resolve_in_doubt(self, effects: tuple[Effect, ...], in_doubt: tuple[CallFunction, ...]) -> None:
@@ -142,7 +151,10 @@ class RunDriver:
 
     def interrupt(self, event: Event) -> None:
         """Apply an event from outside now, before the pending effects are done. See ``services.Driver.interrupt``."""
-        if isinstance(self._interruption, Cancelled) or advance(self._graph, self.run, event).run is self.run:
+        begun = self.run.status != "new"  # else it is about to be, and the event counts as soon as it is
+        if isinstance(self._interruption, Cancelled) or (
+            begun and advance(self._graph, self.run, event).run is self.run
+        ):
             return
         if isinstance(event, Answered) and self._pending is not None and self._pending.count:
             self.waiting = tuple(ask for ask in self.waiting if (ask.step, ask.index) != (event.step, event.index))
@@ -160,12 +172,13 @@ class RunDriver:
             first: applied to the run before anything else.
         """
         self._started_at = asyncio.get_running_loop().time()
+        self.idle = False
         self._register(first)
         outer = DEADLINE.get(None)
         try:
             if first is not None:
                 await self._feed(first)
-            stopped = bool(self.in_doubt)
+            stopped = bool(self.in_doubt) and self._interruption is None
             while not stopped:
                 deadline, step = self._deadline()
                 DEADLINE.set(outer if deadline is None else deadline if outer is None else min(deadline, outer))
@@ -177,7 +190,7 @@ class RunDriver:
                         raise
                     stopped = await self._interrupt_now(step)
                 else:
-                    if self._interruption is not None and not stopped:
+                    if self._interruption is not None and self.run.outcome is None:
                         stopped = await self._interrupt_now(step)
             if self.run.outcome is None and self._services.journal is not None:
                 await self._mark(self._services.journal)
@@ -185,7 +198,8 @@ class RunDriver:
             DEADLINE.set(outer)
             self._cancel_effects()
             self._services.drivers.pop(self.run.id, None)
-        wakes = min(self.sleeping, default=None)
+            self.idle = True
+        wakes = min((moment for _, moment in self.sleeping), default=None)
         return RunResult(run=self.run, waiting=self.waiting, in_doubt=self.in_doubt, wakes=wakes)
 
     def _expired(self) -> bool:
@@ -207,10 +221,13 @@ class RunDriver:
 
     async def _interrupt_now(self, deadline_step: int) -> bool:
         """Cancel the pending effects, because of a timeout or an interruption; return whether the run has ended."""
-        self._cancel_pending()
         event, self._interruption = self._interruption, None
+        pending, children = self._pending, [] if self._children is None else self._children.take()
+        self._cancel_pending()
         if self.run.outcome is not None:
             return True  # the timeout came while the last event was recorded
+        if isinstance(event, Cancelled) and children:
+            event = await self._cancel_with(event, children, pending)
         if event is not None:
             await self._feed(event)
         else:
@@ -220,6 +237,16 @@ class RunDriver:
                 if isinstance(closing, TimedOut):
                     break
         return self.run.outcome is not None
+
+    async def _cancel_with(
+        self, event: Cancelled, children: list[tuple[StartChild, ChildDriver]], pending: PendingEffects | None
+    ) -> Cancelled:
+        """Cancel the children first, once nobody drives them; return the event with what they have used."""
+        if pending is not None:
+            await pending.ended()
+        runs = self._child_runs()
+        runs.keep(children)
+        return await runs.cancel_all([effect for effect, _ in children], event)
 
     def _deadline(self) -> tuple[float | None, int]:
         """Return the next deadline in the loop's time, and its owner: the step of a state, or 0 for the run."""
@@ -308,6 +335,8 @@ class RunDriver:
         """Start the new effects, and return the first event; None if all pending effects wait for human input."""
         effects, self._effects = self._effects, ()
         pending = self._pending
+        if self._children is not None and effects:
+            effects = tuple(effect for effect in effects if not self._interrupts_child(effect))
         if len(effects) == 1 and not self.waiting and (pending is None or not pending.count):
             return self._perform(effects[0])
         if pending is None:
@@ -321,6 +350,7 @@ class RunDriver:
         self._cancel_effects()
         self.waiting = self.sleeping = ()
         self.in_doubt = ()
+        self._children = None
 
     def _cancel_effects(self) -> None:
         if self._pending is not None:
@@ -340,7 +370,7 @@ class RunDriver:
             case Sleep():
                 return self._sleep(effect)
             case StartChild():
-                return self._start_child(effect)
+                return self._cancel_child(effect) if effect.cancel else self._start_child(effect)
             case RequestInput():
                 return self._request_input(effect)
             case Outcome():
@@ -363,7 +393,7 @@ class RunDriver:
             return Slept(step=effect.step)
         moment = services.now() + seconds if effect.until is None else effect.until
         if services.park and moment > services.now():
-            self.sleeping += (moment,)
+            self.sleeping += ((self.run.id, moment),)
             return None
         async with nullcontext() if self._parent is not None else place_given_up():
             await services.sleep_until(moment)
@@ -402,42 +432,43 @@ class RunDriver:
             return event
         return await journal.close_question(self.run.id, event)
 
-    async def _start_child(self, effect: StartChild) -> Event | None:
-        graph = self._graph.flows[effect.flow]
-        child = RunDriver(self._services, graph, self.run.id)
-        name = effect.child_id(self.run.id)
-        journal = self._services.journal
-        if (
-            journal is not None
-            and self._resumed is not None
-            and self._resumed.step == effect.step
-            and await journal.events(name)
-        ):
-            result = await child.recover(name, None)
-        else:
-            start = Started(
-                run=name,
-                inputs=graph.spec.add_defaults(effect.inputs),
-                max_rounds=effect.max_rounds,
-                max_steps=effect.max_steps,
-                max_tool_calls=effect.max_tool_calls,
+    def _child_runs(self) -> ChildRuns:
+        if self._children is None:
+            flows = self._graph.flows
+            self._children = ChildRuns(
+                self._services,
+                run_id=lambda: self.run.id,
+                make=lambda flow: RunDriver(self._services, flows[flow], self.run.id),
+                spec_of=lambda flow: flows[flow].spec,
             )
-            result = await child.drive(start)
-        run = result.run
-        if run.outcome is None:
+        return self._children
+
+    async def _start_child(self, effect: StartChild) -> Event | None:
+        resumed = self._resumed is not None and self._resumed.step == effect.step
+        result = await self._child_runs().start(effect, resumed=resumed)
+        if result.run.outcome is None:
             self.waiting += result.waiting
             self.in_doubt += result.in_doubt
-            self.sleeping += () if result.wakes is None else (result.wakes,)
-            return None
-        return ChildEnded(
-            step=effect.step,
-            index=effect.index,
-            outcome=run.outcome,
-            rounds=run.rounds,
-            steps=run.step + run.child_steps,
-            tool_calls=run.tool_calls,
-            usage=run.usage,
-        )
+            self.sleeping += () if result.wakes is None else ((result.run_id, result.wakes),)
+        return child_ended(effect, result.run)
+
+    def _interrupts_child(self, effect: Effect) -> bool:
+        """Cancel the child of an effect now, if it is in progress."""
+        return isinstance(effect, StartChild) and effect.cancel and self._child_runs().interrupt(effect)
+
+    async def _cancel_child(self, effect: StartChild) -> Event | None:
+        """Cancel a child that waits, sleeps or was not resumed, and return its end."""
+        name = effect.child_id(self.run.id)
+        family = name, f"{name}."
+        self.waiting = tuple(ask for ask in self.waiting if not _is_of(ask.run, *family))
+        self.in_doubt = tuple(call for call in self.in_doubt if not _is_of(call.run, *family))
+        self.sleeping = tuple(one for one in self.sleeping if not _is_of(one[0], *family))
+        return await self._child_runs().cancel(effect)
+
+
+def _is_of(run: str, child: str, below: str) -> bool:
+    """Return whether a run is a child, or one below it."""
+    return run == child or run.startswith(below)
 
 
 def _unanswered(effect: RequestInput) -> Failed:

@@ -634,14 +634,20 @@ class ParallelBranch(_Part, frozen=True, kw_only=True):
 
 
 class ParallelState(WorkingState, frozen=True, kw_only=True, tag="parallel"):
-    """A state that runs several sub-flows at once; its output maps each branch to the branch's output."""
+    """A state that runs several sub-flows at once; its output maps each branch to the branch's output.
+
+    ``until`` the first branch succeeds, its output is that of this branch, and the others are cancelled.
+    """
 
     asks = "nobody"
 
     branches: Mapping[str, ParallelBranch]
+    until: Literal["all", "first"] = "all"
+    on_branch_error: Literal["fail", "collect"] = "fail"
 
     def details(self) -> Iterable[str]:
-        return (", ".join(f"{name}: {branch.flow}" for name, branch in self.branches.items()),)
+        first = "the first of " if self.until == "first" else ""
+        return (first + ", ".join(f"{name}: {branch.flow}" for name, branch in self.branches.items()),)
 
     def child_label(self, index: int) -> str:
         return list(self.branches)[index]

@@ -27,6 +27,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "map_reduce": (),
     "panel": (),
     "patient": ("tools/reports.py",),
+    "race": ("tools/rates.py",),
     "refund": ("tools/payments.py",),
     "resilient": ("tools/rates.py",),
     "router": (),

@@ -104,7 +104,7 @@ class _TranscriptBuilder:
             self._add_uncalled(before.step, entry.at)  # its turns end without a move
         self._follow_moves(moves, entry.at)
         for effect in effects:
-            if not isinstance(effect, Outcome):
+            if not isinstance(effect, Outcome) and not getattr(effect, "cancel", False):
                 self._ask(effect, entry.at)
 
     def _begin(self, event: CallStarted, at: float) -> None:

@@ -129,7 +129,7 @@ class _Replay(msgspec.Struct, frozen=True):
         """Replay the children that both transitions start."""
         found = {}
         for effect, current in zip(was.effects, now.effects, strict=True):
-            if not isinstance(effect, StartChild) or not isinstance(current, StartChild):
+            if not isinstance(effect, StartChild) or not isinstance(current, StartChild) or effect.cancel:
                 continue
             recorded = self.children.get(effect.child_id(was.run.id))
             old, new = self.old.flows[effect.flow], self.new.flows[current.flow]
@@ -176,7 +176,7 @@ _NAMES: Mapping[type[Effect], str] = {
 _COMPARED: Mapping[type[Effect], tuple[str, ...]] = {
     AskModel: ("thread", "model", "messages", "tools", "tool_choice", "sampling", "response_format", "labels"),
     CallFunction: ("tool", "entrypoint", "arguments", "timeout"),
-    StartChild: ("flow", "inputs"),
+    StartChild: ("flow", "inputs", "cancel"),
     RequestInput: ("prompt", "call", "schema"),
     Sleep: ("seconds", "jitter", "until"),
     Outcome: ("status", "output", "error"),

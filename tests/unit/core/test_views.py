@@ -11,7 +11,8 @@ from flowrun.core.messages import Reply, ToolCall, Usage
 from flowrun.core.run import RunScope
 from flowrun.core.shapes import is_view, shape_of
 from flowrun.core.states import KINDS
-from flowrun.core.states.map import CollectedView, ItemView
+from flowrun.core.states.children import CollectedView
+from flowrun.core.states.map import ItemView
 from flowrun.core.views import ReplyView, ResultView, ScopeView
 from flowrun.errors import Failure
 from flowrun.spec.model import STATES, MapState

@@ -2,11 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Annotated, TypedDict
 
 from flowrun.core.events import ChildEnded, Event, Outcome, StartChild
 from flowrun.core.run import PENDING, ChildSlot, Draft, Run
+from flowrun.core.shapes import Shape, shape_of
 from flowrun.core.slots import Slots
 from flowrun.core.state_node import UNCAUGHT, StateFailure, StateNode, Turn
+from flowrun.core.views import StateFailureView, see_failure
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
 
@@ -68,6 +71,31 @@ def start_child(run: Draft, index: int, flow: str, inputs: Mapping[str, JSON]) -
         max_steps=run.max_steps - run.step - run.child_steps,
         max_tool_calls=None if run.max_tool_calls is None else max(run.max_tool_calls - run.tool_calls, 0),
     )
+
+
+def cancel_child(run: Draft, index: int, flow: str) -> StartChild:
+    """Return the effect that cancels a child that was started."""
+    return StartChild(
+        step=run.step, index=index, state=run.state, flow=flow, inputs={}, max_rounds=0, max_steps=0, cancel=True
+    )
+
+
+class CollectedView(TypedDict):
+    """The output of a sub-flow whose failure is collected."""
+
+    output: Annotated[JSON, "the output of the sub-flow; null if it failed"]
+    error: Annotated[StateFailureView | None, "the failure of the sub-flow; null if it succeeded"]
+
+
+def collected(outcome: Outcome) -> CollectedView:
+    """Return the output of a child beside its failure."""
+    return {"output": outcome.output, "error": None if outcome.error is None else see_failure(outcome.error)}
+
+
+def shape_of_collected(output: Shape) -> Shape:
+    """Return the shape of ``collected``, from that of the output."""
+    shape = shape_of(CollectedView)
+    return {**shape, "properties": {**shape["properties"], "output": output}}
 
 
 def outcome_of(slot: ChildSlot) -> Outcome:

@@ -3,14 +3,21 @@
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, TypedDict
 
-from flowrun.core.events import ChildEnded, Outcome
+from flowrun.core.events import ChildEnded
 from flowrun.core.run import PENDING, RunScope
-from flowrun.core.shapes import Shape, shape_of, shape_of_output
+from flowrun.core.shapes import Shape, shape_of_output
 from flowrun.core.state_node import StateFailure, Turn
-from flowrun.core.states.children import ParentNode, await_children, outcome_of, output_of, start_child
+from flowrun.core.states.children import (
+    ParentNode,
+    await_children,
+    collected,
+    outcome_of,
+    output_of,
+    shape_of_collected,
+    start_child,
+)
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, StateKind
-from flowrun.core.views import StateFailureView, see_failure
 from flowrun.spec.model import JSON, MapState, Spec
 from flowrun.templates import Evaluator, compile_expression, compile_value
 
@@ -69,7 +76,7 @@ class MapNode(ParentNode, frozen=True, kw_only=True):
         assert run.children is not None
         outcomes = list(map(outcome_of, run.children))
         if self.on_item_error == "collect":
-            outputs: list[JSON] = [_collected(outcome) for outcome in outcomes]
+            outputs: list[JSON] = [collected(outcome) for outcome in outcomes]
         else:
             outputs = [outcome.output for outcome in outcomes if outcome.status == "succeeded"]
         turn.leave(self, outputs)
@@ -80,17 +87,6 @@ class ItemView(TypedDict):
 
     item: Annotated[JSON, "the item that the sub-flow runs for; `as` gives it another name"]
     index: Annotated[int, "the number of the item in the list, from 0"]
-
-
-class CollectedView(TypedDict):
-    """The output of an item, with `on_item_error: collect`."""
-
-    output: Annotated[JSON, "the output of the sub-flow; null if it failed"]
-    error: Annotated[StateFailureView | None, "the failure of the sub-flow; null if it succeeded"]
-
-
-def _collected(outcome: Outcome) -> CollectedView:
-    return {"output": outcome.output, "error": None if outcome.error is None else see_failure(outcome.error)}
 
 
 def compile_map(name: str, state: MapState, compiler: Compiler) -> MapNode:
@@ -110,8 +106,7 @@ def shape_of_map(state: MapState, flows: Mapping[str, Spec]) -> Shape:
     """Return the shape of a map state's output."""
     each = shape_of_output(flows.get(state.flow))
     if state.on_item_error == "collect":
-        collected = shape_of(CollectedView)
-        each = {**collected, "properties": {**collected["properties"], "output": each}}
+        each = shape_of_collected(each)
     return {"type": "array", "items": each}
 
 

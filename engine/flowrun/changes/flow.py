@@ -44,7 +44,7 @@ def _as_written(spec: Spec) -> dict[str, Any]:
     written["messages"] = written["threads"].pop(MAIN, None)
     _remove_tags([written["messages"], written["threads"]])
     for state in written["states"].values():
-        _remove_tags([state.get("messages"), state.get("say")])
+        _remove_tags([state.get("messages"), state.get("say"), *(catch["say"] for catch in state.get("catch", ()))])
         routes = state.get("routes", [])
         if len(routes) == 1 and routes[0]["when"] is None:
             del state["routes"]

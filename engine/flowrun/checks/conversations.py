@@ -29,7 +29,7 @@ def check_conversations(subject: Subject) -> Iterator[Issue]:
     for thread, messages in {**dict.fromkeys(used, ()), **first}.items():
         yield from _first_faults(subject, thread, messages)
     for one in written:
-        if one.said and not one.begins and not _leading_answers(one.messages):
+        if one.said and not one.failed and not one.begins and not _leading_answers(one.messages):
             yield from _before_answers(subject, one)
         if one.state:
             answering = () if one.begins else _leading_answers(one.messages)

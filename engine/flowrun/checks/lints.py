@@ -48,6 +48,7 @@ def check_lints(subject: Subject) -> Iterator[Issue]:
     """Find error names that no state can see, variables that are read too early or never, and ``${VAR}`` in texts."""
     yield from _unseen_errors(subject)
     yield from _collected_in_a_race(subject)
+    yield from _feedback_to_nobody(subject)
     yield from _first_values(subject)
     yield from _unread_variables(subject)
     yield from _changing_systems(subject)
@@ -106,6 +107,19 @@ def _collected_in_a_race(subject: Subject) -> Iterator[Issue]:
             message = "on_branch_error has no effect: with until: first, a branch that fails is not in the output"
             path = ("states", name, "on_branch_error")
             yield subject.issue("FR608", path, message, "leave it out, or await all branches", severity="warning")
+
+
+def _feedback_to_nobody(subject: Subject) -> Iterator[Issue]:
+    for name, state in subject.spec.states.items():
+        if (
+            isinstance(state, WorkingState)
+            and state.asks != "model"
+            and state.retry
+            and state.retry.feedback is not None
+        ):
+            message = f"feedback has no effect: a {state.type} state asks no model"
+            path = ("states", name, "retry", "feedback")
+            yield subject.issue("FR608", path, message, "leave it out", key=True, severity="warning")
 
 
 # --- variables ----------------------------------------------------------------------------------------------------

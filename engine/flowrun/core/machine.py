@@ -90,6 +90,8 @@ def _enter_states(turn: Turn) -> Transition:
         run.state, run.step, run.attempt = node.name, run.step + 1, 1
         run.awaiting, run.left, run.started, run.items = "", 0, 0, ()
         run.returned = run.calls = run.children = None
+        if run.feedback is not None:
+            run.feedback = None
         run.path = run.path.appended(node.name)
         if run.unread and node.reads_calls:
             turn.see_calls(node.reads_calls)

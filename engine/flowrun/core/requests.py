@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from flowrun.core.messages import Log, Message
+from flowrun.core.messages import Log, Message, Reply
 from flowrun.spec.model import History
 from flowrun.templates import Scope, compile_text
 
@@ -75,6 +75,29 @@ def messages_of_request(
     if system is not None:
         read = (Message(role="system", content=system), *_without_setup(read))
     return Log((*read, *extra))
+
+
+def messages_of_feedback(reply: Reply, text: str, *, keeps_reasoning: bool = True) -> tuple[Message, ...]:
+    """Return a reply that failed as a message of the model, and what a user says about it.
+
+    Calls of such a reply are open for ever, so they are shown as text: nothing answers them. A reply without calls
+    keeps its tokens, so the prompt extends what the model wrote. An empty reply is left out.
+    """
+    user = Message(role="user", content=text)
+    if reply.tool_calls or reply.invalid_call is not None:
+        calls = "\n".join(f"{call.name}({call.arguments})" for call in reply.tool_calls)
+        shown = reply.text or "\n".join(filter(None, (reply.content, calls)))
+        return (Message(role="assistant", content=shown), user) if shown else (user,)
+    if not reply.content:
+        return (user,)
+    faulty = Message(
+        role="assistant",
+        content=reply.content,
+        reasoning=reply.reasoning if keeps_reasoning else None,
+        reasoning_key=reply.reasoning_key,
+        tokens=reply.tokens,
+    )
+    return faulty, user
 
 
 def window(thread: Log[Message], last: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import msgspec
 
 from flowrun.core.approvals import Approved
 from flowrun.core.events import Effect, Move, Outcome, ToolDeclaration
-from flowrun.core.messages import Log, Message, Usage
+from flowrun.core.messages import Log, Message, Reply, Usage
 from flowrun.core.slots import Slots
 from flowrun.core.views import LazyError, LazyOutputs, LazyReply, LazyResults, LazyThreads, RunView, Value
 from flowrun.errors import Failure
@@ -41,6 +41,13 @@ ANSWERED: Final = Mark.ANSWERED
 
 CallSlot = Value | Failure | Mark
 ChildSlot = Outcome | Mark
+
+
+class Feedback(NamedTuple):
+    """A reply that failed, and the user's message about it: the next attempt reads both, and keeps neither."""
+
+    reply: Reply
+    text: str
 
 
 EMPTY: Final[dict[Any, Any]] = {}
@@ -121,6 +128,7 @@ class Draft(msgspec.Struct, gc=False, kw_only=True):
     usage: Usage = Usage()
     outcome: Outcome | None = None
     timeout: float | None = None
+    feedback: Feedback | None = None
 
 
 class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # mypy has a rule of dataclasses here
@@ -144,6 +152,7 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
         returned, calls, children: the results of the current state; another attempt reuses those that succeeded.
         items: the list that a map state runs over.
         timeout: the seconds that the current state may take, if a template gives them.
+        feedback: what the next request of the current state shows of an attempt that failed.
         made: by thread, the values of tool calls whose state failed afterwards: the next tools state reuses them.
         replaced: by thread that began anew, the messages that it held when a model was last asked about it, until a
             model has replied to the new ones.

@@ -16,7 +16,7 @@ from flowrun.core.failures import failure_of as failure_of
 from flowrun.core.json_schema import Validator
 from flowrun.core.messages import Reply
 from flowrun.core.rendering import CompiledSay, Prologue
-from flowrun.core.run import EMPTY, Draft, Run, RunScope, Transition, copy_of
+from flowrun.core.run import EMPTY, Draft, Feedback, Run, RunScope, Transition, copy_of
 from flowrun.core.threads import say_messages
 from flowrun.core.views import LazyError
 from flowrun.errors import Failure
@@ -52,6 +52,7 @@ class CompiledRetry(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     errors: tuple[str, ...]
     holds: Callable[[Scope], bool] | None
+    feedback: Callable[[Scope], str] | None
     delay: Callable[[Scope], float]
     backoff: float
     max_delay: float
@@ -64,6 +65,7 @@ class CompiledCatch(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[str, ...]
     holds: Callable[[Scope], bool] | None
     assignments: tuple[tuple[str, Evaluator], ...]
+    say: tuple[CompiledSay, ...]
     to: str
 
 
@@ -251,7 +253,7 @@ class Turn(msgspec.Struct, gc=False):
         if run.step + run.child_steps >= run.max_steps:
             raise StateFailure("limit.steps", too_many_steps(run))
         run.step, run.attempt = run.step + 1, 1
-        run.awaiting, run.left, run.started = "", 0, 0
+        run.awaiting, run.left, run.started, run.feedback = "", 0, 0, None
         run.returned = run.calls = run.children = None
         return run
 
@@ -330,7 +332,10 @@ class Turn(msgspec.Struct, gc=False):
             return False
         if error.failure.name in node.of_visit or run.step + run.child_steps >= run.max_steps:
             return False
-        delay = _delay_before(retry, retry.delay(RunScope(run, {"error": error})), run.attempt)
+        scope = RunScope(run, {"error": error})
+        delay = _delay_before(retry, retry.delay(scope), run.attempt)
+        if retry.feedback is not None and error.reply is not None:
+            run.feedback = Feedback(error.reply, retry.feedback(scope))
         self.moves.append(Move(state=node.name, step=run.step, how="retry", to=node.name, failure=error.failure))
         run.step += 1
         run.attempt += 1
@@ -340,12 +345,13 @@ class Turn(msgspec.Struct, gc=False):
         return True
 
     def _catch(self, node: StateNode, index: int, catch: CompiledCatch, error: LazyError) -> bool:
-        """Take a ``catch`` if it applies: set its variables, and choose its state."""
+        """Take a ``catch`` if it applies: set its variables, say its messages, and choose its state."""
         if not self._applies(catch, error):
             return False
         run = self.run
         run.status, run.error = "running", error
         sets = self._assign(catch.assignments) if catch.assignments else EMPTY
+        said = say_messages(run, catch.say, self.scope) if catch.say else ()
         self.target = catch.to
         self.moves.append(
             Move(
@@ -356,6 +362,7 @@ class Turn(msgspec.Struct, gc=False):
                 index=index,
                 failure=error.failure,
                 sets=sets,
+                said=said,
             )
         )
         return True

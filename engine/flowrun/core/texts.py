@@ -101,6 +101,8 @@ def _assigned_before(state: WorkingState, path: Path) -> tuple[str, ...]:
         case ("catch", int(index), "set", str(name), *_):
             names = list(state.catch[index].set)
             return tuple(names[: names.index(name)])
+        case ("catch", int(index), "say", *_):
+            return tuple(state.catch[index].set)
     return ()
 
 

@@ -29,6 +29,7 @@ class Written(NamedTuple):
         state: the state that adds them; empty for first messages.
         said: whether the state adds them when it is left, rather than when it is entered.
         begins: whether the thread begins with them.
+        failed: whether the state adds them when it fails.
     """
 
     thread: str
@@ -36,6 +37,7 @@ class Written(NamedTuple):
     state: str = ""
     said: bool = False
     begins: bool = False
+    failed: bool = False
 
     @property
     def has_calls(self) -> bool:
@@ -49,14 +51,24 @@ def messages_written(spec: Spec) -> Iterator[Written]:
         yield Written(thread, _known(("threads", thread), entries), begins=True)
     for name, state in spec.states.items():
         yield from written_by(name, state)
+        if not isinstance(state, WorkingState):
+            continue
+        for index, catch in enumerate(state.catch):
+            for said in _said(("states", name, "catch", index, "say"), name, state, catch.say):
+                yield said._replace(failed=True)
 
 
 def written_by(name: str, state: State) -> Iterator[Written]:
-    """Yield the messages that a state adds to threads, in the order in which it does."""
+    """Yield the messages that a state adds to threads unless it fails, in the order in which it does."""
     if isinstance(state, ChatState) and state.messages:
         yield Written(state.thread, _known(("states", name, "messages"), state.messages), name)
-    for index, entry in enumerate(state.say if isinstance(state, WorkingState) else ()):
-        path: Path = ("states", name, "say", index)
+    if isinstance(state, WorkingState):
+        yield from _said(("states", name, "say"), name, state, state.say)
+
+
+def _said(at: Path, name: str, state: WorkingState, entries: Iterable[MessageEntry | Said]) -> Iterator[Written]:
+    for index, entry in enumerate(entries):
+        path = (*at, index)
         if isinstance(entry, Said):
             thread, messages = entry.thread or state.own_thread, _known((*path, "messages"), entry.messages)
             yield Written(thread, messages, name, said=True, begins=entry.replace)

@@ -300,12 +300,14 @@ class Route(_Part, frozen=True, kw_only=True):
 class Retry(_Part, frozen=True, kw_only=True):
     """The retry policy of a state: exponential backoff with jitter. ``max_attempts`` includes the first attempt.
 
-    A failure leads to another attempt if ``errors`` names it and ``when`` holds; one that is left out always does.
+    A failure leads to another attempt if ``errors`` names it and ``when`` holds; one that is left out always does. The
+    next attempt of a model reads the reply that failed, and ``feedback`` behind it as a user's message.
     """
 
     max_attempts: int = 3
     errors: tuple[str, ...] = ()
     when: Expression | None = None
+    feedback: TextTemplate | None = None
     delay: TemplatedDuration = Seconds(1)
     backoff: float = 2.0
     max_delay: Seconds = Seconds(60)
@@ -316,12 +318,13 @@ class Catch(_Part, frozen=True, kw_only=True):
     """A handler of a state's failures: the run continues in the state ``to``.
 
     It catches a failure if ``errors`` names it, in which ``tool.*`` is a family, and ``when`` holds; one that is left
-    out always does. Then it sets its variables.
+    out always does. Then it sets its variables, and says its messages.
     """
 
     errors: tuple[str, ...] = ()
     when: Expression | None = None
     set: Mapping[str, Template] = {}
+    say: tuple[MessageEntry | Said, ...] = ()
     to: str
 
     @property

@@ -126,6 +126,10 @@ def _parse_state(document: Document, at: Path, state: dict[str, JSON]) -> State:
         fields["routes"] = [{"to": state["next"]}]
     if isinstance(state.get("history"), dict):
         fields["history"] = _with_integer_counts(state["history"], Window)
+    if "catch" in state:
+        fields["catch"] = [
+            catch | ({"say": tag_entries(catch["say"])} if "say" in catch else {}) for catch in state["catch"]
+        ]
     if "retry" in state:
         fields["retry"] = _with_integer_counts(state["retry"], Retry)
     return _convert(document, at, fields, kind)

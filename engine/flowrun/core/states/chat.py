@@ -7,7 +7,7 @@ from flowrun.core.events import AskModel, Event, Failed, Replied
 from flowrun.core.messages import Log, Message
 from flowrun.core.rendering import CompiledEntry, compile_entry
 from flowrun.core.replies import ReadValue, accept_reply, compile_form
-from flowrun.core.requests import Reading, compile_reading
+from flowrun.core.requests import AS_IT_IS, Reading, compile_reading, messages_of_feedback
 from flowrun.core.rounds import begin_round, end_round
 from flowrun.core.run import RequestSettings, Run
 from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
@@ -91,8 +91,9 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         """Ask the model for a reply to the thread as it is. Raises as ``enter`` does."""
         run = turn.run
         thread = run.threads[self.thread]
-        messages = thread if self.reading is None else self._read(self.reading, turn)
         settings = self.settings or self._computed(turn)
+        plain = self.reading is None and run.feedback is None
+        messages = thread if plain else self._read(self.reading or AS_IT_IS, turn, settings)
         begin_round(run, self.thread)
         if run.asked.get(self.thread) is not settings:
             shared = not run.asked and self.settings is not None
@@ -115,7 +116,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             ),
         )
 
-    def _read(self, reading: Reading, turn: Turn) -> Log[Message]:
+    def _read(self, reading: Reading, turn: Turn, settings: RequestSettings) -> Log[Message]:
         """Return the messages that the model reads.
 
         Raises:
@@ -123,7 +124,10 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         """
         run = turn.run
         thread = run.threads[self.thread]
-        messages = reading.messages(thread, turn.scope, own=len(thread) - run.own_from)
+        extra: tuple[Message, ...] = ()
+        if run.feedback is not None:
+            extra = messages_of_feedback(*run.feedback, keeps_reasoning=settings.keeps_reasoning)
+        messages = reading.messages(thread, turn.scope, own=len(thread) - run.own_from, extra=extra)
         if not messages:
             raise StateFailure(
                 "model.invalid_conversation", "there is nothing to read: history is none, and the state has no messages"

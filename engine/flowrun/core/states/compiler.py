@@ -13,7 +13,7 @@ from flowrun.core.run import compile_route_condition
 from flowrun.core.state_node import CompiledCatch, CompiledRetry, CompiledRoute
 from flowrun.core.timing import compile_duration
 from flowrun.spec.model import Catch, Duration, Retry, Route, Seconds, Spec, WorkingState
-from flowrun.templates import compile_assignments, compile_condition
+from flowrun.templates import compile_assignments, compile_condition, compile_text
 
 
 class Compiler(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
             "leaves_safely": bool(state.routes) and state.routes[0].when is None and not (state.set or state.say),
             "retry": None if state.retry is None else _compile_retry(state.retry),
             **_compile_timeout(state.timeout),
-            "catches": tuple(map(_compile_catch, state.catch)),
+            "catches": tuple(_compile_catch(catch, state.own_thread) for catch in state.catch),
         }
 
     def _routes(self, state: str, routes: Iterable[Route]) -> Iterator[CompiledRoute]:
@@ -57,6 +57,7 @@ def _compile_retry(retry: Retry) -> CompiledRetry:
         max_attempts=retry.max_attempts,
         errors=retry.errors,
         holds=None if retry.when is None else compile_condition(retry.when),
+        feedback=None if retry.feedback is None else compile_text(retry.feedback),
         delay=compile_duration(retry.delay),
         backoff=retry.backoff,
         max_delay=retry.max_delay,
@@ -64,10 +65,11 @@ def _compile_retry(retry: Retry) -> CompiledRetry:
     )
 
 
-def _compile_catch(catch: Catch) -> CompiledCatch:
+def _compile_catch(catch: Catch, thread: str) -> CompiledCatch:
     return CompiledCatch(
         errors=catch.errors,
         holds=None if catch.when is None else compile_condition(catch.when),
         assignments=compile_assignments(catch.set),
+        say=compile_say(catch.say, thread),
         to=catch.to,
     )

@@ -7,7 +7,7 @@ from flowrun.core.decisions import write_question
 from flowrun.core.events import AskModel, Event, Failed, Replied
 from flowrun.core.messages import Message
 from flowrun.core.replies import accept_decision
-from flowrun.core.requests import AS_IT_IS, Reading, compile_reading
+from flowrun.core.requests import AS_IT_IS, Reading, compile_reading, messages_of_feedback
 from flowrun.core.rounds import begin_round, end_round
 from flowrun.core.run import Run
 from flowrun.core.shapes import Shape, closed, shape_of
@@ -38,7 +38,9 @@ class DecideNode(StateNode, frozen=True, kw_only=True):
         asked = run.asked.get(self.thread)
         tools = () if asked is None else asked.tools  # so that the prompt begins as the thread's last one
         thread = run.threads[self.thread]
-        messages = self.reading.messages(thread, scope, extra=[Message(role="user", content=question)])
+        feedback = () if run.feedback is None else messages_of_feedback(*run.feedback)
+        extra = Message(role="user", content=question), *feedback
+        messages = self.reading.messages(thread, scope, extra=extra)
         begin_round(run, self.thread)
         turn.effects = (
             AskModel(

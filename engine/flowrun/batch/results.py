@@ -109,9 +109,8 @@ class Results:
                 self._claim(fingerprint, on_change, rows)
                 self._read()
                 self._file = self._open(sink.shard(self._index))
-        except BaseException as exc:
-            if isinstance(exc, UsageError):
-                _remove(made)
+        except BaseException:
+            _remove(made)
             os.close(self._lock)
             raise
 

@@ -6,8 +6,10 @@ A row that cannot be read is still a row: its ``wrong`` has the reason, and the 
 import codecs
 import csv
 import hashlib
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +18,7 @@ import msgspec
 
 from flowrun.batch.row_ids import RowIds
 from flowrun.errors import UsageError, install_extra
+from flowrun.excerpts import cut
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.spec.json_types import may_be_text
 from flowrun.spec.model import JSON, Spec
@@ -27,6 +30,12 @@ ID: Final = "id"
 
 MAX_NAMED: Final = 20
 """The members that are no inputs of which a survey has the names."""
+
+MAX_CHARACTERS: Final = 200
+"""The characters of columns' names in an error."""
+
+_UNDECODED: Final = re.compile("[\udc80-\udcff]")
+"""What the error handler ``surrogateescape`` makes of bytes that are no UTF-8."""
 
 _CSV: Final = {".csv": ",", ".tsv": "\t"}
 _LINES: Final = frozenset({".jsonl", ".ndjson"})
@@ -147,19 +156,19 @@ class RowFile:
 
     def _check_columns(self) -> None:
         columns = _parquet(self.path).schema_arrow.names if self._suffix == _PARQUET else next(self._records(), [])
-        if wrong := find_encoding_error(columns):
-            raise UsageError(f"{self.path} cannot be read as CSV in UTF-8: {wrong}")
-        if len(set(columns)) < len(columns):
-            raise UsageError(f"{self.path}: two columns have the same name: {', '.join(columns)}")
+        if byte := _byte_that_is_no_text(columns):
+            raise UsageError(f"{self.path}: its first line is not in UTF-8: it holds the byte {byte}")
+        if twice := [name for name, times in Counter(columns).items() if times > 1]:
+            raise UsageError(f"{self.path}: two columns have the same name: {cut(', '.join(twice), MAX_CHARACTERS)}")
 
     def _records(self) -> Iterator[list[str]]:
-        # bytes that are no UTF-8 cost their record only: no input takes what becomes of them
+        # bytes that are no UTF-8 become surrogates, and cost their record only
         csv.field_size_limit(sys.maxsize)  # 131,072 characters are few for a document
         with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             try:
                 yield from filter(None, csv.reader(file, delimiter=_CSV[self._suffix], strict=True))
             except csv.Error as exc:
-                raise UsageError(f"{self.path} cannot be read as CSV in UTF-8: {exc}") from exc
+                raise UsageError(f"{self.path} cannot be read as CSV: {exc}") from exc
 
     def _csv_rows(self) -> Iterator[Row]:
         records = self._records()
@@ -168,6 +177,9 @@ class RowFile:
             if len(record) != len(columns):
                 wrong = f"record {number} has {len(record)} cells, and the table has {len(columns)} columns"
                 yield Row(number=number, id=number, wrong=wrong)
+                continue
+            if byte := _byte_that_is_no_text(record):
+                yield Row(number=number, id=number, wrong=f"record {number} is not in UTF-8: it holds the byte {byte}")
                 continue
             # An empty cell is a missing value: CSV cannot express it in another way.
             cells = {column: cell for column, cell in zip(columns, record, strict=True) if cell}
@@ -193,6 +205,12 @@ class RowFile:
                     yield Row(number=number, id=number, wrong=f"row {number} holds {exc}")
                     continue
                 yield self._row(number, values)
+
+
+def _byte_that_is_no_text(cells: Sequence[str]) -> str | None:
+    """Return the first byte that is no UTF-8 in the cells of a record, such as ``0xe9``; None if there is none."""
+    found = next((byte for cell in cells if not cell.isascii() and (byte := _UNDECODED.search(cell))), None)
+    return None if found is None else f"{ord(found[0]) - 0xDC00:#x}"
 
 
 def _parquet(path: Path) -> Any:

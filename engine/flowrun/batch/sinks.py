@@ -17,7 +17,10 @@ FORMATS: Final = ("jsonl", "parquet")
 
 
 class OneFile(msgspec.Struct, frozen=True):
-    """Results in one file: ``out.jsonl``, with ``out.jsonl.batch`` and ``out.jsonl.retried`` next to it."""
+    """Results in one file: ``out.jsonl``, with ``out.jsonl.batch`` and ``out.jsonl.retried`` next to it.
+
+    A symbolic link is never moved or replaced: the results and all files next to them are where it leads.
+    """
 
     path: Path
     rows: int | None = None
@@ -44,22 +47,26 @@ class OneFile(msgspec.Struct, frozen=True):
 
     def special(self) -> Path | None:
         """Return a path of these that is there and is no regular file; None if there is none."""
-        return _special(self.path, self.sidecar, self.retried, self.backup, self.foreign)
+        return _special(self._file, self.sidecar, self.retried, self.backup, self.foreign)
 
     def shards(self) -> list[Path]:
         """Return the existing files with results, in their order."""
-        return [self.path] if self.path.exists() else []
+        return [self._file] if self._file.exists() else []
 
     def shard(self, index: int) -> Path:
         """Return the path of a shard, counted from 0."""
-        return self.path
+        return self._file
 
     def back_up(self) -> None:
         """Move the results to ``backup``, which is overwritten."""
-        os.replace(self.path, self.backup)
+        os.replace(self._file, self.backup)
+
+    @property
+    def _file(self) -> Path:
+        return Path(os.path.realpath(self.path)) if self.path.is_symlink() else self.path
 
     def _named(self, suffix: str) -> Path:
-        return self.path.with_name(f"{self.path.name}.{suffix}")
+        return self._file.with_name(f"{self._file.name}.{suffix}")
 
 
 class Folder(msgspec.Struct, frozen=True):

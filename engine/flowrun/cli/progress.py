@@ -18,6 +18,7 @@ from flowrun.cli.rates import Estimate, Rates, Totals
 from flowrun.cli.terminal import hide, rich_console
 from flowrun.core.messages import Usage
 from flowrun.durations import spell_duration
+from flowrun.excerpts import cut
 from flowrun.spec import mask_excerpt
 from flowrun.spec.suggestions import did_you_mean
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _LINE_SECONDS: Final = 10.0
 _BAR_SECONDS: Final = 0.2
 _STAGE_SECONDS: Final = 1.0  # shorter stages have no line
+_COLUMNS_SHOWN: Final = 400  # characters
 
 
 class _Bar(Progress):
@@ -188,7 +190,8 @@ class BatchView:
         """Show which members of the rows are no inputs of the flow: a misspelt input would be one of them."""
         if columns:
             near = " ".join(filter(None, (did_you_mean(column, inputs) for column in columns)))
-            passed = f"{rows}: {', '.join(columns)}: no input of the flow, and passed through into the results"
+            names = cut(", ".join(columns), _COLUMNS_SHOWN)
+            passed = f"{rows}: {names}: no input of the flow, and passed through into the results"
             self.say(f"{passed}; {near}" if near else passed, important=True)
 
     def say_kept(self, results: Results) -> None:

@@ -366,6 +366,29 @@ def test_results_that_are_refused_leave_nothing_behind(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out.jsonl"]
 
 
+def test_a_link_is_written_through_and_stays(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.jsonl", tmp_path / "out.jsonl"
+    link.symlink_to(real)
+    write(link, result(1), result(2, "failed"))
+    file = Results(OneFile(link), FINGERPRINT)
+    file.retry()
+    file.write(result(2))
+    file.close()
+    assert read(real) == [result(1), result(2)]
+    Results(OneFile(link), OTHER, on_change="restart").close()
+    assert link.readlink() == real
+    assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "real.jsonl", "real.jsonl.batch", "real.jsonl.old"]
+
+
+@pytest.mark.parametrize("target", ["missing/out.jsonl", "out.jsonl"], ids=["a file in the way", "itself"])
+def test_a_link_that_leads_nowhere_leaves_nothing_behind(tmp_path: Path, target: str) -> None:
+    (tmp_path / "missing").touch()
+    (tmp_path / "out.jsonl").symlink_to(target)
+    with pytest.raises(StoreError):
+        Results(OneFile(tmp_path / "out.jsonl"), FINGERPRINT)
+    assert sorted(os.listdir(tmp_path)) == ["missing", "out.jsonl"]
+
+
 def test_a_result_is_one_line_for_every_reader(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     text = "a\x85b\u2028c\u2029d\x0b\x0c\x1c\x1d\x1ee\r\nf\\u2028"

@@ -1,6 +1,7 @@
 """``flowrun journal``: checks durable runs, deletes old ones, and shrinks the journal file."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -38,10 +39,11 @@ def prune(older_than: str, journal: Path) -> int:
 def check(journal: Path) -> int:
     """Find the runs that cannot be read any more. Exits with 1 if there are any; all others are not concerned."""
     from flowrun.journal import open_history
+    from flowrun.runtime.stored_flow import load_stored_flow
 
     history = open_history(journal)
     count = sum(1 for _ in history.runs(children=True))
-    damaged = list(history.damages())
+    damaged = list(history.damages(partial(load_stored_flow, history)))
     for row, reason in damaged:
         echo(f"{row.id}  {row.flow}  {reason}")
     echo(f"{count} runs checked: {len(damaged) or 'none'} damaged", err=True)

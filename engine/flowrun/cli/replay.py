@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.options import journal_option, run_argument
+from flowrun.cli.options import journal_option, project_option, run_argument
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import indented_json, write_json, write_report
 from flowrun.journal import open_history
@@ -17,7 +17,8 @@ from flowrun.spec import mask
 @run_argument
 @click.option("--json", is_flag=True, help="Print the difference as JSON; null if there is none.")
 @journal_option
-def command(run: str, json: bool, journal: Path) -> int:
+@project_option
+def command(run: str, json: bool, journal: Path, project_dir: Path | None) -> int:
     """Feed a run's recorded events to the spec as it is today, and show where it would differ.
 
     RUN is its id or the beginning of it. Exits with 1 if it would differ.
@@ -26,7 +27,7 @@ def command(run: str, json: bool, journal: Path) -> int:
 
     history = open_history(journal)
     row = history.top_run(run)
-    stored = load_stored_flow(history, row)
+    stored = load_stored_flow(history, row, project_dir)
     flow = stored.prepare_to_show(os.environ)
     current = stored.prepare_current(stored.snapshot.environment(os.environ)).graph
     histories = {name: history.events(name) for name in history.descendants(row.id)}

@@ -28,6 +28,9 @@ from flowrun.runtime.timers import due_at
 MAX_LIVE: Final = 256
 """The maximum number of runs that are live at once."""
 
+NAMED: Final = 5
+"""The runs of one flow that an error of the flow names."""
+
 _OPEN: Final = ("interrupted", "waiting", "sleeping")
 """The statuses of runs that may have something to do without a person's decision."""
 
@@ -101,7 +104,7 @@ def _resume_rows(history: History, rows: Sequence[RunRow], options: ResumeOption
             hide(flow.secrets)
             results = _resume_group(history, group, flow, options)
         except FlowrunError as exc:
-            echo(f"flowrun: {len(group)} runs of {group[0].flow}: {exc}", err=True)
+            echo(f"{_names_of(group)}  {group[0].flow}  {exc}", err=True)
             code = 1
             continue
         for row in group:
@@ -110,6 +113,11 @@ def _resume_rows(history: History, rows: Sequence[RunRow], options: ResumeOption
             failed = isinstance(result, FlowrunError) or result.status in ("failed", "cancelled")
             code = 1 if failed else code or (EXIT_WAITING if _is_open(result) else 0)
     return code
+
+
+def _names_of(group: Sequence[RunRow]) -> str:
+    names = ", ".join(row.id for row in group[:NAMED])
+    return names if len(group) <= NAMED else f"{names} and {len(group) - NAMED} more"
 
 
 def _is_open(result: Outcome) -> bool:

@@ -10,17 +10,17 @@ from flowrun.errors import StoreError, UsageError
 from flowrun.journal.bodies import decode
 from flowrun.journal.database import Database
 from flowrun.journal.liveness import HOLDERS, Process, living, this_process
-from flowrun.journal.rows import Holder, RunDamaged, RunRow
+from flowrun.journal.rows import STATUSES, Holder, RunDamaged, RunRow
 
 _PAGE: Final = 500
 """Rows per query: a long read would keep other processes from emptying the -wal."""
 
-_RUNS: Final = """
+_RUNS: Final = f"""
     SELECT runs.no, runs.id, runs.flow, runs.spec, runs.status, coalesce(last.state, ''), coalesce(heads.events, 0),
         runs.created, coalesce(last.at, runs.created), runs.ended, runs.parent, runs.batch,
-        last.run IS NOT runs.no OR last.seq + 1 <> heads.events, runs.holder
+        last.run IS NOT runs.no OR last.seq + 1 <> heads.events OR runs.status NOT IN {STATUSES}, runs.holder
     FROM runs LEFT JOIN heads ON heads.run = runs.no LEFT JOIN events AS last ON last.no = heads.last
-"""
+"""  # noqa: S608
 """The row id of a run, and the fields of ``RunRow`` in their order."""
 _EVENTS: Final = """
     WITH RECURSIVE chain (no, run, seq, before, at, state, large, body) AS (
@@ -72,22 +72,39 @@ class History:
             raise RunDamaged(f"run {run} is damaged: its first event is not its start")
         return recorded
 
-    def damages(self) -> Iterator[tuple[RunRow, str]]:
-        """Yield each run that cannot be read, with the reason."""
+    def damages(self, load_flow: Callable[[RunRow], object] | None = None) -> Iterator[tuple[RunRow, str]]:
+        """Yield each run that cannot be read, with the reason.
+
+        Args:
+            load_flow: reads the stored flow of a run; raises a ``StoreError`` if it cannot.
+        """
         for row in self.runs(children=True):
             try:
+                if row.status not in STATUSES:
+                    raise RunDamaged(f"run {row.id} is damaged: there is no status {row.status!r}")
                 if row.parent is not None and not self._select("WHERE runs.id = ?", (row.parent,)):
                     raise RunDamaged(f"run {row.id} is damaged: its parent {row.parent} is not in the journal")
                 self.top_run(row.id)
                 self.events(row.id)
-                self.spec(row.spec)
+                self.inbox(row.id)
+                if load_flow is None:
+                    self.spec(row.spec)
+                else:
+                    load_flow(row)
             except StoreError as exc:
                 yield row, str(exc)
 
     def inbox(self, run: str) -> list[Event]:
-        """Return the answers and cancellations that were accepted for a run and that it has not read, oldest first."""
+        """Return the answers and cancellations that were accepted for a run and that it has not read, oldest first.
+
+        Raises:
+            RunDamaged: one cannot be read.
+        """
         rows = self._database.rows("SELECT body FROM inbox WHERE run = ? ORDER BY no", (run,))
-        return [decode(body, None) for (body,) in rows]
+        try:
+            return [decode(body, None) for (body,) in rows]
+        except StoreError as exc:
+            raise RunDamaged(f"run {run} is damaged: in its inbox, {exc}") from exc
 
     def inbox_counts(self) -> dict[str, int]:
         """Return how many answers and cancellations no run has read yet, by the ids of the top runs."""

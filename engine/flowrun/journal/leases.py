@@ -5,12 +5,13 @@ deletes that row, which frees all its runs; the dead one's next transaction find
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import msgspec
 
 from flowrun.core.events import Answered, Cancelled, Closing, Event
-from flowrun.errors import UsageError
+from flowrun.errors import StoreError, UsageError
 from flowrun.journal.appender import FENCED, RunTail
 from flowrun.journal.bodies import decode, encode
 from flowrun.journal.database import Database, json_list
@@ -38,6 +39,9 @@ _REOPEN: Final = """
     DELETE FROM inbox WHERE run IN (SELECT value FROM json_each(?)) AND json_extract(body, '$.kind') = 'TimedOut'
 """
 """Timeouts that a process accepted, and did not live to write down: the next one counts the time anew."""
+
+
+_WITH_INBOX: Final = "SELECT DISTINCT run FROM inbox WHERE run IN (SELECT value FROM json_each(?))"
 
 
 class Signal(NamedTuple):
@@ -92,7 +96,7 @@ class Leases:
 
         Raises:
             UsageError: a run is not in the journal.
-            RunDamaged: its last event is not.
+            RunDamaged: its last event is not, or its inbox cannot be read.
             LeaseLost: another process declared this one dead.
         """
         with self._database.transaction():
@@ -105,6 +109,8 @@ class Leases:
                 if run not in found:
                     self._history.run(run)  # raises if there is none
                     raise RunDamaged(f"run {run} is damaged: its last event is not in the journal")
+            for (run,) in self._database.rows(_WITH_INBOX, (json_list(found),)):
+                self._history.inbox(run)
             held = {run: living[holder] for run, (holder, _) in found.items() if holder in living}
             others = tuple(Held(run=run, holder=holder) for run, holder in held.items() if holder.id != self.id)
             taken = {run: tail for run, (_, tail) in found.items() if run not in held}
@@ -180,10 +186,16 @@ class Leases:
             raise LeaseLost(f"run {run} cannot continue here: another process has resumed it")
 
     def signals(self) -> list[Signal]:
-        """Return what others sent to the runs that this process holds, oldest first. Nothing is deleted."""
+        """Return what others sent to the runs that this process holds, oldest first. Nothing is deleted.
+
+        What cannot be read is left out: it stops only its own run, when that reads its inbox.
+        """
         rows = self._database.rows(
             "SELECT inbox.no, run, body FROM inbox JOIN runs ON runs.id = inbox.run WHERE holder = ? ORDER BY inbox.no",
             (self.id,),
         )
-        signals = (Signal(id, run, decode(body, None)) for id, run, body in rows)
+        signals = []
+        for id, run, body in rows:
+            with suppress(StoreError):
+                signals.append(Signal(id, run, decode(body, None)))
         return [signal for signal in signals if isinstance(signal.event, Answered | Cancelled)]

@@ -9,6 +9,9 @@ from flowrun.errors import StoreError
 ENDED: Final = ("succeeded", "failed", "cancelled")
 """Final statuses: no event changes them."""
 
+STATUSES: Final = ("running", "waiting", "needs_attention", *ENDED)
+"""The statuses that are stored."""
+
 FIRST: Final = 0
 """The ``seq`` of a run's first event, ``Started``; the following have no gaps."""
 
@@ -42,7 +45,8 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """A run as lists show it. ``updated`` and ``state`` are of its last event, ``holder`` is a living process.
 
-    A ``damaged`` run has no last event that belongs to it; ``History.events`` finds damage elsewhere.
+    A ``damaged`` run has no last event that belongs to it, or a status that there is not; ``History.damages`` finds
+    what else may be damaged.
     """
 
     id: str

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from flowrun.errors import FlowrunError, StoreError
-from flowrun.journal import History, RunRow
+from flowrun.journal import History, RunDamaged, RunRow
 from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.snapshot import Snapshot, take_snapshot
 
@@ -90,10 +90,13 @@ def load_stored_flow(history: History, row: RunRow, project_dir: Path | None = N
         project_dir: the folder that its project was moved to; None: where it was.
 
     Raises:
-        StoreError: the journal does not hold it, or a newer flowrun wrote it.
+        RunDamaged: the journal does not hold it, or a newer flowrun wrote it.
     """
     try:
         stored = msgspec.json.decode(history.spec(row.spec), type=StoredFlow)
         return stored if project_dir is None else stored.moved_to(project_dir)
     except msgspec.MsgspecError as exc:
-        raise StoreError(f"the flow of run {row.id} cannot be read: {exc}; was it written by a newer flowrun?") from exc
+        what = f"its flow cannot be read: {exc}; was it written by a newer flowrun?"
+        raise RunDamaged(f"run {row.id} is damaged: {what}") from exc
+    except StoreError as exc:
+        raise RunDamaged(f"run {row.id} is damaged: {exc}") from exc

@@ -524,25 +524,29 @@ def test_a_project_that_was_moved_resumes_where_it_is_now(journal: Path, tmp_pat
     assert flowrun("resume", row["id"], journal=journal).returncode == 1
     resumed = flowrun("resume", row["id"], "--project-dir", after, journal=journal)
     assert (resumed.returncode, resumed.stdout) == (0, "gone\n"), resumed.stderr
+    replayed = flowrun("replay", row["id"], "--project-dir", after, journal=journal)
+    assert (replayed.returncode, replayed.stdout) == (0, "today's spec does the same, to the last recorded event\n")
 
 
-def test_a_damaged_run_stops_only_itself(journal: Path, slow: Path) -> None:
-    (slow / "spec.yaml").write_text(
-        "flowrun: v1\nname: two\nversion: 1.0.0\nstates:\n  one: {type: wait, prompt: a, next: two}\n"
-        "  two: {type: wait, prompt: b, next: done}\n  done: {type: end, output: 1}\n"
-    )
-    runs = []
-    for _ in range(2):
-        started = flowrun("spec.yaml", "--durable", "--json", journal=journal, cwd=slow)
-        runs.append(json.loads(started.stdout)["run"])
-        flowrun("answer", runs[-1], "--value", "1", journal=journal, cwd=slow)
-        flowrun("answer", runs[-1], "--value", "1", "--later", journal=journal, cwd=slow)
-    with closing(sqlite3.connect(journal)) as connection, connection:
-        connection.execute("UPDATE events SET before = 0 WHERE no = (SELECT last FROM heads WHERE run = 1)")
-    connection.close()
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        pytest.param(
+            "UPDATE events SET before = 0 WHERE no = (SELECT last FROM heads WHERE run = 1)",
+            "event 1 of 2 is not in the journal",
+            id="the chain of events",
+        ),
+        pytest.param(
+            "UPDATE inbox SET body = '{' WHERE no = 2", "in its inbox, an event of the journal", id="the inbox"
+        ),
+    ],
+)
+def test_a_damaged_run_stops_only_itself(journal: Path, slow: Path, damage: str, reason: str) -> None:
+    runs = answered_runs(journal, slow)
+    change(journal, damage)
     done = flowrun("resume", "--all", journal=journal, cwd=slow)
     assert (done.returncode, f"{runs[1]}  two  succeeded" in done.stderr) == (1, True), done.stderr
-    assert f"{runs[0]}  two  run {runs[0]} is damaged: event 1 of 2 is not in the journal" in done.stderr
+    assert f"{runs[0]}  two  run {runs[0]} is damaged: {reason}" in done.stderr
     assert {row["id"] for row in listed(journal)} == set(runs)
     check = flowrun("journal", "check", journal=journal)
     assert (check.returncode, check.stdout.split()[0], "2 runs checked: 1 damaged" in check.stderr) == (
@@ -551,6 +555,48 @@ def test_a_damaged_run_stops_only_itself(journal: Path, slow: Path) -> None:
         True,
     )
     assert flowrun("show", runs[0], journal=journal).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "damage", ["UPDATE specs SET body = 'x'", "DELETE FROM specs"], ids=["it cannot be read", "it is gone"]
+)
+def test_a_damaged_flow_stops_its_runs_by_name(journal: Path, slow: Path, damage: str) -> None:
+    runs = answered_runs(journal, slow)
+    change(journal, damage)
+    done = flowrun("resume", "--all", journal=journal, cwd=slow)
+    assert (done.returncode, done.stderr.partition("  ")[0]) == (1, f"{runs[1]}, {runs[0]}")
+    assert f"run {runs[1]} is damaged: " in done.stderr
+    check = flowrun("journal", "check", journal=journal)
+    assert [line.split()[0] for line in check.stdout.splitlines()] == [runs[1], runs[0]]
+
+
+def test_a_run_of_an_unknown_status_is_listed_as_damaged(journal: Path, slow: Path) -> None:
+    runs = answered_runs(journal, slow)
+    change(journal, "UPDATE runs SET status = 'lost' WHERE no = 1")
+    listed_now = flowrun("runs", journal=journal)
+    assert [line.split()[3:4] for line in listed_now.stdout.splitlines()[1:]] == [["waiting"], ["damaged"]]
+    assert flowrun("journal", "check", journal=journal).stdout.split()[0] == runs[0]
+
+
+def answered_runs(journal: Path, folder: Path) -> list[str]:
+    """Return two runs, each with an answer that it has read and one that it has not."""
+    (folder / "spec.yaml").write_text(
+        "flowrun: v1\nname: two\nversion: 1.0.0\nstates:\n  one: {type: wait, prompt: a, next: two}\n"
+        "  two: {type: wait, prompt: b, next: done}\n  done: {type: end, output: 1}\n"
+    )
+    runs = []
+    for _ in range(2):
+        started = flowrun("spec.yaml", "--durable", "--json", journal=journal, cwd=folder)
+        runs.append(json.loads(started.stdout)["run"])
+        flowrun("answer", runs[-1], "--value", "1", journal=journal, cwd=folder)
+        flowrun("answer", runs[-1], "--value", "1", "--later", journal=journal, cwd=folder)
+    return runs
+
+
+def change(journal: Path, statement: str) -> None:
+    with closing(sqlite3.connect(journal)) as connection, connection:
+        connection.execute(statement)
+    connection.close()
 
 
 def test_a_journal_that_is_deleted_under_a_run_is_noticed(journal: Path, slow: Path) -> None:

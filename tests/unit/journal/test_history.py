@@ -149,6 +149,9 @@ DAMAGES = {
     "no JSON": "UPDATE events SET body = '{' WHERE run = 1 AND seq = 1",
     "it does not begin": "UPDATE events SET body = (SELECT body FROM events WHERE run = 1 AND seq = 1) WHERE seq = 0",
     "it is its own parent": "UPDATE runs SET parent = id WHERE no = 1",
+    "there is no such status": "UPDATE runs SET status = 'lost' WHERE no = 1",
+    "its inbox holds no JSON": "INSERT INTO inbox (run, at, body) VALUES ('abc1', 0, '{')",
+    "its inbox holds no event": "INSERT INTO inbox (run, at, body) VALUES ('abc1', 0, '{}')",
     "its spec is gone": "DELETE FROM specs WHERE digest = (SELECT spec FROM runs WHERE no = 1)",
 }
 

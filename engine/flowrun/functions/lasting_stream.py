@@ -1,10 +1,20 @@
-"""Text streams that functions cannot close: ``sys.stdout`` is everybody's, and libraries close what they wrap."""
+"""Text streams that functions cannot close: ``sys.stdout`` is everybody's, and libraries close what they wrap.
+
+What they cannot write is dropped: it is no answer, and a full disk behind a log must not fail a call or a run.
+"""
 
 import io
 from typing import Any
 
 
 class _Descriptor(io.FileIO):
+    def write(self, data: Any, /) -> int:
+        """Write what can be written; drop it if nothing can, because the disk is full or the reader has gone."""
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
     def close(self) -> None:
         """Stay open."""
 

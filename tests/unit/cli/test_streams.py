@@ -92,7 +92,12 @@ def test_the_answer_may_be_any_text() -> None:
 
 @pytest.mark.parametrize(
     ("redirections", "stdout", "stderr"),
-    [(">&-", "", "noise\n"), ("2>&-", "the answer\n", ""), (">&- 2>&-", "", "")],
+    [
+        (">&-", "", "noise\n"),
+        ("2>&-", "the answer\n", ""),
+        (">&- 2>&-", "", ""),
+        ("2>/dev/full", "the answer\n", ""),
+    ],
 )
 def test_closed_streams_are_handled(redirections: str, stdout: str, stderr: str) -> None:
     closing = ["sh", "-c", f'exec "$@" {redirections}', "sh"]
@@ -148,3 +153,17 @@ def test_a_stdout_that_cannot_be_written_is_an_error_of_one_line(
     assert ("is stored: flowrun show" in last) == ("--durable" in verb)
     assert "Traceback" not in stderr
     assert "Exception ignored" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [("run spec.yaml", "1\n"), ("batch spec.yaml rows.jsonl -o out.jsonl", "")],
+    ids=["run", "batch"],
+)
+def test_a_stderr_that_is_full_costs_no_run(tmp_path: Path, words: str, answer: str) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        "flowrun: v1\nname: one\nversion: 1.0.0\nstates: {done: {type: end, output: 1}}\n"
+    )
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    script = f'cd "{tmp_path}" && exec "{sys.executable}" -m flowrun {words} 2> /dev/full'
+    assert run(["sh", "-c", script]) == (0, answer, "")

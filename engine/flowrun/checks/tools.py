@@ -7,7 +7,7 @@ from flowrun.checks.schema_sense import properties_elsewhere
 from flowrun.checks.subject import Severity, Subject
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path, dotted
-from flowrun.spec import EntrypointError, Signature, check_arguments, check_signature
+from flowrun.spec import EntrypointError, Signature, check_arguments, check_signature, check_value
 from flowrun.spec.hidden_arguments import mentions_of
 from flowrun.spec.model import JSON, Holds
 from flowrun.spec.parts import parts_of
@@ -44,6 +44,10 @@ def check_tools(subject: Subject) -> Iterator[Issue]:
                 for argument, message, remedy in check_arguments(signature, part.owner.arguments):
                     where = ("states", name, *part.path[:-1], *(() if argument is None else ("with", argument)))
                     yield subject.issue("FR504", where, message, remedy, key=True)
+                for argument, value in part.owner.arguments.items():
+                    if is_constant(value) and (wrong := check_value(signature, argument, value)):
+                        where = ("states", name, *part.path[:-1], "with", argument)
+                        yield subject.issue("FR504", where, wrong, "change the value or the function's annotation")
 
 
 def _hidden_arguments(subject: Subject) -> Iterator[Issue]:

@@ -11,7 +11,7 @@ import click
 
 from flowrun.cli.console import Console, RunView
 from flowrun.cli.durable_run import drive_durable_run
-from flowrun.cli.forms import read_answer
+from flowrun.cli.forms import needs_json, read_answer
 from flowrun.cli.human_input import TerminalInput, is_interactive
 from flowrun.cli.next_steps import warn_of_changes
 from flowrun.cli.options import (
@@ -171,8 +171,9 @@ def read_value(text: str, ask: InputRequest) -> JSON:
     try:
         value = parse_json(text)
     except ValueError as exc:
-        if not ask.schema or validate(typed):
-            raise UsageError(f"--value {text}: no JSON: {exc}; a text needs its quotes: '\"yes\"'") from exc
+        meant_as_json = text.lstrip().startswith(("{", "[", '"'))
+        if needs_json(ask.schema) and (meant_as_json or validate(typed)):
+            raise UsageError(f"--value {text}: no JSON: {exc}") from exc
         value = typed
     if (wrong := validate(value)) and validate(typed):
         raise UsageError(f"--value {text}: not what state {ask.state} asks for: {wrong}")

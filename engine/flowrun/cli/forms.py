@@ -133,6 +133,13 @@ def read_answer(text: str, schema: Mapping[str, JSON]) -> JSON:
         return text
 
 
+def needs_json(schema: Mapping[str, JSON]) -> bool:
+    """Return whether some answers can only be given as JSON: those that are no choice, text, number, yes or no."""
+    types, items = declared_types(schema) - {"null"}, declared_types(_items(schema))
+    is_line = types and (types <= _SCALARS or (items and items <= _SCALARS))
+    return not (is_line or choices_of(schema) or choices_of(_items(schema)))
+
+
 def assemble(fields: Sequence[Field], values: Mapping[tuple[str, ...], JSON]) -> JSON:
     """Return the answer of the values of its fields."""
     answer: dict[str, Any] = {}

@@ -6,7 +6,7 @@ from flowrun.spec.flows import FlowTree, load_flows, may_be_spec
 from flowrun.spec.load import ON_DISK, Loaded, StoredFiles, load_spec, parse_text
 from flowrun.spec.masking import mask, mask_excerpt
 from flowrun.spec.project import find_project, lies_in
-from flowrun.spec.signatures import Signature, check_arguments, check_signature, signature_of
+from flowrun.spec.signatures import Signature, check_arguments, check_signature, check_value, signature_of
 from flowrun.spec.yaml.reader import read_yaml
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "StoredFiles",
     "check_arguments",
     "check_signature",
+    "check_value",
     "find_project",
     "issue_at",
     "lies_in",

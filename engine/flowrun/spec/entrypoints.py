@@ -34,6 +34,10 @@ class OtherModuleLoaded(EntrypointError):
     """This process has loaded a module of the same name from elsewhere; in a fresh process it would be right."""
 
 
+class NoObject(EntrypointError):
+    """A function is a method, and nothing says of which object."""
+
+
 class NotInProject(EntrypointError):
     """The project has no module of that name; an installed package may."""
 

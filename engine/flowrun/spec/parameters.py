@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun.spec.entrypoints import EntrypointError
+from flowrun.spec.entrypoints import EntrypointError, NoObject
 from flowrun.spec.python_types import ArgumentType
 
 _POSITIONAL: Final = inspect.Parameter.POSITIONAL_ONLY
@@ -66,7 +66,7 @@ def read_parameters(function: Callable[..., Any]) -> PythonParameters:
         raise EntrypointError(f"the function has no signature: {error}", "wrap it in a function with 'def'") from error
     first = next(iter(found.values()), None)
     if first is not None and first.name == "self" and first.kind not in (_ANY_POSITIONAL, _ANY_NAME):
-        raise EntrypointError(
+        raise NoObject(
             f"{getattr(function, '__qualname__', 'the function')} is a method, and has no object to be called on",
             "make the object in the module, such as desk = Desk(), and name desk.look; or make it a @staticmethod",
         )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from flowrun.spec.entrypoints import EntrypointError
+from flowrun.spec.entrypoints import EntrypointError, NoObject
 from flowrun.spec.json_types import JSON_TYPES, declared_types
 from flowrun.spec.model import JSON
 from flowrun.spec.parameters import PythonParameter, read_parameters, written_as
@@ -39,6 +39,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
         description: the docstring's first paragraph.
         arguments: the JSON Schema of its arguments; None if there is none, and ``underivable`` says why.
         unreadable: why there are no parameters at all: a message and a remedy.
+        is_callable: False for a method without its object, which no call can reach.
     """
 
     parameters: tuple[Parameter, ...] = ()
@@ -47,6 +48,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     arguments: dict[str, JSON] | None = None
     underivable: tuple[str, str] | None = None
     unreadable: tuple[str, str] | None = None
+    is_callable: bool = True
 
 
 def signature_of(function: Callable[..., Any]) -> Signature:
@@ -55,7 +57,7 @@ def signature_of(function: Callable[..., Any]) -> Signature:
         parameters = read_parameters(function)
     except EntrypointError as error:
         fault = (error.message, error.remedy)
-        return Signature(underivable=fault, unreadable=fault)
+        return Signature(underivable=fault, unreadable=fault, is_callable=not isinstance(error, NoObject))
     arguments = underivable = None
     try:
         description, arguments = derive_parameters(function)
@@ -198,7 +200,7 @@ def check_arguments(signature: Signature, names: Collection[str]) -> list[tuple[
     Each fault is the name of the wrong argument, None for one that is missing, with a message and a remedy.
     """
     if signature.unreadable is not None:
-        return []
+        return [] if signature.is_callable else [(None, *signature.unreadable)]
     known = {parameter.name: parameter for parameter in signature.parameters}
     missing = [name for name, parameter in known.items() if parameter.required and name not in names]
     unknown = [] if signature.takes_any_name else [name for name in names if name not in known]
@@ -214,6 +216,18 @@ def check_arguments(signature: Signature, names: Collection[str]) -> list[tuple[
         needed = listed(missing, "and")
         found.append((None, f"the function needs {needed}", f"add {needed} to with"))
     return found
+
+
+def check_value(signature: Signature, name: str, value: JSON) -> str | None:
+    """Return why a function does not take a value for a parameter, by its type or the values that it lists; or None."""
+    schema = next((parameter.schema for parameter in signature.parameters if parameter.name == name), None)
+    constant: dict[str, JSON] = {"const": value}
+    if schema is None or not _contradiction(name, constant, schema) or _is_number_for_integer(constant, schema):
+        return None
+    if (known := _values(schema)) is not None:
+        return f"'{name}' must be {listed([str(one) for one in known], 'or')}"
+    expected = listed(sorted(_json_types(schema) or ()), "or", quote="")
+    return f"'{name}' is of type {JSON_TYPES[type(value)]}, and the function takes {expected}"
 
 
 def _check_parameter(parameter: Parameter, declared: Mapping[str, JSON], required: Collection[str]) -> list[Difference]:

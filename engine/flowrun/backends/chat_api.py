@@ -242,11 +242,11 @@ def _content(content: Any) -> tuple[str | None, str | None, str | None]:
 def _text(part: Any) -> str | None:
     """Return the text of a part of a content: a text, a mapping that holds one, or a list of such parts."""
     if isinstance(part, dict):
-        part = next((part[key] for key in ("text", "refusal", "thinking", "reasoning", "value") if key in part), None)
-        return "" if part is None else _text(part)
+        texts = [part[key] for key in ("text", "refusal", "thinking", "reasoning", "value") if key in part]
+        return ("" if texts[0] is None else _text(texts[0])) if texts else None
     if isinstance(part, list):
-        texts = list(map(_text, part))
-        return None if None in texts else "".join(text for text in texts if text)
+        parts = list(map(_text, part))
+        return None if None in parts else "".join(text for text in parts if text)
     return part if isinstance(part, str) else None
 
 

@@ -573,6 +573,12 @@ def test_the_reply_of_a_body(server: Server, body: JSON, expected: Reply) -> Non
             {"content": 4}, "model.invalid_output", "its content is no text and no list of texts; it is 4", id="number"
         ),
         pytest.param(
+            {"content": {"answer": "x"}},
+            "model.invalid_output",
+            'its content is no text and no list of texts; it is {"answer": "x"}',
+            id="a mapping without text",
+        ),
+        pytest.param(
             {"tool_calls": "f()"}, "model.invalid_call", 'its tool_calls are no list; it is "f()"', id="calls as a text"
         ),
         pytest.param(

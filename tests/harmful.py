@@ -107,6 +107,11 @@ def replace_streams() -> str:
     return "replaced"
 
 
+def lose_json() -> str:
+    json.dumps = json.loads = None  # type: ignore[assignment]
+    return "lost"
+
+
 def forge_json() -> str:
     def forged(*args: Any, **kwargs: Any) -> str:
         return '"forged"'

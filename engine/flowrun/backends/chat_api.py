@@ -4,8 +4,8 @@ Servers differ in small things (the field of the reasoning, whether a call's arg
 only this module handles the differences. Source: platform.openai.com/docs/api-reference/chat.
 """
 
-import json
 from collections.abc import Iterable, Mapping
+from json import dumps, loads
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -209,15 +209,13 @@ def _decode_leniently(body: bytes, fault: Exception) -> Completion:
         BrokenReply: the body has another fault.
     """
     try:
-        return msgspec.convert(json.loads(body.decode(errors="replace")), Completion)
+        return msgspec.convert(loads(body.decode(errors="replace")), Completion)
     except (ValueError, RecursionError):
         raise BrokenReply(str(fault)) from fault
 
 
 def _unreadable(why: str, found: object, name: str = "model.invalid_output") -> ModelError:
-    return ModelError(
-        name, f"the reply cannot be read: {why}; it is {cut(json.dumps(found, ensure_ascii=False), _EXCERPT)}"
-    )
+    return ModelError(name, f"the reply cannot be read: {why}; it is {cut(dumps(found, ensure_ascii=False), _EXCERPT)}")
 
 
 def _content(content: Any) -> tuple[str | None, str | None, str | None]:
@@ -276,7 +274,7 @@ def _call(call: Any) -> ToolCall:
 def _arguments(arguments: Any) -> str:
     if arguments is None or isinstance(arguments, str):
         return arguments or ""
-    return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+    return dumps(arguments, ensure_ascii=False, separators=(",", ":"))
 
 
 def _finish_reason(reason: Any, *, has_calls: bool) -> str:

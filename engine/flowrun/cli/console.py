@@ -1,9 +1,9 @@
 """The live view of one run, on stderr: a line per event, and on a terminal a live line with what is awaited."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from json import dumps
 from typing import Final, Self, TextIO
 
 import msgspec
@@ -154,12 +154,12 @@ class Console:
                 figures = ", ".join([seconds, *spell_tokens(reply.usage), *spell_speed(reply.usage, ended.seconds)])
                 self._line("cyan", "reply", f"{calls or self._shorten(reply.shown)}  ({figures})", ended.place)
             case Returned(value=value):
-                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                text = value if isinstance(value, str) else dumps(value, ensure_ascii=False)
                 self._line("magenta", "result", f"{call}{self._shorten(text)}  ({seconds})", ended.place)
             case Failed(failure=failure):
                 self._line("red", "failed", f"{call}{failure.name}: {failure.message}  ({seconds})", ended.place)
             case Answered(value=value):
-                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                text = value if isinstance(value, str) else dumps(value, ensure_ascii=False)
                 self._line("green", "answer", self._shorten(text), ended.place)
             case ChildEnded(outcome=outcome):
                 counts = f", {ended.done} ended, {ended.left} under way" if ended.done + ended.left > 1 else ""
@@ -183,7 +183,7 @@ class Console:
                 pass
 
     def _call(self, call: CallFunction) -> str:
-        arguments = self._shorten(json.dumps(dict(call.arguments), ensure_ascii=False), _ARGUMENTS_WIDTH)
+        arguments = self._shorten(dumps(dict(call.arguments), ensure_ascii=False), _ARGUMENTS_WIDTH)
         return f"{name_of(call)}({arguments})"
 
     def _shorten(self, text: str, width: int = _WIDTH) -> str:

@@ -3,9 +3,9 @@
 JSON is typed only where nothing else fits: lists of lists, objects without declared properties.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from json import dumps
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -236,7 +236,7 @@ def _part_validator(part: Mapping[str, JSON], root: Mapping[str, JSON]) -> Valid
     References to definitions mean the same there; with others, only the answer as a whole is checked.
     """
     alone = {**{key: root[key] for key in _DEFINITIONS if key in root}, **part}
-    references = re.findall(r'"\$(?:ref|dynamicRef)": "([^"]*)', json.dumps(alone))
+    references = re.findall(r'"\$(?:ref|dynamicRef)": "([^"]*)', dumps(alone))
     if all(reference.startswith(("#/$defs/", "#/definitions/")) for reference in references):
         return compile_schema(alone)
     return lambda value: None
@@ -316,7 +316,7 @@ def _how_to_type(schema: Mapping[str, JSON]) -> str:
         case [] | [_, *_] if types <= _SCALARS and schema.keys().isdisjoint(_COMBINED):
             return _ANY
         case _:
-            return f"answer as JSON for {one_line(json.dumps(schema, ensure_ascii=False), 2 * _SHOWN)}"
+            return f"answer as JSON for {one_line(dumps(schema, ensure_ascii=False), 2 * _SHOWN)}"
 
 
 _LISTS: Final[Mapping[str, str]] = {
@@ -357,4 +357,4 @@ def _as_typed(value: JSON) -> str:
         case [*parts] if all(isinstance(part, str | int | float) for part in parts):
             return ", ".join(map(_as_typed, parts))
         case _:
-            return json.dumps(value, ensure_ascii=False)
+            return dumps(value, ensure_ascii=False)

@@ -1,11 +1,11 @@
 """Asks the user at the terminal for the answers of wait states, one question at a time, and one field at a time."""
 
 import asyncio
-import json
 import os
 import termios
 from collections.abc import Sequence
 from contextlib import suppress
+from json import dumps
 from typing import Final
 
 from flowrun.cli.forms import Field, assemble, fields_of, read_answer
@@ -88,7 +88,7 @@ class TerminalInput:
             if number == 0 and field.path and isinstance(whole := read_answer(text, {}), dict):
                 return whole
             if field.rows and text.isdecimal() and int(text) <= _ROWS:
-                text = json.dumps([await self._fill_in_row(field, row, int(text)) for row in range(1, int(text) + 1)])
+                text = dumps([await self._fill_in_row(field, row, int(text)) for row in range(1, int(text) + 1)])
             if self._take(field, text, values):
                 before.append(number)
                 number += 1

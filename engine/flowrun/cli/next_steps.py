@@ -1,10 +1,10 @@
 """The next steps of the user for a durable run: complete commands, and warnings."""
 
-import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from json import dumps
 from pathlib import Path
 
 from flowrun.cli.options import VARIABLE, default_journal
@@ -46,7 +46,7 @@ def answer_command(name: str, schema: Mapping[str, JSON], option: list[str]) -> 
     Args:
         name: the id of the question, or of its run if that has no other one.
     """
-    example = json.dumps(_example_of(schema), ensure_ascii=False)
+    example = dumps(_example_of(schema), ensure_ascii=False)
     return shlex.join(["flowrun", "answer", name, "--value", example, *option])
 
 

@@ -3,9 +3,9 @@
 Messages that are the same in every run are rendered once, when the spec is compiled, and all runs share them.
 """
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from json import dumps
 from typing import Final
 
 import msgspec
@@ -290,9 +290,9 @@ def _new_id(number: int, taken: Collection[str], step: int) -> str:
 def _compile_call(call: CallTemplate) -> tuple[str | None, str, Callable[[Scope], str]]:
     evaluate = compile_value(call.arguments)
     if _is_fixed(call.arguments):
-        text = json.dumps(evaluate({}), ensure_ascii=False)
+        text = dumps(evaluate({}), ensure_ascii=False)
         return call.id, call.name, lambda scope: text
-    return call.id, call.name, lambda scope: json.dumps(evaluate(scope), ensure_ascii=False)
+    return call.id, call.name, lambda scope: dumps(evaluate(scope), ensure_ascii=False)
 
 
 def _is_fixed(template: Template) -> bool:

@@ -6,7 +6,6 @@ is ``functions/worker.py``.
 """
 
 import asyncio
-import json
 import os
 import pickle
 import secrets
@@ -19,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import reduce
+from json import dumps
 from types import MethodType
 from typing import Any, Final
 
@@ -213,7 +213,7 @@ class _Worker:
         """
         self._socket, theirs = socket.socketpair()
         name, _, value = self._mark.partition("=")
-        path = json.dumps(sys.path)
+        path = dumps(sys.path)
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         with theirs:
             try:

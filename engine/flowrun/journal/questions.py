@@ -4,8 +4,8 @@ An answer is accepted when it is in the inbox of its run, or when the run's own 
 sender of any other answer is refused, so an answer that was acknowledged is never dropped.
 """
 
-import json
 from collections.abc import Iterable
+from json import dumps
 
 from flowrun.core.events import Answered, Cancelled, Closing, Event, Failed, TimedOut
 from flowrun.errors import UsageError
@@ -63,5 +63,5 @@ def describe_closed(question: str, closing: Closing) -> str:
     """Say why a question accepts no answer any more."""
     if not isinstance(closing, Answered):
         return f"the question {question} is closed: its time is over"
-    value = cut(json.dumps(closing.value, ensure_ascii=False), _SHOWN, "…")
+    value = cut(dumps(closing.value, ensure_ascii=False), _SHOWN, "…")
     return f"the question {question} was answered already, with {value}: that answer counts, and this one is refused"

@@ -6,10 +6,10 @@ of a secret are not looked for.
 """
 
 import html
-import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from json import dumps
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -98,8 +98,8 @@ def _spellings(secret: str) -> tuple[str, ...]:
     """Return a secret as it is, and as JSON, Python and HTML write it within quotes."""
     return (
         secret,
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
+        dumps(secret)[1:-1],
+        dumps(secret, ensure_ascii=False)[1:-1],
         repr(secret)[1:-1],
         html.escape(secret),
     )

@@ -1,7 +1,7 @@
 """Formatting of values, names and lists for messages."""
 
-import json
 import re
+from json import dumps
 from typing import Final
 
 from flowrun.errors import Path, dotted
@@ -35,7 +35,7 @@ def show(value: JSON, written: str | None = None) -> str:
 def inline(value: JSON) -> str:
     """Format a value as YAML on one line."""
     plain = isinstance(value, str) and _NEEDS_NO_QUOTES.fullmatch(value)
-    return cut(value if plain else json.dumps(value, ensure_ascii=False), 100)
+    return cut(value if plain else dumps(value, ensure_ascii=False), 100)
 
 
 def listed(names: list[str], conjunction: str, quote: str = "'") -> str:

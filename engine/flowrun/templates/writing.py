@@ -1,8 +1,8 @@
 """Converts values to text: None to an empty text, numbers in decimal notation, lists and mappings to JSON."""
 
-import json
 import math
 from collections.abc import Iterator, KeysView, Mapping, Set, ValuesView
+from json import JSONEncoder, dumps
 from typing import Any, Final
 
 from flowrun.spec.model import JSON
@@ -12,7 +12,7 @@ from flowrun.unicode import find_encoding_error
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _LISTED: Final = (Iterator, range, KeysView, ValuesView, Set, list, tuple)
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+_encode = JSONEncoder(ensure_ascii=False).encode
 
 
 def as_text(value: JSON) -> str:
@@ -40,9 +40,9 @@ def as_json(value: JSON, indent: int | None = None) -> str:
     """
     check_weight(value)
     try:
-        text = _encode(value) if indent is None else json.dumps(value, ensure_ascii=False, indent=indent)
+        text = _encode(value) if indent is None else dumps(value, ensure_ascii=False, indent=indent)
     except TypeError:
-        text = json.dumps(value, ensure_ascii=False, indent=indent, default=_plain)
+        text = dumps(value, ensure_ascii=False, indent=indent, default=_plain)
     check_length(len(text), "the JSON")
     return text
 

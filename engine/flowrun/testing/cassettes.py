@@ -6,8 +6,8 @@ prompts itself, the rendered prompt counts (a changed chat template is a changed
 
 import difflib
 import hashlib
-import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from json import dumps
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -86,7 +86,7 @@ def key_of(request: RecordedRequest, prompt: str | None = None) -> str:
     del identity["state"]
     if prompt is not None:
         identity["messages"] = prompt
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def without_tokens(ask: AskModel) -> AskModel:
@@ -253,11 +253,11 @@ def _request_lines(request: RecordedRequest) -> Iterator[str]:
     for message in request.messages:
         yield from message_lines(_parse_message(message))
     for tool in request.tools:
-        yield f"tool {tool['name']}: {json.dumps(tool, ensure_ascii=False, sort_keys=True)}"
+        yield f"tool {tool['name']}: {dumps(tool, ensure_ascii=False, sort_keys=True)}"
     yield f"tool_choice: {request.tool_choice}"
-    yield from (f"sampling.{name}: {json.dumps(value)}" for name, value in sorted(request.sampling.items()))
+    yield from (f"sampling.{name}: {dumps(value)}" for name, value in sorted(request.sampling.items()))
     if request.response_format is not None:
-        yield f"response_format: {json.dumps(request.response_format, ensure_ascii=False, sort_keys=True)}"
+        yield f"response_format: {dumps(request.response_format, ensure_ascii=False, sort_keys=True)}"
     if request.labels:
         yield f"labels: {', '.join(request.labels)}"
 

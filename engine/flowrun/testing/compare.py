@@ -1,8 +1,8 @@
 """Compares a finished run with the expectations of a test, and yields problems with readable diffs."""
 
 import difflib
-import json
 from collections.abc import Iterator, Sequence
+from json import dumps
 from typing import Any, Final
 
 import msgspec
@@ -134,7 +134,7 @@ def same(left: JSON, right: JSON) -> bool:
 
 def diff(expected: JSON, actual: JSON) -> Iterator[str]:
     """Yield a diff of two values: one below the other if both are short, else line by line."""
-    left, right = (json.dumps(value, ensure_ascii=False) for value in (expected, actual))
+    left, right = (dumps(value, ensure_ascii=False) for value in (expected, actual))
     if max(len(left), len(right)) <= _ONE_LINE:
         yield f"expected  {left}"
         yield f"actual    {right}"
@@ -159,4 +159,4 @@ def diff_lines(left: Sequence[str], right: Sequence[str], *, context: int = 3) -
 
 
 def _lines(value: JSON) -> list[str]:
-    return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True).splitlines()
+    return dumps(value, ensure_ascii=False, indent=2, sort_keys=True).splitlines()

@@ -1,12 +1,12 @@
 """Runs tests one after the other on one event loop; flows and readers of raw text are prepared once per session."""
 
 import asyncio
-import json
 import math
 import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from json import dumps
 from pathlib import Path
 from typing import Final
 
@@ -258,12 +258,12 @@ def _as_line(reply: ScriptedReply) -> str:
         "probabilities": reply.probabilities,
         "error": reply.error,
     }
-    return cut(json.dumps({key: value for key, value in fields.items() if value}, ensure_ascii=False), _MAX_REPLY)
+    return cut(dumps({key: value for key, value in fields.items() if value}, ensure_ascii=False), _MAX_REPLY)
 
 
 def _answer_as_line(answer: GivenAnswer) -> str:
     called = "" if answer.call is None else f", call {answer.call}"
-    return f"for state {answer.state}{called}: {json.dumps(answer.value, ensure_ascii=False)}"
+    return f"for state {answer.state}{called}: {dumps(answer.value, ensure_ascii=False)}"
 
 
 def _leftover_problems(lines: tuple[str, ...], singular: str, plural: str) -> Iterator[Problem]:

@@ -1,8 +1,8 @@
 """Formats the figures and values of a transcript, for text and for the page."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
+from json import dumps
 from typing import Final
 
 from flowrun.core.messages import Usage
@@ -83,12 +83,12 @@ def describe_fork(origin: str) -> str:
 
 def as_line(value: JSON) -> str:
     """Format a value as one line: a text unchanged, else its JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else dumps(value, ensure_ascii=False)
 
 
 def pretty(value: JSON) -> str:
     """Format a value for reading: a text unchanged, else its JSON with indentation."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+    return value if isinstance(value, str) else dumps(value, ensure_ascii=False, indent=2)
 
 
 def known_calls(transcript: Transcript) -> frozenset[str]:

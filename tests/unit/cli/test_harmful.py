@@ -52,6 +52,7 @@ ANSWERS = {
     "close_descriptors": "closed",
     "replace_streams": "replaced",
     "forge_json": "forged",
+    "lose_json": "lost",
     "read_stdin": "",
     "stay": "left",
     "stay_async": "left",

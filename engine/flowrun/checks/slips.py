@@ -13,8 +13,12 @@ _OPERATORS: Final = (
     (r"\|\|", "write or for ||"),
     (r"!==", "write != for !=="),
     (r"(?<!!)===", "write == for ==="),
-    (r"(?<![=!<>])=(?![=>])", "write == to compare"),
-    (r"!(?!=)", "write not for !"),
+    (r"(?<![=!<>])=(?![=><!~])", "write == to compare"),
+    (r"(?<!=)=<", "write <= for =<"),
+    (r"(?<!=)=!", "write != for =!"),
+    (r"(?<!=)=>", "write >= for =>"),
+    (r"(?<!=)!(?!=)", "write not for !"),
+    (r"\$\{?(?=\w)", "write the name alone, without $ and braces"),
     (r"<>", "write != for <>"),
     (r"\?\?", "write VALUE | default(OTHER) for ??"),
     (r"(?<!\?)\?(?!\?)", "write VALUE if CONDITION else OTHER for ? :"),
@@ -77,5 +81,5 @@ def remedy_of_name(name: str, text: str) -> str:
         text: the expression or template that reads the name.
     """
     remedy = _NAMES.get(name, "")
-    called = re.search(rf"\b{name}\(([^()]+)\)", text)
+    called = re.search(rf"\b{name}\(([^(),]+)", text)
     return remedy.replace("VALUE", called[1].strip()) if called else remedy

@@ -100,6 +100,7 @@ CODES: Final[dict[str, str]] = {
     "FR313": "A system message stands behind messages of other roles.",
     "FR314": "An agent's replies always call tools, and no tool ends it.",
     "FR315": "A state's system message changes from one request to the next.",
+    "FR316": "Another attempt of a state repeats calls that succeeded in its sub-flow.",
     "FR401": "A template or expression is not valid Jinja2.",
     "FR402": "A template reads a name that does not exist.",
     "FR403": "An expression has the braces of a template.",

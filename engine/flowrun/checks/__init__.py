@@ -18,6 +18,7 @@ from flowrun.checks.models import check_models
 from flowrun.checks.offers import check_offers
 from flowrun.checks.reachability import check_graph
 from flowrun.checks.references import check_references
+from flowrun.checks.repeats import check_repeats
 from flowrun.checks.routes import check_routes
 from flowrun.checks.schemas import check_schemas
 from flowrun.checks.subject import Subject
@@ -37,6 +38,7 @@ _CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_templates,
     check_assignment,
     check_flows,
+    check_repeats,
     check_schemas,
     check_grammar,
     check_tools,

@@ -13,7 +13,7 @@ import msgspec
 from flowrun.backends.wrapper import ReadyBackend
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Message, Reply, ToolCall, as_openai
-from flowrun.errors import FAILURES, BackendError, FlowrunError, Issue, ModelError, Place
+from flowrun.errors import FAILURES, BackendError, FlowrunError, Issue, ModelError
 from flowrun.errors import Path as DocumentPath
 from flowrun.excerpts import beginning
 from flowrun.files import file_errors
@@ -258,12 +258,12 @@ def load_replies(path: Path) -> list[ScriptedReply]:
 
 
 def check_replies(path: Path) -> list[Issue]:
-    """Return the issues of a file of scripted replies."""
-    try:
-        return list(_check_items(*_read_list(path)))
-    except BackendError as exc:
-        message = str(exc).removeprefix(f"{path}: ")
-        return [Issue(code="FR210", place=Place(str(path), 1, 1), message=message, remedy=_REMEDY)]
+    """Return the issues of a file of scripted replies.
+
+    Raises:
+        BackendError: it is no such file, or cannot be read.
+    """
+    return list(_check_items(*_read_list(path)))
 
 
 def _check_items(document: Document, items: list[JSON]) -> Iterator[Issue]:

@@ -14,6 +14,7 @@ from flowrun.core.graph import Graph, compile_graph
 from flowrun.core.ports import ModelBackend
 from flowrun.core.states.decide import DecideNode
 from flowrun.errors import (
+    BackendError,
     Bug,
     FlowrunError,
     Issue,
@@ -444,7 +445,11 @@ def _check_scripts(tree: FlowTree, project: Path) -> Iterator[Issue]:
                 remedy = "give the path of a file of replies, relative to this file"
                 yield issue_at(document, "FR706", at, f"there is no file {model.name!r}", remedy)
             else:
-                yield from check_replies(file)
+                try:
+                    yield from check_replies(file)
+                except BackendError as exc:  # reported in the spec: no line of a file that is something else is shown
+                    message = str(exc).replace(str(file), model.name)
+                    yield issue_at(document, "FR210", at, message, "write a list of replies under the key 'replies'")
 
 
 def _deciding_models(graph: Graph) -> Iterator[str]:

@@ -24,7 +24,7 @@ from flowrun.cli.options import (
     verbose_option,
 )
 from flowrun.cli.streams import answer_stream
-from flowrun.cli.terminal import echo
+from flowrun.cli.terminal import echo, hide
 from flowrun.core.events import Answered, Event
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import NoResponderError, UsageError
@@ -73,6 +73,7 @@ def command(
     named, row = history.run(run), history.top_run(run)
     stored = load_stored_flow(history, row, project_dir)
     flow = stored.prepare_to_show(os.environ)
+    hide(flow.secrets)
     ask = find_wait(find_pending_work(flow.graph, row.id, history.events), named.id, state, place=place)
     refuse_answered(ask, history.inbox(ask.run), row)
     answer = asyncio.run(_ask(ask)) if value is None else read_value(value, ask)

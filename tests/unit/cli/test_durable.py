@@ -450,6 +450,42 @@ def test_a_secret_that_a_model_says_shows_nowhere(journal: Path, tmp_path: Path)
     assert output.count("the key is ${ORDER_KEY}") >= 6
 
 
+ASKS = """\
+flowrun: v1
+name: asks
+version: 1.0.0
+secrets: [SHOP_TOKEN]
+inputs: {tokens: {type: array}}
+states:
+  both:
+    type: map
+    for_each: inputs.tokens
+    as: token
+    flow: "#one"
+    with: {token: "{{ token }}"}
+    next: done
+  done: {type: end}
+flows:
+  one:
+    inputs: {token: {type: string}}
+    states:
+      ask: {type: wait, prompt: "Use {{ inputs.token }}?", schema: {enum: [shop-0123456789, none]}, next: done}
+      done: {type: end}
+"""
+
+
+def test_a_secret_in_a_question_shows_nowhere(journal: Path, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(ASKS)
+    environ = {"SHOP_TOKEN": "shop-0123456789"}
+    tokens = 'tokens=["shop-0123456789", "b"]'
+    started = flowrun("spec.yaml", "--durable", "-i", tokens, journal=journal, cwd=tmp_path, **environ)
+    (row,) = listed(journal)
+    unclear = flowrun("answer", row["id"], "--value", "x", journal=journal, cwd=tmp_path, **environ)
+    refused = flowrun("answer", f"{row['id']}.1.0", "--value", "x", journal=journal, cwd=tmp_path, **environ)
+    output = [started.stdout + started.stderr, unclear.stderr, refused.stderr]
+    assert [(text.count("shop-0123456789"), "${SHOP_TOKEN}" in text) for text in output] == [(0, True)] * 3
+
+
 SLOW = """\
 flowrun: v1
 name: slow

@@ -99,7 +99,7 @@ def _differ_in_parts(what: str, expected: Sequence[msgspec.Struct], actual: Sequ
         for index, have in enumerate(actual)
     ]
     if not same(wanted, found):
-        lines = [[json.dumps(one, ensure_ascii=False) for one in listed] for listed in (wanted, found)]
+        lines = [[dumps(one, ensure_ascii=False) for one in listed] for listed in (wanted, found)]
         yield Problem(what=f"{what} are not as expected", lines=("- expected, + actual", *diff_lines(*lines)))
 
 

@@ -1,5 +1,6 @@
 """The next steps of the user for a durable run: complete commands, and warnings."""
 
+import itertools
 import os
 import shlex
 from collections.abc import Iterator, Mapping
@@ -28,15 +29,19 @@ def warn_of_changes(stored: StoredFlow) -> None:
 
 
 def next_commands(run: str, result: RunResult, journal: Path, project_dir: Path | None = None) -> list[str]:
-    """Return the commands that answer or resume a run that has not ended."""
+    """Return the commands that answer or resume a run that has not ended; each of them moves it on.
+
+    Calls of one state are made again together, so one command names all of them.
+    """
     option = [*journal_arguments(journal), *_project_arguments(project_dir)]
     asking = [ask.run for ask in result.waiting]
     lines = [
         answer_command(ask.run if asking.count(ask.run) == 1 else ask.id, ask.schema, option) for ask in result.waiting
     ]
-    for call in result.in_doubt:
-        lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--assume-done", *option]))
-        lines.append(shlex.join(["flowrun", "resume", run, "--call", call.key, "--run-again", *option]))
+    calls = [["--call", call.key] for call in result.in_doubt]
+    lines += [shlex.join(["flowrun", "resume", run, *call, "--assume-done", *option]) for call in calls]
+    if calls:
+        lines.append(shlex.join(["flowrun", "resume", run, *itertools.chain(*calls), "--run-again", *option]))
     return lines
 
 

@@ -1,6 +1,7 @@
 """``flowrun resume``: resumes durable runs from their journal."""
 
 import os
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +39,14 @@ from flowrun.spec.strict_json import parse_json
 @click.option("--assume-done", is_flag=True, help="Assume that the calls in doubt were made; --value is their result.")
 @click.option("--value", metavar="JSON", help="With --assume-done: the result of the call; null if left out.")
 @click.option("--run-again", is_flag=True, help="Make the calls in doubt again.")
-@click.option("--call", "key", metavar="KEY", help="With one of these: only the call with this key.")
+@click.option(
+    "--call",
+    "keys",
+    multiple=True,
+    metavar="KEY",
+    help="With one of these: only the call with this key; may be repeated. A call is made again once no other call "
+    "of its state is in doubt.",
+)
 @result_option
 @quiet_option
 @verbose_option
@@ -52,7 +60,7 @@ def command(
     assume_done: bool,
     value: str | None,
     run_again: bool,
-    key: str | None,
+    keys: tuple[str, ...],
     json: bool,
     quiet: bool,
     verbose: bool,
@@ -69,7 +77,7 @@ def command(
     """
     if (run is None) != all_ or (watch and not all_):
         raise UsageError("name a run, or say --all; --watch goes with --all")
-    resolve = read_resolution(assume_done=assume_done, value=value, run_again=run_again, key=key)
+    resolve = read_resolution(assume_done=assume_done, value=value, run_again=run_again, keys=keys)
     history = open_history(journal)
     with answer_stream() as answers:
         if run is None:
@@ -91,19 +99,19 @@ def command(
             )
 
 
-def read_resolution(*, assume_done: bool, value: str | None, run_again: bool, key: str | None) -> Resolve | None:
+def read_resolution(*, assume_done: bool, value: str | None, run_again: bool, keys: Collection[str]) -> Resolve | None:
     """Return the resolution of in-doubt calls that the options name; None if they name none.
 
     Args:
         value: the JSON result of a call that is assumed done.
-        key: the only call to resolve; None: all of them.
+        keys: the only calls to resolve; empty: all of them.
 
     Raises:
         UsageError: the options exclude each other, or the value is no JSON.
     """
     if assume_done and run_again:
         raise UsageError("a call was either made (--assume-done) or is to be made again (--run-again)")
-    if not assume_done and (value is not None or (key is not None and not run_again)):
+    if not assume_done and (value is not None or (keys and not run_again)):
         raise UsageError("--value and --call go with --assume-done, --call with --run-again too")
     if not assume_done and not run_again:
         return None
@@ -113,7 +121,7 @@ def read_resolution(*, assume_done: bool, value: str | None, run_again: bool, ke
         raise UsageError(f"--value {value}: no JSON: {exc}") from exc
 
     def resolve(call: CallFunction) -> AssumeDone | CallAgain | None:
-        if key is not None and call.key != key:
+        if keys and call.key not in keys:
             return None
         return AssumeDone(result) if assume_done else CallAgain()
 

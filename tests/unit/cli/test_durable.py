@@ -207,6 +207,51 @@ def test_a_killed_run_needs_a_resolution_of_its_in_doubt_call(journal: Path, tmp
     assert ledger.read_text() == "61000\n"
 
 
+TWO_CALLS = """
+flowrun: v1
+name: two
+version: 1.0.0
+model: {backend: scripted, name: replies.yaml}
+tools: {go: {entrypoint: "slow:go"}}
+states:
+  ask: {type: chat, messages: [{role: user, content: Go twice.}], next: act}
+  act: {type: tools, next: done}
+  done: {type: end, output: "{{ results | map(attribute='value') | list }}"}
+"""
+TWO_REPLIES = "replies: [{repeat: true, tool_calls: [{name: go, arguments: {}}, {name: go, arguments: {}}]}]"
+
+
+@pytest.mark.parametrize(
+    ("assumed", "calls", "output"),
+    [
+        pytest.param(0, 4, ["gone", "gone"], id="both_made_again"),
+        pytest.param(1, 3, ["was gone", "gone"], id="one_of_them"),
+        pytest.param(2, 2, ["was gone", "was gone"], id="none"),
+    ],
+)
+def test_each_printed_command_moves_a_run_with_several_in_doubt_calls_on(
+    journal: Path, slow: Path, assumed: int, calls: int, output: list[str]
+) -> None:
+    (slow / "spec.yaml").write_text(TWO_CALLS)
+    (slow / "replies.yaml").write_text(TWO_REPLIES)
+    environ = {**os.environ, "FLOWRUN_JOURNAL": str(journal)}
+    with subprocess.Popen(command("spec.yaml", "--durable", "-q"), cwd=slow, env=environ) as process:
+        while not (slow / "calls").exists() or len((slow / "calls").read_text()) < 10:
+            time.sleep(0.02)
+        process.kill()
+    (slow / "fast").touch()
+    done = flowrun("resume", listed(journal)[0]["id"], journal=journal, cwd=slow)
+    for _ in range(assumed):
+        assert done.returncode == 4
+        words = next(line for line in done.stderr.splitlines() if line.endswith("--assume-done")).split()
+        done = flowrun(*words[2:], "--value", '"was gone"', journal=journal, cwd=slow)
+    if assumed < 2:
+        [words] = [line.split() for line in done.stderr.splitlines() if line.endswith("--run-again")]
+        done = flowrun(*words[2:], journal=journal, cwd=slow)
+    assert (done.returncode, json.loads(done.stdout)) == (0, output), done.stderr
+    assert (slow / "calls").read_text() == "call " * calls
+
+
 def test_a_killed_run_with_an_idempotent_call_is_resumed(journal: Path, tmp_path: Path) -> None:
     ledger, run = start_and_kill(journal, tmp_path, idempotent=True)
     done = flowrun("resume", "--all", journal=journal, cwd=tmp_path, FLOWRUN_TEST_LEDGER=str(ledger))

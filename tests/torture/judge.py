@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 
 from flowrun.core.events import CallStarted, Event, Failed, Replied, Returned
+from flowrun.core.graph import Graph
 from flowrun.core.machine import Run
 from flowrun.core.recovery import recover
 from flowrun.spec.model import JSON
@@ -85,7 +86,7 @@ class Judge:
         effect follows from stored events, and from its stored intent if it is a call that may be made only once.
         """
         before = self.stored
-        self.stored, statuses = stored_events(self.folder)
+        self.stored, statuses = self._read()
         assert self.stored[: len(before)] == before, "what was kept is not any more"
         lines = read_ledger(self.folder / "ledger")
         new_lines, self.lines = lines[len(self.lines) :], lines
@@ -97,6 +98,12 @@ class Judge:
         self._judge_statuses(statuses)
         self.life += 1
         return len(self.stored) - len(before)
+
+    def _read(self) -> tuple[list[StoredEvent], dict[str, str]]:
+        return stored_events(self.folder)
+
+    def _graph_of(self, run: str) -> Graph:
+        return _FLOW.flows["#part"] if "." in run else _FLOW
 
     def _store_event(self, run: str, event: Event) -> None:
         self._events.setdefault(run, []).append(event)
@@ -140,8 +147,7 @@ class Judge:
 
     def run(self, run: str) -> Run:
         """Return a run, recovered from its stored events."""
-        flow = _FLOW.flows["#part"] if "." in run else _FLOW
-        return recover(flow, self._events.get(run, ())).run
+        return recover(self._graph_of(run), self._events.get(run, ())).run
 
     def outputs(self) -> dict[str, JSON]:
         """Return the outputs of all runs without their children; each must have succeeded."""

@@ -2,7 +2,6 @@
 
 All runs end with the same results as undisturbed runs, and no effect with a stored result is performed again. The seed
 of the disturbances is printed: ``FLOWRUN_TORTURE_SEED`` repeats them, apart from differences in the machine's load.
-``FLOWRUN_TORTURE_KILLS`` is the number of kills (``make torture``: 1,000).
 """
 
 import asyncio
@@ -19,12 +18,11 @@ import msgspec
 import pytest
 
 from flowrun.spec.model import JSON
+from tests.torture.budget import SEED, kills_of
 from tests.torture.judge import Judge, Moment, Nursery, copy_journal, done, stored_events, tear
 from tests.torture.worker import FINISHED, HALTED, End, Order
 from tests.torture.world import RUNS, Ledger, World, graph, read_ledger
 
-KILLS: Final = int(os.environ.get("FLOWRUN_TORTURE_KILLS", "50"))
-SEED: Final = int(os.environ.get("FLOWRUN_TORTURE_SEED", "1"))
 KILLED: Final = -9
 
 
@@ -95,7 +93,7 @@ def test_killed_runs_do_nothing_again_and_end_as_undisturbed(
 ) -> None:
     kills = 0
     decisions: Counter[str] = Counter()
-    while kills < KILLS:
+    while kills < kills_of("api"):
         judge, moment = Judge(next(folders)), Moment(chance)
         status = KILLED
         while status == KILLED:

@@ -16,7 +16,7 @@ test: $(STAMP)
 	$(BIN)/pytest
 	@sh tests/other_pythons.sh $(PYTHONS)
 
-# As in the tests, but 1,000 kills and 2,000 specs; each time with another seed, which it tells.
+# As in the tests, but 1,000 kills (400 of command lines) and 2,000 specs; each time with another seed, which it tells.
 torture: $(STAMP)
 	FLOWRUN_TORTURE_KILLS=1000 FLOWRUN_TORTURE_SPECS=2000 FLOWRUN_TORTURE_SEED=$${FLOWRUN_TORTURE_SEED:-$$(date +%s)} $(BIN)/pytest tests/torture -v -rP -o timeout=3600
 

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,15 +15,17 @@ from flowrun.cli.options import journal_option, run_argument
 from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, indented_json, write_json, write_report
+from flowrun.core.events import CallFunction
 from flowrun.files import file_errors
 from flowrun.journal import History, open_history
 from flowrun.journal.questions import closing_event
+from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec import mask
 
 if TYPE_CHECKING:
     from flowrun.transcript import Transcript
-    from flowrun.transcript.model import Attention
+    from flowrun.transcript.model import Attention, Question
 
 
 @click.command()
@@ -49,7 +52,8 @@ def command(run: str, html: Path | None, json: bool, full: bool, journal: Path) 
     histories = {name: history.events(name) for name in history.descendants(row.id)}
     transcript = build_transcript(flow.graph, history.events(row.id), histories, live=row.holder is not None)
     transcript = mask(transcript, flow.secrets)
-    commands = attention_commands(transcript, history, journal)
+    in_doubt = find_pending_work(flow.graph, row.id, history.events).in_doubt if transcript.attention else ()
+    commands = attention_commands(transcript, in_doubt, history, journal)
     zone = datetime.now().astimezone().tzinfo or UTC
     with answer_stream() as answers:
         if html is not None:
@@ -67,20 +71,46 @@ def command(run: str, html: Path | None, json: bool, full: bool, journal: Path) 
     return 0
 
 
-def attention_commands(transcript: "Transcript", history: History, journal: Path) -> list[str]:
-    """Return for each thing of a run that needs attention the command that resolves it, or the words that say how."""
-    return [_attention_command(one, transcript, history, journal_arguments(journal)) for one in transcript.attention]
+def attention_commands(
+    transcript: "Transcript", in_doubt: Sequence[CallFunction], history: History, journal: Path
+) -> list[str]:
+    """Return for each thing of a run that needs attention the command that resolves it, or the words that say how.
 
-
-def _attention_command(one: "Attention", transcript: "Transcript", history: History, option: list[str]) -> str:
+    Args:
+        in_doubt: the calls of the run and its children that are in doubt.
+    """
     from flowrun.transcript.model import Question
 
-    resume = ["flowrun", "resume", transcript.run]
-    if not isinstance(one.about, Question):
+    option = journal_arguments(journal)
+    return [
+        _answer_or_resume(one.run, one.step, one.about, transcript, history, option)
+        if isinstance(one.about, Question)
+        else _resolution(one, transcript.run, in_doubt, option)
+        for one in transcript.attention
+    ]
+
+
+def _resolution(one: "Attention", run: str, in_doubt: Sequence[CallFunction], option: list[str]) -> str:
+    """Return the commands that resolve an in-doubt call. With several, one is assumed done by its key."""
+    resume = ["flowrun", "resume", run]
+    if len(in_doubt) == 1:
         return f"{shlex.join([*resume, '--assume-done', *option])}, or --run-again"
-    if closing_event(history.inbox(one.run), one.step, one.about.index) is not None:
-        return f"{shlex.join([*resume, *option])} (an answer was accepted, and is not read yet)"
-    alone = sum(other.run == one.run for other in transcript.attention) == 1
-    name = one.run if alone else f"{one.run}/{one.step}/{one.about.index}"
+    place = (one.run, one.step, one.about.index)
+    call = next(call for call in in_doubt if (call.run, call.step, call.index) == place)
+    done = shlex.join([*resume, "--call", call.key, "--assume-done", *option])
+    return (
+        f"{done}, or, once the calls that were made are assumed done, {shlex.join([*resume, '--run-again', *option])}"
+    )
+
+
+def _answer_or_resume(
+    run: str, step: int, question: "Question", transcript: "Transcript", history: History, option: list[str]
+) -> str:
+    """Return the commands that answer a question, or the one that resumes a run which has not read its answer yet."""
+    if closing_event(history.inbox(run), step, question.index) is not None:
+        resume = shlex.join(["flowrun", "resume", transcript.run, *option])
+        return f"{resume} (an answer was accepted, and is not read yet)"
+    alone = sum(other.run == run for other in transcript.attention) == 1
+    name = run if alone else f"{run}/{step}/{question.index}"
     asked = shlex.join(["flowrun", "answer", name, *option])
-    return f"{asked} (asks for each field), or {answer_command(name, one.about.schema, option)}"
+    return f"{asked} (asks for each field), or {answer_command(name, question.schema, option)}"

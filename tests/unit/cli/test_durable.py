@@ -240,7 +240,11 @@ def test_each_printed_command_moves_a_run_with_several_in_doubt_calls_on(
             time.sleep(0.02)
         process.kill()
     (slow / "fast").touch()
-    done = flowrun("resume", listed(journal)[0]["id"], journal=journal, cwd=slow)
+    run = listed(journal)[0]["id"]
+    done = flowrun("resume", run, journal=journal, cwd=slow)
+    shown = flowrun("show", run, journal=journal).stdout
+    for index in range(2):
+        assert f"flowrun resume {run} --call {run}/2/{index} --assume-done, or, once" in " ".join(shown.split())
     for _ in range(assumed):
         assert done.returncode == 4
         words = next(line for line in done.stderr.splitlines() if line.endswith("--assume-done")).split()

@@ -6,6 +6,7 @@ Only click is imported here, so that ``flowrun --help`` is fast. A verb is one m
 
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -129,12 +130,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = app.main(args=arguments, prog_name="flowrun", standalone_mode=False)
     except BaseException as exc:
+        _let_signals_end()
         if debug:
             from flowrun.cli.terminal import echo_traceback
 
             echo_traceback(exc)
         code = _print_exception(exc, debug)
+    _let_signals_end()
     end_process(code if isinstance(code, int) else EXIT_DONE)
+
+
+def _let_signals_end() -> None:
+    """Let SIGTERM and Ctrl-C end the program at once: the verb is over, and nothing is left to take an exception."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if callable(signal.getsignal(number)) and threading.current_thread() is threading.main_thread():
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -197,6 +197,16 @@ def test_verbs_without_a_model_import_no_packages_of_models(words: list[str]) ->
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_work_ends_it_without_a_traceback(number: signal.Signals) -> None:
+    code = (
+        "import atexit, os\nfrom flowrun.cli import main\n"
+        f"atexit.register(os.kill, os.getpid(), {int(number)})\nmain(['--version'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (-number, "")
+
+
 def test_help_imports_only_click() -> None:
     code = (
         "import sys\nfrom flowrun.cli import main\n"

@@ -117,6 +117,7 @@ class Person:
         if ended.code == 2:
             fates[question][value] = "refused"
         elif ended.code in (0, 1, 4):
+            assert "accepted" not in fates[question].values(), f"{question} has two answers: {fates[question]}\n{ended}"
             fates[question][value] = "accepted"
 
     def _damage(self) -> None:

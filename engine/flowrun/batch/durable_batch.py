@@ -28,6 +28,11 @@ class EarlierRuns:
         found = self._history.runs(batch=batch) if self._history is not None else ()
         self.rows: dict[str, RunRow] = {row.id: row for row in found}
 
+    def close(self) -> None:
+        """Close the journal, which is read until the batch ends."""
+        if self._history is not None:
+            self._history.close()
+
     @property
     def open(self) -> list[RunRow]:
         """Return the runs that have not ended."""

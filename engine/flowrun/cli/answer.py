@@ -17,6 +17,7 @@ from flowrun.cli.next_steps import warn_of_changes
 from flowrun.cli.options import (
     drain_option,
     journal_option,
+    open_journal,
     project_option,
     quiet_option,
     result_option,
@@ -28,7 +29,7 @@ from flowrun.cli.terminal import echo, hide
 from flowrun.core.events import Answered, Event
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import NoResponderError, UsageError
-from flowrun.journal import RunRow, open_history
+from flowrun.journal import RunRow
 from flowrun.journal.questions import refuse_second_answer
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.run_result import InputRequest, RunResult
@@ -68,7 +69,7 @@ def command(
     RUN is its id, the beginning of its id, the id of the child run that waits, or that of a question, such as RUN/3/0.
     A question has one answer: the first that is accepted. Exits as `flowrun run` does.
     """
-    history = open_history(journal)
+    history = open_journal(journal)
     run, _, place = run.partition("/")
     named, row = history.run(run), history.top_run(run)
     stored = load_stored_flow(history, row, project_dir)

@@ -1,6 +1,7 @@
 """``flowrun batch``: runs a flow for each row of a file, with all runs on the same models."""
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -255,8 +256,8 @@ def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None, v
             run_on_ray(job, ray_options)
         elif options.durable:
             warn_of_network(options.journal)
-            earlier = EarlierRuns(options.journal, job.results.batch)
-            run_in_loop(run_durably(job, options.journal, earlier, drain=options.drain))
+            with closing(EarlierRuns(options.journal, job.results.batch)) as earlier:
+                run_in_loop(run_durably(job, options.journal, earlier, drain=options.drain))
         else:
             run_in_loop(run_in_process(job))
     except KeyboardInterrupt:

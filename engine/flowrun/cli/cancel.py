@@ -5,9 +5,8 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.options import journal_option, run_argument
+from flowrun.cli.options import journal_option, open_journal, run_argument
 from flowrun.cli.terminal import echo
-from flowrun.journal import open_history
 from flowrun.runtime.session import Session
 
 
@@ -17,7 +16,7 @@ from flowrun.runtime.session import Session
 @journal_option
 def command(run: str, reason: str, journal: Path) -> int:
     """Cancel a run: its status is then `cancelled`, and it cannot be resumed."""
-    row = open_history(journal).top_run(run)
+    row = open_journal(journal).top_run(run)
 
     async def cancel() -> str:
         async with Session(journal=journal) as session:

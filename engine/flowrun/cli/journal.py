@@ -1,12 +1,13 @@
 """``flowrun journal``: checks durable runs, deletes old ones, and shrinks the journal file."""
 
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import click
 
-from flowrun.cli.options import journal_option
+from flowrun.cli.options import journal_option, open_journal
 from flowrun.cli.terminal import echo
 from flowrun.errors import UsageError
 from flowrun.spec.parse import parse_duration
@@ -29,7 +30,8 @@ def prune(older_than: str, journal: Path) -> int:
         age = float(parse_duration(older_than))
     except ValueError as exc:
         raise UsageError(f"--older-than {older_than}: {exc}") from exc
-    count = prune_runs(Database(journal, create=False), older_than=age, now=time.time())
+    with closing(Database(journal, create=False)) as database:
+        count = prune_runs(database, older_than=age, now=time.time())
     echo(f"{count} runs deleted; `flowrun journal vacuum` makes the file smaller", err=True)
     return 0
 
@@ -38,10 +40,9 @@ def prune(older_than: str, journal: Path) -> int:
 @journal_option
 def check(journal: Path) -> int:
     """Find the runs that cannot be read any more. Exits with 1 if there are any; all others are not concerned."""
-    from flowrun.journal import open_history
     from flowrun.runtime.stored_flow import load_stored_flow
 
-    history = open_history(journal)
+    history = open_journal(journal)
     count = sum(1 for _ in history.runs(children=True))
     damaged = list(history.damages(partial(load_stored_flow, history)))
     for row, reason in damaged:
@@ -57,6 +58,7 @@ def vacuum(journal: Path) -> int:
     from flowrun.journal import Database
     from flowrun.journal import vacuum as vacuum_file
 
-    sizes = vacuum_file(Database(journal, create=False), now=time.time)
+    with closing(Database(journal, create=False)) as database:
+        sizes = vacuum_file(database, now=time.time)
     echo(f"{sizes.before:,} bytes before, {sizes.after:,} after", err=True)
     return 0

@@ -3,11 +3,14 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from flowrun.cli.completion import complete_profiles, complete_runs, complete_specs
+
+if TYPE_CHECKING:
+    from flowrun.journal import History
 
 VARIABLE: Final = "FLOWRUN_JOURNAL"
 
@@ -51,6 +54,21 @@ def default_journal(environ: Mapping[str, str]) -> Path:
     state = environ.get("XDG_STATE_HOME", "")
     folder = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
     return folder / "flowrun" / "journal.sqlite"
+
+
+def open_journal(path: Path) -> "History":
+    """Open a journal for reading, and close it when the verb ends.
+
+    Nothing is left to a finalizer: it takes time, and a signal that comes meanwhile would be lost in it.
+
+    Raises:
+        StoreError: the file does not exist, or cannot be read.
+    """
+    from flowrun.journal import open_history
+
+    history = open_history(path)
+    click.get_current_context().call_on_close(history.close)
+    return history
 
 
 journal_option = click.option(

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import click
 
-from flowrun.cli.options import journal_option, project_option, run_argument
+from flowrun.cli.options import journal_option, open_journal, project_option, run_argument
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import indented_json, write_json, write_report
-from flowrun.journal import open_history
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec import mask
 
@@ -25,7 +24,7 @@ def command(run: str, json: bool, journal: Path, project_dir: Path | None) -> in
     """
     from flowrun.transcript import render_divergence, replay
 
-    history = open_history(journal)
+    history = open_journal(journal)
     row = history.top_run(run)
     stored = load_stored_flow(history, row, project_dir)
     flow = stored.prepare_to_show(os.environ)

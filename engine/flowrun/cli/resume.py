@@ -14,6 +14,7 @@ from flowrun.cli.next_steps import warn_of_changes
 from flowrun.cli.options import (
     drain_option,
     journal_option,
+    open_journal,
     project_option,
     quiet_option,
     result_option,
@@ -24,7 +25,6 @@ from flowrun.cli.streams import answer_stream
 from flowrun.core.events import CallFunction
 from flowrun.durations import spell_moment
 from flowrun.errors import UsageError
-from flowrun.journal import open_history
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.run_result import AssumeDone, CallAgain, Resolve
 from flowrun.runtime.session import Session
@@ -78,7 +78,7 @@ def command(
     if (run is None) != all_ or (watch and not all_):
         raise UsageError("name a run, or say --all; --watch goes with --all")
     resolve = read_resolution(assume_done=assume_done, value=value, run_again=run_again, keys=keys)
-    history = open_history(journal)
+    history = open_journal(journal)
     with answer_stream() as answers:
         if run is None:
             options = ResumeOptions(journal, resolve, verbose, project_dir, drain)

@@ -11,7 +11,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from flowrun.cli.options import journal_option
+from flowrun.cli.options import journal_option, open_journal
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, rich_console, write_json
 from flowrun.durations import spell_duration
@@ -53,13 +53,11 @@ def command(
 
     A run is interrupted if its process ended before the run did; `flowrun resume` continues it.
     """
-    from flowrun.journal import open_history
-
     with answer_stream() as answers:
         if not journal.exists():
             echo(f"no durable run is stored in {journal} yet: flowrun SPEC --durable stores one", err=True)
             return 0
-        history = open_history(journal)
+        history = open_journal(journal)
         found = history.runs(
             status=status, flow=flow, batch=batch, children=children, limit=None if all_ else limit + 1
         )

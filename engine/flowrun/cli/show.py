@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from flowrun.cli.next_steps import answer_command, journal_arguments
-from flowrun.cli.options import journal_option, run_argument
+from flowrun.cli.options import journal_option, open_journal, run_argument
 from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, indented_json, write_json, write_report
 from flowrun.core.events import CallFunction
 from flowrun.files import file_errors
-from flowrun.journal import History, open_history
+from flowrun.journal import History
 from flowrun.journal.questions import closing_event
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.stored_flow import load_stored_flow
@@ -46,7 +46,7 @@ def command(run: str, html: Path | None, json: bool, full: bool, journal: Path) 
     """
     from flowrun.transcript import build_transcript, render_html, render_text
 
-    history = open_history(journal)
+    history = open_journal(journal)
     row = history.top_run(run)
     flow = load_stored_flow(history, row).prepare_to_show(os.environ)
     histories = {name: history.events(name) for name in history.descendants(row.id)}

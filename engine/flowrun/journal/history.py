@@ -215,6 +215,10 @@ class History:
         """Return the living processes that hold runs."""
         return living(self._database.rows(HOLDERS), here=self._here, now=self._now())
 
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        self._database.close()
+
     def spec(self, digest: str) -> str:
         """Return a spec's canonical form, as JSON, by its digest.
 

@@ -129,6 +129,8 @@ class RunDriver:
         if self.run.outcome is not None:
             return RunResult(run=self.run)
         if then is None:
+            # its children may go on, so what it waited for is no longer known if this process dies
+            await self._services.journal.mark(run_id, self.run.status)
             await self._resolve_in_doubt(found.effects, found.in_doubt)
         elif isinstance(then, Cancelled):
             started = [effect for effect in found.effects if isinstance(effect, StartChild)]

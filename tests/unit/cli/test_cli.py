@@ -207,6 +207,18 @@ def test_a_signal_after_the_work_ends_it_without_a_traceback(number: signal.Sign
     assert (done.returncode, done.stderr) == (-number, "")
 
 
+def test_a_signal_while_the_journal_is_closed_is_not_lost(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\nfrom flowrun.cli import main\nfrom flowrun.journal import Database\n"
+        f"path, close = {str(tmp_path / 'journal')!r}, Database.close\n"
+        "Database(__import__('pathlib').Path(path)).close()\n"
+        "Database.close = lambda database: (os.kill(os.getpid(), signal.SIGTERM), close(database))\n"
+        "main(['runs', '--json', '--journal', path])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nflowrun: interrupted\n")
+
+
 def test_help_imports_only_click() -> None:
     code = (
         "import sys\nfrom flowrun.cli import main\n"

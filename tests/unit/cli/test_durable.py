@@ -256,6 +256,54 @@ def test_each_printed_command_moves_a_run_with_several_in_doubt_calls_on(
     assert (slow / "calls").read_text() == "call " * calls
 
 
+FAMILY = """
+flowrun: v1
+name: family
+version: 1.0.0
+flows:
+  child:
+    states:
+      first: FIRST
+      second: {type: call, idempotent: true, entrypoint: "slow:go", next: done}
+      done: {type: end, output: "{{ outputs.second }}"}
+states:
+  only: {type: flow, flow: "#child", next: done}
+  done: {type: end, output: "{{ outputs.only }}"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "words", "calls"),
+    [
+        pytest.param(
+            '{type: call, entrypoint: "slow:go", next: second}', ("resume", "RUN", "--assume-done"), 1, id="in_doubt"
+        ),
+        pytest.param("{type: wait, prompt: Now?, next: second}", ("answer", "RUN", "--value", "1"), 0, id="waiting"),
+    ],
+)
+def test_a_run_whose_child_went_on_before_a_kill_is_interrupted(
+    journal: Path, slow: Path, first: str, words: tuple[str, ...], calls: int
+) -> None:
+    (slow / "spec.yaml").write_text(FAMILY.replace("FIRST", first))
+    environ = {**os.environ, "FLOWRUN_JOURNAL": str(journal)}
+    with subprocess.Popen(command("spec.yaml", "--durable", "-q"), cwd=slow, env=environ) as process:
+        while process.poll() is None and not (slow / "calls").exists():
+            time.sleep(0.02)
+        process.kill()
+    [row] = listed(journal)
+    flowrun("resume", "--all", journal=journal, cwd=slow)
+    began = len((slow / "calls").read_text()) if calls else 0
+    words = tuple(row["id"] if word == "RUN" else word for word in words)
+    with subprocess.Popen(command(*words, "-q"), cwd=slow, env=environ) as process:
+        while process.poll() is None and not ((slow / "calls").exists() and len((slow / "calls").read_text()) > began):
+            time.sleep(0.02)
+        process.kill()
+    assert [row["status"] for row in listed(journal)] == ["interrupted"]
+    (slow / "fast").touch()
+    done = flowrun("resume", "--all", journal=journal, cwd=slow)
+    assert (done.returncode, done.stderr) == (0, f"{row['id']}  family  succeeded\n")
+
+
 def test_a_killed_run_with_an_idempotent_call_is_resumed(journal: Path, tmp_path: Path) -> None:
     ledger, run = start_and_kill(journal, tmp_path, idempotent=True)
     done = flowrun("resume", "--all", journal=journal, cwd=tmp_path, FLOWRUN_TEST_LEDGER=str(ledger))

@@ -148,6 +148,10 @@ class CommandJudge(Judge):
                 assert status == "cancelled", f"{run} is listed as {status}, and its parent has ended"
             else:
                 assert status in OPEN, f"{run} is listed as {status}, and has not ended"
+                if "." not in run and status != "running":
+                    pending = self.pending(run)
+                    awaited = pending.in_doubt if status == "needs_attention" else pending.waiting
+                    assert awaited, f"{run} is listed as {status}, and is not"
 
     def _judge_calls(self) -> None:
         """Check that a call was made again only if a person said so, and that what is stored was done."""
@@ -171,6 +175,7 @@ class CommandJudge(Judge):
     def _judge_end(self, ended: Ended, rows: Mapping[str, RunRow], *, alone: bool) -> None:
         code = ended.code
         assert "Traceback" not in ended.err, "a traceback"
+        assert "a bug in flowrun" not in ended.err, "a bug"
         if -code in (signal.SIGKILL, signal.SIGTERM):
             assert -code in ended.signals, "it ended by a signal that nobody sent"
             return
@@ -188,6 +193,7 @@ class CommandJudge(Judge):
         if "is accepted; " in ended.err:
             assert code == 0
             return
+        assert run in rows, f"run {run} was acknowledged, and is not in the journal"
         status = rows[run].status
         assert status in _CODES[code] or (code == 4 and not alone), f"exit code {code}, and the run is {status}"
         assert status in ENDED or run not in self.cancelled, "its cancellation was acknowledged, and dropped"

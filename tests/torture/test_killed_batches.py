@@ -44,6 +44,14 @@ class Results:
         assert not lost, f"lines were lost or changed: {lost}"
         self.lines = read
 
+    def tear(self, chance: random.Random) -> None:
+        """Cut the file within its last line, as a loss of power can."""
+        size, last = self._path.stat().st_size, list(self.lines)[-1]
+        length = len(self._path.read_bytes().rstrip(b"\n").rpartition(b"\n")[2]) + 1
+        with self._path.open("r+b") as file:
+            file.truncate(size - chance.randrange(1, length))
+        del self.lines[last]
+
 
 def _as_begun(line: dict[str, Any]) -> dict[str, Any]:
     """Return a line without the number of its row, which changes with the rows before it."""
@@ -95,6 +103,8 @@ def run_batch(folder: Path, chance: random.Random, kills_left: int) -> int:
         assert ended.code in (0, 1, 130) or ended.signals, f"{ended}"
         results.read()
         moments.learn(len(results.lines) - before)
+        if results.lines and terminal.kills < kills_left and chance.random() < 0.3:
+            results.tear(chance)
     assert_values(
         rows, results, {n: value_of(n, results.lines[f"row {n}"]["output"]["edition"], 0) for n in rows.numbers}
     )

@@ -11,8 +11,8 @@ from flowrun.batch.job import BatchJob
 from flowrun.batch.rows import Row
 from flowrun.core.events import Started
 from flowrun.core.recovery import recover
-from flowrun.errors import Failure, UsageError
-from flowrun.journal import ENDED, RunDamaged, RunRow, open_history
+from flowrun.errors import Failure, StoreError, UsageError
+from flowrun.journal import ENDED, LeaseLost, RunDamaged, RunRow, open_history
 from flowrun.runtime.draining import drain_on_sigterm
 from flowrun.runtime.run_result import RunResult, failed_result
 from flowrun.runtime.session import Session
@@ -99,13 +99,15 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns, *, dra
                     return result
             raise AssertionError("names do not end")
 
-        async def run_unless_damaged(row: Row) -> RunResult:
+        async def run_by_itself(row: Row) -> RunResult:
             try:
                 return await run_or_resume(row)
-            except RunDamaged as exc:  # it stops only itself
-                return failed_result("", Failure(name="journal.damaged", message=str(exc)))
+            except StoreError as exc:
+                if (name := _OF_ONE_RUN.get(type(exc))) is None:
+                    raise
+                return failed_result("", Failure(name=name, message=str(exc)))
 
-        run_row = run_with(run_unless_damaged, messages=job.options.messages)
+        run_row = run_with(run_by_itself, messages=job.options.messages)
         await drain_on_sigterm(session, job.run_rows(run_row, meter))
 
 
@@ -114,6 +116,12 @@ def _was_unavailable(result: RunResult) -> bool:
     error = result.run.outcome.error if result.run.outcome is not None else None
     return error is not None and error.name == "backend.unavailable"
 
+
+_OF_ONE_RUN: Final[Mapping[type[StoreError], str]] = {
+    RunDamaged: "journal.damaged",
+    LeaseLost: "journal.lease_lost",
+}
+"""Errors of the journal that stop only the run that they concern, and the names of its row's error."""
 
 _NEW_RUN_ON_RETRY: Final = frozenset({"failed", "cancelled"})
 """The statuses of ended runs that a retry of their row does not resume: it begins a new run."""

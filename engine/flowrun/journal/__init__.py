@@ -3,13 +3,14 @@
 from flowrun.journal.database import Database, Synchronous, network_file_system
 from flowrun.journal.history import History, open_history
 from flowrun.journal.memory import MemoryJournal
-from flowrun.journal.rows import ENDED, Held, LeaseLost, NewRun, RunDamaged, RunRow
+from flowrun.journal.rows import ENDED, Fenced, Held, LeaseLost, NewRun, RunDamaged, RunRow
 from flowrun.journal.sqlite import SqliteJournal
 from flowrun.journal.upkeep import Vacuumed, prune, vacuum
 
 __all__ = [
     "ENDED",
     "Database",
+    "Fenced",
     "Held",
     "History",
     "LeaseLost",

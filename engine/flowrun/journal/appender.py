@@ -12,7 +12,7 @@ import msgspec
 
 from flowrun.journal.bodies import split
 from flowrun.journal.database import Database, json_list
-from flowrun.journal.rows import ENDED, LeaseLost, NewRun
+from flowrun.journal.rows import ENDED, Fenced, NewRun
 
 T = TypeVar("T")
 
@@ -85,14 +85,14 @@ class Appender:
         """Commit entries; return the reason for each run that was not written, because another process drives it.
 
         Raises:
-            LeaseLost: another process declared this one dead; nothing is written.
+            Fenced: another process declared this one dead; nothing is written.
             StoreError: the disk is full or broken; nothing is written.
         """
         with self._database.transaction():
             firsts = self._first_seqs(entries)
             [(held, last, wrong)] = self._database.rows(_CHECK, (self._holder, msgspec.json.encode(firsts).decode()))
             if not held:
-                raise LeaseLost(FENCED)
+                raise Fenced(FENCED)
             for row_id in msgspec.json.decode(wrong):
                 run = next(run for run, tail in self._tails.items() if tail.row_id == row_id)
                 self._lost[run] = _not_next(firsts[row_id])

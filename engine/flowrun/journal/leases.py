@@ -18,7 +18,7 @@ from flowrun.journal.database import Database, json_list
 from flowrun.journal.history import History
 from flowrun.journal.liveness import Process
 from flowrun.journal.questions import closing_of, refuse_second_answer
-from flowrun.journal.rows import ENDED, Held, Holder, LeaseLost, RunDamaged
+from flowrun.journal.rows import ENDED, Fenced, Held, Holder, LeaseLost, RunDamaged
 
 _WANTED: Final = """
     WITH wanted (id) AS (
@@ -84,12 +84,12 @@ class Leases:
         """Write the heartbeat of this process.
 
         Raises:
-            LeaseLost: another process declared this one dead.
+            Fenced: another process declared this one dead.
         """
         with self._database.transaction():
             change = self._database.execute("UPDATE holders SET beat = ? WHERE id = ?", (self._now(), self.id))
             if not change.rowcount:
-                raise LeaseLost(FENCED)
+                raise Fenced(FENCED)
 
     def take(self, runs: Sequence[str]) -> tuple[Mapping[str, RunTail], tuple[Held, ...]]:
         """Acquire runs and their children unless a living process holds them; return the acquired and the held ones.
@@ -97,12 +97,12 @@ class Leases:
         Raises:
             UsageError: a run is not in the journal.
             RunDamaged: its last event is not, or its inbox cannot be read.
-            LeaseLost: another process declared this one dead.
+            Fenced: another process declared this one dead.
         """
         with self._database.transaction():
             living = {holder.id: holder for holder in self._history.holders()}
             if self._database.value("SELECT 1 FROM holders WHERE id = ?", (self.id,)) is None:
-                raise LeaseLost(FENCED)
+                raise Fenced(FENCED)
             rows = msgspec.json.decode(self._database.value(_WANTED, {"ids": json_list(runs)}))
             found = {run: (holder, RunTail(row_id, last)) for run, holder, row_id, last in rows}
             for run in runs:

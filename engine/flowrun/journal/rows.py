@@ -82,3 +82,7 @@ class RunDamaged(StoreError):
 
 class LeaseLost(StoreError):
     """Another process drives the run now. The events that this process has written before are kept."""
+
+
+class Fenced(LeaseLost):
+    """Another process took this one for dead, and may drive all its runs now. Nothing more is written."""

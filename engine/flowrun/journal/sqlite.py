@@ -20,7 +20,7 @@ from flowrun.journal.group_commit import ALL, Committed, DatabaseTask, Group, Gr
 from flowrun.journal.history import History
 from flowrun.journal.leases import Leases
 from flowrun.journal.liveness import HEARTBEAT_SECONDS, Process, this_process
-from flowrun.journal.rows import ENDED, FIRST, Held, LeaseLost, NewRun
+from flowrun.journal.rows import ENDED, FIRST, Fenced, Held, LeaseLost, NewRun
 
 T = TypeVar("T")
 
@@ -256,7 +256,7 @@ class SqliteJournal:
                 self._last_heartbeat = now
             if self._on_signal is not None:
                 self._deliver(self._on_signal)
-        except LeaseLost:
+        except Fenced:
             raise
         except StoreError:
             return  # a busy file or a full disk: the next append raises it, and a heartbeat may be late

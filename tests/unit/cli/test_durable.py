@@ -459,6 +459,37 @@ def test_a_killed_batch_resumes_its_runs(journal: Path, tmp_path: Path) -> None:
     assert {row["id"].partition("-")[2] for row in listed(journal, "--status", "failed")} == {"18", "18-2"}
 
 
+def test_a_row_whose_run_another_process_resumed_ends_alone(journal: Path, tmp_path: Path) -> None:
+    for name in ("spec.yaml", "replies.yaml"):
+        (tmp_path / name).write_text((SPEC.parent / name).read_text())
+    (tmp_path / "functions.py").write_text(
+        "import asyncio, pathlib\n\n\nasync def double(number: int) -> int:\n"
+        "    if number == 3:\n        pathlib.Path('ledger').write_text('3')\n"
+        "        while not pathlib.Path('go').exists():\n            await asyncio.sleep(0.01)\n"
+        "    return number * 2\n"
+    )
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"number": number}) + "\n" for number in range(1, 7)))
+    words = ("batch", "spec.yaml", "in.jsonl", "-o", "out.jsonl", "--durable", "--max-live", "2", "--journal", journal)
+    running = subprocess.Popen(command(*words), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for_calls(running, tmp_path / "ledger")
+    [run] = [row["id"] for row in listed(journal) if row["id"].endswith("-3")]
+    with closing(sqlite3.connect(journal, timeout=60)) as file, file:
+        file.execute("UPDATE runs SET holder = NULL WHERE id = ?", (run,))
+    other = flowrun("resume", run, "--assume-done", "--value", "7", "-q", journal=journal, cwd=tmp_path)
+    assert (other.returncode, json.loads(other.stdout)["doubled"]) == (0, 7)
+    (tmp_path / "go").touch()
+    running.communicate(timeout=60)
+    assert running.returncode == 1
+    lost = rf"run {run} cannot continue here: its event \d+ is not the next: another process has resumed it"
+    assert re.search(lost, (tmp_path / "out.jsonl").read_text())
+    doubled = {row: {"doubled": 2 * row, "note": "none"} for row in range(1, 7)}
+    assert results(tmp_path) == {**doubled, 3: "journal.lease_lost"}
+
+    retried = batch(tmp_path, journal, "--retry-failed")
+    assert retried.returncode == 0
+    assert results(tmp_path) == {**doubled, 3: {"doubled": 7, "note": "none"}}
+
+
 def test_the_runs_of_a_batch_that_wait_get_their_results_later(journal: Path, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(
         "flowrun: v1\nname: ask\nversion: 1.0.0\n"

@@ -9,7 +9,7 @@ import pytest
 
 from flowrun.core.events import Answered, Cancelled, Event, Failed, Slept, TimedOut
 from flowrun.errors import Failure, UsageError
-from flowrun.journal import Database, Held, History, LeaseLost, RunRow, SqliteJournal
+from flowrun.journal import Database, Fenced, Held, History, LeaseLost, RunRow, SqliteJournal
 from flowrun.journal.liveness import LEASE_SECONDS, is_alive, started_at
 from flowrun.journal.rows import Holder
 from tests.unit.journal.conftest import Child
@@ -103,11 +103,11 @@ async def test_a_process_elsewhere_that_slept_too_long_is_fenced(path: Path) -> 
         )
         assert [(type(result), str(result)) for result in results] == [
             (
-                LeaseLost,
+                Fenced,
                 "another process took this one for dead, because its heartbeat was late, and may drive its runs now",
             )
         ] * 2
-        with pytest.raises(LeaseLost, match="took this one for dead"):
+        with pytest.raises(Fenced, match="took this one for dead"):
             await sleeper.take(["s"])
         await append(heir, "r", [Slept(step=2)])
         assert await heir.take(["s"]) == ()
@@ -125,7 +125,7 @@ async def test_a_process_that_slept_notices_at_its_next_heartbeat(path: Path) ->
         database.close()
         clock.now += 5
         await until(lambda: sleeper._thread.failed is not None)
-        with pytest.raises(LeaseLost, match="took this one for dead"):
+        with pytest.raises(Fenced, match="took this one for dead"):
             await append(sleeper, "r", [Slept(step=1)])
 
 

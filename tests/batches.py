@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 SPEC = Path(__file__).parent / "cases" / "batch" / "spec.yaml"
+MESSAGES_ADDED = (
+    "out.jsonl: 2 rows succeeded without --messages before, and their results have none: --restart runs every row anew"
+)
 
 
 def command(*words: str | Path) -> list[str]:
@@ -36,3 +39,8 @@ def write_rows(path: Path, numbers: range | list[int]) -> None:
 
 def results(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def with_messages(path: Path) -> dict[int, bool]:
+    """Return which rows' results have messages."""
+    return {result["row"]: bool(result.get("messages")) for result in results(path)}

@@ -1,13 +1,20 @@
 """Batches against a server that refuses what is too much for it, by the command itself."""
 
 import json
+import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 SERVER: Final = Path(__file__).parent / "engines" / "busy_server.py"
+ROWS: Final = 2000
+PASSES: Final[Mapping[int, int]] = {1: 1, 2: 1, 4: 1, 8: 1, 16: 3, 32: 5, 64: 7}
+"""Interleaved passes by the number of places: the fewer seconds a batch takes, the more it shows of what else runs."""
+ONE_CANDIDATE: Final = 8
+"""Up to so many places, where a batch takes long, the fixed number is that of the places alone."""
 SPEC: Final = """
 flowrun: v1
 name: busy
@@ -23,6 +30,41 @@ class Busy(NamedTuple):
 
     rate: float
     refused: int
+
+
+class Compared(NamedTuple):
+    """Medians of the passes: the best fixed ``--max-live``, and what is found without and with Retry-After."""
+
+    fixed: Busy
+    alone: Busy
+    asked: Busy
+
+    @property
+    def reached(self) -> float:
+        """Return what of the fixed rate the slower of the others reaches."""
+        return min(self.alone.rate, self.asked.rate) / self.fixed.rate
+
+
+def compare(places: int) -> Compared:
+    """Run batches against a server of so many places, side by side."""
+    candidates = (places,) if places <= ONE_CANDIDATE else (places, 2 * places)
+    modes: dict[str, dict[str, Any]] = {
+        **{f"fixed {live}": {"max_live": live} for live in candidates},
+        "alone": {},
+        "asked": {"retry_after": "1"},
+    }
+    timed: dict[str, list[Busy]] = {mode: [] for mode in modes}
+    for _ in range(PASSES[places]):
+        for mode, options in modes.items():
+            timed[mode].append(busy_batch(places, ROWS, **options))
+    medians = {mode: _median(times) for mode, times in timed.items()}
+    return Compared(
+        fixed=max(medians[f"fixed {live}"] for live in candidates), alone=medians["alone"], asked=medians["asked"]
+    )
+
+
+def _median(times: list[Busy]) -> Busy:
+    return Busy(statistics.median(time.rate for time in times), statistics.median_low(time.refused for time in times))
 
 
 def busy_batch(places: int, count: int, *, retry_after: str = "", max_live: int | None = None) -> Busy:

@@ -18,6 +18,7 @@ class Line(msgspec.Struct, frozen=True):
     status: str
     id: str | int | None = None
     error: "_Error | None" = None
+    messages: msgspec.Raw = msgspec.Raw()
 
     @property
     def outcome(self) -> str:

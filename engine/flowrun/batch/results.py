@@ -62,6 +62,7 @@ class Results:
         mended: the number of lines that were removed, because they are broken, or no results of this batch.
         foreign: the number of these lines that a crash does not explain; they are kept in another file.
         gone: the number of results whose rows the input does not have any more; they are kept, and count as none.
+        without_messages: the number of results of success at that time that have no messages.
         batch: the id of the batch, which its run ids start with.
     """
 
@@ -88,7 +89,7 @@ class Results:
         self.finished = Marks()
         self.failed = Marks()
         self.outcomes: Counter[str] = Counter()
-        self.mended = self.foreign = self.gone = 0
+        self.mended = self.foreign = self.gone = self.without_messages = 0
         self.batch = ""
         self.sink = sink
         self._secrets = secrets
@@ -245,6 +246,8 @@ class Results:
         self.outcomes[line.outcome] += 1
         if line.status != SUCCEEDED:
             self.failed.add(line.row)
+        elif not len(line.messages):
+            self.without_messages += 1
 
     def _keep_foreign(self, found: Sequence[bytes]) -> None:
         """Append lines to a file of their own before they are removed: they may be somebody else's."""

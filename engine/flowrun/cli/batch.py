@@ -247,7 +247,7 @@ def _open(
 
 def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None, view: BatchView) -> None:
     """Run the rows on Ray, with a journal, or in this process; record an early end in the totals."""
-    view.say_kept(job.results)
+    view.say_kept(job.results, messages=options.messages)
     try:
         if job.total <= 0:
             return

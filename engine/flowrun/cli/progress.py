@@ -194,8 +194,12 @@ class BatchView:
             passed = f"{rows}: {names}: no input of the flow, and passed through into the results"
             self.say(f"{passed}; {near}" if near else passed, important=True)
 
-    def say_kept(self, results: Results) -> None:
-        """Show what opening the results has removed from them, and what of them does not count."""
+    def say_kept(self, results: Results, *, messages: bool) -> None:
+        """Show what opening the results has removed from them, and what of them is not as it is wanted now.
+
+        Args:
+            messages: the results are to have the messages.
+        """
         if results.mended:
             what = f"{results.path}: {results.mended} lines removed, which are broken or there twice"
             kept = f"; {results.foreign} of them are no results of this batch, and in {results.sink.foreign}"
@@ -203,6 +207,11 @@ class BatchView:
         if results.gone:
             gone = f"{results.gone} results of rows that the input has no more are kept, and do not count"
             self.say(f"{results.path}: {gone}", important=True)
+        if messages and results.without_messages:
+            without = (
+                f"{results.without_messages} rows succeeded without --messages before, and their results have none"
+            )
+            self.say(f"{results.path}: {without}: --restart runs every row anew", important=True)
 
     def explain_open(self, status: str, count: int, batch: str) -> None:
         """Show how many runs of a status have not ended, and the command that lists them."""

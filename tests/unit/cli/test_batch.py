@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.batches import SPEC, batch, command, results, write_rows
+from tests.batches import MESSAGES_ADDED, SPEC, batch, command, results, with_messages, write_rows
 
 
 def outputs(path: Path) -> dict[int, int]:
@@ -55,6 +55,27 @@ def test_finished_rows_are_not_run_again(tmp_path: Path) -> None:
     assert "19  of them finished before, and skipped" in retried.stderr
     assert (tmp_path / "ledger").read_text().split()[20:] == ["13"]
     assert len(results(tmp_path / "out.jsonl")) == 20
+
+
+def test_rows_that_succeeded_before_messages_were_asked_for_are_told(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", [1, 13, 2])
+    batch(SPEC, "in.jsonl", "-o", "out.jsonl", "-q", cwd=tmp_path)
+    write_rows(tmp_path / "in.jsonl", [1, 13, 2, 3])
+    later = batch(SPEC, "in.jsonl", "-o", "out.jsonl", "-q", "--continue", "--messages", cwd=tmp_path)
+    assert [line.strip().split("  ")[-1].strip() for line in later.stderr.splitlines()] == [
+        MESSAGES_ADDED,
+        "succeeded",
+        "tool.failed",
+        "of them finished before, and skipped",
+    ]
+    assert with_messages(tmp_path / "out.jsonl") == {1: False, 2: False, 3: False, 4: True}
+    batch(SPEC, "in.jsonl", "-o", "out.jsonl", "-q", "--retry-failed", "--messages", cwd=tmp_path)
+    assert with_messages(tmp_path / "out.jsonl") == {1: False, 2: True, 3: False, 4: True}
+    anew = batch(SPEC, "in.jsonl", "-o", "out.jsonl", "-q", "--restart", "--messages", cwd=tmp_path)
+    assert ("--messages" in anew.stderr, with_messages(tmp_path / "out.jsonl")) == (
+        False,
+        dict.fromkeys(range(1, 5), True),
+    )
 
 
 def test_a_changed_spec_or_input_is_noticed(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ import subprocess
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.batches import SPEC, batch, command, environment, results, write_rows
-from tests.processes import wait_for_end
+from tests.batches import MESSAGES_ADDED, SPEC, batch, command, environment, results, with_messages, write_rows
+from tests.processes import children, parent, wait_for_end
 
 SMALL = SPEC.with_name("small.yaml")
 
@@ -89,6 +90,84 @@ def test_a_replica_is_killed(tmp_path: Path) -> None:
 
 
 @needs_ray
+@pytest.mark.parametrize("agent", ["ray::DashboardAgent", "ray::RuntimeEnvAgent"])
+def test_an_agent_of_the_local_ray_is_killed(tmp_path: Path, agent: str) -> None:
+    write_rows(tmp_path / "in.jsonl", [*range(1, 21), *([1200] * 80)])
+    words = (SPEC, "in.jsonl", "-o", "out", "--ray", "local", "--replicas", "2", "--max-live", "8")
+    running = Running(*words, cwd=tmp_path, FLOWRUN_TEST_LEDGER="ledger")
+    running.wait_for_replicas(2)
+    running.wait_for_results(30)
+    os.kill(children(parent(running.replicas[1]))[agent], signal.SIGKILL)
+    out, lines = running.end()
+    assert (out, running.process.returncode) == ("", 1)  # row 13 fails
+    lost = (
+        r"replica \d is lost: (its process died, or cannot be reached|Ray on the host .* ended); \d rows are run again"
+    )
+    events = [line for line in lines[4:] if "finishing" not in line]
+    assert [bool(re.fullmatch(lost, line)) for line in events[:2]] == [True, True]
+    assert "Ray on the host of the batch has ended: connecting again" in events
+    assert {f"replica {number} of 2 is ready: process N" for number in (1, 2)} <= set(events)
+    assert all(wait_for_end(process, seconds=30) for process in running.replicas.values())
+    found = results(tmp_path / "out" / "results.jsonl")
+    assert [(result["row"], result["error"] is None) for result in found] == [(n, n != 13) for n in range(1, 101)]
+    assert len((tmp_path / "ledger").read_text().split()) <= 100 + 16  # only the live rows were begun again
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("victim", "connects_again"),
+    [pytest.param("the batch's", True, id="of the batch's node"), pytest.param("the other", False, id="of another")],
+)
+def test_an_agent_of_a_node_is_killed(tmp_path: Path, victim: str, connects_again: bool) -> None:
+    from ray.cluster_utils import Cluster
+
+    options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 << 20}
+    nodes = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
+    try:
+        nodes.add_node(**options)
+        write_rows(tmp_path / "in.jsonl", [*range(1, 11), *([2000] * 50)])
+        words = (SPEC, "in.jsonl", "-o", "out", "--ray", nodes.address, "--replicas", "2", "--max-live", "8")
+        running = Running(*words, cwd=tmp_path)
+        running.wait_for_replicas(2)
+        running.wait_for_results(20)
+        [head] = nodes.head_node.all_processes["raylet"]
+        others = {parent(process) for process in running.replicas.values()} - {head.process.pid}
+        raylet = head.process.pid if victim == "the batch's" else others.pop()
+        os.kill(children(raylet)["ray::DashboardAgent"], signal.SIGKILL)
+        _, lines = running.end()
+    finally:
+        nodes.shutdown()
+    assert running.process.returncode == 0
+    assert ("Ray on the host of the batch has ended: connecting again" in lines) is connects_again
+    found = results(tmp_path / "out" / "results.jsonl")
+    assert [(result["row"], result["status"]) for result in found] == [(n, "succeeded") for n in range(1, 61)]
+
+
+@needs_ray
+def test_a_cluster_that_ends_stops_the_batch_which_continues_elsewhere(tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+    try:
+        write_rows(tmp_path / "in.jsonl", [*range(1, 6), *([2000] * 15)])
+        running = Running(SPEC, "in.jsonl", "-o", "out", "--ray", nodes.address, "--max-live", "4", cwd=tmp_path)
+        running.wait_for_replicas(1)
+        running.wait_for_results(6)
+        os.kill(children(parent(running.replicas[1]))["ray::DashboardAgent"], signal.SIGKILL)
+        _, lines = running.end()
+        assert lines[-1].startswith(f"flowrun: Ray on the host of the batch has ended: --ray {nodes.address}: ")
+    finally:
+        nodes.shutdown()
+    assert running.process.returncode == 1
+    assert lines[-1].endswith("; once there is one again, the same command continues the batch")
+    kept = running.written()
+    again = batch(SPEC, "in.jsonl", "-o", "out", "--ray", "local", "--replicas", "1", "-q", cwd=tmp_path)
+    assert again.returncode == 0
+    assert f"{kept:2}  of them finished before, and skipped" in again.stderr
+    assert [result["row"] for result in results(tmp_path / "out" / "results.jsonl")] == list(range(1, 21))
+
+
+@needs_ray
 def test_the_batch_is_killed_and_started_again(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", [*range(1, 11), *([1200] * 90)])
     words = (
@@ -123,6 +202,23 @@ def test_the_batch_is_killed_and_started_again(tmp_path: Path) -> None:
     assert [result["row"] for result in results(tmp_path / "out" / "results.jsonl")] == list(range(1, 101))
     assert len(list((tmp_path / "out").glob("part-*.jsonl"))) == 7
     assert len((tmp_path / "ledger").read_text().split()) <= 100 + 8
+
+
+@needs_ray
+def test_messages_that_are_added_later_are_as_without_ray(tmp_path: Path) -> None:
+    words = (SPEC, "in.jsonl", "-q")
+    local, ray = ("-o", "out.jsonl"), ("-o", "out", "--ray", "local", "--replicas", "1")
+    write_rows(tmp_path / "in.jsonl", [1, 13, 2])
+    batch(*words, *local, cwd=tmp_path)
+    batch(*words, *ray, cwd=tmp_path)
+    write_rows(tmp_path / "in.jsonl", [1, 13, 2, 3])
+    plain = batch(*words, *local, "--continue", "--messages", cwd=tmp_path)
+    spread = batch(*words, *ray, "--continue", "--messages", cwd=tmp_path)
+    assert spread.stderr.splitlines()[0] == MESSAGES_ADDED.replace("out.jsonl", "out")
+    assert plain.stderr.splitlines()[1:] == spread.stderr.splitlines()[1:]
+    merged = results(tmp_path / "out" / "results.jsonl")
+    assert merged == sorted(results(tmp_path / "out.jsonl"), key=lambda result: int(result["row"]))
+    assert with_messages(tmp_path / "out" / "results.jsonl") == {1: False, 2: False, 3: False, 4: True}
 
 
 @needs_ray

@@ -8,9 +8,9 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stdout, suppress
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -32,6 +32,7 @@ _SETTINGS: Final = {
 _OBJECTS: Final = 256 << 20  # bytes of shared memory for a Ray that we start: rows and results are small
 _STOP_SECONDS: Final = 15.0
 _CONNECT_SECONDS: Final = 10.0
+_ENDED: Final = "Ray on the host of the batch has ended"
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -89,37 +90,132 @@ def _gpus_of(engine: Any) -> int:
     return math.prod(int(engine.get(size, 1)) for size in sizes)
 
 
-@contextmanager
-def cluster(address: str, *, verbose: bool) -> Iterator[list[Host]]:
-    """Connect to a cluster and yield its hosts; ``LOCAL`` starts a cluster here, which ends with the context.
+class Cluster:
+    """The connection of this process to a cluster, as a context; ``LOCAL`` starts a cluster here, which ends with it.
 
-    Ray has no option that disables its output, and the pool reports what matters to the user; so stdout is discarded
-    meanwhile, unless ``verbose`` is set.
+    This process is connected by the Ray node of its host. That node ends when one of its agents does (the dashboard's,
+    even without a dashboard, or that of the runtime environments), and all actors that were made over it, on any host,
+    end with it for good. ``reconnect`` mends that.
 
-    Raises:
-        UsageError: Ray is not installed, or there is no cluster at the address.
+    Attributes:
+        connection: the number of the connection; actors that were made over an earlier one are lost.
     """
-    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
-    try:
-        import ray
-    except ImportError as exc:
-        raise UsageError(INSTALL) from exc
-    quiet: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.ERROR}
-    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECTS}
-    with ExitStack() as stack:
-        if not verbose:
-            stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
-        _require_reachable(address)
+
+    def __init__(self, address: str, *, verbose: bool, say: Callable[[str], None]) -> None:
+        self.connection = 0
+        self._address = address
+        self._verbose = verbose
+        self._say = say
+        self._calls: set[asyncio.Future[Any]] = set()
+        self._failure: str | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Connect.
+
+        Ray has no option that disables its output, and the pool reports what matters to the user; so stdout is
+        discarded meanwhile, unless ``verbose`` is set.
+
+        Raises:
+            UsageError: Ray is not installed, or there is no cluster at the address.
+        """
+        os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
         try:
-            ray.init(address, **quiet, **(local if address == LOCAL else {}))
+            import ray
+        except ImportError as exc:
+            raise UsageError(INSTALL) from exc
+        with ExitStack() as stack:
+            if not self._verbose:
+                stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            self._connect()
+            stack.callback(ray.shutdown)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    @property
+    def hosts(self) -> list[Host]:
+        """Return the hosts that are up."""
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return [Host(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in nodes]
+
+    def reconnect(self) -> int:
+        """Connect again if the Ray node of this host has ended; return ``connection``.
+
+        Blocks the event loop, for half a minute if there is none: any call to an actor meanwhile would start a Ray.
+
+        Raises:
+            BackendError: it has ended, and there is none to connect to, now or at an earlier attempt.
+        """
+        import ray
+
+        if self._failure is None and not _is_node_alive():
+            self._say(f"{_ENDED}: connecting again")
+            self.connection += 1
+            for call in self._calls:
+                call.cancel()  # Ray does not end calls that are pending when it is shut down
+            ray.shutdown()
+            try:
+                self._connect()
+            except UsageError as exc:
+                self._failure = f"{_ENDED}: {exc}; once there is one again, the same command continues the batch"
+        if self._failure is not None:
+            raise BackendError(self._failure)
+        return self.connection
+
+    def _connect(self) -> None:
+        import ray
+
+        level = logging.INFO if self._verbose else logging.ERROR
+        local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECTS}
+        _require_reachable(self._address)
+        try:
+            ray.init(
+                self._address,
+                log_to_driver=self._verbose,
+                logging_level=level,
+                **(local if self._address == LOCAL else {}),
+            )
         except (ConnectionError, ValueError, RuntimeError) as exc:
-            raise UsageError(f"--ray {address}: {' '.join(str(exc).split())}") from exc
-        stack.callback(ray.shutdown)
-        yield [
-            Host(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-            for node in ray.nodes()
-            if node["Alive"]
-        ]
+            raise UsageError(f"--ray {self._address}: {' '.join(str(exc).split())}") from exc
+
+    async def call(self, reference: Any) -> Any:
+        """Wait for the result of a call to an actor, and return it.
+
+        Raises:
+            ReplicaLost: the actor died, or cannot be reached.
+            Bug: the actor's method raised an exception.
+        """
+        from ray.exceptions import RayActorError, RayError, RayTaskError
+
+        result = reference.as_future()
+        self._calls.add(result)
+        try:
+            await asyncio.wait([result])
+            if result.cancelled():
+                raise ReplicaLost(_ENDED)
+            return result.result()
+        except RayTaskError as exc:
+            raise Bug(str(exc)) from exc
+        except RayActorError as exc:
+            raise ReplicaLost("its process died, or cannot be reached") from exc
+        except RayError as exc:
+            raise ReplicaLost(f"{type(exc).__name__}: {str(exc).strip().partition(chr(10))[0]}") from exc
+        finally:
+            result.cancel()
+            self._calls.discard(result)
+
+
+def _is_node_alive() -> bool:
+    """Return whether the Ray node by which this process is connected still belongs to the cluster."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return any(node["NodeID"] == here and node["Alive"] for node in ray.nodes())
 
 
 def _require_reachable(address: str) -> None:
@@ -137,17 +233,22 @@ def _require_reachable(address: str) -> None:
 
 
 class RayReplica:
-    """The port ``ports.Replica`` over a Ray actor."""
+    """The port ``ports.Replica`` over a Ray actor, which is made anew when the cluster was connected again."""
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    def __init__(self, cluster: Cluster, make_actor: Callable[[], Any]) -> None:
+        self._cluster = cluster
+        self._make_actor = make_actor
+        self._connection = cluster.connection
+        self._actor = make_actor()
         self._session = 0
         self._started = False
 
     async def start(self) -> str:
         """See ``ports.Replica.start``."""
+        if self._connection != self._cluster.reconnect():
+            self._connection, self._actor, self._started = self._cluster.connection, self._make_actor(), False
         self._session += 1
-        started = await _call(self._actor.start.remote(self._session))
+        started = await self._cluster.call(self._actor.start.remote(self._session))
         if started.error is not None:
             raise BackendError(started.error)
         self._started = True
@@ -155,47 +256,42 @@ class RayReplica:
 
     async def feed(self, rows: Sequence[Row]) -> None:
         """See ``ports.Replica.feed``."""
-        if not await _call(self._actor.feed.remote(self._session, list(rows))):
+        self._require_connected()
+        if not await self._cluster.call(self._actor.feed.remote(self._session, list(rows))):
             raise ReplicaLost("its process was started again")
 
     async def collect(self) -> ReplicaReport:
         """See ``ports.Replica.collect``."""
-        report: ReplicaReport = await _call(self._actor.collect.remote(self._session))
+        self._require_connected()
+        report: ReplicaReport = await self._cluster.call(self._actor.collect.remote(self._session))
         return report
 
     async def stop(self) -> None:
         """See ``ports.Replica.stop``."""
         import ray
 
+        if self._connection != self._cluster.connection:
+            return  # its actor ended with the connection
         if self._started:  # an actor that Ray could not place yet would not reply
             with suppress(ReplicaLost, TimeoutError):
-                await asyncio.wait_for(_call(self._actor.stop.remote()), _STOP_SECONDS)
+                await asyncio.wait_for(self._cluster.call(self._actor.stop.remote()), _STOP_SECONDS)
         ray.kill(self._actor)
 
+    def _require_connected(self) -> None:
+        if self._connection != self._cluster.connection:
+            raise ReplicaLost(_ENDED)
 
-def make_replicas(load: Load, config: ReplicaConfig, *, count: int, resources: dict[str, Any]) -> list[RayReplica]:
+
+def make_replicas(
+    cluster: Cluster, load: Load, config: ReplicaConfig, *, count: int, resources: dict[str, Any]
+) -> list[RayReplica]:
     """Request actors from Ray, which starts each as soon as its resources are free."""
     import ray
 
-    actors: Any = ray.remote(HostedReplica)
     options = {**resources, "max_restarts": -1, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
-    return [RayReplica(actors.options(**options).remote(load, config)) for _ in range(count)]
 
+    def make_actor() -> Any:
+        actors: Any = ray.remote(HostedReplica)
+        return actors.options(**options).remote(load, config)
 
-async def _call(reference: Any) -> Any:
-    """Await the result of a call to an actor.
-
-    Raises:
-        ReplicaLost: the actor died, or cannot be reached.
-        Bug: the actor's method raised an exception.
-    """
-    from ray.exceptions import RayActorError, RayError, RayTaskError
-
-    try:
-        return await reference
-    except RayTaskError as exc:
-        raise Bug(str(exc)) from exc
-    except RayActorError as exc:
-        raise ReplicaLost("its process died, or cannot be reached") from exc
-    except RayError as exc:
-        raise ReplicaLost(f"{type(exc).__name__}: {str(exc).strip().partition(chr(10))[0]}") from exc
+    return [RayReplica(cluster, make_actor) for _ in range(count)]

@@ -8,7 +8,7 @@ import msgspec
 
 from flowrun.batch.distributed.merge import Format, merge_shards
 from flowrun.batch.distributed.pool import Pool
-from flowrun.batch.distributed.ray_cluster import Host, cluster, make_replicas, needs_of
+from flowrun.batch.distributed.ray_cluster import Cluster, make_replicas, needs_of
 from flowrun.batch.distributed.replica import ReplicaConfig
 from flowrun.batch.job import BatchJob
 from flowrun.batch.sinks import Folder
@@ -42,17 +42,18 @@ def run_on_ray(job: BatchJob, options: RayOptions) -> None:
     """
     options.folder.drop_merged()
     job.view.say("starting Ray here" if options.address == "local" else f"connecting to Ray at {options.address}")
-    with cluster(options.address, verbose=job.settings.verbose) as hosts:
-        asyncio.run(_run(job, options, hosts))
+    with Cluster(options.address, verbose=job.settings.verbose, say=job.view.say) as cluster:
+        asyncio.run(_run(job, options, cluster))
 
 
-async def _run(job: BatchJob, options: RayOptions, hosts: list[Host]) -> None:
-    needs = needs_of(job.flow)
+async def _run(job: BatchJob, options: RayOptions, cluster: Cluster) -> None:
+    needs, hosts = needs_of(job.flow), cluster.hosts
     count = options.replicas or needs.count(hosts)
     resources = needs.resources(hosts, count)
     each = f"{resources['num_cpus']} CPU" + (f" and {needs.gpus} GPU" if resources["num_gpus"] else "")
     job.view.say(f"asking Ray for {count} replicas of {each} each; hosts there: {len(hosts)}")
     replicas = make_replicas(
+        cluster,
         partial(load, job.stored),
         ReplicaConfig(
             batch=job.results.batch,

@@ -102,6 +102,22 @@ class Mortal(Fake):
         return await super().start()
 
 
+class Unreachable(Mortal):
+    """A replica that is taken for dead once, and goes on with its rows: after its next start it reports them too."""
+
+    def die(self) -> None:
+        self._dead = True
+        self._news.set()
+
+    async def start(self) -> str:
+        live = self._live
+        started = await super().start()
+        for number, timer in live.items():
+            timer.cancel()
+            self._done.append((number, {"status": "succeeded", "error": None, "late": True}))
+        return started
+
+
 class PoolRun:
     """The results, totals and messages of a pool that ran rows 1, 2, 3 and so on."""
 
@@ -162,6 +178,14 @@ def test_the_rows_of_a_replica_that_died_are_run_again_and_no_others() -> None:
     assert (sorted(pool_run.results), pool_run.failed) == (list(range(1, 41)), {})
     assert sorted(Counter((mortal.ran + other.ran).values()).items()) == [(1, 36), (2, 4)]
     assert mortal.starts == 2
+
+
+def test_a_replica_that_was_taken_for_dead_and_answers_ends_no_row_of_another() -> None:
+    late, other = Unreachable(), Fake()
+    pool_run = run([late, other], 40)
+    assert pool_run.results == {number: {"status": "succeeded", "error": None} for number in range(1, 41)}
+    assert sorted(Counter((late.ran + other.ran).values()).items()) == [(1, 36), (2, 4)]
+    assert late.starts == 2
 
 
 def test_a_row_that_kills_every_replica_is_the_only_one_that_fails() -> None:

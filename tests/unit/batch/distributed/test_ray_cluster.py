@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from flowrun.batch.distributed.ray_cluster import Host, Needs, cluster, needs_of
+from flowrun.batch.distributed.ray_cluster import Cluster, Host, Needs, needs_of
 from flowrun.errors import UsageError
 from flowrun.runtime.project import BoundModel, CompiledFlow
 from flowrun.spec.model import Model
@@ -66,5 +66,5 @@ def test_more_engines_than_hosts_share_the_processors() -> None:
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match=r'pip install "\.\[ray\]"'), cluster("local", verbose=False):
+    with pytest.raises(UsageError, match=r'pip install "\.\[ray\]"'), Cluster("local", verbose=False, say=print):
         pass

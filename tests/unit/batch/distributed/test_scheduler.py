@@ -126,6 +126,16 @@ CASES: dict[str, list[Step]] = {
         ([has(0, replica=2, ended=[1, 7])], []),
         ([has(4, received=1, ended=[1])], [end(1)]),
     ],
+    "a replica that was taken for dead and then answers ends no row that another runs": [
+        ([*ready(2), *read(1, 2), Delivered(replica=1)], [assign(1), assign(2)]),
+        (ready(2, replica=2), []),
+        ([lost()], [*again(1, 2), assign(1, 2, replica=2)]),
+        ([has(2, received=2, ended=[1])], []),
+        (ready(2), []),
+        ([has(2, ended=[1, 2])], []),
+        ([has(1, replica=2, received=2, ended=[1])], [end(1)]),
+        ([has(2, replica=2, received=2, ended=[1, 2])], [end(2)]),
+    ],
     "a withdrawn row is not assigned": [
         ([*read(1, 2), RowWithdrawn(row=1)], []),
         (ready(4), [assign(2)]),

@@ -211,11 +211,20 @@ class Cluster:
 
 
 def _is_node_alive() -> bool:
-    """Return whether the Ray node by which this process is connected still belongs to the cluster."""
+    """Return whether the Ray node by which this process is connected still belongs to its cluster, and that is there.
+
+    A client (``ray://``) is connected by no node of its own.
+    """
     import ray
 
-    here = ray.get_runtime_context().get_node_id()
-    return any(node["NodeID"] == here and node["Alive"] for node in ray.nodes())
+    if ray.util.client.ray.is_connected():
+        return True
+    here = ray.get_runtime_context()
+    try:
+        _require_reachable(here.gcs_address)  # without it, Ray would wait for a minute, and end this process
+    except UsageError:
+        return False
+    return any(node["NodeID"] == here.get_node_id() and node["Alive"] for node in ray.nodes())
 
 
 def _require_reachable(address: str) -> None:

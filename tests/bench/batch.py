@@ -177,8 +177,8 @@ def busy_server() -> None:
     print(
         "\nA server (tests/bench/engines/busy_server.py) that takes so many requests of 50 ms at once and answers\n"
         f"others with HTTP 429: rows a second of {batch_busy.ROWS:,}, without the first tenth of them, medians of\n"
-        "interleaved passes. Fixed is the better --max-live of the server's own number and, from 16 places, twice as\n"
-        "many; else flowrun has to find it.\n"
+        "passes; up to 4 places all run at the same time, else one after another. Fixed is the better --max-live of\n"
+        "the server's own number and twice as many; else flowrun has to find it.\n"
     )
     print(
         f"{'places':>6} {'passes':>6} {'fixed':>8} {'found':>8} {'refused':>8} {'Retry-After: 1':>15} {'refused':>8}"

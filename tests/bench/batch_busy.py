@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
@@ -13,8 +14,8 @@ SERVER: Final = Path(__file__).parent / "engines" / "busy_server.py"
 ROWS: Final = 2000
 PASSES: Final[Mapping[int, int]] = {1: 1, 2: 1, 4: 1, 8: 1, 16: 3, 32: 5, 64: 7}
 """Interleaved passes by the number of places: the fewer seconds a batch takes, the more it shows of what else runs."""
-ONE_CANDIDATE: Final = 8
-"""Up to so many places, where a batch takes long, the fixed number is that of the places alone."""
+AT_ONCE: Final = 4
+"""Up to so many places, where a batch takes long and hardly a processor, all modes run at the same time."""
 SPEC: Final = """
 flowrun: v1
 name: busy
@@ -46,18 +47,17 @@ class Compared(NamedTuple):
 
 
 def compare(places: int) -> Compared:
-    """Run batches against a server of so many places, side by side."""
-    candidates = (places,) if places <= ONE_CANDIDATE else (places, 2 * places)
+    """Run batches side by side, each against a server of so many places."""
+    candidates = (places, 2 * places)
     modes: dict[str, dict[str, Any]] = {
         **{f"fixed {live}": {"max_live": live} for live in candidates},
         "alone": {},
         "asked": {"retry_after": "1"},
     }
-    timed: dict[str, list[Busy]] = {mode: [] for mode in modes}
-    for _ in range(PASSES[places]):
-        for mode, options in modes.items():
-            timed[mode].append(busy_batch(places, ROWS, **options))
-    medians = {mode: _median(times) for mode, times in timed.items()}
+    with ThreadPoolExecutor(len(modes) if places <= AT_ONCE else 1) as pool:
+        each = [(mode, options) for _ in range(PASSES[places]) for mode, options in modes.items()]
+        times = list(pool.map(lambda one: busy_batch(places, ROWS, **one[1]), each))
+    medians = {mode: _median(times[index :: len(modes)]) for index, mode in enumerate(modes)}
     return Compared(
         fixed=max(medians[f"fixed {live}"] for live in candidates), alone=medians["alone"], asked=medians["asked"]
     )

@@ -1,6 +1,9 @@
 """Batches by the command itself against a server that is busy, or dies."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.batches import batch, results
+from tests.batches import batch, environment, results, write_rows
 
 SPEC = """
 flowrun: v1
@@ -22,8 +25,27 @@ messages: [{role: user, content: "{{ inputs.number }}"}]
 """
 
 
+SLOW_SPEC = """
+flowrun: v1
+name: slow
+version: 1.0.0
+model: {backend: openai, name: default, base_url: "${BUSY_URL}", max_requests_per_minute: 3}
+inputs: {number: {type: integer}}
+messages: [{role: user, content: "{{ inputs.number }}"}]
+states:
+  one: {type: chat, next: two}
+  two: {type: chat, next: three}
+  three: {type: chat, next: four}
+  four: {type: chat, next: done}
+  done: {type: end}
+"""
+
+
 class BusyServer:
-    """A server that takes ``places`` requests at once, and answers others with a status; it may die after some."""
+    """A server that takes ``places`` requests at once, and answers others with a status; it may die after some.
+
+    ``asked`` counts all requests, those for its models too.
+    """
 
     def __init__(self) -> None:
         self.places = 2
@@ -31,10 +53,14 @@ class BusyServer:
         self.headers = {"Retry-After": "1"}
         self.seconds = 0.05
         self.dies_after = 10**9
-        self.replies = 0
+        self.replies = self.asked = 0
         self.busy = 0
         self.lock = threading.Lock()
         self.url = ""
+
+    def count(self) -> None:
+        with self.lock:
+            self.asked += 1
 
     def answer(self) -> tuple[int, Any]:
         with self.lock:
@@ -58,9 +84,11 @@ def server() -> Iterator[BusyServer]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            busy.count()
             self.send(200, {"object": "list", "data": [{"id": "busy"}]})
 
         def do_POST(self) -> None:
+            busy.count()
             self.rfile.read(int(self.headers["content-length"]))
             self.send(*busy.answer())
 
@@ -141,3 +169,27 @@ def test_a_stall_that_is_no_duration_is_wrong_usage(server: BusyServer, tmp_path
     code, shown = run_batch(server, tmp_path, "--stall", "soon")
     assert code == 2
     assert "--stall soon: 'soon' is no duration" in shown
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("run", "spec.yaml", "-i", "number=1", "-q"), id="run"),
+        pytest.param(("batch", "spec.yaml", "rows.jsonl", "-o", "out.jsonl", "-q"), id="batch"),
+    ],
+)
+def test_a_minute_has_no_more_requests_than_the_model_may_get(
+    server: BusyServer, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    server.places, server.seconds = 64, 0.0
+    (tmp_path / "spec.yaml").write_text(SLOW_SPEC)
+    write_rows(tmp_path / "rows.jsonl", range(1, 9))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowrun", *words], cwd=tmp_path, env=environment(BUSY_URL=server.url)
+    )
+    while server.asked < 3 and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(1)  # a slow machine sends even fewer in it
+    assert (server.asked, process.poll()) == (3, None)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130

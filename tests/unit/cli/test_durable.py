@@ -459,19 +459,25 @@ def test_a_killed_batch_resumes_its_runs(journal: Path, tmp_path: Path) -> None:
     assert {row["id"].partition("-")[2] for row in listed(journal, "--status", "failed")} == {"18", "18-2"}
 
 
-def test_a_row_whose_run_another_process_resumed_ends_alone(journal: Path, tmp_path: Path) -> None:
+def batch_within_row_3(journal: Path, folder: Path) -> "subprocess.Popen[str]":
+    """Start a batch of six rows, and return it while the call of row 3 runs, until there is a file ``go``."""
     for name in ("spec.yaml", "replies.yaml"):
-        (tmp_path / name).write_text((SPEC.parent / name).read_text())
-    (tmp_path / "functions.py").write_text(
+        (folder / name).write_text((SPEC.parent / name).read_text())
+    (folder / "functions.py").write_text(
         "import asyncio, pathlib\n\n\nasync def double(number: int) -> int:\n"
         "    if number == 3:\n        pathlib.Path('ledger').write_text('3')\n"
         "        while not pathlib.Path('go').exists():\n            await asyncio.sleep(0.01)\n"
         "    return number * 2\n"
     )
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"number": number}) + "\n" for number in range(1, 7)))
+    (folder / "in.jsonl").write_text("".join(json.dumps({"number": number}) + "\n" for number in range(1, 7)))
     words = ("batch", "spec.yaml", "in.jsonl", "-o", "out.jsonl", "--durable", "--max-live", "2", "--journal", journal)
-    running = subprocess.Popen(command(*words), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    wait_for_calls(running, tmp_path / "ledger")
+    running = subprocess.Popen(command(*words), cwd=folder, stderr=subprocess.PIPE, text=True)
+    wait_for_calls(running, folder / "ledger")
+    return running
+
+
+def test_a_row_whose_run_another_process_resumed_ends_alone(journal: Path, tmp_path: Path) -> None:
+    running = batch_within_row_3(journal, tmp_path)
     [run] = [row["id"] for row in listed(journal) if row["id"].endswith("-3")]
     with closing(sqlite3.connect(journal, timeout=60)) as file, file:
         file.execute("UPDATE runs SET holder = NULL WHERE id = ?", (run,))
@@ -488,6 +494,16 @@ def test_a_row_whose_run_another_process_resumed_ends_alone(journal: Path, tmp_p
     retried = batch(tmp_path, journal, "--retry-failed")
     assert retried.returncode == 0
     assert results(tmp_path) == {**doubled, 3: {"doubled": 7, "note": "none"}}
+
+
+def test_a_batch_that_was_taken_for_dead_ends(journal: Path, tmp_path: Path) -> None:
+    running = batch_within_row_3(journal, tmp_path)
+    with closing(sqlite3.connect(journal, timeout=60)) as file, file:
+        file.execute("DELETE FROM holders")
+    (tmp_path / "go").touch()
+    _, shown = running.communicate(timeout=60)
+    assert (running.returncode, "another process took this one for dead" in shown) == (1, True)
+    assert 3 not in results(tmp_path)
 
 
 def test_the_runs_of_a_batch_that_wait_get_their_results_later(journal: Path, tmp_path: Path) -> None:

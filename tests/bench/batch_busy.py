@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 SERVER: Final = Path(__file__).parent / "engines" / "busy_server.py"
 ROWS: Final = 2000
-PASSES: Final[Mapping[int, int]] = {1: 1, 2: 1, 4: 1, 8: 1, 16: 5, 32: 7, 64: 9}
+PASSES: Final[Mapping[int, int]] = {1: 1, 2: 1, 4: 1, 8: 3, 16: 5, 32: 7, 64: 7}
 """Interleaved passes by the number of places: the fewer seconds a batch takes, the more it shows of what else runs."""
 AT_ONCE: Final = 4
 """Up to so many places, where a batch takes long and hardly a processor, all modes run at the same time."""

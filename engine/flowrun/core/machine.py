@@ -88,7 +88,7 @@ def _enter_states(turn: Turn) -> Transition:
         node = turn.graph.nodes[turn.target]
         turn.target = turn.saved = None
         run.state, run.step, run.attempt = node.name, run.step + 1, 1
-        run.awaiting, run.left, run.started, run.items = "", 0, 0, ()
+        run.awaiting, run.left, run.started, run.memo = "", 0, 0, ()
         run.returned = run.calls = run.children = None
         if run.feedback is not None:
             run.feedback = None

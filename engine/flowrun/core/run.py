@@ -110,10 +110,8 @@ class Draft(msgspec.Struct, gc=False, kw_only=True):
     returned: Value | None = None
     calls: Slots[CallSlot] | None = None
     children: Slots[ChildSlot] | None = None
-    items: tuple[JSON, ...] = ()
+    memo: tuple[Any, ...] = ()
     started: int = 0
-    acts: bool = False
-    rounds_before: int = 0
     own_from: int = 0
     approved: Mapping[int, Approved] = msgspec.field(default_factory=_empty)
     made: Mapping[str, Made] = msgspec.field(default_factory=_empty)
@@ -145,12 +143,10 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
             ``max_concurrency``, the number of calls that are not held back; in a chat state, 1 once its own messages
             are on the thread.
         own_from: in a state that reads its thread in its own way, the index of its first own message on the thread.
-        acts, rounds_before: in an agent state, whether it runs the calls of its last reply, and ``rounds`` when it was
-            entered.
         approved: in a tools state, the calls that a person has approved, by their indices.
         tool_calls: the tool calls of the run and its children; counted only if ``max_tool_calls`` limits them.
         returned, calls, children: the results of the current state; another attempt reuses those that succeeded.
-        items: the list that a map state runs over.
+        memo: what the current state remembers of this visit: the items of a map state, the ``Loop`` of an agent.
         timeout: the seconds that the current state may take, if a template gives them.
         feedback: what the next request of the current state shows of an attempt that failed.
         made: by thread, the values of tool calls whose state failed afterwards: the next tools state reuses them.

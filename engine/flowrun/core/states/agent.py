@@ -5,7 +5,7 @@ and a tools state. Each turn of a part is a step of the run, in one visit of the
 path see the visit only. What a part did stays when the next one fails, and ``retry`` is for one turn of a part.
 """
 
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -19,8 +19,15 @@ from flowrun.core.states.tools import ToolsNode, compile_tools
 from flowrun.spec.model import AgentState, ToolsState
 
 
+class Loop(NamedTuple):
+    """The memo of an agent: whether it makes the calls of its last reply, and ``Run.rounds`` when it was entered."""
+
+    acts: bool
+    rounds_before: int
+
+
 class AgentNode(StateNode, frozen=True, kw_only=True):
-    """An agent state. ``Run.acts`` says which of its parts is at work."""
+    """An agent state. Its memo says which of its parts is at work."""
 
     of_visit: ClassVar[frozenset[str]] = frozenset({"limit.rounds", "state.timeout"})
 
@@ -32,7 +39,7 @@ class AgentNode(StateNode, frozen=True, kw_only=True):
     def enter(self, turn: Turn) -> None:
         """Add the state's own messages, and ask the model."""
         run = turn.run
-        run.acts, run.rounds_before = False, run.rounds
+        run.memo = Loop(False, run.rounds)
         self.chat.enter(turn)
 
     def try_again(self, turn: Turn) -> None:
@@ -55,30 +62,37 @@ class AgentNode(StateNode, frozen=True, kw_only=True):
     def part_left(self, turn: Turn) -> None:
         """Run the calls of a reply, or ask the model about their results; leave after the last turn."""
         run = turn.run
-        if not run.acts:
+        loop = _loop_of(run)
+        if not loop.acts:
             assert run.reply is not None
             if not run.reply.message.tool_calls:
                 turn.leave(self, run.reply)
                 return
-            turn.begin_step().acts = True
+            turn.begin_step().memo = loop._replace(acts=True)
             self.tools.enter(turn)
         elif run.results is not None and not self.stop_at_tools.isdisjoint(run.results.succeeded()):
             turn.leave(self, run.reply)
         else:
             run = turn.begin_step()
-            run.acts, run.started = False, 1
+            run.memo, run.started = loop._replace(acts=False), 1
             self._check_rounds(run)
             self.chat.ask(turn)
 
     def _part(self, run: Draft) -> ChatNode | ToolsNode:
-        return self.tools if run.acts else self.chat
+        return self.tools if _loop_of(run).acts else self.chat
 
     def _check_rounds(self, run: Draft) -> None:
-        asked = run.rounds - run.rounds_before
-        if not run.acts and self.max_rounds is not None and asked >= self.max_rounds:
+        loop = _loop_of(run)
+        asked = run.rounds - loop.rounds_before
+        if not loop.acts and self.max_rounds is not None and asked >= self.max_rounds:
             raise StateFailure(
                 "limit.rounds", f"state {self.name!r} asked the model {asked} times, which is its max_rounds"
             )
+
+
+def _loop_of(run: Draft) -> Loop:
+    assert isinstance(run.memo, Loop)
+    return run.memo
 
 
 def compile_agent(name: str, state: AgentState, compiler: Compiler) -> AgentNode:

@@ -39,8 +39,8 @@ class MapNode(ParentNode, frozen=True, kw_only=True):
             items = self.items(turn.scope)
             if not isinstance(items, (list, tuple)):
                 raise StateFailure("template.failed", f"for_each gave {items!r}, which is no list")
-            run.items = tuple(items)
-        await_children(run, len(run.items))
+            run.memo = tuple(items)
+        await_children(run, len(run.memo))
         run.started = 0
         if run.left:
             self._start(turn, self.max_concurrency or run.left)
@@ -61,10 +61,10 @@ class MapNode(ParentNode, frozen=True, kw_only=True):
         run = turn.run
         assert run.children is not None
         effects = []
-        while count and run.started < len(run.items):
+        while count and run.started < len(run.memo):
             index = run.started
             if run.children[index] is PENDING:
-                scope = RunScope(run, {self.item: run.items[index], "index": index})
+                scope = RunScope(run, {self.item: run.memo[index], "index": index})
                 effects.append(start_child(run, index, self.flow, self.arguments(scope)))
                 count -= 1
             run.started += 1

@@ -1,7 +1,8 @@
 """The model and the tools of the torture test, which record their work in a file that survives each crash.
 
-The flow has a decision, a map of child runs, parallel calls, calls in threads, an idempotent tool and others, and
-retries. Its output depends only on its inputs, so that a disturbed run can be compared with an undisturbed one.
+The flow has a decision, a map of child runs with an agent, parallel calls, calls in threads, an idempotent tool and
+others, and retries. Its output depends only on its inputs, so that a disturbed run can be compared with an undisturbed
+one.
 """
 
 import asyncio
@@ -43,8 +44,14 @@ flows:
     tools: TOOLS
     messages: [{role: user, content: "{{ inputs.n }}"}, {from: inputs.notes}]
     states:
-      look: {type: chat, system: Look., history: {last: 4}, routes: [{when: reply.tool_calls, to: act}, {to: e}]}
-      act: {type: tools, next: look}
+      look:
+        type: agent
+        system: Look.
+        history: {last: 4}
+        max_rounds: 4
+        timeout: 1h
+        retry: {max_attempts: 2}
+        next: e
       e: {type: end, output: "{{ reply.content }}"}
 states:
   ask: {type: chat, routes: [{when: reply.tool_calls, to: act}, {to: pick}]}

@@ -42,6 +42,14 @@ class Decides(Protocol):
         """
 
 
+@runtime_checkable
+class TakesAdapters(Protocol):
+    """A backend of whose requests each may use one of the adapters that it was started with."""
+
+    def with_adapter(self, name: str) -> ModelBackend:
+        """Return the backend for requests that use an adapter."""
+
+
 class WrappedBackend:
     """The port ``ModelBackend`` over another backend, to which all calls are passed."""
 

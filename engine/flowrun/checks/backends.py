@@ -23,6 +23,10 @@ def check_backend(subject: Subject, path: Path, model: Model) -> Iterator[Issue]
         yield from _base_url(subject, path, model)
         yield from _header_values(subject, path, model)
         yield from _without_effect(subject, path, model)
+        if model.adapter is not None:
+            message = "'adapter' is for vLLM in this process: a server knows a model with its adapter by a name"
+            remedy = "write that name as the model's name, and delete it"
+            yield subject.issue("FR607", (*path, "adapter"), message, remedy, key=True)
     else:
         if foreign := [name for name in _SERVERS_ONLY if getattr(model, name)]:
             verb = "are" if len(foreign) > 1 else "is"

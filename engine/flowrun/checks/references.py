@@ -84,6 +84,9 @@ def _flows(subject: Subject) -> Iterator[Issue]:
 def _files(subject: Subject) -> Iterator[Issue]:
     for name, model in subject.spec.models.items():
         template = model.chat_template if subject.has(("models", name)) else None
+        adapter = model.adapter if model.backend == "vllm" and subject.has(("models", name)) else None
+        if adapter is not None and adapter.startswith((".", "/", "~")):
+            yield from _folder(subject, ("models", name, "adapter"), adapter)
         if template is not None and "\n" not in template and "{" not in template:
             yield from _file(subject, ("models", name, "chat_template"), template)
 
@@ -91,6 +94,11 @@ def _files(subject: Subject) -> Iterator[Issue]:
 def _file(subject: Subject, path: Path, name: str) -> Iterator[Issue]:
     if not is_file(FilePath(subject.loaded.document.file).parent / name):
         yield subject.issue("FR706", path, f"there is no file {name!r}", "give its path relative to this spec's file")
+
+
+def _folder(subject: Subject, path: Path, name: str) -> Iterator[Issue]:
+    if not (FilePath(subject.loaded.document.file).parent / FilePath(name).expanduser()).is_dir():
+        yield subject.issue("FR706", path, f"there is no folder {name!r}", "give its path relative to this spec's file")
 
 
 def _backends(subject: Subject) -> Iterator[Issue]:

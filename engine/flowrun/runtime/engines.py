@@ -2,14 +2,14 @@
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import msgspec
 
 from flowrun.backends.pressure import STALL_SECONDS
-from flowrun.backends.wrapper import Decides, TimedBackend
+from flowrun.backends.wrapper import Decides, TakesAdapters, TimedBackend
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError
 from flowrun.runtime.project import BoundModel, CompiledFlow
@@ -33,17 +33,31 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
     note: Callable[[str], None] = lambda message: None
 
 
+class EngineModel(msgspec.Struct, frozen=True):
+    """What an engine runs: a model without an adapter, and the adapters that its requests may use."""
+
+    bound: BoundModel
+    adapters: frozenset[str] = frozenset()
+
+    def serves(self, other: "EngineModel") -> bool:
+        """Return whether the engine can run what another one is wanted for."""
+        return self.bound == other.bound and self.adapters >= other.adapters
+
+
+Wanted = EngineModel | ModelBackend
+
+
 class _Engine:
     """A backend that was started, or is being started for ``waiters`` runs."""
 
-    def __init__(self, wanted: BoundModel | ModelBackend, start: "asyncio.Task[ModelBackend]") -> None:
+    def __init__(self, wanted: Wanted, start: "asyncio.Task[ModelBackend]") -> None:
         self.wanted = wanted
         self.start = start
         self.waiters = 0
 
 
 class Engines:
-    """The backends of flows: one for all equal models, started at the first need.
+    """The backends of flows: one for all models that are equal or differ in their adapter, started at the first need.
 
     Those in this process start one after the other: engines that start together misjudge the free memory. A start
     belongs to all runs that wait for it: it is given up when the last of them is cancelled.
@@ -62,7 +76,7 @@ class Engines:
             BackendError: one cannot start, or a decide state asks one whose model cannot decide.
         """
         self._secrets |= flow.secrets
-        backends = {name: await self._get(flow, flow.backends.get(name, flow.models[name])) for name in flow.models}
+        backends = {name: await self._backend(flow, name) for name in flow.models}
         for name in sorted(flow.deciding_models):
             if isinstance(backend := backends[name], Decides):
                 backend.check_decisions()
@@ -80,9 +94,20 @@ class Engines:
             if error is not None:
                 raise error
 
-    async def _get(self, flow: CompiledFlow, wanted: BoundModel | ModelBackend) -> ModelBackend:
+    async def _backend(self, flow: CompiledFlow, name: str) -> ModelBackend:
+        if name in flow.backends:
+            return await self._get(flow, flow.backends[name])
+        bound, adapter = _without_adapter(flow.models[name]), flow.models[name].model.adapter
+        others = [other.model.adapter for other in flow.models.values() if _without_adapter(other) == bound]
+        backend = await self._get(flow, EngineModel(bound, frozenset(filter(None, others))))
+        return backend.with_adapter(adapter) if adapter and isinstance(backend, TakesAdapters) else backend
+
+    async def _get(self, flow: CompiledFlow, wanted: Wanted) -> ModelBackend:
         for engine in self._engines:
-            if engine.wanted is wanted or (isinstance(wanted, BoundModel) and engine.wanted == wanted):
+            known = engine.wanted
+            if known is wanted or (
+                isinstance(wanted, EngineModel) and isinstance(known, EngineModel) and known.serves(wanted)
+            ):
                 break
         else:
             engine = _Engine(wanted, asyncio.create_task(self._start(flow, wanted)))
@@ -99,14 +124,14 @@ class Engines:
                 self._engines.remove(engine)
         return engine.start.result()
 
-    async def _start(self, flow: CompiledFlow, wanted: BoundModel | ModelBackend) -> ModelBackend:
-        if isinstance(wanted, BoundModel) and _is_in_process(wanted):
+    async def _start(self, flow: CompiledFlow, wanted: Wanted) -> ModelBackend:
+        if _is_in_process(wanted):
             async with self._lock:
                 return await self._start_now(flow, wanted)
         return await self._start_now(flow, wanted)
 
-    async def _start_now(self, flow: CompiledFlow, wanted: BoundModel | ModelBackend) -> ModelBackend:
-        backend = self._make(wanted, flow.project) if isinstance(wanted, BoundModel) else wanted
+    async def _start_now(self, flow: CompiledFlow, wanted: Wanted) -> ModelBackend:
+        backend = self._make(wanted, flow.project) if isinstance(wanted, EngineModel) else wanted
         try:
             await backend.start()
         except BackendError as exc:
@@ -116,18 +141,20 @@ class Engines:
             raise
         return backend
 
-    def _make(self, bound: BoundModel, project: Path) -> ModelBackend:
-        secrets = self._secrets
-        return make_backend(bound.model, bound.folder, project, lambda text: mask(text, secrets), self._settings)
+    def _make(self, wanted: EngineModel, project: Path) -> ModelBackend:
+        secrets, bound, adapters = self._secrets, wanted.bound, sorted(wanted.adapters)
+        return make_backend(
+            bound.model, bound.folder, project, lambda text: mask(text, secrets), self._settings, adapters
+        )
 
-    def _explained(self, error: BackendError, wanted: BoundModel | ModelBackend) -> BackendError:
+    def _explained(self, error: BackendError, wanted: Wanted) -> BackendError:
         """Return the error of an engine that does not start, with the engines that use the memory already."""
         others = [
-            engine.wanted.model.name
+            engine.wanted.bound.model.name
             for engine in self._engines
-            if engine.start.done() and isinstance(engine.wanted, BoundModel) and _is_in_process(engine.wanted)
+            if engine.start.done() and isinstance(engine.wanted, EngineModel) and _is_in_process(engine.wanted)
         ]
-        if not others or not (isinstance(wanted, BoundModel) and _is_in_process(wanted)):
+        if not others or not _is_in_process(wanted):
             return error
         return BackendError(
             f"{error}; the engine of {', '.join(others)} runs in this process already: it may need less memory "
@@ -139,8 +166,13 @@ def _has_failed(start: "asyncio.Task[ModelBackend]") -> bool:
     return start.done() and (start.cancelled() or start.exception() is not None)
 
 
-def _is_in_process(bound: BoundModel) -> bool:
-    return bound.model.capabilities.in_process
+def _is_in_process(wanted: Wanted) -> bool:
+    return isinstance(wanted, EngineModel) and wanted.bound.model.capabilities.in_process
+
+
+def _without_adapter(bound: BoundModel) -> BoundModel:
+    replace = msgspec.structs.replace
+    return bound if bound.model.adapter is None else replace(bound, model=replace(bound.model, adapter=None))
 
 
 def calm_collector() -> None:
@@ -155,7 +187,12 @@ def calm_collector() -> None:
 
 
 def make_backend(
-    model: Model, folder: Path, project: Path, masked: Callable[[str], str], settings: BackendSettings
+    model: Model,
+    folder: Path,
+    project: Path,
+    masked: Callable[[str], str],
+    settings: BackendSettings,
+    adapters: Sequence[str] = (),
 ) -> ModelBackend:
     """Build the backend that a model names, not yet started.
 
@@ -163,25 +200,31 @@ def make_backend(
         folder: the folder of the spec; relative paths of the model start here.
         project: the folder that scripted replies must lie in.
         masked: replaces the secrets in a text.
+        adapters: the LoRA adapters that requests may use.
 
     Raises:
         BackendError: the scripted replies cannot be read, are not valid, or lie outside of the project; or the package
             that brings the backend fails.
     """
-    backend = _make_plain(model, folder, project, masked, settings)
+    backend = _make_plain(model, folder, project, masked, settings, adapters)
     bounds_itself = model.backend in ("vllm", "openai")
     return backend if model.timeout is None or bounds_itself else TimedBackend(backend, model.timeout)
 
 
 def _make_plain(
-    model: Model, folder: Path, project: Path, masked: Callable[[str], str], settings: BackendSettings
+    model: Model,
+    folder: Path,
+    project: Path,
+    masked: Callable[[str], str],
+    settings: BackendSettings,
+    adapters: Sequence[str],
 ) -> ModelBackend:
     match model.backend:
         case "vllm":
             from flowrun.backends.vllm.backend import VllmBackend
 
             verbose, progress, note = settings.verbose, settings.progress, settings.note
-            return VllmBackend(model, base_dir=folder, verbose=verbose, progress=progress, note=note)
+            return VllmBackend(model, base_dir=folder, verbose=verbose, progress=progress, note=note, adapters=adapters)
         case "openai":
             from flowrun.backends.openai import OpenAIBackend
 

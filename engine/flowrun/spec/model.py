@@ -135,12 +135,14 @@ BACKENDS_GROUP: Final = "flowrun.backends"
 class Model(_Part, frozen=True, kw_only=True):
     """A model and how to run it. ``engine`` and ``sampling`` use vLLM's names.
 
-    ``reasoning`` says whether the reasoning of a reply stays in the thread, and so goes back to the model.
+    ``adapter`` is a LoRA adapter, by its folder or its name on the hub. ``reasoning`` says whether the reasoning of a
+    reply stays in the thread, and so goes back to the model.
     """
 
     backend: str = "vllm"
     name: str
     revision: str | None = None
+    adapter: str | None = None
     engine: Mapping[str, JSON] = {}
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None

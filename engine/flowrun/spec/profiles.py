@@ -1,9 +1,9 @@
 """Merging of a profile over its spec: mappings merge deeply, lists and scalars replace, null removes (RFC 7396).
 
 Three exceptions, because some keys depend on others. A profile that sets a model's ``name`` or ``backend`` removes the
-spec's ``engine`` and ``chat_template_kwargs`` of that model; one that sets another ``backend`` than openai, those of a
-server. A profile that sets a state's ``type`` replaces the full
-state. ``next`` and ``routes`` of a state replace each other, and ``entrypoint`` and ``result`` of a tool.
+spec's ``adapter``, ``engine`` and ``chat_template_kwargs`` of that model; one that sets another ``backend`` than
+openai, those of a server. A profile that sets a state's ``type`` replaces the full state. ``next`` and ``routes`` of a
+state replace each other, and ``entrypoint`` and ``result`` of a tool.
 """
 
 from typing import Any, Final
@@ -82,6 +82,6 @@ def _dropped_keys(patch: dict[str, JSON], path: Path) -> frozenset[str] | None:
             return frozenset()
 
 
-_SPECIFIC_TO_MODEL: Final = frozenset({"engine", "chat_template_kwargs"})
+_SPECIFIC_TO_MODEL: Final = frozenset({"adapter", "engine", "chat_template_kwargs"})
 _SPECIFIC_TO_SERVER: Final = frozenset({"base_url", "api_key", "headers", "max_requests_per_minute"})
 _ALTERNATIVES: Final = {"next": "routes", "routes": "next", "entrypoint": "result", "result": "entrypoint"}

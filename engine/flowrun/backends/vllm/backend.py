@@ -7,17 +7,19 @@ import asyncio
 import importlib.util
 import itertools
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from flowrun.backends.vllm.adapters import adapter_arguments, adapter_requests, find_adapters
 from flowrun.backends.vllm.chat import Rendered, VllmChat
 from flowrun.backends.vllm.engine import INSTALL, Engine, Start
-from flowrun.backends.vllm.errors import as_model_error
+from flowrun.backends.vllm.errors import as_model_error, explain
 from flowrun.backends.vllm.model_files import find_model
-from flowrun.backends.wrapper import in_time
+from flowrun.backends.wrapper import WrappedBackend, in_time
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
+from flowrun.core.ports import ModelBackend
 from flowrun.durations import spell_duration
 from flowrun.errors import BackendError, FlowrunError, ModelError
 from flowrun.spec.model import Model
@@ -37,10 +39,12 @@ class VllmBackend:
         progress: Callable[[str], None] = lambda message: None,
         note: Callable[[str], None] = lambda message: None,
         cache_dir: Path | None = None,
+        adapters: Sequence[str] = (),
     ) -> None:
         """Bind the model's settings; ``start`` loads it.
 
         Args:
+            adapters: the LoRA adapters of which requests may use one; see ``with_adapter``.
             base_dir: the spec's folder; its paths are relative to it.
             verbose: show vLLM's log.
             progress: called with each stage of a start, when it begins.
@@ -53,6 +57,8 @@ class VllmBackend:
         self._progress = progress
         self._note = note
         self._cache_dir = cache_dir
+        self._adapters = tuple(adapters)
+        self._loaded: dict[str, Any] = {}
         self._counter = itertools.count(1)
         self._engine: Engine | None = None
         self._chat: VllmChat | None = None
@@ -79,23 +85,44 @@ class VllmBackend:
             progress=self._progress,
             note=self._note,
         )
+        folders = await find_adapters(self._adapters, base_dir=self._base_dir)
         start = Start(
             self._model,
             path=path,
+            arguments=adapter_arguments(list(folders.values())),
             template=template,
             verbose=self._verbose,
             progress=lambda message: loop.call_soon_threadsafe(self._progress, message),
         )
         self._engine, self._chat = await run_start(start)
+        if folders:
+            await self._load_adapters(folders)
         if template is not None and not self._chat.uses_template:
             self._note("the Mistral tokenizer ignores model.chat_template")
         self._note(f"ready after {spell_duration(time.monotonic() - began)}")
 
-    async def reply(self, request: AskModel) -> Reply:
-        """Return the model's reply. See ``ports.ModelBackend.reply``."""
+    async def _load_adapters(self, folders: Mapping[str, Path]) -> None:
+        """Load the adapters into the engine that has just started; it is stopped if one of them does not fit."""
+        engine, _ = self._running()
+        for name, adapter in adapter_requests(folders).items():
+            self._progress(f"loading the adapter {name}")
+            try:
+                await engine.load_adapter(adapter)
+            except Exception as exc:
+                await self.stop()
+                raise BackendError(f"model.adapter: vLLM cannot load {name!r}: {explain(exc)}") from exc
+            self._loaded[name] = adapter
+
+    def with_adapter(self, name: str) -> ModelBackend:
+        """Return this backend for requests that use one of its adapters. The engine is the same."""
+        return _AdaptedBackend(self, name)
+
+    async def reply(self, request: AskModel, *, adapter: str | None = None) -> Reply:
+        """Return the model's reply, by one of its adapters or by none. See ``ports.ModelBackend.reply``."""
         engine, chat = self._running()
         rendered = await self._render(chat, request)
-        output = await self._generate(engine, rendered, f"{request.run}-{request.step}-{next(self._counter)}")
+        request_id = f"{request.run}-{request.step}-{next(self._counter)}"
+        output = await self._generate(engine, rendered, request_id, self._loaded.get(adapter) if adapter else None)
         (completion,) = output.outputs
         if completion.finish_reason in ("abort", "error"):
             why = engine.dead or f"vLLM gave the request up ({completion.finish_reason})"
@@ -164,15 +191,32 @@ class VllmBackend:
                 raise ModelError("backend.unavailable", "vLLM's engine was stopped") from exc
             raise as_model_error(exc) from exc
 
-    async def _generate(self, engine: Engine, rendered: Rendered, request_id: str) -> Any:
+    async def _generate(self, engine: Engine, rendered: Rendered, request_id: str, adapter: Any = None) -> Any:
         try:
-            return await in_time(engine.generate(rendered, request_id), self._model.timeout)
+            return await in_time(engine.generate(rendered, request_id, adapter), self._model.timeout)
         except ModelError:
             raise
         except Exception as exc:
             if why := engine.dead:
                 raise ModelError("backend.unavailable", why) from exc
             raise as_model_error(exc) from exc
+
+
+class _AdaptedBackend(WrappedBackend):
+    """A ``ports.ModelBackend`` whose requests use an adapter of a ``VllmBackend``, which others use too."""
+
+    def __init__(self, backend: VllmBackend, adapter: str) -> None:
+        super().__init__(backend)
+        self._vllm = backend
+        self._adapter = adapter
+
+    async def reply(self, request: AskModel) -> Reply:
+        """Return the model's reply by the adapter."""
+        return await self._vllm.reply(request, adapter=self._adapter)
+
+    def check_decisions(self) -> None:
+        """Check that decide states can be answered. See ``wrapper.Decides``."""
+        self._vllm.check_decisions()
 
 
 async def run_start(start: Start) -> tuple[Engine, VllmChat]:

@@ -12,8 +12,9 @@ import os
 import re
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from multiprocessing.process import BaseProcess
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -82,10 +83,18 @@ class Engine:
         why = killed_by(-min(ends)) if min(ends, default=0) < 0 else raised_line(self._log.read() if self._log else "")
         return f"vLLM's engine died{f': {why}' if why else ''}"
 
-    async def generate(self, rendered: Rendered, request_id: str) -> Any:
-        """Return vLLM's final output of a request. Cancelling frees its place in the engine at once."""
+    async def load_adapter(self, adapter: Any) -> None:
+        """Load a LoRA adapter, a ``LoRARequest`` of vLLM, into a slot of its own."""
+        await self._engine.add_lora(adapter)
+
+    async def generate(self, rendered: Rendered, request_id: str, adapter: Any = None) -> Any:
+        """Return vLLM's final output of a request. Cancelling frees its place in the engine at once.
+
+        Args:
+            adapter: the ``LoRARequest`` of an adapter that is loaded; None: the model as it is.
+        """
         outputs: AsyncIterator[Any] = self._engine.generate(
-            rendered.prompt, rendered.sampling, request_id, **rendered.generate
+            rendered.prompt, rendered.sampling, request_id, lora_request=adapter, **rendered.generate
         )
         last: Any = None
         async for output in outputs:
@@ -115,9 +124,22 @@ class Start:
     """One attempt to start an engine: ``run`` blocks in a thread of its own, ``cancel`` ends it from another."""
 
     def __init__(
-        self, model: Model, *, path: str, template: str | None, verbose: bool, progress: Callable[[str], object]
+        self,
+        model: Model,
+        *,
+        path: str,
+        template: str | None,
+        verbose: bool,
+        progress: Callable[[str], object],
+        arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        """Bind the settings of an engine.
+
+        Args:
+            arguments: engine arguments that those of the model have precedence over.
+        """
         self._model = model
+        self._arguments = arguments
         self._path = path
         self._template = template
         self._verbose = verbose
@@ -179,7 +201,7 @@ class Start:
         with engine_process.environment({}, defaults):
             self._progress("reading the configuration")
             method = os.environ.get("VLLM_WORKER_MULTIPROC_METHOD")
-            config = self._configure({"enforce_eager": True} if cpu else {})
+            config = self._configure({**self._arguments, **({"enforce_eager": True} if cpu else {})})
             if cpu:  # configuring sets it to spawn; the user's value has precedence
                 os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = method or "fork"
             self._check_cancelled()

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from flowrun.core.events import CallStarted, Event, Failed, Replied, Returned
+from flowrun.core.events import CallStarted, Event, Failed, Replied, Returned, Started
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run
 from flowrun.core.recovery import recover
@@ -103,7 +103,12 @@ class Judge:
         return stored_events(self.folder)
 
     def _graph_of(self, run: str) -> Graph:
-        return _FLOW.flows["#part"] if "." in run else _FLOW
+        """Return the flow of a run: that of a child is known by its inputs."""
+        if "." not in run:
+            return _FLOW
+        events = self._events.get(run, ())
+        inputs = events[0].inputs if events and isinstance(events[0], Started) else {}
+        return _FLOW.flows[next((f"#{name}" for name in ("swift", "slow") if name in inputs), "#part")]
 
     def _store_event(self, run: str, event: Event) -> None:
         self._events.setdefault(run, []).append(event)
@@ -142,7 +147,7 @@ class Judge:
         """Check that lists show the runs that have ended, and no others, as ended."""
         for run, status in statuses.items():
             outcome = self.run(run).outcome
-            ended = ("running", "needs_attention") if outcome is None else (outcome.status,)
+            ended = ("running", "sleeping", "needs_attention") if outcome is None else (outcome.status,)
             assert status in ended, f"{run} is listed as {status}, and not as {ended}"
 
     def run(self, run: str) -> Run:

@@ -1,8 +1,8 @@
 """The model and the tools of the torture test, which record their work in a file that survives each crash.
 
 The flow has a decision, a map of child runs with an agent, parallel calls, calls in threads, an idempotent tool and
-others, and retries. Its output depends only on its inputs, so that a disturbed run can be compared with an undisturbed
-one.
+others, retries, a pause and a race. Its output depends only on its inputs, so that a disturbed run can be compared
+with an undisturbed one.
 """
 
 import asyncio
@@ -53,6 +53,12 @@ flows:
         retry: {max_attempts: 2}
         next: e
       e: {type: end, output: "{{ reply.content }}"}
+  swift:
+    inputs: {swift: {type: boolean}}
+    states: {nap: {type: pause, for: 2ms, next: e}, e: {type: end, output: "{{ inputs.swift }}"}}
+  slow:
+    inputs: {slow: {type: boolean}}
+    states: {nap: {type: pause, for: 1h, next: e}, e: {type: end, output: "{{ inputs.slow }}"}}
 states:
   ask: {type: chat, routes: [{when: reply.tool_calls, to: act}, {to: pick}]}
   act: {type: tools, next: ask}
@@ -60,7 +66,12 @@ states:
     type: decide
     prompt: Is it even?
     choices: {even: "{{ inputs.n }} is", odd: ""}
-    retry: {max_attempts: 2, errors: [model.invalid_output], delay: 1ms, jitter: 0}
+    retry:
+      max_attempts: 2
+      errors: [model.invalid_output]
+      feedback: "No letter: {{ error.reply.content }}"
+      delay: "{{ error.attempt }}ms"
+      jitter: 0
     say:
       - thread: notes
         replace: true
@@ -79,6 +90,12 @@ states:
     with: {n: "{{ inputs.n }}"}
     retry: {max_attempts: 3, delay: 1ms, jitter: 0}
     say: [{role: user, content: "{{ outputs.settle }}"}]
+    next: rest
+  rest: {type: pause, for: "{{ inputs.n % 3 }}ms", next: race}
+  race:
+    type: parallel
+    until: first
+    branches: {slow: {flow: "#slow", with: {slow: true}}, swift: {flow: "#swift", with: {swift: true}}}
     next: done
   done:
     type: end
@@ -87,6 +104,7 @@ states:
       picked: "{{ outputs.pick }}"
       parts: "{{ outputs.many }}"
       settled: "{{ outputs.settle }}"
+      first: "{{ outputs.race }}"
       heard: ["{{ threads.main[-1].content }}", "{{ threads.main | length }}", "{{ threads.notes }}"]
 """
 _CALLS = ((("pay", 0), ("note", 1)), (("stamp", 2), ("pay", 3)))
@@ -256,7 +274,7 @@ class World:
         self._fuse.burn()
         number = int(_texts(request, "user")[0])
         if request.labels:
-            return _picked(number, request.step)
+            return _picked(number, request)
         rounds = sum(1 for message in request.messages if message.role == "assistant")
         calls = _CALLS if number < 1000 else ((("pay", 0),),)
         if rounds < len(calls):
@@ -264,11 +282,15 @@ class World:
         return Reply(content=str(sum(map(int, _texts(request, "tool")))))
 
 
-def _picked(n: int, step: int) -> Reply:
-    """Decide whether a number is even; for some numbers the first attempt, in the run's sixth step, decides nothing."""
-    if n % 5 == 0 and step == _PICK:
+def _picked(n: int, request: AskModel) -> Reply:
+    """Decide whether a number is even; for some numbers the first attempt, in the run's sixth step, decides nothing.
+
+    The mass of the decision shows whether the model was told what was wrong.
+    """
+    if n % 5 == 0 and request.step == _PICK:
         return Reply(content="Hm.")
-    return Reply(probabilities={"even": 0.75, "odd": 0.25} if n % 2 == 0 else {"even": 0.125, "odd": 0.875}, mass=0.5)
+    mass = 0.25 if _texts(request, "user")[-1] == "No letter: Hm." else 0.5
+    return Reply(probabilities={"even": 0.75, "odd": 0.25} if n % 2 == 0 else {"even": 0.125, "odd": 0.875}, mass=mass)
 
 
 def _settled(n: int, attempt: int) -> int:

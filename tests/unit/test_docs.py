@@ -108,6 +108,10 @@ def test_the_page_on_messages(shell: Shell) -> None:
     assert list(perform(shell, read_blocks((DOCS / "messages.md").read_text()))) == []
 
 
+def test_the_page_on_failures(shell: Shell) -> None:
+    assert list(perform(shell, read_blocks((DOCS / "failures.md").read_text()))) == []
+
+
 def test_the_page_on_decisions(shell: Shell) -> None:
     assert list(perform(shell, read_blocks((DOCS / "decisions.md").read_text()))) == []
 

@@ -9,7 +9,7 @@ from flowrun.errors import StoreError
 ENDED: Final = ("succeeded", "failed", "cancelled")
 """Final statuses: no event changes them."""
 
-STATUSES: Final = ("running", "waiting", "needs_attention", *ENDED)
+STATUSES: Final = ("running", "waiting", "sleeping", "needs_attention", *ENDED)
 """The statuses that are stored."""
 
 FIRST: Final = 0

@@ -21,9 +21,12 @@ KINDS: Final = ("agent", "extract", "batch", "approval")
 EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "approval": ("specs/templates/chatml_tools.jinja", "tools/payments.py"),
     "weather": ("specs/templates/chatml_tools.jinja", "specs/weather.cassette.jsonl", "tools/weather.py"),
+    "ask_person": (),
+    "checked_query": ("specs/data/shop.sql", "tools/shop.py"),
     "database": ("specs/data/shop.sql", "tools/shop.py"),
     "evaluator": (),
     "extraction": (),
+    "handover": ("tools/payments.py",),
     "map_reduce": (),
     "panel": (),
     "patient": ("tools/reports.py",),

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun.core.events import Move
+from flowrun.core.events import Move, RequestInput
 from flowrun.core.machine import Run
 from flowrun.core.messages import Message
 from flowrun.errors import Failure
@@ -48,8 +48,7 @@ def compare_run(expect: Expectation, trace: Trace, functions: StubbedFunctions) 
     if expect.function_calls is not None:
         yield from _differ_in_parts("the calls of call states", expect.function_calls, functions.function_calls)
     if expect.requests is not None:
-        asked = [{"state": request.state, "prompt": request.prompt} for request in trace.requests]
-        yield from _differ_in_parts("the questions", expect.requests, asked)
+        yield from _differ_in_parts("the questions", expect.requests, list(map(_see_request, trace.requests)))
     if expect.moves is not None:
         yield from _differ_in_parts("the moves", expect.moves, list(map(_see_move, trace.moves)))
     if expect.rounds is not None and expect.rounds != run.rounds:
@@ -101,6 +100,14 @@ def _differ_in_parts(what: str, expected: Sequence[msgspec.Struct], actual: Sequ
     if not same(wanted, found):
         lines = [[dumps(one, ensure_ascii=False) for one in listed] for listed in (wanted, found)]
         yield Problem(what=f"{what} are not as expected", lines=("- expected, + actual", *diff_lines(*lines)))
+
+
+def _see_request(request: RequestInput) -> dict[str, JSON]:
+    """Return a question in the form of ``ExpectedRequest``. Its call has all arguments, as the person sees them."""
+    seen: dict[str, JSON] = {"state": request.state, "prompt": request.prompt}
+    if (call := request.call) is None:
+        return seen
+    return {**seen, "call": {"name": call["name"], "arguments": {**call["arguments"], **call["hidden"]}}}
 
 
 def _see_move(move: Move) -> dict[str, JSON]:

@@ -75,6 +75,7 @@ class ExpectedRequest(_Part, frozen=True, kw_only=True):
 
     state: str
     prompt: str | msgspec.UnsetType = msgspec.UNSET
+    call: ExpectedCall | msgspec.UnsetType = msgspec.UNSET
 
 
 class ExpectedMove(_Part, frozen=True, kw_only=True):

@@ -33,9 +33,13 @@ class Outline:
         assert node is not None
         yield from self._walk(node, [self._root])
 
-    def descriptions(self, schema: Schema) -> list[str]:
-        """Return the descriptions of a schema and of those that it consists of."""
-        return [part["description"] for part in self._parts(schema, None) if "description" in part]
+    def descriptions(self, schema: Schema, node: yaml.Node) -> list[str]:
+        """Return the descriptions of a schema and of those that it consists of, for the value of a node and in general.
+
+        The description of a mapping hides that of the property that holds it.
+        """
+        parts = [part for value in (None, _construct(node)) for part in self._parts(schema, value)]
+        return [part["description"] for part in parts if "description" in part]
 
     def _walk(self, node: yaml.Node, schemas: list[Schema]) -> Iterator[Level]:
         value = _construct(node)

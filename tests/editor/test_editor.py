@@ -166,8 +166,8 @@ def test_every_key_is_explained(with_examples: LanguageServer, path: Path) -> No
     outline = OUTLINES[kind_of(path)]
     unexplained = []
     for level in outline.levels(text_of(path)):
-        for key, _ in level.node.value:
-            descriptions = outline.descriptions(level.properties.get(key.value, {}))
+        for key, value in level.node.value:
+            descriptions = outline.descriptions(level.properties.get(key.value, {}), value)
             at = (key.start_mark.line, key.start_mark.column + 1)
             shown = words(with_examples.hover(path.as_uri(), at)) if descriptions else ""
             if descriptions and not any(words(description) in shown for description in descriptions):

@@ -39,15 +39,9 @@ def drive_durable_run(
 
     async def drive() -> RunResult:
         calm_collector()
-        human_input, observers = terminal_input(), [view.console]
+        ports: dict[str, Any] = {"human_input": terminal_input(), "observers": [view.console], "resolve": resolve}
         async with Session(
-            journal=journal,
-            human_input=human_input,
-            observers=observers,
-            resolve=resolve,
-            project_dir=moved_to,
-            drain=drain,
-            settings=view.settings,
+            journal=journal, project_dir=moved_to, drain=drain, settings=view.settings, **ports
         ) as session:
             await session.runs_of(flow)
             return await drain_on_sigterm(session, action(session))

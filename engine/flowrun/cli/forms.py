@@ -181,12 +181,9 @@ def _fields(
     reference = schema.get("$ref") if isinstance(schema, Mapping) else None
     properties = resolved.get("properties")
     is_object = types <= {"object", "null"} and isinstance(properties, Mapping) and bool(properties)
-    default = resolved.get("default")
-    defaults = default if isinstance(default, Mapping) else {}
-    if is_object and isinstance(properties, Mapping) and not defaults.keys() <= properties.keys():
-        is_object = False  # its other members would be lost
-    if is_object and not choices_of(resolved) and reference not in seen:
-        assert isinstance(properties, Mapping)
+    defaults = default if isinstance(default := resolved.get("default"), Mapping) else {}
+    keeps_all = isinstance(properties, Mapping) and defaults.keys() <= properties.keys()  # else some would be lost
+    if is_object and keeps_all and not choices_of(resolved) and reference not in seen:
         required = resolved.get("required")
         names = required if isinstance(required, list) else []
         inner_seen = (*seen, reference) if isinstance(reference, str) else seen

@@ -25,8 +25,10 @@ from flowrun.cli.streams import answer_stream
 from flowrun.core.events import CallFunction
 from flowrun.durations import spell_moment
 from flowrun.errors import UsageError
+from flowrun.journal import History, RunRow
 from flowrun.runtime.flow_runs import find_pending_work
-from flowrun.runtime.run_result import AssumeDone, CallAgain, Resolve
+from flowrun.runtime.project import CompiledFlow
+from flowrun.runtime.run_result import AssumeDone, CallAgain, Resolve, RunResult
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.spec.strict_json import parse_json
@@ -81,22 +83,35 @@ def command(
     history = open_journal(journal)
     with answer_stream() as answers:
         if run is None:
-            options = ResumeOptions(journal, resolve, verbose, project_dir, drain)
-            return watch_runs(history, options) if watch else resume_all(history, options)
-        row = history.top_run(run)
-        stored = load_stored_flow(history, row, project_dir)
-        if row.ended is not None:
-            raise UsageError(f"run {row.id} has ended: {row.status}; `flowrun show {row.id}` shows it")
-        warn_of_changes(stored)
-        flow = stored.prepare(os.environ)
+            many = watch_runs if watch else resume_all
+            return many(history, ResumeOptions(journal, resolve, verbose, project_dir, drain))
+        row = _open_row(history, run)
+        flow = _stored_flow(history, row, project_dir)
         with Console(flow.graph, flow.secrets, quiet=quiet) as console:
-            if (wakes := find_pending_work(flow.graph, row.id, history.events).wakes) is not None:
-                console.note("pause", f"sleeping until {spell_moment(wakes, None)}")
+            _note_pause(console, find_pending_work(flow.graph, row.id, history.events))
             view = RunView(answers, console, full=json, verbose=verbose)
             resume = partial(Session.resume, run_id=row.id)
             return drive_durable_run(
                 row.id, resume, flow, journal, view=view, drain=drain, resolve=resolve, moved_to=project_dir
             )
+
+
+def _open_row(history: History, run: str) -> RunRow:
+    row = history.top_run(run)
+    if row.ended is not None:
+        raise UsageError(f"run {row.id} has ended: {row.status}; `flowrun show {row.id}` shows it")
+    return row
+
+
+def _stored_flow(history: History, row: RunRow, project_dir: Path | None) -> CompiledFlow:
+    stored = load_stored_flow(history, row, project_dir)
+    warn_of_changes(stored)
+    return stored.prepare(os.environ)
+
+
+def _note_pause(console: Console, pending: RunResult) -> None:
+    if pending.wakes is not None:
+        console.note("pause", f"sleeping until {spell_moment(pending.wakes, None)}")
 
 
 def read_resolution(*, assume_done: bool, value: str | None, run_again: bool, keys: Collection[str]) -> Resolve | None:

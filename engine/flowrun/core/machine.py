@@ -123,17 +123,19 @@ def _interrupt(graph: Graph, run: Run, event: Started | CallStarted | Cancelled 
 
 
 def _time_out(graph: Graph, run: Run, event: TimedOut) -> Transition:
-    limit, timeout = graph.limits.timeout, graph.nodes[run.state].timeout_of(run)
+    limit, node = graph.limits.timeout, graph.nodes[run.state]
     if event.step == 0 and limit is not None:
         message = f"the run took longer than limits.timeout, {limit:g} s"
         turn = Turn(graph, thaw(run))
         turn.finish("failed", None, Failure(name="limit.timeout", message=message, state=run.state))
         return turn.end()
+    timeout = node.timeout_of(run)
     if event.step != run.step or timeout is None:
         return Transition(run)
     turn = Turn(graph, thaw(run))
     message = f"state {run.state!r} took longer than its timeout, {timeout:g} s"
-    turn.fail(Failure(name="wait.timeout" if run.status == "waiting" else "state.timeout", message=message))
+    waited = run.status == "waiting" and not node.of_visit
+    turn.fail(Failure(name="wait.timeout" if waited else "state.timeout", message=message))
     return _enter_states(turn)
 
 

@@ -44,6 +44,7 @@ class AgentNode(StateNode, frozen=True, kw_only=True):
 
     def try_again(self, turn: Turn) -> None:
         """Ask the model again, or make the calls that failed."""
+        turn.run.memo = _loop_of(turn.run)
         self._check_rounds(turn.run)
         self._part(turn.run).try_again(turn)
 
@@ -91,8 +92,8 @@ class AgentNode(StateNode, frozen=True, kw_only=True):
 
 
 def _loop_of(run: Draft) -> Loop:
-    assert isinstance(run.memo, Loop)
-    return run.memo
+    """Return the loop of the visit: it is at its beginning if the agent failed before it was entered."""
+    return run.memo if isinstance(run.memo, Loop) else Loop(False, run.rounds)
 
 
 def compile_agent(name: str, state: AgentState, compiler: Compiler) -> AgentNode:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from flowrun.core.events import (
+    Answered,
     AskModel,
     CallFunction,
     Effect,
@@ -13,6 +14,7 @@ from flowrun.core.events import (
     Failed,
     Move,
     Replied,
+    RequestInput,
     Returned,
     Sleep,
     Slept,
@@ -310,6 +312,50 @@ def test_the_limits_of_the_flow_hold_within_it(limits: str, events: list[Event],
 def test_its_timeout_ends_the_visit(events: list[Event]) -> None:
     run = fold(graph_of(ADD, flow("timeout: 5s", CATCH, ENDLESS)), [BEGIN, *events]).run
     assert outcome_of(run) == ("succeeded", {"caught": "state.timeout", "rounds": 1})
+
+
+def test_a_timeout_that_cannot_be_rendered_is_tried_again_and_its_rounds_count() -> None:
+    timeout = 'timeout: "{{ [][0] if run.attempt == 1 else 9 }}s"'
+    graph = graph_of(ADD, flow(timeout, "max_rounds: 1", CATCH, ENDLESS))
+    assert isinstance(fold(graph, [BEGIN]).effects[0], Sleep)
+    events: list[Event] = [BEGIN, Slept(step=2), calls(2, "add")]
+    assert [type(fold(graph, events[:2]).effects[0]), type(fold(graph, events).effects[0])] == [AskModel, CallFunction]
+    assert outcome_of(fold(graph, [*events, returns(3)]).run)[1] == {"caught": "limit.rounds", "rounds": 1}
+
+
+# --- with people --------------------------------------------------------------------------------------------------
+
+ASKING = ADD + "    approve: {prompt: Add?}\n"
+
+
+def test_its_calls_are_approved_in_the_turn_that_makes_them() -> None:
+    graph = graph_of(ASKING, flow("on_error: raise", ENDLESS))
+    events: list[Event] = [BEGIN, calls(1, "add"), Answered(step=2, value={"ok": True}), returns(2), calls(3, "add")]
+    asked = fold(graph, events[:2]).effects[0], fold(graph, events).effects[0]
+    assert [one.id for one in asked if isinstance(one, RequestInput)] == ["r/2/0", "r/4/0"]
+    refused = Answered(step=4, value={"ok": False, "reason": "enough"})
+    transition = fold(graph, [*events, refused])
+    assert [type(effect) for effect in transition.effects] == [Sleep]
+    assert thread_of(transition.run)[-1] == ("assistant", ["add"])
+
+
+def test_its_timeout_is_for_the_visit_also_while_a_person_is_asked() -> None:
+    run = fold(graph_of(ASKING, flow("timeout: 5s", CATCH, ENDLESS)), [BEGIN, calls(1, "add")]).run
+    assert (run.status, run.state) == ("waiting", "team")
+    late = fold(graph_of(ASKING, flow("timeout: 5s", CATCH, ENDLESS)), [BEGIN, calls(1, "add"), TimedOut(step=2)]).run
+    assert outcome_of(late) == ("succeeded", {"caught": "state.timeout", "rounds": 1})
+
+
+def test_the_model_reads_what_the_visit_has_added_where_it_reads_no_history() -> None:
+    graph = graph_of(ADD, flow("history: none", "system: Be brief."))
+    request = fold(graph, [BEGIN, calls(1, "add"), returns(2)]).effects[0]
+    assert isinstance(request, AskModel)
+    assert [(message.role, message.content) for message in request.messages] == [
+        ("system", "Be brief."),
+        ("user", "Go on, 1."),
+        ("assistant", None),
+        ("tool", "3"),
+    ]
 
 
 # --- after a crash ------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from flowrun.cli.durable_run import drive_durable_run
 from flowrun.cli.options import (
     drain_option,
     journal_option,
+    open_journal,
     project_option,
     quiet_option,
     result_option,
@@ -19,7 +20,6 @@ from flowrun.cli.options import (
 )
 from flowrun.cli.run import parse_inputs
 from flowrun.cli.streams import answer_stream
-from flowrun.journal import open_history
 from flowrun.runtime.session import Session, new_run_id
 from flowrun.runtime.stored_flow import load_stored_flow
 
@@ -52,7 +52,7 @@ def command(
     `flowrun show RUN` numbers the steps. What RUN did before the step is not done again; RUN itself does not change.
     Exits as `flowrun run` does.
     """
-    history = open_history(journal)
+    history = open_journal(journal)
     row = history.top_run(run)
     stored = load_stored_flow(history, row, project_dir)
     with answer_stream() as answers:

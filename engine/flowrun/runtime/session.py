@@ -351,8 +351,7 @@ class Session:
             if row is None or top in opened.owners:  # with the functions and backends that the run started with
                 runs = self._owner_of(top)
             else:
-                flow = opened.flows.get(row.spec) or self._load_stored(row).prepare(self._environ)
-                runs = await self._outcome_of(self._begin(self.runs_of(flow)))
+                runs = await self._outcome_of(self._begin(self.runs_of(self._stored_flow(row))))
             return await self._drive(runs, top, runs.resume(top, resolve=resolve))
 
     async def fork(
@@ -383,11 +382,13 @@ class Session:
         if row.parent is not None:
             raise UsageError(f"run {run_id} is a child of run {row.parent}: fork that one")
         new_id = as_run_id(new_id)
-        stored = self._load_stored(row)
-        flow = stored.prepare(self._environ) if flow is None else flow
+        if flow is None:
+            flow = self._stored_flow(row)
+            old = flow.graph
+        else:
+            old = self._stored_graph(row)
         recorded = [one.event for one in history.events(row.id)]
         given = None if inputs is None else read_inputs(flow, {**_inputs_of(recorded), **inputs})
-        old = stored.prepare_to_show(self._environ).graph
         try:
             forked = fork_events(old, flow.graph, recorded, run=new_id, step=at, inputs=given)
         except ForkError as exc:
@@ -551,8 +552,16 @@ class Session:
                 top = parent
             return top, self._owner_of(top).graph
         row = opened.journal.history.top_run(run_id)
-        flow = opened.flows.get(row.spec) or self._load_stored(row).prepare_to_show(self._environ)
-        return row.id, flow.graph
+        return row.id, self._stored_graph(row)
+
+    def _stored_flow(self, row: RunRow) -> CompiledFlow:
+        """Return the flow that a run started with, to run."""
+        return self._opened("resume").flows.get(row.spec) or self._load_stored(row).prepare(self._environ)
+
+    def _stored_graph(self, row: RunRow) -> Graph:
+        """Return the graph of the flow that a run started with; its functions need not be there."""
+        known = self._opened("answer").flows.get(row.spec)
+        return (known or self._load_stored(row).prepare_to_show(self._environ)).graph
 
     def _load_stored(self, row: RunRow) -> StoredFlow:
         return load_stored_flow(self.journal.history, row, self._project_dir)

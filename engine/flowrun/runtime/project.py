@@ -454,7 +454,8 @@ def _check_scripts(tree: FlowTree, project: Path) -> Iterator[Issue]:
 
 def _deciding_models(graph: Graph) -> Iterator[str]:
     for node in graph.nodes.values():
-        yield from node.model.backends.values() if isinstance(node, DecideNode) else ()
+        if isinstance(node, DecideNode):
+            yield from (model.backend for model in node.model.models.values())
     for child in graph.flows.values():
         yield from _deciding_models(child)
 

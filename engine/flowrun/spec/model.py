@@ -369,6 +369,11 @@ class ResponseFormat(_Part, frozen=True, kw_only=True):
         return self.type in ("regex", "choice")
 
     @property
+    def is_computed(self) -> bool:
+        """Return whether templates give some of the choices."""
+        return is_template(self.choices) or any(map(is_template, self.choices or ()))
+
+    @property
     def value_schema(self) -> Mapping[str, JSON]:
         """Return the JSON Schema of the value of a reply. Choices that templates give may be any text."""
         match self.type:
@@ -379,8 +384,7 @@ class ResponseFormat(_Part, frozen=True, kw_only=True):
             case "regex":
                 return {"type": "string", "pattern": f"^(?:{self.pattern})$"}
             case "choice":
-                fixed = isinstance(self.choices, (list, tuple)) and not any(map(is_template, self.choices))
-                return {"type": "string", "enum": list(self.choices)} if fixed else {"type": "string"}
+                return {"type": "string"} if self.is_computed else {"type": "string", "enum": list(self.choices)}
 
 
 class State(_Part, frozen=True, kw_only=True, tag_field="type"):

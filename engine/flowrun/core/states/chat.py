@@ -14,7 +14,7 @@ from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
 from flowrun.core.state_node import StateFailure, StateNode, Turn
 from flowrun.core.states.compiler import Compiler
 from flowrun.core.states.kind import Look, StateKind
-from flowrun.core.states.request_settings import ComputedSettings, compile_settings, has_template
+from flowrun.core.states.request_settings import ComputedSettings, compile_settings
 from flowrun.core.threads import add_messages, check_conversation
 from flowrun.core.views import LazyReply, ReplyView
 from flowrun.spec.model import ChatState, ResponseFormat
@@ -151,7 +151,7 @@ def compile_chat(name: str, state: ChatState, compiler: Compiler) -> ChatNode:
         reading=compile_reading(state.system, state.history),
         settings=settings if isinstance(settings, RequestSettings) else None,
         computed=settings if isinstance(settings, ComputedSettings) else None,
-        read_value=None if response_format is None or has_template(response_format) else compile_form(response_format),
+        read_value=None if response_format is None or response_format.is_computed else compile_form(response_format),
         handles_calls=name in compiler.handling.chats,
         own_thread=frozenset({state.thread}),
         first_asked={state.thread: settings} if isinstance(settings, RequestSettings) else {},

@@ -34,7 +34,7 @@ class DecideNode(StateNode, frozen=True, kw_only=True):
         """Ask the model about the thread, with the question as its last message."""
         run, scope = turn.run, turn.scope
         question = write_question(self.prompt(scope), {label: render(scope) for label, render in self.choices})
-        model, sampling = self.model.render(scope)
+        model = self.model.render(scope)
         asked = run.asked.get(self.thread)
         tools = () if asked is None else asked.tools  # so that the prompt begins as the thread's last one
         thread = run.threads[self.thread]
@@ -50,12 +50,12 @@ class DecideNode(StateNode, frozen=True, kw_only=True):
                 flow=turn.graph.spec.name,
                 round=run.rounds,
                 thread=self.thread,
-                model=model,
+                model=model.backend,
                 messages=messages,
                 previous=thread if self.reading is not AS_IT_IS else run.replaced.get(self.thread),
                 tools=tools,
                 tool_choice="none" if tools else "auto",
-                sampling=sampling,
+                sampling=model.sampling,
                 labels=self.labels,
             ),
         )

@@ -1,10 +1,10 @@
 """FR316: a state that is tried again runs a failed sub-flow from its start, with the calls that succeeded in it."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 
+from flowrun.checks.dataflow import leading_to
 from flowrun.checks.subject import Subject
-from flowrun.core.graph import edges
+from flowrun.core.graph import Edge, edges
 from flowrun.errors import Issue
 from flowrun.spec.model import CallState, Holds, RouteState, Spec, State, ToolsState, WorkingState
 from flowrun.spec.parts import parts_of
@@ -50,14 +50,10 @@ def _calls(flow: Spec, state: State) -> bool:
 
 def _states_before_a_failure(flow: Spec) -> set[str]:
     """Return the states that lead to one that may fail."""
-    sources: defaultdict[str, list[str]] = defaultdict(list)
+    outgoing: dict[str, list[Edge]] = {name: [] for name in flow.states}
     for edge in edges(flow):
-        sources[edge.target].append(edge.source)
+        outgoing[edge.source].append(edge)
     states = flow.states.items()
-    ahead = [name for name, state in states if isinstance(state, WorkingState) and not isinstance(state, RouteState)]
-    found: set[str] = set()
-    while ahead:
-        before = [source for source in sources[ahead.pop()] if source not in found]
-        found.update(before)
-        ahead += before
-    return found
+    may_fail = [name for name, state in states if isinstance(state, WorkingState) and not isinstance(state, RouteState)]
+    ahead = leading_to(outgoing, may_fail)
+    return {edge.source for edge in edges(flow) if edge.target in ahead}

@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from flowrun.core.events import Answered, Cancelled, Event, Recorded, RequestInput, Sleep, StartChild
+from flowrun.core.events import Cancelled, Event, Recorded, RequestInput, Sleep, StartChild
 from flowrun.core.graph import Graph
 from flowrun.core.recovery import Recovered, recover
+from flowrun.journal.questions import closing_event
 
 NOW: Final = -math.inf
 
@@ -42,7 +43,7 @@ def due_at(
             case Sleep():
                 due = min(due, end_of_sleep(effect, found))
             case RequestInput():
-                if _is_answered(effect, inbox):
+                if closing_event(inbox, effect.step, effect.index) is not None:
                     return NOW
                 if effect.timeout is not None:
                     due = min(due, found.requested[effect.index] + effect.timeout)
@@ -56,9 +57,3 @@ def due_at(
 def end_of_sleep(effect: Sleep, found: Recovered) -> float:
     """Return when a pause ends, of which the random part is not known."""
     return found.requested[0] + effect.seconds if effect.until is None else effect.until
-
-
-def _is_answered(effect: RequestInput, inbox: Sequence[Event]) -> bool:
-    return any(
-        isinstance(event, Answered) and (event.step, event.index) == (effect.step, effect.index) for event in inbox
-    )

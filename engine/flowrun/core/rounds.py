@@ -2,7 +2,7 @@
 
 from flowrun.core.failures import StateFailure
 from flowrun.core.messages import last_calls
-from flowrun.core.run import Draft
+from flowrun.core.run import Draft, without
 from flowrun.core.threads import check_conversation
 
 
@@ -25,4 +25,4 @@ def begin_round(run: Draft, thread: str) -> None:
 
 def end_round(run: Draft, thread: str) -> None:
     """Record that a model has read a thread: from now on, prompts extend it as it is."""
-    run.replaced = {name: before for name, before in run.replaced.items() if name != thread}
+    run.replaced = without(run.replaced, thread)

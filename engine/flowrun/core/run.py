@@ -3,7 +3,7 @@
 import enum
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -15,6 +15,8 @@ from flowrun.core.views import LazyError, LazyOutputs, LazyReply, LazyResults, L
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, ResponseFormat
 from flowrun.templates import Lazy, as_condition, compile_condition, is_path
+
+T = TypeVar("T")
 
 
 class Mark(enum.Enum):
@@ -154,6 +156,11 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
             model has replied to the new ones.
         unread: the threads whose last reply has tool calls that no state has handled and no template has read.
     """
+
+
+def without(mapping: Mapping[str, T], key: str) -> dict[str, T]:
+    """Return a mapping of a run without one of its keys."""
+    return {name: value for name, value in mapping.items() if name != key}
 
 
 _CALLING: Final = re.compile(r"""\s*reply is calling\(\s*(?:'([\w-]+)'|"([\w-]+)")\s*\)\s*""")

@@ -8,7 +8,7 @@ from flowrun.core.events import SaidMessages
 from flowrun.core.failures import StateFailure
 from flowrun.core.messages import Log, Message, last_calls
 from flowrun.core.rendering import CompiledEntry, CompiledSay, Prologue, RenderedMessages, render
-from flowrun.core.run import Draft
+from flowrun.core.run import Draft, without
 from flowrun.templates import Scope
 
 
@@ -73,8 +73,8 @@ def _forget(run: Draft, thread: str) -> None:
     """Forget what a run knows of the messages of a thread, but those that the model has read."""
     if thread in run.asked:
         run.replaced = {thread: run.threads[thread], **run.replaced}
-    run.asked = {name: state for name, state in run.asked.items() if name != thread}
-    run.made = {name: made for name, made in run.made.items() if name != thread}
+    run.asked = without(run.asked, thread)
+    run.made = without(run.made, thread)
     run.unread -= {thread}
 
 

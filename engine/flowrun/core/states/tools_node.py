@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from flowrun.core.events import CallFunction, Event, Failed, Returned
 from flowrun.core.messages import LastCalls, Message, ToolCall, last_calls
-from flowrun.core.run import ANSWERED, PENDING, CallSlot, Draft, Made, Mark, Run
+from flowrun.core.run import ANSWERED, PENDING, CallSlot, Draft, Made, Mark, Run, without
 from flowrun.core.slots import Slots
 from flowrun.core.state_node import StateFailure, StateNode, Turn
 from flowrun.core.tool_calls import offered_tools, prepare_call
@@ -136,7 +136,7 @@ class ToolsNode(StateNode, frozen=True, kw_only=True):
         run.threads = {**run.threads, self.thread: thread.extended(messages)}
         run.results = LazyResults(pairs)
         if self.thread in run.made:
-            run.made = {name: made for name, made in run.made.items() if name != self.thread}
+            run.made = without(run.made, self.thread)
         turn.leave(self, run.results)
 
 

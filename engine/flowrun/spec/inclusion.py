@@ -14,7 +14,7 @@ import msgspec
 
 from flowrun.errors import Issue, Path, UnreadableFile
 from flowrun.spec.document import Document, IncludedText, issue_at
-from flowrun.spec.model import JSON
+from flowrun.spec.model import JSON, has_template
 from flowrun.spec.project import lies_in
 from flowrun.spec.yaml.encoding import MAX_BYTES, decode_source, too_large
 
@@ -82,7 +82,7 @@ def _in_messages(entries: Any, at: Path) -> Iterator[FileReference]:
         yield from _reference(content, (*at, index, "content"))
         for number, part in enumerate(content if isinstance(content, list) else ()):
             image = part.get("image", "{{")
-            if not has_braces(image) and not _URI.match(image):
+            if not has_template(image) and not _URI.match(image):
                 yield FileReference((*at, index, "content", number, "image"), image, is_image=True)
         yield from _in_messages(entry.get("messages", ()), (*at, index, "messages"))
 
@@ -90,11 +90,6 @@ def _in_messages(entries: Any, at: Path) -> Iterator[FileReference]:
 def _reference(value: JSON, path: Path) -> Iterator[FileReference]:
     if isinstance(value, Mapping):
         yield FileReference(path, value["file"])
-
-
-def has_braces(text: str) -> bool:
-    """Return whether a text is a template, whose value only a run knows."""
-    return "{{" in text or "{%" in text or "{#" in text
 
 
 def _read(

@@ -60,6 +60,11 @@ def is_template(value: Any) -> bool:
     return isinstance(value, str) and "{" in value
 
 
+def has_template(text: str) -> bool:
+    """Return whether a text holds Jinja2 syntax, so that only a run knows its value."""
+    return "{{" in text or "{%" in text or "{#" in text
+
+
 MAIN = "main"
 """The default thread of a state."""
 

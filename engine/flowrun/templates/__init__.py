@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from flowrun.excerpts import cut
-from flowrun.spec.model import Template
+from flowrun.spec.model import Template, has_template
 from flowrun.templates.lazy import Lazy, LazyMapping, as_data, in_context
 from flowrun.templates.limits import MAX_LENGTH, TemplateError, start_evaluation
 from flowrun.templates.writing import as_native, as_text, as_well_formed
@@ -35,11 +35,6 @@ KEYWORDS: Final = frozenset(
 
 _WITH_EMPTINESS: Final = (Lazy, bool, list, str, Mapping, tuple)
 """The types whose empty values count as false in a condition."""
-
-
-def has_template(text: str) -> bool:
-    """Return whether a text holds Jinja2 syntax."""
-    return "{{" in text or "{%" in text or "{#" in text
 
 
 def is_path(text: str) -> bool:

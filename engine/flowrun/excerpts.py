@@ -17,6 +17,11 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
 
 
+def cut_with_note(text: str, most: int) -> str:
+    """Return a text; of one with more than ``most`` characters, the first of them and a note of how many it has."""
+    return text if len(text) <= most else f"{text[:most]} [cut: it has {len(text):,} characters]"
+
+
 def cut_bytes(text: str, most: int) -> str:
     """Return a text of at most ``most`` bytes of UTF-8: a longer one is cut, and ends in a note that says so."""
     data = text.encode()

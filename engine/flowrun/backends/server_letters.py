@@ -3,9 +3,9 @@
 Source: platform.openai.com/docs/api-reference/chat (``logprobs``, ``top_logprobs``).
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from json import dumps
 from typing import Any, Final
 
 from flowrun.backends.chat_api import Completion, reply_of
@@ -55,7 +55,7 @@ def parse_decision(completion: Completion, labels: Sequence[str]) -> Reply:
         raise ModelError("model.request_refused", f"the server returned no log-probabilities: {why}")
     found = {label: _logprob(letter, likeliest) for letter, label in letters_of(labels).items()}
     if reply.reasoning or max(found.values()) == -math.inf:
-        tokens = cut(json.dumps(list(likeliest), ensure_ascii=False), _SHOWN)
+        tokens = cut(dumps(list(likeliest), ensure_ascii=False), _SHOWN)
         why = f": {_REASONS}" if reply.reasoning else ""
         raise ModelError("model.invalid_output", f"no letter of a choice begins the reply, but one of {tokens}{why}")
     return decided(found, usage=reply.usage)

@@ -4,13 +4,14 @@ The answer is ``{ok, arguments?, reason?}``. Its schema is made from that of the
 checks the arguments that the model gave; those that the spec gives are shown, and cannot be answered.
 """
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping
+from json import dumps
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from flowrun.core.json_schema import Validator, compile_schema
+from flowrun.excerpts import cut_with_note
 from flowrun.spec.model import JSON, Approval
 from flowrun.spec.subschemas import map_schemas
 from flowrun.templates import Scope, compile_condition, compile_text
@@ -111,21 +112,17 @@ def call_lines(call: Mapping[str, JSON] | None) -> Iterator[str]:
     if call is not None:
         yield f"  {call['name']}"
         for name, value in call["arguments"].items():
-            yield f"    {_written(name)}: {_cut(json.dumps(value, ensure_ascii=False))}"
+            yield f"    {_written(name)}: {cut_with_note(dumps(value, ensure_ascii=False), _SHOWN)}"
         for name, value in call["hidden"].items():
-            yield f"    {_written(name)}: {_cut(json.dumps(value, ensure_ascii=False))}{_HIDDEN}"
+            yield f"    {_written(name)}: {cut_with_note(dumps(value, ensure_ascii=False), _SHOWN)}{_HIDDEN}"
 
 
 def call_text(call: Mapping[str, JSON] | None) -> str:
     """Return a call with all of its arguments as one line; empty if there is no call."""
     if call is None:
         return ""
-    return f"{call['name']}({json.dumps({**call['arguments'], **call['hidden']}, ensure_ascii=False)})"
+    return f"{call['name']}({dumps({**call['arguments'], **call['hidden']}, ensure_ascii=False)})"
 
 
 def _written(name: str) -> str:
-    return name if name.isidentifier() else json.dumps(name, ensure_ascii=False)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} [cut: it has {len(text):,} characters]"
+    return name if name.isidentifier() else dumps(name, ensure_ascii=False)

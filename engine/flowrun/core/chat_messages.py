@@ -4,8 +4,8 @@ A member that is null counts as left out. What would be lost is refused by name:
 API's older form, sounds. Source: platform.openai.com/docs/api-reference/chat.
 """
 
-import json
 from collections.abc import Mapping
+from json import dumps
 from typing import Any, Final, get_args
 
 from flowrun.core.messages import Image, Message, Role, ToolCall, text_of_parts
@@ -124,7 +124,7 @@ def _parse_call(call: JSON, where: str) -> ToolCall:
     if arguments is None:
         arguments = ""
     elif not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
+        arguments = dumps(arguments, ensure_ascii=False)
     return ToolCall(id=_text(call.get("id"), f"{where}: id") or "", name=name, arguments=arguments)
 
 
@@ -137,4 +137,4 @@ def _text(value: JSON, where: str) -> str | None:
 def _show(value: Any) -> str:
     if isinstance(value, str):
         return repr(cut(value, _SHOWN))
-    return cut(json.dumps(value, ensure_ascii=False, default=str), _SHOWN)
+    return cut(dumps(value, ensure_ascii=False, default=str), _SHOWN)

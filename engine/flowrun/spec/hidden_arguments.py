@@ -2,9 +2,9 @@
 them. An argument that the schema mentions elsewhere cannot be taken out.
 """
 
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
+from json import dumps
 from typing import Final
 
 from flowrun.errors import Path
@@ -35,7 +35,7 @@ def mentions_of(schema: Mapping[str, JSON], name: str) -> Iterator[Path]:
     """Yield the paths of the keywords of a schema that mention an argument, but for its own entry and ``required``."""
     yield from _mentions(schema, name, (), schema, frozenset({"#"}))
     reference = re.compile(rf'"\$ref": "#/properties/{re.escape(_escaped(name))}["/]')
-    if reference.search(json.dumps({**schema, "properties": without_arguments(schema, [name])["properties"]})):
+    if reference.search(dumps({**schema, "properties": without_arguments(schema, [name])["properties"]})):
         yield ("$ref",)
 
 
@@ -90,7 +90,7 @@ def _used(definitions: Mapping[str, JSON], rest: JSON) -> list[str]:
     used: set[str] = set()
     waiting = [rest]
     while waiting:
-        text = json.dumps(waiting.pop())
+        text = dumps(waiting.pop())
         for name in definitions:
             if name not in used and re.search(rf'"#/\$defs/{re.escape(_escaped(name))}["/]', text):
                 used.add(name)
@@ -100,4 +100,4 @@ def _used(definitions: Mapping[str, JSON], rest: JSON) -> list[str]:
 
 def _escaped(name: str) -> str:
     """Return a name as it stands in a reference within JSON text."""
-    return json.dumps(name.replace("~", "~0").replace("/", "~1"))[1:-1]
+    return dumps(name.replace("~", "~0").replace("/", "~1"))[1:-1]

@@ -205,18 +205,19 @@ class VllmBackend:
 class _AdaptedBackend(WrappedBackend):
     """A ``ports.ModelBackend`` whose requests use an adapter of a ``VllmBackend``, which others use too."""
 
+    backend: VllmBackend
+
     def __init__(self, backend: VllmBackend, adapter: str) -> None:
         super().__init__(backend)
-        self._vllm = backend
         self._adapter = adapter
 
     async def reply(self, request: AskModel) -> Reply:
         """Return the model's reply by the adapter."""
-        return await self._vllm.reply(request, adapter=self._adapter)
+        return await self.backend.reply(request, adapter=self._adapter)
 
     def check_decisions(self) -> None:
         """Check that decide states can be answered. See ``wrapper.Decides``."""
-        self._vllm.check_decisions()
+        self.backend.check_decisions()
 
 
 async def run_start(start: Start) -> tuple[Engine, VllmChat]:

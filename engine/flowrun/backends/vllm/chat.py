@@ -235,13 +235,13 @@ class VllmChat:
         return text if isinstance(text, str) else str(self._renderer.tokenizer.decode(list(rendered.token_ids)))
 
     def _check(self, ask: AskModel) -> None:
-        if faults := faults_of_sampling(ask.sampling):
-            raise ModelError("model.request_refused", "; ".join(faults))
         if any(message.parts for message in ask.messages):
             raise ModelError(
                 "model.request_refused",
                 "vLLM in this process cannot be shown images for now: ask a model behind a server (backend: openai)",
             )
+        if faults := faults_of_sampling(ask.sampling):
+            raise ModelError("model.request_refused", "; ".join(faults))
         if ask.tools and ask.tool_choice != "none" and not self._model.tool_call_parser:
             raise ModelError(
                 "model.request_refused",

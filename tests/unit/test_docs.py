@@ -15,6 +15,7 @@ from flowrun.backends.scripted import ScriptedReply, load_replies
 from flowrun.cli import VERBS
 from flowrun.spec.schema import TEST_SCHEMA, read_schema
 from flowrun.starters import copy_example, write_project
+from tests.bench.lines import table
 from tests.documents import NEEDS_A_MODEL, Block, Shell, read_blocks, read_commands
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -114,6 +115,10 @@ def test_the_page_on_failures(shell: Shell) -> None:
 
 def test_the_page_on_decisions(shell: Shell) -> None:
     assert list(perform(shell, read_blocks((DOCS / "decisions.md").read_text()))) == []
+
+
+def test_the_page_on_langgraph_has_the_lines_of_today() -> None:
+    assert "\n\n{}\n\n".format("\n".join(table())) in (DOCS / "langgraph.md").read_text()
 
 
 def test_the_first_step_of_the_readme(shell: Shell) -> None:

@@ -218,7 +218,7 @@ def test_a_recursive_type_keeps_its_references() -> None:
         (Opaque(), {}),
         (print, {}),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_default_is_shown_if_json_has_it(default: Any, written: JSON) -> None:
     assert derived(Any, default) == written

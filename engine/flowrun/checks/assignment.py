@@ -23,8 +23,7 @@ _REMEDIES: Final = {
 def check_assignment(subject: Subject) -> Iterator[Issue]:
     """Find templates that read a variable, reply, error, result or output that some path to them does not set."""
     spec, graph = subject.spec, subject.state_graph
-    members = {("vars", name) for state in spec.states.values() for _, name in state.variables()}
-    members |= {("vars", name) for name in spec.vars} | {("outputs", name) for name in spec.states}
+    members = {("vars", name) for name in spec.variables} | {("outputs", name) for name in spec.states}
     for text in subject.texts:
         states = [name for name in states_of(spec, text) if name in graph.facts]  # in the others it is never evaluated
         for slot in sorted(_slots_read(text.reads_if_valid(), text.extra)):

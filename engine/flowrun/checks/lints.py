@@ -175,7 +175,7 @@ def _unread_variables(subject: Subject) -> Iterator[Issue]:
                 if len(path) == 1 or not isinstance(path[1], str):
                     return  # it may read any of them
                 read.add(path[1])
-    known = {*spec.vars, *(name for state in spec.states.values() for _, name in state.variables())}
+    known = spec.variables
     for name, state in spec.states.items():
         for at, variable in state.variables():
             if variable in read or did_you_mean(variable, read - known):

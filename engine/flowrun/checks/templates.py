@@ -106,10 +106,9 @@ def _missing_member_issue(subject: Subject, text: Text, missing: MissingMember) 
 
 def _members(spec: Spec) -> Mapping[str, Collection[str]]:
     """Return the members that each name can have on any path of a run."""
-    set_somewhere = {name for state in spec.states.values() for _, name in state.variables()}
     return {
         "inputs": set(spec.inputs),
-        "vars": {*spec.vars, *set_somewhere},
+        "vars": spec.variables,
         "outputs": {name for name, state in spec.states.items() if isinstance(state, WorkingState)},
         "reply": ReplyView.__annotations__,
         "error": ErrorView.__annotations__,

@@ -753,6 +753,11 @@ class Spec(_Part, frozen=True, kw_only=True):
     isolation: Isolation | None = None
 
     @property
+    def variables(self) -> frozenset[str]:
+        """The names of all variables that a run may have: those with a first value, and those that states may set."""
+        return frozenset(self.vars).union(name for state in self.states.values() for _, name in state.variables())
+
+    @property
     def asks_about_calls(self) -> bool:
         """Whether a person is asked about calls of some tool."""
         return any(tool.approve is not None for tool in self.tools.values())

@@ -13,7 +13,7 @@ from flowrun.errors import Path as DocumentPath
 from flowrun.files import file_errors
 from flowrun.spec import Document, issue_at, may_be_spec
 from flowrun.spec.find import find_files
-from flowrun.spec.model import JSON, MAIN, DecideState, Holds, State, WorkingState
+from flowrun.spec.model import JSON, MAIN, DecideState, Holds, State
 from flowrun.spec.parse import decode_duration, parse_duration
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
@@ -208,9 +208,8 @@ def _check_expectation(
     yield from _unknown(suite, "FR701", calls, calling, "call state")
     asked = [((*at, "requests", index, "state"), ask.state) for index, ask in enumerate(expect.requests or ())]
     yield from _unknown(suite, "FR701", asked, {name for name, _ in all_states}, "state")
-    assigned = {name for state in own.values() if isinstance(state, WorkingState) for name in state.set}
     variables = [((*at, "vars", name), name) for name in expect.vars]
-    yield from _unknown(suite, "FR404", variables, {*graph.spec.vars, *assigned}, "variable", key=True)
+    yield from _unknown(suite, "FR404", variables, graph.spec.variables, "variable", key=True)
     threads = [((*at, "messages", name), name) for name in expect.messages if name != MAIN]
     used = {part.value for state in own.values() for part in parts_of(state, Holds.THREAD)}
     yield from _unknown(suite, "FR703", threads, {*graph.threads, *used}, "thread", key=True)

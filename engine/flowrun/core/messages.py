@@ -148,6 +148,17 @@ class Reply(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
                 _make_well_formed(self, "content", "text", "finish_reason", "reasoning", "invalid_call", "refusal")
                 return
 
+    def without_reasoning(self) -> "Reply":
+        """Return the reply as a later prompt may have it if the reasoning is dropped.
+
+        Its text and its tokens hold the reasoning, so they go too. The tokens' end and digest stay: the next prompt
+        does not extend them, which ``Usage.rerendered`` counts.
+        """
+        if self.reasoning is None:
+            return self
+        tokens = None if self.tokens is None else msgspec.structs.replace(self.tokens, ids=b"")
+        return msgspec.structs.replace(self, reasoning=None, text=None, tokens=tokens)
+
     @property
     def shown(self) -> str:
         """What the reply says to people: its text, or the labels with their probabilities, the likeliest first."""

@@ -7,8 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
 from flowrun.core.failures import StateFailure
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.messages import CUT_OFF, DECLINED, FINISHED, Message, Reply
@@ -44,7 +42,7 @@ def accept_reply(
     handles_calls: bool,
     read_value: ReadValue | None,
     call_count: int,
-    keeps_reasoning: bool = True,
+    keeps_reasoning: bool,
 ) -> AcceptedReply:
     """Make the message and the value of a reply, if it is complete, valid and what the state asked for.
 
@@ -74,27 +72,16 @@ def accept_reply(
         raise StateFailure("model.invalid_output", _why_empty(reply))
     elif read_value is not None:
         parsed = read_value(reply.content)
+    kept = reply if keeps_reasoning else reply.without_reasoning()
     message = Message(
         role="assistant",
-        content=reply.content,
-        reasoning=reply.reasoning,
-        reasoning_key=reply.reasoning_key,
+        content=kept.content,
+        reasoning=kept.reasoning,
+        reasoning_key=kept.reasoning_key,
         tool_calls=calls,
-        tokens=reply.tokens,
+        tokens=kept.tokens,
     )
-    if reply.reasoning is not None and not keeps_reasoning:
-        message = _without_reasoning(message)
     return AcceptedReply(message, parsed)
-
-
-def _without_reasoning(message: Message) -> Message:
-    """Return a message without its reasoning.
-
-    Its tokens hold the reasoning, so no later prompt may have them. Their end and digest stay: the next prompt does not
-    extend them, which ``Usage.rerendered`` counts.
-    """
-    tokens = None if message.tokens is None else msgspec.structs.replace(message.tokens, ids=b"")
-    return msgspec.structs.replace(message, reasoning=None, tokens=tokens)
 
 
 def _why_empty(reply: Reply) -> str:

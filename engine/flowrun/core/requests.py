@@ -77,13 +77,18 @@ def messages_of_request(
     return Log((*read, *extra))
 
 
-def messages_of_feedback(reply: Reply, text: str, *, keeps_reasoning: bool = True) -> tuple[Message, ...]:
+def messages_of_feedback(reply: Reply, text: str, *, keeps_reasoning: bool) -> tuple[Message, ...]:
     """Return a reply that failed as a message of the model, and what a user says about it.
 
     Calls of such a reply are open for ever, so they are shown as text: nothing answers them. A reply without calls
     keeps its tokens, so the prompt extends what the model wrote. An empty reply is left out.
+
+    Args:
+        keeps_reasoning: whether the model that is asked reads the reasoning of the reply.
     """
     user = Message(role="user", content=text)
+    if not keeps_reasoning:
+        reply = reply.without_reasoning()
     if reply.tool_calls or reply.invalid_call is not None:
         calls = "\n".join(f"{call.name}({call.arguments})" for call in reply.tool_calls)
         shown = reply.text or "\n".join(filter(None, (reply.content, calls)))
@@ -93,7 +98,7 @@ def messages_of_feedback(reply: Reply, text: str, *, keeps_reasoning: bool = Tru
     faulty = Message(
         role="assistant",
         content=reply.content,
-        reasoning=reply.reasoning if keeps_reasoning else None,
+        reasoning=reply.reasoning,
         reasoning_key=reply.reasoning_key,
         tokens=reply.tokens,
     )

@@ -1,13 +1,15 @@
 """``retry.feedback`` shows a model the reply that failed; ``say`` of a ``catch`` puts messages onto threads."""
 
 import pytest
+from msgspec import structs
 
 from flowrun.core.events import AskModel, Event, Failed, Replied, SaidMessages, Sleep, Slept, Started
 from flowrun.core.machine import Run, fold
 from flowrun.core.messages import Message, Reply, Tokens, ToolCall
 from flowrun.core.recovery import recover
 from flowrun.errors import Failure
-from tests.flows import ADD, graph_of
+from flowrun.spec import parse_text
+from tests.flows import ADD, HEADER, compile_spec, graph_of
 
 BEGIN = Started(run="r", inputs={})
 ASKED = Message(role="user", content="Give a number.")
@@ -140,6 +142,54 @@ def test_a_decision_gets_feedback_behind_its_question() -> None:
     _, effects, _ = fold(graph, [BEGIN, replied("Hm."), Slept(step=2)])
     assert isinstance(effects[0], AskModel)
     assert list(effects[0].messages)[2:] == [said("Hm."), user("A letter.")]
+
+
+TOKENS = Tokens(vocabulary=1, ids=b"abcd", end=9, digest=3)
+CALL = ToolCall(id="c", name="add", arguments="{}")
+STATES = {
+    "chat": "{type: chat, retry: {jitter: 0, feedback: Once more.}, next: done}",
+    "decide": "{type: decide, prompt: Which?, choices: [a, b], retry: {jitter: 0, feedback: Once more.}, next: done}",
+}
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+@pytest.mark.parametrize(
+    ("reasoning", "reply", "shown"),
+    [
+        pytest.param(
+            "keep",
+            Reply(content="Hm.", reasoning="So.", tokens=TOKENS),
+            Message(role="assistant", content="Hm.", reasoning="So.", tokens=TOKENS),
+            id="keep",
+        ),
+        pytest.param(
+            "drop",
+            Reply(content="Hm.", reasoning="So.", tokens=TOKENS),
+            Message(role="assistant", content="Hm.", tokens=structs.replace(TOKENS, ids=b"")),
+            id="drop: neither its text nor its tokens",
+        ),
+        pytest.param("drop", Reply(content="Hm."), said("Hm."), id="drop: there is none"),
+        pytest.param(
+            "keep",
+            Reply(content="Hm.", reasoning="So.", text="<think>So.</think>Hm.<call>", tool_calls=(CALL,)),
+            said("<think>So.</think>Hm.<call>"),
+            id="keep: the text of calls",
+        ),
+        pytest.param(
+            "drop",
+            Reply(content="Hm.", reasoning="So.", text="<think>So.</think>Hm.<call>", tool_calls=(CALL,)),
+            said("Hm.\nadd({})"),
+            id="drop: the text of calls",
+        ),
+    ],
+)
+def test_the_reasoning_of_the_faulty_reply(state: str, reasoning: str, reply: Reply, shown: Message) -> None:
+    header = HEADER.replace("name: replies.yaml", f"name: replies.yaml, reasoning: {reasoning}")
+    graph = compile_spec(parse_text(f"{header}states:\n  ask: {state}\n  done: {{type: end}}\n").spec)
+    faulty = structs.replace(reply, finish_reason="length")
+    _, (ask, *_), _ = fold(graph, [BEGIN, Replied(step=1, reply=faulty), Slept(step=2)])
+    assert isinstance(ask, AskModel)
+    assert list(ask.messages)[-2:] == [shown, user("Once more.")]
 
 
 # --- say ----------------------------------------------------------------------------------------------------------

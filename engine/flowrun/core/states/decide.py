@@ -38,8 +38,9 @@ class DecideNode(StateNode, frozen=True, kw_only=True):
         asked = run.asked.get(self.thread)
         tools = () if asked is None else asked.tools  # so that the prompt begins as the thread's last one
         thread = run.threads[self.thread]
-        feedback = () if run.feedback is None else messages_of_feedback(*run.feedback)
-        extra = Message(role="user", content=question), *feedback
+        extra: tuple[Message, ...] = (Message(role="user", content=question),)
+        if run.feedback is not None:
+            extra += messages_of_feedback(*run.feedback, keeps_reasoning=model.keeps_reasoning)
         messages = self.reading.messages(thread, scope, extra=extra)
         begin_round(run, self.thread)
         turn.effects = (

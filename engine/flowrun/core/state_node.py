@@ -278,9 +278,11 @@ class Turn(msgspec.Struct, gc=False):
         except TemplateError as exc:
             failure = _failed_in_handling(failure, exc)
         for index, catch in enumerate(node.catches):
-            before = copy_of(self.run)
+            before, error = self.run, LazyError(failure, self.run.attempt, reply)
             try:
-                if self._catch(node, index, catch, LazyError(failure, before.attempt, reply)):
+                if self._applies(catch, error):
+                    self.run = copy_of(before)
+                    self._catch(node, index, catch, error)
                     return
             except (StateFailure, TemplateError) as exc:
                 self.run = before
@@ -344,10 +346,8 @@ class Turn(msgspec.Struct, gc=False):
         self.effects += (Sleep(step=run.step, seconds=delay, jitter=retry.jitter),)
         return True
 
-    def _catch(self, node: StateNode, index: int, catch: CompiledCatch, error: LazyError) -> bool:
-        """Take a ``catch`` if it applies: set its variables, say its messages, and choose its state."""
-        if not self._applies(catch, error):
-            return False
+    def _catch(self, node: StateNode, index: int, catch: CompiledCatch, error: LazyError) -> None:
+        """Take a ``catch``: set its variables, say its messages, and choose its state."""
         run = self.run
         run.status, run.error = "running", error
         sets = self._assign(catch.assignments) if catch.assignments else EMPTY
@@ -365,7 +365,6 @@ class Turn(msgspec.Struct, gc=False):
                 said=said,
             )
         )
-        return True
 
     def _applies(self, handler: CompiledRetry | CompiledCatch, error: LazyError) -> bool:
         """Return whether a handler names a failure and its condition holds."""

@@ -12,7 +12,7 @@ from flowrun.core.graph import edges
 from flowrun.core.shapes import Shape
 from flowrun.core.texts import Text, texts_of
 from flowrun.errors import Issue, Path
-from flowrun.spec import EntrypointError, Loaded, Signature, issue_at
+from flowrun.spec import EntrypointError, FlowTree, Loaded, Signature, issue_at
 from flowrun.spec.document import written_path
 from flowrun.spec.model import JSON, Spec, Tool
 
@@ -20,21 +20,34 @@ Severity = Literal["error", "warning"]
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """A loaded spec to check. A local flow is a subject of its own, with ``base`` as its path in the file.
+    """A loaded spec to check, with its sub-flows. A local flow is a subject of its own.
 
     ``functions`` maps each entrypoint to its signature, or to the error of its import; it is None if nothing may be
-    imported (``--no-import``). ``flows`` maps each reference to a sub-flow to the sub-flow's spec.
+    imported (``--no-import``).
     """
 
-    loaded: Loaded
+    tree: FlowTree
     functions: Mapping[str, Signature | EntrypointError] | None = None
-    flows: Mapping[str, Spec] = {}
-    base: Path = ()
+
+    @property
+    def loaded(self) -> Loaded:
+        """Return the loaded file."""
+        return self.tree.loaded
+
+    @property
+    def base(self) -> Path:
+        """Return the path of the spec in its file."""
+        return self.tree.base
 
     @property
     def spec(self) -> Spec:
         """Return the spec."""
         return self.loaded.spec
+
+    @cached_property
+    def flows(self) -> Mapping[str, Spec]:
+        """Return the specs of the sub-flows, by the references to them."""
+        return {reference: flow.loaded.spec for reference, flow in self.tree.flows.items()}
 
     @cached_property
     def state_graph(self) -> StateGraph:

@@ -417,12 +417,7 @@ def _key(tree: FlowTree) -> tuple[str, ErrorPath]:
 def _check(tree: FlowTree, signatures: Signatures | None, *, only_models: bool = False) -> list[Issue]:
     issues: dict[Issue, None] = {}
     for flow in tree.walk():
-        subject = Subject(
-            loaded=flow.loaded,
-            functions=None if signatures is None else signatures[_key(flow)],
-            flows={reference: child.loaded.spec for reference, child in flow.flows.items()},
-            base=flow.base,
-        )
+        subject = Subject(tree=flow, functions=None if signatures is None else signatures[_key(flow)])
         issues |= dict.fromkeys(check_spec(subject, only_models=only_models))
     return list(issues)
 

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from jinja2 import nodes
 
 from flowrun.checks import Subject, check_spec
-from flowrun.spec import parse_text
+from flowrun.spec import FlowTree, parse_text
 from flowrun.templates import TemplateError, compile_value
 from flowrun.templates.reads import Keys, reads_of_expression, reads_of_template
 
@@ -137,7 +138,7 @@ def test_checking_evaluates_nothing(text: str) -> None:
         "messages": [{"role": "user", "content": text}],
         "flows": {"f": {"inputs": {"a": {}}, "states": {"e": {"type": "end"}}}},
     }
-    subject = Subject(loaded=parse_text(json.dumps(spec)))
+    subject = Subject(tree=FlowTree(loaded=parse_text(json.dumps(spec)), model_dir=Path()))
     assert evaluated(lambda: check_spec(subject)) == []
     assert {issue.code for issue in check_spec(subject)} <= {"FR304", "FR401", "FR403"}
     assert set(evaluated(lambda: evaluate(text))) == {"root"}

@@ -13,7 +13,7 @@ from flowrun.core.messages import Reply, ToolCall
 from flowrun.drawing.picture import build_picture
 from flowrun.errors import Failure
 from flowrun.runtime.project import Project
-from flowrun.spec import parse_text
+from flowrun.spec import FlowTree, parse_text
 from tests.flows import ADD, graph_of
 
 FLOW = """\
@@ -133,8 +133,8 @@ def test_any_other_value_fails_the_state(wrong: dict[str, Any], message: str, gr
 
 
 def issues(text: str) -> list[tuple[str, str]]:
-    loaded = parse_text(text, "spec.yaml")
-    return [(issue.code, issue.message) for issue in check_spec(Subject(loaded=loaded))]
+    tree = FlowTree(loaded=parse_text(text, "spec.yaml"), model_dir=Path())
+    return [(issue.code, issue.message) for issue in check_spec(Subject(tree=tree))]
 
 
 SPEC = """\

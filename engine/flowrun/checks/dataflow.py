@@ -2,7 +2,7 @@
 
 The analysis runs forward over the graph to its fixed point. Where paths merge, a slot is set if it is set on all of
 them, and a chat state may have given the last reply if it may have on one of them. A ``catch`` edge sets the error and
-its own variables, and none of the failed state's slots.
+its own variables, and none of the failed state's slots; an agent that fails may have replied.
 """
 
 from collections import deque
@@ -84,8 +84,7 @@ def _analyse(spec: Spec, outgoing: Mapping[str, list[Edge]], bits: dict[Slot, in
         changed = False
         for edge in (edge for here in order for edge in outgoing[here]):
             entered, known = facts[edge.source], facts.get(edge.target)
-            replies = edge.kind == "route" and spec.states[edge.source].result == "reply"
-            replied = frozenset({edge.source}) if replies else entered.reply_states
+            replied = repliers(spec, edge.source, entered.reply_states, done=edge.kind == "route")
             is_set = entered.set | mask(slots_set_by(spec, edge))
             merged = (
                 Facts(is_set, replied) if known is None else Facts(known.set & is_set, known.reply_states | replied)
@@ -102,6 +101,19 @@ def slots_set_by(spec: Spec, edge: Edge) -> frozenset[Slot]:
     if edge.kind == "catch":
         return frozenset({("error",), *(("vars", name) for name in state.catch[int(edge.path[3])].set)})
     return result_slots(edge.source, state) | {("vars", name) for name in state.set}
+
+
+def repliers(spec: Spec, name: str, before: frozenset[str], *, done: bool) -> frozenset[str]:
+    """Return the states that may have given the last reply after a state that is done, or while it is not.
+
+    Args:
+        before: the states that may have given it when the state was entered.
+    """
+    state = spec.states[name]
+    own = frozenset({name} if state.result == "reply" else ())
+    if own and done:
+        return own
+    return before | own if state.makes_calls else before  # what an agent's turns before have done stays
 
 
 def result_slots(name: str, state: State) -> frozenset[Slot]:

@@ -137,12 +137,10 @@ def _offered_in(spec: Spec) -> set[str]:
 def _tools_states(subject: Subject) -> Iterator[Issue]:
     """Find tools states that no call can ever reach."""
     spec, graph = subject.spec, subject.state_graph
-    callers = {
-        thread: _reachable(
-            graph.outgoing, [at for at, chat in _chats(spec) if chat.thread == thread and _calls(spec, chat)]
-        )
-        for thread in {chat.thread for _, chat in _chats(spec)}
-    }
+    leaving: dict[str, list[Edge]] = {chat.thread: [] for _, chat in _chats(spec)}
+    for at, chat in _chats(spec):
+        leaving[chat.thread] += (edge for edge in graph.outgoing[at] if _leaves_calls(spec, chat, edge))
+    callers = {thread: _reachable(graph.outgoing, first) for thread, first in leaving.items()}
     written = {one.thread for one in messages_written(spec) if one.has_calls and (one.said or not one.state)}
     for name, state in spec.states.items():
         if not isinstance(state, ToolsState) or name not in graph.facts or state.thread not in {"main", *spec.threads}:
@@ -156,21 +154,24 @@ def _tools_states(subject: Subject) -> Iterator[Issue]:
         yield subject.issue("FR307", ("states", name), message, remedy, key=True, severity=severity)
 
 
-def _calls(spec: Spec, chat: ChatState) -> bool:
-    """Return whether a chat state leaves calls on its thread: those of its model, or of its own messages."""
-    leaves = bool(offered_tools(spec, chat)) and not chat.makes_calls
+def _leaves_calls(spec: Spec, chat: ChatState, edge: Edge) -> bool:
+    """Return whether a chat state leaves calls on its thread: those of its model, or of its own messages.
+
+    An agent that fails may leave those that it was about to make.
+    """
+    leaves = bool(offered_tools(spec, chat)) and (edge.kind == "catch" or not chat.makes_calls)
     return leaves or any(one.has_calls for one in written_by("", chat) if not one.said)
 
 
-def _reachable(outgoing: Mapping[str, list[Edge]], starts: list[str]) -> set[str]:
-    """Return the states on the paths that begin at some states."""
+def _reachable(outgoing: Mapping[str, list[Edge]], first: list[Edge]) -> set[str]:
+    """Return the states on the paths that begin with some edges."""
     found: set[str] = set()
-    waiting = list(starts)
+    waiting = list(first)
     while waiting:
-        for edge in outgoing[waiting.pop()]:
-            if edge.target not in found:
-                found.add(edge.target)
-                waiting.append(edge.target)
+        target = waiting.pop().target
+        if target not in found:
+            found.add(target)
+            waiting += outgoing[target]
     return found
 
 

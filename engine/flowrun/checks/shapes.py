@@ -6,6 +6,7 @@ A path is reported only if no value that matches the schema has it. A member tha
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from flowrun.checks.dataflow import repliers
 from flowrun.core.shapes import ANY, ROOT, Shape, closed, shape_of
 from flowrun.core.states import KINDS
 from flowrun.core.states.chat import shape_of_reply
@@ -83,12 +84,9 @@ def chats_behind(subject: "Subject", text: Text, keys: Keys) -> dict[str, ChatSt
 
 def _repliers(subject: "Subject", text: Text, name: str) -> frozenset[str]:
     """Return the states that may have given the last reply when a text is evaluated in a state."""
-    state, facts = subject.spec.states.get(name), subject.state_graph.facts.get(name)
-    own = frozenset({name} if isinstance(state, ChatState) else ())
-    if own and text.moment in ("set", "said", "left", "called"):
-        return own
+    facts = subject.state_graph.facts.get(name)
     before = frozenset() if facts is None else facts.reply_states
-    return before | own if state is not None and state.makes_calls else before  # an agent's turn follows on its last
+    return repliers(subject.spec, name, before, done=text.moment in ("set", "said", "left", "called"))
 
 
 # --- following a path ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from flowrun.checks.subject import Subject
 from flowrun.core.graph import Edge
 from flowrun.core.texts import Text
 from flowrun.errors import Issue
+from flowrun.spec import FlowTree
 from flowrun.spec.model import Holds, Spec, State
 from flowrun.spec.parts import parts_of
 
@@ -20,7 +21,7 @@ def check_loops(subject: Subject) -> Iterator[Issue]:
     if subject.unsure:
         return
     spec, graph = subject.spec, subject.state_graph
-    silent = {name for name, state in spec.states.items() if name in graph.facts and not _asks(subject, state)}
+    silent = {name for name, state in spec.states.items() if name in graph.facts and not _asks(subject.tree, state)}
     inner = {name: [edge for edge in graph.outgoing[name] if edge.target in silent] for name in silent}
     conditions: dict[str, list[Text]] = {}
     for text in subject.texts:
@@ -37,16 +38,12 @@ def check_loops(subject: Subject) -> Iterator[Issue]:
             yield subject.issue("FR304", ("states", first), message, remedy, key=True, severity="warning")
 
 
-def _asks(subject: Subject, state: State) -> bool:
+def _asks(flow: FlowTree, state: State) -> bool:
     """Return whether a state asks a model or a person, directly or in a sub-flow; True for an unknown sub-flow."""
-    flows = [subject.flows.get(part.value) for part in parts_of(state, Holds.FLOW)]
-    return state.asks != "nobody" or any(map(_flow_asks, flows))
-
-
-def _flow_asks(flow: Spec | None) -> bool:
-    if flow is None:
-        return True
-    return any(state.asks != "nobody" or any(parts_of(state, Holds.FLOW)) for state in flow.states.values())
+    children = [flow.flows.get(part.value) for part in parts_of(state, Holds.FLOW)]
+    return state.asks != "nobody" or any(
+        child is None or any(_asks(child, inner) for inner in child.loaded.spec.states.values()) for child in children
+    )
 
 
 def _ends_by_itself(

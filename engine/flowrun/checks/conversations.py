@@ -59,7 +59,7 @@ def _without_history(subject: Subject) -> Iterator[Issue]:
 def _before_answers(subject: Subject, written: Written) -> Iterator[Issue]:
     """Yield an issue about messages that a chat state says while the calls of its own reply have no answer."""
     chat = subject.spec.states[written.state]
-    if not isinstance(chat, ChatState) or chat.type != "chat" or chat.thread != written.thread:
+    if not isinstance(chat, ChatState) or chat.makes_calls or chat.thread != written.thread:
         return
     first = next((one for one in written_by(written.state, chat) if one.said and one.thread == chat.thread), written)
     path, message = first.messages[0] if first.messages else ((), None)

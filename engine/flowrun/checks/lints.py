@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from flowrun.checks.dataflow import cycles, slots_set_by
 from flowrun.checks.shapes import schema_at, shapes_at
 from flowrun.checks.subject import Subject
-from flowrun.core.state_node import matches
+from flowrun.core.state_node import UNCAUGHT, matches
 from flowrun.core.texts import Text
 from flowrun.errors import FAILURES, Issue, Path, dotted
 from flowrun.spec.model import JSON, AgentState, ParallelState, State, ToolsState, WorkingState
@@ -25,21 +25,19 @@ _REFERENCE: Final = re.compile(r"(?<!\$)\$\{[A-Z_][A-Z0-9_]*(?::-[^}]*)?\}")
 
 _CUT: Final = re.compile(r"\s(#\w\S*)")
 
-_NEVER_CAUGHT: Final = frozenset({"limit.steps", "limit.timeout", "input.invalid", "run.cancelled"})
-"""Failures of a run itself: no state sees them."""
-
 _ANYWHERE: Final = ("template.failed", "route.unmatched", "state.timeout")
 
-_OF_CHAT: Final = ("model.*", "backend.*", "limit.rounds", "limit.tokens")
+_OF_CHAT: Final = ("model.*", "backend.*", "limit.rounds")
 
 _OF_KIND: Final[dict[str, tuple[str, ...]]] = {
     "chat": _OF_CHAT,
     "decide": _OF_CHAT,
     "agent": _OF_CHAT,
     "tools": (),
-    "call": ("tool.*", "limit.tool_calls"),
+    "call": ("tool.*",),
     "route": (),
     "wait": ("wait.*",),
+    "pause": (),
 }
 """The failures that a state of a kind can have, besides those that any state can have. Of other kinds: all."""
 
@@ -79,7 +77,7 @@ def _unseen_errors(subject: Subject) -> Iterator[Issue]:
                     yield subject.issue("FR312", (*path, index), message, remedy, severity="warning")
 
 
-def _possible(state: State, *, asks: bool) -> list[str]:
+def _possible(state: WorkingState, *, asks: bool) -> list[str]:
     """Return the failures that a state can have.
 
     Args:
@@ -89,12 +87,14 @@ def _possible(state: State, *, asks: bool) -> list[str]:
     if own is not None and isinstance(state, ToolsState | AgentState):
         own = (*own, *(("tool.*",) if state.on_error == "raise" else ()), "limit.tool_calls")
         own = (*own, "wait.*") if asks else own
+    if own is not None and (state.say or any(catch.say for catch in state.catch)):
+        own = (*own, "model.invalid_conversation")
     names = [name for name in FAILURES if own is None or matches(name, (*_ANYWHERE, *own))]
-    return [name for name in names if name not in _NEVER_CAUGHT or (own is None and name == "input.invalid")]
+    return [name for name in names if name not in UNCAUGHT or (own is None and name == "input.invalid")]
 
 
 def _why_unseen(state: State, pattern: str) -> tuple[str, str]:
-    if any(matches(name, (pattern,)) for name in _NEVER_CAUGHT):
+    if any(matches(name, (pattern,)) for name in UNCAUGHT):
         return "it is about the run, and cannot be caught", "leave it out"
     if isinstance(state, ToolsState | AgentState) and pattern.startswith("tool."):
         return "the model gets a call's failure as its result", "write on_error: raise, or leave it out"

@@ -47,8 +47,8 @@ class BackgroundLoop:
             raise RuntimeError("a blocking call in the event loop of flowrun would never end")
         call: _Call[T] = _Call(work)
         loop = self._running_loop()
-        loop.call_soon_threadsafe(call.begin, context=contextvars.copy_context())
-        try:
+        try:  # around the first line too: the coroutine may be under way before that returns
+            loop.call_soon_threadsafe(call.begin, context=contextvars.copy_context())
             call.ended.wait()
         except BaseException:  # such as KeyboardInterrupt
             loop.call_soon_threadsafe(call.cancel)
@@ -107,7 +107,9 @@ class _Call(Generic[T]):
         self._task.add_done_callback(lambda _: self.ended.set())
 
     def cancel(self) -> None:
-        if self._task is not None:
+        if self._task is None:  # it never began, and never will: the loop keeps the order of what it is given
+            self.ended.set()
+        else:
             self._task.cancel()
 
     def result(self) -> T:

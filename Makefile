@@ -11,9 +11,11 @@ PYTHONS := 3.11 3.12 3.13 3.14
 run: $(STAMP)
 	$(BIN)/flowrun specs/weather.yaml
 
-# All tests, then those without a model on each other Python that is here.
+# The quick tests, four at once for they wait a lot; those that need the machine for themselves; then the quick ones on
+# each other Python that is here.
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -q -n 4 -m "not vllm and not slow"
+	$(BIN)/pytest -m "vllm or slow"
 	@sh tests/other_pythons.sh $(PYTHONS)
 
 # As in the tests, but 1,000 kills (400 of command lines) and 2,000 specs; each time with another seed, which it tells.

@@ -1,4 +1,4 @@
-# The tests without a model on each of the Pythons that are named (3.12 3.13) and here: on the PATH, or among those of
+# The quick tests without a model on each of the Pythons that are named (3.12 3.13) and here: on the PATH, or among those of
 # pyenv. It says which are not here. Their packages, as requirements.txt pins them, are in .venv/python3.12 and so on.
 set -eu
 for version; do
@@ -19,9 +19,9 @@ for version; do
     venv=.venv/python$version
     if [ ! "$venv/installed" -nt .venv/installed ]; then
         "$python" -m venv "$venv"
-        "$venv/bin/pip" install -qq -c requirements.txt -e ".[parquet]" pytest pytest-timeout hypothesis
+        "$venv/bin/pip" install -qq -c requirements.txt -e ".[parquet]" pytest pytest-timeout pytest-xdist hypothesis
         touch "$venv/installed"
     fi
-    echo "$("$venv/bin/python" --version): the tests without a model"
-    "$venv/bin/pytest" -q -m "not vllm and not slow"
+    echo "$("$venv/bin/python" --version): the quick tests without a model"
+    "$venv/bin/pytest" -q -n 4 -m "not vllm and not slow"
 done

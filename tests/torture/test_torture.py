@@ -88,6 +88,7 @@ def assert_as_undisturbed(judge: Judge, undisturbed: Undisturbed) -> None:
     judge.judge_calls()
 
 
+@pytest.mark.slow
 def test_killed_runs_do_nothing_again_and_end_as_undisturbed(
     nursery: Nursery, folders: Iterator[Path], chance: random.Random, undisturbed: Undisturbed
 ) -> None:
@@ -126,6 +127,7 @@ def test_killed_runs_do_nothing_again_and_end_as_undisturbed(
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_full_disk_stops_all_runs_and_they_resume_when_there_is_space(
     nursery: Nursery,
     folders: Iterator[Path],
@@ -154,6 +156,7 @@ def test_a_full_disk_stops_all_runs_and_they_resume_when_there_is_space(
     assert_as_undisturbed(judge, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(4))
 def test_a_torn_journal_is_the_beginning_of_the_whole_one(
     nursery: Nursery, folders: Iterator[Path], chance: random.Random, undisturbed: Undisturbed, number: int
@@ -177,6 +180,7 @@ def test_a_torn_journal_is_the_beginning_of_the_whole_one(
         assert_as_undisturbed(torn, undisturbed)
 
 
+@pytest.mark.slow
 def test_two_processes_that_resume_all_runs_drive_each_once(
     nursery: Nursery,
     other_nursery: Nursery,

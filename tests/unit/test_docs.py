@@ -59,6 +59,7 @@ def perform(shell: Shell, blocks: list[Block]) -> Iterator[Block]:
             yield block
 
 
+@pytest.mark.slow
 def test_the_tutorial(shell: Shell) -> None:
     blocks = read_blocks((DOCS / "tutorial.md").read_text())
     others = []
@@ -82,6 +83,7 @@ def test_the_page_on_scripted_models(shell: Shell) -> None:
     assert not [name for name in ScriptedReply.__struct_fields__ if f"`{name}`" not in page]
 
 
+@pytest.mark.slow
 def test_the_page_on_tests(shell: Shell) -> None:
     """Each fragment is the tests of a file of its own, beside the spec of a new project."""
     shell.run("flowrun init shop && flowrun init mail --kind approval && cd shop", [])

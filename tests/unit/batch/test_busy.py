@@ -155,6 +155,7 @@ def test_a_batch_stops_when_nothing_succeeded_for_the_stall(server: BusyServer, 
     assert results(tmp_path / "out.jsonl") == []
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_stops_the_batch_at_once(server: BusyServer, tmp_path: Path) -> None:
     server.places, server.dies_after = 8, 30
     begun = time.monotonic()

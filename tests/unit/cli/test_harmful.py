@@ -16,6 +16,8 @@ from tests import harmful
 from tests.processes import wait_for_end
 from tests.unit.cli.test_cli import flowrun
 
+pytestmark = pytest.mark.slow
+
 SECONDS = TICK * TICKS
 """The time after which the loop stands still."""
 

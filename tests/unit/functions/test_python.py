@@ -428,6 +428,7 @@ def test_max_calls_limits_the_calls_of_both_kinds() -> None:
     assert turns.most == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["blocking", "waiting"])
 def test_a_tools_limit_holds_for_all_flows_of_a_pool_and_for_no_other_tool(kind: str) -> None:
     turns, others = Turns(), Turns()

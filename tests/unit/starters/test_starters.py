@@ -29,11 +29,13 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path / "work", tmp_path / "shell")
 
 
+@pytest.mark.slow
 def test_the_first_minute(shell: Shell) -> None:
     shell.run("flowrun init shop && cd shop && flowrun validate && flowrun test && flowrun specs/shop.yaml", [])
     shell.run("pytest -q -p no:cacheprovider specs", ["4 passed in …"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_command_of_a_readme_and_of_its_ci(kind: str, shell: Shell) -> None:
     shell.run(f"flowrun init my-flow --kind {kind}", ["my-flow is made. Next:", "  flowrun specs/my-flow.yaml"])
@@ -130,6 +132,7 @@ def test_every_example_can_be_had() -> None:
     assert set(EXAMPLES) == specs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_stands_alone(example: str, shell: Shell) -> None:
     """The tests of weather that vLLM reads are left out here: they are run where the example lies."""
@@ -149,6 +152,7 @@ def test_an_example_gives_its_folder_its_name(tmp_path: Path, monkeypatch: pytes
         ).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_wheel_carries_all_that_is_made_and_copied(tmp_path: Path) -> None:
     """An installed flowrun, outside of the checkout; what it depends on is taken from this environment."""
     pytest.importorskip("hatchling")

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from flowrun.spec.entrypoints import EntrypointError, find_project_root
+from flowrun.spec.entrypoints import EntrypointError, find_project_root, path_of_installed
 from flowrun.spec.signatures import Signature
 
 IMPORT_SECONDS: Final = 10
@@ -140,7 +140,7 @@ class SignatureReader:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._child is None:
             self._child = subprocess.Popen(
-                [sys.executable, "-c", _CHILD, json.dumps(sys.path)],
+                [sys.executable, "-c", _CHILD, json.dumps(path_of_installed())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,  # so that what a module starts ends with it

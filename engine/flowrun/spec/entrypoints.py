@@ -112,6 +112,11 @@ def load_entrypoint(entrypoint: str, *, spec_file: FilePath, project_dir: FilePa
     return _resolve_function(module, function_name)
 
 
+def path_of_installed() -> list[str]:
+    """Return ``sys.path`` without the projects whose functions this process has imported."""
+    return [folder for folder in sys.path if folder not in _roots]
+
+
 def _folders_up_to_project(spec_file: FilePath) -> Iterator[FilePath]:
     """Yield the spec's folder and those around it, up to the project's."""
     folder, project = spec_file.resolve().parent, find_project(spec_file)

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flowrun.errors import Issue
+from flowrun.errors import Issue, SpecError
 from flowrun.runtime.project import Project
 from flowrun.runtime.signature_reader import Request, SignatureReader
 from flowrun.spec.entrypoints import EntrypointError
@@ -191,3 +192,22 @@ def test_a_run_has_the_signatures_that_validate_has(project: Path) -> None:
     file.write_text(file.read_text().replace("{a: 1}", "{c: 1}"))
     (issue,) = Project().check(file)
     assert (issue.code, issue.message) == ("FR504", "the function has no parameter 'c'")
+
+
+def test_modules_of_a_project_that_this_process_has_run_are_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", list(sys.path))
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+        (folder / "pyproject.toml").touch()
+    (first / "only_in_first.py").write_text(ADD)
+    Project().compile(write(first, "spec.yaml", "only_in_first:add"))
+    assert str(first) in sys.path
+    file = write(second, "spec.yaml", "only_in_first:add")
+    (issue,) = Project().check(file)
+    with pytest.raises(SpecError) as refused:
+        Project().compile(file)
+    assert issue == refused.value.issues[0]
+    assert (issue.code, issue.message) == ("FR501", f"there is no module 'only_in_first' in {second}")

@@ -266,6 +266,8 @@ def with_ids(calls: tuple[ToolCall, ...], count: int) -> tuple[ToolCall, ...]:
     Args:
         count: the number of calls before them in the run.
     """
+    if len(calls) == 1 and calls[0].id:
+        return calls
     taken = {call.id for call in calls}
     if len(taken) == len(calls) and "" not in taken:
         return calls

@@ -5,7 +5,7 @@ The replies of all backends pass it, also scripted replies and those of cassette
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from flowrun.core.failures import StateFailure
 from flowrun.core.json_schema import compile_schema
@@ -27,13 +27,6 @@ _REFUSAL: Final = 400
 """Characters of a refusal, or of the names of calls, that a message quotes."""
 
 
-class AcceptedReply(NamedTuple):
-    """A reply that passed the gate: the message for its thread, and its value if there is a ``response_format``."""
-
-    message: Message
-    parsed: JSON
-
-
 def accept_reply(
     reply: Reply,
     *,
@@ -43,8 +36,10 @@ def accept_reply(
     read_value: ReadValue | None,
     call_count: int,
     keeps_reasoning: bool,
-) -> AcceptedReply:
-    """Make the message and the value of a reply, if it is complete, valid and what the state asked for.
+) -> tuple[Message, JSON]:
+    """Return a reply's message for its thread and its value, if it is complete, valid and what the state asked for.
+
+    The value is None without a ``response_format``.
 
     Args:
         tool_choice: the state's ``tool_choice``.
@@ -81,7 +76,7 @@ def accept_reply(
         tool_calls=calls,
         tokens=kept.tokens,
     )
-    return AcceptedReply(message, parsed)
+    return message, parsed
 
 
 def _why_empty(reply: Reply) -> str:

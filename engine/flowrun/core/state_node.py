@@ -225,7 +225,7 @@ class Turn(msgspec.Struct, gc=False):
         if node.part:
             self.graph.nodes[node.name].part_left(self)
             return
-        run = self.save(node) if self.saved is None else self.run
+        run = self.run if node.leaves_safely or self.saved is not None else self.save(node)
         run.outputs = {**run.outputs, node.name: output}
         sets = self._assign(node.assignments) if node.assignments else EMPTY
         said = say_messages(run, node.say, self.scope) if node.say else ()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from flowrun.core.approvals import Approved
 from flowrun.core.events import CallFunction
 from flowrun.core.messages import ToolCall
 from flowrun.core.run import EMPTY, Draft, RunScope
@@ -20,19 +21,46 @@ def offered_tools(graph: Graph, run: Draft, thread: str) -> tuple[str, ...]:
     return tuple(graph.tools) if asked is None else asked.offered
 
 
-def prepare_call(turn: Turn, offered: tuple[str, ...], index: int, call: ToolCall) -> CallFunction | Value | Failure:
-    """Check a call, and begin it; return the failure that the model gets as the result of an invalid one.
+def prepare_call(
+    turn: Turn, offered: tuple[str, ...], index: int, call: ToolCall, approved: Approved | None = None
+) -> CallFunction | Value | Failure:
+    """Return the effect that makes a call, the value of a call of a tool without a function, or why it is invalid.
+
+    Args:
+        approved: the arguments that a person has approved, which need no check.
 
     Raises:
-        StateFailure, TemplateError: see ``hidden_arguments`` and ``begin_call``.
+        StateFailure, TemplateError: see ``hidden_arguments``; the result of a tool without a function cannot be
+            rendered.
     """
-    arguments = check_call(turn.graph, offered, call)
-    if isinstance(arguments, Failure):
-        return arguments
-    tool = turn.graph.tools[call.name]
-    if tool.hidden is not None:
-        arguments |= hidden_arguments(turn.run, tool, arguments)
-    return begin_call(turn.run, tool, index, call, arguments)
+    run, tools = turn.run, turn.graph.tools
+    arguments: Mapping[str, JSON]
+    if approved is not None:
+        tool, arguments = tools[call.name], {**approved.arguments, **approved.hidden}
+    else:
+        given = check_call(turn.graph, offered, call)
+        if isinstance(given, Failure):
+            return given
+        tool, arguments = tools[call.name], given
+        if tool.hidden is not None:
+            arguments = {**given, **hidden_arguments(run, tool, given)}
+    if tool.result is not None:
+        return Value(arguments, tool.result(scope_of_call(run, call, arguments)))
+    return CallFunction(
+        step=run.step,
+        index=index,
+        state=run.state,
+        run=run.id,
+        entrypoint=tool.entrypoint,
+        arguments=arguments,
+        timeout=tool.timeout,
+        tool=call.name,
+        call_id=call.id,
+        idempotent=tool.idempotent,
+        attempt=run.attempt,
+        max_concurrency=tool.max_concurrency,
+        isolation=tool.isolation,
+    )
 
 
 def check_call(graph: Graph, offered: tuple[str, ...], call: ToolCall) -> dict[str, JSON] | Failure:
@@ -69,33 +97,6 @@ def hidden_arguments(run: Draft, tool: CompiledTool, visible: Mapping[str, JSON]
         name = tool.declaration.name
         raise StateFailure("template.failed", f"the arguments that the spec gives to {name!r} do not match: {wrong}")
     return arguments
-
-
-def begin_call(
-    run: Draft, tool: CompiledTool, index: int, call: ToolCall, arguments: Mapping[str, JSON]
-) -> CallFunction | Value:
-    """Return the effect that makes a call, or the value of a call of a tool without a function.
-
-    Raises:
-        TemplateError: the result of a tool without a function cannot be rendered.
-    """
-    if tool.result is not None:
-        return Value(arguments, tool.result(scope_of_call(run, call, arguments)))
-    return CallFunction(
-        step=run.step,
-        index=index,
-        state=run.state,
-        run=run.id,
-        entrypoint=tool.entrypoint,
-        arguments=arguments,
-        timeout=tool.timeout,
-        tool=call.name,
-        call_id=call.id,
-        idempotent=tool.idempotent,
-        attempt=run.attempt,
-        max_concurrency=tool.max_concurrency,
-        isolation=tool.isolation,
-    )
 
 
 def scope_of_call(run: Draft, call: ToolCall, arguments: Mapping[str, Any]) -> RunScope:

@@ -10,7 +10,7 @@ from flowrun.core.run import ASKED, EMPTY, HELD, PENDING, Draft, Mark, Run
 from flowrun.core.slots import Slots
 from flowrun.core.state_node import Turn
 from flowrun.core.states.tools_node import ToolsNode
-from flowrun.core.tool_calls import begin_call, check_call, hidden_arguments, offered_tools, prepare_call, scope_of_call
+from flowrun.core.tool_calls import check_call, hidden_arguments, offered_tools, prepare_call, scope_of_call
 from flowrun.core.views import Value
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
@@ -127,9 +127,10 @@ class ApprovingToolsNode(ToolsNode, frozen=True, kw_only=True):
         slots = list(run.calls)
         fails = self.raises and any(isinstance(slot, Failure) for slot in slots)
         unfinished = [index for index, slot in enumerate(slots) if slot in (PENDING, ASKED, HELD)]
+        calls, offered = self._last(run).calls, offered_tools(turn.graph, run, self.thread)
         for index in () if fails else unfinished[: self.max_concurrency]:
             if slots[index] is HELD:
-                begun = self._begin(turn, index)
+                begun = prepare_call(turn, offered, index, calls[index], run.approved.get(index))
                 slots[index] = PENDING if isinstance(begun, CallFunction) else begun
                 effects += [begun] if isinstance(begun, CallFunction) else []
         run.calls = Slots(slots)
@@ -140,13 +141,6 @@ class ApprovingToolsNode(ToolsNode, frozen=True, kw_only=True):
             turn.effects = tuple(effects)
         else:
             self._leave(turn)
-
-    def _begin(self, turn: Turn, index: int) -> CallFunction | Value | Failure:
-        run, call = turn.run, self._last(turn.run).calls[index]
-        approved = run.approved.get(index)
-        if approved is None:
-            return prepare_call(turn, offered_tools(turn.graph, run, self.thread), index, call)
-        return begin_call(run, turn.graph.tools[call.name], index, call, {**approved.arguments, **approved.hidden})
 
     def _last(self, run: Draft) -> LastCalls:
         return last_calls(run.threads[self.thread])

@@ -297,6 +297,15 @@ class LastCalls(msgspec.Struct, frozen=True, gc=False):
         return () if len(answered) == len(calls) else tuple(c for i, c in enumerate(calls) if i not in answered)
 
 
+def has_open_calls(thread: Log[Message]) -> bool:
+    """Return whether calls of a thread have no answer. Each of its tool messages answers a call of its own."""
+    items, at = thread._items, thread._length - 1
+    end = at
+    while at >= 0 and items[at].role == "tool":
+        at -= 1
+    return at >= 0 and len(items[at].tool_calls) > end - at
+
+
 def last_calls(thread: Log[Message]) -> LastCalls:
     """Return the calls of the last message that is not a tool's."""
     items, end = thread._items, thread._length

@@ -1,7 +1,7 @@
 """Begins rounds: the conversation is complete, and the run has a round left."""
 
 from flowrun.core.failures import StateFailure
-from flowrun.core.messages import last_calls
+from flowrun.core.messages import has_open_calls, last_calls
 from flowrun.core.run import Draft, without
 from flowrun.core.threads import check_conversation
 
@@ -15,8 +15,8 @@ def begin_round(run: Draft, thread: str) -> None:
     messages = run.threads[thread]
     if thread not in run.asked:  # nothing has checked the first messages of the thread
         check_conversation(messages, ended=True)
-    elif waiting := last_calls(messages).open:
-        check_conversation((), waiting=[call.id for call in waiting], ended=True)
+    elif has_open_calls(messages):
+        check_conversation((), waiting=[call.id for call in last_calls(messages).open], ended=True)
     if run.rounds >= run.max_rounds:
         raise StateFailure("limit.rounds", f"the run asked the model {run.rounds} times, which is limits.max_rounds")
     run.rounds += 1

@@ -226,6 +226,11 @@ class RunScope(Mapping[str, Any]):
         return sum(1 for _ in self)
 
 
+def is_about_calls(text: str) -> bool:
+    """Return whether a condition only asks for the calls of the last reply: where there is a reply, it cannot fail."""
+    return text.strip() == "reply.tool_calls" or _CALLING.fullmatch(text) is not None
+
+
 def compile_route_condition(text: str) -> Callable[[Draft], bool]:
     """Compile the condition of a route. A bare path is read from the run itself, without a scope.
 

@@ -109,8 +109,8 @@ class StateNode(msgspec.Struct, frozen=True, kw_only=True):
     changes since then are undone. It requests effects last.
 
     ``reads_calls`` are the threads whose last tool calls are read by the templates that are evaluated when the state is
-    entered. See ``call_handling``. ``timeout`` is infinite where ``render_timeout`` gives it. ``leaves_safely``: its
-    first route always matches, and it sets no variable and says nothing.
+    entered. See ``call_handling``. ``timeout`` is infinite where ``render_timeout`` gives it. ``leaves_safely``: to
+    leave it cannot fail: a route matches, no template is evaluated, and it says nothing.
 
     ``of_visit`` are the failures of a visit with all its attempts: no other attempt follows them, and the time limit is
     for all of them together. ``part``: the node is a part of the state that the graph has by its name, and that state

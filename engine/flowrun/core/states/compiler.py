@@ -9,10 +9,10 @@ import msgspec
 from flowrun.core.call_handling import NOTHING, CallHandling
 from flowrun.core.events import ToolDeclaration
 from flowrun.core.rendering import compile_say
-from flowrun.core.run import compile_route_condition
+from flowrun.core.run import compile_route_condition, is_about_calls
 from flowrun.core.state_node import CompiledCatch, CompiledRetry, CompiledRoute
 from flowrun.core.timing import compile_duration
-from flowrun.spec.model import Catch, Duration, Retry, Route, Seconds, Spec, WorkingState
+from flowrun.spec.model import Catch, ChatState, Duration, Retry, Route, Seconds, Spec, WorkingState
 from flowrun.templates import compile_assignments, compile_condition, compile_text
 
 
@@ -32,7 +32,7 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
             "assignments": compile_assignments(state.set),
             "say": compile_say(state.say, state.own_thread),
             "routes": tuple(self._routes(name, state.routes)),
-            "leaves_safely": bool(state.routes) and state.routes[0].when is None and not (state.set or state.say),
+            "leaves_safely": _leaves_safely(state),
             "retry": None if state.retry is None else _compile_retry(state.retry),
             **_compile_timeout(state.timeout),
             "catches": tuple(_compile_catch(catch, state.own_thread) for catch in state.catch),
@@ -44,6 +44,18 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
             reads |= self.handling.routes.get((state, index), NOTHING)
             holds = None if route.when is None else compile_route_condition(route.when)
             yield CompiledRoute(holds, route.to, reads, index)
+
+
+def _leaves_safely(state: WorkingState) -> bool:
+    """Return whether a state can always be left: nothing but the calls of its reply is evaluated, and a route matches."""
+    if state.set or state.say:
+        return False
+    for route in state.routes:
+        if route.when is None:
+            return True
+        if not (isinstance(state, ChatState) and is_about_calls(route.when)):
+            return False
+    return False
 
 
 def _compile_timeout(timeout: Duration | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from flowrun.core.events import Replied, Returned, Started
 from flowrun.core.machine import Run, fold
 from flowrun.core.messages import Reply, ToolCall
-from flowrun.core.run import RunScope, compile_route_condition
+from flowrun.core.run import RunScope, compile_route_condition, is_about_calls
 from flowrun.templates import TemplateError, compile_condition
 from tests.flows import ADD, AGENT, graph_of
 
@@ -64,3 +64,5 @@ def test_a_condition_is_the_same_with_and_without_a_scope(text: str, run: Run) -
     in_scope = compile_condition(text)
     without = compile_route_condition(text)
     assert value_or_error(lambda: without(run)) == value_or_error(lambda: in_scope(RunScope(run)))
+    if is_about_calls(text) and run.reply is not None:
+        assert isinstance(without(run), bool)

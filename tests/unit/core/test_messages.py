@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowrun.core.messages import Log, Message, Reply, Tokens, ToolCall, as_openai, last_calls
+from flowrun.core.messages import Log, Message, Reply, Role, Tokens, ToolCall, as_openai, has_open_calls, last_calls
 
 ITEMS = st.lists(st.integers(), max_size=3)
 
@@ -111,8 +111,16 @@ def test_the_last_calls_are_answered_by_the_tool_messages_after_them(
     answers: str, answered: set[int], waiting: tuple[ToolCall, ...]
 ) -> None:
     asked = Message(role="assistant", tool_calls=(A, B))
-    last = last_calls(Log([Message(role="user"), asked, *(Message(role="tool", tool_call_id=id_) for id_ in answers)]))
+    thread = Log([Message(role="user"), asked, *(Message(role="tool", tool_call_id=id_) for id_ in answers)])
+    last = last_calls(thread)
     assert (last.at, last.calls, set(last.answered), last.open) == (1, (A, B), answered, waiting)
+    if "c" not in answers:  # no thread of a run has such a message
+        assert has_open_calls(thread) == bool(waiting)
+
+
+@pytest.mark.parametrize("roles", [(), ("user",), ("system", "user"), ("user", "assistant"), ("tool",)])
+def test_a_thread_without_calls_has_no_open_ones(roles: tuple[Role, ...]) -> None:
+    assert not has_open_calls(Log(Message(role=role, tool_call_id="a") for role in roles))
 
 
 @pytest.mark.parametrize(

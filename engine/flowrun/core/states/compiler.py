@@ -47,7 +47,7 @@ class Compiler(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _leaves_safely(state: WorkingState) -> bool:
-    """Return whether a state can always be left: nothing but the calls of its reply is evaluated, and a route matches."""
+    """Return whether a state can always be left: nothing but what its reply calls is evaluated, and a route matches."""
     if state.set or state.say:
         return False
     for route in state.routes:

@@ -16,6 +16,7 @@ from tests.bench.lines import FLOWS, SPECS
 OTHERWISE = {
     "the order is not the model's to choose": "LangGraph asks about it as the model wrote it, and drops the order",
     "nobody answers within a week": "an interrupt of LangGraph has no time limit",
+    "finds the query among other calls": "LangGraph puts the rows between the results of the calls",
     "what is no conversation is no input": "a run of LangGraph does not fail: it raises",
 }
 """The tests of the specs that do not hold for LangGraph, and why."""

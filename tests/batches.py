@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.records import require_record
+
 SPEC = Path(__file__).parent / "cases" / "batch" / "spec.yaml"
 MESSAGES_ADDED = (
     "out.jsonl: 2 rows succeeded without --messages before, and their results have none: --restart runs every row anew"
@@ -38,7 +40,10 @@ def write_rows(path: Path, numbers: range | list[int]) -> None:
 
 
 def results(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    for result in found:
+        require_record(result)
+    return found
 
 
 def with_messages(path: Path) -> dict[int, bool]:

@@ -1,7 +1,7 @@
 """Writes durations and points in time for people. Pure."""
 
 from datetime import UTC, datetime, tzinfo
-from typing import Final
+from typing import Final, Literal
 
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -26,7 +26,9 @@ def spell_duration(seconds: float, *, whole: bool = False) -> str:
     return " ".join(filter(None, parts[:2])) or "0 s"
 
 
-def spell_moment(seconds: float, zone: tzinfo | None = UTC) -> str:
+def spell_moment(
+    seconds: float, zone: tzinfo | None = UTC, precision: Literal["seconds", "milliseconds"] = "seconds"
+) -> str:
     """Format a point in time as RFC 3339 does; one that no calendar has, as ``the year 10000 or later``.
 
     Args:
@@ -37,4 +39,4 @@ def spell_moment(seconds: float, zone: tzinfo | None = UTC) -> str:
         moment = datetime.fromtimestamp(seconds, UTC).astimezone(zone)
     except (OverflowError, ValueError, OSError):
         return "the year 10000 or later"
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return moment.isoformat(timespec=precision).replace("+00:00", "Z")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from flowrun.core.events import AskModel, ToolDeclaration
+from flowrun.core.events import AskModel
 from flowrun.core.messages import FINISHED, Message, Reply, ToolCall, Usage, as_openai, parts_as_openai
 from flowrun.errors import ModelError
 from flowrun.excerpts import cut
@@ -48,7 +48,7 @@ def request_body(
     """
     body: dict[str, Any] = {**_sampling(request.sampling), "model": model, "messages": messages}
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tools"] = [tool.as_openai() for tool in request.tools]
         body["tool_choice"] = _tool_choice(request.tool_choice)
     if (form := request.response_format) is not None and form.is_text:
         if form.strict:
@@ -116,11 +116,6 @@ def _join_contents(first: str | list[Any] | None, second: str | list[Any] | None
 def join_turns(*texts: str | None) -> str:
     """Join the texts of turns in a row by a blank line."""
     return "\n\n".join(text for text in texts if text)
-
-
-def _tool(tool: ToolDeclaration) -> dict[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function | {"strict": True} if tool.strict else function}
 
 
 def _tool_choice(choice: str) -> str | dict[str, Any]:

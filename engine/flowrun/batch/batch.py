@@ -16,6 +16,7 @@ from flowrun.batch.rows import Row
 from flowrun.errors import Failure, FlowrunError
 from flowrun.runtime.flow_runs import FlowRuns
 from flowrun.runtime.loop import Capacity, Loop
+from flowrun.runtime.origin import Origin
 from flowrun.runtime.run_result import RunResult, failed_result, guard
 
 UNAVAILABLE_ROWS: Final = 16
@@ -64,13 +65,16 @@ class Batch:
         open: the number of durable runs that have not ended, by status (``OPEN``).
     """
 
-    def __init__(self, run_row: RunRow, results: Results, capacity: Capacity, options: Options) -> None:
+    def __init__(
+        self, run_row: RunRow, results: Results, capacity: Capacity, options: Options, origin: Origin | None = None
+    ) -> None:
         self.done = 0
         self.failed = 0
         self.open: Counter[str] = Counter()
         self._run_row = run_row
         self._results = results
         self._options = options
+        self._origin = {} if origin is None else origin.data
         self._unavailable: list[dict[str, Any]] = []
         self._stop_reason: str | None = None
         self._loop = Loop(self._run, capacity, max_live=options.max_live or capacity.max_live)
@@ -104,7 +108,7 @@ class Batch:
         else:
             result = await self._run_row(row)
         columns = {"columns": row.columns} if row.columns else {}
-        self._accept({"id": row.id, "row": row.number, **columns, **result})
+        self._accept({"id": row.id, "row": row.number, "inputs": row.inputs, **columns, **self._origin, **result})
 
     def _accept(self, result: dict[str, Any]) -> None:
         """Write a result. Hold those with ``backend.unavailable`` back until it is clear that this was temporary."""
@@ -137,7 +141,7 @@ class Batch:
         except (TypeError, ValueError) as exc:  # a value in it is not JSON: only this row fails
             _log.error("row %s: a bug in flowrun; please report it", result["row"], exc_info=exc)
             bug = failed_result("", Failure(name="flowrun.bug", message=f"{type(exc).__name__}: {exc}"))
-            result = {"id": result["id"], "row": result["row"], **row_result(bug)}
+            result = {"id": result["id"], "row": result["row"], "inputs": {}, **self._origin, **row_result(bug)}
             self._results.write(result)
         self.done += 1
         self.failed += result["status"] != SUCCEEDED
@@ -189,4 +193,6 @@ def row_result(result: RunResult, *, messages: bool = False) -> dict[str, Any]:
     """Return a run's result as JSON data for the row's result line, which names the row in place of the run."""
     data = result.to_dict(messages=messages)
     del data["run"]
+    if not result.run.inputs:
+        del data["inputs"]  # if it did not begin, those of the row are what is known
     return data

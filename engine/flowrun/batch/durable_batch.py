@@ -14,6 +14,7 @@ from flowrun.core.recovery import recover
 from flowrun.errors import Failure, StoreError, UsageError
 from flowrun.journal import ENDED, LeaseLost, RunDamaged, RunRow, open_history
 from flowrun.runtime.draining import drain_on_sigterm
+from flowrun.runtime.origin import Origin
 from flowrun.runtime.run_result import RunResult, failed_result
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
@@ -53,8 +54,14 @@ class EarlierRuns:
         Only the flow that the run began with can apply its events.
         """
         assert self._history is not None
-        graph = load_stored_flow(self._history, self.rows[run]).prepare_to_show(os.environ).graph
-        return RunResult(run=recover(graph, (one.event for one in self._history.events(run))).run)
+        flow = load_stored_flow(self._history, self.rows[run]).prepare_to_show(os.environ)
+        recorded = self._history.events(run)
+        return RunResult(
+            run=recover(flow.graph, (one.event for one in recorded)).run,
+            began=recorded[0].at,
+            ended=recorded[-1].at,
+            origin=Origin(flow),
+        )
 
 
 async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns, *, drain: float) -> None:

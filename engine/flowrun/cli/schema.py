@@ -7,7 +7,7 @@ import click
 
 from flowrun.cli.terminal import echo
 from flowrun.errors import CODES, FAILURES
-from flowrun.spec.schema import FLOW_SCHEMA, TEST_SCHEMA, find_schema, read_schema
+from flowrun.spec.schema import FLOW_SCHEMA, RESULT_SCHEMA, TEST_SCHEMA, find_schema, read_schema
 
 _FAMILIES: Final = {
     "FR1": "YAML",
@@ -20,6 +20,11 @@ _FAMILIES: Final = {
     "FR9": "flowrun itself",
 }
 
+_OTHERS: Final = {
+    TEST_SCHEMA: ("--test", "Reference of spec tests"),
+    RESULT_SCHEMA: ("--result", "Reference of results"),
+}
+
 _PREFACE: Final = """\
 <!-- Made of schemas/{name} by `{command}`. Change the schema, then make it anew. -->
 
@@ -28,14 +33,14 @@ Editors that know JSON Schema complete and check a file that begins with
 
 
 @click.command()
-@click.option("--test", is_flag=True, help="The schema of *.test.yaml files rather than of specs.")
+@click.option("--test", "schema", flag_value=TEST_SCHEMA, help="The schema of *.test.yaml files rather than of specs.")
+@click.option("--result", "schema", flag_value=RESULT_SCHEMA, help="The schema of results: of lines, and of --json.")
 @click.option("--doc", "form", flag_value="doc", help="Print the reference as Markdown.")
 @click.option("--codes", "form", flag_value="codes", help="Print the codes of issues and what they mean.")
 @click.option("--errors", "form", flag_value="errors", help="Print the names of a run's errors and what they mean.")
-def command(test: bool, form: str | None) -> int:
+def command(schema: str | None, form: str | None) -> int:
     """Print the JSON Schema of specs: what may stand where, for editors and other programs."""
-    schema = TEST_SCHEMA if test else FLOW_SCHEMA
-    echo(_WRITERS[form](schema), nl=False)
+    echo(_WRITERS[form](schema or FLOW_SCHEMA), nl=False)
     return 0
 
 
@@ -49,9 +54,10 @@ def write_reference(schema: str) -> str:
     from flowrun.cli.reference import render_reference
     from flowrun.cli.view_reference import render_views
 
-    if schema == TEST_SCHEMA:
-        preface = _PREFACE.format(name=schema, command="flowrun schema --test --doc")
-        return render_reference(read_schema(schema), heading="Reference of spec tests", preface=preface)
+    if schema != FLOW_SCHEMA:
+        option, heading = _OTHERS[schema]
+        preface = _PREFACE.format(name=schema, command=f"flowrun schema {option} --doc")
+        return render_reference(read_schema(schema), heading=heading, preface=preface)
     preface = _PREFACE.format(name=schema, command="flowrun schema --doc > specs/REFERENCE.md")
     text = render_reference(read_schema(schema), heading="Reference of the spec language", preface=preface)
     rows = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in FAILURES.items())

@@ -5,7 +5,7 @@ step, from 0. An event whose place has no pending effect changes nothing.
 """
 
 from collections.abc import Mapping
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -133,6 +133,11 @@ class ToolDeclaration(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     parameters: Mapping[str, JSON]
     strict: bool = False
+
+    def as_openai(self) -> dict[str, Any]:
+        """Return the tool in the form of the OpenAI chat API."""
+        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": function | {"strict": True} if self.strict else function}
 
 
 class AskModel(_Data, frozen=True, kw_only=True):

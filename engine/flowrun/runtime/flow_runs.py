@@ -13,6 +13,7 @@ from flowrun.core.recovery import recover
 from flowrun.errors import UsageError
 from flowrun.journal import MemoryJournal, SqliteJournal
 from flowrun.runtime.inbox import Inbox
+from flowrun.runtime.origin import Origin
 from flowrun.runtime.run_result import Resolve, RunResult
 from flowrun.runtime.runner import Runner
 from flowrun.runtime.timers import end_of_sleep
@@ -91,6 +92,11 @@ class FlowRuns:
         self._inbox = Inbox() if inbox is None else inbox
 
     @property
+    def origin(self) -> Origin | None:
+        """What made the results of the runs."""
+        return self._runner.origin
+
+    @property
     def can_resume(self) -> bool:
         """Return whether a run that waits can be resumed."""
         return self._journal is not None
@@ -133,8 +139,10 @@ class FlowRuns:
         assert isinstance(journal, SpecJournal)
         journal.register(run_id, flow=self.graph.spec.name, parent=None)
         await journal.append_all(run_id, [(event, run.state, run.status) for event, run in forked])
-        last = forked[-1].run
-        return RunResult(run=last) if last.outcome is not None else await self.resume(run_id)
+        last, now = forked[-1].run, self._runner.now()
+        if last.outcome is None:
+            return await self.resume(run_id)
+        return RunResult(run=last, began=now, ended=now, origin=self._runner.origin)
 
     async def _settle(self, run_id: str, result: RunResult, runner: Runner) -> RunResult:
         """Release a run that has not ended; if a signal came in meanwhile, resume it and try again."""

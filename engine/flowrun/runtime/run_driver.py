@@ -70,6 +70,7 @@ class RunDriver:
     """One run in progress: its state, its pending effects, and its deadlines."""
 
     __slots__ = (
+        "_began",
         "_children",
         "_effects",
         "_event_count",
@@ -101,6 +102,7 @@ class RunDriver:
         self._effects: tuple[Effect, ...] = ()
         self._pending: PendingEffects | None = None
         self._event_count = 0
+        self._began = 0.0  # seconds since the epoch
         self._started_at = 0.0  # the loop's time
         self._recorded_count = 0  # events in the journal
         self._resumed: _Resumed | None = None
@@ -126,8 +128,9 @@ class RunDriver:
         at_work = found.run.status not in IDLE and found.run.awaiting != "sleep"
         used = (recorded[-1].at if at_work and recorded else self._services.now()) - found.visited
         self._visit = _Visit(len(found.run.path), asyncio.get_running_loop().time() - max(0.0, used))
+        self._began = recorded[0].at if recorded else self._services.now()
         if self.run.outcome is not None:
-            return RunResult(run=self.run)
+            return self._result(recorded[-1].at)
         if then is None:
             # its children may go on, so what it waited for is no longer known if this process dies
             await self._services.journal.mark(run_id, self.run.status)
@@ -201,8 +204,18 @@ class RunDriver:
             self._cancel_effects()
             self._services.drivers.pop(self.run.id, None)
             self.idle = True
-        wakes = min((moment for _, moment in self.sleeping), default=None)
-        return RunResult(run=self.run, waiting=self.waiting, in_doubt=self.in_doubt, wakes=wakes)
+        return self._result(self._services.now())
+
+    def _result(self, now: float) -> RunResult:
+        return RunResult(
+            run=self.run,
+            waiting=self.waiting,
+            in_doubt=self.in_doubt,
+            wakes=min((moment for _, moment in self.sleeping), default=None),
+            began=self._began,
+            ended=None if self.run.outcome is None else now,
+            origin=self._services.origin,
+        )
 
     def _expired(self) -> bool:
         return self._timeout is not None and self._timeout.expired()
@@ -211,7 +224,7 @@ class RunDriver:
         """Register the run with its journal, and its driver with the runner that delivers events to it."""
         run_id = self.run.id
         if isinstance(first, Started):
-            run_id = first.run
+            run_id, self._began = first.run, self._services.now()
             if self._services.journal is not None:
                 self._services.journal.register(run_id, flow=self._graph.spec.name, parent=self._parent)
         self._services.drivers[run_id] = self

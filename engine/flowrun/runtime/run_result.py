@@ -9,11 +9,13 @@ import msgspec
 
 from flowrun.core.events import CallFunction, Outcome, RequestInput
 from flowrun.core.machine import Run
-from flowrun.core.messages import Usage, as_openai
+from flowrun.core.messages import Message, Usage, as_openai
 from flowrun.durations import spell_moment
 from flowrun.errors import Bug, Failure, FlowrunError
+from flowrun.runtime.origin import Origin
 from flowrun.spec import mask, mask_excerpt
 from flowrun.spec.model import JSON, MAIN
+from flowrun.spec.strict_json import parse_json
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +62,9 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         in_doubt: the calls of the run and its children that were started before a crash and have no result.
         wakes: when a run that sleeps goes on, in seconds since the epoch.
         row: in a batch of ``Session.batch``, the number of the row, from 0.
+        began: when the run began, in seconds since the epoch; 0: it did not begin.
+        ended: when it ended; None: it has not.
+        origin: the flow with its version, models, sampling and tools.
     """
 
     run: Run
@@ -67,6 +72,9 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     in_doubt: tuple[CallFunction, ...] = ()
     wakes: float | None = None
     row: int | None = None
+    began: float = 0.0
+    ended: float | None = None
+    origin: Origin | None = None
 
     @property
     def run_id(self) -> str:
@@ -128,7 +136,9 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         return {name: [as_openai(message) for message in log] for name, log in self.run.threads.items()}
 
     def to_dict(self, *, messages: bool = True) -> dict[str, Any]:
-        """Return the result as JSON data, as ``flowrun --json`` prints it.
+        """Return the record of the run as JSON data, as ``flowrun --json`` prints it.
+
+        ``schemas/result.v1.schema.json`` describes it.
 
         Args:
             messages: include the messages.
@@ -136,14 +146,22 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         data: dict[str, Any] = {
             "run": self.run_id,
             "status": self.status,
+            "inputs": self.inputs,
             "output": self.output,
             "error": None if self.error is None else msgspec.to_builtins(self.error),
             "path": self.path,
             "rounds": self.rounds,
             "usage": msgspec.to_builtins(self.usage),
         }
+        if self.began:
+            data["began"] = spell_moment(self.began, precision="milliseconds")
+        if self.ended is not None:
+            data["ended"] = spell_moment(self.ended, precision="milliseconds")
+            data["seconds"] = round(max(0.0, self.ended - self.began), 3)
+        if self.origin is not None:
+            data |= self.origin.data
         if messages:
-            threads = self.threads
+            threads = {name: [_recorded(one) for one in log] for name, log in self.run.threads.items()}
             data["messages"] = threads.pop(MAIN, [])
             if threads:
                 data["threads"] = threads
@@ -190,6 +208,25 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
                 raise RunNotFinished(self)
 
 
+def _recorded(message: Message) -> dict[str, Any]:
+    """Return a message as records have it: in the form of the OpenAI chat API, but for the arguments of calls.
+
+    They are mappings, as chat templates want them; what is no JSON object stays the text that the model wrote.
+    """
+    data = as_openai(message)
+    for call in data.get("tool_calls", ()):
+        call["function"]["arguments"] = _mapping(call["function"]["arguments"])
+    return data
+
+
+def _mapping(arguments: str) -> JSON:
+    try:
+        value = parse_json(arguments) if arguments.strip() else {}
+    except ValueError:
+        return arguments
+    return value if isinstance(value, dict) else arguments
+
+
 class RunFailed(FlowrunError):
     """A run failed or was cancelled; ``result`` is its result."""
 
@@ -218,18 +255,22 @@ class RunNotFinished(FlowrunError):
         return type(self), (self.result,)
 
 
-def failed_result(run_id: str, failure: Failure) -> RunResult:
+def failed_result(run_id: str, failure: Failure, origin: Origin | None = None) -> RunResult:
     """Return the result of a run that failed before its first state."""
-    return RunResult(run=Run(id=run_id, status="failed", outcome=Outcome(status="failed", error=failure)))
+    run = Run(id=run_id, status="failed", outcome=Outcome(status="failed", error=failure))
+    return RunResult(run=run, origin=origin)
 
 
-def cancelled_result(run_id: str, reason: str) -> RunResult:
+def cancelled_result(run_id: str, reason: str, origin: Origin | None = None) -> RunResult:
     """Return the result of a run that was cancelled before its first state."""
     error = Failure(name="run.cancelled", message=reason)
-    return RunResult(run=Run(id=run_id, status="cancelled", outcome=Outcome(status="cancelled", error=error)))
+    run = Run(id=run_id, status="cancelled", outcome=Outcome(status="cancelled", error=error))
+    return RunResult(run=run, origin=origin)
 
 
-async def guard(name: str, driving: Awaitable[RunResult], *, run_id: str = "") -> RunResult:
+async def guard(
+    name: str, driving: Awaitable[RunResult], *, run_id: str = "", origin: Origin | None = None
+) -> RunResult:
     """Return the result of a run in a batch; a bug of flowrun is a failure of this run, and stops no other.
 
     Args:
@@ -244,7 +285,7 @@ async def guard(name: str, driving: Awaitable[RunResult], *, run_id: str = "") -
         if isinstance(exc, FlowrunError) and not isinstance(exc, Bug):
             raise
         _log.error("%s: a bug in flowrun; please report it", name, exc_info=exc)
-        return failed_result(run_id, Failure(name="flowrun.bug", message=f"{type(exc).__name__}: {exc}"))
+        return failed_result(run_id, Failure(name="flowrun.bug", message=f"{type(exc).__name__}: {exc}"), origin)
 
 
 class AssumeDone(NamedTuple):
@@ -281,11 +322,16 @@ def mask_result(result: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[s
     masked = {name: value if name in _NOT_SAID else mask(value, secrets) for name, value in result.items()}
     if (error := result.get("error")) is not None:
         masked["error"] = {**error, "message": mask_excerpt(error["message"], secrets)}
-    return masked
+    return masked if masked == result else {**masked, "masked": True}
 
 
-_NOT_SAID: Final = frozenset({"id", "row", "run", "status", "rounds", "usage"})
-"""The members of a result that no model, tool or server wrote."""
+_NOT_SAID: Final = frozenset(
+    {
+        *("id", "row", "run", "status", "rounds", "usage", "began", "ended", "seconds"),
+        *("flow", "models", "sampling", "tools"),
+    }
+)
+"""The members of a result that no model, tool or server wrote; those of ``Origin`` are masked already."""
 
 
 def answer_text(output: JSON) -> str | None:

@@ -10,6 +10,7 @@ import msgspec
 
 from flowrun.core.events import Event
 from flowrun.core.ports import Functions, HumanInput, Journal, ModelBackend, Observer
+from flowrun.runtime.origin import Origin
 from flowrun.runtime.run_result import Resolve
 
 
@@ -33,6 +34,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         chance: returns a random number from 0 to 1.
         now: returns seconds since the epoch.
         drivers: the runs in progress, by their ids.
+        origin: what made the results of the runs.
     """
 
     backends: Mapping[str, ModelBackend]
@@ -47,6 +49,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     tick: float = 60.0
     park: bool = False
     drivers: dict[str, Driver] = msgspec.field(default_factory=dict)
+    origin: Origin | None = None
 
     async def sleep_until(self, moment: float) -> None:
         """Wait until the clock shows a moment, in seconds since the epoch.

@@ -31,6 +31,7 @@ from flowrun.runtime.flow_runs import FlowRuns, SpecJournal, find_pending_work
 from flowrun.runtime.inbox import Inbox
 from flowrun.runtime.loop import Loop
 from flowrun.runtime.meter import Meter
+from flowrun.runtime.origin import Origin
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_result import (
     InputRequest,
@@ -449,7 +450,7 @@ class Session:
             journal = SpecJournal(opened.journal, stored.digest)
             opened.stores.append(journal)
         wrapped = backends if wrap is None else {name: wrap(name, backend) for name, backend in backends.items()}
-        runner = opened.runner.using(backends=wrapped, functions=functions, journal=journal)
+        runner = opened.runner.using(backends=wrapped, functions=functions, journal=journal, origin=Origin(flow))
         runs = FlowRuns(runner, flow.graph, journal, opened.inbox)
         return runs if wrap is not None else opened.runs.setdefault(flow, runs)
 
@@ -476,7 +477,7 @@ class Session:
         with self._driving(run_id):
             runs = await self._outcome_of(self._begin(self.runs_of(flow)))
             if (cancelled := opened.inbox.cancellation_of(run_id)) is not None:
-                return cancelled_result(run_id, cancelled.reason)
+                return cancelled_result(run_id, cancelled.reason, runs.origin)
             return await self._drive(runs, run_id, runs.start(inputs, run_id, observer=observer))
 
     async def _run_row(self, runs: FlowRuns, row: Mapping[str, Any]) -> RunResult:
@@ -485,8 +486,9 @@ class Session:
         try:
             inputs = as_json(dict(row), "a row")
         except (UsageError, TypeError, ValueError) as exc:
-            return failed_result(run_id, Failure(name="input.invalid", message=str(exc)))
-        return await guard(f"run {run_id}", self._drive(runs, run_id, runs.start(inputs, run_id)), run_id=run_id)
+            return failed_result(run_id, Failure(name="input.invalid", message=str(exc)), runs.origin)
+        driving = self._drive(runs, run_id, runs.start(inputs, run_id))
+        return await guard(f"run {run_id}", driving, run_id=run_id, origin=runs.origin)
 
     async def _drive(self, runs: FlowRuns, run_id: str, work: Coroutine[Any, Any, RunResult]) -> RunResult:
         """Drive a run in a task of the session. Until it has ended, its owner is known."""

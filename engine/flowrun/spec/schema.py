@@ -15,6 +15,7 @@ from flowrun.spec.model import JSON
 
 FLOW_SCHEMA: Final = "flow.v1.schema.json"
 TEST_SCHEMA: Final = "test.v1.schema.json"
+RESULT_SCHEMA: Final = "result.v1.schema.json"
 
 
 def check_schema(document: Document, schema: str = FLOW_SCHEMA) -> list[Issue]:

@@ -23,7 +23,11 @@ def schema(*words: str) -> str:
 
 @pytest.mark.parametrize(
     ("words", "file"),
-    [pytest.param([], "flow.v1.schema.json", id="specs"), pytest.param(["--test"], "test.v1.schema.json", id="tests")],
+    [
+        pytest.param([], "flow.v1.schema.json", id="specs"),
+        pytest.param(["--test"], "test.v1.schema.json", id="tests"),
+        pytest.param(["--result"], "result.v1.schema.json", id="results"),
+    ],
 )
 def test_a_schema_is_printed_as_it_is(words: list[str], file: str) -> None:
     assert schema(*words) == (ROOT / "schemas" / file).read_text(encoding="utf-8")

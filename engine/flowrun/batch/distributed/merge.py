@@ -25,7 +25,7 @@ from flowrun.files import file_errors, open_private
 Format = Literal["jsonl", "parquet"]
 
 _BATCH: Final = 1024  # rows
-_TEXTS: Final = ("output", "messages", "threads", "waiting", "columns")
+_TEXTS: Final = ("output", "messages", "threads", "waiting", "columns", "inputs", "models", "sampling", "tools")
 """The members of a result that may be any JSON; their Parquet columns hold the JSON as text."""
 
 
@@ -143,6 +143,10 @@ def _schema(arrow: Any, index: _Index) -> Any:
             "path": arrow.list_(text),
             "rounds": number,
             "usage": arrow.struct(dict.fromkeys(usage, number)),
+            **dict.fromkeys(("began", "ended"), text),
+            "seconds": arrow.float64(),
+            "flow": arrow.struct(dict.fromkeys(("name", "version", "digest"), text)),
+            "masked": arrow.bool_(),
             **dict.fromkeys(_TEXTS[1:], text),
         }
     )

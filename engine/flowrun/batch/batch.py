@@ -29,6 +29,9 @@ rows are run again."""
 OPEN: Final = frozenset({"waiting", "needs_attention"})
 """The statuses of runs that have not ended."""
 
+_PLACE: Final = ("id", "row", "sample", "seed")
+"""The members of a result line that say which run of the batch it is of."""
+
 _log = logging.getLogger(__name__)
 
 RunRow = Callable[[Row], Awaitable[dict[str, Any]]]
@@ -108,7 +111,9 @@ class Batch:
         else:
             result = await self._run_row(row)
         columns = {"columns": row.columns} if row.columns else {}
-        self._accept({"id": row.id, "row": row.number, "inputs": row.inputs, **columns, **self._origin, **result})
+        sample = {"sample": row.sample, "seed": row.seed} if row.samples > 1 else {}
+        place = {"id": row.id, "row": row.number, **sample}
+        self._accept({**place, "inputs": row.inputs, **columns, **self._origin, **result})
 
     def _accept(self, result: dict[str, Any]) -> None:
         """Write a result. Hold those with ``backend.unavailable`` back until it is clear that this was temporary."""
@@ -141,7 +146,8 @@ class Batch:
         except (TypeError, ValueError) as exc:  # a value in it is not JSON: only this row fails
             _log.error("row %s: a bug in flowrun; please report it", result["row"], exc_info=exc)
             bug = failed_result("", Failure(name="flowrun.bug", message=f"{type(exc).__name__}: {exc}"))
-            result = {"id": result["id"], "row": result["row"], "inputs": {}, **self._origin, **row_result(bug)}
+            place: dict[str, Any] = {name: result[name] for name in _PLACE if name in result}
+            result = {**place, "inputs": {}, **self._origin, **row_result(bug)}
             self._results.write(result)
         self.done += 1
         self.failed += result["status"] != SUCCEEDED
@@ -161,7 +167,7 @@ class Batch:
 
 def run_in_this_process(runs: FlowRuns, *, messages: bool, batch: str = "") -> RunRow:
     """Return a function that runs a row in this process; run ids start with the batch's id, which makes them unique."""
-    return run_with(lambda row: runs.start(row.inputs, run_id_of(batch, row)), messages=messages)
+    return run_with(lambda row: runs.start(row.inputs, run_id_of(batch, row), seed=row.seed), messages=messages)
 
 
 def run_with(run: Callable[[Row], Awaitable[RunResult]], *, messages: bool) -> RunRow:
@@ -182,6 +188,8 @@ def run_id_of(batch: str, row: Row) -> str:
     text = str(row.id)
     if not _PLAIN_ID.fullmatch(text):
         text = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    if row.samples > 1:
+        text = f"s{row.sample}-{text}"
     return f"{batch}-{text}" if batch else text
 
 

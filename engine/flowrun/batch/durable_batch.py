@@ -93,9 +93,9 @@ async def run_durably(job: BatchJob, journal: Path, earlier: EarlierRuns, *, dra
             first = run_id_of(batch, row)
             for run in itertools.chain([first], (f"{first}-{attempt}" for attempt in itertools.count(2))):
                 if run not in earlier.rows:
-                    return await runs.start(row.inputs, run)
+                    return await runs.start(row.inputs, run, seed=row.seed)
                 status = earlier.rows[run].status
-                if row.number in job.results.failed and status in _NEW_RUN_ON_RETRY:
+                if row.place in job.results.failed and status in _NEW_RUN_ON_RETRY:
                     continue
                 if not earlier.began_with(run, job.flow.spec.add_defaults(row.inputs)):
                     continue

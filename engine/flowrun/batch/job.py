@@ -59,9 +59,10 @@ class BatchTotals(msgspec.Struct, kw_only=True):
 
 
 class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch to run: ``total`` rows of a flow.
+    """A batch to run: ``total`` runs of a flow.
 
     Attributes:
+        samples: the number of runs a row.
         stored: the flow in the form from which another process compiles the same flow.
         max_tools: the number of functions that run at once, in each process.
     """
@@ -71,6 +72,7 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
     max_tools: int
     rows: Iterator[Row]
     total: int
+    samples: int
     results: Results
     options: Options
     settings: BackendSettings
@@ -96,20 +98,27 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
                 await progress
 
 
-def rows_to_run(file: RowFile, results: Results, *, retry_failed: bool) -> Iterator[Row]:
-    """Return an iterator over the rows to run, which reads them one by one."""
+def rows_to_run(
+    file: RowFile, results: Results, *, retry_failed: bool, samples: int = 1, seed: int = 0
+) -> Iterator[Row]:
+    """Return an iterator over the samples of rows to run, which reads the rows one by one.
+
+    Args:
+        seed: that of the spec, which those of the samples depend on.
+    """
+    each = (sample for row in file for sample in row.each_sample(samples, seed))
     if retry_failed:
         results.retry()
-        return (row for row in file if row.number in results.failed)
-    return (row for row in file if row.number not in results.finished)
+        return (row for row in each if row.place in results.failed)
+    return (row for row in each if row.place not in results.finished)
 
 
 def count_rows_to_run(outcomes: Mapping[str, int], rows: int, *, retry_failed: bool) -> tuple[int, int]:
-    """Return (rows to run, rows to skip).
+    """Return (runs to make, runs to skip).
 
     Args:
         outcomes: the number of earlier results by outcome.
-        rows: the number of rows in the file.
+        rows: the number of runs of the batch: of rows in the file, times their samples.
     """
     finished = sum(outcomes.values())
     failed = finished - outcomes.get("succeeded", 0)

@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from flowrun.batch.rows import place_of
+
 GONE: Final = 0
 """The ``row`` of a result whose row the input does not have any more."""
 
@@ -17,8 +19,13 @@ class Line(msgspec.Struct, frozen=True):
     row: int
     status: str
     id: str | int | None = None
+    sample: int = 1
     error: "_Error | None" = None
     messages: msgspec.Raw = msgspec.Raw()
+
+    def place(self, samples: int) -> int:
+        """Return the number of the line's run in a batch with so many samples a row; ``GONE`` if it has no such run."""
+        return place_of(self.row, self.sample, samples)
 
     @property
     def outcome(self) -> str:

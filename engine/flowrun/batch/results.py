@@ -43,6 +43,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         batch: the id of the batch, which its run ids start with; ``Results`` generates it.
         journal: the journal of a durable batch.
         rows: the number of rows; 0: not known.
+        samples: the number of runs a row.
     """
 
     spec: str
@@ -50,18 +51,20 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     batch: str = ""
     journal: str | None = None
     rows: int = 0
+    samples: int = 1
 
 
 class Results:
     """The results of one batch; only this process writes to them.
 
     Attributes:
-        finished: the rows that have a result.
-        failed: the rows that had a result other than success when the results were opened.
+        finished: the runs that have a result, by their numbers in the batch (``Row.place``).
+        failed: the runs that had a result other than success when the results were opened.
         outcomes: the number of results at that time by error name, or by status if there is no error.
         mended: the number of lines that were removed, because they are broken, or no results of this batch.
         foreign: the number of these lines that a crash does not explain; they are kept in another file.
-        gone: the number of results whose rows the input does not have any more; they are kept, and count as none.
+        gone: the number of results whose rows or samples the batch does not have any more; they are kept, and count as
+            none.
         without_messages: the number of results of success at that time that have no messages.
         batch: the id of the batch, which its run ids start with.
     """
@@ -92,6 +95,7 @@ class Results:
         self.mended = self.foreign = self.gone = self.without_messages = 0
         self.batch = ""
         self.sink = sink
+        self._samples = fingerprint.samples
         self._secrets = secrets
         self._retrying = False
         self._unsynced = False
@@ -189,7 +193,7 @@ class Results:
         if known.journal != fingerprint.journal:
             how = f"with --durable --journal {known.journal}" if known.journal else "without --durable"
             raise UsageError(f"{path} was begun {how}: begin it so again, or calls may be made twice; {choices}")
-        changed = [name for name in ("spec", "input") if getattr(known, name) != getattr(fingerprint, name)]
+        changed = [name for name in ("spec", "input", "samples") if getattr(known, name) != getattr(fingerprint, name)]
         if changed:
             how = "grew" if known.rows < fingerprint.rows else "shrank"
             resized = f"; the input {how} from {known.rows:,} to {fingerprint.rows:,} rows"
@@ -225,7 +229,7 @@ class Results:
             foreign: list[bytes] = []
             for offset, raw in raw_lines(shard):
                 line = parse_line(raw)
-                if line is None or line.row in self.finished:
+                if line is None or line.place(self._samples) in self.finished:
                     removed.add(offset)
                     foreign += [] if is_debris(raw) else [raw]
                 else:
@@ -239,13 +243,14 @@ class Results:
 
     def _record(self, line: Line) -> None:
         self._line_count += 1
-        if line.row == GONE:
+        place = line.place(self._samples)
+        if place == GONE:
             self.gone += 1
             return
-        self.finished.add(line.row)
+        self.finished.add(place)
         self.outcomes[line.outcome] += 1
         if line.status != SUCCEEDED:
-            self.failed.add(line.row)
+            self.failed.add(place)
         elif not len(line.messages):
             self.without_messages += 1
 
@@ -306,7 +311,7 @@ class Results:
                 raise
         self._line_count += 1
         self._unsynced = True
-        self.finished.add(line.row)
+        self.finished.add(line.place(self._samples))
         return line.outcome
 
     def _rotate(self) -> None:
@@ -347,10 +352,10 @@ class Results:
             return
         retried_rows = Marks()
         for _, line in lines(retried):
-            retried_rows.add(line.row)
+            retried_rows.add(line.place(self._samples))
         shards = self.sink.shards() or [self.sink.shard(0)]
         for shard in shards:
-            old = {offset for offset, raw in raw_lines(shard) if _is_of(raw, retried_rows)}
+            old = {offset for offset, raw in raw_lines(shard) if self._is_of(raw, retried_rows)}
             kept = (raw for offset, raw in raw_lines(shard) if offset not in old and raw.endswith(b"\n"))
             if shard == shards[-1]:
                 self._rewrite(shard, itertools.chain(kept, (raw for raw, _ in lines(retried))))
@@ -358,11 +363,10 @@ class Results:
                 self._rewrite(shard, kept)
         retried.unlink()
 
-
-def _is_of(raw: bytes, rows: Marks) -> bool:
-    """Return whether a line is the result of one of these rows."""
-    line = parse_line(raw)
-    return line is not None and line.row in rows
+    def _is_of(self, raw: bytes, runs: Marks) -> bool:
+        """Return whether a line is the result of one of these runs."""
+        line = parse_line(raw)
+        return line is not None and line.place(self._samples) in runs
 
 
 def _remove(made: Iterable[Path]) -> None:
@@ -375,7 +379,7 @@ def _remove(made: Iterable[Path]) -> None:
                 path.unlink()
 
 
-def count_outcomes(sink: Sink) -> Counter[str]:
-    """Count the rows of closed results by error name, or by status if there is no error."""
+def count_outcomes(sink: Sink, samples: int = 1) -> Counter[str]:
+    """Count the runs of closed results by error name, or by status if there is no error."""
     found = (line for shard in sink.shards() for _, line in lines(shard))
-    return Counter(line.outcome for line in found if line.row != GONE)
+    return Counter(line.outcome for line in found if line.place(samples) != GONE)

@@ -8,6 +8,7 @@ import csv
 import hashlib
 import re
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -50,6 +51,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         id: what the row is known by: its own id, or its number if it has none.
         columns: the members that are no inputs of the flow; they pass through into the result.
         wrong: why the inputs could not be read.
+        sample: which of the row's samples this is, from 1 to ``samples``.
+        seed: what the seeds of its requests are made of; None: the row has one sample.
     """
 
     number: int
@@ -57,6 +60,32 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Mapping[str, JSON] = {}
     columns: Mapping[str, JSON] = {}
     wrong: str | None = None
+    sample: int = 1
+    samples: int = 1
+    seed: int | None = None
+
+    @property
+    def place(self) -> int:
+        """The number of its run in the batch, from 1: the samples of a row follow each other."""
+        return place_of(self.number, self.sample, self.samples)
+
+    def each_sample(self, samples: int, seed: int) -> "Iterator[Row]":
+        """Yield the row's samples, each with a seed of its own, which is the same in every session.
+
+        Args:
+            seed: that of the spec.
+        """
+        if samples == 1:
+            yield self
+            return
+        for sample in range(1, samples + 1):
+            own = zlib.crc32(repr((seed, str(self.id), sample)).encode()) & 0x7FFFFFFF
+            yield msgspec.structs.replace(self, sample=sample, samples=samples, seed=own)
+
+
+def place_of(row: int, sample: int, samples: int) -> int:
+    """Return the number of a run in a batch with so many samples of each row; 0 if the batch has no such sample."""
+    return (row - 1) * samples + sample if row and sample <= samples else 0
 
 
 class Survey(msgspec.Struct, frozen=True):

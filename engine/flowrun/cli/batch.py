@@ -63,6 +63,7 @@ class BatchOptions(Options, frozen=True, kw_only=True):
     profile: str | None
     max_tools: int
     stall: float
+    samples: int
     restart: bool
     continue_: bool
     retry_failed: bool
@@ -101,6 +102,9 @@ class BatchOptions(Options, frozen=True, kw_only=True):
     callback=lambda ctx, option, value: parse_stall(value),
     help="How long a busy server (429, 503) may answer no request at all before rows fail.",
 )
+@click.option(
+    "--samples", type=click.IntRange(1), default=1, metavar="N", help="Run each row N times, with a seed each."
+)
 @click.option("--messages", is_flag=True, help="Put the messages into the results.")
 @click.option("--restart", is_flag=True, help="Move earlier results away and run every row.")
 @click.option("--continue", "continue_", is_flag=True, help="Keep earlier results although the spec or input changed.")
@@ -134,8 +138,8 @@ def command(**values: Any) -> int:
         with BatchView(quiet=options.quiet, secrets=flow.secrets) as view:
             job, survey, skipped = _open(flow, options, ray_options, view)
             _run(job, options, ray_options, view)
-            outcomes = count_outcomes(job.results.sink)
-            missing = max(0, survey.count - outcomes.total() - sum(job.totals.open.values()))
+            outcomes, runs = count_outcomes(job.results.sink, options.samples), survey.count * options.samples
+            missing = max(0, runs - outcomes.total() - sum(job.totals.open.values()))
             view.conclude(outcomes, skipped=skipped, missing=missing, totals=job.totals)
             for status, count in job.totals.open.items():
                 view.explain_open(status, count, job.results.batch)
@@ -148,7 +152,7 @@ def command(**values: Any) -> int:
         raise KeyboardInterrupt
     if job.totals.stopped is not None:
         raise BatchStopped(job.totals.stopped)
-    return 0 if outcomes["succeeded"] == survey.count else 1
+    return 0 if outcomes["succeeded"] == runs else 1
 
 
 def parse_stall(written: str) -> float:
@@ -223,19 +227,28 @@ def _open(
             spec=stored.snapshot.digest,
             input=survey.digest,
             rows=survey.count,
+            samples=options.samples,
             journal=str(options.journal.resolve()) if options.durable else None,
         ),
         rows=file,
         secrets=flow.secrets,
         on_change="restart" if options.restart else "continue" if options.continue_ else "refuse",
     )
-    total, skipped = count_rows_to_run(results.outcomes, survey.count, retry_failed=options.retry_failed)
+    runs, seed = survey.count * options.samples, flow.spec.sampling.get("seed")
+    total, skipped = count_rows_to_run(results.outcomes, runs, retry_failed=options.retry_failed)
     job = BatchJob(
         flow=flow,
         stored=stored,
         max_tools=options.max_tools,
-        rows=rows_to_run(file, results, retry_failed=options.retry_failed),
+        rows=rows_to_run(
+            file,
+            results,
+            retry_failed=options.retry_failed,
+            samples=options.samples,
+            seed=seed if isinstance(seed, int) else 0,
+        ),
         total=total,
+        samples=options.samples,
         results=results,
         options=options,
         settings=BackendSettings(verbose=options.verbose, stall=options.stall, progress=view.progress, note=view.say),

@@ -205,7 +205,7 @@ class BatchView:
             kept = f"; {results.foreign} of them are no results of this batch, and in {results.sink.foreign}"
             self.say(what + (kept if results.foreign else ""), important=bool(results.foreign))
         if results.gone:
-            gone = f"{results.gone} results of rows that the input has no more are kept, and do not count"
+            gone = f"{results.gone} results of rows or samples that the batch has no more are kept, and do not count"
             self.say(f"{results.path}: {gone}", important=True)
         if messages and results.without_messages:
             without = (

@@ -25,7 +25,8 @@ class Started(_Data, frozen=True, kw_only=True):
     """The run starts. ``inputs`` contain the spec's defaults.
 
     A child run may use the rounds, steps and tool calls that its parent has left, unless its own limits are lower.
-    ``forked_from`` is the run and the step, as ``RUN/STEP``, that a fork begins at.
+    ``forked_from`` is the run and the step, as ``RUN/STEP``, that a fork begins at. ``seed`` gives each request of the
+    run a seed of its own.
     """
 
     run: str
@@ -34,6 +35,7 @@ class Started(_Data, frozen=True, kw_only=True):
     max_steps: int | None = None
     max_tool_calls: int | None = None
     forked_from: str | None = None
+    seed: int | None = None
 
 
 class CallStarted(_Data, frozen=True, kw_only=True, tag="Began"):
@@ -206,6 +208,7 @@ class StartChild(_Data, frozen=True, kw_only=True):
     max_rounds: int
     max_steps: int
     max_tool_calls: int | None = None
+    seed: int | None = None
     cancel: bool = False
 
     def child_id(self, run: str) -> str:

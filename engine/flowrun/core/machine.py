@@ -57,7 +57,7 @@ def fold(graph: Graph, events: Iterable[Event]) -> Transition:
 def _start(graph: Graph, run: Run, event: Started) -> Transition:
     limits = graph.limits
     turn = Turn(graph, draft := thaw(run))
-    draft.id, draft.status, draft.inputs = event.run, "running", event.inputs
+    draft.id, draft.status, draft.inputs, draft.seed = event.run, "running", event.inputs, event.seed
     draft.max_rounds = limits.max_rounds if event.max_rounds is None else min(limits.max_rounds, event.max_rounds)
     draft.max_steps = limits.max_steps if event.max_steps is None else min(limits.max_steps, event.max_steps)
     draft.max_tool_calls = min(

@@ -2,6 +2,7 @@
 
 import enum
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
@@ -129,6 +130,7 @@ class Draft(msgspec.Struct, gc=False, kw_only=True):
     outcome: Outcome | None = None
     timeout: float | None = None
     feedback: Feedback | None = None
+    seed: int | None = None
 
 
 class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # mypy has a rule of dataclasses here
@@ -154,8 +156,14 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
         made: by thread, the values of tool calls whose state failed afterwards: the next tools state reuses them.
         replaced: by thread that began anew, the messages that it held when a model was last asked about it, until a
             model has replied to the new ones.
+        seed: what the seeds of the run's requests are made of; None: they have those of the spec, if any.
         unread: the threads whose last reply has tool calls that no state has handled and no template has read.
     """
+
+
+def mixed_seed(seed: int | None, *place: int) -> int | None:
+    """Return a seed for one place of a run, of 31 bits, which every backend takes; None if the run has none."""
+    return None if seed is None else zlib.crc32(repr((seed, *place)).encode()) & 0x7FFFFFFF
 
 
 def without(mapping: Mapping[str, T], key: str) -> dict[str, T]:

@@ -75,6 +75,7 @@ class ChildRuns:
                 max_rounds=effect.max_rounds,
                 max_steps=effect.max_steps,
                 max_tool_calls=effect.max_tool_calls,
+                seed=effect.seed,
             )
             result = await child.drive(start)
         if result.run.outcome is not None:

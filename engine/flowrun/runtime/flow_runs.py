@@ -101,17 +101,20 @@ class FlowRuns:
         """Return whether a run that waits can be resumed."""
         return self._journal is not None
 
-    async def start(self, inputs: Mapping[str, JSON], run_id: str, *, observer: Observer | None = None) -> RunResult:
+    async def start(
+        self, inputs: Mapping[str, JSON], run_id: str, *, observer: Observer | None = None, seed: int | None = None
+    ) -> RunResult:
         """Start a run, and drive it until it ends, waits or needs attention.
 
         Args:
             inputs: the inputs of the caller; the defaults of the spec are added.
             observer: observes this run and its children only.
+            seed: what the seeds of its requests are made of.
         """
         runner = self._runner
         if observer is not None:
             runner = runner.using(observers=(*runner.observers, observer))
-        result = await runner.run(self.graph, inputs, run_id=run_id)
+        result = await runner.run(self.graph, inputs, run_id=run_id, seed=seed)
         return result if self._journal is None else await self._settle(run_id, result, runner)
 
     async def resume(self, run_id: str, *, then: Cancelled | None = None, resolve: Resolve | None = None) -> RunResult:

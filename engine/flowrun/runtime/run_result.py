@@ -327,7 +327,7 @@ def mask_result(result: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[s
 
 _NOT_SAID: Final = frozenset(
     {
-        *("id", "row", "run", "status", "rounds", "usage", "began", "ended", "seconds"),
+        *("id", "row", "sample", "seed", "run", "status", "rounds", "usage", "began", "ended", "seconds"),
         *("flow", "models", "sampling", "tools"),
     }
 )

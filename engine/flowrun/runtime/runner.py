@@ -20,16 +20,19 @@ class Runner(Services, frozen=True, kw_only=True):
         """Return a runner with other ``Services``, which otherwise shares those of this one."""
         return msgspec.structs.replace(self, **changes)
 
-    def run(self, graph: Graph, inputs: Mapping[str, JSON], *, run_id: str) -> Coroutine[Any, Any, RunResult]:
+    def run(
+        self, graph: Graph, inputs: Mapping[str, JSON], *, run_id: str, seed: int | None = None
+    ) -> Coroutine[Any, Any, RunResult]:
         """Run a flow until it ends, or until it cannot continue without an answer.
 
         Args:
             inputs: the inputs of the caller; the spec's defaults are added.
+            seed: what the seeds of its requests are made of.
 
         Cancelling the awaiting task cancels the run's effects and nothing else.
         """
         # no coroutine of its own: each holds a quarter of a kilobyte for as long as a run waits
-        start = Started(run=run_id, inputs=graph.spec.add_defaults(inputs))
+        start = Started(run=run_id, inputs=graph.spec.add_defaults(inputs), seed=seed)
         return RunDriver(self, graph, None).drive(start)
 
     def resume(self, graph: Graph, run_id: str, *, then: Cancelled | None = None) -> Coroutine[Any, Any, RunResult]:

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from flowrun.batch.lines import raw_lines
+from flowrun.batch.rows import place_of
 from flowrun.batch.sinks import Folder
 from flowrun.errors import StoreError, UsageError, install_extra
 from flowrun.files import file_errors, open_private
@@ -32,12 +33,13 @@ _TEXTS: Final = ("output", "messages", "threads", "waiting", "columns", "inputs"
 class _LineKey(msgspec.Struct, frozen=True):
     row: int
     id: str | int
+    sample: int = 1
 
 
 class _Index:
-    """The offset of each row's line, counted over all shards; ``ids_are_numbers`` is true if all row ids are."""
+    """The offset of each run's line, counted over all shards; ``ids_are_numbers`` is true if all row ids are."""
 
-    def __init__(self, shards: Sequence[Path]) -> None:
+    def __init__(self, shards: Sequence[Path], samples: int) -> None:
         self.ids_are_numbers = True
         self._ends = list(accumulate(shard.stat().st_size for shard in shards))
         self._offsets = array("Q")  # by row number: 0 for no line, else the line's offset plus 1
@@ -46,7 +48,7 @@ class _Index:
             for offset, raw in raw_lines(shard):
                 key = msgspec.json.decode(raw, type=_LineKey)
                 self.ids_are_numbers &= isinstance(key.id, int)
-                self._record(key.row, start + offset)
+                self._record(place_of(key.row, key.sample, samples), start + offset)
             start += shard.stat().st_size
 
     def _record(self, row: int, offset: int) -> None:
@@ -72,8 +74,8 @@ def require_format(format: Format) -> None:
         _pyarrow()
 
 
-def merge_shards(folder: Folder, format: Format) -> Path:
-    """Write all results of a folder into one file, in the order of the rows, and return its path.
+def merge_shards(folder: Folder, format: Format, samples: int = 1) -> Path:
+    """Write all results of a folder into one file, in the order of the rows and their samples, and return its path.
 
     The file is replaced only when it is complete.
 
@@ -84,7 +86,7 @@ def merge_shards(folder: Folder, format: Format) -> Path:
     merged = folder.merged(format)
     fresh = merged.with_name(f"{merged.name}.new")
     with file_errors(str(merged), StoreError, "; all results are kept, in part-*.jsonl"):
-        index = _Index(folder.shards())
+        index = _Index(folder.shards(), samples)
         with ExitStack() as stack:
             lines = _lines(index, [stack.enter_context(_mapped(shard)) for shard in folder.shards()])
             if format == "parquet":
@@ -137,6 +139,7 @@ def _schema(arrow: Any, index: _Index) -> Any:
         {
             "id": number if index.ids_are_numbers else text,
             "row": number,
+            **dict.fromkeys(("sample", "seed"), number),
             "status": text,
             "output": text,
             "error": arrow.struct({"name": text, "message": text, "state": text}),

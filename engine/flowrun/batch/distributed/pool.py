@@ -110,15 +110,15 @@ class Pool:
         """
         if self._failure is not None:
             raise self._failure
-        task = self._rows[row.number] = _RowTask(row)
+        task = self._rows[row.place] = _RowTask(row)
         try:
-            self._handle(RowRead(row=row.number))
+            self._handle(RowRead(row=row.place))
             return await task.result
         except asyncio.CancelledError:
-            self._handle(RowWithdrawn(row=row.number))
+            self._handle(RowWithdrawn(row=row.place))
             raise
         finally:
-            del self._rows[row.number]
+            del self._rows[row.place]
 
     def _fail(self, exc: FlowrunError) -> None:
         """End the batch: raise the error in all rows that wait for a result."""

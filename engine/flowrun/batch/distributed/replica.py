@@ -177,7 +177,7 @@ class _ReplicaSession:
             self._error = mask_excerpt(str(exc), self._secrets)
         else:
             if self._lost is None:  # a run that ends after the loss may have ended because of it
-                self._results.append((row.number, mask_result(result, self._secrets)))
+                self._results.append((row.place, mask_result(result, self._secrets)))
         self._news.set()
 
     async def next_report(self) -> ReplicaReport:

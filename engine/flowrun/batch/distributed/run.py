@@ -89,4 +89,4 @@ def load(stored: StoredFlow) -> CompiledFlow:
 def merge(job: BatchJob, options: RayOptions) -> None:
     """Merge the shards of the results into one file."""
     job.view.progress("merging the results")
-    job.view.say(f"all results, in the rows' order: {merge_shards(options.folder, options.format)}")
+    job.view.say(f"all results, in the rows' order: {merge_shards(options.folder, options.format, job.samples)}")

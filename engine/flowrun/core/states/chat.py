@@ -9,7 +9,7 @@ from flowrun.core.rendering import CompiledEntry, compile_entry
 from flowrun.core.replies import ReadValue, accept_reply, compile_form
 from flowrun.core.requests import AS_IT_IS, Reading, compile_reading, messages_of_feedback
 from flowrun.core.rounds import begin_round, end_round
-from flowrun.core.run import RequestSettings, Run
+from flowrun.core.run import RequestSettings, Run, mixed_seed
 from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
 from flowrun.core.state_node import StateFailure, StateNode, Turn
 from flowrun.core.states.compiler import Compiler
@@ -95,6 +95,9 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         plain = self.reading is None and run.feedback is None
         messages = thread if plain else self._read(self.reading or AS_IT_IS, turn, settings)
         begin_round(run, self.thread)
+        sampling = settings.sampling
+        if run.seed is not None:
+            sampling = {**sampling, "seed": mixed_seed(run.seed, run.rounds)}
         if run.asked.get(self.thread) is not settings:
             shared = not run.asked and self.settings is not None
             run.asked = self.first_asked if shared else {**run.asked, self.thread: settings}
@@ -111,7 +114,7 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
                 previous=thread if messages is not thread else run.replaced.get(self.thread) if run.replaced else None,
                 tools=settings.tools,
                 tool_choice=settings.tool_choice,
-                sampling=settings.sampling,
+                sampling=sampling,
                 response_format=settings.response_format,
             ),
         )

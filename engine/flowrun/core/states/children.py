@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, TypedDict
 
 from flowrun.core.events import ChildEnded, Event, Outcome, StartChild
-from flowrun.core.run import PENDING, ChildSlot, Draft, Run
+from flowrun.core.run import PENDING, ChildSlot, Draft, Run, mixed_seed
 from flowrun.core.shapes import Shape, shape_of
 from flowrun.core.slots import Slots
 from flowrun.core.state_node import UNCAUGHT, StateFailure, StateNode, Turn
@@ -70,6 +70,7 @@ def start_child(run: Draft, index: int, flow: str, inputs: Mapping[str, JSON]) -
         max_rounds=run.max_rounds - run.rounds,
         max_steps=run.max_steps - run.step - run.child_steps,
         max_tool_calls=None if run.max_tool_calls is None else max(run.max_tool_calls - run.tool_calls, 0),
+        seed=mixed_seed(run.seed, run.step, index),
     )
 
 

@@ -19,9 +19,9 @@ def result(row: int, **more: Any) -> dict[str, Any]:
     return {"id": row, "row": row, **ended, "usage": USAGE, **more}
 
 
-def folder_of(path: Path, *results: dict[str, Any]) -> Folder:
+def folder_of(path: Path, *results: dict[str, Any], samples: int = 1) -> Folder:
     folder = Folder(path, 3)
-    file = Results(folder, Fingerprint(spec="", input=""))
+    file = Results(folder, Fingerprint(spec="", input="", samples=samples))
     for one in results:
         file.write(one)
     file.close()
@@ -55,6 +55,13 @@ def test_parquet(tmp_path: Path) -> None:
         {**failed, **rest},
         {**result(2), **rest, "output": '{"n":2}', "messages": '[{"role":"user","content":"ä"}]'},
     ]
+
+
+def test_samples_follow_each_other(tmp_path: Path) -> None:
+    order = [(2, 2), (1, 1), (2, 1), (1, 2)]
+    folder = folder_of(tmp_path / "out", *(result(row, sample=sample) for row, sample in order), samples=2)
+    merged = [json.loads(line) for line in merge_shards(folder, "jsonl", 2).read_text().splitlines()]
+    assert [(one["row"], one["sample"]) for one in merged] == sorted(order)
 
 
 def test_mixed_ids_are_text_in_parquet(tmp_path: Path) -> None:

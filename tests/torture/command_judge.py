@@ -51,11 +51,15 @@ class CommandJudge(Judge):
     @property
     def history(self) -> History:
         """Return the copy of the journal that was judged last."""
-        return open_history(self.folder / "copy" / "journal.db")
+        return open_history(self._copy)
+
+    @property
+    def _copy(self) -> Path:
+        return self.folder / "copy" / "journal.db"
 
     def rows(self) -> dict[str, RunRow]:
         """Return all runs, children too, the oldest first."""
-        if not self.stored:
+        if not self._copy.exists():
             return {}
         return {row.id: row for row in reversed(list(self.history.runs(children=True)))}
 

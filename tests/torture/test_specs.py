@@ -6,6 +6,7 @@ The seed is printed: ``FLOWRUN_TORTURE_SEED`` makes the same specs. ``FLOWRUN_TO
 
 import asyncio
 import json
+import math
 import os
 import random
 from collections import Counter, defaultdict
@@ -23,7 +24,7 @@ from flowrun.runtime.run_result import RunResult
 from flowrun.runtime.runner import Runner
 from flowrun.spec.model import JSON
 from flowrun.testing import ScriptedModel
-from flowrun.testing.clock import VirtualLoop
+from flowrun.testing.clock import VirtualLoop, virtual_clock
 from tests.torture.specs import TOOLS, make_spec
 
 SPECS: Final = int(os.environ.get("FLOWRUN_TORTURE_SPECS", "200"))
@@ -78,19 +79,25 @@ def run_flow(flow: CompiledFlow, chance: random.Random) -> RunResult:
     """Run a flow in virtual time."""
     world = RandomWorld(chance)
     backend: ModelBackend = ScriptedModel.from_function(world.reply, record=False)
-    runner = Runner(
-        backends=defaultdict[str, ModelBackend](lambda: backend),
-        functions=world,
-        human_input=world,
-        chance=lambda: 0.0,
-    )
     inputs = {
         name: chance.choice(_INPUTS.get(schema.get("type"), _OUTPUTS)) if chance.random() < 0.9 else None
         for name, schema in flow.spec.inputs.items()
         if "default" not in schema or chance.random() < 0.5
     }
+
+    async def go() -> RunResult:
+        runner = Runner(
+            backends=defaultdict[str, ModelBackend](lambda: backend),
+            functions=world,
+            human_input=world,
+            chance=lambda: 0.0,
+            now=virtual_clock(),
+            tick=math.inf,
+        )
+        return await runner.run(flow.graph, inputs, run_id="made")
+
     with asyncio.Runner(loop_factory=VirtualLoop) as loop:
-        return loop.run(runner.run(flow.graph, inputs, run_id="made"))
+        return loop.run(go())
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ tokenizer) the loop waits in real time, because the duration of that work is unk
 
 import asyncio
 import selectors
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -44,6 +45,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             yield
         finally:
             self._at_work -= 1
+
+
+def virtual_clock() -> Callable[[], float]:
+    """Return a clock that goes on from now as fast as the running loop, in seconds since the epoch."""
+    loop = asyncio.get_running_loop()
+    began = time.time() - loop.time()
+    return lambda: began + loop.time()
 
 
 class _SkippingSelector(selectors.DefaultSelector):

@@ -24,7 +24,7 @@ from flowrun.runtime.project import BoundModel, CompiledFlow, Project
 from flowrun.runtime.runner import Runner
 from flowrun.spec import mask, mask_excerpt, place_of
 from flowrun.testing.cassettes import CassetteBackend
-from flowrun.testing.clock import VirtualLoop
+from flowrun.testing.clock import VirtualLoop, virtual_clock
 from flowrun.testing.compare import Problem, compare_run
 from flowrun.testing.coverage import Coverage
 from flowrun.testing.fakes import Script, ScriptedHumanInput, StubbedFunctions
@@ -170,7 +170,7 @@ class _TestRun:
                 human_input=self._human_input,
                 observers=[self.trace],
                 chance=lambda: 0.0,
-                now=_virtual_clock(),
+                now=virtual_clock(),
                 tick=math.inf,
             )
             await runner.run(self._flow.graph, self._case.inputs, run_id=RUN)
@@ -217,13 +217,6 @@ class _TestRun:
     async def _parse(self, request: AskModel, raw: Reply) -> Reply:
         reader = await self._readers.reader_of(self._flow.models[request.model])
         return await reader.read_text(request, raw)
-
-
-def _virtual_clock() -> Callable[[], float]:
-    """Return a clock that goes on from now as fast as the running loop, which skips idle time."""
-    loop = asyncio.get_running_loop()
-    began = time.time() - loop.time()
-    return lambda: began + loop.time()
 
 
 def _verdict(suite: Suite, case: Case) -> Verdict:

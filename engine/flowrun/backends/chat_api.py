@@ -6,7 +6,7 @@ only this module handles the differences. Source: platform.openai.com/docs/api-r
 
 from collections.abc import Iterable, Mapping
 from json import dumps, loads
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
@@ -138,10 +138,29 @@ def _response_format(form: ResponseFormat) -> dict[str, Any]:
 # --- replies: what some server writes in some form is read; what no form explains is the fault of that reply -------
 
 
+class TokensFound(NamedTuple):
+    """The tokens of a prompt and a reply, as vLLM's server gives them."""
+
+    prompt: list[int]
+    ids: list[int]
+    logprobs: list[float]
+
+
 class _Choice(msgspec.Struct):
     message: dict[str, Any]
     finish_reason: Any = None
     logprobs: Any = None
+    token_ids: Any = None
+
+    def tokens_of(self, prompt: Any) -> TokensFound | None:
+        """Return the tokens, with those of the prompt; None if the server has not given all of them."""
+        content = self.logprobs.get("content") if isinstance(self.logprobs, dict) else None
+        try:
+            logprobs = [float(one["logprob"]) for one in content or ()]
+            found = msgspec.convert((prompt, self.token_ids, logprobs), TokensFound)
+        except (TypeError, ValueError, KeyError, msgspec.ValidationError):
+            return None
+        return found if found.prompt and found.ids and len(found.ids) == len(logprobs) else None
 
 
 class Completion(msgspec.Struct):
@@ -149,6 +168,7 @@ class Completion(msgspec.Struct):
 
     choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
     usage: Any = None
+    prompt_token_ids: Any = None
 
 
 _COMPLETIONS: Final = msgspec.json.Decoder(Completion)

@@ -6,17 +6,19 @@ The openai package is imported when a backend starts, never before. A spec's set
 
 import base64
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 import msgspec
 
-from flowrun.backends.chat_api import BrokenReply, parse_completion, reply_of, request_body, server_messages
+from flowrun.backends.chat_api import BrokenReply, Completion, parse_completion, reply_of, request_body, server_messages
 from flowrun.backends.pressure import MAX_RETRIES, STALL_SECONDS, Pressure, Refusal, read_status
 from flowrun.backends.server_letters import decision_body, parse_decision
+from flowrun.backends.token_ids import pack_tokens
 from flowrun.core.events import AskModel
-from flowrun.core.messages import Reply
+from flowrun.core.messages import Reply, Tokens
 from flowrun.errors import BackendError, Bug, ModelError
 from flowrun.excerpts import beginning
 from flowrun.spec.model import Model
@@ -96,6 +98,7 @@ class OpenAIBackend:
         model: with ``base_url``; its values are used as they are, and nothing is read from the environment.
         mask: removes secrets from a text; those of ``model`` itself are always removed.
         stall, max_retries: see ``Pressure``.
+        keeps_tokens: ask for the tokens of prompts and replies, with log-probabilities, as vLLM's server gives them.
     """
 
     def __init__(
@@ -105,8 +108,10 @@ class OpenAIBackend:
         mask: Callable[[str], str] = str,
         stall: float = STALL_SECONDS,
         max_retries: int = MAX_RETRIES,
+        keeps_tokens: bool = False,
     ) -> None:
         self._model = model
+        self._keeps_tokens = keeps_tokens
         self._stall = stall
         self._max_retries = max_retries
         self._pressure = self._new_pressure()
@@ -151,8 +156,11 @@ class OpenAIBackend:
             raise Bug("the backend was asked for a reply before it was started")
         messages = server_messages(request.messages)
         body = request_body(request, messages, model=self._name, template_kwargs=self._model.chat_template_kwargs)
+        keeps_tokens = self._keeps_tokens and not request.labels
         if request.labels:
             body = decision_body(body)
+        elif keeps_tokens:
+            body |= {"return_token_ids": True, "logprobs": True}
         try:
             # not chat.completions.create: it walks every message for type unions, 10 ms for a thread of 30
             answer = await self._pressure.send(
@@ -162,12 +170,34 @@ class OpenAIBackend:
             raise self._model_error(exc) from self._showable(exc)
         try:
             completion = parse_completion(answer)
-            return parse_decision(completion, request.labels) if request.labels else reply_of(completion)
+            if request.labels:
+                return parse_decision(completion, request.labels)
+            reply = reply_of(completion)
+            return msgspec.structs.replace(reply, tokens=self._tokens(completion, request)) if keeps_tokens else reply
         except BrokenReply as exc:
             message = (
                 f"{self._server()} gave an answer that is no chat completion: {exc}; it begins: {self._excerpt(answer)}"
             )
             raise ModelError("backend.unavailable", self._redact(message)) from self._showable(exc)
+
+    def check_tokens(self) -> None:
+        """Do nothing: only its replies show whether a server gives tokens. See ``wrapper.KeepsTokens``."""
+
+    def _tokens(self, completion: Completion, request: AskModel) -> Tokens:
+        """Return the tokens of a reply.
+
+        Raises:
+            ModelError: the server gave none.
+        """
+        found = completion.choices[0].tokens_of(completion.prompt_token_ids)
+        if found is None:
+            raise ModelError(
+                "model.request_refused",
+                f"{self._server()} gives no token ids: --tokens needs vLLM in this process, or a server of vLLM",
+            )
+        thread = request.messages if request.previous is None else request.previous
+        vocabulary = zlib.crc32(f"{self._shown_url()} {self._name}".encode())
+        return pack_tokens(found.ids, after=found.prompt, vocabulary=vocabulary, thread=thread, logprobs=found.logprobs)
 
     def _new_pressure(self) -> Pressure:
         per_minute = self._model.max_requests_per_minute

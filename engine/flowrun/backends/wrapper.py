@@ -43,6 +43,18 @@ class Decides(Protocol):
 
 
 @runtime_checkable
+class KeepsTokens(Protocol):
+    """A backend that gives, if it was made so, each reply with its tokens, their log-probabilities and its prompt."""
+
+    def check_tokens(self) -> None:
+        """Check, once it is started, that it can.
+
+        Raises:
+            BackendError: it cannot; the message says what to do.
+        """
+
+
+@runtime_checkable
 class TakesAdapters(Protocol):
     """A backend of whose requests each may use one of the adapters that it was started with."""
 

@@ -18,6 +18,7 @@ from flowrun.runtime.origin import Origin
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import StoredFlow
+from flowrun.spec.model import Spec
 
 
 class BatchReporter(Protocol):
@@ -111,6 +112,12 @@ def rows_to_run(
         results.retry()
         return (row for row in each if row.place in results.failed)
     return (row for row in each if row.place not in results.finished)
+
+
+def seed_of(spec: Spec) -> int:
+    """Return the seed of a spec's sampling; 0 if it has none."""
+    seed = spec.sampling.get("seed")
+    return seed if isinstance(seed, int) else 0
 
 
 def count_rows_to_run(outcomes: Mapping[str, int], rows: int, *, retry_failed: bool) -> tuple[int, int]:

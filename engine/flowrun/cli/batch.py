@@ -30,6 +30,7 @@ from flowrun.batch.job import (
     count_rows_to_run,
     rows_to_run,
     run_in_process,
+    seed_of,
 )
 from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.next_steps import warn_of_network
@@ -39,6 +40,7 @@ from flowrun.cli.options import (
     profile_option,
     project_option,
     spec_argument,
+    tokens_option,
     verbose_option,
 )
 from flowrun.cli.progress import BatchView
@@ -64,6 +66,7 @@ class BatchOptions(Options, frozen=True, kw_only=True):
     max_tools: int
     stall: float
     samples: int
+    tokens: bool
     restart: bool
     continue_: bool
     retry_failed: bool
@@ -105,6 +108,7 @@ class BatchOptions(Options, frozen=True, kw_only=True):
 @click.option(
     "--samples", type=click.IntRange(1), default=1, metavar="N", help="Run each row N times, with a seed each."
 )
+@tokens_option
 @click.option("--messages", is_flag=True, help="Put the messages into the results.")
 @click.option("--restart", is_flag=True, help="Move earlier results away and run every row.")
 @click.option("--continue", "continue_", is_flag=True, help="Keep earlier results although the spec or input changed.")
@@ -221,10 +225,46 @@ def _open(
     view.say_columns(rows, survey.columns, flow.spec.inputs)
     if not options.durable and (waits := flow.states_that_wait):
         echo(f"flowrun: {', '.join(waits)} waits for human input, which a batch can only get with --durable", err=True)
-    results = Results(
-        OneFile(output) if ray_options is None else ray_options.folder,
+    results = _open_results(flow, options, ray_options, stored.snapshot.digest, file, survey)
+    runs = survey.count * options.samples
+    total, skipped = count_rows_to_run(results.outcomes, runs, retry_failed=options.retry_failed)
+    job = BatchJob(
+        flow=flow,
+        stored=stored,
+        max_tools=options.max_tools,
+        rows=rows_to_run(
+            file, results, retry_failed=options.retry_failed, samples=options.samples, seed=seed_of(flow.spec)
+        ),
+        total=total,
+        samples=options.samples,
+        results=results,
+        options=options,
+        settings=BackendSettings(
+            verbose=options.verbose,
+            stall=options.stall,
+            keeps_tokens=options.tokens,
+            progress=view.progress,
+            note=view.say,
+        ),
+        view=view,
+        totals=BatchTotals(meter=Meter()),
+    )
+    return job, survey, skipped
+
+
+def _open_results(
+    flow: CompiledFlow,
+    options: BatchOptions,
+    ray_options: RayOptions | None,
+    digest: str,
+    file: RowFile,
+    survey: Survey,
+) -> Results:
+    """Open the results of the flow with this digest, or begin new ones."""
+    return Results(
+        OneFile(options.output) if ray_options is None else ray_options.folder,
         Fingerprint(
-            spec=stored.snapshot.digest,
+            spec=digest,
             input=survey.digest,
             rows=survey.count,
             samples=options.samples,
@@ -234,28 +274,6 @@ def _open(
         secrets=flow.secrets,
         on_change="restart" if options.restart else "continue" if options.continue_ else "refuse",
     )
-    runs, seed = survey.count * options.samples, flow.spec.sampling.get("seed")
-    total, skipped = count_rows_to_run(results.outcomes, runs, retry_failed=options.retry_failed)
-    job = BatchJob(
-        flow=flow,
-        stored=stored,
-        max_tools=options.max_tools,
-        rows=rows_to_run(
-            file,
-            results,
-            retry_failed=options.retry_failed,
-            samples=options.samples,
-            seed=seed if isinstance(seed, int) else 0,
-        ),
-        total=total,
-        samples=options.samples,
-        results=results,
-        options=options,
-        settings=BackendSettings(verbose=options.verbose, stall=options.stall, progress=view.progress, note=view.say),
-        view=view,
-        totals=BatchTotals(meter=Meter()),
-    )
-    return job, survey, skipped
 
 
 def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None, view: BatchView) -> None:

@@ -234,19 +234,22 @@ def spell_count(count: int, noun: str) -> str:
 class RunView(msgspec.Struct, frozen=True):
     """How a verb shows a run: its answer goes to ``answers``, or with ``full`` its result as JSON; all else to stderr.
 
-    ``verbose`` shows the log of vLLM too.
+    ``verbose`` shows the log of vLLM too; with ``tokens`` the result has them.
     """
 
     answers: TextIO
     console: Console
     full: bool
     verbose: bool
+    tokens: bool = False
 
     @property
     def settings(self) -> BackendSettings:
         """Return the settings for the run's backends."""
         note = partial(self.console.note, "model")
-        return BackendSettings(verbose=self.verbose, progress=self.console.progress, note=note)
+        return BackendSettings(
+            verbose=self.verbose, keeps_tokens=self.tokens, progress=self.console.progress, note=note
+        )
 
     def conclude(self, result: RunResult, commands: Sequence[str] = ()) -> int:
         """Print how a run ended and what resumes it, write its answer, and return the exit code."""

@@ -17,6 +17,9 @@ VARIABLE: Final = "FLOWRUN_JOURNAL"
 result_option = click.option("--json", is_flag=True, help="Print the whole result as JSON rather than the answer.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show the log of vLLM too.")
+tokens_option = click.option(
+    "--tokens", is_flag=True, help="Put the tokens into the results, with masks and log-probabilities: to train on."
+)
 spec_argument = click.argument("spec", type=click.Path(path_type=Path), shell_complete=complete_specs)
 run_argument = click.argument("run", shell_complete=complete_runs)
 profile_option = click.option(

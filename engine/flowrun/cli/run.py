@@ -21,6 +21,7 @@ from flowrun.cli.options import (
     quiet_option,
     result_option,
     spec_argument,
+    tokens_option,
     verbose_option,
 )
 from flowrun.cli.streams import answer_stream, real_path
@@ -44,6 +45,7 @@ from flowrun.testing.cassettes import RecordingBackend, create_cassette
 @click.option("--inputs", "file", type=click.File("r"), metavar="FILE", help="Inputs from a JSON file; - is stdin.")
 @profile_option
 @result_option
+@tokens_option
 @click.option(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -62,6 +64,7 @@ def command(
     file: TextIO | None,
     profile: str | None,
     json: bool,
+    tokens: bool,
     record: Path | None,
     durable: bool,
     journal: Path,
@@ -73,6 +76,8 @@ def command(
     """Run a flow and print its answer. Exits with 1 if the run failed, with 4 if it waits for an answer."""
     if durable and record is not None:
         raise UsageError("--record is for runs that are not --durable: a durable run has its events in the journal")
+    if tokens and (not json or record is not None):
+        raise UsageError("--tokens is for what --json prints, not for cassettes: give --json, and no --record")
     given = read_inputs_file(file)  # before functions run: stdin is not theirs
     with answer_stream() as answers:
         flow = Project(folder=project_dir, environ=os.environ).compile(real_path(spec), profile=profile)
@@ -80,7 +85,7 @@ def command(
         refuse_missing(flow, given)
         inputs = read_inputs(flow, given)
         with Console(flow.graph, flow.secrets, quiet=quiet) as console:
-            view = RunView(answers, console, full=json, verbose=verbose)
+            view = RunView(answers, console, full=json, verbose=verbose, tokens=tokens)
             if not durable:
                 warn_of_waits(flow)
                 return view.conclude(run_in_loop(_run_once(flow, inputs, view, record)))

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from flowrun.core.messages import Log, Message, Reply, Usage
+from flowrun.core.messages import KeptReply, Log, Message, Reply, Usage
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON, Isolation, ResponseFormat
 
@@ -71,7 +71,7 @@ class Failed(_Data, frozen=True, kw_only=True):
 class ChildEnded(_Data, frozen=True, kw_only=True):
     """The child run of a ``StartChild`` ended, after ``rounds`` requests to models and ``steps`` entered states.
 
-    ``tool_calls`` are those that its models made.
+    ``tool_calls`` are those that its models made, ``replies`` those whose tokens are kept.
     """
 
     step: int
@@ -81,6 +81,7 @@ class ChildEnded(_Data, frozen=True, kw_only=True):
     steps: int = 0
     tool_calls: int = 0
     usage: Usage = Usage()
+    replies: tuple[KeptReply, ...] = ()
 
 
 class Answered(_Data, frozen=True, kw_only=True):

@@ -31,20 +31,42 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             msgspec.structs.force_setattr(self, "arguments", escape_surrogates(self.arguments))
 
 
-class Tokens(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Tokens(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The tokens of a reply, which show whether a later prompt extends them.
+
+    ``ids``, ``prompt`` and ``logprobs`` have 32 bits for each number, little-endian. The last four attributes are those
+    of runs whose tokens are kept.
 
     Attributes:
         vocabulary: identifies the tokenizer: a thread may have replies of several models.
-        ids: the tokens, each in 32 bits, little-endian; the last one ended the reply.
+        ids: the tokens; the last one ended the reply.
         end: the number of tokens of the prompt and the reply.
         digest: the CRC-32 of the tokens of the prompt and the reply.
+        begins: whether the prompt is not what the model read and wrote before, with more at its end.
+        prompt: the tokens of the prompt, all of them if it ``begins``, else those behind the last reply.
+        logprobs: the log-probability of each token of the reply, before temperature, biases and penalties; among the
+            tokens that a grammar allowed, where one constrained it.
+        masked: the text has a secret, so that these are not kept.
     """
 
     vocabulary: int
     ids: bytes
     end: int
     digest: int
+    begins: bool = False
+    prompt: bytes = b""
+    logprobs: bytes = b""
+    masked: bool = False
+
+
+class KeptReply(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A reply that a chat accepted, in a run whose tokens are kept."""
+
+    run: str
+    thread: str
+    state: str
+    finish_reason: str
+    tokens: Tokens
 
 
 class Image(msgspec.Struct, frozen=True, gc=False):

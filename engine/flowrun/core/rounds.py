@@ -1,7 +1,7 @@
 """Begins rounds: the conversation is complete, and the run has a round left."""
 
 from flowrun.core.failures import StateFailure
-from flowrun.core.messages import has_open_calls, last_calls
+from flowrun.core.messages import KeptReply, Reply, Tokens, has_open_calls, last_calls
 from flowrun.core.run import Draft, without
 from flowrun.core.threads import check_conversation
 
@@ -21,6 +21,12 @@ def begin_round(run: Draft, thread: str) -> None:
         raise StateFailure("limit.rounds", f"the run asked the model {run.rounds} times, which is limits.max_rounds")
     run.rounds += 1
     run.awaiting = "effect"
+
+
+def keep_tokens(run: Draft, thread: str, reply: Reply, tokens: Tokens) -> None:
+    """Keep the tokens of a reply for the record of the run."""
+    kept = KeptReply(run=run.id, thread=thread, state=run.state, finish_reason=reply.finish_reason, tokens=tokens)
+    run.replies = run.replies.appended(kept)
 
 
 def end_round(run: Draft, thread: str) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from flowrun.core.approvals import Approved
 from flowrun.core.events import Effect, Move, Outcome, ToolDeclaration
-from flowrun.core.messages import Log, Message, Reply, Usage
+from flowrun.core.messages import KeptReply, Log, Message, Reply, Usage
 from flowrun.core.slots import Slots
 from flowrun.core.views import LazyError, LazyOutputs, LazyReply, LazyResults, LazyThreads, RunView, Value
 from flowrun.errors import Failure
@@ -131,6 +131,7 @@ class Draft(msgspec.Struct, gc=False, kw_only=True):
     timeout: float | None = None
     feedback: Feedback | None = None
     seed: int | None = None
+    replies: Log[KeptReply] = Log()
 
 
 class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # mypy has a rule of dataclasses here
@@ -156,6 +157,7 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
         made: by thread, the values of tool calls whose state failed afterwards: the next tools state reuses them.
         replaced: by thread that began anew, the messages that it held when a model was last asked about it, until a
             model has replied to the new ones.
+        replies: of the run and its children, those whose tokens are kept.
         seed: what the seeds of the run's requests are made of; None: they have those of the spec, if any.
         unread: the threads whose last reply has tool calls that no state has handled and no template has read.
     """

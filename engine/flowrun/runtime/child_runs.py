@@ -152,4 +152,5 @@ def child_ended(effect: StartChild, run: Run) -> ChildEnded | None:
         steps=run.step + run.child_steps,
         tool_calls=run.tool_calls,
         usage=run.usage,
+        replies=tuple(run.replies),
     )

@@ -2,14 +2,15 @@
 
 import asyncio
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import msgspec
 
+from flowrun.backends.kept_tokens import KeptTokensBackend
 from flowrun.backends.pressure import STALL_SECONDS
-from flowrun.backends.wrapper import Decides, TakesAdapters, TimedBackend
+from flowrun.backends.wrapper import Decides, KeepsTokens, TakesAdapters, TimedBackend
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError
 from flowrun.runtime.project import BoundModel, CompiledFlow
@@ -23,12 +24,14 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         verbose: show the log of vLLM.
         stall: the seconds without any success after which a busy server counts as unavailable.
+        keeps_tokens: keep the tokens of all replies, with log-probabilities, for the records of the runs.
         progress: receives each stage of a model's start, when it begins.
         note: receives other messages for the user about a start.
     """
 
     verbose: bool = False
     stall: float = STALL_SECONDS
+    keeps_tokens: bool = False
     progress: Callable[[str], None] = lambda message: None
     note: Callable[[str], None] = lambda message: None
 
@@ -73,14 +76,15 @@ class Engines:
         """Return the backends of a flow by their names, started.
 
         Raises:
-            BackendError: one cannot start, or a decide state asks one whose model cannot decide.
+            BackendError: one cannot start, a decide state asks one whose model cannot decide, or tokens are to be kept
+                and one does not give them.
         """
         self._secrets |= flow.secrets
         backends = {name: await self._backend(flow, name) for name in flow.models}
         for name in sorted(flow.deciding_models):
             if isinstance(backend := backends[name], Decides):
                 backend.check_decisions()
-        return backends
+        return backends if not self._settings.keeps_tokens else _keeping_tokens(flow, backends)
 
     async def stop(self) -> None:
         """Stop all backends. One that fails to stop keeps no other from stopping."""
@@ -162,6 +166,21 @@ class Engines:
         )
 
 
+def _keeping_tokens(flow: CompiledFlow, backends: Mapping[str, ModelBackend]) -> dict[str, ModelBackend]:
+    """Return the backends of a flow with the gate of kept tokens.
+
+    Raises:
+        BackendError: one gives no tokens.
+    """
+    for name, backend in backends.items():
+        if not isinstance(backend, KeepsTokens):
+            kind = type(backend).__name__ if name in flow.backends else flow.models[name].model.backend
+            why = "--tokens needs vLLM in this process, or a server of vLLM"
+            raise BackendError(f"the model {name!r} ({kind}) gives no tokens: {why}")
+        backend.check_tokens()
+    return {name: KeptTokensBackend(backend, flow.secrets) for name, backend in backends.items()}
+
+
 def _has_failed(start: "asyncio.Task[ModelBackend]") -> bool:
     return start.done() and (start.cancelled() or start.exception() is not None)
 
@@ -223,12 +242,19 @@ def _make_plain(
         case "vllm":
             from flowrun.backends.vllm.backend import VllmBackend
 
-            verbose, progress, note = settings.verbose, settings.progress, settings.note
-            return VllmBackend(model, base_dir=folder, verbose=verbose, progress=progress, note=note, adapters=adapters)
+            return VllmBackend(
+                model,
+                base_dir=folder,
+                verbose=settings.verbose,
+                progress=settings.progress,
+                note=settings.note,
+                adapters=adapters,
+                keeps_tokens=settings.keeps_tokens,
+            )
         case "openai":
             from flowrun.backends.openai import OpenAIBackend
 
-            return OpenAIBackend(model, mask=masked, stall=settings.stall)
+            return OpenAIBackend(model, mask=masked, stall=settings.stall, keeps_tokens=settings.keeps_tokens)
         case "scripted":
             from flowrun.backends.scripted import ScriptedBackend, load_replies
 

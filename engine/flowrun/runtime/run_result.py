@@ -13,6 +13,7 @@ from flowrun.core.messages import Message, Usage, as_openai
 from flowrun.durations import spell_moment
 from flowrun.errors import Bug, Failure, FlowrunError
 from flowrun.runtime.origin import Origin
+from flowrun.runtime.token_rows import token_rows
 from flowrun.spec import mask, mask_excerpt
 from flowrun.spec.model import JSON, MAIN
 from flowrun.spec.strict_json import parse_json
@@ -165,6 +166,9 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
             data["messages"] = threads.pop(MAIN, [])
             if threads:
                 data["threads"] = threads
+        if len(self.run.replies):
+            rows = token_rows(self.run_id, self.run.replies)
+            data |= {"masked": True} if rows is None else {"tokens": rows}
         if self.waiting:
             data["waiting"] = [
                 {
@@ -328,7 +332,7 @@ def mask_result(result: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[s
 _NOT_SAID: Final = frozenset(
     {
         *("id", "row", "sample", "seed", "run", "status", "rounds", "usage", "began", "ended", "seconds"),
-        *("flow", "models", "sampling", "tools"),
+        *("flow", "models", "sampling", "tools", "tokens", "masked"),
     }
 )
 """The members of a result that no model, tool or server wrote; those of ``Origin`` are masked already."""

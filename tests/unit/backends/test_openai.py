@@ -18,6 +18,7 @@ import openai
 import pytest
 
 from flowrun.backends.openai import MEANINGS, OpenAIBackend
+from flowrun.backends.token_ids import ids_of, numbers_of
 from flowrun.core.events import AskModel, ToolDeclaration
 from flowrun.core.messages import Message, Reply, ToolCall, Usage
 from flowrun.core.ports import ModelBackend
@@ -104,10 +105,16 @@ class Server:
         return answer_of(answer)
 
     def backend(
-        self, *, max_retries: int = 0, stall: float = 0.0, mask: Callable[[str], str] = str, **fields: Any
+        self,
+        *,
+        max_retries: int = 0,
+        stall: float = 0.0,
+        mask: Callable[[str], str] = str,
+        keeps_tokens: bool = False,
+        **fields: Any,
     ) -> OpenAIBackend:
         model = Model(**{"backend": "openai", "name": "default", "base_url": self.url} | fields)
-        return OpenAIBackend(model, max_retries=max_retries, stall=stall, mask=mask)
+        return OpenAIBackend(model, max_retries=max_retries, stall=stall, mask=mask, keeps_tokens=keeps_tokens)
 
     @property
     def asked(self) -> Seen:
@@ -800,6 +807,42 @@ def test_a_server_that_takes_few_at_once_fails_none(server: Server, over: int | 
     assert started_and(backend, all_at_once) == [[Reply(content="It is fair.")] * 60]
     assert backend.concurrency is not None
     assert backend.concurrency < 30
+
+
+def with_tokens(prompt: JSON, ids: JSON, logprobs: list[JSON]) -> JSON:
+    answer: Any = completion({"content": "hi"}, prompt_token_ids=prompt)
+    answer["choices"][0] |= {"token_ids": ids, "logprobs": {"content": [{"logprob": one} for one in logprobs]}}
+    return answer
+
+
+def test_tokens_of_a_server_are_those_that_it_names(server: Server) -> None:
+    server.answer = lambda seen: with_tokens([1, 2], [3, 4], [-0.5, -1.5])
+    tokens = reply_of(server.backend(keeps_tokens=True)).tokens
+    assert tokens is not None
+    assert (list(ids_of(tokens.prompt)), list(ids_of(tokens.ids)), list(numbers_of(tokens.logprobs))) == (
+        [1, 2],
+        [3, 4],
+        [-0.5, -1.5],
+    )
+    assert (server.asked.body["return_token_ids"], server.asked.body["logprobs"]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(completion({"content": "hi"}), id="none"),
+        pytest.param(with_tokens(None, [3, 4], [-0.5, -1.5]), id="none of the prompt"),
+        pytest.param(with_tokens([1], None, [-0.5]), id="none of the reply"),
+        pytest.param(with_tokens([1], [3, 4], [-0.5]), id="fewer log-probabilities"),
+        pytest.param(with_tokens([1], [3], [None]), id="no number"),
+        pytest.param(with_tokens(["1"], [3], [-0.5]), id="no ids"),
+    ],
+)
+def test_a_server_that_names_no_tokens_is_refused(server: Server, answer: JSON) -> None:
+    server.answer = lambda seen: answer
+    name, message = failure_of(server.backend(keeps_tokens=True))
+    assert name == "model.request_refused"
+    assert "gives no token ids: --tokens needs vLLM in this process, or a server of vLLM" in message
 
 
 def test_a_timeout_is_that_of_all_attempts(server: Server) -> None:

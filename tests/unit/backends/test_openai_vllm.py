@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from flowrun.backends.openai import OpenAIBackend
+from flowrun.backends.token_ids import ids_of, numbers_of
+from flowrun.backends.vllm.backend import VllmBackend
 from flowrun.backends.vllm.model_files import find_model
 from flowrun.core.decisions import write_question
 from flowrun.core.messages import Message
@@ -84,6 +86,26 @@ def test_decisions_of_a_server_are_those_of_this_process(server: str, small_mode
         served = live.reply(request)
     assert served.probabilities == pytest.approx(in_process.probabilities, abs=1e-3)
     assert served.mass == pytest.approx(in_process.mass, abs=1e-3)
+
+
+@pytest.mark.vllm
+def test_a_server_of_vllm_gives_the_tokens_that_it_read_and_wrote(server: str, small_model: Live) -> None:
+    model = Model(backend="openai", name="small", base_url=server)
+    question = ask([Message(role="user", content="Name a colour.")])
+    with started(OpenAIBackend(model, keeps_tokens=True)) as live:
+        first = live.reply(question)
+        assert first.tokens is not None
+        answer = Message(role="assistant", content=first.content, tokens=first.tokens)
+        second = live.reply(ask([*question.messages, answer, Message(role="user", content="Another one.")]))
+    assert second.tokens is not None
+    assert isinstance(small_model.backend, VllmBackend)
+    assert small_model.backend._chat is not None
+    read = small_model.run(small_model.backend._chat.render(question)).token_ids
+    assert (first.tokens.begins, list(ids_of(first.tokens.prompt))) == (True, list(read))
+    assert len(ids_of(first.tokens.ids)) == first.usage.completion_tokens
+    assert len(numbers_of(first.tokens.logprobs)) == first.usage.completion_tokens
+    new = len(ids_of(second.tokens.prompt)) + (0 if second.tokens.begins else first.tokens.end)
+    assert new == second.usage.prompt_tokens
 
 
 @pytest.mark.vllm

@@ -40,10 +40,12 @@ class VllmBackend:
         note: Callable[[str], None] = lambda message: None,
         cache_dir: Path | None = None,
         adapters: Sequence[str] = (),
+        keeps_tokens: bool = False,
     ) -> None:
         """Bind the model's settings; ``start`` loads it.
 
         Args:
+            keeps_tokens: give replies with their log-probabilities and the tokens of their prompts.
             adapters: the LoRA adapters of which requests may use one; see ``with_adapter``.
             base_dir: the spec's folder; its paths are relative to it.
             verbose: show vLLM's log.
@@ -58,6 +60,7 @@ class VllmBackend:
         self._note = note
         self._cache_dir = cache_dir
         self._adapters = tuple(adapters)
+        self._keeps_tokens = keeps_tokens
         self._loaded: dict[str, Any] = {}
         self._counter = itertools.count(1)
         self._engine: Engine | None = None
@@ -139,6 +142,7 @@ class VllmBackend:
             rendered,
             completion.text,
             token_ids=completion.token_ids,
+            logprobs=_own_logprobs(completion) if self._keeps_tokens else (),
             finish_reason=completion.finish_reason or "stop",
             usage=usage,
         )
@@ -148,6 +152,11 @@ class VllmBackend:
         _, chat = self._running()
         if chat.letters.fault:
             raise BackendError(f"the model {self._model.name!r}: {chat.letters.fault}")
+
+    def check_tokens(self) -> None:
+        """Check that the tokens of replies can be kept. See ``wrapper.KeepsTokens``."""
+        _, chat = self._running()
+        chat.check_tokens()
 
     async def rendered_prompt(self, request: AskModel) -> str:
         """Return the text that the model would read for a request.
@@ -183,7 +192,7 @@ class VllmBackend:
 
     async def _render(self, chat: VllmChat, request: AskModel) -> Rendered:
         try:
-            return await chat.render(request)
+            return await chat.render(request, keeps_tokens=self._keeps_tokens)
         except FlowrunError:
             raise
         except Exception as exc:
@@ -218,6 +227,15 @@ class _AdaptedBackend(WrappedBackend):
     def check_decisions(self) -> None:
         """Check that decide states can be answered. See ``wrapper.Decides``."""
         self.backend.check_decisions()
+
+    def check_tokens(self) -> None:
+        """Check that the tokens of replies can be kept. See ``wrapper.KeepsTokens``."""
+        self.backend.check_tokens()
+
+
+def _own_logprobs(completion: Any) -> list[float]:
+    """Return the log-probability of each token of a completion."""
+    return [found[token].logprob for token, found in zip(completion.token_ids, completion.logprobs or (), strict=True)]
 
 
 async def run_start(start: Start) -> tuple[Engine, VllmChat]:

@@ -13,13 +13,14 @@ import msgspec
 
 from flowrun.backends.chat_api import request_body, wire_message
 from flowrun.backends.decided import decided
+from flowrun.backends.token_ids import extends, pack_tokens
 from flowrun.backends.vllm.calls import call_markers, read_call, unread_call
 from flowrun.backends.vllm.forms import learn_forms
 from flowrun.backends.vllm.letters import Letters, learn_letters
 from flowrun.backends.vllm.names import faults_of_sampling, tool_call_parsers
-from flowrun.backends.vllm.prompt_cache import PromptCache, extends, pack_tokens
+from flowrun.backends.vllm.prompt_cache import PromptCache
 from flowrun.core.events import AskModel
-from flowrun.core.messages import Reply, Usage
+from flowrun.core.messages import Message, Reply, Usage
 from flowrun.errors import BackendError, ModelError
 from flowrun.excerpts import cut
 from flowrun.spec.model import JSON, Model
@@ -38,6 +39,7 @@ class Rendered:
     """
 
     prompt: Any
+    thread: Sequence[Message]
     token_ids: Sequence[int]
     sampling: Any
     generate: Mapping[str, Any]
@@ -183,8 +185,11 @@ class VllmChat:
             return Letters(fault=f"a decide state reads raw log-probabilities, and engine.logprobs_mode is {mode}")
         return learn_letters(self._sample, self._prompt_cache.tokenize, uses_template=self.uses_template)
 
-    async def render(self, ask: AskModel) -> Rendered:
+    async def render(self, ask: AskModel, *, keeps_tokens: bool = False) -> Rendered:
         """Render a request as tokens.
+
+        Args:
+            keeps_tokens: ask for the log-probabilities of the reply's tokens.
 
         Raises:
             ModelError: the sampling, the tools or the prompt cannot be used.
@@ -217,8 +222,9 @@ class VllmChat:
         has_reasoning = parser is not None and parser.reasoning_parser is not None
         return Rendered(
             prompt=prompt,
+            thread=thread,
             token_ids=token_ids,
-            sampling=self._sampling_params(ask, request, len(token_ids)),
+            sampling=self._sampling_params(ask, request, len(token_ids), keeps_tokens=keeps_tokens),
             generate={
                 "reasoning_ended": request.resolve_reasoning_ended(parser, token_ids),
                 "reasoning_parser_kwargs": {"chat_template_kwargs": template_kwargs} if has_reasoning else None,
@@ -228,6 +234,17 @@ class VllmChat:
             choice=choice,
             rerendered=not extends(token_ids, thread, vocabulary=self._prompt_cache.vocabulary),
         )
+
+    def check_tokens(self) -> None:
+        """Check that log-probabilities are those of the model itself.
+
+        Raises:
+            BackendError: they are not.
+        """
+        if self._config.logprobs_mode != "raw_logprobs":
+            raise BackendError(
+                f"tokens are kept with raw log-probabilities, and engine.logprobs_mode is {self._config.logprobs_mode}"
+            )
 
     def prompt_text(self, rendered: Rendered) -> str:
         """Return a rendered prompt as the text that the model reads."""
@@ -250,7 +267,7 @@ class VllmChat:
                 "or set tool_choice: none",
             )
 
-    def _sampling_params(self, ask: AskModel, request: Any, prompt_length: int) -> Any:
+    def _sampling_params(self, ask: AskModel, request: Any, prompt_length: int, *, keeps_tokens: bool) -> Any:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         available = self._config.max_model_len - prompt_length
@@ -269,6 +286,8 @@ class VllmChat:
                 skip_clone=True,
             )
         params = {**self._defaults, **{name: value for name, value in ask.sampling.items() if name not in _SHARED}}
+        if keeps_tokens and params.get("logprobs") is None:
+            params["logprobs"] = 0  # of the token itself
         longest = params.get("max_tokens")
         return SamplingParams.from_optional(
             **{
@@ -288,6 +307,7 @@ class VllmChat:
         text: str,
         *,
         token_ids: Sequence[int] = (),
+        logprobs: Sequence[float] = (),
         finish_reason: str = "stop",
         usage: Usage | None = None,
     ) -> Reply:
@@ -295,10 +315,17 @@ class VllmChat:
 
         Args:
             token_ids: the tokens of the text, which the parsers of some families need.
+            logprobs: their log-probabilities, if the tokens are kept.
         """
         tokens = None
         if token_ids and finish_reason == "stop":
-            tokens = pack_tokens(token_ids, after=rendered.token_ids, vocabulary=self._prompt_cache.vocabulary)
+            tokens = pack_tokens(
+                token_ids,
+                after=rendered.token_ids,
+                vocabulary=self._prompt_cache.vocabulary,
+                thread=rendered.thread,
+                logprobs=logprobs,
+            )
         full = Reply(content=text, text=text, finish_reason=finish_reason, usage=usage or Usage(), tokens=tokens)
         if rendered.parser is None:
             return full

@@ -11,22 +11,18 @@ import contextlib
 import copy
 import functools
 import re
-import sys
 import threading
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
+from flowrun.backends.token_ids import Ids, ids_of
 from flowrun.backends.vllm.special_texts import SpecialTexts
 from flowrun.core.events import AskModel
-from flowrun.core.messages import Message, Tokens
+from flowrun.core.messages import Message
 
-if TYPE_CHECKING:
-    Ids: TypeAlias = array[int]
-else:
-    Ids = array  # it takes no index before Python 3.12
 T = TypeVar("T")
 RenderedPrompt: TypeAlias = str | Ids
 """A text, or tokens if the tokenizer returns no text (Mistral's)."""
@@ -51,29 +47,6 @@ class CachedPrompt(NamedTuple):
     messages: Sequence[Message]
     rendered: RenderedPrompt
     ids: Ids
-
-
-def pack_tokens(ids: Sequence[int], *, after: Sequence[int], vocabulary: int) -> Tokens:
-    """Return a reply's tokens as a ``Tokens``.
-
-    Args:
-        after: the tokens of its prompt.
-        vocabulary: the fingerprint of the tokenizer's vocabulary.
-    """
-    reply = _array(ids)
-    both = _array(after) + reply
-    return Tokens(vocabulary=vocabulary, ids=_bytes(reply), end=len(both), digest=zlib.crc32(_bytes(both)))
-
-
-def extends(ids: Sequence[int], messages: Sequence[Message], *, vocabulary: int) -> bool:
-    """Return whether a prompt begins with all tokens that the model read and wrote up to its last reply.
-
-    Args:
-        messages: the thread with that reply.
-    """
-    found = (message.tokens for message in reversed(messages))
-    last = next((tokens for tokens in found if tokens is not None and tokens.vocabulary == vocabulary), None)
-    return last is None or zlib.crc32(_bytes(_array(ids[: last.end]))) == last.digest
 
 
 class Recent(Generic[T]):
@@ -186,7 +159,7 @@ class PromptCache:
     def _rendered(self, prompt: Mapping[str, Any]) -> RenderedPrompt | None:
         """Return the text or tokens of a prompt; None if it has other parts, or if vLLM must tokenize or refuse it."""
         if prompt.keys() == {"prompt_token_ids"}:
-            return _array(prompt["prompt_token_ids"])
+            return ids_of(prompt["prompt_token_ids"])
         if prompt.keys() == {"prompt"} and len(text := str(prompt["prompt"])) <= self._longest:
             return text if self._can_split or self._special.stands_in(text) else None
         return None
@@ -216,7 +189,7 @@ class PromptCache:
         if last is None or rendered[:start] != last.rendered:  # the template changed the earlier messages
             return self._ids_of(rendered)
         reply, *following = messages[len(last.messages) :][:2]
-        own = _array(reply.tokens.ids) if reply.tokens else _array()
+        own = ids_of(reply.tokens.ids) if reply.tokens else ids_of()
         end = self._find_end(rendered, start)
         if end is not None and own and own[-1] in self._ends:
             rest = rendered[end:]
@@ -263,7 +236,7 @@ class PromptCache:
         """Return a prompt's tokens; a text is tokenized in pieces, most of which occur in many prompts."""
         if isinstance(rendered, array):
             return rendered
-        joined = _array()
+        joined = ids_of()
         for number, piece in enumerate(self._split(rendered)):
             ids = self._pieces.get(piece)
             if ids is None:
@@ -287,15 +260,15 @@ class PromptCache:
     def _tokenize(self, text: str) -> Ids:
         parts = self._special.split(text)
         return sum(
-            (self._spelled[one] if isinstance(one, int) else self._tokenize_text(one) for one in parts), _array()
+            (self._spelled[one] if isinstance(one, int) else self._tokenize_text(one) for one in parts), ids_of()
         )
 
     def _tokenize_text(self, text: str) -> Ids:
         if not text:
-            return _array()
+            return ids_of()
         if self._rust_tokenizer is not None and len(text) <= _LONG:  # it holds the GIL meanwhile
-            return _array(self._rust_tokenizer.encode(text, add_special_tokens=False).ids)
-        return _array(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+            return ids_of(self._rust_tokenizer.encode(text, add_special_tokens=False).ids)
+        return ids_of(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _spell(self, text: str) -> Ids:
         """Return the tokens of the text of a special token that a message spells: none of them is special."""
@@ -303,7 +276,7 @@ class PromptCache:
         if getattr(self._tokenizer, "backend_tokenizer", None) is not None:
             self._tokenizer.backend_tokenizer.encode_special_tokens = False  # the call has set it
         if set(ids).isdisjoint(self._tokenizer.all_special_ids):
-            return _array(ids)
+            return ids_of(ids)
         return self._tokenize_text(text[:1]) + self._tokenize_text(text[1:])
 
     def _find_rust_tokenizer(self) -> Any:
@@ -318,7 +291,7 @@ class PromptCache:
         backend.no_padding()
         texts = [*_SAMPLE, *(f"{end}{end} é\u200d漢 {end}\n" for end in self._ends.values()), *_SAMPLE[::-1]]
         for text in ("".join(texts), *texts):
-            if _array(backend.encode(text, add_special_tokens=False).ids) != self._tokenize(text):
+            if ids_of(backend.encode(text, add_special_tokens=False).ids) != self._tokenize(text):
                 return None
         return backend
 
@@ -326,7 +299,7 @@ class PromptCache:
         """Return whether the tokens of a sample text are those of its pieces."""
         for id, end in self._ends.items():
             first, *others = map(self._tokenize, self._split(end.join(_SAMPLE)))
-            if any(ids[:1] != _array([id]) for ids in others):
+            if any(ids[:1] != ids_of([id]) for ids in others):
                 return False
             if sum((ids[1:] for ids in others), first) != self._tokenize(end.join(_SAMPLE)):
                 return False
@@ -359,17 +332,3 @@ def _holds(text: str, messages: Sequence[Message]) -> bool:
 def _is_long(messages: Sequence[Message]) -> bool:
     length = sum(len(message.content or "") + len(message.reasoning or "") for message in messages)
     return length + sum(len(call.arguments) for message in messages for call in message.tool_calls) > _LONG
-
-
-def _array(ids: Sequence[int] | bytes = ()) -> Ids:
-    result = array("I", ids)
-    if isinstance(ids, bytes) and sys.byteorder == "big":
-        result.byteswap()
-    return result
-
-
-def _bytes(ids: Ids) -> bytes:
-    if sys.byteorder == "big":
-        ids = ids[:]
-        ids.byteswap()
-    return ids.tobytes()

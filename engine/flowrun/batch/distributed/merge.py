@@ -26,7 +26,18 @@ from flowrun.files import file_errors, open_private
 Format = Literal["jsonl", "parquet"]
 
 _BATCH: Final = 1024  # rows
-_TEXTS: Final = ("output", "messages", "threads", "waiting", "columns", "inputs", "models", "sampling", "tools")
+_TEXTS: Final = (
+    "output",
+    "messages",
+    "threads",
+    "waiting",
+    "columns",
+    "inputs",
+    "models",
+    "sampling",
+    "tools",
+    "tokens",
+)
 """The members of a result that may be any JSON; their Parquet columns hold the JSON as text."""
 
 

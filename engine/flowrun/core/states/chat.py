@@ -8,7 +8,7 @@ from flowrun.core.messages import Log, Message
 from flowrun.core.rendering import CompiledEntry, compile_entry
 from flowrun.core.replies import ReadValue, accept_reply, compile_form
 from flowrun.core.requests import AS_IT_IS, Reading, compile_reading, messages_of_feedback
-from flowrun.core.rounds import begin_round, end_round
+from flowrun.core.rounds import begin_round, end_round, keep_tokens
 from flowrun.core.run import RequestSettings, Run, mixed_seed
 from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
 from flowrun.core.state_node import StateFailure, StateNode, Turn
@@ -84,6 +84,8 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
         run.threads = {**run.threads, self.thread: run.threads[self.thread].appended(message)}
         if run.replaced:
             end_round(run, self.thread)
+        if reply.tokens is not None and (reply.tokens.logprobs or reply.tokens.masked):
+            keep_tokens(run, self.thread, reply, reply.tokens)
         run.reply = LazyReply(self.thread, message, reply, parsed)
         turn.leave(self, run.reply)
 

@@ -37,6 +37,8 @@ class ParentNode(StateNode, frozen=True, kw_only=True):
         run.child_steps += event.steps
         run.tool_calls += event.tool_calls
         run.usage += event.usage
+        if event.replies:
+            run.replies = run.replies.extended(event.replies)
         self.ended(turn, event)
 
     @abstractmethod

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowrun.backends.token_ids import extends, pack_tokens
 from flowrun.backends.vllm.backend import VllmBackend
 from flowrun.backends.vllm.chat import Rendered, VllmChat
-from flowrun.backends.vllm.prompt_cache import extends, pack_tokens
 from flowrun.backends.vllm.reader import VllmReader
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Message, Reply, Tokens, ToolCall, Usage

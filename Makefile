@@ -6,7 +6,7 @@ TORCH := $(shell grep ^torch== requirements.txt)
 UV := uv==0.13.9
 PYTHONS := 3.11 3.12 3.13 3.14
 
-.PHONY: run test torture torch-by-uv check bench bench-batch clean
+.PHONY: run test test-readers torture torch-by-uv check bench bench-batch clean
 
 run: $(STAMP)
 	$(BIN)/flowrun specs/weather.yaml
@@ -14,9 +14,13 @@ run: $(STAMP)
 # The quick tests, four at once for they wait a lot; those that need the machine for themselves; then the quick ones on
 # each other Python that is here.
 test: $(STAMP)
-	$(BIN)/pytest -q -n 4 -m "not vllm and not slow"
-	$(BIN)/pytest -m "vllm or slow"
+	$(BIN)/pytest -q -n 4 -m "not vllm and not slow and not readers"
+	$(BIN)/pytest -m "(vllm or slow) and not readers"
 	@sh tests/other_pythons.sh $(PYTHONS)
+
+# What others read of exports, each reader in an environment that its test makes: datasets, TRL, atif.
+test-readers: $(STAMP)
+	$(BIN)/pytest -m readers tests/readers -o timeout=3000
 
 # As in the tests, but 1,000 kills (400 of command lines) and 2,000 specs; each time with another seed, which it tells.
 torture: $(STAMP)

@@ -23,5 +23,5 @@ for version; do
         touch "$venv/installed"
     fi
     echo "$("$venv/bin/python" --version): the quick tests without a model"
-    "$venv/bin/pytest" -q -n 4 -m "not vllm and not slow"
+    "$venv/bin/pytest" -q -n 4 -m "not vllm and not slow and not readers"
 done

@@ -1,0 +1,131 @@
+"""Exports, read by what they are made for, each in its own environment: datasets, TRL's preparation for SFT, atif."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flowrun.batch.export import Choice, export
+from flowrun.batch.training_forms import FORMS, Form
+from tests.unit.batch.test_export import MESSAGES, TOKENS, record
+
+pytestmark = pytest.mark.readers
+
+Python = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Python]:
+    """Return a function that makes an environment with packages, and returns what runs code there."""
+
+    def make(*packages: str) -> Python:
+        folder = tmp_path_factory.mktemp("environment")
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        python = folder / "bin" / "python"
+        installed = subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", *packages], capture_output=True, text=True, check=False
+        )
+        if installed.returncode:
+            pytest.skip(f"{', '.join(packages)} cannot be had: {installed.stderr[-300:]}")
+
+        def run(code: str, *words: object) -> str:
+            done = subprocess.run(
+                [python, "-c", textwrap.dedent(code), *map(str, words)],
+                capture_output=True,
+                text=True,
+                cwd=folder,
+                env={"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "PATH": str(folder / "bin")},
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+            return done.stdout
+
+        return run
+
+    return make
+
+
+def exported(folder: Path, form: Form, suffix: str) -> Path:
+    other = {**TOKENS, "ids": [4, 5, 6, 7], "mask": [0, 1, 0, 1], "logprobs": [None, -1.0, None, -2.0]}
+    records = [record(tokens=[TOKENS]), record(2, tokens=[other], scores={"right": 0.5})]
+    if form == "messages":
+        records.append(record(3, messages=MESSAGES[:2] + MESSAGES[-1:], tools=[]))
+    file, output = folder / "results.jsonl", folder / f"train{suffix}"
+    file.write_text("".join(json.dumps(one) + "\n" for one in records))
+    export(file, form, output, Choice())
+    return output
+
+
+def test_datasets_loads_each_form(environment: Callable[..., Python], tmp_path: Path) -> None:
+    python = environment("datasets")
+    for form in FORMS:
+        for suffix, kind in ((".jsonl", "json"), (".parquet", "parquet")):
+            rows = json.loads(
+                python(
+                    """
+                    import json, sys
+                    from datasets import load_dataset
+                    loaded = load_dataset(sys.argv[1], data_files=sys.argv[2], split="train")
+                    print(json.dumps([dict(row) for row in loaded]))
+                    """,
+                    kind,
+                    exported(tmp_path, form, suffix),
+                )
+            )
+            assert len(rows) == (3 if form == "messages" else 2)
+            if form == "tokens":
+                assert (rows[0]["ids"], rows[0]["mask"]) == (TOKENS["ids"], TOKENS["mask"])
+            if form == "messages":
+                assert [message["role"] for message in rows[0]["messages"]] == [one["role"] for one in MESSAGES]
+
+
+def test_the_preparation_of_trl_masks_exactly_what_the_model_wrote(
+    environment: Callable[..., Python], tmp_path: Path
+) -> None:
+    python = environment("trl", "torch")
+    told = python(
+        """
+        import json, sys
+        from datasets import load_dataset
+        from tokenizers import Tokenizer, models
+        from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+        from trl import SFTConfig, SFTTrainer
+        words = {name: number for number, name in enumerate(["<eos>", *"abcdefghijkl"])}
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="a")), eos_token="<eos>", pad_token="<eos>"
+        )
+        model = LlamaForCausalLM(
+            LlamaConfig(vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+        )
+        rows = load_dataset("parquet", data_files=sys.argv[1], split="train")
+        args = SFTConfig(output_dir="out", max_steps=1, per_device_train_batch_size=2, report_to=[], use_cpu=True,
+                         bf16=False, gradient_checkpointing=False)
+        trainer = SFTTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer)
+        batch = trainer.data_collator([trainer.train_dataset[number] for number in range(2)])
+        trainer.train()
+        print(json.dumps([batch["input_ids"].tolist(), batch["labels"].tolist()]))
+        """,
+        exported(tmp_path, "trl", ".parquet"),
+    )
+    ids, labels = json.loads(told.splitlines()[-1])
+    assert [row[:length] for row, length in zip(ids, (3, 4), strict=True)] == [[1, 2, 3], [4, 5, 6, 7]]
+    assert [row[:length] for row, length in zip(labels, (3, 4), strict=True)] == [[-100, 2, 3], [-100, 5, -100, 7]]
+
+
+def test_atif_validates_the_trajectories(environment: Callable[..., Python], tmp_path: Path) -> None:
+    python = environment("atif")
+    told = python(
+        """
+        import json, sys
+        from atif import Trajectory
+        for line in open(sys.argv[1]):
+            trajectory = Trajectory.model_validate(json.loads(line))
+            print(len(trajectory.steps))
+        """,
+        exported(tmp_path, "atif", ".jsonl"),
+    )
+    assert told.split() == ["4", "4"]

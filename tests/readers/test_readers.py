@@ -15,6 +15,8 @@ from tests.unit.batch.test_export import MESSAGES, TOKENS, record
 
 pytestmark = pytest.mark.readers
 
+ROLES = [str(message["role"]) for message in MESSAGES]
+
 Python = Callable[..., str]
 
 
@@ -80,7 +82,7 @@ def test_datasets_loads_each_form(environment: Callable[..., Python], tmp_path: 
             if form == "tokens":
                 assert (rows[0]["ids"], rows[0]["mask"]) == (TOKENS["ids"], TOKENS["mask"])
             if form == "messages":
-                assert [message["role"] for message in rows[0]["messages"]] == [one["role"] for one in MESSAGES]
+                assert [one["role"] for one in rows[0]["messages"]] == ROLES
 
 
 def test_the_preparation_of_trl_masks_exactly_what_the_model_wrote(

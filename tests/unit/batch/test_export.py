@@ -15,7 +15,7 @@ from tests.records import require_record
 
 CALL = {"id": "call00001", "type": "function", "function": {"name": "look", "arguments": {"city": "Rome"}}}
 TOOL = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": {"type": "object"}}}
-MESSAGES = [
+MESSAGES: list[dict[str, Any]] = [
     {"role": "system", "content": "Be short."},
     {"role": "user", "content": "Is it hot?"},
     {"role": "assistant", "content": None, "reasoning": "Hm.", "tool_calls": [CALL]},

@@ -1,0 +1,1 @@
+"""Evaluations: scores of results, their statistics, and comparisons."""

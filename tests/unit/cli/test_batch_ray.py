@@ -16,6 +16,7 @@ import pytest
 
 from tests.batches import MESSAGES_ADDED, SPEC, batch, command, environment, results, with_messages, write_rows
 from tests.processes import children, parent, wait_for_end
+from tests.records import outcome_of
 
 SMALL = SPEC.with_name("small.yaml")
 
@@ -86,7 +87,22 @@ def test_a_replica_is_killed(tmp_path: Path) -> None:
     assert len(started) <= 200 + 8  # only the live rows of the killed replica started again
 
     assert batch(*words, "-o", "plain.jsonl", cwd=tmp_path).returncode == 1
-    assert found == sorted(results(tmp_path / "plain.jsonl"), key=lambda result: int(result["row"]))
+    plain = sorted(results(tmp_path / "plain.jsonl"), key=lambda result: int(result["row"]))
+    assert list(map(outcome_of, found)) == list(map(outcome_of, plain))
+    assert [result["flow"] for result in found] == [result["flow"] for result in plain]
+
+
+@needs_ray
+def test_samples_of_a_row_are_runs_of_their_own(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", [1, 2, 3])
+    words = (SPEC, "in.jsonl", "--samples", "2")
+    done = batch(*words, "-o", "out", "--ray", "local", "--replicas", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert batch(*words, "-o", "plain.jsonl", cwd=tmp_path).returncode == 0
+    found = results(tmp_path / "out" / "results.jsonl")
+    assert [(one["row"], one["sample"]) for one in found] == [(row, sample) for row in (1, 2, 3) for sample in (1, 2)]
+    plain = sorted(results(tmp_path / "plain.jsonl"), key=lambda one: (one["row"], one["sample"]))
+    assert [one["seed"] for one in found] == [one["seed"] for one in plain]
 
 
 @needs_ray
@@ -219,7 +235,8 @@ def test_messages_that_are_added_later_are_as_without_ray(tmp_path: Path) -> Non
     assert spread.stderr.splitlines()[0] == MESSAGES_ADDED.replace("out.jsonl", "out")
     assert plain.stderr.splitlines()[1:] == spread.stderr.splitlines()[1:]
     merged = results(tmp_path / "out" / "results.jsonl")
-    assert merged == sorted(results(tmp_path / "out.jsonl"), key=lambda result: int(result["row"]))
+    one_file = sorted(results(tmp_path / "out.jsonl"), key=lambda result: int(result["row"]))
+    assert list(map(outcome_of, merged)) == list(map(outcome_of, one_file))
     assert with_messages(tmp_path / "out" / "results.jsonl") == {1: False, 2: False, 3: False, 4: True}
 
 

@@ -2,7 +2,8 @@
 
 import os
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -27,6 +28,24 @@ def open_private(path: Path, *, like: Path) -> BinaryIO:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE)
     os.fchmod(descriptor, stat.S_IMODE(like.stat().st_mode) if like.exists() else PRIVATE)
     return os.fdopen(descriptor, "wb")
+
+
+def replace_private(path: Path, content: Iterable[bytes]) -> None:
+    """Write a file whole or not at all: readable by its owner only, or as the file that it replaces.
+
+    Of a symbolic link, the file that it leads to is written.
+    """
+    path = Path(os.path.realpath(path))
+    descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if path.exists():
+                os.fchmod(descriptor, stat.S_IMODE(path.stat().st_mode))
+            file.writelines(content)
+        os.replace(fresh, path)
+    except BaseException:
+        os.unlink(fresh)
+        raise
 
 
 def sync_folder(file: Path) -> None:

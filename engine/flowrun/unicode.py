@@ -17,6 +17,9 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _STYLE: Final = re.compile("(\x1b\\[(?:[0124]|22|3[1-7]|39|9[1-7]|[12];3[1-7]|3[1-7];[12])m)")
 """SGR escape sequences (ECMA-48) for colour and weight that reports and logs use. They hide no text."""
 
+_PLAIN: Final = re.compile(r"[\n -~]*")
+"""Texts of which each character is displayed as itself: most of those that models write in English."""
+
 _INVISIBLE: Final = frozenset([*"\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0", *map(chr, range(0xE0100, 0xE01F0))])
 """Characters that display nothing although Unicode has them among letters and marks."""
 
@@ -53,7 +56,7 @@ def visible(text: str) -> str:
 
     These are control characters except line breaks, bidirectional and other invisible characters, and surrogates.
     """
-    if text.isascii() and text.isprintable():
+    if _PLAIN.fullmatch(text):
         return text
     return "".join(map(_visible_character, text.replace("\r\n", "\n")))
 

@@ -59,21 +59,24 @@ def _compile_expression(text: str) -> Evaluator:
     return _cached_jinja_expression(text)
 
 
-def compile_condition(text: str) -> Callable[[Scope], bool]:
+def compile_condition(text: str, *, what: str = "when") -> Callable[[Scope], bool]:
     """Compile a ``when``. Its value must be a boolean, None, a list, a mapping or a text; an empty one counts as false.
+
+    Args:
+        what: names the condition in messages.
 
     Raises:
         TemplateError: the text is not an expression; the returned function raises it for any other value.
     """
     evaluate = _compile_expression(text)
-    return lambda scope: as_condition(evaluate(scope), text)
+    return lambda scope: as_condition(evaluate(scope), text, what=what)
 
 
-def as_condition(value: Any, text: str) -> bool:
+def as_condition(value: Any, text: str, *, what: str = "when") -> bool:
     """Return whether the value of a ``when`` counts as true. Raises as the functions of ``compile_condition`` do."""
     if value is None or isinstance(value, _WITH_EMPTINESS):
         return bool(value)
-    raise TemplateError(f"when: {text!r} gave {value!r}, which is neither true nor false: compare it with something")
+    raise TemplateError(f"{what}: {text!r} gave {value!r}, which is neither true nor false: compare it with something")
 
 
 def compile_value(template: Template) -> Evaluator:

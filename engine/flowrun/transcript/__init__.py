@@ -6,7 +6,7 @@ from flowrun.transcript.build import build_transcript
 from flowrun.transcript.html import render_html
 from flowrun.transcript.model import Transcript
 from flowrun.transcript.replay import Divergence, render_divergence, replay
-from flowrun.transcript.text import render_text
+from flowrun.transcript.text import render_messages, render_text
 
 __all__ = [
     "Divergence",
@@ -14,6 +14,7 @@ __all__ = [
     "build_transcript",
     "render_divergence",
     "render_html",
+    "render_messages",
     "render_text",
     "replay",
 ]

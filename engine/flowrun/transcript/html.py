@@ -4,15 +4,12 @@ All content of a run is text in the page: the template escapes it, and the page'
 its own style sheet and script, by their digests.
 """
 
-import base64
-import hashlib
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, tzinfo
 from functools import cache
-from importlib.resources import files
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -39,6 +36,7 @@ from flowrun.transcript.model import (
     Visit,
 )
 from flowrun.transcript.overlay import FlowOverlay, anchor, overlay_runs
+from flowrun.transcript.page_parts import content_policy, read_part
 from flowrun.transcript.timeline import bars_of
 from flowrun.unicode import visible
 
@@ -61,7 +59,7 @@ def render_html(graph: Graph, transcript: Transcript, *, zone: tzinfo = UTC, com
         graph: the one that the transcript was built with.
         commands: how each thing that needs attention is resolved, in the order of ``transcript.attention``.
     """
-    style, script = _style(), _part("page.js")
+    style, script = _style(), read_part("page.js")
     flows = overlay_runs(graph, transcript)
     drawings = [_Drawing(flow, number) for number, flow in enumerate(flows)]
     bars, cuts = bars_of(transcript)
@@ -72,8 +70,7 @@ def render_html(graph: Graph, transcript: Transcript, *, zone: tzinfo = UTC, com
         attention=list(zip_longest(transcript.attention, commands, fillvalue="")),
         style=Markup(style),  # noqa: S704 - both are files of this package
         script=Markup(script),  # noqa: S704
-        policy=f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
-        "base-uri 'none'; form-action 'none'",
+        policy=content_policy(style, script),
         drawings=drawings,
         beside=drawings[0].width <= _BESIDE,
         flow_of={one.run: number for number, flow in enumerate(flows) for one in flow.transcripts},
@@ -95,28 +92,19 @@ class _Drawing:
         self.width = int(drawn.split('width="', 1)[1].split('"', 1)[0])
 
 
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-@cache
-def _part(name: str) -> str:
-    return (files("flowrun.transcript") / "page" / name).read_text(encoding="utf-8")
-
-
 def _style() -> str:
     """Return the style sheet: the page's own, the drawing's, and the colours of each kind of state."""
     rule = ".k-{} {{ --tint: {}; --accent: {}; }}".format
     light = "\n".join(rule(kind, *look.light) for kind, look in all_looks().items())
     dark = "\n".join(rule(kind, *look.dark) for kind, look in all_looks().items())
     return "\n".join(
-        [draw_style(), PATH_STYLE, light, f"@media (prefers-color-scheme: dark) {{\n{dark}\n}}", _part("page.css")]
+        [draw_style(), PATH_STYLE, light, f"@media (prefers-color-scheme: dark) {{\n{dark}\n}}", read_part("page.css")]
     )
 
 
 @cache
 def _templates() -> Environment:
-    parts = {name: _part(name) for name in ("page.html.jinja", "steps.html.jinja")}
+    parts = {name: read_part(name) for name in ("page.html.jinja", "steps.html.jinja")}
     environment = Environment(
         loader=DictLoader(parts),
         autoescape=True,

@@ -70,6 +70,15 @@ def render_text(
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+def render_messages(
+    messages: Sequence[Message], *, coloured: bool = False, width: int = 100, full: bool = False
+) -> Iterator[str]:
+    """Yield the lines of messages, as those of a transcript are rendered."""
+    writer = _Writer(coloured, width, full, UTC)
+    for message in messages:
+        yield from writer._message(message, style="cyan" if message.role == "assistant" else "dim")
+
+
 class _Writer:
     """Renders lines; ``width`` is the number of columns."""
 

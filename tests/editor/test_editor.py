@@ -1,10 +1,8 @@
 """An editor completes, explains and checks specs: the language server of the common editors, over the examples."""
 
-import hashlib
 import itertools
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ import yaml
 
 from tests.editor.lsp import LanguageServer
 from tests.editor.outline import Level, Outline
+from tests.npm import install_packages
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -58,22 +57,8 @@ def new_uri() -> str:
 
 @pytest.fixture(scope="session")
 def packages() -> Path:
-    """Install the pinned packages, once a checkout; skip where they cannot be had."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
-    files = [HERE / "package.json", HERE / "package-lock.json"]
-    digest = hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=8).hexdigest()
-    folder = ROOT / ".cache" / f"editor-{digest}"
-    if not (folder / "installed").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            shutil.copy(file, folder)
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-        if done.returncode:
-            pytest.skip(f"npm cannot install {HERE.name}/package.json: {done.stderr.strip()[-200:]}")
-        (folder / "installed").touch()
-    return folder
+    """Install the pinned packages; skip where they cannot be had."""
+    return install_packages(HERE)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ VERBS: Final[dict[str, str]] = {
     "init": "Make a project that runs and tests at once, without a model.",
     "run": "Run a flow: one conversation. The verb may be left out before a spec's path.",
     "batch": "Run a flow for each row of a file, thousands at once; safe to interrupt and to begin again.",
+    "results": "Count, list and select the results of a batch, or make a page of them.",
     "export": "Write the results of a batch in a form that trainers read.",
     "validate": "Check specs and report every issue; needs no vLLM and no GPU.",
     "test": "Run the tests of specs against scripted or recorded replies, without a model.",

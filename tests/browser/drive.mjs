@@ -14,7 +14,7 @@ try {
     viewport: { width: Number(width), height: Number(height) }, hasTouch: Number(width) < 600, colorScheme: scheme, offline: true,
   });
   const page = await context.newPage();
-  page.setDefaultTimeout(60000);
+  page.setDefaultTimeout(30000);
   const [errors, loaded] = [[], []];
   page.on("pageerror", (error) => errors.push(String(error)));
   page.on("console", (said) => { if (said.type() !== "log") errors.push(said.text()); });

@@ -34,7 +34,7 @@ ROLES: Final = {
 }
 """What stands for a role, so that a search for the word does not find every message."""
 
-_BLOCK: Final = 250  # records
+_BLOCK: Final = 50  # records
 _MAX_SCORES: Final = 40
 """The columns of scores that the table has at most. Every score is shown with its record."""
 

@@ -13,7 +13,9 @@
     if (text !== "") made.textContent = text;
     return made;
   };
-  const number = new Intl.NumberFormat("en", { maximumFractionDigits: 3 });
+  const whole = new Intl.NumberFormat("en");
+  const real = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+  const number = { format: (value) => (Number.isInteger(value) ? whole : real).format(value) };
 
   // --- the records
 
@@ -48,13 +50,13 @@
     cell.textContent = text(record);
     return cell;
   };
-  const figure = (label, value) => ({
+  const figure = (label, value, written = number.format) => ({
     label,
     value,
     first: "descending",
     cell(record) {
       const found = value(record);
-      const cell = make("td", "figure", found === null || found === undefined ? "" : typeof found === "boolean" ? (found ? "✓" : "✗") : number.format(found));
+      const cell = make("td", "figure", found === null || found === undefined ? "" : typeof found === "boolean" ? (found ? "✓" : "✗") : written(found));
       if (typeof found === "boolean") cell.setAttribute("aria-label", `${label}: ${found}`);
       cell.dataset.name = label;
       return cell;
@@ -69,7 +71,7 @@
       cell.append(open);
       return cell;
     } },
-    ...(records.some((record) => record.row !== null && String(record.row) !== record.name) ? [figure("row", (record) => record.row)] : []),
+    ...(records.some((record) => record.row !== null && String(record.row) !== record.name) ? [figure("row", (record) => record.row, String)] : []),
     ...(records.some((record) => record.sample !== null) ? [figure("sample", (record) => record.sample)] : []),
     { label: "status", value: (record) => record.status, cell: (record) => {
       const cell = make("td");
@@ -98,7 +100,7 @@
     const patterns = $("search").value.split(/\s+/).filter(Boolean).map((word) => new RegExp(escaped(word), "iu"));
     return (record) => {
       if (!patterns.length) return true;
-      const names = `${record.name} ${record.error}`;
+      const names = `${record.name} ${words(record.status)} ${record.error}`;
       const text = textOf(elements[record.at]);
       return patterns.every((pattern) => pattern.test(names) || pattern.test(text));
     };
@@ -331,7 +333,7 @@
     body.replaceChildren(list);
     if (record.error) {
       const failure = make("p", "failure");
-      failure.append(make("strong", "", record.error), `${state ? `in state ${state}: ` : ""}${error}`);
+      failure.append(make("strong", "", record.error), " ", `${state ? `in state ${state}: ` : ""}${error}`);
       body.append(section("error", failure));
     }
     for (const [heading, text] of [["inputs", inputs], ["other columns", others], ["output", output], ["scores", scores],

@@ -1,7 +1,7 @@
 """A record of a result file, as its readers see it. Members that are not read often stay the JSON that they are."""
 
 import json
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -68,10 +68,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not self.messages and not self.threads:
             return None
-        others = decode(self.threads) if self.threads else {}
+        others = msgspec.json.decode(self.threads) if self.threads else {}
         if not isinstance(others, dict):
             raise MessagesError("threads is no mapping")
-        found = {MAIN: decode(self.messages), **others} if self.messages else others
+        found = {MAIN: msgspec.json.decode(self.messages), **others} if self.messages else others
         return {name: parse_messages(messages) for name, messages in found.items()}
 
 
@@ -92,21 +92,10 @@ class Entry(NamedTuple):
 def parse_record(raw: bytes) -> Record | None:
     """Parse a line; None if it is no record."""
     try:
+        msgspec.json.decode(raw)  # members that stay JSON are valid too
         return msgspec.json.decode(raw, type=Record)
     except (ValueError, RecursionError):
         return None
-
-
-def decode(raw: bytes | msgspec.Raw) -> Any:
-    """Return the value of a JSON text of a record.
-
-    Raises:
-        ValueError: it is nested too deeply.
-    """
-    try:
-        return msgspec.json.decode(raw)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
 
 
 def pretty_json(raw: msgspec.Raw) -> str:

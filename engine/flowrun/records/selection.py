@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from flowrun.errors import UsageError
-from flowrun.records.record import Entry, Record, decode
+from flowrun.records.record import Entry, Record
 from flowrun.records.record_files import RecordFiles
 from flowrun.spec.schema import RESULT_SCHEMA, read_schema
 from flowrun.spec.suggestions import suggest
@@ -66,10 +68,7 @@ def _compile(where: str) -> Callable[[Entry], bool]:
     missing = dict.fromkeys(members)
 
     def matches(entry: Entry) -> bool:
-        try:
-            scope: Mapping[str, Any] = {**missing, **decode(entry.raw)}
-        except ValueError as exc:
-            raise UsageError(f"{entry.place}: {exc}") from exc
+        scope: Mapping[str, Any] = {**missing, **msgspec.json.decode(entry.raw)}
         try:
             return evaluate(scope)
         except TemplateError as exc:

@@ -154,7 +154,7 @@ def _texts(record: Record) -> Markup:
         error.state if error is not None else "",
         *(pretty_json(getattr(record, name)) for name in ("inputs", "columns", "output", "waiting", "doubtful")),
         "\n".join(record.path),
-        "" if record.scores is None else json.dumps(record.scores, ensure_ascii=False, indent=2),
+        "" if record.scores is None else msgspec.json.format(msgspec.json.encode(record.scores)).decode(),
     ]
     return _text(FIELD.join([*map(visible, fields), _threads(record)]))
 

@@ -43,10 +43,12 @@ def path(tmp_path: Path) -> Path:
 
 def test_broken_lines_are_counted_and_empty_ones_are_not(path: Path) -> None:
     with path.open("ab") as file:
-        file.write(b'\n{"row": 5}\n[1]\nnonsense\n{"a": ' + b"[" * 100_000 + b"\n" + b'{"status": "succeeded", "row":')
+        file.write(b'\n{"row": 5}\n[1]\nnonsense\n{"a": ' + b"[" * 100_000 + b"\n")
+        file.write(b'{"status": "failed", "output": "\xff"}\n{"status": "failed", "output": "\\ud800"}\n')
+        file.write(b'{"status": "succeeded", "row":')
     files = RecordFiles(path)
     assert [[entry.line for entry in files.entries()] for _ in range(2)] == [[1, 2, 3, 4, 5]] * 2
-    assert files.broken == 5
+    assert files.broken == 7
 
 
 def test_a_record_without_a_line_break_is_one(tmp_path: Path) -> None:

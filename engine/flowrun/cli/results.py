@@ -24,7 +24,7 @@ SHOWN: Final = 20
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--where", metavar="EXPR", help="Only records for which this is true, such as \"status == 'failed'\".")
 @click.option("--row", metavar="ID|NUMBER", help="Show one row's record, with its messages.")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Only this sample of the rows.")

@@ -28,6 +28,8 @@ class RecordFiles:
         Raises:
             UsageError: there are none.
         """
+        if not path.exists():
+            raise UsageError(f"{path}: there is no such file")
         sink = Folder(path) if path.is_dir() else OneFile(path)
         self.path = path
         self.files = _files_of(sink)

@@ -111,6 +111,11 @@ def test_what_is_wrong(folder: Path, words: list[str], message: str) -> None:
     assert (folder / "out.jsonl").read_bytes() == before
 
 
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    done = flowrun("out.jsonl", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "flowrun: out.jsonl: there is no such file\n")
+
+
 def test_a_page_is_private_and_whole(folder: Path) -> None:
     page = folder / "page.html"
     done = flowrun("out.jsonl", "--html", page, cwd=folder)

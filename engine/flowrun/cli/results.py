@@ -53,6 +53,8 @@ def command(
     """
     from flowrun.records import RecordFiles, Selection
 
+    if html is not None and json:
+        raise UsageError("--html and --json: choose one of them")
     files = RecordFiles(file)
     entries = Selection(where=where, row=row, sample=sample).select(files)
     with answer_stream() as answers:
@@ -165,7 +167,7 @@ def _table_of(entries: "list[Entry]", scores: list[str]) -> Table:
             "" if record.seconds is None else f"{record.seconds:.1f}",
             gist_of(record),
         ]
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(Text, cells), style="red" if record.error is not None else None)
     return table
 
 

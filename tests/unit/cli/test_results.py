@@ -101,6 +101,7 @@ def test_one_row(folder: Path) -> None:
         pytest.param(
             ["--html", "out.jsonl"], "--html out.jsonl: this is no place for a page: name another file", id="itself"
         ),
+        pytest.param(["--html", "p.html", "--json"], "--html and --json: choose one of them", id="two at once"),
         pytest.param(["--html", "no/page.html"], "--html no/page.html: No such file or directory", id="no folder"),
     ],
 )

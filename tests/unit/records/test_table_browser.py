@@ -237,6 +237,21 @@ def test_a_record_is_opened_with_its_messages(work: Work) -> None:
     }
 
 
+def test_a_link_leads_to_a_record(work: Work) -> None:
+    found = work(
+        """
+        await page.locator("#search").fill("nothing has these words");
+        await page.evaluate(() => { location.hash = "#record-7777"; });
+        await page.locator("#record").waitFor();
+        const opened = [await text("#record-title"), await text("#record-body .message-assistant:last-child .text")];
+        await page.keyboard.press("Escape");
+        await page.locator("#records").waitFor();
+        return { opened, hash: await page.evaluate(() => location.hash) };
+        """
+    )
+    assert found == {"opened": ["row 7777, city-7777 succeeded", "It is <b>9 degrees</b> in C:\\new"], "hash": ""}
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone(work: Work, scheme: str) -> None:
     found = work(
@@ -253,7 +268,8 @@ def test_on_a_phone(work: Work, scheme: str) -> None:
         const error = await text("#record-body .failure");
         const record = await page.locator("#record").evaluate(
           (one) => [one.getBoundingClientRect().width, one.scrollWidth <= one.clientWidth]);
-        return { paper, table, sorted: sorted[0], failure, error, record };
+        const roles = await page.locator("#body [role=row] > [role=cell]").count() > 500;
+        return { paper, table, roles, sorted: sorted[0], failure, error, record };
         """,
         screen=PHONE,
         scheme=scheme,
@@ -261,6 +277,7 @@ def test_on_a_phone(work: Work, scheme: str) -> None:
     assert found == {
         "paper": {"light": "rgb(246, 247, 249)", "dark": "rgb(8, 11, 16)"}[scheme],
         "table": True,
+        "roles": True,
         "sorted": "10000",
         "failure": "10000",
         "error": "tool.failed in state ask: </script><script>alert(1)</script>",

@@ -15,6 +15,11 @@
   };
   const whole = new Intl.NumberFormat("en");
   const real = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+  const part = (tag, role, className, text) => { // a phone shows no table, so what its parts are is said
+    const made = make(tag, className, text);
+    made.setAttribute("role", role);
+    return made;
+  };
   const number = { format: (value) => (Number.isInteger(value) ? whole : real).format(value) };
 
   // --- the records
@@ -46,7 +51,7 @@
 
   const tokens = (record) => record.read + record.written;
   const cellOf = (text, className) => (record) => {
-    const cell = make("td", className);
+    const cell = part("td", "cell", className);
     cell.textContent = text(record);
     return cell;
   };
@@ -56,7 +61,7 @@
     first: "descending",
     cell(record) {
       const found = value(record);
-      const cell = make("td", "figure", found === null || found === undefined ? "" : typeof found === "boolean" ? (found ? "✓" : "✗") : written(found));
+      const cell = part("td", "cell", "figure", found === null || found === undefined ? "" : typeof found === "boolean" ? (found ? "✓" : "✗") : written(found));
       if (typeof found === "boolean") cell.setAttribute("aria-label", `${label}: ${found}`);
       cell.dataset.name = label;
       return cell;
@@ -64,7 +69,7 @@
   });
   const columns = [
     { label: "record", value: (record) => record.at, cell: (record) => {
-      const cell = make("td");
+      const cell = part("td", "cell");
       const open = make("button", "open-record", record.name === "" ? `line ${record.line}` : record.name);
       open.type = "button";
       open.setAttribute("aria-haspopup", "dialog");
@@ -74,7 +79,7 @@
     ...(records.some((record) => record.row !== null && String(record.row) !== record.name) ? [figure("row", (record) => record.row, String)] : []),
     ...(records.some((record) => record.sample !== null) ? [figure("sample", (record) => record.sample)] : []),
     { label: "status", value: (record) => record.status, cell: (record) => {
-      const cell = make("td");
+      const cell = part("td", "cell");
       cell.append(make("span", `pill s-${/^\w+$/.test(record.status) ? record.status : ""}`, words(record.status)));
       return cell;
     } },
@@ -143,7 +148,7 @@
   const render = () => {
     const fragment = document.createDocumentFragment();
     for (const record of shown.slice(page * PAGE, (page + 1) * PAGE)) {
-      const line = make("tr", failed(record) ? "failed" : unfinished.has(record.status) ? "open" : "");
+      const line = part("tr", "row", failed(record) ? "failed" : unfinished.has(record.status) ? "open" : "");
       line.dataset.at = record.at;
       line.append(...columns.map((column) => column.cell(record)));
       fragment.append(line);
@@ -172,7 +177,7 @@
     apply();
   };
   columns.forEach((column, place) => {
-    const cell = make("th", column.first ? "figure" : "");
+    const cell = part("th", "columnheader", column.first ? "figure" : "");
     cell.scope = "col";
     const button = make("button", "", column.label);
     button.type = "button";
@@ -286,9 +291,9 @@
     return made;
   };
   const value = (heading, text) => {
-    const part = make("div", "part");
-    part.append(folded(text, /^\s*[[{]/.test(text) ? "text mono" : "text"));
-    return section(heading, part);
+    const card = make("div", "part");
+    card.append(folded(text, /^\s*[[{]/.test(text) ? "text mono" : "text"));
+    return section(heading, card);
   };
   const message = (written) => {
     const role = ROLES[written.charCodeAt(0) - 0xe010];

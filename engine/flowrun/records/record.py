@@ -43,6 +43,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None = None
     scores: dict[str, JSON] | None = None
     path: tuple[str, ...] = ()
+    masked: bool = False
     inputs: msgspec.Raw = _NOTHING
     columns: msgspec.Raw = _NOTHING
     output: msgspec.Raw = _NOTHING

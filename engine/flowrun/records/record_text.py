@@ -14,6 +14,9 @@ _LINES: Final = 12
 """The lines of a value that are shown without ``full``."""
 
 
+MASKED: Final = "secrets are replaced in it"
+
+
 def render_record(record: Record, *, coloured: bool = False, width: int = 100, full: bool = False) -> Iterator[str]:
     """Yield the lines of a record. With ``full``, texts are complete; else they are cut to ``width`` columns."""
     yield _bold(printable_line(_title(record)), coloured)
@@ -47,6 +50,8 @@ def _facts(record: Record) -> Iterator[str]:
     if record.rounds:
         yield counted(record.rounds, "round")
         yield tokens(record.usage)
+    if record.masked:
+        yield MASKED
 
 
 def _threads(record: Record, *, coloured: bool, width: int, full: bool) -> Iterator[str]:

@@ -122,6 +122,7 @@ class _Blocks:
             self._facts_of(record, fresh),
             self._figures(record),
             gist_of(record),
+            record.masked,
         ]
 
     def _figures(self, record: Record) -> list[JSON]:

@@ -203,6 +203,11 @@ def test_a_record_as_text() -> None:
     ]
 
 
+def test_a_record_in_which_secrets_are_replaced_says_so() -> None:
+    facts = list(render_record(parsed(record_of(1, masked=True))))[1]
+    assert facts.endswith(" · secrets are replaced in it")
+
+
 def test_a_record_without_messages_says_so() -> None:
     assert list(render_record(parsed(record_of(1))))[-1] == "it has no messages: flowrun batch --messages keeps them"
     broken = parsed(record_of(1, messages=[{"role": "nobody"}]))

@@ -57,6 +57,7 @@ def records() -> Iterator[dict[str, Any]]:
         more = {
             "id": f"city-{row}" if row % 2 else row,
             "messages": said_messages(f'How hot is it in {row}?\n"Now"?', "Dallas", answer),
+            **({"masked": True} if row == 3 else {}),
             "scores": {"right": row % 3 == 0, "close": row * 7919 % ROWS / ROWS},
         }
         if row % 2_000 == 0:
@@ -213,7 +214,7 @@ def test_a_record_is_opened_with_its_messages(work: Work) -> None:
         await page.locator("#body tr").nth(2).click();
         const who = await page.locator("#record-body .who").allTextContents();
         const said = await page.locator("#record-body .message .what").allInnerTexts();
-        const first = [await text("#record-title"), who, said];
+        const first = [await text("#record-title"), who, said, await text("#record-body .facts li:last-child")];
         await page.keyboard.press("j");
         const next = await text("#record-title");
         await page.locator("#record-close").click();
@@ -231,6 +232,7 @@ def test_a_record_is_opened_with_its_messages(work: Work) -> None:
                 "temperature\n31",
                 "It is 3 degrees.",
             ],
+            "secrets are replaced in it",
         ],
         "next": "4 succeeded",
         "open": False,

@@ -29,8 +29,8 @@
   const facts = document.getElementsByClassName("of-many");
   const records = [];
   for (const block of document.querySelectorAll("script.index")) {
-    for (const [line, row, name, sample, status, error, rounds, read, written, seconds, began, common, scores, gist] of JSON.parse(block.textContent)) {
-      records.push({ line, row, name, sample, status, error, rounds, read, written, seconds, began, common, scores, gist, at: records.length });
+    for (const [line, row, name, sample, status, error, rounds, read, written, seconds, began, common, scores, gist, masked] of JSON.parse(block.textContent)) {
+      records.push({ line, row, name, sample, status, error, rounds, read, written, seconds, began, common, scores, gist, masked, at: records.length });
     }
   }
   const elements = [...texts]; // indexing an HTMLCollection walks the document
@@ -334,7 +334,8 @@
     const seconds = record.seconds === null ? [] : [`${number.format(record.seconds)} s`];
     const list = make("ul", "facts");
     for (const fact of [...(record.began ? [record.began] : []), ...seconds, `${number.format(record.rounds)} rounds`,
-      `${number.format(record.read)} + ${number.format(record.written)} tokens`, `line ${record.line}`]) list.append(make("li", "", fact));
+      `${number.format(record.read)} + ${number.format(record.written)} tokens`, `line ${record.line}`,
+      ...(record.masked ? ["secrets are replaced in it"] : [])]) list.append(make("li", "", fact));
     body.replaceChildren(list);
     if (record.error) {
       const failure = make("p", "failure");

@@ -1,0 +1,104 @@
+"""Comparisons of what a run says with what is expected. Pure; each gives a score from 0 to 1."""
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
+
+from flowrun.spec.model import JSON
+from flowrun.spec.strict_json import parse_json
+
+Comparison = Literal["exact", "contains", "numeric", "f1", "json"]
+
+_NUMBER: Final = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b")
+_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
+
+TOLERANCE: Final = 1e-6
+"""The relative difference of numbers that count as equal."""
+
+
+def exact(said: JSON, expected: JSON) -> float:
+    """Return 1 if two values are equal; texts without the space around them."""
+    return float(_stripped(said) == _stripped(expected) and isinstance(said, bool) == isinstance(expected, bool))
+
+
+def contains(said: JSON, expected: JSON) -> float:
+    """Return 1 if a text has another one in it, in whatever case; of a list of texts, if it has all of them."""
+    wanted = expected if isinstance(expected, list) else [expected]
+    text = _text(said).casefold()
+    return float(all(_text(one).casefold() in text for one in wanted))
+
+
+def numeric(said: JSON, expected: JSON) -> float:
+    """Return 1 if the last number of a text, or a number, equals another one up to ``TOLERANCE``."""
+    ours, theirs = _last_number(said), _last_number(expected)
+    return float(ours is not None and theirs is not None and math.isclose(ours, theirs, rel_tol=TOLERANCE))
+
+
+def f1(said: JSON, expected: JSON) -> float:
+    """Return the F1 score of the words of two texts, without articles and punctuation, in whatever case.
+
+    Of a list of texts, that of the best one. (Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1)
+    """
+    if isinstance(expected, list):
+        return max((f1(said, one) for one in expected), default=0.0)
+    ours, theirs = _words(said), _words(expected)
+    if not ours or not theirs:
+        return float(ours == theirs)
+    common = (Counter(ours) & Counter(theirs)).total()
+    return 2 * common / (len(ours) + len(theirs))
+
+
+def as_json(said: JSON, expected: JSON) -> float:
+    """Return 1 if two values are equal as JSON; a text is parsed first, if it is JSON. Numbers are equal by value."""
+    return float(_equal(_parsed(said), _parsed(expected)))
+
+
+COMPARISONS: Final[Mapping[Comparison, Callable[[JSON, JSON], float]]] = {
+    "exact": exact,
+    "contains": contains,
+    "numeric": numeric,
+    "f1": f1,
+    "json": as_json,
+}
+
+
+def _stripped(value: JSON) -> JSON:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _text(value: JSON) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)
+
+
+def _last_number(value: JSON) -> float | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    found = [one for one in _NUMBER.findall(value) if any(map(str.isdigit, one))] if isinstance(value, str) else []
+    return float(found[-1].replace(",", "")) if found else None
+
+
+def _words(value: JSON) -> list[str]:
+    text = _text(value).casefold().translate(_PUNCTUATION)
+    return _ARTICLES.sub(" ", text).split()
+
+
+def _parsed(value: JSON) -> JSON:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_json(value)
+    except ValueError:
+        return value
+
+
+def _equal(one: JSON, other: JSON) -> bool:
+    """Compare as JSON: true is not 1, and 1 is 1.0."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flowrun.batch.export import Choice, export
-from flowrun.batch.training_forms import FORMS, Form
-from tests.unit.batch.test_export import MESSAGES, TOKENS, record
+from flowrun.records.export import Choice, export
+from flowrun.records.training_forms import FORMS, Form
+from tests.unit.records.test_export import MESSAGES, TOKENS, record
 
 pytestmark = pytest.mark.readers
 

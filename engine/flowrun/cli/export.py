@@ -5,10 +5,10 @@ from typing import Final
 
 import click
 
-from flowrun.batch.export import Choice, export
-from flowrun.batch.training_forms import FORMS, Form
 from flowrun.cli.terminal import echo
 from flowrun.errors import UsageError
+from flowrun.records.export import Choice, export
+from flowrun.records.training_forms import FORMS, Form
 
 
 @click.command()

@@ -1,5 +1,5 @@
-"""Reads result files again: their records, counts of them, those that a condition selects, one as text, and all of them
-as one page. Memory does not grow with the number of records.
+"""Reads result files again: their records, counts of them, those that a condition selects, one as text, all of them
+as one page, and exports to train on. Memory does not grow with the number of records.
 """
 
 from flowrun.records.record import Entry, Record, gist_of

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from flowrun.batch.export import Choice, export
-from flowrun.batch.training_forms import Form
 from flowrun.errors import UsageError
+from flowrun.records.export import Choice, export
+from flowrun.records.training_forms import Form
 from tests.records import require_record
 
 CALL = {"id": "call00001", "type": "function", "function": {"name": "look", "arguments": {"city": "Rome"}}}

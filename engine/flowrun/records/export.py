@@ -15,11 +15,10 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun.batch.lines import raw_lines
-from flowrun.batch.sinks import SHARD_ROWS, Folder, OneFile
-from flowrun.batch.training_forms import OPTIONAL, Form, rows_in_form
 from flowrun.errors import StoreError, UsageError, install_extra
 from flowrun.files import file_errors, open_private
+from flowrun.records.record_files import RecordFiles
+from flowrun.records.training_forms import OPTIONAL, Form, rows_in_form
 from flowrun.unicode import one_json_line
 
 _ROWS: Final = 512
@@ -77,25 +76,17 @@ def _write(path: Path, rows: Iterator[dict[str, Any]], *, like: Path) -> None:
         _write_parquet(path, rows)
 
 
-def _files(results: Path) -> list[Path]:
-    sink = Folder(results, SHARD_ROWS) if results.is_dir() else OneFile(results)
-    if not (files := sink.shards()):
-        raise UsageError(f"there are no results {results}")
-    return files
-
-
 def _records(results: Path, counts: Counter[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each record with its place."""
-    for number, file in enumerate(_files(results)):
-        for offset, raw in raw_lines(file):
-            try:
-                record = msgspec.json.decode(raw)
-            except ValueError:
-                record = None
-            if not isinstance(record, dict) or "flow" not in record:
-                counts["no record"] += 1
-                continue
-            yield f"{number}/{offset}", record
+    files = RecordFiles(results)
+    for entry in files.entries():
+        record = msgspec.json.decode(entry.raw)
+        if "flow" in record:
+            yield f"{entry.file}:{entry.line}", record
+        else:
+            counts["no record"] += 1
+    if files.broken:
+        counts["no record"] += files.broken
 
 
 def _chosen(results: Path, choice: Choice, counts: Counter[str], known: sqlite3.Connection) -> Iterator[dict[str, Any]]:

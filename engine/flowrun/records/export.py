@@ -21,8 +21,8 @@ from flowrun.records.record_files import RecordFiles
 from flowrun.records.training_forms import OPTIONAL, Form, rows_in_form
 from flowrun.unicode import one_json_line
 
-_ROWS: Final = 512
-"""Rows that are written to Parquet at once."""
+_ROWS: Final = 4096
+"""Rows of a row group of Parquet: what a file keeps of each group stays in memory until it is written."""
 
 SUFFIXES: Final = (".jsonl", ".ndjson", ".parquet")
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 20
 
+_LEAST, _MOST = 15, 60
+"""Characters of an output in the table."""
+
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
@@ -119,7 +122,7 @@ def _show_table(answers: TextIO, files: "RecordFiles", entries: "Iterator[Entry]
         console.print(figures, style="dim", soft_wrap=True, markup=False)
     if shown:
         console.print()
-        console.print(_table_of(shown, list(tally.scores)))
+        console.print(_table_of(shown, list(tally.scores), console.width))
     if len(shown) < tally.count:
         more = f"{len(shown)} of {tally.count:,} records are shown"
         echo(f"{more}: --limit N shows more, --html OUT all on a page, --json prints them", err=True)
@@ -145,29 +148,35 @@ def _figures_of(tally: "Tally") -> str:
     return ", ".join(parts)
 
 
-def _table_of(entries: "list[Entry]", scores: list[str]) -> Table:
+def _table_of(entries: "list[Entry]", scores: list[str], width: int) -> Table:
     from flowrun.records import gist_of
 
     sampled = any(entry.record.sample is not None for entry in entries)
-    table = Table(box=None, pad_edge=False, header_style="bold")
     names = ["record", *(["sample"] if sampled else []), "status", *map(str, scores), "rounds", "seconds"]
-    for name in names:
-        words = name in ("record", "status")
-        table.add_column(Text(name), justify="left" if words else "right", no_wrap=not words, overflow="fold")
-    table.add_column("output or error", no_wrap=True, overflow="ellipsis", max_width=60)
+    rows: list[list[str]] = []
     for entry in entries:
         record = entry.record
         given = record.scores or {}
-        cells = [
-            record.name,
-            *([str(record.sample or 1)] if sampled else []),
-            record.error.name if record.error is not None else record.status,
-            *("" if (value := given.get(name)) is None else _spell(value) for name in scores),
-            f"{record.rounds:,}",
-            "" if record.seconds is None else f"{record.seconds:.1f}",
-            gist_of(record),
-        ]
-        table.add_row(*map(Text, cells), style="red" if record.error is not None else None)
+        rows.append(
+            [
+                record.name,
+                *([str(record.sample or 1)] if sampled else []),
+                record.error.name if record.error is not None else record.status,
+                *("" if (value := given.get(name)) is None else _spell(value) for name in scores),
+                f"{record.rounds:,}",
+                "" if record.seconds is None else f"{record.seconds:.1f}",
+                gist_of(record),
+            ]
+        )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(Text(name), justify="left" if name in ("record", "status") else "right", overflow="fold")
+    table.add_column("output or error", no_wrap=True)
+    used = sum(2 + max(len(name), *(len(row[at]) for row in rows)) for at, name in enumerate(names))
+    for entry, row in zip(entries, rows, strict=True):
+        gist = Text(row.pop())
+        gist.truncate(min(_MOST, max(_LEAST, width - used)), overflow="ellipsis")
+        table.add_row(*map(Text, row), gist, style="red" if entry.record.error is not None else None)
     return table
 
 

@@ -13,13 +13,13 @@ from tests.batches import SPEC, batch, environment, write_rows
 from tests.records import failed_record, record_of, said_messages, write_records
 
 
-def flowrun(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def flowrun(*words: str | Path, cwd: Path, columns: int = 100) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "flowrun", "results", *map(str, words)],
         cwd=cwd,
         capture_output=True,
         text=True,
-        env=environment(COLUMNS="100"),
+        env=environment(COLUMNS=str(columns)),
         timeout=60,
         check=False,
     )
@@ -55,6 +55,14 @@ def test_counts_and_a_table(folder: Path) -> None:
         "3            1  succeeded                       2      2.0  It is 3 degrees.",
         "3            2  succeeded                       2      2.0  It is 3 degrees.",
     ]
+
+
+def test_a_narrow_terminal_cuts_the_outputs_and_says_so(tmp_path: Path) -> None:
+    write_records(tmp_path / "out.jsonl", [record_of(1, id="houston", output={"answer": "It is hot. " * 9})])
+    *_, header, line = flowrun("out.jsonl", cwd=tmp_path, columns=60).stdout.splitlines()
+    assert header.split() == ["record", "status", "rounds", "seconds", "output", "or", "error"]
+    assert line.split()[:2] == ["houston", "succeeded"]
+    assert line.rstrip().endswith("…")
 
 
 def test_some_records(folder: Path) -> None:

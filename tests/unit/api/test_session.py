@@ -11,6 +11,7 @@ import pytest
 
 import flowrun
 from flowrun.core.events import CallFunction, Notice
+from flowrun.journal import SqliteJournal
 from flowrun.testing import ScriptedModel
 from tests.unit.api.api_flows import AGENT, ASK_TO_ADD, ASKS, add, agent, asks, calls, write
 from tests.unit.api.test_flow import CountedModel
@@ -285,18 +286,29 @@ def test_what_a_person_types_does_not_replace_an_answer_of_another_process(
     assert "was answered already, with false: that answer counts, and this one is refused" in caplog.text
 
 
-def test_what_a_person_has_typed_is_not_replaced(tmp_path: Path) -> None:
+def test_what_a_person_has_typed_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other answer comes once the journal has accepted what was typed, before the run goes on with it."""
     journal = tmp_path / "runs.sqlite"
     late: list[str] = []
+    closed = asyncio.Event()
+    close = SqliteJournal.close_question
+
+    async def close_and_tell(self: SqliteJournal, run_id: str, event: Any) -> Any:
+        counted = await close(self, run_id, event)
+        closed.set()
+        return counted
+
+    monkeypatch.setattr(SqliteJournal, "close_question", close_and_tell)
 
     class Types:
         async def answer(self, effect: Any) -> bool:
-            asyncio.get_running_loop().call_later(0, lambda: tasks.append(asyncio.create_task(send(effect.id))))
+            tasks.append(asyncio.create_task(send(effect.id)))
             return True
 
     tasks: list[asyncio.Task[None]] = []
 
     async def send(question: str) -> None:
+        await closed.wait()
         async with flowrun.Session(journal=journal) as other:
             try:
                 await other.answer(question, False)

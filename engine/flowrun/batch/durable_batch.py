@@ -14,7 +14,6 @@ from flowrun.core.recovery import recover
 from flowrun.errors import Failure, StoreError, UsageError
 from flowrun.journal import ENDED, LeaseLost, RunDamaged, RunRow, open_history
 from flowrun.runtime.draining import drain_on_sigterm
-from flowrun.runtime.origin import Origin
 from flowrun.runtime.run_result import RunResult, failed_result
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
@@ -60,7 +59,7 @@ class EarlierRuns:
             run=recover(flow.graph, (one.event for one in recorded)).run,
             began=recorded[0].at,
             ended=recorded[-1].at,
-            origin=Origin(flow),
+            origin=flow.origin,
         )
 
 

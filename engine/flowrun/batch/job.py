@@ -14,7 +14,6 @@ from flowrun.batch.rows import Row, RowFile
 from flowrun.runtime.engines import BackendSettings
 from flowrun.runtime.loop import Capacity
 from flowrun.runtime.meter import Meter
-from flowrun.runtime.origin import Origin
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import StoredFlow
@@ -86,7 +85,7 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             BatchStopped: the batch ended early; see ``Batch.run``.
         """
-        batch = Batch(run_row, self.results, capacity, self.options, Origin(self.flow))
+        batch = Batch(run_row, self.results, capacity, self.options, self.flow.origin)
         progress = asyncio.create_task(self.view.watch(batch, self.totals.meter, total=self.total))
         started_at = time.monotonic()
         try:

@@ -26,6 +26,7 @@ from flowrun.errors import (
 )
 from flowrun.errors import Path as ErrorPath
 from flowrun.functions.processes import Unreachable, find_target
+from flowrun.runtime.origin import Origin
 from flowrun.runtime.signature_reader import IMPORT_SECONDS, Request, SignatureReader
 from flowrun.runtime.snapshot import Snapshot, flow_name
 from flowrun.spec import (
@@ -78,6 +79,7 @@ class CompiledFlow(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=
         models: the models that chat states use, by the names of their backends.
         backends: backends that are used in place of models, by the same names.
         secrets: the values of secret variables, each with the text that is shown in its place.
+        origin: what the records of its results say of it.
     """
 
     path: Path
@@ -89,6 +91,7 @@ class CompiledFlow(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=
     graph: Graph
     functions: Mapping[str, Function]
     models: Mapping[str, BoundModel]
+    origin: Origin
     backends: Mapping[str, ModelBackend] = {}
     secrets: Mapping[str, str] = {}
 
@@ -190,6 +193,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
         imported = {name: found for own in functions.values() for name, found in own.items() if callable(found)}
         self._refuse_unused(imported)
         self._refuse_unreachable(tree)
+        secrets = tree.variables.masked()
         return CompiledFlow(
             path=path,
             profile=profile,
@@ -200,7 +204,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             graph=graph,
             functions=imported,
             models=compiler.models,
-            secrets=tree.variables.masked(),
+            origin=Origin(tree, graph, profile=profile, secrets=secrets),
+            secrets=secrets,
         )
 
     def _check_file(self, path: Path, profile: str | None, reader: SignatureReader | None) -> list[Issue]:

@@ -31,7 +31,6 @@ from flowrun.runtime.flow_runs import FlowRuns, SpecJournal, find_pending_work
 from flowrun.runtime.inbox import Inbox
 from flowrun.runtime.loop import Loop
 from flowrun.runtime.meter import Meter
-from flowrun.runtime.origin import Origin
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_result import (
     InputRequest,
@@ -450,7 +449,7 @@ class Session:
             journal = SpecJournal(opened.journal, stored.digest)
             opened.stores.append(journal)
         wrapped = backends if wrap is None else {name: wrap(name, backend) for name, backend in backends.items()}
-        runner = opened.runner.using(backends=wrapped, functions=functions, journal=journal, origin=Origin(flow))
+        runner = opened.runner.using(backends=wrapped, functions=functions, journal=journal, origin=flow.origin)
         runs = FlowRuns(runner, flow.graph, journal, opened.inbox)
         return runs if wrap is not None else opened.runs.setdefault(flow, runs)
 

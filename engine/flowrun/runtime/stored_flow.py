@@ -9,7 +9,7 @@ import msgspec
 from flowrun.errors import FlowrunError, StoreError
 from flowrun.journal import History, RunDamaged, RunRow
 from flowrun.runtime.project import CompiledFlow, Project
-from flowrun.runtime.snapshot import Snapshot, take_snapshot
+from flowrun.runtime.snapshot import Snapshot
 
 
 class StoredFlow(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +70,7 @@ class StoredFlow(msgspec.Struct, frozen=True, kw_only=True):
             flow = self.prepare_current(environ)
         except FlowrunError as exc:
             return f"{self.path} cannot be used any more ({exc})"
-        current = take_snapshot(flow.tree, flow.graph, profile=self.snapshot.profile)
-        return None if current.digest == self.snapshot.digest else f"{self.path} has changed since"
+        return None if flow.origin.snapshot.digest == self.snapshot.digest else f"{self.path} has changed since"
 
 
 def store_flow(flow: CompiledFlow) -> StoredFlow:
@@ -79,7 +78,7 @@ def store_flow(flow: CompiledFlow) -> StoredFlow:
     return StoredFlow(
         path=str(flow.path.resolve()),
         project_dir=None if flow.project_dir is None else str(flow.project_dir.resolve()),
-        snapshot=take_snapshot(flow.tree, flow.graph, profile=flow.profile),
+        snapshot=flow.origin.snapshot,
     )
 
 

@@ -8,7 +8,6 @@ import csv
 import hashlib
 import re
 import sys
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from flowrun.batch.row_ids import RowIds
+from flowrun.core.run import mixed_seed
 from flowrun.errors import UsageError, install_extra
 from flowrun.excerpts import cut
 from flowrun.functions.json_values import NotJSON, to_json
@@ -79,7 +79,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
             yield self
             return
         for sample in range(1, samples + 1):
-            own = zlib.crc32(repr((seed, str(self.id), sample)).encode()) & 0x7FFFFFFF
+            own = mixed_seed(seed, str(self.id), sample)
             yield msgspec.structs.replace(self, sample=sample, samples=samples, seed=own)
 
 

@@ -163,8 +163,8 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
     """
 
 
-def mixed_seed(seed: int | None, *place: int) -> int | None:
-    """Return a seed for one place of a run, of 31 bits, which every backend takes; None if the run has none."""
+def mixed_seed(seed: int | None, *place: int | str) -> int | None:
+    """Return a seed for one place under another one, of 31 bits, which every backend takes; None if there is none."""
     return None if seed is None else zlib.crc32(repr((seed, *place)).encode()) & 0x7FFFFFFF
 
 

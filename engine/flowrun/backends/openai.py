@@ -156,10 +156,9 @@ class OpenAIBackend:
             raise Bug("the backend was asked for a reply before it was started")
         messages = server_messages(request.messages)
         body = request_body(request, messages, model=self._name, template_kwargs=self._model.chat_template_kwargs)
-        keeps_tokens = self._keeps_tokens and not request.labels
         if request.labels:
             body = decision_body(body)
-        elif keeps_tokens:
+        elif self._keeps_tokens:
             body |= {"return_token_ids": True, "logprobs": True}
         try:
             # not chat.completions.create: it walks every message for type unions, 10 ms for a thread of 30
@@ -173,7 +172,9 @@ class OpenAIBackend:
             if request.labels:
                 return parse_decision(completion, request.labels)
             reply = reply_of(completion)
-            return msgspec.structs.replace(reply, tokens=self._tokens(completion, request)) if keeps_tokens else reply
+            if not self._keeps_tokens:
+                return reply
+            return msgspec.structs.replace(reply, tokens=self._tokens(completion, request))
         except BrokenReply as exc:
             message = (
                 f"{self._server()} gave an answer that is no chat completion: {exc}; it begins: {self._excerpt(answer)}"
@@ -195,9 +196,13 @@ class OpenAIBackend:
                 "model.request_refused",
                 f"{self._server()} gives no token ids: --tokens needs vLLM in this process, or a server of vLLM",
             )
-        thread = request.messages if request.previous is None else request.previous
-        vocabulary = zlib.crc32(f"{self._shown_url()} {self._name}".encode())
-        return pack_tokens(found.ids, after=found.prompt, vocabulary=vocabulary, thread=thread, logprobs=found.logprobs)
+        return pack_tokens(
+            found.ids,
+            after=found.prompt,
+            vocabulary=zlib.crc32(f"{self._shown_url()} {self._name}".encode()),
+            thread=request.last_thread,
+            logprobs=found.logprobs,
+        )
 
     def _new_pressure(self) -> Pressure:
         per_minute = self._model.max_requests_per_minute

@@ -4,7 +4,9 @@ import sys
 import zlib
 from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 from flowrun.core.messages import Message, Tokens
 
@@ -30,11 +32,12 @@ def numbers_of(packed: bytes) -> Numbers:
     return result
 
 
-def pack(values: Sequence[float], kind: Literal["I", "f"] = "I") -> bytes:
-    """Return tokens (``I``) or numbers (``f``) in 32 bits each, little-endian."""
-    packed = array(kind, values)
-    _swap_on_big_endian(packed)
-    return packed.tobytes()
+def pack(values: Ids | Numbers) -> bytes:
+    """Return tokens or numbers in 32 bits each, little-endian."""
+    if sys.byteorder == "big":
+        values = values[:]
+        values.byteswap()
+    return values.tobytes()
 
 
 def _swap_on_big_endian(values: Ids | Numbers) -> None:
@@ -58,20 +61,15 @@ def pack_tokens(
         thread: the thread that was asked about.
         logprobs: of each token of the reply, to keep them with the tokens of the prompt.
     """
-    both = ids_of(after) + ids_of(ids)
-    packed = Tokens(vocabulary=vocabulary, ids=pack(ids), end=len(both), digest=zlib.crc32(pack(both)))
+    prompt, reply = ids_of(after), ids_of(ids)
+    both = prompt + reply
+    packed = Tokens(vocabulary=vocabulary, ids=pack(reply), end=len(both), digest=zlib.crc32(pack(both)))
     if not logprobs:
         return packed
     last = _last_tokens(thread, vocabulary)
-    begins = last is None or not last.logprobs or not _begin_with(after, last)
-    return Tokens(
-        vocabulary=packed.vocabulary,
-        ids=packed.ids,
-        end=packed.end,
-        digest=packed.digest,
-        begins=begins,
-        prompt=pack(after if begins or last is None else after[last.end :]),
-        logprobs=pack(logprobs, "f"),
+    known = last.end if last is not None and last.logprobs and _begin_with(prompt, last) else 0
+    return msgspec.structs.replace(
+        packed, begins=not known, prompt=pack(prompt[known:]), logprobs=pack(array("f", logprobs))
     )
 
 
@@ -91,4 +89,4 @@ def _last_tokens(messages: Sequence[Message], vocabulary: int) -> Tokens | None:
 
 
 def _begin_with(ids: Sequence[int], tokens: Tokens) -> bool:
-    return zlib.crc32(pack(ids[: tokens.end])) == tokens.digest
+    return zlib.crc32(pack(ids_of(ids[: tokens.end]))) == tokens.digest

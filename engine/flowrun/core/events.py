@@ -167,6 +167,11 @@ class AskModel(_Data, frozen=True, kw_only=True):
     response_format: ResponseFormat | None = None
     labels: tuple[str, ...] = ()
 
+    @property
+    def last_thread(self) -> Log[Message]:
+        """The thread as the last round left it, with what was added since if ``messages`` simply continue it."""
+        return self.messages if self.previous is None else self.previous
+
 
 class CallFunction(_Data, frozen=True, kw_only=True):
     """Call a Python function: the tool named ``tool``, which the model chose, or, if None, that of a call state.

@@ -218,11 +218,10 @@ class VllmChat:
             raise ModelError("model.request_refused", rendered.error.message)
         (prompt,) = rendered[1]
         token_ids = prompt["prompt_token_ids"]
-        thread = ask.messages if ask.previous is None else ask.previous
         has_reasoning = parser is not None and parser.reasoning_parser is not None
         return Rendered(
             prompt=prompt,
-            thread=thread,
+            thread=ask.last_thread,
             token_ids=token_ids,
             sampling=self._sampling_params(ask, request, len(token_ids), keeps_tokens=keeps_tokens),
             generate={
@@ -232,7 +231,7 @@ class VllmChat:
             request=request,
             parser=parser,
             choice=choice,
-            rerendered=not extends(token_ids, thread, vocabulary=self._prompt_cache.vocabulary),
+            rerendered=not extends(token_ids, ask.last_thread, vocabulary=self._prompt_cache.vocabulary),
         )
 
     def check_tokens(self) -> None:

@@ -16,9 +16,10 @@ from typing import Any, Final
 
 import msgspec
 
+from flowrun.batch.arrow import load_arrow
 from flowrun.batch.row_ids import RowIds
 from flowrun.core.run import mixed_seed
-from flowrun.errors import UsageError, install_extra
+from flowrun.errors import UsageError
 from flowrun.excerpts import cut
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.spec.json_types import may_be_text
@@ -243,12 +244,8 @@ def _byte_that_is_no_text(cells: Sequence[str]) -> str | None:
 
 
 def _parquet(path: Path) -> Any:
+    arrow = load_arrow(path)
     try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError as exc:
-        raise UsageError(f"{path}: Parquet needs pyarrow: {install_extra('parquet')}") from exc
-    try:
-        return ParquetFile(path)
-    except (ArrowException, OSError) as exc:
+        return arrow.parquet.ParquetFile(path)
+    except (arrow.ArrowException, OSError) as exc:
         raise UsageError(f"{path} cannot be read as Parquet: {exc}") from exc

@@ -17,10 +17,11 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from flowrun.batch.arrow import load_arrow
 from flowrun.batch.lines import raw_lines
 from flowrun.batch.rows import place_of
 from flowrun.batch.sinks import Folder
-from flowrun.errors import StoreError, UsageError, install_extra
+from flowrun.errors import StoreError
 from flowrun.files import file_errors, open_private
 
 Format = Literal["jsonl", "parquet"]
@@ -82,7 +83,7 @@ def require_format(format: Format) -> None:
         UsageError: a package is missing.
     """
     if format == "parquet":
-        _pyarrow()
+        load_arrow()
 
 
 def merge_shards(folder: Folder, format: Format, samples: int = 1) -> Path:
@@ -126,16 +127,8 @@ def _lines(index: _Index, shards: Sequence[mmap.mmap]) -> Iterator[bytes]:
 # --- Parquet
 
 
-def _pyarrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as exc:
-        raise UsageError(f"Parquet needs pyarrow: {install_extra('parquet')}") from exc
-    return pyarrow
-
-
 def _write_parquet(path: Path, lines: Iterator[bytes], index: _Index) -> None:
-    arrow = _pyarrow()
+    arrow = load_arrow()
     schema = _schema(arrow, index)
     with arrow.parquet.ParquetWriter(path, schema) as writer:
         while batch := list(islice(lines, _BATCH)):

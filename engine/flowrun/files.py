@@ -3,7 +3,7 @@
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -30,8 +30,9 @@ def open_private(path: Path, *, like: Path) -> BinaryIO:
     return os.fdopen(descriptor, "wb")
 
 
-def replace_private(path: Path, content: Iterable[bytes]) -> None:
-    """Write a file whole or not at all: readable by its owner only, or as the file that it replaces.
+@contextmanager
+def replaced_private(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that is written whole or not at all: readable by its owner only, or as the file that it replaces.
 
     Of a symbolic link, the file that it leads to is written.
     """
@@ -41,7 +42,7 @@ def replace_private(path: Path, content: Iterable[bytes]) -> None:
         with os.fdopen(descriptor, "wb") as file:
             if path.exists():
                 os.fchmod(descriptor, stat.S_IMODE(path.stat().st_mode))
-            file.writelines(content)
+            yield file
         os.replace(fresh, path)
     except BaseException:
         os.unlink(fresh)

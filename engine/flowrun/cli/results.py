@@ -15,7 +15,7 @@ from flowrun.cli.report import colours_wanted
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, rich_console, write_json, write_report
 from flowrun.errors import UsageError
-from flowrun.files import file_errors, replace_private
+from flowrun.files import file_errors, replaced_private
 
 if TYPE_CHECKING:
     from flowrun.records import Entry, RecordFiles, Tally
@@ -93,7 +93,8 @@ def _write_page(html: Path, files: "RecordFiles", entries: "Iterator[Entry]") ->
     tally = Tally()
     pieces = render_table_page(files.path.name or str(files.path), tally.counted(entries))
     with file_errors(f"--html {html}"):
-        replace_private(html, pieces)
+        with replaced_private(html) as file:
+            file.writelines(pieces)
         size = html.stat().st_size
     echo(f"{html} shows {tally.count:,} records ({size / 1e6:,.1f} MB)", err=True)
 

@@ -4,20 +4,23 @@ What has to be known of all records is in a temporary database of SQLite, which 
 """
 
 import hashlib
-import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from flowrun.errors import StoreError, UsageError, install_extra
-from flowrun.files import file_errors, open_private
+from flowrun.batch.arrow import load_arrow
+from flowrun.batch.results import SUCCEEDED
+from flowrun.errors import StoreError, UsageError
+from flowrun.files import file_errors, replaced_private
+from flowrun.records.record import Entry, Record
 from flowrun.records.record_files import RecordFiles
+from flowrun.records.tally import is_figure
 from flowrun.records.training_forms import OPTIONAL, Form, rows_in_form
 from flowrun.unicode import one_json_line
 
@@ -55,34 +58,21 @@ def export(results: Path, form: Form, output: Path, choice: Choice) -> Counter[s
     if output.suffix.lower() not in SUFFIXES:
         raise UsageError(f"-o {output}: an export is written to {', '.join(SUFFIXES)}; rename it")
     counts: Counter[str] = Counter()
-    fresh = output.with_name(f"{output.name}.new")
     with closing(sqlite3.connect("")) as known, file_errors(str(output), StoreError, ""):
         records = _chosen(results, choice, counts, known)
         rows = _rows(records, form, counts, known if choice.dedupe else None)
-        try:
-            _write(fresh, rows, like=output)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
-        os.replace(fresh, output)
+        with replaced_private(output) as file:
+            if output.suffix.lower() == ".parquet":
+                _write_parquet(file, rows, output)
+            else:
+                file.writelines(one_json_line(msgspec.json.encode(row)) + b"\n" for row in rows)
     return counts
 
 
-def _write(path: Path, rows: Iterator[dict[str, Any]], *, like: Path) -> None:
-    with open_private(path, like=like) as file:
-        if like.suffix.lower() != ".parquet":
-            file.writelines(one_json_line(msgspec.json.encode(row)) + b"\n" for row in rows)
-    if like.suffix.lower() == ".parquet":
-        _write_parquet(path, rows)
-
-
-def _records(results: Path, counts: Counter[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each record with its place."""
-    files = RecordFiles(results)
+def _entries(files: RecordFiles, counts: Counter[str]) -> Iterator[Entry]:
     for entry in files.entries():
-        record = msgspec.json.decode(entry.raw)
-        if "flow" in record:
-            yield f"{entry.file}:{entry.line}", record
+        if entry.record.flow:
+            yield entry
         else:
             counts["no record"] += 1
     if files.broken:
@@ -91,46 +81,47 @@ def _records(results: Path, counts: Counter[str]) -> Iterator[tuple[str, dict[st
 
 def _chosen(results: Path, choice: Choice, counts: Counter[str], known: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     """Yield the records that are exported."""
+    files = RecordFiles(results)
     if choice.best_of is not None:
-        _find_best(results, choice, known)
-    for place, record in _records(results, counts):
-        if reason := _left_out(record, choice):
+        _find_best(files, choice, choice.best_of, known)
+    for entry in _entries(files, counts):
+        if reason := _left_out(entry.record, choice):
             counts[reason] += 1
-        elif choice.best_of is not None and not _is_best(known, place):
+        elif choice.best_of is not None and not _is_best(known, entry.place):
             counts["not the best of its row"] += 1
         else:
-            yield record
+            yield msgspec.json.decode(entry.raw)
 
 
-def _left_out(record: Mapping[str, Any], choice: Choice) -> str | None:
+def _left_out(record: Record, choice: Choice) -> str | None:
     """Return why a record is left out, whatever the others are."""
-    if record["status"] != "succeeded":
+    if record.status != SUCCEEDED:
         return "did not succeed"
-    if record.get("masked"):
+    if record.masked:
         return "holds a masked secret"
     if any(_score(record, name) < least for name, least in choice.min_scores.items()):
         return "below --min-score"
     return None
 
 
-def _score(record: Mapping[str, Any], name: str) -> float:
-    score = (record.get("scores") or {}).get(name)
-    if not isinstance(score, (bool, int, float)):
-        known = ", ".join(record.get("scores") or ()) or "none"
-        raise UsageError(f"the record of row {record.get('id')} has no score {name!r}; it has: {known}")
+def _score(record: Record, name: str) -> float:
+    scores = record.scores or {}
+    if not is_figure(score := scores.get(name)):
+        known = ", ".join(scores) or "none"
+        raise UsageError(f"the record of row {record.name} has no score {name!r}; it has: {known}")
     return float(score)
 
 
-def _find_best(results: Path, choice: Choice, known: sqlite3.Connection) -> None:
+def _find_best(files: RecordFiles, choice: Choice, name: str, known: sqlite3.Connection) -> None:
     """Find the best record of each row: the first of those with the highest score."""
     known.execute("CREATE TABLE best (row TEXT PRIMARY KEY, score REAL, place TEXT) WITHOUT ROWID")
-    assert choice.best_of is not None
-    for place, record in _records(results, Counter()):
+    for entry in _entries(files, Counter()):
+        record = entry.record
         if _left_out(record, choice) is None:
             known.execute(
                 "INSERT INTO best VALUES (?, ?, ?) ON CONFLICT (row) DO UPDATE SET score = excluded.score, "
                 "place = excluded.place WHERE excluded.score > best.score",
-                (str(record.get("row", record.get("run"))), _score(record, choice.best_of), place),
+                (str(record.run if record.row is None else record.row), _score(record, name), entry.place),
             )
     known.execute("CREATE UNIQUE INDEX places ON best (place)")
 
@@ -170,21 +161,16 @@ _TOLD: Final = frozenset({"messages", "ids", "mask", "input_ids", "assistant_mas
 # --- Parquet
 
 
-def _write_parquet(path: Path, rows: Iterator[Mapping[str, Any]]) -> None:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as exc:
-        raise UsageError(f"{path}: Parquet needs pyarrow: {install_extra('parquet')}") from exc
+def _write_parquet(file: BinaryIO, rows: Iterator[Mapping[str, Any]], output: Path) -> None:
+    arrow = load_arrow(output)
     first = list(islice(rows, 1))
     columns = sorted({*first[0], *OPTIONAL}) if first else []
-    types = {name: _type(pyarrow, name) for name in columns}
-    schema = pyarrow.schema(types)
-    with parquet.ParquetWriter(path, schema) as writer:
+    schema = arrow.schema({name: _type(arrow, name) for name in columns})
+    with arrow.parquet.ParquetWriter(file, schema) as writer:
         batch: list[Mapping[str, Any]] = first
         while batch:
             told = [{name: _cell(name, row.get(name)) for name in columns} for row in batch]
-            writer.write_batch(pyarrow.RecordBatch.from_pylist(told, schema))
+            writer.write_batch(arrow.RecordBatch.from_pylist(told, schema))
             batch = list(islice(rows, _ROWS))
 
 

@@ -1,6 +1,5 @@
 """A record of a result file, as its readers see it. Members that are not read often stay the JSON that they are."""
 
-import json
 from typing import Final, NamedTuple
 
 import msgspec
@@ -8,11 +7,10 @@ import msgspec
 from flowrun.core.chat_messages import MessagesError, parse_messages
 from flowrun.core.messages import Message, Usage
 from flowrun.excerpts import one_line
-from flowrun.spec.model import JSON
+from flowrun.runtime.run_result import answer_text
+from flowrun.spec.model import JSON, MAIN
 from flowrun.unicode import visible
 
-SUCCEEDED: Final = "succeeded"
-MAIN: Final = "main"
 _GIST: Final = 160  # characters
 _NOTHING: Final = msgspec.Raw()
 
@@ -115,17 +113,7 @@ def gist_of(record: Record) -> str:
     if record.error is not None:
         text = record.error.message
     elif len(record.output) <= 4 * _GIST:
-        text = _only_text(bytes(record.output))
+        text = answer_text(msgspec.json.decode(record.output), indent=None) or "" if record.output else ""
     else:
         text = pretty_json(record.output)
     return visible(one_line(text[: 4 * _GIST], _GIST))
-
-
-def _only_text(output: bytes) -> str:
-    """Return a short output: of a mapping with one text the text, else the JSON on one line; "" for null."""
-    value = msgspec.json.decode(output) if output else None
-    if isinstance(value, dict) and len(value) == 1:
-        (value,) = value.values()
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -5,7 +5,8 @@ from typing import Final
 
 from flowrun.durations import spell_duration
 from flowrun.excerpts import cut
-from flowrun.records.record import MAIN, Record, pretty_json
+from flowrun.records.record import Record, pretty_json
+from flowrun.spec.model import MAIN
 from flowrun.transcript import render_messages
 from flowrun.transcript.formatting import as_line, counted, tokens
 from flowrun.unicode import printable_line

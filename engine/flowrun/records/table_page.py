@@ -20,9 +20,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from flowrun.core.messages import Message
-from flowrun.records.record import MAIN, Entry, Record, gist_of, pretty_json
+from flowrun.records.record import Entry, Record, gist_of, pretty_json
 from flowrun.records.tally import is_figure
-from flowrun.spec.model import JSON
+from flowrun.spec.model import JSON, MAIN
 from flowrun.transcript.page_parts import content_policy, read_part
 from flowrun.unicode import visible
 

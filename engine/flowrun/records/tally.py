@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import TypeGuard
 
+from flowrun.batch.results import SUCCEEDED
 from flowrun.core.messages import Usage
-from flowrun.records.record import SUCCEEDED, Entry, Record
+from flowrun.records.record import Entry, Record
 from flowrun.spec.model import JSON
 
 
@@ -45,6 +47,6 @@ class Tally:
         return sorted(found, key=lambda one: (one[0] != SUCCEEDED, -one[2], one[0], one[1]))
 
 
-def is_figure(value: JSON) -> bool:
+def is_figure(value: JSON) -> TypeGuard[float]:
     """Return whether a score is a number or a truth value."""
     return isinstance(value, bool | int | float)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from flowrun.errors import UsageError
+from flowrun.spec.model import MAIN
 
 Form = Literal["messages", "trl", "atif", "tokens"]
 FORMS: Final[tuple[Form, ...]] = ("messages", "trl", "atif", "tokens")
@@ -62,7 +63,7 @@ def _conversations(record: Record) -> Iterator[dict[str, Any]]:
 def _threads(record: Record) -> dict[str, Sequence[Mapping[str, Any]]]:
     if "messages" not in record:
         raise UsageError(f"{_named(record)} has no messages: make the results with --messages")
-    return {"main": record["messages"], **record.get("threads", {})}
+    return {MAIN: record["messages"], **record.get("threads", {})}
 
 
 def _named(record: Record) -> str:

@@ -338,10 +338,10 @@ _NOT_SAID: Final = frozenset(
 """The members of a result that no model, tool or server wrote; those of ``Origin`` are masked already."""
 
 
-def answer_text(output: JSON) -> str | None:
-    """Return an output as text for stdout: itself or its only member if that is a text; else its JSON."""
+def answer_text(output: JSON, *, indent: int | None = 2) -> str | None:
+    """Return an output as text for people: itself or its only member if that is a text; else its JSON."""
     if isinstance(output, dict) and len(output) == 1:
         (output,) = output.values()
     if output is None or isinstance(output, str):
         return output
-    return encode_json(output, indent=2)
+    return encode_json(output, indent=indent)

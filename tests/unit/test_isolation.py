@@ -47,7 +47,7 @@ def test_a_crash_in_one_test_fails_that_test(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "t.test.yaml").write_text("flow: t.yaml\ntests: [{name: a}, {name: b}]\n")
     suite = load_suite(tmp_path / "t.test.yaml")
     with SpecTestSession() as session, monkeypatch.context() as patch:
-        patch.setattr("flowrun.testing.session.compare_run", boom)
+        patch.setattr("flowrun.testing.session.compare", boom)
         broken = session.run(suite, suite.cases[0])
         patch.undo()
         assert session.run(suite, suite.cases[1]).status == "passed"

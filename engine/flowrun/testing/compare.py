@@ -1,14 +1,16 @@
-"""Compares a finished run with the expectations of a test, and yields problems with readable diffs."""
+"""Compares what came of a run with expectations, and yields problems with readable diffs.
+
+A test compares its run, an evaluation compares records: both as ``Observed``.
+"""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from json import dumps
 from typing import Any, Final
 
 import msgspec
 
 from flowrun.core.events import Move, RequestInput
-from flowrun.core.machine import Run
 from flowrun.core.messages import Message
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
@@ -28,35 +30,76 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[str, ...] = ()
 
 
-def compare_run(expect: Expectation, trace: Trace, functions: StubbedFunctions) -> Iterator[Problem]:
-    """Yield a problem for each expectation that the run does not meet."""
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a run, in the forms of ``Expectation``.
+
+    Attributes:
+        status: as in a record; ``waiting`` if the run has not ended.
+        state: the state that it is in, for messages.
+        messages: the threads by their names.
+        calls, function_calls: what was called, by tools and by call states; sub-flows' too.
+    """
+
+    status: str
+    state: str = ""
+    error: Failure | None = None
+    path: Sequence[str] = ()
+    output: JSON = None
+    rounds: int = 0
+    vars: Mapping[str, JSON] = {}
+    messages: Mapping[str, Sequence[Message]] = {}
+    calls: Sequence[JSON] = ()
+    function_calls: Sequence[JSON] = ()
+    requests: Sequence[JSON] = ()
+    moves: Sequence[JSON] = ()
+
+
+def observe(trace: Trace, functions: StubbedFunctions) -> Observed:
+    """Return what came of the run of a test."""
     run = trace.run
     outcome = run.outcome
-    error = outcome.error if outcome is not None else None
-    status = "waiting" if outcome is None else outcome.status
-    if status != expect.full_status:
-        yield Problem(what=_status(run, status, expect.full_status, error))
+    return Observed(
+        status="waiting" if outcome is None else outcome.status,
+        state=run.state,
+        error=None if outcome is None else outcome.error,
+        path=tuple(run.path),
+        output=None if outcome is None else outcome.output,
+        rounds=run.rounds,
+        vars=run.vars,
+        messages=run.threads,
+        calls=functions.calls,
+        function_calls=functions.function_calls,
+        requests=list(map(see_request, trace.requests)),
+        moves=list(map(see_move, trace.moves)),
+    )
+
+
+def compare(expect: Expectation, seen: Observed) -> Iterator[Problem]:
+    """Yield a problem for each expectation that a run does not meet."""
+    error = seen.error
+    if seen.status != expect.full_status:
+        yield Problem(what=_status(seen, expect.full_status))
     elif expect.error is not None and (error is None or error.name != expect.error):
         yield Problem(what=f"the error is not {expect.error}, but {explain(error)}")
-    if expect.path is not None and expect.path != tuple(run.path):
-        lines = (f"expected  {as_path(expect.path)}", f"actual    {as_path(run.path)}")
+    if expect.path is not None and expect.path != tuple(seen.path):
+        lines = (f"expected  {as_path(expect.path)}", f"actual    {as_path(seen.path)}")
         yield Problem(what="the path is another one", lines=lines)
-    if expect.output is not msgspec.UNSET and status == expect.full_status:
-        yield from _differ("the output", expect.output, outcome.output if outcome is not None else None)
+    if expect.output is not msgspec.UNSET and seen.status == expect.full_status:
+        yield from _differ("the output", expect.output, seen.output)
     if expect.calls is not None:
-        yield from _differ("the tools' calls", msgspec.to_builtins(expect.calls), functions.calls)
+        yield from _differ("the tools' calls", msgspec.to_builtins(expect.calls), seen.calls)
     if expect.function_calls is not None:
-        yield from _differ_in_parts("the calls of call states", expect.function_calls, functions.function_calls)
+        yield from _differ_in_parts("the calls of call states", expect.function_calls, seen.function_calls)
     if expect.requests is not None:
-        yield from _differ_in_parts("the questions", expect.requests, list(map(_see_request, trace.requests)))
+        yield from _differ_in_parts("the questions", expect.requests, seen.requests)
     if expect.moves is not None:
-        yield from _differ_in_parts("the moves", expect.moves, list(map(_see_move, trace.moves)))
-    if expect.rounds is not None and expect.rounds != run.rounds:
-        yield Problem(what=f"the run has {run.rounds} rounds, and was to have {expect.rounds}")
-    known = {name: run.vars[name] for name in expect.vars if name in run.vars}
+        yield from _differ_in_parts("the moves", expect.moves, seen.moves)
+    if expect.rounds is not None and expect.rounds != seen.rounds:
+        yield Problem(what=f"the run has {seen.rounds} rounds, and was to have {expect.rounds}")
+    known = {name: seen.vars[name] for name in expect.vars if name in seen.vars}
     yield from _differ("the variables", dict(expect.vars), known)
     for thread, messages in expect.messages.items():
-        last = list(run.threads.get(thread, ()))[-len(messages) :] if messages else []
+        last = list(seen.messages.get(thread, ()))[-len(messages) :] if messages else []
         what = f"thread {thread}'s last messages"
         yield from _differ_in_parts(what, messages, list(map(_see_message, last)))
 
@@ -65,10 +108,11 @@ _ENDED: Final = {"succeeded": "succeeded", "failed": "failed", "waiting": "waits
 _TO_END: Final = {"succeeded": "succeed", "failed": "fail", "waiting": "wait"}
 
 
-def _status(run: Run, status: str, expected: str, error: Failure | None) -> str:
+def _status(seen: Observed, expected: str) -> str:
     """Return a sentence about a run that ended with another status than expected."""
-    why = {"failed": f": {explain(error)}", "waiting": f": state {run.state} has no answer"}
-    return f"the run {_ENDED[status]}, and was to {_TO_END[expected]}{why.get(status, '')}"
+    why = {"failed": f": {explain(seen.error)}", "waiting": f": state {seen.state} has no answer"}
+    ended = _ENDED.get(seen.status, f"is {seen.status}")
+    return f"the run {ended}, and was to {_TO_END[expected]}{why.get(seen.status, '')}"
 
 
 def explain(error: Failure | None) -> str:
@@ -102,7 +146,7 @@ def _differ_in_parts(what: str, expected: Sequence[msgspec.Struct], actual: Sequ
         yield Problem(what=f"{what} are not as expected", lines=("- expected, + actual", *diff_lines(*lines)))
 
 
-def _see_request(request: RequestInput) -> dict[str, JSON]:
+def see_request(request: RequestInput) -> dict[str, JSON]:
     """Return a question in the form of ``ExpectedRequest``. Its call has all arguments, as the person sees them."""
     seen: dict[str, JSON] = {"state": request.state, "prompt": request.prompt}
     if (call := request.call) is None:
@@ -110,7 +154,7 @@ def _see_request(request: RequestInput) -> dict[str, JSON]:
     return {**seen, "call": {"name": call["name"], "arguments": {**call["arguments"], **call["hidden"]}}}
 
 
-def _see_move(move: Move) -> dict[str, JSON]:
+def see_move(move: Move) -> dict[str, JSON]:
     """Return a move in the form of ``ExpectedMove``."""
     seen: dict[str, JSON] = {"state": move.state, "how": move.how}
     if move.to:

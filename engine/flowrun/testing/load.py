@@ -1,6 +1,7 @@
 """Loads a test file as a ``Suite``, or reports all of its errors at once, each with its place."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from flowrun.errors import Path as DocumentPath
 from flowrun.files import file_errors
 from flowrun.spec import Document, issue_at, may_be_spec
 from flowrun.spec.find import find_files
-from flowrun.spec.model import JSON, MAIN, DecideState, Holds, State
+from flowrun.spec.model import JSON, MAIN, DecideState, Holds, Spec, has_template
 from flowrun.spec.parse import decode_duration, parse_duration
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
@@ -90,11 +91,11 @@ def _parse_case(test: dict[str, JSON], at: DocumentPath, folder: Path) -> Case:
         cassette=None if cassette is None else folder / cassette,
         stubs={name: _parse_stubs(data) for name, data in test.get("tools", {}).items()},
         answers=_convert(test.get("answers", []), tuple[GivenAnswer, ...]),
-        expect=_parse_expectation(test.get("expect", {})),
+        expect=parse_expectation(test.get("expect", {})),
     )
 
 
-def _parse_expectation(data: dict[str, JSON]) -> Expectation:
+def parse_expectation(data: dict[str, JSON]) -> Expectation:
     """Convert an expectation. A list of messages is for the thread ``main``."""
     if isinstance(data.get("messages"), list):
         data = {**data, "messages": {MAIN: data["messages"]}}
@@ -181,20 +182,27 @@ def check_case(suite: Suite, case: Case, graph: Graph) -> list[Issue]:
         for index, answer in enumerate(case.answers)
         if answer.call is not None
     ]
+    unknown, specs = partial(_unknown, suite.document), [flow.spec for flow in flows]
     return [
-        *_unknown(suite, "FR702", stubs, tools | entrypoints, "tool or called function", key=True),
-        *_unknown(suite, "FR701", answers, waits, "state that asks"),
-        *_unknown(suite, "FR702", calls, asking, "tool with approve"),
-        *_check_expectation(suite, (*case.at, "expect"), case.expect, graph, states),
+        *unknown("FR702", stubs, tools | entrypoints, "tool or called function", key=True),
+        *unknown("FR701", answers, waits, "state that asks"),
+        *unknown("FR702", calls, asking, "tool with approve"),
+        *check_expectation(suite.document, (*case.at, "expect"), case.expect, specs),
         *_other_labels(suite, case, decides),
     ]
 
 
-def _check_expectation(
-    suite: Suite, at: DocumentPath, expect: Expectation, graph: Graph, all_states: Sequence[tuple[str, State]]
+def check_expectation(
+    document: Document, at: DocumentPath, expect: Expectation, flows: Sequence[Spec]
 ) -> Iterator[Issue]:
-    """Yield the names in an expectation that do not exist: in the flow itself, or, if sub-flows count, in none."""
-    own = graph.spec.states
+    """Yield the names in an expectation that do not exist: in the flow itself, or, if sub-flows count, in none.
+
+    Args:
+        at: the path of the expectation in the document.
+        flows: the spec of the flow, then those of its sub-flows.
+    """
+    unknown, spec = partial(_unknown, document), flows[0]
+    all_states = [(name, state) for flow in flows for name, state in flow.states.items()]
     path = [((*at, "path", index), name) for index, name in enumerate(expect.path or ())]
     moves = [
         ((*at, "moves", index, key), name)
@@ -202,17 +210,20 @@ def _check_expectation(
         for key, name in (("state", move.state), ("to", move.to))
         if name
     ]
-    yield from _unknown(suite, "FR701", [*path, *moves], own, "state")
+    yield from unknown("FR701", [*path, *moves], spec.states, "state")
     calls = [((*at, "function_calls", i, "state"), call.state) for i, call in enumerate(expect.function_calls or ())]
     calling = {name for name, state in all_states if any(parts_of(state, Holds.ENTRYPOINT))}
-    yield from _unknown(suite, "FR701", calls, calling, "call state")
+    yield from unknown("FR701", calls, calling, "call state")
     asked = [((*at, "requests", index, "state"), ask.state) for index, ask in enumerate(expect.requests or ())]
-    yield from _unknown(suite, "FR701", asked, {name for name, _ in all_states}, "state")
+    yield from unknown("FR701", asked, {name for name, _ in all_states}, "state")
+    called = [((*at, "calls", index, "name"), call.name) for index, call in enumerate(expect.calls or ())]
+    known = {name for flow in flows for name in flow.tools}
+    yield from unknown("FR702", [one for one in called if not has_template(one[1])], known, "tool")
     variables = [((*at, "vars", name), name) for name in expect.vars]
-    yield from _unknown(suite, "FR404", variables, graph.spec.variables, "variable", key=True)
+    yield from unknown("FR404", variables, spec.variables, "variable", key=True)
     threads = [((*at, "messages", name), name) for name in expect.messages if name != MAIN]
-    used = {part.value for state in own.values() for part in parts_of(state, Holds.THREAD)}
-    yield from _unknown(suite, "FR703", threads, {*graph.threads, *used}, "thread", key=True)
+    used = {part.value for state in spec.states.values() for part in parts_of(state, Holds.THREAD)}
+    yield from unknown("FR703", threads, {*spec.threads, *used}, "thread", key=True)
 
 
 def _other_labels(suite: Suite, case: Case, decides: Mapping[str, tuple[str, ...]]) -> Iterator[Issue]:
@@ -229,7 +240,7 @@ def _other_labels(suite: Suite, case: Case, decides: Mapping[str, tuple[str, ...
 
 
 def _unknown(
-    suite: Suite,
+    document: Document,
     code: str,
     names: Iterable[tuple[DocumentPath, str]],
     known: Collection[str],
@@ -240,7 +251,7 @@ def _unknown(
     for at, name in names:
         if name not in known:
             remedy = suggest(name, known, f"{kind.replace(' or', 's or')}s")
-            yield issue_at(suite.document, code, at, f"the flow has no {kind} {name!r}", remedy, key=key)
+            yield issue_at(document, code, at, f"the flow has no {kind} {name!r}", remedy, key=key)
 
 
 def _flow_tree(graph: Graph) -> Iterator[Graph]:

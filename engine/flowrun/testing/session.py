@@ -25,7 +25,7 @@ from flowrun.runtime.runner import Runner
 from flowrun.spec import mask, mask_excerpt, place_of
 from flowrun.testing.cassettes import CassetteBackend
 from flowrun.testing.clock import VirtualLoop, virtual_clock
-from flowrun.testing.compare import Problem, compare_run
+from flowrun.testing.compare import Problem, compare, observe
 from flowrun.testing.coverage import Coverage
 from flowrun.testing.fakes import Script, ScriptedHumanInput, StubbedFunctions
 from flowrun.testing.load import check_case
@@ -186,7 +186,7 @@ class _TestRun:
         if self._error is not None:
             yield from explain_error(self._error)
             return
-        yield from compare_run(self._case.expect, self.trace, self._functions)
+        yield from compare(self._case.expect, observe(self.trace, self._functions))
         yield from self._leftovers()
 
     def _leftovers(self) -> Iterator[Problem]:

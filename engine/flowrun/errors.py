@@ -143,6 +143,9 @@ CODES: Final[dict[str, str]] = {
     "FR710": "A backend is named that is not installed.",
     "FR711": "The spec requires another version of flowrun.",
     "FR712": "A file is named that is no image.",
+    "FR713": "The flow of an eval has errors of its own.",
+    "FR714": "A score is named that does not exist.",
+    "FR715": "A row does not have what the flow or a score needs.",
     "FR901": "flowrun itself failed on this file.",
 }
 """All codes of issues, with their meanings.

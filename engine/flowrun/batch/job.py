@@ -2,21 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from flowrun.batch.batch import Batch, Options, RunRow, run_in_this_process
-from flowrun.batch.results import Results
+from flowrun.batch.results import Fingerprint, OnChange, Results
 from flowrun.batch.rows import Row, RowFile
+from flowrun.batch.sinks import Sink
+from flowrun.errors import UsageError
 from flowrun.runtime.engines import BackendSettings
 from flowrun.runtime.loop import Capacity
 from flowrun.runtime.meter import Meter
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.session import Session
-from flowrun.runtime.stored_flow import StoredFlow
+from flowrun.runtime.stored_flow import StoredFlow, store_flow
 from flowrun.spec.model import Spec
 
 
@@ -28,6 +31,9 @@ class BatchReporter(Protocol):
 
     def progress(self, stage: str) -> None:
         """Show a stage before or after the rows, and its time once it has ended."""
+
+    def say_columns(self, rows: Path, columns: Sequence[str], inputs: Collection[str]) -> None:
+        """Show which members of the rows are no inputs of the flow."""
 
     async def watch(self, batch: Batch, meter: Meter, *, total: int) -> None:
         """Show progress until cancelled.
@@ -62,6 +68,9 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
     """A batch to run: ``total`` runs of a flow.
 
     Attributes:
+        rows_in_file: the number of rows.
+        total: the number of runs to make.
+        skipped: the number of runs that have a result.
         samples: the number of runs a row.
         stored: the flow in the form from which another process compiles the same flow.
         max_tools: the number of functions that run at once, in each process.
@@ -71,7 +80,9 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
     stored: StoredFlow
     max_tools: int
     rows: Iterator[Row]
+    rows_in_file: int
     total: int
+    skipped: int
     samples: int
     results: Results
     options: Options
@@ -96,6 +107,76 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
             progress.cancel()
             with suppress(asyncio.CancelledError):
                 await progress
+
+
+class ResultOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Where results are, and what becomes of those that are there.
+
+    Attributes:
+        sink: the files.
+        samples: the number of runs a row.
+        on_change: what becomes of results of another spec or input.
+        retry_failed: run only the rows that failed.
+        journal: the journal of a durable batch.
+    """
+
+    sink: Sink
+    samples: int = 1
+    on_change: OnChange = "refuse"
+    retry_failed: bool = False
+    journal: Path | None = None
+
+
+def open_job(
+    flow: CompiledFlow,
+    rows: Path,
+    where: ResultOptions,
+    *,
+    options: Options,
+    settings: BackendSettings,
+    max_tools: int,
+    view: BatchReporter,
+) -> BatchJob:
+    """Survey the rows and open the results.
+
+    Raises:
+        UsageError: the rows cannot be read, or there are none; or the results are refused.
+        StoreError: the results cannot be read or written.
+    """
+    file, stored = RowFile(rows, flow.spec), store_flow(flow)
+    view.progress(f"reading the rows of {rows}")
+    survey = file.survey()
+    output = where.sink.path
+    if output.exists() and any(output.samefile(one) for one in (flow.path, rows)):
+        raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
+    if not survey.count:
+        raise UsageError(f"{rows} has no rows")
+    view.say_columns(rows, survey.columns, flow.spec.inputs)
+    fingerprint = Fingerprint(
+        spec=stored.snapshot.digest,
+        input=survey.digest,
+        rows=survey.count,
+        samples=where.samples,
+        journal=None if where.journal is None else str(where.journal.resolve()),
+    )
+    results = Results(where.sink, fingerprint, rows=file, secrets=flow.secrets, on_change=where.on_change)
+    total, skipped = count_rows_to_run(results.outcomes, survey.count * where.samples, retry_failed=where.retry_failed)
+    to_run = rows_to_run(file, results, retry_failed=where.retry_failed, samples=where.samples, seed=seed_of(flow.spec))
+    return BatchJob(
+        flow=flow,
+        stored=stored,
+        max_tools=max_tools,
+        rows=to_run,
+        rows_in_file=survey.count,
+        total=total,
+        skipped=skipped,
+        samples=where.samples,
+        results=results,
+        options=options,
+        settings=settings,
+        view=view,
+        totals=BatchTotals(meter=Meter()),
+    )
 
 
 def rows_to_run(

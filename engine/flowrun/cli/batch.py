@@ -10,15 +10,10 @@ import click
 from flowrun.batch import (
     SHARD_ROWS,
     BatchStopped,
-    Fingerprint,
     Folder,
     Format,
-    Meter,
     OneFile,
     Options,
-    Results,
-    RowFile,
-    Survey,
     count_outcomes,
     require_format,
 )
@@ -26,11 +21,9 @@ from flowrun.batch.distributed.run import RayOptions, merge, run_on_ray
 from flowrun.batch.durable_batch import EarlierRuns, run_durably
 from flowrun.batch.job import (
     BatchJob,
-    BatchTotals,
-    count_rows_to_run,
-    rows_to_run,
+    ResultOptions,
+    open_job,
     run_in_process,
-    seed_of,
 )
 from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.next_steps import warn_of_network
@@ -50,7 +43,6 @@ from flowrun.errors import UsageError
 from flowrun.runtime.engines import BackendSettings, calm_collector
 from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.run_result import encode_json
-from flowrun.runtime.stored_flow import store_flow
 from flowrun.spec.parse import parse_duration
 
 MAX_TOOLS: Final = 256
@@ -140,18 +132,18 @@ def command(**values: Any) -> int:
             real_path(options.spec), profile=options.profile
         )
         with BatchView(quiet=options.quiet, secrets=flow.secrets) as view:
-            job, survey, skipped = _open(flow, options, ray_options, view)
+            job = _open(flow, options, ray_options, view)
             _run(job, options, ray_options, view)
-            outcomes, runs = count_outcomes(job.results.sink, options.samples), survey.count * options.samples
+            outcomes, runs = count_outcomes(job.results.sink, options.samples), job.rows_in_file * options.samples
             missing = max(0, runs - outcomes.total() - sum(job.totals.open.values()))
-            view.conclude(outcomes, skipped=skipped, missing=missing, totals=job.totals)
+            view.conclude(outcomes, skipped=job.skipped, missing=missing, totals=job.totals)
             for status, count in job.totals.open.items():
                 view.explain_open(status, count, job.results.batch)
             if ray_options is not None and not missing:
                 merge(job, ray_options)
         if options.json:
-            figures = {"skipped": skipped, **job.totals.figures()}
-            write_json(answers, encode_json({"rows": survey.count, "outcomes": dict(outcomes), **figures}))
+            figures = {"skipped": job.skipped, **job.totals.figures()}
+            write_json(answers, encode_json({"rows": job.rows_in_file, "outcomes": dict(outcomes), **figures}))
     if job.totals.interrupted:
         raise KeyboardInterrupt
     if job.totals.stopped is not None:
@@ -205,39 +197,20 @@ def read_ray_options(options: BatchOptions) -> RayOptions | None:
     return RayOptions(address=options.ray, replicas=options.replicas, folder=folder, format=format)
 
 
-def _require_rows(survey: Survey, spec: Path, rows: Path, output: Path) -> None:
-    """Check that there are rows, and that the results do not overwrite what they come from."""
-    if output.exists() and any(output.samefile(file) for file in (spec, rows)):
-        raise UsageError(f"-o {output} is the spec or the rows themselves: name another file")
-    if not survey.count:
-        raise UsageError(f"{rows} has no rows")
-
-
-def _open(
-    flow: CompiledFlow, options: BatchOptions, ray_options: RayOptions | None, view: BatchView
-) -> tuple[BatchJob, Survey, int]:
-    """Survey the rows and open the results; return the job, the survey, and the number of rows that are skipped."""
-    spec, rows, output = options.spec, real_path(options.rows), options.output
-    file, stored = RowFile(rows, flow.spec), store_flow(flow)
-    view.progress(f"reading the rows of {rows}")
-    survey = file.survey()
-    _require_rows(survey, spec, rows, output)
-    view.say_columns(rows, survey.columns, flow.spec.inputs)
+def _open(flow: CompiledFlow, options: BatchOptions, ray_options: RayOptions | None, view: BatchView) -> BatchJob:
+    """Survey the rows and open the results."""
     if not options.durable and (waits := flow.states_that_wait):
         echo(f"flowrun: {', '.join(waits)} waits for human input, which a batch can only get with --durable", err=True)
-    results = _open_results(flow, options, ray_options, stored.snapshot.digest, file, survey)
-    runs = survey.count * options.samples
-    total, skipped = count_rows_to_run(results.outcomes, runs, retry_failed=options.retry_failed)
-    job = BatchJob(
-        flow=flow,
-        stored=stored,
-        max_tools=options.max_tools,
-        rows=rows_to_run(
-            file, results, retry_failed=options.retry_failed, samples=options.samples, seed=seed_of(flow.spec)
+    return open_job(
+        flow,
+        real_path(options.rows),
+        ResultOptions(
+            sink=OneFile(options.output) if ray_options is None else ray_options.folder,
+            samples=options.samples,
+            on_change="restart" if options.restart else "continue" if options.continue_ else "refuse",
+            retry_failed=options.retry_failed,
+            journal=options.journal if options.durable else None,
         ),
-        total=total,
-        samples=options.samples,
-        results=results,
         options=options,
         settings=BackendSettings(
             verbose=options.verbose,
@@ -246,33 +219,8 @@ def _open(
             progress=view.progress,
             note=view.say,
         ),
+        max_tools=options.max_tools,
         view=view,
-        totals=BatchTotals(meter=Meter()),
-    )
-    return job, survey, skipped
-
-
-def _open_results(
-    flow: CompiledFlow,
-    options: BatchOptions,
-    ray_options: RayOptions | None,
-    digest: str,
-    file: RowFile,
-    survey: Survey,
-) -> Results:
-    """Open the results of the flow with this digest, or begin new ones."""
-    return Results(
-        OneFile(options.output) if ray_options is None else ray_options.folder,
-        Fingerprint(
-            spec=digest,
-            input=survey.digest,
-            rows=survey.count,
-            samples=options.samples,
-            journal=str(options.journal.resolve()) if options.durable else None,
-        ),
-        rows=file,
-        secrets=flow.secrets,
-        on_change="restart" if options.restart else "continue" if options.continue_ else "refuse",
     )
 
 

@@ -7,7 +7,7 @@ import click
 
 from flowrun.cli.terminal import echo
 from flowrun.errors import CODES, FAILURES
-from flowrun.spec.schema import FLOW_SCHEMA, RESULT_SCHEMA, TEST_SCHEMA, find_schema, read_schema
+from flowrun.spec.schema import EVAL_SCHEMA, FLOW_SCHEMA, RESULT_SCHEMA, TEST_SCHEMA, find_schema, read_schema
 
 _FAMILIES: Final = {
     "FR1": "YAML",
@@ -23,6 +23,7 @@ _FAMILIES: Final = {
 _OTHERS: Final = {
     TEST_SCHEMA: ("--test", "Reference of spec tests"),
     RESULT_SCHEMA: ("--result", "Reference of results"),
+    EVAL_SCHEMA: ("--eval", "Reference of evals"),
 }
 
 _PREFACE: Final = """\
@@ -35,6 +36,7 @@ Editors that know JSON Schema complete and check a file that begins with
 @click.command()
 @click.option("--test", "schema", flag_value=TEST_SCHEMA, help="The schema of *.test.yaml files rather than of specs.")
 @click.option("--result", "schema", flag_value=RESULT_SCHEMA, help="The schema of results: of lines, and of --json.")
+@click.option("--eval", "schema", flag_value=EVAL_SCHEMA, help="The schema of *.eval.yaml files.")
 @click.option("--doc", "form", flag_value="doc", help="Print the reference as Markdown.")
 @click.option("--codes", "form", flag_value="codes", help="Print the codes of issues and what they mean.")
 @click.option("--errors", "form", flag_value="errors", help="Print the names of a run's errors and what they mean.")

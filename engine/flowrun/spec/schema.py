@@ -16,6 +16,7 @@ from flowrun.spec.model import JSON
 FLOW_SCHEMA: Final = "flow.v1.schema.json"
 TEST_SCHEMA: Final = "test.v1.schema.json"
 RESULT_SCHEMA: Final = "result.v1.schema.json"
+EVAL_SCHEMA: Final = "eval.v1.schema.json"
 
 
 def check_schema(document: Document, schema: str = FLOW_SCHEMA) -> list[Issue]:
@@ -39,6 +40,9 @@ def find_other_kind(document: Document) -> Issue | None:
         return None
     if "tests" in keys and ("flow" in keys or document.file.endswith(".test.yaml")):
         what = f"this is a test: flowrun test {shlex.quote(document.file)}"
+        return issue_at(document, "FR202", (), what, "a flow has the key 'flowrun'")
+    if {"flow", "rows", "scores"} <= keys or ("scores" in keys and document.file.endswith(".eval.yaml")):
+        what = f"this is an eval: flowrun eval {shlex.quote(document.file)}"
         return issue_at(document, "FR202", (), what, "a flow has the key 'flowrun'")
     if "replies" in keys and not keys & {"states", "name"}:
         what = "this is a file of scripted replies, not a flow"

@@ -114,7 +114,7 @@ CODES: Final[dict[str, str]] = {
     "FR501": "An entrypoint leads to no Python function.",
     "FR502": "A tool's parameters are left out, and cannot be derived from its Python function.",
     "FR503": "A tool's parameters are not those that its Python function takes.",
-    "FR504": "A call state's arguments are not those that its Python function takes.",
+    "FR504": "The arguments of a call state or a score are not those that its Python function takes.",
     "FR505": "A JSON Schema is not valid.",
     "FR506": "An input's default does not match the input's own schema.",
     "FR507": "A JSON Schema uses what no decoder's grammar can enforce.",

@@ -1,9 +1,9 @@
 """The lines of a result file: where each begins, and the row and outcome that it states. Broken lines are skipped."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -69,6 +69,17 @@ def with_row(raw: bytes, row: int) -> bytes:
     """Return a line with another ``row``; its other members stay as they are written."""
     members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     return msgspec.json.encode({**members, "row": row}) + b"\n"
+
+
+def has_other_inputs(raw: bytes, inputs: Mapping[str, Any]) -> bool:
+    """Return whether a line has another value for an input, which may have defaults besides."""
+    known = msgspec.json.decode(raw, type=_Inputs)
+    return not known.masked and any(name in known.inputs and known.inputs[name] != inputs[name] for name in inputs)
+
+
+class _Inputs(msgspec.Struct, frozen=True):
+    inputs: dict[str, Any] = {}
+    masked: bool = False
 
 
 def is_debris(raw: bytes) -> bool:

@@ -19,7 +19,17 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from flowrun.batch.lines import GONE, Line, ends_within_a_line, is_debris, lines, parse_line, raw_lines, with_row
+from flowrun.batch.lines import (
+    GONE,
+    Line,
+    ends_within_a_line,
+    has_other_inputs,
+    is_debris,
+    lines,
+    parse_line,
+    raw_lines,
+    with_row,
+)
 from flowrun.batch.row_ids import Marks, RowIds
 from flowrun.batch.rows import Row
 from flowrun.batch.sinks import Sink
@@ -28,8 +38,9 @@ from flowrun.files import PRIVATE, file_errors, open_private, sync_folder
 from flowrun.runtime.run_result import mask_result
 from flowrun.unicode import one_json_line
 
-OnChange = Literal["refuse", "restart", "continue"]
-"""The treatment of existing results of another spec or input: refuse them, move them away, or keep them."""
+OnChange = Literal["refuse", "restart", "continue", "reconcile"]
+"""The treatment of existing results of another spec or input: refuse them, move them away, keep them, or keep those
+whose rows have the same inputs as before."""
 
 SUCCEEDED: Final = "succeeded"
 
@@ -148,10 +159,10 @@ class Results:
         self.batch = known.batch if exists and known is not None and on_change != "restart" else ""
         self.batch = self.batch or secrets.token_hex(4)
         own = msgspec.structs.replace(fingerprint, batch=self.batch)
-        if exists and on_change == "continue" and (known is None or known.input != fingerprint.input):
+        if exists and on_change in ("continue", "reconcile") and (known is None or known.input != fingerprint.input):
             self._write_fingerprint(msgspec.structs.replace(own, input=""))  # a crash leaves some with new numbers
             self._merge_retried()
-            self._renumber(rows, fingerprint.rows)
+            self._renumber(rows, fingerprint.rows, compared=on_change == "reconcile")
         else:
             self._merge_retried()
         self._write_fingerprint(own)
@@ -161,19 +172,27 @@ class Results:
         os.pwrite(self._lock, msgspec.json.encode(fingerprint) + b"\n", 0)
         os.fsync(self._lock)
 
-    def _renumber(self, rows: Iterable[Row], count: int) -> None:
-        """Give each result the number of the row that has its id in the changed input, or ``GONE``."""
+    def _renumber(self, rows: Iterable[Row], count: int, *, compared: bool) -> None:
+        """Give each result the number of the row that has its id in the changed input, or ``GONE``.
+
+        Args:
+            compared: so does one whose row has other inputs now.
+        """
         if not count:
             return
-        ids = RowIds(count)
+        ids, inputs = RowIds(count), dict[int, Mapping[str, Any]]()
         for row in rows:
             ids.add(row.id, row.number)
+            if compared:
+                inputs[row.number] = row.inputs
 
         def renumbered(raw: bytes) -> bytes:
             line = parse_line(raw)
             if line is None:
                 return raw
             number = ids.number_of(line.row if line.id is None else line.id) or GONE
+            if number in inputs and has_other_inputs(raw, inputs[number]):
+                number = GONE
             return raw if number == line.row else with_row(raw, number)
 
         for shard in self.sink.shards():

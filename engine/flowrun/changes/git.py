@@ -1,14 +1,21 @@
-"""Reads the files of a commit through the git command. Nothing is checked out or changed."""
+"""Reads the files of a commit through the git command. No file of the repository is changed."""
 
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from flowrun.errors import UnreadableFile, UsageError
 from flowrun.spec.load import Files
+
+_COPIED: Final = 1_000_000
+"""The bytes of a file that a checkout has as a copy: prompts and scripted replies must lie in the project."""
 
 
 class Repository(msgspec.Struct, frozen=True):
@@ -55,6 +62,47 @@ class Repository(msgspec.Struct, frozen=True):
             UsageError: the commit has no such file.
         """
         return _git(self.top, "show", "--end-of-options", f"{commit}:{name}")
+
+    @contextmanager
+    def checkout(self, commit: str) -> Iterator[Path]:
+        """Yield a folder in which a commit is checked out, as ``git checkout`` would: with the files not in git.
+
+        Those, such as models and environments, are links to where they are; small files are copies. The folder is
+        removed at the end. Hooks do not run.
+
+        Raises:
+            UsageError: git cannot check it out.
+        """
+        with tempfile.TemporaryDirectory(prefix="flowrun-") as folder:
+            place = Path(folder, self.top.name)
+            _git(
+                self.top,
+                "-c",
+                f"core.hooksPath={os.devnull}",
+                "worktree",
+                "add",
+                "--detach",
+                "--force",
+                str(place),
+                commit,
+            )
+            try:
+                self._link_untracked(place)
+                yield place
+            finally:
+                _git(self.top, "worktree", "remove", "--force", str(place))
+
+    def _link_untracked(self, place: Path) -> None:
+        listed = _git(self.top, "ls-files", "--others", "--directory", "--no-empty-directory", "-z")
+        for name in filter(None, map(os.fsdecode, listed.split(b"\0"))):
+            there, here = place / name.rstrip("/"), self.top / name.rstrip("/")
+            if there.exists() or there.is_symlink():
+                continue
+            there.parent.mkdir(parents=True, exist_ok=True)
+            if here.is_file() and not here.is_symlink() and here.stat().st_size <= _COPIED:
+                shutil.copy2(here, there)
+            else:
+                there.symlink_to(here)
 
     def path_of(self, path: Path) -> str:
         """Return the name of a path in git; the name of the root folder is empty.

@@ -7,7 +7,7 @@ Only click is imported here, so that ``flowrun --help`` is fast. A verb is one m
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -21,6 +21,7 @@ VERBS: Final[dict[str, str]] = {
     "init": "Make a project that runs and tests at once, without a model.",
     "run": "Run a flow: one conversation. The verb may be left out before a spec's path.",
     "batch": "Run a flow for each row of a file, thousands at once; safe to interrupt and to begin again.",
+    "eval": "Run a flow on rows, score what comes of them, and compare two versions.",
     "results": "Count, list and select the results of a batch, or make a page of them.",
     "export": "Write the results of a batch in a form that trainers read.",
     "validate": "Check specs and report every issue; needs no vLLM and no GPU.",
@@ -117,11 +118,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Exit codes: 0 done, 1 the spec or the run failed, 2 wrong usage, 3 a bug, 4 the run waits for human input,
     130 interrupted.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    run_guarded(lambda: app.main(args=given, prog_name="flowrun", standalone_mode=False), debug="--debug" in given)
+
+
+def run_guarded(work: Callable[[], Any], *, debug: bool = False) -> NoReturn:
+    """Do the work of the program, and exit with the code that it returns, or with that of its error, which is printed.
+
+    This is the only catch-all of the program.
+    """
     from flowrun.cli.exits import end_process, guard_exits
 
     guard_exits()
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
     with suppress(ValueError):  # not in the main thread
         # systemd, Slurm and Kubernetes end a program by SIGTERM: handle it like Ctrl-C, so that the verb can clean up.
         signal.signal(signal.SIGTERM, _interrupt)
@@ -130,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         refuse_closed_stdout()
     try:
-        code = app.main(args=arguments, prog_name="flowrun", standalone_mode=False)
+        code = work()
     except BaseException as exc:
         _let_signals_end()
         if debug:

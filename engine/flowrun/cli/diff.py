@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,8 +16,10 @@ from flowrun.changes.git import CommitFiles, Repository
 from flowrun.cli.report import colours_wanted, render_text
 from flowrun.cli.terminal import echo, echo_json, indented_json
 from flowrun.errors import Bug, FlowrunError, Issue, SpecError, UsageError, crash_issue, dotted
+from flowrun.evaluation.load import find_evals, load_eval
 from flowrun.excerpts import cut
 from flowrun.files import file_errors
+from flowrun.runtime.project import Project
 from flowrun.spec import ON_DISK, Loaded, find_project, parse_text
 from flowrun.spec.find import find_specs, is_spec
 from flowrun.spec.load import Files
@@ -33,6 +36,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         verdict: None if they were not compared; ``note`` then has the reason.
         issues: the issues of the new version.
+        evals: the eval files that measure what the changes do, if there are any.
     """
 
     file: str
@@ -40,6 +44,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     verdict: VersionVerdict | None = None
     note: str = ""
     issues: Sequence[Issue] = ()
+    evals: Sequence[str] = ()
 
     @property
     def is_unchanged(self) -> bool:
@@ -65,7 +70,7 @@ def command(paths: tuple[Path, ...], base: str | None, format: str) -> int:
     below the current folder.
     """
     if base is not None:
-        comparisons = list(_compare_with_commit(base, paths or (Path(),)))
+        comparisons = _with_evals(list(_compare_with_commit(base, paths or (Path(),))))
     elif len(paths) == 2:
         comparisons = [_compare(_Version(_read(paths[0]), str(paths[0])), _Version(_read(paths[1]), str(paths[1])))]
     else:
@@ -76,6 +81,8 @@ def command(paths: tuple[Path, ...], base: str | None, format: str) -> int:
             echo_json(report)
         else:
             echo(report, coloured=True)
+    for name in dict.fromkeys(name for comparison in comparisons for name in comparison.evals):
+        echo(f"what the change does is measured by: flowrun eval {shlex.quote(name)} --against {base}", err=True)
     echo(_summary(comparisons), err=True)
     return 0 if all(comparison.passes for comparison in comparisons) else 1
 
@@ -117,6 +124,34 @@ def _compare_one(old: bytes | None, new: Path, shown: str, base: str, files: Fil
     if old is None:
         return _only_new(_Version(_read(new), shown), f"new since {base}")
     return _compare(_Version(_decoded(old), f"{base}:{shown}", files), _Version(_read(new), shown))
+
+
+def _with_evals(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return comparisons, those of changed specs with the evals whose flows they are, or are sub-flows of."""
+    changed = [comparison for comparison in comparisons if comparison.changes]
+    if not changed:
+        return list(comparisons)
+    by_file: dict[Path, list[str]] = {}
+    for name in find_evals([find_project(Path(changed[0].file))]):
+        for file in _files_of(name):
+            by_file.setdefault(file, []).append(os.path.relpath(name))
+    return [
+        msgspec.structs.replace(comparison, evals=by_file.get(Path(comparison.file).resolve(), ()))
+        if comparison.changes
+        else comparison
+        for comparison in comparisons
+    ]
+
+
+def _files_of(eval_file: Path) -> list[Path]:
+    """Return the files of an eval's flow and its sub-flows; none if the eval or the flow is not valid."""
+    try:
+        flow = load_eval(eval_file).flow
+        project, folder = Project(require_environment=False), find_project(flow)
+        tree = project.load_flows(project.load(flow, None, ON_DISK, folder), None, ON_DISK, folder)
+    except FlowrunError:
+        return []
+    return [Path(one.loaded.document.file).resolve() for one in tree.walk()]
 
 
 class _Version(NamedTuple):
@@ -256,6 +291,7 @@ def _render_json(comparisons: Sequence[Comparison]) -> str:
             "note": comparison.note,
             "verdict": _verdict_as_json(comparison.verdict),
             "changes": [_change_as_json(change) for change in comparison.changes],
+            "evals": list(comparison.evals),
             "issues": [{**msgspec.to_builtins(issue), "path": dotted(issue.path)} for issue in comparison.issues],
         }
         for comparison in comparisons

@@ -15,6 +15,8 @@ from flowrun.cli.report import colours_wanted, render_github, render_json, rende
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, echo_commands, echo_json
 from flowrun.errors import Issue
+from flowrun.evaluation.check import check_evals
+from flowrun.evaluation.load import find_evals
 from flowrun.runtime.project import Project, find_all_specs
 from flowrun.runtime.signature_reader import IMPORT_SECONDS
 from flowrun.spec.project import current_project
@@ -57,23 +59,28 @@ def command(
     import_timeout: int,
     project_dir: Path | None,
 ) -> int:
-    """Check specs and report every issue, with each of their profiles.
+    """Check specs and report every issue, with each of their profiles; and evals, against their flows and rows.
 
     The Python functions are imported in a process of their own, which may end or hang; nothing else of a spec runs.
 
-    A folder stands for the specs below it: the YAML files with a top-level key ``flowrun``. Without PATH, it is the
+    A folder stands for the specs below it, the YAML files with a top-level key ``flowrun``, and for the evals, those
+    whose names end in .eval.yaml. Without PATH, it is the
     project's: the nearest folder upwards with .git or pyproject.toml, else the current one. Exits with 1 if there are
     errors.
 
     sarif is for code scanning, github for annotations in a GitHub Actions log.
     """
-    files = find_all_specs(paths or (current_project(),), shown=named(paths), if_any=if_any)
+    given = paths or (current_project(),)
+    evals = find_evals(given)
+    others = [path for path in given if path not in evals]
+    files = find_all_specs(others, shown=named(paths), if_any=if_any or bool(evals))
     project = Project(folder=project_dir, environ=os.environ, require_environment=False, import_seconds=import_timeout)
     with answer_stream():  # output of a tool's module during its import is not part of the report
         issues = project.check_all(files, profile=profile, imports=not no_import)
+        issues += check_evals(evals, project, imports=not no_import)
     if report := _report(issues, format):
         _PRINTERS[format](report)
-    echo(_summary(issues, len(files)), err=True)
+    echo(_summary(issues, len(files), len(evals)), err=True)
     return 1 if any(issue.severity == "error" for issue in issues) else 0
 
 
@@ -97,10 +104,12 @@ def _source(file: str) -> str:
         return ""
 
 
-def _summary(issues: Sequence[Issue], files: int) -> str:
+def _summary(issues: Sequence[Issue], files: int, evals: int) -> str:
     errors = sum(issue.severity == "error" for issue in issues)
     warnings = len(issues) - errors
-    checked = f"{files} spec{'s' if files != 1 else ''} checked"
+    counts = [f"{files} spec{'s' if files != 1 else ''}"] if files or not evals else []
+    counts += [f"{evals} eval{'s' if evals != 1 else ''}"] if evals else []
+    checked = f"{' and '.join(counts)} checked"
     if not issues:
         return f"{checked}: no issues"
     return f"{checked}: {errors} error{'s' if errors != 1 else ''}, {warnings} warning{'s' if warnings != 1 else ''}"

@@ -50,11 +50,16 @@ def shape_of(kind: Any) -> Shape:
     return {"type": JSON_TYPES[kind]} if kind in JSON_TYPES else ANY
 
 
-def shape_of_output(flow: Spec | None) -> Shape:
-    """Return the shape of a flow's output: that of its end states, except those with status ``failed``."""
+def shape_of_output(flow: Spec | None, *, failed: bool = False) -> Shape:
+    """Return the shape of a flow's output: that of its end states.
+
+    Args:
+        failed: include those with status ``failed``.
+    """
     if flow is None:
         return ANY
-    ends = [state for state in flow.states.values() if isinstance(state, EndState) and state.status == "succeeded"]
+    states = [state for state in flow.states.values() if isinstance(state, EndState)]
+    ends = [state for state in states if failed or state.status == "succeeded"]
     return one_of([_shape_of_template(end.output) for end in ends])
 
 

@@ -176,12 +176,12 @@ def observed_of(run: ScoredRun) -> Observed:
 
 
 def _expectation(score: ExpectationScore) -> Scorer:
-    render = compile_value(msgspec.to_builtins(score.expect))
+    render = compile_value(msgspec.json.decode(msgspec.json.encode(score.expect)))  # with lists, not tuples
 
     def compared(run: ScoredRun) -> Scored:
         expect = parse_expectation(render(run.scope))
-        problems = [" ".join((problem.what, *problem.lines)) for problem in compare(expect, observed_of(run))]
-        return Scored(not problems, cut("; ".join(problems), _LONGEST_REASON))
+        problems = ["\n".join((problem.what, *problem.lines)) for problem in compare(expect, observed_of(run))]
+        return Scored(not problems, cut("\n".join(problems), _LONGEST_REASON))
 
     return compared
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Final, NamedTuple
 
+from flowrun.errors import UsageError
+
 LEVEL: Final = 0.95
 
 Groups = Sequence[Sequence[float]]
@@ -50,6 +52,18 @@ class Difference(NamedTuple):
     won: int
     lost: int
     tied: int
+
+
+def require_scipy() -> None:
+    """Check that scipy is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    try:
+        import scipy.stats  # noqa: F401
+    except ImportError as exc:
+        raise UsageError("evaluations need scipy: pip install 'flowrun[eval]'") from exc
 
 
 def estimate(groups: Groups) -> Estimate:

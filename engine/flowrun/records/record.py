@@ -40,6 +40,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     began: str = ""
     seconds: float | None = None
     scores: dict[str, JSON] | None = None
+    reasons: dict[str, str] | None = None
     path: tuple[str, ...] = ()
     masked: bool = False
     inputs: msgspec.Raw = _NOTHING
@@ -75,12 +76,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(NamedTuple):
-    """A record with its line in a file, which is counted from 1."""
+    """A record with its line in a file, which is counted from 1.
+
+    ``beside`` is a text that a page shows with it: what another version of the flow said, such as in an evaluation.
+    """
 
     file: str
     line: int
     raw: bytes
     record: Record
+    beside: str = ""
 
     @property
     def place(self) -> str:

@@ -30,6 +30,8 @@ def render_record(record: Record, *, coloured: bool = False, width: int = 100, f
         yield from _block(title, pretty_json(getattr(record, title)), width, full)
     scores = [f"{name}: {as_line(value)}" for name, value in (record.scores or {}).items()]
     yield from _block("scores", "\n".join(scores), width, full)
+    reasons = [f"{name}: {reason}" for name, reason in (record.reasons or {}).items()]
+    yield from _block("reasons", "\n".join(reasons), width, full)
     yield from _block("path", " → ".join(record.path), width, full)
     yield from _threads(record, coloured=coloured, width=width, full=full)
 

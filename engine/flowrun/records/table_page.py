@@ -34,6 +34,8 @@ ROLES: Final = {
 }
 """What stands for a role, so that a search for the word does not find every message."""
 
+NOTHING: Final = Markup("")
+
 _BLOCK: Final = 50  # records
 _MAX_SCORES: Final = 40
 """The columns of scores that the table has at most. Every score is shown with its record."""
@@ -42,17 +44,22 @@ _FACTS: Final = ("flow", "models", "sampling", "tools")
 """The members that are the same in most records: each value is in the page once."""
 
 
-def render_table_page(title: str, entries: Iterable[Entry]) -> Iterator[bytes]:
+def render_table_page(
+    title: str, entries: Iterable[Entry], *, heading: str = "Results", above: Markup = NOTHING
+) -> Iterator[bytes]:
     """Yield the page, piece by piece.
 
     Args:
         title: says what was read.
+        above: a section before the table.
     """
     style = read_part("page.css") + read_part("table.css", __package__)
     script = read_part("table.js", __package__)
     blocks = _Blocks(entries)
     page = _template().generate(
         title=title,
+        heading=heading,
+        above=above,
         style=Markup(style),  # noqa: S704 - all three are files of this package
         script=Markup(script),  # noqa: S704
         policy=content_policy(style, script),
@@ -97,7 +104,7 @@ class _Blocks:
         while entries := list(islice(self._entries, _BLOCK)):
             fresh: list[Markup] = []
             rows = [self._row(entry, fresh) for entry in entries]
-            yield _Block(index=_json(rows), texts=[_texts(entry.record) for entry in entries], facts=fresh)
+            yield _Block(index=_json(rows), texts=list(map(_texts, entries)), facts=fresh)
 
     def scores(self) -> Markup:
         """Return the names of the columns of scores, as JSON, once all blocks were read."""
@@ -147,8 +154,9 @@ class _Blocks:
 # --- the texts of a record ----------------------------------------------------------------------------------------
 
 
-def _texts(record: Record) -> Markup:
+def _texts(entry: Entry) -> Markup:
     """Return the texts of a record; `page/table.js` splits them again."""
+    record = entry.record
     error = record.error
     fields = [
         error.message if error is not None else "",
@@ -156,6 +164,8 @@ def _texts(record: Record) -> Markup:
         *(pretty_json(getattr(record, name)) for name in ("inputs", "columns", "output", "waiting", "doubtful")),
         "\n".join(record.path),
         "" if record.scores is None else msgspec.json.format(msgspec.json.encode(record.scores)).decode(),
+        "\n".join(f"{name}: {reason}" for name, reason in (record.reasons or {}).items()),
+        entry.beside,
     ]
     return _text(FIELD.join([*map(visible, fields), _threads(record)]))
 

@@ -328,7 +328,7 @@
   };
   const show = (record) => {
     const parts = textOf(elements[record.at]).replaceAll(LESS, "<").split(FIELD);
-    const [error, state, inputs, others, output, asks, doubtful, path, scores, written] = parts;
+    const [error, state, inputs, others, output, asks, doubtful, path, scores, reasons, beside, written] = parts;
     $("record-title").replaceChildren(title(record), " ", make("span", `pill s-${/^\w+$/.test(record.status) ? record.status : ""}`, words(record.status)));
     const body = $("record-body");
     const seconds = record.seconds === null ? [] : [`${number.format(record.seconds)} s`];
@@ -342,7 +342,7 @@
       failure.append(make("strong", "", record.error), " ", `${state ? `in state ${state}: ` : ""}${error}`);
       body.append(section("error", failure));
     }
-    for (const [heading, text] of [["inputs", inputs], ["other columns", others], ["output", output], ["scores", scores],
+    for (const [heading, text] of [["inputs", inputs], ["other columns", others], ["output", output], ["other version", beside], ["scores", scores], ["reasons", reasons],
       ["waits for", asks], ["calls in doubt", doubtful]]) if (text) body.append(value(heading, text));
     body.append(...threadsOf(written));
     if (path) body.append(value("path", path.replaceAll("\n", " → ")));

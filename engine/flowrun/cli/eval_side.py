@@ -1,0 +1,141 @@
+"""Runs one side of an evaluation: in this process, or in one of its own, for a flow of another version or project."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from flowrun.batch import BatchStopped, count_outcomes
+from flowrun.cli.event_loop import run_in_loop
+from flowrun.cli.progress import BatchView
+from flowrun.cli.streams import answer_stream
+from flowrun.cli.terminal import write_json
+from flowrun.errors import FlowrunError, UsageError
+from flowrun.evaluation.sides import Side, SideJob, open_side, results_of, run_side
+from flowrun.runtime.engines import calm_collector
+from flowrun.runtime.project import CompiledFlow, Project
+
+_MODULE: Final = "flowrun.cli.eval_side"
+
+
+class SideView(BatchView):
+    """The progress of a side. Members of rows that are no inputs are for the scores: nothing is said of them."""
+
+    def say_columns(self, rows: Path, columns: Sequence[str], inputs: Collection[str]) -> None:
+        """Show nothing."""
+
+
+def run_here(job: SideJob, flow: CompiledFlow) -> Side:
+    """Run a side in this process, or look for its results only.
+
+    Raises:
+        UsageError: the results are refused, or there are none to look for.
+        FlowrunError: an engine cannot start, or failed in a way that affects all rows.
+    """
+    with SideView(quiet=job.quiet, secrets=flow.secrets) as view:
+        if not job.run:
+            return _found(job, flow)
+        batch = open_side(job, flow, view)
+        view.say_kept(batch.results, messages=False)
+        totals = batch.totals
+        try:
+            if batch.total > 0:
+                calm_collector()
+                run_in_loop(run_side(job, batch))
+        except KeyboardInterrupt:
+            totals.interrupted = True
+        except BatchStopped as exc:
+            totals.stopped = str(exc)
+        finally:
+            batch.results.close()
+        outcomes, runs = count_outcomes(batch.results.sink, job.samples), batch.rows_in_file * job.samples
+        missing = max(0, runs - outcomes.total())
+        if batch.total > 0:
+            view.conclude(outcomes, skipped=batch.skipped, missing=missing, totals=totals)
+        else:
+            view.say(f"all {runs:,} runs were finished before: --restart runs them anew")
+        facts = msgspec.structs.replace(_facts(job, flow), runs=runs, missing=missing, skipped=batch.skipped)
+        return msgspec.structs.replace(facts, stopped=totals.stopped, interrupted=totals.interrupted)
+
+
+def run_apart(job: SideJob, folder: Path) -> Side:
+    """Run a side in a process of its own, which ends with this one.
+
+    Args:
+        folder: the current folder of the process.
+
+    Raises:
+        FlowrunError: it failed; it has said why.
+    """
+    paths = [os.path.abspath(path) for path in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    environ = {**os.environ, **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
+    arguments = [sys.executable, "-P", "-c", f"from {_MODULE} import main; main()"]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, env=environ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(msgspec.json.encode(job) + b"\n")
+            process.stdin.flush()
+            said = process.stdout.read()
+            code = process.wait()
+        except BrokenPipeError:
+            said, code = b"", process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # it has been interrupted too, and keeps its results
+            raise
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        raise FlowrunError(f"the other version of the flow did not run ({job.spec}): see above")
+    return msgspec.json.decode(said, type=Side)
+
+
+def main() -> None:
+    """Run the side whose job is the first line of stdin, and print its results as JSON. The end of stdin ends it."""
+    from flowrun.cli import run_guarded
+
+    def work() -> int:
+        job = msgspec.json.decode(sys.stdin.buffer.readline(), type=SideJob)
+        with _ending_with_stdin(), answer_stream() as answers:
+            project = Project(folder=None if job.project_dir is None else Path(job.project_dir), environ=os.environ)
+            side = run_here(job, project.compile(Path(job.spec), profile=job.profile))
+            write_json(answers, json.dumps(msgspec.to_builtins(side)))
+        return 130 if side.interrupted else 0
+
+    run_guarded(work)
+
+
+@contextmanager
+def _ending_with_stdin() -> Iterator[None]:
+    """End this process as Ctrl-C does once its stdin ends: the process that started it has gone."""
+    descriptor, over = os.dup(0), threading.Event()
+
+    def watch() -> None:
+        while os.read(descriptor, 4096):
+            pass
+        if not over.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="flowrun-stdin").start()
+    yield
+    over.set()
+
+
+def _facts(job: SideJob, flow: CompiledFlow) -> Side:
+    spec, digest = flow.spec, flow.origin.snapshot.digest
+    return Side(results=str(results_of(job, flow)), name=spec.name, version=spec.version, digest=digest, runs=0)
+
+
+def _found(job: SideJob, flow: CompiledFlow) -> Side:
+    side = _facts(job, flow)
+    if not Path(side.results).exists():
+        raise UsageError(f"nothing is recorded of this version of {job.spec}: run it first, without --rescore")
+    return side

@@ -1,0 +1,193 @@
+"""One side of an evaluation: the runs of one version of the flow, in a folder of their own, resumable as a batch.
+
+A version is the flow with the Python code of its project: editing a tool makes another version, so that nothing is
+taken for its result that an earlier one made.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import msgspec
+
+from flowrun.batch.batch import Options, row_result, run_id_of
+from flowrun.batch.job import BatchJob, BatchReporter, ResultOptions, open_job
+from flowrun.batch.results import OnChange
+from flowrun.batch.rows import Row
+from flowrun.batch.sinks import OneFile
+from flowrun.core.ports import ModelBackend
+from flowrun.evaluation.trace_log import TraceLog
+from flowrun.runtime.engines import BackendSettings
+from flowrun.runtime.project import CompiledFlow
+from flowrun.runtime.run_result import guard
+from flowrun.runtime.session import Session
+from flowrun.testing.cassettes import CassetteBackend, RecordingBackend
+
+RESULTS: Final = "results.jsonl"
+
+_HASHED: Final = 16_000_000
+"""The bytes of a model's file up to which its content counts, as that of scripted replies; else its size and time."""
+
+
+class SideJob(msgspec.Struct, frozen=True, kw_only=True):
+    """What one side runs, as plain data: another process may run it.
+
+    Attributes:
+        spec, rows: the paths of the spec and the rows.
+        folder: in which each version of the flow has a folder with its results.
+        record: the cassette to which replies are added.
+        cassette: the cassette that replies in place of the models.
+        run: False: look for the results only.
+    """
+
+    spec: str
+    profile: str | None
+    rows: str
+    samples: int
+    folder: str
+    project_dir: str | None = None
+    on_change: OnChange = "refuse"
+    retry_failed: bool = False
+    tokens: bool = False
+    max_live: int | None = None
+    max_tools: int = 256
+    stall: float = 600.0
+    record: str | None = None
+    cassette: str | None = None
+    verbose: bool = False
+    quiet: bool = False
+    run: bool = True
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """The results of one side.
+
+    Attributes:
+        results: the file with the records.
+        name, version, digest: of the flow.
+        runs: the number of runs that there should be.
+        missing: the number of those that have no result.
+        skipped: the number of those that had a result before.
+        stopped: why the batch ended early.
+    """
+
+    results: str
+    name: str
+    version: str
+    digest: str
+    runs: int
+    missing: int = 0
+    skipped: int = 0
+    stopped: str | None = None
+    interrupted: bool = False
+
+
+def results_of(job: SideJob, flow: CompiledFlow) -> Path:
+    """Return the path of the results of a side."""
+    return Path(job.folder) / version_of(flow) / RESULTS
+
+
+def open_side(job: SideJob, flow: CompiledFlow, view: BatchReporter) -> BatchJob:
+    """Open the batch of a side. Raises as ``open_job`` does."""
+    results = results_of(job, flow)
+    results.parent.mkdir(parents=True, exist_ok=True)
+    return open_job(
+        flow,
+        Path(job.rows),
+        ResultOptions(
+            sink=OneFile(results), samples=job.samples, on_change=job.on_change, retry_failed=job.retry_failed
+        ),
+        options=Options(max_live=job.max_live, messages=True),
+        settings=BackendSettings(
+            verbose=job.verbose, stall=job.stall, keeps_tokens=job.tokens, progress=view.progress, note=view.say
+        ),
+        max_tools=job.max_tools,
+        view=view,
+    )
+
+
+async def run_side(job: SideJob, batch: BatchJob) -> None:
+    """Run the batch of a side; each record has its messages, and what expectations compare as ``trace``.
+
+    Raises:
+        BatchStopped: the batch ended early.
+    """
+    meter = batch.totals.meter
+    flow, changed = with_cassette(job, batch.flow)
+    async with Session(max_tools=batch.max_tools, keep_waiting=False, settings=batch.settings) as session:
+        runs = await session.runs_of(flow, wrap=lambda name, backend: meter.wrap(name, changed(backend)))
+
+        async def run_row(row: Row) -> dict[str, Any]:
+            run_id = run_id_of(batch.results.batch, row)
+            log = TraceLog(run_id)
+            running = runs.start(row.inputs, run_id, observer=log, seed=row.seed)
+            result = await guard(f"row {row.number}", running)
+            return {**row_result(result, messages=True), "trace": log.data(result.run)}
+
+        await batch.run_rows(run_row, meter)
+
+
+def with_cassette(job: SideJob, flow: CompiledFlow) -> tuple[CompiledFlow, Callable[[ModelBackend], ModelBackend]]:
+    """Return the flow, with a cassette in place of its models if one is given, and what records to one."""
+    if job.cassette is not None:
+        backend = CassetteBackend(Path(job.cassette), reader_of=_no_reader, secrets=flow.secrets)
+        return msgspec.structs.replace(flow, backends=dict.fromkeys(flow.models, backend)), lambda backend: backend
+    if job.record is None:
+        return flow, lambda backend: backend
+    record = Path(job.record)
+    return flow, lambda backend: RecordingBackend(backend, record, flow.secrets)
+
+
+async def _no_reader(request: object) -> None:
+    """Return no reader: replies are taken as they were parsed when they were recorded."""
+
+
+def version_of(flow: CompiledFlow) -> str:
+    """Return the name of a version: of the flow, its variables, its code, and the small files of its models."""
+    parts: list[object] = [flow.origin.snapshot.digest, sorted(flow.origin.snapshot.variables.items())]
+    parts += _code_of(flow.functions.values(), flow.project)
+    parts += [one for bound in flow.models.values() for one in _files_of(bound.folder, bound.model.name, bound.model)]
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
+
+
+def _code_of(functions: Iterable[Callable[..., Any]], project: Path) -> list[tuple[str, str]]:
+    """Return the project's Python files that functions come from, and those that these import, with their digests."""
+    found: dict[str, str] = {}
+    seen: set[str] = set()
+    waiting = [str(getattr(function, "__module__", "")) for function in functions]
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        if module is None or file is None or name in seen:
+            continue
+        seen.add(name)
+        path = Path(file).resolve()
+        if not path.is_relative_to(project) or "site-packages" in path.parts or name.partition(".")[0] == "flowrun":
+            continue
+        found[path.relative_to(project).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+        waiting += [".".join(name.split(".")[:length]) for length in range(1, name.count(".") + 1)]
+        for value in list(vars(module).values()):
+            owner = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            waiting += [owner] if isinstance(owner, str) else []
+    return sorted(found.items())
+
+
+def _files_of(folder: Path, name: str, model: object) -> Iterator[tuple[str, str]]:
+    """Yield the files that a model names, each with its digest, or its size and time."""
+    names = [name, *(getattr(model, field, None) for field in ("chat_template", "adapter"))]
+    for written in filter(None, names):
+        path = folder / str(written)
+        try:
+            if path.is_dir():
+                content = [[one.name, one.stat().st_size, one.stat().st_mtime_ns] for one in sorted(path.iterdir())]
+                yield str(written), hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+            elif path.stat().st_size <= _HASHED:
+                yield str(written), hashlib.sha256(path.read_bytes()).hexdigest()
+            else:
+                yield str(written), f"{path.stat().st_size} {path.stat().st_mtime_ns}"
+        except (OSError, ValueError):  # it is no file, but the name of a model
+            continue

@@ -65,7 +65,7 @@ def render_table_page(
         policy=content_policy(style, script),
         blocks=blocks,
     )
-    return (piece.encode() for piece in page)
+    return (piece.encode() for piece in page if piece)
 
 
 @cache

@@ -113,6 +113,7 @@ def test_as_json(files: Path) -> None:
             "changes": [
                 {"impact": "internal", "path": "model.name", "what": "changed", "old": "small", "new": "large"}
             ],
+            "evals": [],
             "issues": [],
         }
     ]

@@ -1,0 +1,281 @@
+"""``flowrun eval`` as a command, on a project with a scripted model: scores, comparisons, gates, mistakes."""
+
+import json
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.evals import RESULTS, commit, edit, evaluate, git, said, scored, write_project
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a project whose evaluation was run."""
+    folder = write_project(tmp_path_factory.mktemp("shop"))
+    done = evaluate(folder, "shop.eval.yaml", "--junit", "out.xml")
+    assert done.returncode == 0, done.stderr + done.stdout
+    (folder / "stdout").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """Return a copy of it."""
+    return Path(shutil.copytree(finished, tmp_path / "shop"))
+
+
+def test_scores_of_each_kind(finished: Path) -> None:
+    records = scored(finished / RESULTS / "records.jsonl")
+    assert list(records) == [(row, sample) for row in "abcd" for sample in (1, 2)]
+    assert {row: record["scores"] for (row, sample), record in records.items() if sample == 1} == {
+        "a": {"right": 1.0, "said": True, "called": True, "close": 1.0, "judged": 0.75},
+        "b": {"right": 1.0, "said": True, "called": False, "close": 1.0, "judged": 0.75},
+        "c": {"right": 0.0, "said": False, "called": False, "close": 0.125, "judged": 0.75},
+        "d": {"right": 0.0, "said": 0.0, "called": False, "close": 0.0, "judged": 0.0},
+    }
+    assert records["a", 1]["reasons"] == {"close": "2 for 2", "judged": "judged"}
+    assert "expected" in records["b", 1]["reasons"]["called"]
+    assert "the run failed" in records["d", 1]["reasons"]["said"]
+    assert records["a", 1]["trace"]["calls"] == [{"name": "price", "arguments": {"item": "pen"}}]
+
+
+def test_the_table(finished: Path) -> None:
+    lines = [line.split() for line in (finished / "stdout").read_text().splitlines()]
+    assert lines[0] == ["shop:", "4", "rows,", "2", "samples", "each"]
+    assert ["score", "mean", "pass@2", "pass^2"] in lines
+    assert [line[1] for line in lines if line[0] == "right"] == ["0.500"]
+    assert [line[-1] for line in lines if line[0] == "called"] == ["0.250"]
+    assert [line[:5] for line in lines if line[0] == "kind"][:2] == [
+        ["kind", "large", "(2", "rows)", "0.500"],
+        ["kind", "small", "(2", "rows)", "0.500"],
+    ]
+    assert ["passed", "right", "at", "least", "0.5:", "the", "mean", "is", "0.5"] in lines
+
+
+def test_results_are_left_out_of_git(finished: Path) -> None:
+    assert (finished / RESULTS.parent / ".gitignore").read_text() == "*\n"
+
+
+def test_junit_has_gates_and_scores(finished: Path) -> None:
+    suite = ElementTree.parse(finished / "out.xml").getroot()[0]
+    assert [case.get("name") for case in suite] == [
+        "gate right at_least",
+        *(f"score {name}" for name in ("right", "said", "called", "close", "judged")),
+    ]
+    assert suite.get("failures") == "0"
+    assert suite[0].get("line") == "12"
+
+
+def test_nothing_is_run_or_judged_twice(project: Path) -> None:
+    edit(project / "judge_replies.yaml", "0.75", "0.1")  # another judge: its old judgements do not hold
+    done = evaluate(project, "shop.eval.yaml", "--json")
+    assert "all 8 runs were finished before" in done.stderr
+    assert "judging 2 answers (judged)" in done.stderr
+    assert said(done)["scores"]["judged"]["mean"]["mean"] == pytest.approx(0.075)
+
+
+def test_another_version_of_the_code_is_run(project: Path) -> None:
+    edit(project / "tools/shop.py", '"pen": 2', '"pen": 3')
+    done = evaluate(project, "shop.eval.yaml", "--json")
+    assert "finished before" not in done.stderr
+    assert said(done)["rows"] == 4
+
+
+def test_labels_of_rows_are_those_of_now_and_changed_questions_are_asked_again(project: Path) -> None:
+    edit(project / "data/items.jsonl", '"expected": 5', '"expected": 12')
+    done = evaluate(project, "shop.eval.yaml", "--json")
+    assert "all 8 runs" in done.stderr
+    assert said(done)["scores"]["right"]["mean"]["mean"] == 0.75
+    edit(project / "data/items.jsonl", '"glue"', '"paper"')
+    done = evaluate(project, "shop.eval.yaml", "--json")
+    assert "6  of them finished before" in done.stderr
+    assert said(done)["costs"]["failed"] == 0
+    assert scored(project / RESULTS / "records.jsonl")["d", 2]["inputs"] == {"item": "paper"}
+
+
+def test_rescoring_runs_nothing(project: Path) -> None:
+    edit(project / "shop.eval.yaml", "compare: numeric", "compare: contains")
+    (project / "replies.yaml").write_text((project / "replies.yaml").read_text())
+    done = evaluate(project, "shop.eval.yaml", "--rescore", "--json")
+    assert (done.returncode, said(done)["scores"]["right"]["mean"]["mean"]) == (0, 0.5)
+    edit(project / "judge_replies.yaml", "0.75", "0.1")
+    done = evaluate(project, "shop.eval.yaml", "--rescore")
+    assert done.returncode == 2
+    assert "2 judgements of judged are not recorded" in done.stderr
+
+
+def test_rescoring_what_was_not_run_is_refused(tmp_path: Path) -> None:
+    done = evaluate(write_project(tmp_path), "shop.eval.yaml", "--rescore")
+    assert (done.returncode, "run it first" in done.stderr) == (2, True)
+
+
+def test_a_gate_that_is_not_passed_sets_the_exit_code(project: Path) -> None:
+    edit(project / "shop.eval.yaml", "at_least: 0.5", "at_least: 0.9")
+    done = evaluate(project, "shop.eval.yaml", "--junit", "out.xml")
+    assert done.returncode == 1
+    assert "failed    right at least 0.9: the mean is 0.5" in done.stdout
+    assert ElementTree.parse(project / "out.xml").getroot().get("failures") == "1"
+
+
+def test_a_run_that_cannot_be_scored_is_said(project: Path) -> None:
+    edit(project / "measures/text.py", 'output["price"]', 'output["cost"]')
+    done = evaluate(project, "shop.eval.yaml")
+    assert done.returncode == 1
+    assert "close: 6 runs have no score: it cannot be scored: KeyError: 'cost'" in done.stdout
+    assert scored(project / RESULTS / "records.jsonl")["a", 1]["scores"]["close"] is None
+
+
+# --- comparisons ----------------------------------------------------------------------------------------------------
+
+
+def test_against_a_git_revision_with_its_code_and_files(project: Path) -> None:
+    edit(project / "replies.yaml", 'content: "2"', 'content: "3"')
+    edit(project / "shop.eval.yaml", "at_least: 0.5", "max_drop: 0.1")
+    commit(project, "second")
+    done = evaluate(project, "shop.eval.yaml", "--against", "HEAD~1", "--json")
+    assert done.returncode == 1, done.stderr
+    found = said(done)
+    assert (found["against"], found["paired"]) == ("HEAD~1", 4)
+    right = found["scores"]["right"]
+    assert (right["mean"]["mean"], right["theirs"]["mean"], right["difference"]["mean"]) == (0.25, 0.5, -0.25)
+    assert (right["difference"]["won"], right["difference"]["lost"], right["difference"]["tied"]) == (0, 1, 3)
+    assert [(gate["what"], gate["status"]) for gate in found["gates"]] == [("max_drop", "failed")]
+    assert scored(project / RESULTS / "against.jsonl")["a", 1]["output"] == {"price": "2"}
+    assert "all 8 runs were finished before" in done.stderr  # those of HEAD~1, by the earlier evaluation
+    worktrees = project / ".git" / "worktrees"
+    assert not worktrees.exists() or not list(worktrees.iterdir())
+    assert evaluate(project, "shop.eval.yaml", "--against", "HEAD~1", "--rescore", "-q").returncode == 1
+
+
+def test_a_revision_has_its_own_functions(project: Path) -> None:
+    (project / "replies.yaml").write_text(
+        """\
+replies:
+  - {when: "'3' in request.messages[-1].content", content: "3", repeat: true}
+  - {when: "request.messages[-1].role == 'tool'", content: "2", repeat: true}
+  - {tool_calls: [{name: price, arguments: {item: pen}}], repeat: true}
+"""
+    )
+    commit(project, "always asks")
+    edit(project / "tools/shop.py", '"pen": 2', '"pen": 3')
+    commit(project, "dearer")
+    found = said(evaluate(project, "shop.eval.yaml", "--against", "main~1", "--json"))
+    outputs = {
+        name: scored(project / RESULTS / f"{name}.jsonl")["a", 1]["output"]["price"] for name in ("records", "against")
+    }
+    assert outputs == {"records": "3", "against": "2"}
+    assert found["scores"]["right"]["difference"]["lost"] == 1
+
+
+def test_against_the_same_flow(project: Path) -> None:
+    done = evaluate(project, "shop.eval.yaml", "--against", "HEAD", "--json")
+    assert "the flow and its code are the same at HEAD" in done.stderr
+    assert said(done)["scores"]["right"]["difference"]["mean"] == 0
+
+
+def test_against_another_spec_and_against_results(project: Path) -> None:
+    shutil.copy(project / "shop.yaml", project / "other.yaml")
+    edit(project / "other.yaml", "replies.yaml", "others.yaml")
+    (project / "others.yaml").write_text('replies: [{content: "5", repeat: true}]\n')
+    first = said(evaluate(project, "shop.eval.yaml", "--against", "other.yaml", "--json"))
+    assert (first["scores"]["right"]["theirs"]["mean"], first["paired"]) == (0.25, 4)
+    shutil.copytree(project / RESULTS, project / "kept")
+    edit(project / "replies.yaml", 'content: "12"', 'content: "5"')
+    again = said(evaluate(project, "shop.eval.yaml", "--against", "kept", "--json"))
+    assert again["scores"]["right"]["theirs"]["mean"] == 0.5
+    file = said(evaluate(project, "shop.eval.yaml", "--against", "kept/against.jsonl", "--json"))
+    assert file["scores"]["right"]["theirs"]["mean"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--against", "no-such-branch"], "no such git revision"),
+        (["--restart", "--retry-failed"], "--restart runs every row anew"),
+        (["--rescore", "--restart"], "--rescore runs nothing"),
+        (["--cassette", "none.jsonl"], "there is no cassette none.jsonl"),
+        (["--record", "a.jsonl", "--cassette", "b.jsonl"], "choose one of them"),
+        (["--profile", "none"], "none"),
+    ],
+)
+def test_wrong_usage(project: Path, words: list[str], message: str) -> None:
+    done = evaluate(project, "shop.eval.yaml", *words)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_flow_that_was_not_there(project: Path) -> None:
+    git(project, "mv", "shop.yaml", "store.yaml")
+    edit(project / "shop.eval.yaml", "shop.yaml", "store.yaml")
+    commit(project, "moved")
+    done = evaluate(project, "shop.eval.yaml", "--against", "HEAD~1")
+    assert (done.returncode, "store.yaml was not there at HEAD~1" in done.stderr) == (2, True)
+
+
+def test_a_revision_whose_flow_is_broken(project: Path) -> None:
+    edit(project / "shop.yaml", "next: ask", "next: nowhere")
+    commit(project, "broken")
+    edit(project / "shop.yaml", "next: nowhere", "next: ask")
+    commit(project, "mended")
+    done = evaluate(project, "shop.eval.yaml", "--against", "HEAD~1")
+    assert done.returncode == 1
+    assert "FR701" in done.stderr
+    assert "the other version of the flow did not run" in done.stderr
+
+
+# --- recorded models, interruptions ---------------------------------------------------------------------------------
+
+
+def test_recorded_replies_take_the_place_of_models(project: Path) -> None:
+    recorded = evaluate(project, "shop.eval.yaml", "--restart", "--record", "kept.jsonl", "--json")
+    assert recorded.returncode == 0, recorded.stderr
+    lines = (project / "kept.jsonl").read_text().splitlines()
+    assert len(lines) == 10  # two of a row that calls, one of each other, and of each of two samples
+    edit(project / "replies.yaml", 'content: "12"', 'content: "99"')
+    played = evaluate(project, "shop.eval.yaml", "--cassette", "kept.jsonl", "--json")
+    assert said(played)["scores"] == said(recorded)["scores"]
+
+
+def test_an_interrupted_evaluation_goes_on(project: Path) -> None:
+    (results,) = (project / RESULTS / "runs").glob("*/results.jsonl")
+    lines = results.read_bytes().splitlines(keepends=True)
+    results.write_bytes(b"".join(lines[:5]) + lines[5][:40])  # as a crash leaves it
+    done = evaluate(project, "shop.eval.yaml", "--json")
+    assert "5  of them finished before" in done.stderr
+    assert said(done)["costs"]["runs"] == 8
+
+
+def test_samples_may_be_more(project: Path) -> None:
+    done = evaluate(project, "shop.eval.yaml", "--samples", "3", "--json")
+    assert "8  of them finished before" in done.stderr
+    found = said(done)
+    assert (found["samples"], found["scores"]["right"]["mean"]["samples"]) == (3, 12)
+    fewer = said(evaluate(project, "shop.eval.yaml", "--samples", "1", "--json"))
+    assert fewer["scores"]["right"]["mean"]["samples"] == 4
+
+
+def test_the_page_begins_with_rows_that_changed(project: Path) -> None:
+    edit(project / "replies.yaml", 'content: "12"', 'content: "5"')  # b becomes wrong, c right
+    evaluate(project, "shop.eval.yaml", "--against", "HEAD")
+    page = (project / RESULTS / "report.html").read_text()
+    index = json.loads(page.partition('class="index">')[2].partition("</script>")[0])
+    assert [row[2] for row in index] == ["b", "b", "c", "c", "a", "a", "d", "d"]
+    assert "compared with HEAD on 4 rows, of which 2 changed" in page
+
+
+def test_results_and_export_read_the_records(project: Path) -> None:
+    import subprocess
+    import sys
+
+    for words in (
+        ["results", "eval-results/shop/records.jsonl", "--row", "b"],
+        ["export", "eval-results/shop/records.jsonl", "--to", "messages", "--min-score", "right=1", "-o", "out.jsonl"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "flowrun", *words], cwd=project, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert len((project / "out.jsonl").read_text().splitlines()) == 4

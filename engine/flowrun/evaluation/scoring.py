@@ -34,6 +34,7 @@ from flowrun.spec.model import JSON, MAIN
 from flowrun.templates import TemplateError, compile_condition, compile_value
 from flowrun.testing.compare import Observed, compare
 from flowrun.testing.load import parse_expectation
+from flowrun.testing.suite import Expectation
 from flowrun.unicode import well_formed
 
 _LONGEST_REASON: Final = 2000  # characters
@@ -67,27 +68,23 @@ Scorer = Callable[[ScoredRun], Scored]
 
 
 def run_to_score(record: Record, raw: bytes, row: Row) -> ScoredRun:
-    """Return a record with its row as it is now, which may have other columns than when the record was made."""
+    """Return a record with its row as it is now, which may have other columns than when the record was made.
+
+    What the record does not have is not in scope either: a batch writes no trace, and messages only if it is told to.
+    """
     data: dict[str, Any] = msgspec.json.decode(raw)
-    trace = data.get("trace", {})
-    threads = {**({MAIN: data["messages"]} if "messages" in data else {}), **data.get("threads", {})}
-    scope = ScoreScope(
-        row={"id": row.id, **row.inputs, **row.columns},
-        inputs=data["inputs"],
-        output=data["output"],
-        status=data["status"],
-        error=data["error"],
-        path=data["path"],
-        rounds=data["rounds"],
-        usage=data["usage"],
-        seconds=data.get("seconds"),
-        sample=data.get("sample", 1),
-        messages=data.get("messages", []),
-        threads=threads,
-        calls=trace.get("calls", []),
-        vars=trace.get("vars", {}),
-    )
+    scope: dict[str, Any] = {name: data[name] for name in _MEMBERS if name in data}
+    scope["row"] = {"id": row.id, **row.inputs, **row.columns}
+    scope["seconds"], scope["sample"] = data.get("seconds"), data.get("sample", 1)
+    if "messages" in data:
+        scope["threads"] = {MAIN: data["messages"], **data.get("threads", {})}
+    if (trace := data.get("trace")) is not None:
+        scope["calls"], scope["vars"] = trace["calls"], trace["vars"]
     return ScoredRun(record, data, scope)
+
+
+_MEMBERS: Final = ("inputs", "output", "status", "error", "path", "rounds", "usage", "messages")
+"""The members of a record that scores see under their own names."""
 
 
 def guarded(scorer: Scorer) -> Scorer:
@@ -180,10 +177,20 @@ def _expectation(score: ExpectationScore) -> Scorer:
 
     def compared(run: ScoredRun) -> Scored:
         expect = parse_expectation(render(run.scope))
+        if run.succeeded and (missing := _missing(expect, run.data)):
+            raise ValueError(f"its record has no {missing}: it was not made by flowrun eval")
         problems = ["\n".join((problem.what, *problem.lines)) for problem in compare(expect, observed_of(run))]
         return Scored(not problems, cut("\n".join(problems), _LONGEST_REASON))
 
     return compared
+
+
+def _missing(expect: Expectation, data: Mapping[str, Any]) -> str | None:
+    """Return the member that a record lacks and an expectation compares; None if there is none."""
+    words = (expect.calls, expect.function_calls, expect.requests, expect.moves)
+    if "trace" not in data and (expect.vars or any(word is not None for word in words)):
+        return "trace"
+    return "messages" if expect.messages and "messages" not in data else None
 
 
 def _comparison(score: ComparisonScore) -> Scorer:
@@ -211,7 +218,9 @@ def _function(score: FunctionScore, spec_file: Path, project_dir: Path | None) -
 
     def called(run: ScoredRun) -> Scored:
         scope = run.scope
-        value = function(**({name: scope[name] for name in names} if render is None else render(scope)))
+        value = function(
+            **({name: scope[name] for name in names if name in scope} if render is None else render(scope))
+        )
         if inspect.iscoroutine(value):
             value = asyncio.run(value)
         try:

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.evals import RESULTS, commit, edit, evaluate, git, said, scored, write_project
+from tests.processes import children, wait_for_end
 
 
 @pytest.fixture(scope="module")
@@ -267,15 +270,40 @@ def test_the_page_begins_with_rows_that_changed(project: Path) -> None:
 
 
 def test_results_and_export_read_the_records(project: Path) -> None:
-    import subprocess
-    import sys
-
-    for words in (
-        ["results", "eval-results/shop/records.jsonl", "--row", "b"],
-        ["export", "eval-results/shop/records.jsonl", "--to", "messages", "--min-score", "right=1", "-o", "out.jsonl"],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "flowrun", *words], cwd=project, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+    records = RESULTS / "records.jsonl"
+    flowrun(project, "results", records, "--row", "b")
+    flowrun(project, "export", records, "--to", "messages", "--min-score", "right=1", "-o", "out.jsonl")
     assert len((project / "out.jsonl").read_text().splitlines()) == 4
+
+
+def flowrun(folder: Path, *words: str | Path) -> None:
+    """Run a verb that must not end with wrong usage."""
+    command = [sys.executable, "-m", "flowrun", *map(str, words)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+
+
+def test_against_a_batch_which_keeps_no_trace(project: Path) -> None:
+    flowrun(project, "batch", "shop.yaml", "data/items.jsonl", "--messages", "-o", "batch.jsonl")
+    done = evaluate(project, "shop.eval.yaml", "--against", "batch.jsonl", "--json")
+    found = said(done)
+    assert found["scores"]["right"]["theirs"]["mean"] == 0.5
+    assert found["scores"]["called"]["unscored"] == 3  # rather than 0 for what is not known
+    assert "its record has no trace" in scored(project / RESULTS / "against.jsonl")["a", 1]["reasons"]["called"]
+    assert done.returncode == 1
+
+
+@pytest.mark.slow
+def test_the_other_side_ends_with_this_one(project: Path) -> None:
+    edit(project / "replies.yaml", 'content: "12", repeat', 'content: "12", delay: 60s, repeat')
+    commit(project, "slow")
+    edit(project / "replies.yaml", "delay: 60s, ", "")
+    words = [sys.executable, "-m", "flowrun", "eval", "shop.eval.yaml", "--against", "HEAD"]
+    with subprocess.Popen(words, cwd=project, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if " live" in line:  # the other side: this one has nothing to run
+                break
+        (other,) = children(process.pid).values()
+        process.kill()
+    assert wait_for_end(other, seconds=60)

@@ -170,3 +170,10 @@ def test_links_lead_to_files() -> None:
         if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+@pytest.mark.slow
+def test_the_page_on_evaluations(shell: Shell) -> None:
+    blocks = read_blocks((DOCS / "evals.md").read_text())
+    assert [block.kind for block in perform(shell, blocks)] == ["sh"]
+    assert sum(block.kind == "console" for block in blocks) == 2

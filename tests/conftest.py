@@ -1,5 +1,6 @@
 """What tests of several folders share: the small model, started once a session, for tests marked ``vllm``."""
 
+import gc
 import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -22,6 +23,14 @@ SMALL_MODEL = Model(
     chat_template="templates/chatml_tools.jinja",
 )
 """The model of ``specs/weather.yaml``, small enough for two cores."""
+
+
+COLLECTOR = gc.get_threshold()
+
+
+def pytest_runtest_teardown() -> None:
+    """Let the collector run as often as before: a command that a test ran in this process made it wait."""
+    gc.set_threshold(*COLLECTOR)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Exports, read by what they are made for, each in its own environment: datasets, TRL's preparation for SFT, atif."""
+"""Exports, read by what they are made for, each in its own environment: datasets, TRL's preparation, verl, atif."""
 
 import json
 import subprocess
@@ -11,28 +11,39 @@ import pytest
 
 from flowrun.records.export import Choice, export
 from flowrun.records.training_forms import FORMS, Form
-from tests.unit.records.test_export import MESSAGES, TOKENS, record
+from tests.documents import read_blocks
+from tests.unit.records.test_export import CALL, MESSAGES, TOKENS, record
 
 pytestmark = pytest.mark.readers
 
+ROOT = Path(__file__).parents[2]
 ROLES = [str(message["role"]) for message in MESSAGES]
 
 Python = Callable[..., str]
 
 
+def install(python: Path, *words: str) -> None:
+    """Install packages by pip, or skip the test if they cannot be had."""
+    command = [str(python), "-m", "pip", "install", "--quiet", *words]
+    installed = subprocess.run(command, capture_output=True, text=True, check=False)
+    if installed.returncode:
+        pytest.skip(f"{', '.join(words)} cannot be had: {installed.stderr[-300:]}")
+
+
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Python]:
-    """Return a function that makes an environment with packages, and returns what runs code there."""
+    """Return a function that makes an environment with packages, and returns what runs code there.
 
-    def make(*packages: str) -> Python:
+    ``bare`` is a package that is installed without what it asks for.
+    """
+
+    def make(*packages: str, bare: str | None = None) -> Python:
         folder = tmp_path_factory.mktemp("environment")
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         python = folder / "bin" / "python"
-        installed = subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", *packages], capture_output=True, text=True, check=False
-        )
-        if installed.returncode:
-            pytest.skip(f"{', '.join(packages)} cannot be had: {installed.stderr[-300:]}")
+        install(python, *packages)
+        if bare is not None:
+            install(python, "--no-deps", bare)
 
         def run(code: str, *words: object) -> str:
             done = subprocess.run(
@@ -116,6 +127,65 @@ def test_the_preparation_of_trl_masks_exactly_what_the_model_wrote(
     ids, labels = json.loads(told.splitlines()[-1])
     assert [row[:length] for row, length in zip(ids, (3, 4), strict=True)] == [[1, 2, 3], [4, 5, 6, 7]]
     assert [row[:length] for row, length in zip(labels, (3, 4), strict=True)] == [[-100, 2, 3], [-100, 5, -100, 7]]
+
+
+CITIES = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Rome", "Oslo"]}}}
+SECONDS = {"type": "object", "properties": {"seconds": {"type": "number"}}}
+TWO_TOOLS = [
+    {"type": "function", "function": {"name": name, "description": f"{name}.", "parameters": parameters}}
+    for name, parameters in (("look", CITIES), ("wait", SECONDS))
+]
+VERL = ("torch==2.13.0", "transformers>=5.5.3,<5.11,!=5.6.0", "tensordict>=0.8,<=0.10,!=0.9.0", "datasets", "ray")
+"""What verl's loader imports, of the versions that verl 0.9.1 asks for; all that it asks for is far more."""
+
+
+def test_the_loader_of_verl_reads_conversations_with_tools(environment: Callable[..., Python], tmp_path: Path) -> None:
+    python = environment(*VERL, "omegaconf", "pillow", bare="verl==0.9.1")
+    (block,) = (one for one in read_blocks((ROOT / "docs" / "results.md").read_text()) if one.kind == "python")
+    (tmp_path / block.title).write_text(block.text)
+    broken = [{**message} for message in MESSAGES]
+    broken[2] = {**broken[2], "tool_calls": [{**CALL, "function": {"name": "look", "arguments": "Rome"}}]}
+    records = [record(tools=TWO_TOOLS), record(2, messages=broken, tools=[])]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    export(tmp_path / "results.jsonl", "messages", tmp_path / "train.parquet", Choice())
+    told = python(
+        """
+        import json, sys
+        from omegaconf import OmegaConf
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+        from verl.utils.import_utils import load_extern_object
+        rows, template, path, name = sys.argv[1:]
+        special = ["<|im_start|>", "<|im_end|>"]
+        words = {word: number for number, word in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+        letters = Tokenizer(models.BPE(words, []))
+        letters.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        letters.decoder = decoders.ByteLevel()
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=letters, eos_token=special[1], pad_token=special[1], additional_special_tokens=special[:1]
+        )
+        tokenizer.chat_template = open(template).read()
+        config = OmegaConf.create({"pad_mode": "no_padding", "max_length": 4096})
+        loaded = load_extern_object(path, name)(rows, tokenizer, config)
+        for number in range(len(loaded)):
+            ids, mask = (loaded[number][name].tolist() for name in ("input_ids", "loss_mask"))
+            written = [one for one, counts in zip(ids, mask) if counts]
+            print(json.dumps([tokenizer.decode(ids), tokenizer.decode(written)]))
+        """,
+        tmp_path / "train.parquet",
+        ROOT / "specs" / "templates" / "chatml_tools.jinja",
+        tmp_path / block.title,
+        "FlowrunRows",
+    )
+    (text, written), (_, of_broken) = map(json.loads, told.splitlines()[-2:])
+    call = '<tool_call>\n{"name": "look", "arguments": {"city": "Rome"}}\n</tool_call><|im_end|>\n'
+    assert "\nlook(city: Rome or Oslo): look.\nwait(seconds): wait.\n" in text
+    assert text.endswith(
+        "<|im_start|>user\nIs it hot?<|im_end|>\n<|im_start|>assistant\n"
+        f"{call}<|im_start|>tool\n85<|im_end|>\n<|im_start|>assistant\nYes.<|im_end|>\n"
+    )
+    assert written == f"{call}Yes.<|im_end|>\n"
+    assert of_broken == written.replace('{"city": "Rome"}', '"Rome"')
 
 
 def test_atif_validates_the_trajectories(environment: Callable[..., Python], tmp_path: Path) -> None:

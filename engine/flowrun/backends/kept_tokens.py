@@ -4,32 +4,33 @@ from collections.abc import Mapping
 
 import msgspec
 
-from flowrun.backends.wrapper import WrappedBackend
+from flowrun.backends.wrapper import KeepsTokens, WrappedBackend
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, as_openai
-from flowrun.core.ports import ModelBackend
 from flowrun.errors import ModelError
 from flowrun.spec import mask
 
 
 class KeptTokensBackend(WrappedBackend):
-    """A ``ports.ModelBackend`` over another one that keeps tokens.
+    """A ``ports.ModelBackend`` that asks another one for tokens too.
 
     Args:
         secrets: what no record may hold; tokens of a conversation that has one are not kept.
     """
 
-    def __init__(self, backend: ModelBackend, secrets: Mapping[str, str]) -> None:
+    backend: KeepsTokens
+
+    def __init__(self, backend: KeepsTokens, secrets: Mapping[str, str]) -> None:
         super().__init__(backend)
         self._secrets = secrets
 
     async def reply(self, request: AskModel) -> Reply:
-        """Return the backend's reply.
+        """Return the backend's reply, with its tokens.
 
         Raises:
             ModelError: the backend gave it without its tokens.
         """
-        reply = await self.backend.reply(request)
+        reply = await self.backend.reply(request, keeps_tokens=True)
         tokens = reply.tokens
         if request.labels or reply.finish_reason not in ("stop", "tool_calls"):
             return reply  # a choice has no tokens, and one that was cut off is no part of the conversation

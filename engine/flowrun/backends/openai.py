@@ -98,7 +98,6 @@ class OpenAIBackend:
         model: with ``base_url``; its values are used as they are, and nothing is read from the environment.
         mask: removes secrets from a text; those of ``model`` itself are always removed.
         stall, max_retries: see ``Pressure``.
-        keeps_tokens: ask for the tokens of prompts and replies, with log-probabilities, as vLLM's server gives them.
     """
 
     def __init__(
@@ -108,10 +107,8 @@ class OpenAIBackend:
         mask: Callable[[str], str] = str,
         stall: float = STALL_SECONDS,
         max_retries: int = MAX_RETRIES,
-        keeps_tokens: bool = False,
     ) -> None:
         self._model = model
-        self._keeps_tokens = keeps_tokens
         self._stall = stall
         self._max_retries = max_retries
         self._pressure = self._new_pressure()
@@ -149,8 +146,13 @@ class OpenAIBackend:
         if client is not None:
             await client.close()
 
-    async def reply(self, request: AskModel) -> Reply:
-        """Return the model's reply; see ``ports.ModelBackend``."""
+    async def reply(self, request: AskModel, *, keeps_tokens: bool = False) -> Reply:
+        """Return the model's reply; see ``ports.ModelBackend``.
+
+        Args:
+            keeps_tokens: ask for the tokens of the prompt and the reply, with log-probabilities, as vLLM's server gives
+                them.
+        """
         client = self._client
         if client is None:
             raise Bug("the backend was asked for a reply before it was started")
@@ -158,7 +160,7 @@ class OpenAIBackend:
         body = request_body(request, messages, model=self._name, template_kwargs=self._model.chat_template_kwargs)
         if request.labels:
             body = decision_body(body)
-        elif self._keeps_tokens:
+        elif keeps_tokens:
             body |= {"return_token_ids": True, "logprobs": True}
         try:
             # not chat.completions.create: it walks every message for type unions, 10 ms for a thread of 30
@@ -172,7 +174,7 @@ class OpenAIBackend:
             if request.labels:
                 return parse_decision(completion, request.labels)
             reply = reply_of(completion)
-            if not self._keeps_tokens:
+            if not keeps_tokens:
                 return reply
             return msgspec.structs.replace(reply, tokens=self._tokens(completion, request))
         except BrokenReply as exc:

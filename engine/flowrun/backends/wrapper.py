@@ -43,8 +43,8 @@ class Decides(Protocol):
 
 
 @runtime_checkable
-class KeepsTokens(Protocol):
-    """A backend that gives, if it was made so, each reply with its tokens, their log-probabilities and its prompt."""
+class KeepsTokens(ModelBackend, Protocol):
+    """A backend that gives a reply with its tokens, their log-probabilities and its prompt, if asked for them."""
 
     def check_tokens(self) -> None:
         """Check, once it is started, that it can.
@@ -52,6 +52,9 @@ class KeepsTokens(Protocol):
         Raises:
             BackendError: it cannot; the message says what to do.
         """
+
+    async def reply(self, request: AskModel, *, keeps_tokens: bool = False) -> Reply:
+        """Return a reply; see ``ports.ModelBackend``."""
 
 
 @runtime_checkable

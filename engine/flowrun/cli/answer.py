@@ -20,8 +20,10 @@ from flowrun.cli.options import (
     open_journal,
     project_option,
     quiet_option,
+    require_json,
     result_option,
     run_argument,
+    tokens_option,
     verbose_option,
 )
 from flowrun.cli.streams import answer_stream
@@ -47,6 +49,7 @@ from flowrun.spec.strict_json import parse_json
 @click.option("--state", help="Which state is answered, if several wait.")
 @click.option("--later", is_flag=True, help="Only store the answer, for a later `flowrun resume`.")
 @result_option
+@tokens_option
 @quiet_option
 @verbose_option
 @journal_option
@@ -58,6 +61,7 @@ def command(
     state: str | None,
     later: bool,
     json: bool,
+    tokens: bool,
     quiet: bool,
     verbose: bool,
     journal: Path,
@@ -69,6 +73,7 @@ def command(
     RUN is its id, the beginning of its id, the id of the child run that waits, or that of a question, such as RUN/3/0.
     A question has one answer: the first that is accepted. Exits as `flowrun run` does.
     """
+    require_json(tokens=tokens, json=json)
     history = open_journal(journal)
     run, _, place = run.partition("/")
     named, row = history.run(run), history.top_run(run)
@@ -82,7 +87,7 @@ def command(
         return _store(journal, ask, answer, row)
     with answer_stream() as answers, Console(flow.graph, flow.secrets, quiet=quiet) as console:
         warn_of_changes(stored)
-        view = RunView(answers, console, full=json, verbose=verbose)
+        view = RunView(answers, console, full=json, verbose=verbose, tokens=tokens)
         current = stored.prepare(os.environ)
         settings: dict[str, Any] = {"journal": journal, "view": view, "moved_to": project_dir, "drain": drain}
         drive: Callable[..., int] = partial(drive_durable_run, flow=current, **settings)

@@ -26,7 +26,7 @@ from flowrun.batch.job import (
     run_in_process,
 )
 from flowrun.cli.event_loop import run_in_loop
-from flowrun.cli.next_steps import warn_of_network
+from flowrun.cli.next_steps import warn_of_alike_samples, warn_of_network
 from flowrun.cli.options import (
     drain_option,
     journal_option,
@@ -230,6 +230,7 @@ def _run(job: BatchJob, options: BatchOptions, ray_options: RayOptions | None, v
     try:
         if job.total <= 0:
             return
+        warn_of_alike_samples(job.flow, job.samples)
         calm_collector()
         if ray_options is not None:
             run_on_ray(job, ray_options)

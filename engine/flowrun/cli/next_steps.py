@@ -11,6 +11,7 @@ from pathlib import Path
 from flowrun.cli.options import VARIABLE, default_journal
 from flowrun.cli.terminal import echo
 from flowrun.journal import network_file_system
+from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_result import RunResult
 from flowrun.runtime.stored_flow import StoredFlow
 from flowrun.spec.model import JSON
@@ -26,6 +27,13 @@ def warn_of_changes(stored: StoredFlow) -> None:
     """Print a warning if the file of a run's spec has changed since the run began."""
     if what := stored.what_changed(os.environ):
         echo(f"flowrun: {what}; the run resumes with the spec that it began with", err=True)
+
+
+def warn_of_alike_samples(flow: CompiledFlow, samples: int) -> None:
+    """Print a warning if several samples are made of a flow whose replies are always the likeliest ones."""
+    if samples > 1 and flow.is_greedy:
+        what = f"all chats of {flow.spec.name} have temperature 0, so the {samples} samples of a row will be alike"
+        echo(f"flowrun: {what}: set sampling.temperature, such as 1.0", err=True)
 
 
 def next_commands(run: str, result: RunResult, journal: Path, project_dir: Path | None = None) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from flowrun.cli.completion import complete_profiles, complete_runs, complete_specs
+from flowrun.errors import UsageError
 
 if TYPE_CHECKING:
     from flowrun.journal import History
@@ -50,6 +51,16 @@ drain_option = click.option(
     callback=_duration,
     help="How long SIGTERM lets calls of a durable run return, before they are left in doubt.",
 )
+
+
+def require_json(*, tokens: bool, json: bool) -> None:
+    """Check that tokens which a verb is to print have a place to be printed in.
+
+    Raises:
+        UsageError: they have none.
+    """
+    if tokens and not json:
+        raise UsageError("--tokens is for what --json prints: give --json too")
 
 
 def default_journal(environ: Mapping[str, str]) -> Path:

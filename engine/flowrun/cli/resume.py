@@ -17,7 +17,9 @@ from flowrun.cli.options import (
     open_journal,
     project_option,
     quiet_option,
+    require_json,
     result_option,
+    tokens_option,
     verbose_option,
 )
 from flowrun.cli.resume_many import ResumeOptions, resume_all, watch_runs
@@ -50,6 +52,7 @@ from flowrun.spec.strict_json import parse_json
     "of its state is in doubt.",
 )
 @result_option
+@tokens_option
 @quiet_option
 @verbose_option
 @journal_option
@@ -64,6 +67,7 @@ def command(
     run_again: bool,
     keys: tuple[str, ...],
     json: bool,
+    tokens: bool,
     quiet: bool,
     verbose: bool,
     journal: Path,
@@ -77,8 +81,7 @@ def command(
     come: alone here, with --all later; with --watch this process stays until Ctrl-C or SIGTERM, as the one daemon of a
     journal, and fires the timers and time limits of all its runs.
     """
-    if (run is None) != all_ or (watch and not all_):
-        raise UsageError("name a run, or say --all; --watch goes with --all")
+    _require_one_or_all(run, all_=all_, watch=watch, tokens=tokens, json=json)
     resolve = read_resolution(assume_done=assume_done, value=value, run_again=run_again, keys=keys)
     history = open_journal(journal)
     with answer_stream() as answers:
@@ -89,11 +92,24 @@ def command(
         flow = _stored_flow(history, row, project_dir)
         with Console(flow.graph, flow.secrets, quiet=quiet) as console:
             _note_pause(console, find_pending_work(flow.graph, row.id, history.events))
-            view = RunView(answers, console, full=json, verbose=verbose)
+            view = RunView(answers, console, full=json, verbose=verbose, tokens=tokens)
             resume = partial(Session.resume, run_id=row.id)
             return drive_durable_run(
                 row.id, resume, flow, journal, view=view, drain=drain, resolve=resolve, moved_to=project_dir
             )
+
+
+def _require_one_or_all(run: str | None, *, all_: bool, watch: bool, tokens: bool, json: bool) -> None:
+    """Check that a run is named or all are asked for, with options that go with it.
+
+    Raises:
+        UsageError: neither, both, or other options.
+    """
+    if (run is None) != all_ or (watch and not all_):
+        raise UsageError("name a run, or say --all; --watch goes with --all")
+    if all_ and tokens:
+        raise UsageError("--tokens goes with one run: of --all, those that began with it keep their tokens")
+    require_json(tokens=tokens, json=json)
 
 
 def _open_row(history: History, run: str) -> RunRow:

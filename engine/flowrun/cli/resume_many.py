@@ -159,12 +159,12 @@ async def _resume_due(rows: Iterable[RunRow], flow: CompiledFlow, session: Sessi
     slots = asyncio.Semaphore(MAX_LIVE)
     calm_collector()
     async with session:
-        runs = await session.runs_of(flow)
+        await session.runs_of(flow)  # an engine that cannot start is an error of the group, not of each run
 
         async def resume(row: RunRow) -> tuple[str, Outcome]:
             async with slots:
                 try:
-                    return row.id, await runs.resume(row.id)
+                    return row.id, await session.resume(row.id)
                 except FlowrunError as exc:  # another process runs it, or it cannot be read
                     return row.id, exc
                 except Exception as exc:  # it stops only itself

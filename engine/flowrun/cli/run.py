@@ -19,6 +19,7 @@ from flowrun.cli.options import (
     profile_option,
     project_option,
     quiet_option,
+    require_json,
     result_option,
     spec_argument,
     tokens_option,
@@ -76,8 +77,9 @@ def command(
     """Run a flow and print its answer. Exits with 1 if the run failed, with 4 if it waits for an answer."""
     if durable and record is not None:
         raise UsageError("--record is for runs that are not --durable: a durable run has its events in the journal")
-    if tokens and (not json or record is not None):
-        raise UsageError("--tokens is for what --json prints, not for cassettes: give --json, and no --record")
+    if tokens and record is not None:
+        raise UsageError("--tokens is not for cassettes: give no --record")
+    require_json(tokens=tokens, json=json)
     given = read_inputs_file(file)  # before functions run: stdin is not theirs
     with answer_stream() as answers:
         flow = Project(folder=project_dir, environ=os.environ).compile(real_path(spec), profile=profile)

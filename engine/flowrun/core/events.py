@@ -26,7 +26,8 @@ class Started(_Data, frozen=True, kw_only=True):
 
     A child run may use the rounds, steps and tool calls that its parent has left, unless its own limits are lower.
     ``forked_from`` is the run and the step, as ``RUN/STEP``, that a fork begins at. ``seed`` gives each request of the
-    run a seed of its own.
+    run a seed of its own. ``keeps_tokens`` says for whoever resumes the run that the tokens of its replies, and of its
+    children's, are kept.
     """
 
     run: str
@@ -36,6 +37,7 @@ class Started(_Data, frozen=True, kw_only=True):
     max_tool_calls: int | None = None
     forked_from: str | None = None
     seed: int | None = None
+    keeps_tokens: bool = False
 
 
 class CallStarted(_Data, frozen=True, kw_only=True, tag="Began"):

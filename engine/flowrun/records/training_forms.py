@@ -1,7 +1,8 @@
 """The forms in which trainers and other tools read records of results. Pure.
 
 Sources: TRL 1.16 (``SFTTrainer``: a dataset with ``input_ids`` is not prepared again, and ``assistant_masks`` says
-which tokens count; ``tools`` may be JSON), ATIF 1.8 (package ``atif``), the messages of the OpenAI chat API.
+which tokens count; ``tools`` may be JSON), verl 0.9 (``MultiTurnSFTDataset``: columns ``messages`` and ``tools``, which
+a class in ``docs/results.md`` reads from JSON), ATIF 1.8 (package ``atif``), the messages of the OpenAI chat API.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

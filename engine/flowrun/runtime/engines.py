@@ -24,7 +24,8 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         verbose: show the log of vLLM.
         stall: the seconds without any success after which a busy server counts as unavailable.
-        keeps_tokens: keep the tokens of all replies, with log-probabilities, for the records of the runs.
+        keeps_tokens: keep the tokens of all replies, with log-probabilities, for the records of the runs. A run that
+            began so keeps them wherever it is resumed.
         progress: receives each stage of a model's start, when it begins.
         note: receives other messages for the user about a start.
     """
@@ -72,8 +73,11 @@ class Engines:
         self._engines: list[_Engine] = []
         self._lock = asyncio.Lock()
 
-    async def start_for(self, flow: CompiledFlow) -> dict[str, ModelBackend]:
+    async def start_for(self, flow: CompiledFlow, *, keeps_tokens: bool = False) -> dict[str, ModelBackend]:
         """Return the backends of a flow by their names, started.
+
+        Args:
+            keeps_tokens: keep the tokens of their replies.
 
         Raises:
             BackendError: one cannot start, a decide state asks one whose model cannot decide, or tokens are to be kept
@@ -84,7 +88,7 @@ class Engines:
         for name in sorted(flow.deciding_models):
             if isinstance(backend := backends[name], Decides):
                 backend.check_decisions()
-        return backends if not self._settings.keeps_tokens else _keeping_tokens(flow, backends)
+        return _keeping_tokens(flow, backends) if keeps_tokens else backends
 
     async def stop(self) -> None:
         """Stop all backends. One that fails to stop keeps no other from stopping."""
@@ -172,13 +176,15 @@ def _keeping_tokens(flow: CompiledFlow, backends: Mapping[str, ModelBackend]) ->
     Raises:
         BackendError: one gives no tokens.
     """
+    keeping: dict[str, ModelBackend] = {}
     for name, backend in backends.items():
         if not isinstance(backend, KeepsTokens):
             kind = type(backend).__name__ if name in flow.backends else flow.models[name].model.backend
             why = "--tokens needs vLLM in this process, or a server of vLLM"
             raise BackendError(f"the model {name!r} ({kind}) gives no tokens: {why}")
         backend.check_tokens()
-    return {name: KeptTokensBackend(backend, flow.secrets) for name, backend in backends.items()}
+        keeping[name] = KeptTokensBackend(backend, flow.secrets)
+    return keeping
 
 
 def _has_failed(start: "asyncio.Task[ModelBackend]") -> bool:
@@ -249,12 +255,11 @@ def _make_plain(
                 progress=settings.progress,
                 note=settings.note,
                 adapters=adapters,
-                keeps_tokens=settings.keeps_tokens,
             )
         case "openai":
             from flowrun.backends.openai import OpenAIBackend
 
-            return OpenAIBackend(model, mask=masked, stall=settings.stall, keeps_tokens=settings.keeps_tokens)
+            return OpenAIBackend(model, mask=masked, stall=settings.stall)
         case "scripted":
             from flowrun.backends.scripted import ScriptedBackend, load_replies
 

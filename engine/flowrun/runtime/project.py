@@ -46,7 +46,7 @@ from flowrun.spec import (
 from flowrun.spec.document import written_path
 from flowrun.spec.find import find_specs
 from flowrun.spec.load import Files, ParsedOnce
-from flowrun.spec.model import JSON, CallState, Holds, Model, Spec, Tool, is_template
+from flowrun.spec.model import JSON, CallState, ChatState, Holds, Model, Spec, Tool, is_template
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import suggest
@@ -110,6 +110,14 @@ class CompiledFlow(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=
             for name, state in spec.states.items()
             if spec.may_ask(state)
         ]
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the flow and its sub-flows have chats, all with temperature 0: each reply is the likeliest one."""
+        specs = [tree.loaded.spec for tree in self.tree.walk()]
+        chats = [(spec, state) for spec in specs for state in spec.states.values() if isinstance(state, ChatState)]
+        samplings = [sampling for spec, state in chats for sampling in spec.samplings_of(state).values()]
+        return bool(samplings) and all(sampling.get("temperature") == 0 for sampling in samplings)
 
     @property
     def deciding_models(self) -> frozenset[str]:

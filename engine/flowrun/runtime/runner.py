@@ -32,7 +32,8 @@ class Runner(Services, frozen=True, kw_only=True):
         Cancelling the awaiting task cancels the run's effects and nothing else.
         """
         # no coroutine of its own: each holds a quarter of a kilobyte for as long as a run waits
-        start = Started(run=run_id, inputs=graph.spec.add_defaults(inputs), seed=seed)
+        given = graph.spec.add_defaults(inputs)
+        start = Started(run=run_id, inputs=given, seed=seed, keeps_tokens=self.keeps_tokens)
         return RunDriver(self, graph, None).drive(start)
 
     def resume(self, graph: Graph, run_id: str, *, then: Cancelled | None = None) -> Coroutine[Any, Any, RunResult]:

@@ -35,6 +35,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         now: returns seconds since the epoch.
         drivers: the runs in progress, by their ids.
         origin: what made the results of the runs.
+        keeps_tokens: the backends keep the tokens of replies.
     """
 
     backends: Mapping[str, ModelBackend]
@@ -50,6 +51,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     park: bool = False
     drivers: dict[str, Driver] = msgspec.field(default_factory=dict)
     origin: Origin | None = None
+    keeps_tokens: bool = False
 
     async def sleep_until(self, moment: float) -> None:
         """Wait until the clock shows a moment, in seconds since the epoch.

@@ -84,9 +84,9 @@ class _Opened(NamedTuple):
 
     Attributes:
         memory: the journal of runs that may wait, in a session without a journal of its own.
-        runs: by flow, the runs of it.
+        runs: by flow, and by whether their tokens are kept, the runs of it.
         stores: the journal as the runs of each flow write to it.
-        flows: by the digests of their stored forms, the flows that were run here.
+        flows: by the digests of their stored forms, the flows that were run or resumed here.
         owners: by the id of a run that has not ended, the runs of its flow.
         driven: the ids of the runs that are in progress, or about to be: their engines start.
         tasks: the work in progress.
@@ -99,7 +99,7 @@ class _Opened(NamedTuple):
     runner: Runner
     journal: SqliteJournal | None
     memory: MemoryJournal
-    runs: WeakKeyDictionary[CompiledFlow, FlowRuns]
+    runs: WeakKeyDictionary[CompiledFlow, dict[bool, FlowRuns]]
     stores: list[SpecJournal]
     flows: dict[str, CompiledFlow]
     owners: dict[str, FlowRuns]
@@ -337,6 +337,8 @@ class Session:
     async def resume(self, run_id: str, *, resolve: Resolve | None = None) -> RunResult:
         """Resume a run after its last event, with the spec that it started with, until it ends or waits.
 
+        The tokens of its replies are kept if the session keeps those of all runs, or if it began so.
+
         Args:
             resolve: resolves the run's calls that are in doubt; if None, that of the session does.
 
@@ -351,7 +353,9 @@ class Session:
             if row is None or top in opened.owners:  # with the functions and backends that the run started with
                 runs = self._owner_of(top)
             else:
-                runs = await self._outcome_of(self._begin(self.runs_of(self._stored_flow(row))))
+                begun = _start_of(one.event for one in self.journal.history.events(top))
+                work = self.runs_of(self._stored_flow(row), keeps_tokens=begun.keeps_tokens)
+                runs = await self._outcome_of(self._begin(work))
             return await self._drive(runs, top, runs.resume(top, resolve=resolve))
 
     async def fork(
@@ -388,13 +392,15 @@ class Session:
         else:
             old = self._stored_graph(row)
         recorded = [one.event for one in history.events(row.id)]
-        given = None if inputs is None else read_inputs(flow, {**_inputs_of(recorded), **inputs})
+        begun = _start_of(recorded)
+        given = None if inputs is None else read_inputs(flow, {**begun.inputs, **inputs})
         try:
             forked = fork_events(old, flow.graph, recorded, run=new_id, step=at, inputs=given)
         except ForkError as exc:
             raise UsageError(f"run {row.id} cannot be forked at step {at}: {exc}") from exc
         with self._driving(new_id):
-            runs = await self._outcome_of(self._begin(self.runs_of(flow)))
+            work = self.runs_of(flow, keeps_tokens=begun.keeps_tokens)
+            runs = await self._outcome_of(self._begin(work))
             return await self._drive(runs, new_id, runs.begin_fork(new_id, forked))
 
     async def cancel(self, run_id: str, *, reason: str = "") -> RunResult | None:
@@ -423,19 +429,22 @@ class Session:
         runs = FlowRuns(opened.runner.using(journal=journal), self._find_run(row.id)[1], journal, opened.inbox)
         return await self._drive(runs, row.id, runs.resume(row.id, then=event))
 
-    async def runs_of(self, flow: CompiledFlow, *, wrap: Wrap | None = None) -> FlowRuns:
+    async def runs_of(self, flow: CompiledFlow, *, wrap: Wrap | None = None, keeps_tokens: bool = False) -> FlowRuns:
         """Return the runs of a flow, with its engines started.
 
         Args:
             wrap: wraps the backends for the runs that start by the returned object.
+            keeps_tokens: keep the tokens of their replies, also if the session keeps none.
 
         Raises:
-            BackendError: an engine cannot start.
+            BackendError: an engine cannot start, or gives no tokens that are to be kept.
         """
         opened = self._opened("runs_of")
-        if wrap is None and flow in opened.runs:
-            return opened.runs[flow]
-        backends = await opened.engines.start_for(flow)
+        keeps_tokens = keeps_tokens or self._settings.keeps_tokens
+        known = opened.runs.setdefault(flow, {})
+        if wrap is None and keeps_tokens in known:
+            return known[keeps_tokens]
+        backends = await opened.engines.start_for(flow, keeps_tokens=keeps_tokens)
         hidden = flow.secrets  # the functions must not keep the flow: its engines stop when nobody refers to it
         functions = PythonFunctions(flow.functions, opened.pool, mask=lambda text: mask(text, hidden))
         journal: SpecJournal | MemoryJournal | None = None
@@ -449,9 +458,10 @@ class Session:
             journal = SpecJournal(opened.journal, stored.digest)
             opened.stores.append(journal)
         wrapped = backends if wrap is None else {name: wrap(name, backend) for name, backend in backends.items()}
-        runner = opened.runner.using(backends=wrapped, functions=functions, journal=journal, origin=flow.origin)
+        ports: dict[str, Any] = {"backends": wrapped, "functions": functions, "journal": journal}
+        runner = opened.runner.using(**ports, origin=flow.origin, keeps_tokens=keeps_tokens)
         runs = FlowRuns(runner, flow.graph, journal, opened.inbox)
-        return runs if wrap is not None else opened.runs.setdefault(flow, runs)
+        return runs if wrap is not None else known.setdefault(keeps_tokens, runs)
 
     @property
     def journal(self) -> SqliteJournal:
@@ -557,7 +567,10 @@ class Session:
 
     def _stored_flow(self, row: RunRow) -> CompiledFlow:
         """Return the flow that a run started with, to run."""
-        return self._opened("resume").flows.get(row.spec) or self._load_stored(row).prepare(self._environ)
+        flows = self._opened("resume").flows
+        if row.spec not in flows:
+            flows[row.spec] = self._load_stored(row).prepare(self._environ)
+        return flows[row.spec]
 
     def _stored_graph(self, row: RunRow) -> Graph:
         """Return the graph of the flow that a run started with; its functions need not be there."""
@@ -593,9 +606,9 @@ def _open_row(journal: SqliteJournal, run_id: str) -> RunRow:
     return row
 
 
-def _inputs_of(recorded: Sequence[Event]) -> Mapping[str, JSON]:
-    """Return the inputs that a run started with."""
-    return next((event.inputs for event in recorded if isinstance(event, Started)), {})
+def _start_of(recorded: Iterable[Event]) -> Started:
+    """Return the start of a run; one without inputs if nothing is recorded."""
+    return next((event for event in recorded if isinstance(event, Started)), Started(run="", inputs={}))
 
 
 def check_answer(request: InputRequest, value: Any) -> JSON:

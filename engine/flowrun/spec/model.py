@@ -766,6 +766,12 @@ class Spec(_Part, frozen=True, kw_only=True):
         """Return whether a state may ask a person: it does itself, or it makes calls of tools that need consent."""
         return state.asks == "person" or (state.makes_calls and self.asks_about_calls)
 
+    def samplings_of(self, state: AskingState) -> dict[str, Mapping[str, JSON]]:
+        """Return the sampling of a state's requests, by the names of the models that it may ask."""
+        own = state.sampling if isinstance(state, ChatState) else {}
+        names = state.models_among(self.models)
+        return {name: {**self.sampling, **self.models[name].sampling, **own} for name in names}
+
     def isolation_of(self, part: Tool | CallState) -> Isolation:
         """Return where the function of a tool or of a call state runs."""
         return part.isolation or self.isolation or "thread"

@@ -110,11 +110,10 @@ class Server:
         max_retries: int = 0,
         stall: float = 0.0,
         mask: Callable[[str], str] = str,
-        keeps_tokens: bool = False,
         **fields: Any,
     ) -> OpenAIBackend:
         model = Model(**{"backend": "openai", "name": "default", "base_url": self.url} | fields)
-        return OpenAIBackend(model, max_retries=max_retries, stall=stall, mask=mask, keeps_tokens=keeps_tokens)
+        return OpenAIBackend(model, max_retries=max_retries, stall=stall, mask=mask)
 
     @property
     def asked(self) -> Seen:
@@ -193,14 +192,16 @@ def started_and(backend: OpenAIBackend, *actions: Callable[[OpenAIBackend], Coro
     return asyncio.run(go())
 
 
-def reply_of(backend: OpenAIBackend, request: AskModel | None = None) -> Reply:
-    (reply,) = started_and(backend, lambda live: live.reply(request or ask()))
+def reply_of(backend: OpenAIBackend, request: AskModel | None = None, *, keeps_tokens: bool = False) -> Reply:
+    (reply,) = started_and(backend, lambda live: live.reply(request or ask(), keeps_tokens=keeps_tokens))
     return reply
 
 
-def failure_of(backend: OpenAIBackend, request: AskModel | None = None) -> tuple[str, str]:
+def failure_of(
+    backend: OpenAIBackend, request: AskModel | None = None, *, keeps_tokens: bool = False
+) -> tuple[str, str]:
     with pytest.raises(ModelError) as caught:
-        reply_of(backend, request)
+        reply_of(backend, request, keeps_tokens=keeps_tokens)
     return caught.value.name, caught.value.message
 
 
@@ -817,7 +818,7 @@ def with_tokens(prompt: JSON, ids: JSON, logprobs: list[JSON]) -> JSON:
 
 def test_tokens_of_a_server_are_those_that_it_names(server: Server) -> None:
     server.answer = lambda seen: with_tokens([1, 2], [3, 4], [-0.5, -1.5])
-    tokens = reply_of(server.backend(keeps_tokens=True)).tokens
+    tokens = reply_of(server.backend(), keeps_tokens=True).tokens
     assert tokens is not None
     assert (list(ids_of(tokens.prompt)), list(ids_of(tokens.ids)), list(numbers_of(tokens.logprobs))) == (
         [1, 2],
@@ -840,7 +841,7 @@ def test_tokens_of_a_server_are_those_that_it_names(server: Server) -> None:
 )
 def test_a_server_that_names_no_tokens_is_refused(server: Server, answer: JSON) -> None:
     server.answer = lambda seen: answer
-    name, message = failure_of(server.backend(keeps_tokens=True))
+    name, message = failure_of(server.backend(), keeps_tokens=True)
     assert name == "model.request_refused"
     assert "gives no token ids: --tokens needs vLLM in this process, or a server of vLLM" in message
 

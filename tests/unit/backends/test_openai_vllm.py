@@ -92,11 +92,12 @@ def test_decisions_of_a_server_are_those_of_this_process(server: str, small_mode
 def test_a_server_of_vllm_gives_the_tokens_that_it_read_and_wrote(server: str, small_model: Live) -> None:
     model = Model(backend="openai", name="small", base_url=server)
     question = ask([Message(role="user", content="Name a colour.")])
-    with started(OpenAIBackend(model, keeps_tokens=True)) as live:
-        first = live.reply(question)
+    with started(backend := OpenAIBackend(model)) as live:
+        first = live.run(backend.reply(question, keeps_tokens=True))
         assert first.tokens is not None
         answer = Message(role="assistant", content=first.content, tokens=first.tokens)
-        second = live.reply(ask([*question.messages, answer, Message(role="user", content="Another one.")]))
+        further = ask([*question.messages, answer, Message(role="user", content="Another one.")])
+        second = live.run(backend.reply(further, keeps_tokens=True))
     assert second.tokens is not None
     assert isinstance(small_model.backend, VllmBackend)
     assert small_model.backend._chat is not None

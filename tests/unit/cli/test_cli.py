@@ -274,3 +274,20 @@ def test_a_verb_without_a_path_looks_at_the_project(verb: str, message: str, tmp
     done = flowrun(verb, cwd=tmp_path / "specs")
     assert done.returncode == 0
     assert ("1 spec checked: no issues" in done.stderr) or done.stdout.startswith("../s.test.yaml .\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "spec.yaml", "--tokens"], "--tokens is for what --json prints: give --json too"),
+        (["run", "spec.yaml", "--tokens", "--json", "--record", "a.yaml"], "--tokens is not for cassettes"),
+        (["resume", "mine", "--tokens"], "--tokens is for what --json prints: give --json too"),
+        (["resume", "--all", "--tokens", "--json"], "--tokens goes with one run: of --all, those that began with it"),
+        (["answer", "mine", "--tokens"], "--tokens is for what --json prints: give --json too"),
+    ],
+    ids=["run", "cassettes", "resume", "all", "answer"],
+)
+def test_tokens_that_nothing_would_print_are_refused(words: list[str], message: str) -> None:
+    refused = flowrun(*words)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert message in refused.stderr

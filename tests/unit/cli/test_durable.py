@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from tests.unit.backends.test_openai import Server, server, with_tokens
+
+__all__ = ["server"]
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 REFUND = ROOT / "specs" / "refund.yaml"
@@ -111,6 +114,71 @@ def test_a_fork_goes_on_with_the_spec_of_today(journal: Path, tmp_path: Path) ->
     spec.write_text(text.replace("Old?", "New?") + "  done: {type: end}\n")
     assert "asks: Old?" in flowrun("fork", run, "--at", "1", journal=journal).stderr
     assert "asks: New?" in flowrun("fork", run, "--at", "1", "--spec", journal=journal).stderr
+
+
+TALK = """\
+flowrun: v1
+name: talk
+version: 1.0.0
+model: {backend: openai, name: qwen, base_url: "URL"}
+messages: [{role: user, content: Say something.}]
+states:
+  ask: {type: wait, prompt: Now?, schema: {type: boolean}, next: reply}
+  reply: {type: chat, next: done}
+  done: {type: end, output: "{{ reply.content }}"}
+"""
+
+
+def begun_talk(folder: Path, server: Server, journal: Path, *words: str) -> str:
+    """Begin a run that waits before its model is asked, and return its id."""
+    server.answer = lambda seen: with_tokens([1, 2], [3, 4], [-0.5, -1.5])
+    spec = folder / "talk.yaml"
+    spec.write_text(TALK.replace("URL", server.url))
+    done = flowrun(spec, "--durable", "--json", "-q", *words, journal=journal)
+    assert done.returncode == 4, done.stderr
+    return str(json.loads(done.stdout)["run"])
+
+
+@pytest.mark.parametrize("words", [["answer"], ["resume"], ["resume", "--all"]], ids=" ".join)
+@pytest.mark.parametrize("began", [True, False], ids=["with", "without"])
+def test_a_resumed_run_keeps_the_tokens_if_it_began_so(
+    words: list[str], began: bool, server: Server, journal: Path, tmp_path: Path
+) -> None:
+    run = begun_talk(tmp_path, server, journal, *["--tokens"] * began)
+    if words == ["answer"]:
+        done = flowrun("answer", run, "--value", "true", "--json", journal=journal)
+        record = json.loads(done.stdout)
+        assert [row["ids"] for row in record.get("tokens", ())] == [[1, 2, 3, 4]] * began
+    else:
+        flowrun("answer", run, "--value", "true", "--later", journal=journal)
+        done = flowrun(*words, *[run] * (words == ["resume"]), journal=journal)
+    assert done.returncode == 0, done.stderr
+    assert server.asked.body.get("return_token_ids", False) == began
+
+
+@pytest.mark.parametrize("words", [["answer", "--value", "true"], ["resume"]], ids=["answer", "resume"])
+def test_tokens_are_kept_from_where_a_run_is_resumed(
+    words: list[str], server: Server, journal: Path, tmp_path: Path
+) -> None:
+    run = begun_talk(tmp_path, server, journal)
+    if words == ["resume"]:
+        flowrun("answer", run, "--value", "true", "--later", journal=journal)
+    done = flowrun(words[0], run, *words[1:], "--json", "--tokens", journal=journal)
+    assert done.returncode == 0, done.stderr
+    assert [row["logprobs"] for row in json.loads(done.stdout)["tokens"]] == [[None, None, -0.5, -1.5]]
+
+
+def test_a_scripted_model_gives_no_tokens_where_a_run_is_resumed(journal: Path, tmp_path: Path) -> None:
+    (tmp_path / "replies.yaml").write_text("replies: [{content: hello}]\n")
+    spec = tmp_path / "talk.yaml"
+    spec.write_text(
+        TALK.replace('{backend: openai, name: qwen, base_url: "URL"}', "{backend: scripted, name: replies.yaml}")
+    )
+    flowrun(spec, "--durable", journal=journal)
+    (run,) = [row["id"] for row in listed(journal)]
+    refused = flowrun("answer", run, "--value", "true", "--json", "--tokens", journal=journal)
+    assert (refused.returncode, "gives no tokens: --tokens needs vLLM" in refused.stderr) == (1, True)
+    assert [row["status"] for row in listed(journal)] == ["waiting"]
 
 
 def test_an_answer_for_later(journal: Path) -> None:

@@ -63,3 +63,23 @@ def test_another_number_of_samples_is_refused_or_keeps_those_that_are_there(tmp_
     assert (fewer.returncode, made) == (0, {})
     assert "4 results of rows or samples that the batch has no more are kept, and do not count" in fewer.stderr
     assert len(results(tmp_path / "out.jsonl")) == 6
+
+
+@pytest.mark.parametrize(
+    ("sampling", "samples", "warned"),
+    [("{temperature: 0}", "2", 1), ("{temperature: 0}", "1", 0), ("{}", "2", 0)],
+    ids=["alike", "one sample", "no temperature"],
+)
+def test_samples_that_will_be_alike_are_said_once(sampling: str, samples: str, warned: int, tmp_path: Path) -> None:
+    (tmp_path / "replies.yaml").write_text("replies: [{content: Hello., repeat: true}]\n")
+    (tmp_path / "spec.yaml").write_text(
+        "flowrun: v1\nname: greet\nversion: 1.0.0\ninputs: {number: {type: integer}}\n"
+        f"model: {{backend: scripted, name: replies.yaml}}\nsampling: {sampling}\n"
+        'messages: [{role: user, content: "{{ inputs.number }}"}]\n'
+        "states: {ask: {type: chat, next: done}, done: {type: end}}\n"
+    )
+    write_rows(tmp_path / "in.jsonl", [1, 2])
+    done = batch("spec.yaml", "in.jsonl", "-o", "out.jsonl", "--samples", samples, "-q", cwd=tmp_path)
+    assert done.returncode == 0
+    warning = "all chats of greet have temperature 0, so the 2 samples of a row will be alike: set sampling.temperature"
+    assert done.stderr.count(warning) == warned

@@ -7,11 +7,11 @@ import pytest
 
 from flowrun.backends.kept_tokens import KeptTokensBackend
 from flowrun.backends.token_ids import pack_tokens
+from flowrun.backends.wrapper import ReadyBackend
 from flowrun.core.events import AskModel
 from flowrun.core.messages import KeptReply, Message, Reply, Tokens
 from flowrun.errors import ModelError
 from flowrun.runtime.token_rows import token_rows
-from flowrun.testing import ScriptedModel
 from tests.unit.backends.contract import ask
 
 USER = Message(role="user")
@@ -69,11 +69,23 @@ def test_threads_of_sub_flows_and_vocabularies_have_rows_of_their_own() -> None:
 SECRETS = {"sesame-0123": "${WORD}"}
 
 
-def gate(reply: Reply, *, secrets: dict[str, str] = SECRETS, asked: str = "?") -> Reply:
-    async def give(request: AskModel) -> Reply:
-        return reply
+class Giver(ReadyBackend):
+    """A model that gives one reply, with its tokens if it has them."""
 
-    backend = KeptTokensBackend(ScriptedModel.from_function(give), secrets)
+    def __init__(self, given: Reply) -> None:
+        self.given = given
+
+    def check_tokens(self) -> None:
+        """Do nothing: only its reply shows whether it gives tokens."""
+
+    async def reply(self, request: AskModel, *, keeps_tokens: bool = False) -> Reply:
+        """Return the reply; it must be asked for its tokens."""
+        assert keeps_tokens
+        return self.given
+
+
+def gate(reply: Reply, *, secrets: dict[str, str] = SECRETS, asked: str = "?") -> Reply:
+    backend = KeptTokensBackend(Giver(reply), secrets)
     return asyncio.run(backend.reply(ask([Message(role="user", content=asked)])))
 
 

@@ -40,12 +40,10 @@ class VllmBackend:
         note: Callable[[str], None] = lambda message: None,
         cache_dir: Path | None = None,
         adapters: Sequence[str] = (),
-        keeps_tokens: bool = False,
     ) -> None:
         """Bind the model's settings; ``start`` loads it.
 
         Args:
-            keeps_tokens: give replies with their log-probabilities and the tokens of their prompts.
             adapters: the LoRA adapters of which requests may use one; see ``with_adapter``.
             base_dir: the spec's folder; its paths are relative to it.
             verbose: show vLLM's log.
@@ -60,7 +58,6 @@ class VllmBackend:
         self._note = note
         self._cache_dir = cache_dir
         self._adapters = tuple(adapters)
-        self._keeps_tokens = keeps_tokens
         self._loaded: dict[str, Any] = {}
         self._counter = itertools.count(1)
         self._engine: Engine | None = None
@@ -120,10 +117,14 @@ class VllmBackend:
         """Return this backend for requests that use one of its adapters. The engine is the same."""
         return _AdaptedBackend(self, name)
 
-    async def reply(self, request: AskModel, *, adapter: str | None = None) -> Reply:
-        """Return the model's reply, by one of its adapters or by none. See ``ports.ModelBackend.reply``."""
+    async def reply(self, request: AskModel, *, keeps_tokens: bool = False, adapter: str | None = None) -> Reply:
+        """Return the model's reply, by one of its adapters or by none. See ``ports.ModelBackend.reply``.
+
+        Args:
+            keeps_tokens: return the log-probabilities and the tokens of the prompt too.
+        """
         engine, chat = self._running()
-        rendered = await self._render(chat, request)
+        rendered = await self._render(chat, request, keeps_tokens=keeps_tokens)
         request_id = f"{request.run}-{request.step}-{next(self._counter)}"
         output = await self._generate(engine, rendered, request_id, self._loaded.get(adapter) if adapter else None)
         (completion,) = output.outputs
@@ -142,7 +143,7 @@ class VllmBackend:
             rendered,
             completion.text,
             token_ids=completion.token_ids,
-            logprobs=_own_logprobs(completion) if self._keeps_tokens else (),
+            logprobs=_own_logprobs(completion) if keeps_tokens else (),
             finish_reason=completion.finish_reason or "stop",
             usage=usage,
         )
@@ -190,9 +191,9 @@ class VllmBackend:
             raise ModelError("backend.unavailable", why)
         return self._engine, self._chat
 
-    async def _render(self, chat: VllmChat, request: AskModel) -> Rendered:
+    async def _render(self, chat: VllmChat, request: AskModel, *, keeps_tokens: bool = False) -> Rendered:
         try:
-            return await chat.render(request, keeps_tokens=self._keeps_tokens)
+            return await chat.render(request, keeps_tokens=keeps_tokens)
         except FlowrunError:
             raise
         except Exception as exc:
@@ -220,9 +221,9 @@ class _AdaptedBackend(WrappedBackend):
         super().__init__(backend)
         self._adapter = adapter
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, keeps_tokens: bool = False) -> Reply:
         """Return the model's reply by the adapter."""
-        return await self.backend.reply(request, adapter=self._adapter)
+        return await self.backend.reply(request, keeps_tokens=keeps_tokens, adapter=self._adapter)
 
     def check_decisions(self) -> None:
         """Check that decide states can be answered. See ``wrapper.Decides``."""

@@ -1,7 +1,6 @@
 """What a model is asked with, besides the messages: known when the spec is compiled, or rendered for each request."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -52,24 +51,14 @@ class ChosenModel(msgspec.Struct, frozen=True, kw_only=True):
         return self.models[name]
 
 
-def compile_model(
-    state: AskingState, compiler: Compiler, sampling: Mapping[str, JSON] = MappingProxyType({})
-) -> ChosenModel:
-    """Compile the model of a state.
-
-    Args:
-        sampling: that of the state, which counts before those of the spec and the model.
-    """
+def compile_model(state: AskingState, compiler: Compiler) -> ChosenModel:
+    """Compile the model of a state."""
     spec = compiler.spec
     return ChosenModel(
         name=compile_text(state.model),
         models={
-            name: ModelSettings(
-                compiler.backends.get(name, name),
-                {**spec.sampling, **spec.models[name].sampling, **sampling},
-                spec.models[name].reasoning == "keep",
-            )
-            for name in state.models_among(spec.models)
+            name: ModelSettings(compiler.backends.get(name, name), sampling, spec.models[name].reasoning == "keep")
+            for name, sampling in spec.samplings_of(state).items()
         },
     )
 
@@ -153,7 +142,7 @@ def compile_settings(name: str, state: ChatState, compiler: Compiler) -> Request
     computed = ComputedSettings(
         state=name,
         declarations={tool: compiler.declarations[tool] for tool in tools},
-        model=compile_model(state, compiler, state.sampling),
+        model=compile_model(state, compiler),
         tools=compile_value(state.tools if is_template(state.tools) else list(tools)),
         tool_choice=compile_text(state.tool_choice),
         response_format=form,

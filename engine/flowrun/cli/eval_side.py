@@ -15,6 +15,7 @@ import msgspec
 
 from flowrun.batch import BatchStopped, count_outcomes
 from flowrun.cli.event_loop import run_in_loop
+from flowrun.cli.next_steps import warn_of_alike_samples
 from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import write_json
@@ -44,6 +45,8 @@ def run_here(job: SideJob, flow: CompiledFlow) -> Side:
         if not job.run:
             return _found(job, flow)
         batch = open_side(job, flow, view)
+        if batch.total > 0:
+            warn_of_alike_samples(flow, job.samples)
         view.say_kept(batch.results, messages=False)
         totals = batch.totals
         try:

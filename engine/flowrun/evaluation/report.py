@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from flowrun.durations import spell_duration
 from flowrun.evaluation.eval_file import EvalFile
-from flowrun.evaluation.scored_side import Rows, RunScores, ScoredSide
+from flowrun.evaluation.scored_side import Rows, ScoredSide
 from flowrun.evaluation.statistics import Difference, Estimate
 from flowrun.evaluation.summary import Costs, EvalSummary, GroupSummary, RowChange, ScoreSummary, changes_of
 from flowrun.excerpts import cut
@@ -26,7 +26,7 @@ from flowrun.unicode import visible
 _LONGEST: Final = 60
 """The characters of a group's value in a table."""
 
-_BEFORE, _CHANGE = "before", "change"
+_CHANGE: Final = "change"
 
 
 class Table(NamedTuple):
@@ -220,18 +220,16 @@ def _entries(ours: ScoredSide, theirs: ScoredSide | None, changes: Sequence[RowC
     for run, entry in zip(runs, ours.entries(runs), strict=True):
         other = others.get((run.id, run.sample))
         beside = "" if other is None else next(map(_beside, theirs.entries([other])))
-        scores = _with_before(entry.record, other, by_row.get(run.id, {}))
+        scores = _with_changes(entry.record, by_row.get(run.id, {}))
         record = msgspec.structs.replace(entry.record, scores=scores)
         yield entry._replace(record=record, beside=beside)
 
 
-def _with_before(record: Record, other: RunScores | None, changes: Mapping[str, float]) -> dict[str, JSON]:
-    """Return the scores of a record, each with that of the other side, and how far the row's mean changed."""
+def _with_changes(record: Record, changes: Mapping[str, float]) -> dict[str, JSON]:
+    """Return the scores of a record, each with how far the mean of its row changed."""
     scores: dict[str, JSON] = {}
     for name, value in (record.scores or {}).items():
         scores[name] = value
-        if other is not None:
-            scores[f"{name} {_BEFORE}"] = other.scores.get(name)
         scores[f"{name} {_CHANGE}"] = round(changes.get(name, 0.0), 6)
     return scores
 

@@ -1,12 +1,5 @@
-"""The page of 10,000 records in a real browser without a network: playwright-core clicks, types and taps.
+"""The page of 10,000 records in a real browser without a network."""
 
-Chromium is that of the system, such as Debian's package; node drives it, and npm installs playwright-core. Without one
-of them the tests are skipped, and say what is missing.
-"""
-
-import json
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,18 +7,11 @@ from typing import Any
 import pytest
 
 from flowrun.records import RecordFiles, render_table_page
-from tests.npm import install_packages
+from tests.browsing import PHONE, needs_browser, work_on
 from tests.records import failed_record, record_of, said_messages, write_records
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NODE = shutil.which("node")
-pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on the PATH"),
-    pytest.mark.skipif(NODE is None, reason="there is no node on the PATH"),
-]
-DRIVER = Path(__file__).parents[2] / "browser"
+pytestmark = needs_browser
 ROWS = 10_000
-DESK, PHONE = (1280, 900), (390, 844)
 
 HELPERS = """
 const shown = () => page.locator("#body tr").count();
@@ -43,11 +29,6 @@ const focused = () => page.evaluate(() => document.activeElement.textContent);
 """
 
 Work = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def packages() -> Path:
-    return install_packages(DRIVER)
 
 
 def records() -> Iterator[dict[str, Any]]:
@@ -77,24 +58,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def work(packages: Path, page: Path) -> Work:
-    """Open the page, run JavaScript with it, and return its value; nothing may go wrong or be loaded meanwhile."""
-
-    def at_work(body: str, *, screen: tuple[int, int] = DESK, scheme: str = "light") -> Any:
-        done = subprocess.run(
-            [str(NODE), str(DRIVER / "drive.mjs"), str(BROWSER), str(packages), str(page), *map(str, screen), scheme],
-            input=f"async (page) => {{ {HELPERS} {body} }}",
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
-        assert (found["errors"], found["loaded"]) == ([], [])
-        return found["value"]
-
-    return at_work
+def work(page: Path) -> Work:
+    """Open the page, run JavaScript with it, and return its value."""
+    return lambda body, **how: work_on(page, f"{HELPERS} {body}", **how)
 
 
 def test_ten_thousand_records_are_searched(work: Work) -> None:

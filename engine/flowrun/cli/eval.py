@@ -153,8 +153,8 @@ def _evaluate(file: EvalFile, options: EvalOptions, project: Project, answers: T
         against = None if ref is None else stack.enter_context(find_against(ref, file, profile))
         flow = project.compile(file.flow, profile=profile)
         hide(flow.secrets)
-        scoring = _open(file, flow, project, folder)
         job = _job(file, options, folder, profile)
+        scoring = _open(file, flow, project, folder, job.cassette)
         ours = _require_ended(run_here(job, flow))
         records = [scoring.records(Path(ours.results))]
         if against is not None:
@@ -164,19 +164,19 @@ def _evaluate(file: EvalFile, options: EvalOptions, project: Project, answers: T
                 echo(
                     f"flowrun: the flow and its code are the same at {against.what}: these are the same runs", err=True
                 )
-    _judge(scoring, records, options)
+    _judge(scoring, records, options, job)
     sides = _write_scored(scoring, records, folder)
     summary = summarize(file, scoring.rows, sides[0], sides[1] if len(sides) > 1 else None, ref)
     _report(file, summary, scoring, sides, folder, options, answers)
     return 0 if summary.passes and sides[0].runs else 1
 
 
-def _open(file: EvalFile, flow: CompiledFlow, project: Project, folder: Path) -> Scoring:
+def _open(file: EvalFile, flow: CompiledFlow, project: Project, folder: Path, cassette: str | None) -> Scoring:
     with file_errors(f"-o {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         if folder.parts[0] == FOLDER and not (ignored := Path(FOLDER, ".gitignore")).exists():
             ignored.write_text("*\n")  # results are no part of the project
-    return Scoring(file, flow, project, folder)
+    return Scoring(file, flow, project, folder, cassette)
 
 
 def _job(file: EvalFile, options: EvalOptions, folder: Path, profile: str | None) -> SideJob:
@@ -233,7 +233,7 @@ def _require_ended(side: Side) -> Side:
     return side
 
 
-def _judge(scoring: Scoring, records: Sequence[SideRecords], options: EvalOptions) -> None:
+def _judge(scoring: Scoring, records: Sequence[SideRecords], options: EvalOptions, job: SideJob) -> None:
     asked = scoring.questions(records)
     if not asked:
         return
@@ -243,7 +243,7 @@ def _judge(scoring: Scoring, records: Sequence[SideRecords], options: EvalOption
     if not options.quiet:
         echo(f"judging {count} answers ({', '.join(asked)})", err=True)
     settings = BackendSettings(verbose=options.verbose, stall=options.stall)
-    run_in_loop(ask_judges(asked, scoring.judgements, settings))
+    run_in_loop(ask_judges(asked, scoring.judgements, settings, record=job.record, cassette=job.cassette))
 
 
 def _write_scored(scoring: Scoring, records: Sequence[SideRecords], folder: Path) -> list[ScoredSide]:

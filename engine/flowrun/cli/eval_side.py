@@ -14,11 +14,12 @@ from typing import Final
 import msgspec
 
 from flowrun.batch import BatchStopped, count_outcomes
+from flowrun.batch.job import BatchJob
 from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.next_steps import warn_of_alike_samples
 from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
-from flowrun.cli.terminal import write_json
+from flowrun.cli.terminal import echo, write_json
 from flowrun.errors import FlowrunError, UsageError
 from flowrun.evaluation.sides import Side, SideJob, open_side, results_of, run_side
 from flowrun.runtime.engines import calm_collector
@@ -45,8 +46,7 @@ def run_here(job: SideJob, flow: CompiledFlow) -> Side:
         if not job.run:
             return _found(job, flow)
         batch = open_side(job, flow, view)
-        if batch.total > 0:
-            warn_of_alike_samples(flow, job.samples)
+        _warn(job, flow, batch)
         view.say_kept(batch.results, messages=False)
         totals = batch.totals
         try:
@@ -67,6 +67,22 @@ def run_here(job: SideJob, flow: CompiledFlow) -> Side:
             view.say(f"all {runs:,} runs were finished before: --restart runs them anew")
         facts = msgspec.structs.replace(_facts(job, flow), runs=runs, missing=missing, skipped=batch.skipped)
         return msgspec.structs.replace(facts, stopped=totals.stopped, interrupted=totals.interrupted)
+
+
+def _warn(job: SideJob, flow: CompiledFlow, batch: BatchJob) -> None:
+    """Print warnings about runs that are to be made.
+
+    Raises:
+        UsageError: replies are to be recorded, and some runs were made before.
+    """
+    if job.record is not None and batch.skipped:
+        batch.results.close()
+        what = f"{batch.skipped} runs were finished before, and only runs that are made now are recorded"
+        raise UsageError(f"--record {job.record}: {what}: add --restart")
+    if batch.total > 0:
+        warn_of_alike_samples(flow, job.samples)
+        if waits := flow.states_that_wait:
+            echo(f"flowrun: {', '.join(waits)} waits for human input: in an evaluation, nobody answers", err=True)
 
 
 def run_apart(job: SideJob, folder: Path) -> Side:

@@ -21,11 +21,14 @@ class Scoring:
         rows: the rows by their ids.
     """
 
-    def __init__(self, file: EvalFile, flow: CompiledFlow, project: Project, folder: Path) -> None:
+    def __init__(
+        self, file: EvalFile, flow: CompiledFlow, project: Project, folder: Path, cassette: str | None = None
+    ) -> None:
         """Import the functions, compile the judges, and read the rows and the judgements.
 
         Args:
             folder: of the evaluation, where judgements are kept.
+            cassette: replies in place of the judges' models.
 
         Raises:
             SpecError: a function cannot be imported, or a judge has errors.
@@ -34,7 +37,9 @@ class Scoring:
         self._file = file
         self.rows = read_rows(file, flow)
         self._scorers = _compile(file, project.folder)
-        self._judges = {name: Judge(score, project.compile(score.flow)) for name, score in file.judges.items()}
+        self._judges = {
+            name: Judge(score, project.compile(score.flow), cassette) for name, score in file.judges.items()
+        }
         self._secrets = {**flow.secrets}
         for judge in self._judges.values():
             self._secrets |= judge.flow.secrets

@@ -2,17 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
+from flowrun.core.ports import ModelBackend
 from flowrun.errors import StoreError
 from flowrun.evaluation.eval_file import JudgeScore
 from flowrun.evaluation.scoring import UNREACHABLE, Scored, ScoredRun, as_scored
-from flowrun.evaluation.sides import version_of
+from flowrun.evaluation.sides import version_of, with_cassette
 from flowrun.files import PRIVATE, file_errors
 from flowrun.runtime.engines import BackendSettings
 from flowrun.runtime.flow_runs import FlowRuns
@@ -20,7 +22,7 @@ from flowrun.runtime.loop import Loop
 from flowrun.runtime.meter import Meter
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_result import guard
-from flowrun.runtime.session import Session
+from flowrun.runtime.session import Session, Wrap
 from flowrun.spec import mask, mask_excerpt
 from flowrun.spec.model import JSON
 from flowrun.templates import compile_value
@@ -38,19 +40,23 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Question(NamedTuple):
-    """What a judge is asked: its inputs, under the key of the judgement."""
+    """What a judge is asked: its inputs, under the key of the judgement.
+
+    ``seed`` is made of the inputs: the same question gets the same judgement, as far as the model allows.
+    """
 
     key: str
     inputs: Mapping[str, JSON]
+    seed: int
 
 
 class Judge:
     """A flow that judges, with the inputs that it is given."""
 
-    def __init__(self, score: JudgeScore, flow: CompiledFlow) -> None:
+    def __init__(self, score: JudgeScore, flow: CompiledFlow, cassette: str | None) -> None:
         self.flow = flow
         self._render = compile_value(dict(score.inputs))
-        self._version = version_of(flow)
+        self._version = version_of(flow, cassette)
 
     def question(self, run: ScoredRun) -> Question:
         """Return what the judge is asked about a run.
@@ -59,8 +65,9 @@ class Judge:
             TemplateError: what its inputs read is not there.
         """
         inputs = self._render(run.scope)
-        identity = msgspec.json.encode([self._version, inputs], order="deterministic")
-        return Question(hashlib.sha256(identity).hexdigest(), inputs)
+        asked = msgspec.json.encode(inputs, order="deterministic")
+        key = hashlib.sha256(f"{self._version}\n".encode() + asked).hexdigest()
+        return Question(key, inputs, zlib.crc32(asked) & 0x7FFFFFFF)
 
 
 class Judgements:
@@ -120,9 +127,17 @@ def questions_of(judge: Judge, runs: Iterable[ScoredRun], known: Judgements) -> 
 
 
 async def ask_judges(
-    asked: Mapping[str, tuple[Judge, list[Question]]], known: Judgements, settings: BackendSettings
+    asked: Mapping[str, tuple[Judge, list[Question]]],
+    known: Judgements,
+    settings: BackendSettings,
+    *,
+    record: str | None = None,
+    cassette: str | None = None,
 ) -> None:
     """Ask judges, each about its questions, as many at once as keep their models busy.
+
+    Args:
+        record, cassette: see ``SideJob``.
 
     Raises:
         BackendError: an engine cannot start.
@@ -131,17 +146,21 @@ async def ask_judges(
     async with Session(keep_waiting=False, settings=settings) as session:
         for name, (judge, questions) in asked.items():
             meter = Meter()
-            runs = await session.runs_of(judge.flow, wrap=meter.wrap)
+            flow, changed = with_cassette(judge.flow, record=record, cassette=cassette)
+            runs = await session.runs_of(flow, wrap=_wrapped(meter, changed))
 
             ask = partial(_ask, name, judge, runs=runs, known=known)
             await Loop(ask, meter, max_live=meter.max_live).run(questions)
 
 
+def _wrapped(meter: Meter, changed: Callable[[ModelBackend], ModelBackend]) -> Wrap:
+    return lambda name, backend: meter.wrap(name, changed(backend))
+
+
 async def _ask(name: str, judge: Judge, question: Question, runs: FlowRuns, known: Judgements) -> None:
     secrets = judge.flow.secrets
-    seed = int(question.key[:7], 16)  # the same question gets the same judgement, as far as the model allows
     run_id = f"{name}-{question.key[:16]}"
-    result = await guard(f"score {name}", runs.start(question.inputs, run_id, seed=seed))
+    result = await guard(f"score {name}", runs.start(question.inputs, run_id, seed=question.seed))
     if result.status != "succeeded":
         error = result.error
         why = result.status if error is None else f"{error.name}: {error.message}"

@@ -38,7 +38,7 @@ class SideJob(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         spec, rows: the paths of the spec and the rows.
         folder: in which each version of the flow has a folder with its results.
-        record: the cassette to which replies are added.
+        record: the cassette to which the replies are added; all runs must be made now.
         cassette: the cassette that replies in place of the models.
         run: False: look for the results only.
     """
@@ -87,7 +87,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
 def results_of(job: SideJob, flow: CompiledFlow) -> Path:
     """Return the path of the results of a side."""
-    return Path(job.folder) / version_of(flow) / RESULTS
+    return Path(job.folder) / version_of(flow, job.cassette) / RESULTS
 
 
 def open_side(job: SideJob, flow: CompiledFlow, view: BatchReporter) -> BatchJob:
@@ -116,7 +116,7 @@ async def run_side(job: SideJob, batch: BatchJob) -> None:
         BatchStopped: the batch ended early.
     """
     meter = batch.totals.meter
-    flow, changed = with_cassette(job, batch.flow)
+    flow, changed = with_cassette(batch.flow, record=job.record, cassette=job.cassette)
     async with Session(max_tools=batch.max_tools, keep_waiting=False, settings=batch.settings) as session:
         runs = await session.runs_of(flow, wrap=lambda name, backend: meter.wrap(name, changed(backend)))
 
@@ -130,26 +130,32 @@ async def run_side(job: SideJob, batch: BatchJob) -> None:
         await batch.run_rows(run_row, meter)
 
 
-def with_cassette(job: SideJob, flow: CompiledFlow) -> tuple[CompiledFlow, Callable[[ModelBackend], ModelBackend]]:
-    """Return the flow, with a cassette in place of its models if one is given, and what records to one."""
-    if job.cassette is not None:
-        backend = CassetteBackend(Path(job.cassette), reader_of=_no_reader, secrets=flow.secrets)
+def with_cassette(
+    flow: CompiledFlow, *, record: str | None, cassette: str | None
+) -> tuple[CompiledFlow, Callable[[ModelBackend], ModelBackend]]:
+    """Return a flow, with a cassette in place of its models if one is given, and what records to one."""
+    if cassette is not None:
+        backend = CassetteBackend(Path(cassette), reader_of=_no_reader, secrets=flow.secrets)
         return msgspec.structs.replace(flow, backends=dict.fromkeys(flow.models, backend)), lambda backend: backend
-    if job.record is None:
+    if record is None:
         return flow, lambda backend: backend
-    record = Path(job.record)
-    return flow, lambda backend: RecordingBackend(backend, record, flow.secrets)
+    return flow, lambda backend: RecordingBackend(backend, Path(record), flow.secrets)
 
 
 async def _no_reader(request: object) -> None:
     """Return no reader: replies are taken as they were parsed when they were recorded."""
 
 
-def version_of(flow: CompiledFlow) -> str:
-    """Return the name of a version: of the flow, its variables, its code, and the small files of its models."""
+def version_of(flow: CompiledFlow, cassette: str | None = None) -> str:
+    """Return the name of a version: of the flow, its variables, its code, and the small files of its models.
+
+    Args:
+        cassette: what replies in place of the models: its replies are not taken for theirs.
+    """
     parts: list[object] = [flow.origin.snapshot.digest, sorted(flow.origin.snapshot.variables.items())]
     parts += _code_of(flow.functions.values(), flow.project)
     parts += [one for bound in flow.models.values() for one in _files_of(bound.folder, bound.model.name, bound.model)]
+    parts += [] if cassette is None else [hashlib.sha256(Path(cassette).read_bytes()).hexdigest()]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
 
 

@@ -233,13 +233,19 @@ def test_a_revision_whose_flow_is_broken(project: Path) -> None:
 
 
 def test_recorded_replies_take_the_place_of_models(project: Path) -> None:
-    recorded = evaluate(project, "shop.eval.yaml", "--restart", "--record", "kept.jsonl", "--json")
+    refused = evaluate(project, "shop.eval.yaml", "--record", "kept.jsonl")
+    assert (refused.returncode, "add --restart" in refused.stderr) == (2, True)
+    shutil.rmtree(project / "eval-results")
+    recorded = evaluate(project, "shop.eval.yaml", "--record", "kept.jsonl", "--json")
     assert recorded.returncode == 0, recorded.stderr
     lines = (project / "kept.jsonl").read_text().splitlines()
-    assert len(lines) == 10  # two of a row that calls, one of each other, and of each of two samples
+    assert len(lines) == 12  # two of each sample that calls, one of each other, and two of the judge
     edit(project / "replies.yaml", 'content: "12"', 'content: "99"')
+    edit(project / "judge_replies.yaml", "0.75", "0.1")
     played = evaluate(project, "shop.eval.yaml", "--cassette", "kept.jsonl", "--json")
     assert said(played)["scores"] == said(recorded)["scores"]
+    asked = evaluate(project, "shop.eval.yaml", "--json")  # replies of a cassette are not taken for those of a model
+    assert said(asked)["scores"]["judged"]["mean"]["mean"] == pytest.approx(0.075)
 
 
 def test_an_interrupted_evaluation_goes_on(project: Path) -> None:

@@ -49,7 +49,8 @@ def test_parquet(tmp_path: Path) -> None:
     failed = result(1, status="failed", output=None, error=error)
     folder = folder_of(tmp_path / "out", result(2, messages=[{"role": "user", "content": "ä"}]), failed)
     table = parquet.read_table(merge_shards(folder, "parquet")).to_pylist()
-    assert set(table[0]) == set(read_schema(RESULT_SCHEMA)["properties"]) - {"run", "wakes", "doubtful"}
+    not_of_batches = {"run", "wakes", "doubtful", "scores", "reasons", "trace"}
+    assert set(table[0]) == set(read_schema(RESULT_SCHEMA)["properties"]) - not_of_batches
     rest = dict.fromkeys(set(table[0]) - set(failed))
     assert table == [
         {**failed, **rest},

@@ -66,5 +66,5 @@ def test_the_documented_files_are_yaml_and_name_our_hooks() -> None:
     assert [hook["id"] for document in documents for repo in document.get("repos", ()) for hook in repo["hooks"]] == [
         hook["id"] for hook in HOOKS
     ]
-    assert len(documents) == 2
+    assert len(documents) == 3
     assert len(COMMANDS) >= 9

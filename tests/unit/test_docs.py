@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -117,6 +118,12 @@ def test_the_page_on_failures(shell: Shell) -> None:
 
 def test_the_page_on_decisions(shell: Shell) -> None:
     assert list(perform(shell, read_blocks((DOCS / "decisions.md").read_text()))) == []
+
+
+def test_the_page_on_telemetry(shell: Shell) -> None:
+    pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
+    [printed] = perform(shell, read_blocks((DOCS / "telemetry.md").read_text()))
+    shell.run(f"{sys.executable} traces.py", printed.text.splitlines())
 
 
 def test_the_page_on_langgraph_has_the_lines_of_today() -> None:

@@ -109,7 +109,7 @@ class FlowTracer:
     def __init__(self, telemetry: Telemetry, models: Mapping[str, Model | None], secrets: Mapping[str, str]) -> None:
         self.telemetry = telemetry
         self.models = {name: _describe(name, model, secrets) for name, model in models.items()}
-        self._secrets = secrets
+        self.secrets = secrets
 
     def begin(self, spec: Spec, run: str, *, state: str, step: int, resumed: bool) -> "FlowTrace":
         """Begin the span of a run, below the current one; see ``ports.Tracer``."""
@@ -122,12 +122,12 @@ class FlowTracer:
 
     def content(self, text: str) -> str:
         """Return a text without secrets."""
-        return mask(text, self._secrets)
+        return mask(text, self.secrets)
 
     def fail(self, span: Span, failure: Failure) -> None:
         """Say on a span that its work failed. The message of a failure may quote what a model or a tool said."""
         span.set_attribute(names.ERROR_TYPE, failure.name)
-        message = mask(failure, self._secrets).message if self.telemetry.captures else None
+        message = mask(failure, self.secrets).message if self.telemetry.captures else None
         span.set_status(Status(StatusCode.ERROR, message))
 
 
@@ -229,7 +229,7 @@ class FlowTrace:
 
     async def _chat(self, effect: AskModel, work: Awaitable[Event | None]) -> Event | None:
         model = self._flow.models[effect.model]
-        attributes = self._common | model.span | _requested(effect)
+        attributes = self._common | model.span | mask(_requested(effect), self._flow.secrets)
         span = self._flow.start(model.name, attributes, self._state_context, model.kind)
         if self._captures(span):
             span.set_attribute(names.INPUT_MESSAGES, self._flow.content(write_messages(effect.messages)))
@@ -253,7 +253,8 @@ class FlowTrace:
         if isinstance(end, Replied):
             reply = end.reply
             if span.is_recording():
-                span.set_attributes({names.FINISH_REASONS: (reply.finish_reason,), **_used(reply.usage)})
+                reason = self._flow.content(reply.finish_reason)
+                span.set_attributes({names.FINISH_REASONS: (reason,), **_used(reply.usage)})
             if self._captures(span):
                 span.set_attribute(names.OUTPUT_MESSAGES, self._flow.content(write_reply(reply)))
             if reply.usage.prompt_tokens or reply.usage.completion_tokens:  # else the backend does not know them
@@ -273,7 +274,7 @@ class FlowTrace:
             names.TOOL_TYPE: "function",
         }
         if effect.call_id is not None:
-            attributes[names.TOOL_CALL_ID] = effect.call_id
+            attributes[names.TOOL_CALL_ID] = self._flow.content(effect.call_id)
         span = self._flow.start(f"{names.EXECUTE_TOOL} {name}", attributes, self._state_context, SpanKind.INTERNAL)
         if self._captures(span):
             span.set_attribute(names.TOOL_ARGUMENTS, self._flow.content(write_json(effect.arguments)))

@@ -51,3 +51,25 @@ def test_a_process_without_opentelemetry_does_not_import_it(tmp_path: Path) -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["succeeded", "False"]
+
+
+def test_the_spans_of_a_command_are_exported_before_it_ends(tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("flowrun: v1\nname: t\nversion: 1.0.0\nstates: {done: {type: end}}\n")
+    code = f"""\
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+provider = TracerProvider()
+exporter = ConsoleSpanExporter(out=sys.stderr, formatter=lambda span: f"span: {{span.name}}\\n")
+provider.add_span_processor(BatchSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+from flowrun.cli import main
+sys.argv = ["flowrun", "run", "-q", {str(spec)!r}]
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    spans = [line for line in done.stderr.splitlines() if line.startswith("span: ")]
+    assert spans == ["span: state done", "span: invoke_workflow t"]

@@ -439,6 +439,35 @@ def test_a_resumed_run_ends_in_a_span_of_its_own(tmp_path: Path, traces: Traces)
     assert traces.tree() == ["invoke_workflow asks", "  state approve", "  state paid"]
 
 
+def test_what_a_resumed_run_finds_open_is_done_in_a_span(
+    tmp_path: Path, traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """\
+    name: stopped
+    states:
+      work: {type: call, entrypoint: "stopped_tools:work", idempotent: true, next: done}
+      done: {type: end}
+    """
+    tool = "import asyncio\n\ncalls = []\n\n\nasync def work() -> None:\n    calls.append(1)\n"
+    (tmp_path / "stopped_tools.py").write_text(tool + "    await asyncio.sleep(60 if len(calls) == 1 else 0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    flow = flowrun.load(write(tmp_path, text))
+
+    async def stop_and_resume(session: flowrun.Session) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(session.run(flow, {}, run_id="r"), 0.2)
+        traces.exporter.clear()
+        assert (await session.resume("r")).status == "succeeded"
+
+    traces.run(stop_and_resume, journal=tmp_path / "runs.sqlite")
+    assert traces.tree() == [
+        "invoke_workflow stopped",
+        "  state work",
+        "    execute_tool stopped_tools:work",
+        "  state done",
+    ]
+
+
 # --- contexts ---------------------------------------------------------------------------------------------------------
 
 

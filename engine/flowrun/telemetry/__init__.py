@@ -52,13 +52,16 @@ def continued(headers: Mapping[str, str]) -> Iterator[None]:
     """Make the caller's span, of which a request has these headers, the parent of what begins in this block.
 
     It does nothing where OpenTelemetry is not in use.
+
+    Args:
+        headers: those of the request, in any case: what is no trace header is not read.
     """
     if not headers or "opentelemetry" not in sys.modules:
         yield
         return
     from opentelemetry import context, propagate
 
-    token = context.attach(propagate.extract(headers))
+    token = context.attach(propagate.extract({name.lower(): value for name, value in headers.items()}))
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 """The spans and metrics of runs, as the SDK's in-memory exporter and reader receive them."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 import flowrun
 from flowrun.calling import current_call
 from flowrun.telemetry import continued, conventions
+from flowrun.telemetry.tracing import FlowTrace
 from flowrun.testing import ScriptedModel
 from tests.unit.api.api_flows import ASK_TO_ADD, agent, asks, calls, write
 from tests.unit.telemetry.traces import Traces, own
@@ -472,7 +474,7 @@ def test_what_a_resumed_run_finds_open_is_done_in_a_span(
 
 
 def test_a_run_is_below_the_span_of_its_caller(tmp_path: Path, traces: Traces) -> None:
-    headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    headers = {"Host": "localhost", "Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 
     async def work(session: flowrun.Session) -> None:
         with continued(headers):
@@ -516,11 +518,14 @@ def test_the_span_of_a_call_is_the_current_one_in_it(tmp_path: Path, traces: Tra
 
 
 def test_rows_of_a_batch_are_traces_of_their_own(tmp_path: Path, traces: Traces) -> None:
-    async def work(session: flowrun.Session) -> int:
+    async def work(session: flowrun.Session) -> None:
         flow = calls(tmp_path, lambda seconds: seconds)
-        return len([result async for result in session.batch(flow, [{"seconds": n} for n in range(50)])])
+        results = [result async for result in session.batch(flow, [{"seconds": n} for n in range(50)])]
+        assert len(results) == 50
+        gc.collect()
+        assert not [one for one in gc.get_objects() if isinstance(one, FlowTrace)]  # a run's trace is gone with it
 
-    assert traces.run(work) == 50
+    traces.run(work)
     runs = [span for span in traces.spans if span.name == "invoke_workflow calls"]
     assert len({span.context.trace_id for span in runs if span.context}) == 50
     assert len(traces.spans) == 50 * 4

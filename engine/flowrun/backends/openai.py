@@ -16,9 +16,11 @@ import msgspec
 from flowrun.backends.chat_api import BrokenReply, Completion, parse_completion, reply_of, request_body, server_messages
 from flowrun.backends.pressure import MAX_RETRIES, STALL_SECONDS, Pressure, Refusal, read_status
 from flowrun.backends.server_letters import decision_body, parse_decision
+from flowrun.backends.text_pieces import in_one_piece
 from flowrun.backends.token_ids import pack_tokens
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Tokens
+from flowrun.core.ports import OnText
 from flowrun.errors import BackendError, Bug, ModelError
 from flowrun.excerpts import beginning
 from flowrun.spec.model import Model
@@ -146,7 +148,7 @@ class OpenAIBackend:
         if client is not None:
             await client.close()
 
-    async def reply(self, request: AskModel, *, keeps_tokens: bool = False) -> Reply:
+    async def reply(self, request: AskModel, *, keeps_tokens: bool = False, on_text: OnText | None = None) -> Reply:
         """Return the model's reply; see ``ports.ModelBackend``.
 
         Args:
@@ -173,7 +175,7 @@ class OpenAIBackend:
             completion = parse_completion(answer)
             if request.labels:
                 return parse_decision(completion, request.labels)
-            reply = reply_of(completion)
+            reply = in_one_piece(reply_of(completion), on_text)
             if not keeps_tokens:
                 return reply
             return msgspec.structs.replace(reply, tokens=self._tokens(completion, request))

@@ -25,7 +25,8 @@ class MaskedStream:
         """Return what can be shown after another piece; it may be empty."""
         if not self._secrets:
             return piece
-        text, shown, at = self._held + piece, [], 0
+        text, at = self._held + piece, 0
+        shown: list[str] = []
         while True:
             held = self._first_beginning(text, at)
             found = self._pattern.search(text, at)

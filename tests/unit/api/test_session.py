@@ -11,6 +11,7 @@ import pytest
 
 import flowrun
 from flowrun.core.events import CallFunction, Notice
+from flowrun.core.ports import OnText
 from flowrun.journal import SqliteJournal
 from flowrun.testing import ScriptedModel
 from tests.unit.api.api_flows import AGENT, ASK_TO_ADD, ASKS, add, agent, asks, calls, write
@@ -467,7 +468,7 @@ class HangingModel(CountedModel):
         self.began = asyncio.Event()
         self.freed = 0
 
-    async def reply(self, request: Any) -> Any:
+    async def reply(self, request: Any, *, on_text: OnText | None = None) -> Any:
         self.began.set()
         try:
             await asyncio.sleep(60)

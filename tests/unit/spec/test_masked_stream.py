@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from flowrun.spec import mask
 from flowrun.spec.masked_stream import MaskedStream
 
-LETTERS = "ab\"<"
+LETTERS = 'ab"<'
 """So few that secrets overlap, and begin and end like each other; two are written in other ways in JSON and HTML."""
 
 _texts = st.text(alphabet=LETTERS, max_size=40)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from flowrun.backends.text_pieces import in_one_piece
 from flowrun.backends.vllm.adapters import adapter_arguments, adapter_requests, find_adapters
 from flowrun.backends.vllm.chat import Rendered, VllmChat
 from flowrun.backends.vllm.engine import INSTALL, Engine, Start
@@ -19,7 +20,7 @@ from flowrun.backends.vllm.model_files import find_model
 from flowrun.backends.wrapper import WrappedBackend, in_time
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
-from flowrun.core.ports import ModelBackend
+from flowrun.core.ports import ModelBackend, OnText
 from flowrun.durations import spell_duration
 from flowrun.errors import BackendError, FlowrunError, ModelError
 from flowrun.spec.model import Model
@@ -117,7 +118,14 @@ class VllmBackend:
         """Return this backend for requests that use one of its adapters. The engine is the same."""
         return _AdaptedBackend(self, name)
 
-    async def reply(self, request: AskModel, *, keeps_tokens: bool = False, adapter: str | None = None) -> Reply:
+    async def reply(
+        self,
+        request: AskModel,
+        *,
+        keeps_tokens: bool = False,
+        on_text: OnText | None = None,
+        adapter: str | None = None,
+    ) -> Reply:
         """Return the model's reply, by one of its adapters or by none. See ``ports.ModelBackend.reply``.
 
         Args:
@@ -139,7 +147,7 @@ class VllmBackend:
         )
         if request.labels:
             return chat.read_decision(request, completion.logprobs, usage)
-        return chat.read(
+        reply = chat.read(
             rendered,
             completion.text,
             token_ids=completion.token_ids,
@@ -147,6 +155,7 @@ class VllmBackend:
             finish_reason=completion.finish_reason or "stop",
             usage=usage,
         )
+        return in_one_piece(reply, on_text)
 
     def check_decisions(self) -> None:
         """Check that decide states can be answered. See ``wrapper.Decides``."""
@@ -221,9 +230,9 @@ class _AdaptedBackend(WrappedBackend):
         super().__init__(backend)
         self._adapter = adapter
 
-    async def reply(self, request: AskModel, *, keeps_tokens: bool = False) -> Reply:
+    async def reply(self, request: AskModel, *, keeps_tokens: bool = False, on_text: OnText | None = None) -> Reply:
         """Return the model's reply by the adapter."""
-        return await self.backend.reply(request, keeps_tokens=keeps_tokens, adapter=self._adapter)
+        return await self.backend.reply(request, keeps_tokens=keeps_tokens, on_text=on_text, adapter=self._adapter)
 
     def check_decisions(self) -> None:
         """Check that decide states can be answered. See ``wrapper.Decides``."""

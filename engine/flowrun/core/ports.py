@@ -1,9 +1,9 @@
 """The ports of the runner, as Protocols. Adapters implement them; ``flowrun.testing`` has fakes."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from flowrun.core.events import AskModel, CallFunction, Closing, Event, Notice, Recorded, RequestInput
+from flowrun.core.events import AskModel, CallFunction, Closing, Event, Notice, Recorded, RequestInput, Written
 from flowrun.core.messages import Reply
 from flowrun.spec.model import JSON
 
@@ -107,3 +107,11 @@ class Observer(Protocol):
 
     def notify(self, notice: Notice) -> None:
         """Receive an event with its effects and moves. Must not raise and must not block."""
+
+
+@runtime_checkable
+class TextObserver(Observer, Protocol):
+    """An observer that also watches what models write. Only runs that have one ask their models for it."""
+
+    def notify_text(self, written: Written) -> None:
+        """Receive a piece of a reply that is being written. Must not raise and must not block."""

@@ -42,6 +42,7 @@ from flowrun.runtime.pending_effects import PendingEffects
 from flowrun.runtime.run_result import AssumeDone, RunResult
 from flowrun.runtime.services import Services
 from flowrun.runtime.timers import IDLE
+from flowrun.runtime.watched_text import WatchedText
 
 _log = logging.getLogger(__name__)
 
@@ -376,7 +377,9 @@ class RunDriver:
         """Perform one effect, and return its event; None if it waits for human input or sleeps, and is left there."""
         match effect:
             case AskModel():
-                return _ask_model(self._services.backends[effect.model], effect)
+                services = self._services
+                backend = services.backends[effect.model]
+                return _ask_model(backend, effect) if not services.watchers else _watch_model(backend, effect, services)
             case CallFunction():
                 journal = self._services.journal
                 if journal is None or effect.idempotent:
@@ -497,6 +500,16 @@ async def _ask_model(backend: ModelBackend, effect: AskModel) -> Event:
         reply = await backend.reply(effect)
     except RunError as exc:
         return Failed(step=effect.step, failure=exc.failure())
+    return Replied(step=effect.step, reply=reply)
+
+
+async def _watch_model(backend: ModelBackend, effect: AskModel, services: Services) -> Event:
+    text = WatchedText(effect, services.watchers, services.secrets)
+    try:
+        reply = await backend.reply(effect, on_text=text.receive)
+    except RunError as exc:
+        return Failed(step=effect.step, failure=exc.failure())
+    text.end()
     return Replied(step=effect.step, reply=reply)
 
 

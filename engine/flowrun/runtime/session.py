@@ -459,7 +459,7 @@ class Session:
             opened.stores.append(journal)
         wrapped = backends if wrap is None else {name: wrap(name, backend) for name, backend in backends.items()}
         ports: dict[str, Any] = {"backends": wrapped, "functions": functions, "journal": journal}
-        runner = opened.runner.using(**ports, origin=flow.origin, keeps_tokens=keeps_tokens)
+        runner = opened.runner.using(**ports, origin=flow.origin, keeps_tokens=keeps_tokens, secrets=hidden)
         runs = FlowRuns(runner, flow.graph, journal, opened.inbox)
         return runs if wrap is not None else known.setdefault(keeps_tokens, runs)
 

@@ -7,16 +7,17 @@ The openai package is imported when a backend starts, never before. A spec's set
 import base64
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 import msgspec
 
 from flowrun.backends.chat_api import BrokenReply, Completion, parse_completion, reply_of, request_body, server_messages
+from flowrun.backends.chat_stream import MEDIA_TYPE, STREAM, CompletionPieces, CutStream, EventLines, ServerFault
 from flowrun.backends.pressure import MAX_RETRIES, STALL_SECONDS, Pressure, Refusal, read_status
 from flowrun.backends.server_letters import decision_body, parse_decision
-from flowrun.backends.text_pieces import in_one_piece
+from flowrun.backends.text_pieces import TextPieces
 from flowrun.backends.token_ids import pack_tokens
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Tokens
@@ -81,9 +82,21 @@ MEANINGS: Final[Mapping[str, _Meaning]] = {
     "UnprocessableEntityError": _Meaning("model.request_refused", "refused the request"),
     "APIStatusError": _Meaning("model.request_refused", "refused the request"),
     "UnicodeEncodeError": _Meaning("model.request_refused", "cannot be sent a text that is no Unicode"),
+    "CutStream": _Meaning("backend.unavailable", "ended its answer in the middle", "see the server's log"),
     "Exception": _Meaning("backend.unavailable", "could not be talked to"),
 }
 """Meanings by the name of the exception's class, or of its nearest base."""
+
+OF_STATUS: Final[Mapping[int, str]] = {
+    400: "BadRequestError",
+    401: "AuthenticationError",
+    403: "PermissionDeniedError",
+    404: "NotFoundError",
+    409: "ConflictError",
+    422: "UnprocessableEntityError",
+    429: "RateLimitError",
+}
+"""The same names for an error in the middle of a reply, by the status that it has; all from 500 on are one."""
 
 TOO_LONG: Final = re.compile(
     r"context.?(?:length|window|size)|maximum (?:model|context) length|max_model_len|max_total_tokens"
@@ -119,6 +132,7 @@ class OpenAIBackend:
         self._secrets = sorted(_secrets(model, self._url), key=len, reverse=True)
         self._name = model.name
         self._client: openai.AsyncOpenAI | None = None
+        self._streams = True  # until the server is seen to refuse it
 
     @property
     def concurrency(self) -> int | None:
@@ -164,26 +178,68 @@ class OpenAIBackend:
             body = decision_body(body)
         elif keeps_tokens:
             body |= {"return_token_ids": True, "logprobs": True}
+        pieces = None if on_text is None or request.labels else TextPieces(on_text)
         try:
-            # not chat.completions.create: it walks every message for type unions, 10 ms for a thread of 30
-            answer = await self._pressure.send(
-                lambda: client.post("/chat/completions", cast_to=bytes, body=body), seconds=self._model.timeout
-            )
+            completion = await (self._ask(client, body) if pieces is None else self._watch(client, body, pieces))
+        except ModelError:
+            raise
         except Exception as exc:
             raise self._model_error(exc) from self._showable(exc)
+        if request.labels:
+            return parse_decision(completion, request.labels)
+        reply = reply_of(completion)
+        if keeps_tokens:
+            reply = msgspec.structs.replace(reply, tokens=self._tokens(completion, request))
+        return reply if pieces is None else pieces.finish(reply)
+
+    async def _ask(self, client: "openai.AsyncOpenAI", body: Mapping[str, Any]) -> Completion:
+        # not chat.completions.create: it walks every message for type unions, 10 ms for a thread of 30
+        answer = await self._pressure.send(
+            lambda: client.post("/chat/completions", cast_to=bytes, body=body), seconds=self._model.timeout
+        )
         try:
-            completion = parse_completion(answer)
-            if request.labels:
-                return parse_decision(completion, request.labels)
-            reply = in_one_piece(reply_of(completion), on_text)
-            if not keeps_tokens:
-                return reply
-            return msgspec.structs.replace(reply, tokens=self._tokens(completion, request))
+            return parse_completion(answer)
         except BrokenReply as exc:
-            message = (
-                f"{self._server()} gave an answer that is no chat completion: {exc}; it begins: {self._excerpt(answer)}"
-            )
-            raise ModelError("backend.unavailable", self._redact(message)) from self._showable(exc)
+            raise self._no_completion(f"{exc}; it begins: {self._excerpt(answer)}") from self._showable(exc)
+
+    async def _watch(self, client: "openai.AsyncOpenAI", body: Mapping[str, Any], pieces: TextPieces) -> Completion:
+        """Ask for an answer in pieces; without them if the server refuses that, but not the same request."""
+        if self._streams:
+            try:
+                return await self._pressure.send(
+                    lambda: self._receive(client, {**body, **STREAM}, pieces), seconds=self._model.timeout
+                )
+            except Exception as exc:
+                if isinstance(exc, ModelError) or _meaning(exc).name != "model.request_refused":
+                    raise
+        completion = await self._ask(client, body)
+        self._streams = False
+        return completion
+
+    async def _receive(self, client: "openai.AsyncOpenAI", body: Mapping[str, Any], pieces: TextPieces) -> Completion:
+        """Make one attempt to get an answer in pieces."""
+        import openai
+
+        pieces.restart()
+        stream = await client.post(
+            "/chat/completions", cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
+        )
+        response, data = stream.response, ""
+        try:
+            if MEDIA_TYPE not in response.headers.get("content-type", ""):
+                answer = b"".join([part async for part in _received(response)])
+                data = answer.decode(errors="replace")
+                return parse_completion(answer)
+            received = CompletionPieces()
+            async for data in _events(response):
+                pieces.write(received.add(data))
+                if received.done:
+                    break
+            return received.completion()
+        except BrokenReply as exc:
+            raise self._no_completion(f"{exc}; it has: {self._excerpt(data)}") from self._showable(exc)
+        finally:
+            await stream.close()
 
     def check_tokens(self) -> None:
         """Do nothing: only its replies show whether a server gives tokens. See ``wrapper.KeepsTokens``."""
@@ -281,6 +337,10 @@ class OpenAIBackend:
         message = f"the server {self._shown_url()} has no model {name!r}; it has: {listed or 'none at all'}"
         raise BackendError(self._redact(f"{message}; {did_you_mean(name, served)}".removesuffix("; ")))
 
+    def _no_completion(self, why: str) -> ModelError:
+        message = f"{self._server()} gave an answer that is no chat completion: {why}"
+        return ModelError("backend.unavailable", self._redact(message))
+
     # --- errors -------------------------------------------------------------------------------------------------------
 
     def _model_error(self, exc: Exception) -> ModelError:
@@ -334,7 +394,30 @@ class _ServedModels(msgspec.Struct):
 _MODELS: Final = msgspec.json.Decoder(_ServedModels)
 
 
+async def _events(response: Any) -> AsyncIterator[str]:
+    """Yield the data of the events of an answer."""
+    events = EventLines()
+    async for part in _received(response):
+        for data in events.feed(part):
+            yield data
+    for data in events.end():
+        yield data
+
+
+async def _received(response: Any) -> AsyncIterator[bytes]:
+    """Yield the bytes of an answer. Once it has begun, the SDK leaves the errors of its HTTP client as they are."""
+    import openai
+
+    try:
+        async for part in response.aiter_bytes():
+            yield part
+    except Exception as exc:
+        raise openai.APIConnectionError(request=response.request) from exc
+
+
 def _meaning(exc: Exception) -> _Meaning:
+    if isinstance(exc, ServerFault):
+        return MEANINGS[OF_STATUS.get(exc.status, "APIStatusError" if exc.status < 500 else "InternalServerError")]
     name = next(kind.__name__ for kind in type(exc).__mro__ if kind.__name__ in MEANINGS)
     *_, root = _chain(exc)
     if name == "APITimeoutError" and not (isinstance(root, TimeoutError) or "Timeout" in type(root).__name__):
@@ -346,6 +429,10 @@ def _refusal(exc: Exception) -> Refusal:
     """Return what the exception of an attempt says about the server."""
     import openai
 
+    if isinstance(exc, ServerFault):
+        return read_status(exc.status, {}, exc.code)
+    if isinstance(exc, CutStream):
+        return Refusal("lost")
     if isinstance(exc, openai.APIStatusError):
         return read_status(exc.status_code, exc.response.headers, exc.code)
     if isinstance(exc, openai.APIConnectionError):

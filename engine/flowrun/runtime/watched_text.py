@@ -20,12 +20,14 @@ class WatchedText:
         self._observers = observers
         self._secrets = secrets
         self._masked = MaskedStream(secrets)
+        self._has_passed = False
 
     def receive(self, piece: str | None) -> None:
         """Pass on a piece; see ``ports.OnText``."""
         if piece is None:
             self._masked = MaskedStream(self._secrets)
-            self._pass_on(None)
+            if self._has_passed:
+                self._pass_on(None)
         else:
             self._pass_on(self._masked.feed(piece))
 
@@ -36,6 +38,7 @@ class WatchedText:
     def _pass_on(self, text: str | None) -> None:
         if text == "":
             return
+        self._has_passed = text is not None
         request = self._request
         written = Written(run=request.run, state=request.state, step=request.step, text=text)
         for observer in self._observers:

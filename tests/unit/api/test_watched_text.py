@@ -104,6 +104,11 @@ def test_an_attempt_that_failed_is_void(tmp_path: Path) -> None:
     assert texts_of(events_of(flow)) == [("r", "ask", 1, text) for text in ("It is c", None, "It is f", "air.")]
 
 
+def test_what_was_held_back_is_not_said_to_be_void(tmp_path: Path) -> None:
+    flow = asking(tmp_path, Writer(["Ses", None, "Ses", "ame."]))
+    assert [text for *_, text in texts_of(events_of(flow))] == ["Sesame."]
+
+
 def test_a_reply_that_failed_is_void_before_its_state_is_tried_again(tmp_path: Path) -> None:
     lost = ModelError("backend.unavailable", "it is off")
     flow = asking(tmp_path, Writer(["It is", lost], ["It is fair."]), "retry: {max_attempts: 2, delay: 0s}")

@@ -1,21 +1,21 @@
-"""A model behind an OpenAI-compatible server: vLLM's own, or any other. Every error of the SDK is mapped here.
+"""A model behind an OpenAI-compatible server: vLLM's own, or any other. ``server_errors`` reads its errors.
 
 The openai package is imported when a backend starts, never before. A spec's settings for vLLM in this process alone
 (``engine``, the parsers, ``chat_template``) are those of the server itself, and are not sent.
 """
 
 import base64
-import re
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 import msgspec
 
 from flowrun.backends.chat_api import BrokenReply, Completion, parse_completion, reply_of, request_body, server_messages
-from flowrun.backends.chat_stream import MEDIA_TYPE, STREAM, CompletionPieces, CutStream, EventLines, ServerFault
-from flowrun.backends.pressure import MAX_RETRIES, STALL_SECONDS, Pressure, Refusal, read_status
+from flowrun.backends.chat_stream import MEDIA_TYPE, STREAM, CompletionPieces, EventLines
+from flowrun.backends.pressure import MAX_RETRIES, STALL_SECONDS, Pressure
+from flowrun.backends.server_errors import BASE_URL_REMEDY, TOO_LONG, chain_of, meaning_of, refusal_of
 from flowrun.backends.server_letters import decision_body, parse_decision
 from flowrun.backends.text_pieces import TextPieces
 from flowrun.backends.token_ids import pack_tokens
@@ -46,64 +46,11 @@ NO_KEY: Final = "EMPTY"
 FIRST_MODEL: Final = "default"
 """The ``name`` that stands for the first model that the server lists."""
 
-_BASE_URL_REMEDY: Final = "model.base_url mostly ends in /v1"
-
 MAX_EXCERPT: Final = 300
 """Characters of a server's answer that an error shows."""
 
 MAX_LISTED: Final = 20
 """Models of a server that an error names."""
-
-
-class _Meaning(NamedTuple):
-    """The meaning of an exception of the SDK: the failure's name, what the server did, and the remedy."""
-
-    name: str
-    what: str
-    remedy: str = ""
-
-
-MEANINGS: Final[Mapping[str, _Meaning]] = {
-    "APITimeoutError": _Meaning("backend.unavailable", "did not answer in time", "raise model.timeout, or ask less"),
-    "TimeoutError": _Meaning("backend.unavailable", "did not answer in time", "raise model.timeout, or ask less"),
-    "APIConnectionError": _Meaning(
-        "backend.unavailable", "could not be reached", "is it running, and is model.base_url right?"
-    ),
-    "APIResponseValidationError": _Meaning("backend.unavailable", "gave an answer that cannot be read"),
-    "AuthenticationError": _Meaning("backend.unavailable", "refused the credentials", "set model.api_key"),
-    "PermissionDeniedError": _Meaning(
-        "backend.unavailable", "denied access", "see what model.api_key is allowed to do"
-    ),
-    "RateLimitError": _Meaning("backend.unavailable", "is asked too much", "run fewer at once, or wait"),
-    "ConflictError": _Meaning("backend.unavailable", "is busy with something that excludes this"),
-    "InternalServerError": _Meaning("backend.unavailable", "failed", "see the server's log"),
-    "NotFoundError": _Meaning("model.request_refused", "does not know the model or the address", _BASE_URL_REMEDY),
-    "BadRequestError": _Meaning("model.request_refused", "refused the request"),
-    "UnprocessableEntityError": _Meaning("model.request_refused", "refused the request"),
-    "APIStatusError": _Meaning("model.request_refused", "refused the request"),
-    "UnicodeEncodeError": _Meaning("model.request_refused", "cannot be sent a text that is no Unicode"),
-    "CutStream": _Meaning("backend.unavailable", "ended its answer in the middle", "see the server's log"),
-    "Exception": _Meaning("backend.unavailable", "could not be talked to"),
-}
-"""Meanings by the name of the exception's class, or of its nearest base."""
-
-OF_STATUS: Final[Mapping[int, str]] = {
-    400: "BadRequestError",
-    401: "AuthenticationError",
-    403: "PermissionDeniedError",
-    404: "NotFoundError",
-    409: "ConflictError",
-    422: "UnprocessableEntityError",
-    429: "RateLimitError",
-}
-"""The same names for an error in the middle of a reply, by the status that it has; all from 500 on are one."""
-
-TOO_LONG: Final = re.compile(
-    r"context.?(?:length|window|size)|maximum (?:model|context) length|max_model_len|max_total_tokens"
-    r"|prompt is too long|too many (?:input )?tokens|input is too long",
-    re.IGNORECASE,
-)
-"""Words by which servers (vLLM, SGLang, llama.cpp, TGI, OpenAI) report that a prompt does not fit."""
 
 
 class OpenAIBackend:
@@ -210,7 +157,7 @@ class OpenAIBackend:
                     lambda: self._receive(client, {**body, **STREAM}, pieces), seconds=self._model.timeout
                 )
             except Exception as exc:
-                if isinstance(exc, ModelError) or _meaning(exc).name != "model.request_refused":
+                if isinstance(exc, ModelError) or meaning_of(exc).name != "model.request_refused":
                     raise
         completion = await self._ask(client, body)
         self._streams = False
@@ -266,7 +213,7 @@ class OpenAIBackend:
 
     def _new_pressure(self) -> Pressure:
         per_minute = self._model.max_requests_per_minute
-        return Pressure(_refusal, stall=self._stall, per_minute=per_minute, max_retries=self._max_retries)
+        return Pressure(refusal_of, stall=self._stall, per_minute=per_minute, max_retries=self._max_retries)
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
@@ -320,7 +267,7 @@ class OpenAIBackend:
             return [model.id for model in _MODELS.decode(answer).data]
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             message = f"{self._server()} lists no models at /models: {exc}; its answer begins: {self._excerpt(answer)}"
-            raise BackendError(self._redact(f"{message}; {_BASE_URL_REMEDY}")) from self._showable(exc)
+            raise BackendError(self._redact(f"{message}; {BASE_URL_REMEDY}")) from self._showable(exc)
 
     def _pick(self, served: list[str]) -> str:
         """Return the model's name among those that the server lists.
@@ -344,7 +291,7 @@ class OpenAIBackend:
     # --- errors -------------------------------------------------------------------------------------------------------
 
     def _model_error(self, exc: Exception) -> ModelError:
-        name, what, remedy = _meaning(exc)
+        name, what, remedy = meaning_of(exc)
         detail = self._detail(exc)
         if name == "model.request_refused" and TOO_LONG.search(f"{detail} {getattr(exc, 'code', None)}"):
             name, what, remedy = "model.context_overflow", "says that the prompt does not fit", ""
@@ -356,7 +303,7 @@ class OpenAIBackend:
         body, status = getattr(exc, "body", None), getattr(exc, "status_code", None)
         if isinstance(body, dict):
             body = next((body[key] for key in ("message", "detail", "error") if body.get(key)), body)
-        *_, root = _chain(exc)
+        *_, root = chain_of(exc)
         text = self._excerpt(str(body)) if body else self._excerpt(str(root)) or type(root).__name__
         return text if status is None else f"{text} (HTTP {status})"
 
@@ -380,7 +327,7 @@ class OpenAIBackend:
 
     def _showable(self, exc: Exception) -> Exception | None:
         """Return the error as a cause for the traceback, or None if it or a cause of it holds a secret."""
-        return exc if all(self._redact(str(link)) == str(link) for link in _chain(exc)) else None
+        return exc if all(self._redact(str(link)) == str(link) for link in chain_of(exc)) else None
 
 
 class _ServedModel(msgspec.Struct):
@@ -413,40 +360,6 @@ async def _received(response: Any) -> AsyncIterator[bytes]:
             yield part
     except Exception as exc:
         raise openai.APIConnectionError(request=response.request) from exc
-
-
-def _meaning(exc: Exception) -> _Meaning:
-    if isinstance(exc, ServerFault):
-        return MEANINGS[OF_STATUS.get(exc.status, "APIStatusError" if exc.status < 500 else "InternalServerError")]
-    name = next(kind.__name__ for kind in type(exc).__mro__ if kind.__name__ in MEANINGS)
-    *_, root = _chain(exc)
-    if name == "APITimeoutError" and not (isinstance(root, TimeoutError) or "Timeout" in type(root).__name__):
-        name = "APIConnectionError"  # the SDK over aiohttp calls every lost connection a timeout
-    return MEANINGS[name]
-
-
-def _refusal(exc: Exception) -> Refusal:
-    """Return what the exception of an attempt says about the server."""
-    import openai
-
-    if isinstance(exc, ServerFault):
-        return read_status(exc.status, {}, exc.code)
-    if isinstance(exc, CutStream):
-        return Refusal("lost")
-    if isinstance(exc, openai.APIStatusError):
-        return read_status(exc.status_code, exc.response.headers, exc.code)
-    if isinstance(exc, openai.APIConnectionError):
-        *_, root = _chain(exc)
-        never_connected = "Connect" in type(root).__name__
-        return Refusal("lost" if never_connected or _meaning(exc) is MEANINGS["APIConnectionError"] else "retry")
-    return Refusal("final")
-
-
-def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, its cause, and so on to the root cause."""
-    while exc is not None:
-        yield exc
-        exc = exc.__cause__
 
 
 def _parse_url(url: str) -> SplitResult:

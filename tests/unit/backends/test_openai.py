@@ -17,7 +17,8 @@ import msgspec
 import openai
 import pytest
 
-from flowrun.backends.openai import MEANINGS, OpenAIBackend
+from flowrun.backends.openai import OpenAIBackend
+from flowrun.backends.server_errors import MEANINGS
 from flowrun.backends.token_ids import ids_of, numbers_of
 from flowrun.core.events import AskModel, ToolDeclaration
 from flowrun.core.messages import Message, Reply, ToolCall, Usage

@@ -378,8 +378,9 @@ class RunDriver:
         match effect:
             case AskModel():
                 services = self._services
-                backend = services.backends[effect.model]
-                return _ask_model(backend, effect) if not services.watchers else _watch_model(backend, effect, services)
+                if services.watchers:
+                    return _watch_model(effect, services)
+                return _ask_model(services.backends[effect.model], effect)
             case CallFunction():
                 journal = self._services.journal
                 if journal is None or effect.idempotent:
@@ -503,10 +504,10 @@ async def _ask_model(backend: ModelBackend, effect: AskModel) -> Event:
     return Replied(step=effect.step, reply=reply)
 
 
-async def _watch_model(backend: ModelBackend, effect: AskModel, services: Services) -> Event:
+async def _watch_model(effect: AskModel, services: Services) -> Event:
     text = WatchedText(effect, services.watchers, services.secrets)
     try:
-        reply = await backend.reply(effect, on_text=text.receive)
+        reply = await services.backends[effect.model].reply(effect, on_text=text.receive)
     except RunError as exc:
         return Failed(step=effect.step, failure=exc.failure())
     text.end()

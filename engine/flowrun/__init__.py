@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         StateEntered,
         StateLeft,
         TextDelta,
+        TextDiscarded,
         ToolCalled,
         ToolReturned,
     )
@@ -76,6 +77,7 @@ __all__ = [
     "StateLeft",
     "StoreError",
     "TextDelta",
+    "TextDiscarded",
     "ToolCalled",
     "ToolReturned",
     "Usage",
@@ -108,6 +110,7 @@ _MODULES: Final = {
         "StateEntered",
         "StateLeft",
         "TextDelta",
+        "TextDiscarded",
         "ToolCalled",
         "ToolReturned",
     ),

@@ -14,6 +14,7 @@ import msgspec
 from flowrun.core.events import AskModel
 from flowrun.core.graph import Graph
 from flowrun.core.messages import Message, Reply, ToolCall
+from flowrun.core.ports import OnText
 from flowrun.functions.python import PythonFunctions
 from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.runner import Runner
@@ -63,7 +64,7 @@ class _Gate:
     async def stop(self) -> None:
         """Do nothing."""
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         number = len(request.messages) // 2
         if number < self._rounds:
             call = ToolCall(id="", name="add", arguments=f'{{"a": {number}, "b": {hash(request.run) % 1000}}}')

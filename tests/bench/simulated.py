@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
+from flowrun.core.ports import OnText
 
 PLACES: Final = 256
 STEP: Final = 0.0025
@@ -100,7 +101,7 @@ class SimulatedBackend:
     async def stop(self) -> None:
         """Do nothing: the engine ends when nobody waits."""
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         """Return a reply when the engine has written its tokens."""
         round = self._round_of(request)
         await self._engine.generate(round)

@@ -192,6 +192,27 @@ def parse_completion(body: bytes) -> Completion:
         return _decode_leniently(body, exc)
 
 
+def as_completion(body: Mapping[str, Any]) -> Completion:
+    """Return a body that is decoded already as a chat completion.
+
+    Raises:
+        BrokenReply: it is none.
+    """
+    try:
+        return msgspec.convert(body, Completion)
+    except msgspec.ValidationError as exc:
+        raise BrokenReply(str(exc)) from exc
+
+
+def content_text(content: Any) -> str | None:
+    """Return the text of a content, or of a piece of one.
+
+    Raises:
+        ModelError: it has a form that cannot be read.
+    """
+    return _content(content)[0]
+
+
 def reply_of(completion: Completion) -> Reply:
     """Return the reply of a chat completion.
 

@@ -7,6 +7,7 @@ import msgspec
 from flowrun.backends.wrapper import KeepsTokens, WrappedBackend
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, as_openai
+from flowrun.core.ports import OnText
 from flowrun.errors import ModelError
 from flowrun.spec import mask
 
@@ -24,13 +25,13 @@ class KeptTokensBackend(WrappedBackend):
         super().__init__(backend)
         self._secrets = secrets
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         """Return the backend's reply, with its tokens.
 
         Raises:
             ModelError: the backend gave it without its tokens.
         """
-        reply = await self.backend.reply(request, keeps_tokens=True)
+        reply = await self.backend.reply(request, keeps_tokens=True, on_text=on_text)
         tokens = reply.tokens
         if request.labels or reply.finish_reason not in ("stop", "tool_calls"):
             return reply  # a choice has no tokens, and one that was cut off is no part of the conversation

@@ -1,24 +1,27 @@
-"""A model behind an OpenAI-compatible server: vLLM's own, or any other. Every error of the SDK is mapped here.
+"""A model behind an OpenAI-compatible server: vLLM's own, or any other. ``server_errors`` reads its errors.
 
 The openai package is imported when a backend starts, never before. A spec's settings for vLLM in this process alone
 (``engine``, the parsers, ``chat_template``) are those of the server itself, and are not sent.
 """
 
 import base64
-import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 import msgspec
 
 from flowrun.backends.chat_api import BrokenReply, Completion, parse_completion, reply_of, request_body, server_messages
-from flowrun.backends.pressure import MAX_RETRIES, STALL_SECONDS, Pressure, Refusal, read_status
+from flowrun.backends.chat_stream import MEDIA_TYPE, STREAM, CompletionPieces, EventLines
+from flowrun.backends.pressure import MAX_RETRIES, STALL_SECONDS, Pressure
+from flowrun.backends.server_errors import BASE_URL_REMEDY, TOO_LONG, chain_of, meaning_of, refusal_of
 from flowrun.backends.server_letters import decision_body, parse_decision
+from flowrun.backends.text_pieces import TextPieces
 from flowrun.backends.token_ids import pack_tokens
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Tokens
+from flowrun.core.ports import OnText
 from flowrun.core.trace_context import trace_headers
 from flowrun.errors import BackendError, Bug, ModelError
 from flowrun.excerpts import beginning
@@ -45,52 +48,11 @@ NO_KEY: Final = "EMPTY"
 FIRST_MODEL: Final = "default"
 """The ``name`` that stands for the first model that the server lists."""
 
-_BASE_URL_REMEDY: Final = "model.base_url mostly ends in /v1"
-
 MAX_EXCERPT: Final = 300
 """Characters of a server's answer that an error shows."""
 
 MAX_LISTED: Final = 20
 """Models of a server that an error names."""
-
-
-class _Meaning(NamedTuple):
-    """The meaning of an exception of the SDK: the failure's name, what the server did, and the remedy."""
-
-    name: str
-    what: str
-    remedy: str = ""
-
-
-MEANINGS: Final[Mapping[str, _Meaning]] = {
-    "APITimeoutError": _Meaning("backend.unavailable", "did not answer in time", "raise model.timeout, or ask less"),
-    "TimeoutError": _Meaning("backend.unavailable", "did not answer in time", "raise model.timeout, or ask less"),
-    "APIConnectionError": _Meaning(
-        "backend.unavailable", "could not be reached", "is it running, and is model.base_url right?"
-    ),
-    "APIResponseValidationError": _Meaning("backend.unavailable", "gave an answer that cannot be read"),
-    "AuthenticationError": _Meaning("backend.unavailable", "refused the credentials", "set model.api_key"),
-    "PermissionDeniedError": _Meaning(
-        "backend.unavailable", "denied access", "see what model.api_key is allowed to do"
-    ),
-    "RateLimitError": _Meaning("backend.unavailable", "is asked too much", "run fewer at once, or wait"),
-    "ConflictError": _Meaning("backend.unavailable", "is busy with something that excludes this"),
-    "InternalServerError": _Meaning("backend.unavailable", "failed", "see the server's log"),
-    "NotFoundError": _Meaning("model.request_refused", "does not know the model or the address", _BASE_URL_REMEDY),
-    "BadRequestError": _Meaning("model.request_refused", "refused the request"),
-    "UnprocessableEntityError": _Meaning("model.request_refused", "refused the request"),
-    "APIStatusError": _Meaning("model.request_refused", "refused the request"),
-    "UnicodeEncodeError": _Meaning("model.request_refused", "cannot be sent a text that is no Unicode"),
-    "Exception": _Meaning("backend.unavailable", "could not be talked to"),
-}
-"""Meanings by the name of the exception's class, or of its nearest base."""
-
-TOO_LONG: Final = re.compile(
-    r"context.?(?:length|window|size)|maximum (?:model|context) length|max_model_len|max_total_tokens"
-    r"|prompt is too long|too many (?:input )?tokens|input is too long",
-    re.IGNORECASE,
-)
-"""Words by which servers (vLLM, SGLang, llama.cpp, TGI, OpenAI) report that a prompt does not fit."""
 
 
 class OpenAIBackend:
@@ -119,6 +81,7 @@ class OpenAIBackend:
         self._secrets = sorted(_secrets(model, self._url), key=len, reverse=True)
         self._name = model.name
         self._client: openai.AsyncOpenAI | None = None
+        self._streams = True  # until the server is seen to refuse it
 
     @property
     def concurrency(self) -> int | None:
@@ -148,7 +111,7 @@ class OpenAIBackend:
         if client is not None:
             await client.close()
 
-    async def reply(self, request: AskModel, *, keeps_tokens: bool = False) -> Reply:
+    async def reply(self, request: AskModel, *, keeps_tokens: bool = False, on_text: OnText | None = None) -> Reply:
         """Return the model's reply; see ``ports.ModelBackend``.
 
         Args:
@@ -164,28 +127,74 @@ class OpenAIBackend:
             body = decision_body(body)
         elif keeps_tokens:
             body |= {"return_token_ids": True, "logprobs": True}
-        options: RequestOptions = {"headers": headers} if (headers := trace_headers()) else {}
+        pieces = None if on_text is None or request.labels else TextPieces(on_text)
         try:
-            # not chat.completions.create: it walks every message for type unions, 10 ms for a thread of 30
-            answer = await self._pressure.send(
-                lambda: client.post("/chat/completions", cast_to=bytes, body=body, options=options),
-                seconds=self._model.timeout,
-            )
+            completion = await (self._ask(client, body) if pieces is None else self._watch(client, body, pieces))
+        except ModelError:
+            raise
         except Exception as exc:
             raise self._model_error(exc) from self._showable(exc)
+        if request.labels:
+            return parse_decision(completion, request.labels)
+        reply = reply_of(completion)
+        if keeps_tokens:
+            reply = msgspec.structs.replace(reply, tokens=self._tokens(completion, request))
+        return reply if pieces is None else pieces.finish(reply)
+
+    async def _ask(self, client: "openai.AsyncOpenAI", body: Mapping[str, Any]) -> Completion:
+        # not chat.completions.create: it walks every message for type unions, 10 ms for a thread of 30
+        answer = await self._pressure.send(
+            lambda: client.post("/chat/completions", cast_to=bytes, body=body, options=_options()),
+            seconds=self._model.timeout,
+        )
         try:
-            completion = parse_completion(answer)
-            if request.labels:
-                return parse_decision(completion, request.labels)
-            reply = reply_of(completion)
-            if not keeps_tokens:
-                return reply
-            return msgspec.structs.replace(reply, tokens=self._tokens(completion, request))
+            return parse_completion(answer)
         except BrokenReply as exc:
-            message = (
-                f"{self._server()} gave an answer that is no chat completion: {exc}; it begins: {self._excerpt(answer)}"
-            )
-            raise ModelError("backend.unavailable", self._redact(message)) from self._showable(exc)
+            raise self._no_completion(f"{exc}; it begins: {self._excerpt(answer)}") from self._showable(exc)
+
+    async def _watch(self, client: "openai.AsyncOpenAI", body: Mapping[str, Any], pieces: TextPieces) -> Completion:
+        """Ask for an answer in pieces; without them if the server refuses that, but not the same request."""
+        if self._streams:
+            try:
+                return await self._pressure.send(
+                    lambda: self._receive(client, {**body, **STREAM}, pieces), seconds=self._model.timeout
+                )
+            except Exception as exc:
+                if isinstance(exc, ModelError) or meaning_of(exc).name != "model.request_refused":
+                    raise
+        completion = await self._ask(client, body)
+        self._streams = False
+        return completion
+
+    async def _receive(self, client: "openai.AsyncOpenAI", body: Mapping[str, Any], pieces: TextPieces) -> Completion:
+        """Make one attempt to get an answer in pieces."""
+        import openai
+
+        pieces.restart()
+        stream = await client.post(
+            "/chat/completions",
+            cast_to=object,
+            body=body,
+            options=_options(),
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
+        response, data = stream.response, ""
+        try:
+            if MEDIA_TYPE not in response.headers.get("content-type", ""):
+                answer = b"".join([part async for part in _received(response)])
+                data = answer.decode(errors="replace")
+                return parse_completion(answer)
+            received = CompletionPieces()
+            async for data in _events(response):
+                pieces.write(received.add(data))
+                if received.done:
+                    break
+            return received.completion()
+        except BrokenReply as exc:
+            raise self._no_completion(f"{exc}; it has: {self._excerpt(data)}") from self._showable(exc)
+        finally:
+            await stream.close()
 
     def check_tokens(self) -> None:
         """Do nothing: only its replies show whether a server gives tokens. See ``wrapper.KeepsTokens``."""
@@ -212,7 +221,7 @@ class OpenAIBackend:
 
     def _new_pressure(self) -> Pressure:
         per_minute = self._model.max_requests_per_minute
-        return Pressure(_refusal, stall=self._stall, per_minute=per_minute, max_retries=self._max_retries)
+        return Pressure(refusal_of, stall=self._stall, per_minute=per_minute, max_retries=self._max_retries)
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
@@ -266,7 +275,7 @@ class OpenAIBackend:
             return [model.id for model in _MODELS.decode(answer).data]
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             message = f"{self._server()} lists no models at /models: {exc}; its answer begins: {self._excerpt(answer)}"
-            raise BackendError(self._redact(f"{message}; {_BASE_URL_REMEDY}")) from self._showable(exc)
+            raise BackendError(self._redact(f"{message}; {BASE_URL_REMEDY}")) from self._showable(exc)
 
     def _pick(self, served: list[str]) -> str:
         """Return the model's name among those that the server lists.
@@ -283,10 +292,14 @@ class OpenAIBackend:
         message = f"the server {self._shown_url()} has no model {name!r}; it has: {listed or 'none at all'}"
         raise BackendError(self._redact(f"{message}; {did_you_mean(name, served)}".removesuffix("; ")))
 
+    def _no_completion(self, why: str) -> ModelError:
+        message = f"{self._server()} gave an answer that is no chat completion: {why}"
+        return ModelError("backend.unavailable", self._redact(message))
+
     # --- errors -------------------------------------------------------------------------------------------------------
 
     def _model_error(self, exc: Exception) -> ModelError:
-        name, what, remedy = _meaning(exc)
+        name, what, remedy = meaning_of(exc)
         detail = self._detail(exc)
         if name == "model.request_refused" and TOO_LONG.search(f"{detail} {getattr(exc, 'code', None)}"):
             name, what, remedy = "model.context_overflow", "says that the prompt does not fit", ""
@@ -298,7 +311,7 @@ class OpenAIBackend:
         body, status = getattr(exc, "body", None), getattr(exc, "status_code", None)
         if isinstance(body, dict):
             body = next((body[key] for key in ("message", "detail", "error") if body.get(key)), body)
-        *_, root = _chain(exc)
+        *_, root = chain_of(exc)
         text = self._excerpt(str(body)) if body else self._excerpt(str(root)) or type(root).__name__
         return text if status is None else f"{text} (HTTP {status})"
 
@@ -322,7 +335,7 @@ class OpenAIBackend:
 
     def _showable(self, exc: Exception) -> Exception | None:
         """Return the error as a cause for the traceback, or None if it or a cause of it holds a secret."""
-        return exc if all(self._redact(str(link)) == str(link) for link in _chain(exc)) else None
+        return exc if all(self._redact(str(link)) == str(link) for link in chain_of(exc)) else None
 
 
 class _ServedModel(msgspec.Struct):
@@ -336,32 +349,25 @@ class _ServedModels(msgspec.Struct):
 _MODELS: Final = msgspec.json.Decoder(_ServedModels)
 
 
-def _meaning(exc: Exception) -> _Meaning:
-    name = next(kind.__name__ for kind in type(exc).__mro__ if kind.__name__ in MEANINGS)
-    *_, root = _chain(exc)
-    if name == "APITimeoutError" and not (isinstance(root, TimeoutError) or "Timeout" in type(root).__name__):
-        name = "APIConnectionError"  # the SDK over aiohttp calls every lost connection a timeout
-    return MEANINGS[name]
+async def _events(response: Any) -> AsyncIterator[str]:
+    """Yield the data of the events of an answer."""
+    events = EventLines()
+    async for part in _received(response):
+        for data in events.feed(part):
+            yield data
+    for data in events.end():
+        yield data
 
 
-def _refusal(exc: Exception) -> Refusal:
-    """Return what the exception of an attempt says about the server."""
+async def _received(response: Any) -> AsyncIterator[bytes]:
+    """Yield the bytes of an answer. Once it has begun, the SDK leaves the errors of its HTTP client as they are."""
     import openai
 
-    if isinstance(exc, openai.APIStatusError):
-        return read_status(exc.status_code, exc.response.headers, exc.code)
-    if isinstance(exc, openai.APIConnectionError):
-        *_, root = _chain(exc)
-        never_connected = "Connect" in type(root).__name__
-        return Refusal("lost" if never_connected or _meaning(exc) is MEANINGS["APIConnectionError"] else "retry")
-    return Refusal("final")
-
-
-def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, its cause, and so on to the root cause."""
-    while exc is not None:
-        yield exc
-        exc = exc.__cause__
+    try:
+        async for part in response.aiter_bytes():
+            yield part
+    except Exception as exc:
+        raise openai.APIConnectionError(request=response.request) from exc
 
 
 def _parse_url(url: str) -> SplitResult:
@@ -396,3 +402,9 @@ def _secrets(model: Model, url: SplitResult) -> set[str]:
         *queries,
     ]
     return {secret for secret in found if len(secret) >= 4}
+
+
+def _options() -> "RequestOptions":
+    """Return the options of a request: the headers of the span that it is part of, if somebody traces."""
+    headers = trace_headers()
+    return {"headers": headers} if headers else {}

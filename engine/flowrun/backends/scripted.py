@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
+from flowrun.backends.text_pieces import TextPieces
 from flowrun.backends.wrapper import ReadyBackend
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Message, Reply, ToolCall, as_openai
+from flowrun.core.ports import OnText
 from flowrun.errors import FAILURES, BackendError, FlowrunError, Issue, ModelError
 from flowrun.errors import Path as DocumentPath
 from flowrun.excerpts import beginning
@@ -36,6 +38,8 @@ _HAS_KEY: Final = re.compile(r"^[\"']?replies[\"']?\s*:", re.MULTILINE)
 _REMEDY: Final = (
     "a reply has content, tool_calls, finish_reason, probabilities and mass, error and message, when, repeat and delay"
 )
+
+_WORD: Final = re.compile(r"\s*\S+")
 
 MAX_SHOWN: Final = 200
 """Characters of the last message that an error shows."""
@@ -136,8 +140,8 @@ class ScriptedBackend(ReadyBackend):
         """Return the replies that no request has used yet, in order."""
         return tuple(reply for reply in self._remaining if id(reply) not in self._repeated)
 
-    async def reply(self, request: AskModel) -> Reply:
-        """Return the next reply that fits the request.
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
+        """Return the next reply that fits the request; its text comes in words, all at the same time.
 
         Raises:
             ModelError: the script sets an ``error``.
@@ -146,11 +150,10 @@ class ScriptedBackend(ReadyBackend):
         if self._record:
             self.requests.append(request)
         scripted = self._next_reply(request)
-        if isinstance(scripted, Reply):
-            return scripted
-        if scripted.delay:
+        if isinstance(scripted, ScriptedReply) and scripted.delay:
             await self._sleep(scripted.delay)
-        return scripted.reply()
+        reply = scripted if isinstance(scripted, Reply) else scripted.reply()
+        return reply if on_text is None else _in_words(reply, on_text)
 
     def _next_reply(self, request: AskModel) -> ScriptedReply | Reply:
         for index, scripted in enumerate(self._remaining):
@@ -178,12 +181,20 @@ class _FunctionBackend(ScriptedBackend):
         super().__init__((), record=record)
         self._function = function
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         if self._record:
             self.requests.append(request)
         answer = self._function(request)
         reply: Reply = await answer if inspect.isawaitable(answer) else answer
-        return reply
+        return reply if on_text is None else _in_words(reply, on_text)
+
+
+def _in_words(reply: Reply, on_text: OnText) -> Reply:
+    """Pass on the text of a reply word by word, and return the reply."""
+    pieces = TextPieces(on_text)
+    for word in _WORD.findall(reply.content or ""):
+        pieces.write(word)
+    return pieces.finish(reply)
 
 
 def _last_message(request: AskModel) -> str:

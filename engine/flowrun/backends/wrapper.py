@@ -1,12 +1,14 @@
 """Base classes of backends, one that wraps another and one that has nothing to start, and ``model.timeout``."""
 
 import asyncio
+import inspect
 from collections.abc import Awaitable
 from typing import Protocol, TypeVar, runtime_checkable
 
+from flowrun.backends.text_pieces import in_one_piece
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
-from flowrun.core.ports import ModelBackend
+from flowrun.core.ports import ModelBackend, OnText
 from flowrun.errors import ModelError
 
 T = TypeVar("T")
@@ -53,7 +55,7 @@ class KeepsTokens(ModelBackend, Protocol):
             BackendError: it cannot; the message says what to do.
         """
 
-    async def reply(self, request: AskModel, *, keeps_tokens: bool = False) -> Reply:
+    async def reply(self, request: AskModel, *, keeps_tokens: bool = False, on_text: OnText | None = None) -> Reply:
         """Return a reply; see ``ports.ModelBackend``."""
 
 
@@ -80,9 +82,9 @@ class WrappedBackend:
         """Start the backend."""
         await self.backend.start()
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         """Return the backend's reply."""
-        return await self.backend.reply(request)
+        return await self.backend.reply(request, on_text=on_text)
 
     async def stop(self) -> None:
         """Stop the backend."""
@@ -96,9 +98,24 @@ class TimedBackend(WrappedBackend):
         super().__init__(backend)
         self._seconds = seconds
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         """Return the backend's reply, or fail with ``backend.unavailable``."""
-        return await in_time(self.backend.reply(request), self._seconds)
+        return await in_time(self.backend.reply(request, on_text=on_text), self._seconds)
+
+
+class OnePieceBackend(WrappedBackend):
+    """A ``ports.ModelBackend`` over one that does not know ``on_text``: a reply's text comes in one piece."""
+
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
+        """Return the backend's reply."""
+        return in_one_piece(await self.backend.reply(request), on_text)
+
+
+def watchable(backend: ModelBackend) -> ModelBackend:
+    """Return a backend that was written elsewhere so that it can be watched, also if it does not know ``on_text``."""
+    parameters = inspect.signature(backend.reply).parameters.values()
+    knows = any(one.name == "on_text" or one.kind is one.VAR_KEYWORD for one in parameters)
+    return backend if knows else OnePieceBackend(backend)
 
 
 class ReadyBackend:

@@ -21,6 +21,7 @@ from flowrun.core.events import (
     Sleep,
     Slept,
     StartChild,
+    Written,
 )
 from flowrun.core.graph import Graph
 from flowrun.durations import spell_duration, spell_moment
@@ -37,6 +38,9 @@ _KINDS_OF_EVENTS: Final[dict[type, str]] = {Replied: MODEL, Returned: TOOLS, Ans
 """The same, for events whose effects began before the run was resumed."""
 
 _SHOWN_TOOLS: Final = 3
+
+_KEPT: Final = 4000
+"""Characters, at the end of a text that is being written, that are kept to be shown."""
 
 
 class Pending(NamedTuple):
@@ -85,6 +89,7 @@ class Awaited:
         self._entered: dict[tuple[str, int], float] = {}
         self._questions = 0
         self._ended: float | None = None
+        self._texts: dict[tuple[str, int, int], str] = {}  # of replies under way; the one that grew last is the last
 
     def begin(self) -> None:
         """Count the time from now on."""
@@ -106,7 +111,25 @@ class Awaited:
                 self._start(notice, effect)
             elif "." not in notice.run:
                 self._ended = self._clock()
+        self._texts = {key: text for key, text in self._texts.items() if key in self._pending}
         return None if ended is None else ended._replace(left=self._left[notice.run, ended.step])
+
+    def write(self, written: Written) -> None:
+        """Add a piece to the text of a reply that is awaited."""
+        key = written.run, written.step, 0
+        known = self._texts.pop(key, "")
+        if written.text is not None and key in self._pending:
+            self._texts[key] = (known + written.text)[-_KEPT:]
+
+    def text(self) -> str:
+        """Return the end of the text that grew last among those that are being written, with its place.
+
+        May be called in another thread.
+        """
+        for key, text in reversed([*self._texts.items()]):
+            if (pending := self._pending.get(key)) is not None:
+                return f"[{pending.place}] {text}"
+        return ""
 
     @property
     def pending(self) -> bool:

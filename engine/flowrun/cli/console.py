@@ -29,9 +29,11 @@ from flowrun.core.events import (
     Sleep,
     Started,
     TimedOut,
+    Written,
 )
 from flowrun.core.graph import Graph
 from flowrun.core.messages import Usage
+from flowrun.core.ports import Observer
 from flowrun.durations import spell_duration, spell_moment
 from flowrun.excerpts import cut
 from flowrun.runtime.engines import BackendSettings
@@ -60,8 +62,13 @@ class Console:
         self._quiet = quiet
         self._awaited = Awaited(graph, clock)
         self._stages = Stages(lambda text: self._line("dim", "model", text), clock)
-        self._live = LiveLine(self._rich, self.awaited_now, clock)
+        self._live = LiveLine(self._rich, self.awaited_now, clock, below=self._awaited.text)
         self.resumed_by = ""
+
+    @property
+    def is_live(self) -> bool:
+        """Return whether it shows what is in progress, besides what has happened."""
+        return self._rich.is_terminal and not self._quiet
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +101,10 @@ class Console:
             self._show_effect(notice, effect)
         if is_live:
             self._live.show()
+
+    def write(self, written: Written) -> None:
+        """Show a piece of what a model writes, until its reply is there."""
+        self._awaited.write(written)
 
     def finish(self) -> None:
         """End what is live: the last stage, and the line at the bottom."""
@@ -231,6 +242,20 @@ def spell_count(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+class _TextWatcher:
+    """The port ``TextObserver`` that shows on a console what models write; the console itself shows all else."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def notify(self, notice: Notice) -> None:
+        """Do nothing: the console is notified too."""
+
+    def notify_text(self, written: Written) -> None:
+        """Show a piece. See ``ports.TextObserver.notify_text``."""
+        self._console.write(written)
+
+
 class RunView(msgspec.Struct, frozen=True):
     """How a verb shows a run: its answer goes to ``answers``, or with ``full`` its result as JSON; all else to stderr.
 
@@ -250,6 +275,12 @@ class RunView(msgspec.Struct, frozen=True):
         return BackendSettings(
             verbose=self.verbose, keeps_tokens=self.tokens, progress=self.console.progress, note=note
         )
+
+    @property
+    def observers(self) -> list[Observer]:
+        """Return the observers of the run. On a terminal, one of them watches what models write; not with ``full``."""
+        watches = self.console.is_live and not self.full
+        return [self.console, *([_TextWatcher(self.console)] if watches else [])]
 
     def conclude(self, result: RunResult, commands: Sequence[str] = ()) -> int:
         """Print how a run ended and what resumes it, write its answer, and return the exit code."""

@@ -39,7 +39,7 @@ def drive_durable_run(
 
     async def drive() -> RunResult:
         calm_collector()
-        ports: dict[str, Any] = {"human_input": terminal_input(), "observers": [view.console], "resolve": resolve}
+        ports: dict[str, Any] = {"human_input": terminal_input(), "observers": view.observers, "resolve": resolve}
         async with Session(
             journal=journal, project_dir=moved_to, drain=drain, settings=view.settings, **ports
         ) as session:

@@ -20,16 +20,31 @@ Clock = Callable[[], float]
 Describe = Callable[[], tuple[str, float] | None]
 """Returns what is awaited, free of secrets, and since when; None if nothing is. Called in another thread, too."""
 
+_LINES: Final = 6
+"""Lines, at most, of what is shown below the live line."""
+
 _ROOM: Final = 20
 """Columns of the live line besides its text: the spinner, and the seconds."""
 
 
 class LiveLine:
-    """A line with a spinner at the bottom of a terminal: what is awaited, and the seconds so far. No line elsewhere."""
+    """A line with a spinner at the bottom of a terminal: what is awaited, and the seconds so far. No line elsewhere.
 
-    def __init__(self, console: "Console", describe: Describe, clock: Clock = time.monotonic) -> None:
+    Args:
+        below: returns a text, free of secrets, whose last lines are shown below the line; in another thread, too.
+    """
+
+    def __init__(
+        self,
+        console: "Console",
+        describe: Describe,
+        clock: Clock = time.monotonic,
+        *,
+        below: Callable[[], str] = lambda: "",
+    ) -> None:
         self._console = console
         self._describe = describe
+        self._below = below
         self._clock = clock
         self._status: Status | None = None
 
@@ -39,7 +54,15 @@ class LiveLine:
             return Text()
         text, since = awaited
         text = cut(" ".join(visible(text).split()), max(self._console.width - _ROOM, _ROOM), "…")
-        return Text(f"{text}, {spell_duration(int(self._clock() - since), whole=True)}", no_wrap=True)
+        line = Text(f"{text}, {spell_duration(int(self._clock() - since), whole=True)}", no_wrap=True)
+        return Text("\n", no_wrap=True).join([line, *self._last_lines()])
+
+    def _last_lines(self) -> "list[Text]":
+        """Return the last lines of what is shown below, as wide as there is room behind the spinner."""
+        if not (text := visible(self._below()).strip()):
+            return []
+        most = max(1, min(_LINES, self._console.height - 4))
+        return Text(text, style="dim").wrap(self._console, max(self._console.width - 4, _ROOM))[-most:]
 
     def show(self) -> None:
         """Show the line until ``hide``; what is printed meanwhile stands above it."""

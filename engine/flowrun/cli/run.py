@@ -106,7 +106,7 @@ async def _run_once(flow: CompiledFlow, inputs: Mapping[str, JSON], view: RunVie
         create_cassette(record)
     calm_collector()
     async with Session(
-        human_input=terminal_input(), observers=[view.console], keep_waiting=False, settings=view.settings
+        human_input=terminal_input(), observers=view.observers, keep_waiting=False, settings=view.settings
     ) as session:
         runs = await session.runs_of(flow, wrap=None if record is None else partial(_recording, record, flow.secrets))
         return await runs.start(inputs, new_run_id())

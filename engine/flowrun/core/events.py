@@ -309,6 +309,20 @@ class Notice(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     moves: tuple[Move, ...] = ()
 
 
+class Written(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A message to observers: a piece of what a model is writing, without secrets. No event: no journal holds it.
+
+    Attributes:
+        run, state, step: those of the request.
+        text: None if the reply is written anew, so that what came before is void; see ``ports.OnText``.
+    """
+
+    run: str
+    state: str
+    step: int
+    text: str | None
+
+
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """An event in a journal.
 

@@ -1,11 +1,30 @@
 """The ports of the runner, as Protocols. Adapters implement them; ``flowrun.testing`` has fakes."""
 
-from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, runtime_checkable
 
-from flowrun.core.events import AskModel, CallFunction, Closing, Effect, Event, Notice, Outcome, Recorded, RequestInput
+from flowrun.core.events import (
+    AskModel,
+    CallFunction,
+    Closing,
+    Effect,
+    Event,
+    Notice,
+    Outcome,
+    Recorded,
+    RequestInput,
+    Written,
+)
 from flowrun.core.messages import Reply
 from flowrun.spec.model import JSON, Spec
+
+OnText = Callable[[str | None], object]
+"""Receives the content of a reply while it is written, piece by piece.
+
+None means that an attempt failed, or was read wrongly, and the reply is written anew: what came before is void. The
+pieces since then are together the content of the reply; if there is none in the end, its beginning. Reasoning and tool
+calls are no content. Must not raise and must not block.
+"""
 
 
 class ModelBackend(Protocol):
@@ -22,8 +41,11 @@ class ModelBackend(Protocol):
             BackendError: a package, the model or a setting is missing or wrong; nothing is left running.
         """
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         """Request one reply. Cancelling the awaiting task frees the resources of the request.
+
+        Args:
+            on_text: receives the text while it is written; None: nobody watches, so nothing is spent on that.
 
         Raises:
             ModelError: the model or its server failed; ``errors.FAILURES`` has the names of the failures.
@@ -96,6 +118,14 @@ class Observer(Protocol):
 
     def notify(self, notice: Notice) -> None:
         """Receive an event with its effects and moves. Must not raise and must not block."""
+
+
+@runtime_checkable
+class TextObserver(Observer, Protocol):
+    """An observer that also watches what models write. Only runs that have one ask their models for it."""
+
+    def notify_text(self, written: Written) -> None:
+        """Receive a piece of a reply that is being written. Must not raise and must not block."""
 
 
 class RunTrace(Observer, Protocol):

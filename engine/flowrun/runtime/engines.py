@@ -10,7 +10,7 @@ import msgspec
 
 from flowrun.backends.kept_tokens import KeptTokensBackend
 from flowrun.backends.pressure import STALL_SECONDS
-from flowrun.backends.wrapper import Decides, KeepsTokens, TakesAdapters, TimedBackend
+from flowrun.backends.wrapper import Decides, KeepsTokens, TakesAdapters, TimedBackend, watchable
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError
 from flowrun.runtime.project import BoundModel, CompiledFlow
@@ -139,7 +139,7 @@ class Engines:
         return await self._start_now(flow, wanted)
 
     async def _start_now(self, flow: CompiledFlow, wanted: Wanted) -> ModelBackend:
-        backend = self._make(wanted, flow.project) if isinstance(wanted, EngineModel) else wanted
+        backend = self._make(wanted, flow.project) if isinstance(wanted, EngineModel) else watchable(wanted)
         try:
             await backend.start()
         except BackendError as exc:
@@ -147,7 +147,7 @@ class Engines:
         except BaseException:
             await backend.stop()
             raise
-        return backend
+        return watchable(backend)
 
     def _make(self, wanted: EngineModel, project: Path) -> ModelBackend:
         secrets, bound, adapters = self._secrets, wanted.bound, sorted(wanted.adapters)

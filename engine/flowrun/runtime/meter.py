@@ -7,7 +7,7 @@ from typing import Final
 from flowrun.backends.wrapper import WrappedBackend
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
-from flowrun.core.ports import ModelBackend
+from flowrun.core.ports import ModelBackend, OnText
 
 _QUEUE_SHARE: Final = 1 / 8
 """The queue that each backend gets on top of its limit, as a share of the limit: a freed slot is filled at once."""
@@ -68,12 +68,12 @@ class MeteredBackend(WrappedBackend):
         self.in_flight = 0
         self._meter = meter
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         """Ask the backend, and count the request and the reply's tokens."""
         meter = self._meter
         self.in_flight += 1
         try:
-            reply = await self.backend.reply(request)
+            reply = await self.backend.reply(request, on_text=on_text)
         finally:
             self.in_flight -= 1
             meter.on_capacity()

@@ -42,6 +42,7 @@ from flowrun.runtime.pending_effects import PendingEffects
 from flowrun.runtime.run_result import AssumeDone, RunResult
 from flowrun.runtime.services import Services
 from flowrun.runtime.timers import IDLE
+from flowrun.runtime.watched_text import WatchedText
 
 _log = logging.getLogger(__name__)
 
@@ -405,7 +406,10 @@ class RunDriver:
         """Perform one effect, and return its event; None if it waits for human input or sleeps, and is left there."""
         match effect:
             case AskModel():
-                return _ask_model(self._services.backends[effect.model], effect)
+                services = self._services
+                if services.watchers:
+                    return _watch_model(effect, services)
+                return _ask_model(services.backends[effect.model], effect)
             case CallFunction():
                 journal = self._services.journal
                 if journal is None or effect.idempotent:
@@ -530,6 +534,16 @@ async def _ask_model(backend: ModelBackend, effect: AskModel) -> Event:
         reply = await backend.reply(effect)
     except RunError as exc:
         return Failed(step=effect.step, failure=exc.failure())
+    return Replied(step=effect.step, reply=reply)
+
+
+async def _watch_model(effect: AskModel, services: Services) -> Event:
+    text = WatchedText(effect, services.watchers, services.secrets)
+    try:
+        reply = await services.backends[effect.model].reply(effect, on_text=text.receive)
+    except RunError as exc:
+        return Failed(step=effect.step, failure=exc.failure())
+    text.end()
     return Replied(step=effect.step, reply=reply)
 
 

@@ -11,11 +11,11 @@ from flowrun.core.events import (
     Move,
     Notice,
     Outcome,
-    Replied,
     RequestInput,
     Returned,
     Slept,
     Started,
+    Written,
 )
 from flowrun.errors import Failure
 from flowrun.runtime.run_result import InputRequest, as_request
@@ -41,9 +41,13 @@ class StateEntered(_RunEvent, frozen=True, kw_only=True):
 
 
 class TextDelta(_RunEvent, frozen=True, kw_only=True):
-    """The model wrote text. For now the full text of a reply is one piece."""
+    """The model wrote a piece of text, in which secrets are masked. Reasoning and tool calls are no text."""
 
     text: str
+
+
+class TextDiscarded(_RunEvent, frozen=True, kw_only=True):
+    """What the model wrote so far in this step is void: its reply failed, was not accepted, or is written anew."""
 
 
 class ToolCalled(_RunEvent, frozen=True, kw_only=True):
@@ -98,13 +102,17 @@ class RunEnded(_RunEvent, frozen=True, kw_only=True):
     error: Failure | None = None
 
 
-RunEvent = StateEntered | TextDelta | ToolCalled | ToolReturned | InputRequested | StateLeft | RunEnded
+RunEvent = StateEntered | TextDelta | TextDiscarded | ToolCalled | ToolReturned | InputRequested | StateLeft | RunEnded
 
 
 class RunEvents:
-    """Translates the notices of one run and its children. Holds the calls that have not returned."""
+    """Translates the notices of one run and its children.
+
+    Holds the calls that have not returned, and the steps whose text is neither accepted nor void.
+    """
 
     def __init__(self) -> None:
+        self._texts: dict[tuple[str, int], str] = {}  # the states, by run and step
         self._calls: dict[tuple[str, int, int], CallFunction] = {}
 
     def of(self, notice: Notice) -> Iterator[RunEvent]:
@@ -113,6 +121,7 @@ class RunEvents:
         if isinstance(event, Started | Slept) and (moves or notice.state):  # with invalid inputs it enters no state
             yield _entered(notice, 0)
         yield from self._answered(notice)
+        yield from self._discarded(notice)
         for number, move in enumerate(moves, 1):
             yield StateLeft(
                 run=notice.run, state=move.state, step=move.step, how=move.how, to=move.to, error=move.failure
@@ -148,13 +157,31 @@ class RunEvents:
                         error=effect.error,
                     )
 
+    def of_text(self, written: Written) -> TextDelta | TextDiscarded:
+        """Return the event of a piece of what a model writes."""
+        run, state, step = written.run, written.state, written.step
+        if written.text is None:
+            self._texts.pop((run, step), None)
+            return TextDiscarded(run=run, state=state, step=step)
+        self._texts[run, step] = state
+        return TextDelta(run=run, state=state, step=step, text=written.text)
+
+    def _discarded(self, notice: Notice) -> Iterator[TextDiscarded]:
+        """Forget the texts of steps that end; yield those that failed, and those of children that are given up."""
+        run = notice.run
+        over = {move.step: f"{run}.{move.step}." for move in notice.moves}
+        failed = {move.step for move in notice.moves if move.failure is not None}
+        for (writer, step), state in [*self._texts.items()]:
+            is_own = writer == run and (step in over or step < notice.step)
+            if is_own or writer.startswith(tuple(over.values())):
+                del self._texts[writer, step]
+                if not is_own or step in failed:
+                    yield TextDiscarded(run=writer, state=state, step=step)
+
     def _answered(self, notice: Notice) -> Iterator[RunEvent]:
-        """Yield the events of a reply, or of a call's end."""
+        """Yield the events of a call's end."""
         event = notice.event
         match event:
-            case Replied() if event.reply.content:
-                state = notice.moves[0].state if notice.moves else notice.state
-                yield TextDelta(run=notice.run, state=state, step=event.step, text=event.reply.content)
             case Returned() | Failed():
                 call = self._calls.pop((notice.run, event.step, event.index), None)
                 if call is not None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
-from flowrun.core.events import Notice
+from flowrun.core.events import Notice, Written
 from flowrun.core.ports import Observer
 from flowrun.runtime.run_events import RunEvent, RunEvents
 from flowrun.runtime.run_result import RunResult
@@ -43,6 +43,10 @@ class RunStream:
         """Queue the events of a notice. See ``ports.Observer.notify``."""
         for event in self._events.of(notice):
             self._queue.put_nowait(event)
+
+    def notify_text(self, written: Written) -> None:
+        """Queue a piece of what a model writes. See ``ports.TextObserver.notify_text``."""
+        self._queue.put_nowait(self._events.of_text(written))
 
     async def __aenter__(self) -> Self:
         if self._task is not None:

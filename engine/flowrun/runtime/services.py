@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from flowrun.core.events import Event
-from flowrun.core.ports import Functions, HumanInput, Journal, ModelBackend, Observer, Tracer
+from flowrun.core.ports import Functions, HumanInput, Journal, ModelBackend, Observer, TextObserver, Tracer
 from flowrun.runtime.origin import Origin
 from flowrun.runtime.run_result import Resolve
 
@@ -37,6 +37,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         origin: what made the results of the runs.
         keeps_tokens: the backends keep the tokens of replies.
         tracer: traces the runs; None: nobody does, which costs nothing.
+        secrets: what no observer may see of a text that is being written, each with the text that replaces it.
+        watchers: those of the observers that watch it.
     """
 
     backends: Mapping[str, ModelBackend]
@@ -54,6 +56,12 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin | None = None
     keeps_tokens: bool = False
     tracer: Tracer | None = None
+    secrets: Mapping[str, str] = {}
+    watchers: Sequence[TextObserver] = ()
+
+    def __post_init__(self) -> None:
+        watchers = tuple(observer for observer in self.observers if isinstance(observer, TextObserver))
+        msgspec.structs.force_setattr(self, "watchers", watchers)
 
     async def sleep_until(self, moment: float) -> None:
         """Wait until the clock shows a moment, in seconds since the epoch.

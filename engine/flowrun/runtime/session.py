@@ -466,7 +466,7 @@ class Session:
         if opened.trace is not None:
             models = {name: None if name in flow.backends else bound.model for name, bound in flow.models.items()}
             ports["tracer"] = opened.trace(models, hidden)
-        runner = opened.runner.using(**ports, origin=flow.origin, keeps_tokens=keeps_tokens)
+        runner = opened.runner.using(**ports, origin=flow.origin, keeps_tokens=keeps_tokens, secrets=hidden)
         runs = FlowRuns(runner, flow.graph, journal, opened.inbox)
         return runs if wrap is not None else known.setdefault(keeps_tokens, runs)
 

@@ -83,13 +83,17 @@ def _mask_value(value: Any, secrets: Mapping[str, str]) -> Any:
 
 
 def _mask_text(text: str, secrets: Mapping[str, str]) -> str:
-    pattern, shown = _compiled(tuple(secrets.items()))
+    pattern, shown = compile_secrets(secrets)
     return pattern.sub(lambda found: shown[found[0]], text)
+
+
+def compile_secrets(secrets: Mapping[str, str]) -> tuple[re.Pattern[str], dict[str, str]]:
+    """Return a pattern that finds all spellings of secrets, the longest first, and what replaces each."""
+    return _compiled(tuple(secrets.items()))
 
 
 @lru_cache(maxsize=16)
 def _compiled(secrets: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], dict[str, str]]:
-    """Return a pattern that finds all spellings of secrets, the longest first, and what replaces each."""
     shown = {spelling: replacement for secret, replacement in secrets for spelling in _spellings(secret)}
     return re.compile("|".join(map(re.escape, sorted(shown, key=len, reverse=True)))), shown
 

@@ -13,10 +13,11 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
+from flowrun.backends.text_pieces import in_one_piece
 from flowrun.backends.wrapper import ReadyBackend, WrappedBackend
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Log, Message, Reply, ToolCall, as_openai
-from flowrun.core.ports import ModelBackend
+from flowrun.core.ports import ModelBackend, OnText
 from flowrun.errors import Failure, FlowrunError, ModelError, StoreError
 from flowrun.files import file_errors
 from flowrun.spec import mask
@@ -116,10 +117,10 @@ class RecordingBackend(WrappedBackend):
         self._path = path
         self._secrets = secrets
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         """Request a reply from the backend, and record the reply or the failure."""
         try:
-            reply = await self.backend.reply(request)
+            reply = await self.backend.reply(request, on_text=on_text)
         except ModelError as exc:
             await self._record(request, error=exc.failure())
             raise
@@ -176,7 +177,7 @@ class CassetteBackend(ReadyBackend):
         """The numbers, from 1, of the lines whose replies were not requested yet."""
         return [index + 1 for index in self._unused]
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         """Return the recorded reply.
 
         Raises:
@@ -193,8 +194,8 @@ class CassetteBackend(ReadyBackend):
             raise ModelError(recorded.error.name, recorded.error.message)
         assert recorded.reply is not None
         if reader is None or recorded.reply.text is None:
-            return recorded.reply
-        return await reader.read_text(request, recorded.reply)
+            return in_one_piece(recorded.reply, on_text)
+        return in_one_piece(await reader.read_text(request, recorded.reply), on_text)
 
     def _pop_match(self, key: str, prompt_key: str | None) -> RecordedReply | None:
         for index in self._unused:

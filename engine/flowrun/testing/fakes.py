@@ -5,9 +5,11 @@ import builtins
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from flowrun.backends.scripted import ScriptedBackend, ScriptedReply
+from flowrun.backends.text_pieces import in_one_piece
 from flowrun.core.events import AskModel, CallFunction, RequestInput
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.messages import Reply
+from flowrun.core.ports import OnText
 from flowrun.errors import FlowrunError, NoResponderError, ToolError
 from flowrun.functions.outcomes import type_names
 from flowrun.functions.python import PythonFunctions
@@ -26,9 +28,9 @@ class Script(ScriptedBackend):
         super().__init__(replies, record=False)
         self._parse = parse
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         reply = await super().reply(request)
-        return reply if reply.text is None else await self._parse(request, reply)
+        return in_one_piece(reply if reply.text is None else await self._parse(request, reply), on_text)
 
 
 class StubbedFunctions:

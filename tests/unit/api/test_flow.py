@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import flowrun
+from flowrun.core.ports import OnText
 from flowrun.errors import UsageError
 from flowrun.testing import ScriptedModel
 from tests import harmful
@@ -325,7 +326,7 @@ def test_a_forked_child_starts_its_own_loop(tmp_path: Path) -> None:
 
 def test_an_exit_of_a_backend_reaches_its_caller_and_no_other(tmp_path: Path) -> None:
     class Exits(CountedModel):
-        async def reply(self, request: flowrun.AskModel) -> flowrun.Reply:
+        async def reply(self, request: flowrun.AskModel, *, on_text: OnText | None = None) -> flowrun.Reply:
             raise SystemExit(3)
 
     with pytest.raises(SystemExit):

@@ -17,7 +17,7 @@ def imported_for_types() -> set[str]:
 
 
 def test_all_public_names_exist_and_no_others() -> None:
-    assert len(flowrun.__all__) == len(set(flowrun.__all__)) == 36
+    assert len(flowrun.__all__) == len(set(flowrun.__all__)) == 37
     assert sorted(flowrun.__all__) == flowrun.__all__
     assert imported_for_types() == set(flowrun.__all__)
     for name in flowrun.__all__:

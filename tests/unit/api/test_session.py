@@ -11,6 +11,7 @@ import pytest
 
 import flowrun
 from flowrun.core.events import CallFunction, Notice
+from flowrun.core.ports import OnText
 from flowrun.journal import SqliteJournal
 from flowrun.testing import ScriptedModel
 from tests.unit.api.api_flows import AGENT, ASK_TO_ADD, ASKS, add, agent, asks, calls, write
@@ -467,7 +468,7 @@ class HangingModel(CountedModel):
         self.began = asyncio.Event()
         self.freed = 0
 
-    async def reply(self, request: Any) -> Any:
+    async def reply(self, request: Any, *, on_text: OnText | None = None) -> Any:
         self.began.set()
         try:
             await asyncio.sleep(60)
@@ -579,7 +580,7 @@ def test_a_stream_yields_what_happens(tmp_path: Path) -> None:
         ("ToolReturned", "act", 2),
         ("StateLeft", "act", 2),
         ("StateEntered", "ask", 3),
-        ("TextDelta", "ask", 3),
+        *[("TextDelta", "ask", 3)] * 3,
         ("StateLeft", "ask", 3),
         ("StateEntered", "done", 4),
         ("StateLeft", "done", 4),
@@ -588,7 +589,7 @@ def test_a_stream_yields_what_happens(tmp_path: Path) -> None:
     called, returned = events[3], events[4]
     assert (called.id, called.name, called.arguments) == ("r/2/0", "add", {"a": 1, "b": 2})
     assert (returned.id, returned.name, returned.value, returned.error) == ("r/2/0", "add", 3, None)
-    assert events[7].text == "It is 3."
+    assert [event.text for event in events[7:10]] == ["It", " is", " 3."]
     assert (events[-1].status, events[-1].output) == ("succeeded", {"answer": "It is 3."})
     assert result.output == {"answer": "It is 3."}
 

@@ -82,6 +82,20 @@ def ask(
     )
 
 
+def said_in(pieces: Sequence[str | None]) -> str:
+    """Return the text that pieces are together: what stands before None is void."""
+    said = ""
+    for piece in pieces:
+        said = "" if piece is None else said + piece
+    return said
+
+
+def seen_of(reply: Reply) -> Any:
+    """Return what a flow sees of a reply."""
+    calls = [(call.name, msgspec.json.decode(call.arguments)) for call in reply.tool_calls]
+    return reply.content, reply.reasoning, calls, reply.finish_reason, reply.invalid_call
+
+
 class Live:
     """A started backend and its event loop."""
 
@@ -96,6 +110,11 @@ class Live:
     def reply(self, request: AskModel) -> Reply:
         """Return the backend's reply."""
         return self.run(self.backend.reply(request))
+
+    def watch(self, request: AskModel) -> tuple[Reply, list[str | None]]:
+        """Return the backend's reply, and the pieces in which its text came."""
+        pieces: list[str | None] = []
+        return self.run(self.backend.reply(request, on_text=pieces.append)), pieces
 
 
 @contextmanager
@@ -169,6 +188,24 @@ class ModelBackendContract:
 
     def test_reads_calls_and_their_results(self, live: Live) -> None:
         assert isinstance(live.reply(ask(LOOKED_UP, tools=(WEATHER,))), Reply)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            pytest.param({}, id="a text"),
+            pytest.param({"tools": (WEATHER,), "tool_choice": "required"}, id="a call"),
+            pytest.param({"tools": (WEATHER,)}, id="a choice"),
+            pytest.param({"response_format": ResponseFormat(schema=VERDICT)}, id="a form"),
+        ],
+    )
+    def test_pieces_of_its_text_are_together_its_text(self, live: Live, settings: Mapping[str, Any]) -> None:
+        request = ask(sampling={"max_tokens": 24}, **settings)
+        watched, pieces = live.watch(request)
+        assert said_in(pieces) == (watched.content or "")
+        assert seen_of(watched) == seen_of(live.reply(request))
+
+    def test_a_decision_has_no_text(self, live: Live) -> None:
+        assert live.watch(ask(labels=("yes", "no")))[1] == []
 
     def test_answers_many_at_once(self, live: Live) -> None:
         async def all_at_once() -> list[Reply]:

@@ -17,13 +17,15 @@ import msgspec
 import openai
 import pytest
 
-from flowrun.backends.openai import MEANINGS, OpenAIBackend
+from flowrun.backends.openai import OpenAIBackend
+from flowrun.backends.server_errors import MEANINGS
 from flowrun.backends.token_ids import ids_of, numbers_of
 from flowrun.core.events import AskModel, ToolDeclaration
 from flowrun.core.messages import Message, Reply, ToolCall, Usage
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError, Bug, ModelError
 from flowrun.spec.model import JSON, Model, ResponseFormat, Seconds
+from tests.unit.backends.chunks import chunk, event, stream_of
 from tests.unit.backends.contract import (
     CALL,
     CITY,
@@ -59,6 +61,8 @@ class Answer(NamedTuple):
     body: JSON | bytes
     status: int = 200
     headers: Mapping[str, str] = {}
+    rest: Callable[[], bytes] | None = None
+    breaks_off: bool = False
 
 
 def completion(message: JSON = None, finish_reason: str | None = "stop", **more: JSON) -> dict[str, JSON]:
@@ -80,6 +84,9 @@ def decision(likeliest: Mapping[str, JSON], message: JSON = None, **more: JSON) 
         "object": "chat.completion",
         "choices": [{"message": said, "finish_reason": "length", "logprobs": logprobs}],
     } | more
+
+
+IN_PIECES = {"content-type": "text/event-stream; charset=utf-8"}
 
 
 def answer_of(answer: JSON | Answer) -> Answer:
@@ -135,12 +142,19 @@ def server() -> Iterator[Server]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             answer = served.respond(Seen(self.path, headers, body, self.wait_until_gone))
             content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-            plain = {"content-type": "application/json", "content-length": str(len(content))}
+            plain = {"content-type": "application/json"}
+            if answer.rest is None:
+                plain["content-length"] = str(len(content))
             self.send_response(answer.status)
             for name, value in {**plain, **answer.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
+            if answer.rest is not None:
+                self.wfile.write(answer.rest())
+                self.close_connection = True
+            if answer.breaks_off:
+                self.connection.shutdown(socket.SHUT_RDWR)
 
         def wait_until_gone(self) -> None:
             self.connection.recv(1)
@@ -249,7 +263,8 @@ def obliging_server(seen: Seen) -> JSON | Answer:
             for call in reply.tool_calls
         ],
     }
-    return completion(message, reply.finish_reason, usage=msgspec.to_builtins(reply.usage))
+    answered = completion(message, reply.finish_reason, usage=msgspec.to_builtins(reply.usage))
+    return Answer(stream_of(answered), headers=IN_PIECES) if body.get("stream") else answered
 
 
 @pytest.mark.usefixtures("transport")
@@ -1082,6 +1097,180 @@ def test_cancelling_frees_the_servers_resources(server: Server) -> None:
 def test_importing_the_adapter_imports_no_sdk() -> None:
     code = "import flowrun.backends.openai, sys; print({'openai', 'httpx', 'aiohttp', 'vllm'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+# --- text as it is written --------------------------------------------------------------------------------------------
+
+PIECES = [
+    chunk({"role": "assistant", "content": ""}),
+    chunk({"content": "It is"}),
+    chunk({"content": " fair."}, "stop"),
+]
+
+
+def in_pieces(*data: JSON, **more: Any) -> Answer:
+    """Return an answer in pieces; with ``breaks_off`` the connection ends before it is complete."""
+    body = b"".join(map(event, data))
+    length = {"content-length": str(len(body) + 100)} if more.get("breaks_off") else {}
+    return Answer(body, headers=IN_PIECES | length, **more)
+
+
+def watched(
+    backend: OpenAIBackend, request: AskModel | None = None
+) -> tuple[Reply | tuple[str, str], list[str | None]]:
+    """Return the reply, or the name and the message of its failure, and the pieces of its text."""
+    pieces: list[str | None] = []
+    try:
+        (reply,) = started_and(backend, lambda live: live.reply(request or ask(), on_text=pieces.append))
+    except ModelError as exc:
+        return (exc.name, exc.message), pieces
+    return reply, pieces
+
+
+def answering(server: Server, *answers: JSON | Answer) -> None:
+    """Let the server give these answers, one after the other."""
+    left = list(answers)
+    server.answer = lambda seen: left.pop(0)
+
+
+@pytest.mark.usefixtures("transport")
+def test_a_watched_reply_is_asked_for_in_pieces(server: Server) -> None:
+    usage = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}
+    server.answer = lambda seen: in_pieces(*PIECES, usage, "[DONE]")
+    reply = Reply(content="It is fair.", usage=Usage(prompt_tokens=9, completion_tokens=4))
+    assert watched(server.backend()) == (reply, ["It is", " fair."])
+    assert server.asked.body == PLAIN | {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def test_pieces_come_as_they_are_written(server: Server) -> None:
+    said = threading.Event()
+
+    def answer(seen: Seen) -> Answer:
+        def rest() -> bytes:
+            assert said.wait(30)
+            return b"".join(map(event, [*PIECES[2:], "[DONE]"]))
+
+        return Answer(b"".join(map(event, PIECES[:2])), headers=IN_PIECES | {"connection": "close"}, rest=rest)
+
+    server.answer = answer
+
+    def on_text(piece: str | None) -> None:
+        said.set()
+
+    assert started_and(server.backend(), lambda live: live.reply(ask(), on_text=on_text)) == [
+        Reply(content="It is fair.")
+    ]
+
+
+def test_a_server_that_does_not_stream_gives_its_text_in_one_piece(server: Server) -> None:
+    assert watched(server.backend()) == (Reply(content="It is fair."), ["It is fair."])
+
+
+def test_a_server_that_refuses_to_stream_is_asked_without_and_not_again(server: Server) -> None:
+    server.answer = lambda seen: Answer(error("no stream_options"), 422) if "stream" in seen.body else completion()
+    pieces: list[str | None] = []
+
+    def ask_watched(live: OpenAIBackend) -> Coroutine[Any, Any, Reply]:
+        return live.reply(ask(), on_text=pieces.append)
+
+    assert started_and(server.backend(), ask_watched, ask_watched) == [Reply(content="It is fair.")] * 2
+    assert pieces == ["It is fair."] * 2
+    asked = [seen.body for seen in server.seen if seen.path == "/v1/chat/completions"]
+    assert ["stream" in body for body in asked] == [True, False, False]
+
+
+def test_a_request_that_is_refused_fails_as_without_a_stream(server: Server) -> None:
+    server.answer = lambda seen: Answer(error("no such sampling"), 400)
+    failure, pieces = watched(server.backend())
+    assert (failure, pieces) == (failure_of(server.backend()), [])
+    answering(server, Answer(error("no"), 400), Answer(error("no"), 400), in_pieces(*PIECES))
+    backend = server.backend()
+    watched(backend)
+    assert watched(backend) == (Reply(content="It is fair."), ["It is", " fair."])  # it was not about the stream
+
+
+@pytest.mark.usefixtures("transport")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(in_pieces(*PIECES[:2], breaks_off=True), id="the connection breaks"),
+        pytest.param(in_pieces(*PIECES[:2]), id="the answer ends"),
+        pytest.param(in_pieces(*PIECES[:2], {"error": {"message": "out of memory", "code": 500}}), id="an error"),
+        pytest.param(in_pieces(*PIECES[:2], {"error": {"message": "busy", "code": 429}}), id="it is busy"),
+    ],
+)
+def test_an_attempt_that_fails_in_the_middle_is_made_again_and_said_to_be_void(server: Server, fault: Answer) -> None:
+    answering(server, fault, in_pieces(*PIECES, "[DONE]"))
+    backend = server.backend(max_retries=1, stall=30.0)
+    assert watched(backend) == (Reply(content="It is fair."), ["It is", None, "It is", " fair."])
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "message"),
+    [
+        pytest.param(
+            in_pieces(*PIECES[:2]),
+            "backend.unavailable",
+            "ended its answer in the middle: the stream ended before the reply did; see the server's log",
+            id="the answer ends",
+        ),
+        pytest.param(
+            in_pieces(*PIECES[:2], {"error": {"message": "key sk-secret", "code": 500}}),
+            "backend.unavailable",
+            "failed: key ***; see the server's log",
+            id="an error",
+        ),
+        pytest.param(
+            in_pieces(*PIECES[:2], "{"),
+            "backend.unavailable",
+            "gave an answer that is no chat completion: an event holds no JSON: Expecting property name enclosed in "
+            "double quotes: line 1 column 2 (char 1); it has: {",
+            id="no JSON",
+        ),
+    ],
+)
+def test_a_reply_that_fails_in_the_middle(server: Server, fault: Answer, name: str, message: str) -> None:
+    server.answer = lambda seen: fault
+    failure = (name, f"the server {server.url} (model 'qwen') {message}")
+    assert watched(server.backend(api_key="sk-secret")) == (failure, ["It is"])
+
+
+def test_tokens_are_kept_of_a_watched_reply(server: Server) -> None:
+    logprobs = [{"content": [{"token": "x", "logprob": value}]} for value in (-0.5, -1.0)]
+    first, second = chunk({"content": "Hi"}, prompt_token_ids=[1, 2]), chunk({"content": "."}, "stop")
+    first["choices"][0] |= {"token_ids": [3], "logprobs": logprobs[0]}
+    second["choices"][0] |= {"token_ids": [4], "logprobs": logprobs[1]}
+    server.answer = lambda seen: in_pieces(first, second)
+    backend, pieces = server.backend(), list[str | None]()
+    (reply,) = started_and(backend, lambda live: live.reply(ask(), keeps_tokens=True, on_text=pieces.append))
+    assert reply.tokens is not None
+    assert [[*ids_of(reply.tokens.ids)], [*numbers_of(reply.tokens.logprobs)]] == [[3, 4], [-0.5, -1.0]]
+    assert pieces == ["Hi", "."]
+
+
+@pytest.mark.usefixtures("transport")
+def test_cancelling_a_watched_reply_frees_the_servers_resources(server: Server) -> None:
+    gone = threading.Event()
+
+    def answer(seen: Seen) -> Answer:
+        def rest() -> bytes:
+            seen.gone()
+            gone.set()
+            return b""
+
+        return Answer(b"".join(map(event, PIECES[:2])), headers=IN_PIECES | {"content-length": "9999"}, rest=rest)
+
+    server.answer = answer
+
+    async def cancel(backend: OpenAIBackend) -> bool:
+        begun = asyncio.Event()
+        task = asyncio.create_task(backend.reply(ask(), on_text=lambda piece: begun.set()))
+        await asyncio.wait_for(begun.wait(), 30)
+        task.cancel()
+        await asyncio.wait((task,))
+        return await asyncio.to_thread(gone.wait, 30) and task.cancelled()
+
+    assert started_and(server.backend(), cancel) == [True]
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from flowrun.core.decisions import write_question
 from flowrun.core.messages import Message
 from flowrun.spec.model import Model
 from tests.conftest import SMALL_MODEL, SPECS
-from tests.unit.backends.contract import Live, ask, started
+from tests.unit.backends.contract import Live, ask, said_in, seen_of, started
+from tests.unit.backends.vllm.test_backend import dallas
 
 ROOT = SPECS.parent
 START_SECONDS = 180  # seconds for the server's start, on a busy machine
@@ -117,3 +118,21 @@ def test_the_triage_flow_on_a_server(server: str) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["path"], result["rounds"]) == (["team", "urgent", "page"], 2)
+
+
+@pytest.mark.vllm
+def test_a_watched_reply_of_a_server_of_vllm_is_the_same(server: str) -> None:
+    model = Model(backend="openai", name="small", base_url=server)
+    with started(backend := OpenAIBackend(model)) as live:
+        pieces: list[str | None] = []
+        question = ask([Message(role="user", content="Name three colours.")])
+        plain = live.run(backend.reply(question, keeps_tokens=True))
+        watched = live.run(backend.reply(question, keeps_tokens=True, on_text=pieces.append))
+        assert (said_in(pieces), len(pieces) > 3) == (watched.content, True)
+        called, nothing = live.watch(dallas())
+        assert ([seen_of(called), nothing]) == [seen_of(live.reply(dallas())), []]
+    assert plain.tokens is not None
+    assert watched.tokens is not None
+    assert (seen_of(watched), watched.tokens.ids) == (seen_of(plain), plain.tokens.ids)
+    assert watched.usage.completion_tokens == plain.usage.completion_tokens
+    assert list(numbers_of(watched.tokens.logprobs)) == pytest.approx(list(numbers_of(plain.tokens.logprobs)), abs=1e-3)

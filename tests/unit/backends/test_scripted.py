@@ -53,6 +53,15 @@ def test_replies_as_scripted(scripted: ScriptedReply | Reply, expected: Reply) -
     assert reply_to(ScriptedBackend([scripted]), ask()) == [expected]
 
 
+def test_a_watched_text_comes_in_words() -> None:
+    pieces: list[str | None] = []
+    text = "It is fair,\n and 85 degrees.\n"
+    assert asyncio.run(ScriptedBackend([ScriptedReply(content=text)]).reply(ask(), on_text=pieces.append)) == Reply(
+        content=text
+    )
+    assert pieces == ["It", " is", " fair,", "\n and", " 85", " degrees.", "\n"]
+
+
 @pytest.mark.parametrize(
     ("scripted", "message"),
     [

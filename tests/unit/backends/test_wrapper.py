@@ -32,7 +32,7 @@ def test_an_engine_in_this_process_is_bounded_too() -> None:
     class Busy:
         dead = None
 
-        async def generate(self, *given: object) -> None:
+        async def generate(self, *given: object, **more: object) -> None:
             await asyncio.sleep(30)
 
     backend = VllmBackend(Model(name="m", timeout=Seconds(0.05)), base_dir=Path())

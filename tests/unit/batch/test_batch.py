@@ -12,6 +12,7 @@ from flowrun.backends.scripted import ScriptedBackend
 from flowrun.batch import Batch, BatchStopped, Fingerprint, Meter, OneFile, Options, Results, Row, run_in_this_process
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
+from flowrun.core.ports import OnText
 from flowrun.errors import Bug, ModelError
 from flowrun.functions.python import PythonFunctions
 from flowrun.runtime.flow_runs import FlowRuns
@@ -34,7 +35,7 @@ class Narrow(ScriptedBackend):
     def concurrency(self) -> int | None:
         return self._limit
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         self._now += 1
         self.most = max(self.most, self._now)
         try:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flowrun.cli.awaited import Awaited, covered
-from flowrun.cli.console import Console
+from flowrun.cli.console import Console, RunView
 from flowrun.cli.live import LiveLine, Stages
 from flowrun.cli.terminal import rich_console
 from flowrun.core.events import (
@@ -22,10 +22,12 @@ from flowrun.core.events import (
     Slept,
     Started,
     TimedOut,
+    Written,
 )
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, advance
 from flowrun.core.messages import Reply, ToolCall, Usage
+from flowrun.core.ports import TextObserver
 from flowrun.core.state_node import Graph as CompiledGraph
 from flowrun.errors import Failure
 from flowrun.runtime.run_result import RunResult
@@ -286,6 +288,57 @@ def test_the_live_line_is_for_terminals(options: Mapping[str, Any], shown: bool)
 def test_a_long_text_leaves_room_for_the_seconds() -> None:
     live = LiveLine(rich_console(file=io.StringIO(), width=60), lambda: ("x" * 80, 98.0), Clock())
     assert str(live.__rich__()) == "x" * 39 + "…, 2 s"
+
+
+def test_what_is_written_stands_below_the_line() -> None:
+    text = "[ask] It is fair.\n\x1b[2K" + "word " * 100
+    console = rich_console(file=io.StringIO(), width=24, height=8, force_terminal=True)
+    live = LiveLine(console, lambda: ("ask", 98.0), Clock(), below=lambda: text)
+    shown = [line.rstrip() for line in str(live.__rich__()).splitlines()]
+    assert shown == ["ask, 2 s", *["word word word word"] * 3, "word"]
+    text = "[ask] It\tf\x07air.\n"
+    assert str(live.__rich__()) == "ask, 2 s\n[ask] It    f\N{REPLACEMENT CHARACTER}air."
+    text = ""
+    assert str(live.__rich__()) == "ask, 2 s"
+
+
+def written(text: str | None, run: str = "r", step: int = 1) -> Written:
+    return Written(run=run, state="ask", step=step, text=text)
+
+
+def test_what_is_written_is_shown_as_long_as_its_reply_is_awaited() -> None:
+    run = Watched(graph_of(ADD, AGENT))
+    run.start(question="?")
+    seen = []
+    for piece in (written("It"), written(" is"), written(None), written("Let me"), written("x", run="r.9.9")):
+        run.awaited.write(piece)
+        seen.append(run.awaited.text())
+    assert seen == ["[ask] It", "[ask] It is", "", "[ask] Let me", "[ask] Let me"]
+    run.feed(1, Replied(step=1, reply=Reply(content="Let me look.", tool_calls=calls((2, 3)))))
+    assert run.awaited.text() == ""
+    run.feed(1, Returned(step=2, value=5))
+    run.awaited.write(written("too late", step=1))
+    assert run.awaited.text() == ""
+    run.awaited.write(written("a" * 5000 + "z", step=3))
+    assert run.awaited.text() == "[ask] " + "a" * 3999 + "z"
+
+
+@pytest.mark.parametrize(
+    ("quiet", "full", "terminal", "watches"),
+    [
+        pytest.param(False, False, True, True, id="a terminal"),
+        pytest.param(True, False, True, False, id="quiet"),
+        pytest.param(False, True, True, False, id="json"),
+        pytest.param(False, False, False, False, id="a pipe"),
+    ],
+)
+def test_text_is_watched_on_terminals_only(
+    quiet: bool, full: bool, terminal: bool, watches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1" if terminal else "")
+    console = Console(graph_of(ADD, AGENT), SECRETS, quiet=quiet)
+    view = RunView(io.StringIO(), console, full=full, verbose=False)
+    assert [isinstance(observer, TextObserver) for observer in view.observers] == [False, *[True] * watches]
 
 
 def test_stages_are_shown_with_their_times() -> None:

@@ -10,14 +10,18 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.table import Table
 from rich.text import Text
 
 from flowrun.cli.terminal import make_logs_printable, rich_console, write_answer
+from tests.unit.backends.chunks import chunk, event
 from tests.unit.cli.test_cli import flowrun
 
 ROOT = Path(__file__).parents[3]
@@ -175,12 +179,12 @@ def test_an_answer_is_for_programs_and_on_a_terminal_for_people() -> None:
 # --- a user at a terminal -------------------------------------------------------------------------------------------
 
 
-def at_terminal(project: Path, *words: str, keys: bytes, sign: str) -> tuple[str, int]:
+def at_terminal(project: Path, *words: str, keys: bytes, sign: str, term: str = "dumb") -> tuple[str, int]:
     """Run a verb on a terminal, and press keys once it shows a sign; return (its full output, its exit code)."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(project)
-        os.environ |= {"TERM": "dumb", "COLUMNS": "100", "FLOWRUN_JOURNAL": "j.sqlite"}
+        os.environ |= {"TERM": term, "COLUMNS": "100", "FLOWRUN_JOURNAL": "j.sqlite"}
         os.execv(sys.executable, [sys.executable, "-m", "flowrun", *words])
     shown = b""
     pressed = False
@@ -202,6 +206,47 @@ def at_terminal(project: Path, *words: str, keys: bytes, sign: str) -> tuple[str
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
     return shown.decode(errors="replace"), os.waitstatus_to_exitcode(ended[1])
+
+
+class SlowServer(BaseHTTPRequestHandler):
+    """A server of a model that takes its time in the middle of a reply."""
+
+    def do_GET(self) -> None:
+        self._begin("application/json")
+        self.wfile.write(b'{"data": [{"id": "slow"}]}')
+
+    def do_POST(self) -> None:
+        assert json.loads(self.rfile.read(int(self.headers["content-length"])))["stream"]
+        self._begin("text/event-stream")
+        for seconds, piece in ((0.8, EVIL + " It is f"), (0.0, "air, truly.")):
+            self.wfile.write(event(chunk({"content": piece})))
+            time.sleep(seconds)
+        self.wfile.write(event(chunk({}, "stop")))
+
+    def _begin(self, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing."""
+
+
+def test_what_a_model_writes_is_shown_while_it_is_written(project: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SlowServer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        model = f"{{backend: openai, name: slow, base_url: 'http://127.0.0.1:{server.server_port}/v1'}}"
+        header = HEADER.replace("{backend: scripted, name: replies.yaml}", model)
+        (project / "spec.yaml").write_text(f"{header}{ASK}states: {{ask: {{type: chat, next: e}}, e: {{type: end}}}}\n")
+        shown, code = at_terminal(project, "run", "spec.yaml", keys=b"", sign="-", term="xterm")
+        server.shutdown()
+    assert code == 0
+    ours = re.sub("\x1b\\[[0-9;?]*[mhlAK]|\r", "", shown)
+    assert OBEYED.findall(ours) == []
+    live, _, printed = ours.partition("    reply  [ask] ")
+    assert re.search(r"ask: the model is writing, 0 s *\n *\[ask\] a�\[2K�\[Gb", live)
+    assert "It is f" in live
+    assert "It is fair, truly." in printed
 
 
 YES_OR_NO = SPECS["a question"].replace("next: done}, done", "schema: {type: boolean}, next: done}, done")

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from flowrun.backends.scripted import ScriptedBackend, ScriptedReply
 from flowrun.core.events import Answered, AskModel, CallFunction, Cancelled, Event, Notice, Outcome, RequestInput
-from flowrun.core.ports import HumanInput
+from flowrun.core.ports import HumanInput, OnText
 from flowrun.errors import NoResponderError, UsageError
 from flowrun.functions.python import PythonFunctions
 from flowrun.journal import Database, History, RunRow, SqliteJournal
@@ -301,7 +301,7 @@ class Counted(ScriptedBackend):
     async def start(self) -> None:
         self.life.append("started")
 
-    async def reply(self, request: AskModel) -> Any:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Any:
         self.life.append("asked")
         return await super().reply(request)
 

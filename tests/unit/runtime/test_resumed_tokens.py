@@ -12,6 +12,7 @@ import flowrun
 from flowrun.backends.token_ids import pack_tokens
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
+from flowrun.core.ports import OnText
 from flowrun.runtime.engines import BackendSettings
 from flowrun.testing import ScriptedModel
 
@@ -42,7 +43,7 @@ class Speller(ScriptedModel):
     def check_tokens(self) -> None:
         """Do nothing: it always can."""
 
-    async def reply(self, request: AskModel, *, keeps_tokens: bool = False) -> Reply:
+    async def reply(self, request: AskModel, *, keeps_tokens: bool = False, on_text: OnText | None = None) -> Reply:
         reply = await super().reply(request)
         if not keeps_tokens:
             return reply

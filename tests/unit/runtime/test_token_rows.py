@@ -10,6 +10,7 @@ from flowrun.backends.token_ids import pack_tokens
 from flowrun.backends.wrapper import ReadyBackend
 from flowrun.core.events import AskModel
 from flowrun.core.messages import KeptReply, Message, Reply, Tokens
+from flowrun.core.ports import OnText
 from flowrun.errors import ModelError
 from flowrun.runtime.token_rows import token_rows
 from tests.unit.backends.contract import ask
@@ -78,7 +79,7 @@ class Giver(ReadyBackend):
     def check_tokens(self) -> None:
         """Do nothing: only its reply shows whether it gives tokens."""
 
-    async def reply(self, request: AskModel, *, keeps_tokens: bool = False) -> Reply:
+    async def reply(self, request: AskModel, *, keeps_tokens: bool = False, on_text: OnText | None = None) -> Reply:
         """Return the reply; it must be asked for its tokens."""
         assert keeps_tokens
         return self.given

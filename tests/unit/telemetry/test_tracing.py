@@ -148,7 +148,7 @@ def test_the_runs_of_sub_flows_are_below_the_state_that_starts_them(tmp_path: Pa
 
 def test_the_settings_and_the_tokens_of_a_request(tmp_path: Path, traces: Traces) -> None:
     class Counted(ScriptedModel):
-        async def reply(self, request: Any) -> Any:
+        async def reply(self, request: Any, *, on_text: Any = None) -> Any:
             from msgspec.structs import replace
 
             from flowrun.core.messages import Usage

@@ -9,6 +9,7 @@ from flowrun.backends.scripted import ScriptedBackend
 from flowrun.backends.vllm.reader import VllmReader
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
+from flowrun.core.ports import OnText
 from flowrun.functions.python import PythonFunctions
 from flowrun.runtime.project import Project
 from flowrun.runtime.runner import Runner
@@ -67,7 +68,7 @@ class ScriptedVllmBackend(ScriptedBackend):
     async def stop(self) -> None:
         await self._reader.stop()
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         return await self._reader.read_text(request, await super().reply(request))
 
     async def rendered_prompt(self, request: AskModel) -> str:

@@ -11,15 +11,17 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from flowrun.backends.text_pieces import TextPieces
 from flowrun.backends.vllm.adapters import adapter_arguments, adapter_requests, find_adapters
 from flowrun.backends.vllm.chat import Rendered, VllmChat
 from flowrun.backends.vllm.engine import INSTALL, Engine, Start
 from flowrun.backends.vllm.errors import as_model_error, explain
 from flowrun.backends.vllm.model_files import find_model
+from flowrun.backends.vllm.written_text import WrittenText
 from flowrun.backends.wrapper import WrappedBackend, in_time
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
-from flowrun.core.ports import ModelBackend
+from flowrun.core.ports import ModelBackend, OnText
 from flowrun.durations import spell_duration
 from flowrun.errors import BackendError, FlowrunError, ModelError
 from flowrun.spec.model import Model
@@ -117,7 +119,14 @@ class VllmBackend:
         """Return this backend for requests that use one of its adapters. The engine is the same."""
         return _AdaptedBackend(self, name)
 
-    async def reply(self, request: AskModel, *, keeps_tokens: bool = False, adapter: str | None = None) -> Reply:
+    async def reply(
+        self,
+        request: AskModel,
+        *,
+        keeps_tokens: bool = False,
+        on_text: OnText | None = None,
+        adapter: str | None = None,
+    ) -> Reply:
         """Return the model's reply, by one of its adapters or by none. See ``ports.ModelBackend.reply``.
 
         Args:
@@ -126,7 +135,14 @@ class VllmBackend:
         engine, chat = self._running()
         rendered = await self._render(chat, request, keeps_tokens=keeps_tokens)
         request_id = f"{request.run}-{request.step}-{next(self._counter)}"
-        output = await self._generate(engine, rendered, request_id, self._loaded.get(adapter) if adapter else None)
+        pieces = None if on_text is None or request.labels else TextPieces(on_text)
+        output = await self._generate(
+            engine,
+            rendered,
+            request_id,
+            self._loaded.get(adapter) if adapter else None,
+            on_output=None if pieces is None else _reader(chat, rendered, pieces),
+        )
         (completion,) = output.outputs
         if completion.finish_reason in ("abort", "error"):
             why = engine.dead or f"vLLM gave the request up ({completion.finish_reason})"
@@ -139,7 +155,7 @@ class VllmBackend:
         )
         if request.labels:
             return chat.read_decision(request, completion.logprobs, usage)
-        return chat.read(
+        reply = chat.read(
             rendered,
             completion.text,
             token_ids=completion.token_ids,
@@ -147,6 +163,7 @@ class VllmBackend:
             finish_reason=completion.finish_reason or "stop",
             usage=usage,
         )
+        return reply if pieces is None else pieces.finish(reply)
 
     def check_decisions(self) -> None:
         """Check that decide states can be answered. See ``wrapper.Decides``."""
@@ -201,9 +218,18 @@ class VllmBackend:
                 raise ModelError("backend.unavailable", "vLLM's engine was stopped") from exc
             raise as_model_error(exc) from exc
 
-    async def _generate(self, engine: Engine, rendered: Rendered, request_id: str, adapter: Any = None) -> Any:
+    async def _generate(
+        self,
+        engine: Engine,
+        rendered: Rendered,
+        request_id: str,
+        adapter: Any = None,
+        *,
+        on_output: Callable[[Any], object] | None = None,
+    ) -> Any:
         try:
-            return await in_time(engine.generate(rendered, request_id, adapter), self._model.timeout)
+            written = engine.generate(rendered, request_id, adapter, on_output=on_output)
+            return await in_time(written, self._model.timeout)
         except ModelError:
             raise
         except Exception as exc:
@@ -221,9 +247,9 @@ class _AdaptedBackend(WrappedBackend):
         super().__init__(backend)
         self._adapter = adapter
 
-    async def reply(self, request: AskModel, *, keeps_tokens: bool = False) -> Reply:
+    async def reply(self, request: AskModel, *, keeps_tokens: bool = False, on_text: OnText | None = None) -> Reply:
         """Return the model's reply by the adapter."""
-        return await self.backend.reply(request, keeps_tokens=keeps_tokens, adapter=self._adapter)
+        return await self.backend.reply(request, keeps_tokens=keeps_tokens, on_text=on_text, adapter=self._adapter)
 
     def check_decisions(self) -> None:
         """Check that decide states can be answered. See ``wrapper.Decides``."""
@@ -232,6 +258,12 @@ class _AdaptedBackend(WrappedBackend):
     def check_tokens(self) -> None:
         """Check that the tokens of replies can be kept. See ``wrapper.KeepsTokens``."""
         self.backend.check_tokens()
+
+
+def _reader(chat: VllmChat, rendered: Rendered, pieces: TextPieces) -> Callable[[Any], object]:
+    """Return what reads vLLM's outputs of a reply while it is written."""
+    parser = chat.parser_of(rendered)
+    return WrittenText(pieces, parser=parser, request=rendered.request, prompt=rendered.token_ids).receive
 
 
 def _own_logprobs(completion: Any) -> list[float]:

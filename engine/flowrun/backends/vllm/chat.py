@@ -204,14 +204,7 @@ class VllmChat:
         choice = ask.tool_choice if ask.tools else "none"
         renderer = self._renderers[choice not in ("auto", "none")]
         template_kwargs = renderer.effective_chat_template_kwargs(request)
-        parser = None
-        if self._parser_class is not None:
-            parser = self._parser_class(
-                self._renderer.tokenizer,
-                request.tools,
-                chat_template_kwargs=template_kwargs,
-                model_config=self._config,
-            )
+        parser = self._new_parser(request, template_kwargs)
         with self._prompt_cache.rendering(ask):
             rendered = await renderer.render_chat(request)
         if not isinstance(rendered, tuple):  # an ErrorResponse
@@ -232,6 +225,24 @@ class VllmChat:
             parser=parser,
             choice=choice,
             rerendered=not extends(token_ids, ask.last_thread, vocabulary=self._prompt_cache.vocabulary),
+        )
+
+    def parser_of(self, rendered: Rendered) -> Any:
+        """Return a parser that can read the reply to a request while it is written; None if the model has none."""
+        renderer = self._renderers[rendered.choice not in ("auto", "none")]
+        parser = self._new_parser(rendered.request, renderer.effective_chat_template_kwargs(rendered.request))
+        if parser is not None:
+            parser.set_prompt_token_ids(rendered.token_ids)
+        return parser
+
+    def _new_parser(self, request: Any, template_kwargs: Mapping[str, Any]) -> Any:
+        if self._parser_class is None:
+            return None
+        return self._parser_class(
+            self._renderer.tokenizer,
+            request.tools,
+            chat_template_kwargs=template_kwargs,
+            model_config=self._config,
         )
 
     def check_tokens(self) -> None:

@@ -88,18 +88,33 @@ class Engine:
         """Load a LoRA adapter, a ``LoRARequest`` of vLLM, into a slot of its own."""
         await self._engine.add_lora(adapter)
 
-    async def generate(self, rendered: Rendered, request_id: str, adapter: Any = None) -> Any:
+    async def generate(
+        self,
+        rendered: Rendered,
+        request_id: str,
+        adapter: Any = None,
+        *,
+        on_output: Callable[[Any], object] | None = None,
+    ) -> Any:
         """Return vLLM's final output of a request. Cancelling frees its place in the engine at once.
 
         Args:
             adapter: the ``LoRARequest`` of an adapter that is loaded; None: the model as it is.
+            on_output: receives all that was written so far, again and again, and then the final output; if None, the
+                engine sends nothing before that.
         """
+        if on_output is not None:
+            from vllm.sampling_params import RequestOutputKind
+
+            rendered.sampling.output_kind = RequestOutputKind.CUMULATIVE
         outputs: AsyncIterator[Any] = self._engine.generate(
             rendered.prompt, rendered.sampling, request_id, lora_request=adapter, **rendered.generate
         )
         last: Any = None
         async for output in outputs:
             last = output
+            if on_output is not None:
+                on_output(output)
         return last
 
     def shutdown(self) -> None:

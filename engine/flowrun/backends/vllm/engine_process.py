@@ -73,6 +73,13 @@ class EngineLog:
         self._file.close()
 
 
+def _mend() -> None:
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        mend_cpu_generators()
+
+
 def settle(parent: int, log: str) -> None:
     """Redirect this process's output, take it out of the terminal's process group, and end it with its parent.
 
@@ -98,6 +105,8 @@ def settle(parent: int, log: str) -> None:
         announce(LOADING)
         with contextlib.suppress(Exception):  # vLLM's internals may change: a stage is no reason to fail
             _announce_profiling(*_CORE)
+    if "vllm" in sys.modules:
+        _mend()
 
 
 def announce(stage: str) -> None:
@@ -163,10 +172,6 @@ def settle_spawned() -> None:
     if multiprocessing.parent_process() is not None and parent == str(os.getppid()):
         del os.environ[ORDERS]
         settle(int(parent), log)
-        from vllm.platforms import current_platform
-
-        if current_platform.is_cpu():
-            mend_cpu_generators()
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from flowrun.batch.distributed.ports import ReplicaReport
 from flowrun.batch.rows import Row
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
-from flowrun.core.ports import ModelBackend
+from flowrun.core.ports import ModelBackend, OnText
 from flowrun.errors import FlowrunError, ModelError, SpecError
 from flowrun.functions.watchdog import watched_process
 from flowrun.runtime.engines import BackendSettings
@@ -230,10 +230,10 @@ class _Watched(WrappedBackend):
         super().__init__(backend)
         self._lose = lose
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         """Ask the backend, and report the replica as lost if the backend is unavailable."""
         try:
-            return await self.backend.reply(request)
+            return await self.backend.reply(request, on_text=on_text)
         except ModelError as exc:
             if exc.name == "backend.unavailable":
                 self._lose(exc.message)

@@ -13,7 +13,7 @@ from flowrun.batch.distributed.ports import ReplicaReport
 from flowrun.batch.distributed.replica import HostedReplica, ReplicaConfig, ReplicaStart
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
-from flowrun.core.ports import ModelBackend
+from flowrun.core.ports import ModelBackend, OnText
 from flowrun.errors import ModelError
 from flowrun.runtime.project import CompiledFlow, Project
 from tests.batches import SPEC
@@ -27,7 +27,7 @@ class Counted(ScriptedBackend):
         self.stops = 0
         self._answer = answer
 
-    async def reply(self, request: AskModel) -> Reply:
+    async def reply(self, request: AskModel, *, on_text: OnText | None = None) -> Reply:
         return await self._answer(request)
 
     async def stop(self) -> None:

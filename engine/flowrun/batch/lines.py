@@ -1,7 +1,7 @@
 """The lines of a result file: where each begins, and the row and outcome that it states. Broken lines are skipped."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,15 +71,13 @@ def with_row(raw: bytes, row: int) -> bytes:
     return msgspec.json.encode({**members, "row": row}) + b"\n"
 
 
-def has_other_inputs(raw: bytes, inputs: Mapping[str, Any]) -> bool:
-    """Return whether a line has another value for an input, which may have defaults besides."""
-    known = msgspec.json.decode(raw, type=_Inputs)
-    return not known.masked and any(name in known.inputs and known.inputs[name] != inputs[name] for name in inputs)
+def inputs_of(raw: bytes) -> dict[str, Any]:
+    """Return the inputs of a line."""
+    return msgspec.json.decode(raw, type=_Inputs).inputs
 
 
 class _Inputs(msgspec.Struct, frozen=True):
     inputs: dict[str, Any] = {}
-    masked: bool = False
 
 
 def is_debris(raw: bytes) -> bool:

@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -23,7 +23,7 @@ from flowrun.batch.lines import (
     GONE,
     Line,
     ends_within_a_line,
-    has_other_inputs,
+    inputs_of,
     is_debris,
     lines,
     parse_line,
@@ -36,6 +36,8 @@ from flowrun.batch.sinks import Sink
 from flowrun.errors import StoreError, UsageError
 from flowrun.files import PRIVATE, file_errors, open_private, sync_folder
 from flowrun.runtime.run_result import mask_result
+from flowrun.spec import mask
+from flowrun.spec.strict_json import same
 from flowrun.unicode import one_json_line
 
 OnChange = Literal["refuse", "restart", "continue", "reconcile"]
@@ -88,11 +90,13 @@ class Results:
         on_change: OnChange = "refuse",
         rows: Iterable[Row] = (),
         secrets: Mapping[str, str] = {},
+        defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> None:
         """Open or create the results. If they are refused, no file is made or changed.
 
         Args:
             rows: the rows of the input; results of another input are kept for the rows that have their ids.
+            defaults: adds the defaults of the flow to the inputs of a row, to compare them with those of a result.
             secrets: the secrets that no result may hold, each with the text that replaces it.
 
         Raises:
@@ -108,6 +112,7 @@ class Results:
         self.sink = sink
         self._samples = fingerprint.samples
         self._secrets = secrets
+        self._defaults = defaults
         self._retrying = False
         self._unsynced = False
         self._syncing = threading.Lock()
@@ -184,20 +189,24 @@ class Results:
         for row in rows:
             ids.add(row.id, row.number)
             if compared:
-                inputs[row.number] = row.inputs
+                inputs[row.number] = mask(dict(row.inputs), self._secrets)
 
         def renumbered(raw: bytes) -> bytes:
             line = parse_line(raw)
             if line is None:
                 return raw
             number = ids.number_of(line.row if line.id is None else line.id) or GONE
-            if number in inputs and has_other_inputs(raw, inputs[number]):
+            if number in inputs and not self._is_about(inputs[number], inputs_of(raw)):
                 number = GONE
             return raw if number == line.row else with_row(raw, number)
 
         for shard in self.sink.shards():
             if any(renumbered(raw) is not raw for _, raw in raw_lines(shard)):
                 self._rewrite(shard, (renumbered(raw) for _, raw in raw_lines(shard)))
+
+    def _is_about(self, row: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
+        """Return whether a result is about the inputs of a row, which have no defaults if its run could not begin."""
+        return same(recorded, row) or same(recorded, self._defaults(row))
 
     def _require_fingerprint(self, fingerprint: Fingerprint, known: Fingerprint | None) -> None:
         path = self.path if self.sink.shards() else self.sink.retried

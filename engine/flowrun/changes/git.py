@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,12 @@ from flowrun.spec.load import Files
 
 _COPIED: Final = 1_000_000
 """The bytes of a file that a checkout has as a copy: prompts and scripted replies must lie in the project."""
+
+
+_COPIED_FILES: Final = 1_000
+
+_OF_A_HOOK: Final = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
+"""The variables that git sets for its hooks, which say of another folder than the one that is looked at."""
 
 
 class Repository(msgspec.Struct, frozen=True):
@@ -42,8 +49,13 @@ class Repository(msgspec.Struct, frozen=True):
         Raises:
             UsageError: there is no such commit.
         """
-        arguments = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-        return _git(self.top, *arguments, message=f"{name!r} names no commit of {self.top}").decode().strip()
+        try:
+            arguments = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+            return _git(self.top, *arguments).decode().strip()
+        except UsageError as exc:
+            shallow = _git(self.top, "rev-parse", "--is-shallow-repository").strip() == b"true"
+            why = ", which is a shallow clone: git fetch --unshallow" if shallow else ""
+            raise UsageError(f"{name!r} names no commit of {self.top}{why}") from exc
 
     def yaml_files(self, commit: str, path: Path) -> list[str]:
         """Return the names of the YAML files of a commit at a path or below it, without hidden ones."""
@@ -63,12 +75,20 @@ class Repository(msgspec.Struct, frozen=True):
         """
         return _git(self.top, "show", "--end-of-options", f"{commit}:{name}")
 
+    def has(self, commit: str, name: str) -> bool:
+        """Return whether a commit has a file."""
+        try:
+            self.show(commit, name)
+        except UsageError:
+            return False
+        return True
+
     @contextmanager
     def checkout(self, commit: str) -> Iterator[Path]:
         """Yield a folder in which a commit is checked out, as ``git checkout`` would: with the files not in git.
 
-        Those, such as models and environments, are links to where they are; small files are copies. The folder is
-        removed at the end. Hooks do not run.
+        Those, such as models and environments, are links to where they are; small files are copies, also those of a
+        folder, unless it is an environment or has many. The folder is removed at the end. Hooks do not run.
 
         Raises:
             UsageError: git cannot check it out.
@@ -99,10 +119,7 @@ class Repository(msgspec.Struct, frozen=True):
             if there.exists() or there.is_symlink():
                 continue
             there.parent.mkdir(parents=True, exist_ok=True)
-            if here.is_file() and not here.is_symlink() and here.stat().st_size <= _COPIED:
-                shutil.copy2(here, there)
-            else:
-                there.symlink_to(here)
+            _copy_or_link(here, there)
 
     def path_of(self, path: Path) -> str:
         """Return the name of a path in git; the name of the root folder is empty.
@@ -147,6 +164,24 @@ class CommitFiles(Files):
             raise UnreadableFile(str(exc)) from exc
 
 
+def _copy_or_link(here: Path, there: Path) -> None:
+    if here.is_dir() and not here.is_symlink() and not _is_large(here):
+        there.mkdir()
+        for entry in here.iterdir():
+            _copy_or_link(entry, there / entry.name)
+    elif here.is_file() and not here.is_symlink() and here.stat().st_size <= _COPIED:
+        shutil.copy2(here, there)
+    else:
+        there.symlink_to(here)
+
+
+def _is_large(folder: Path) -> bool:
+    """Return whether a folder is an environment, or has more files than are copied."""
+    if folder.name == "node_modules" or (folder / "pyvenv.cfg").is_file():
+        return True
+    return any(True for _ in islice(folder.rglob("*"), _COPIED_FILES, None))
+
+
 def _hidden(name: str, folder: str) -> bool:
     below = name.removeprefix(folder).lstrip("/")
     return any(part.startswith(".") for part in below.split("/"))
@@ -155,9 +190,11 @@ def _hidden(name: str, folder: str) -> bool:
 def _git(folder: Path, *arguments: str, message: str = "") -> bytes:
     program = shutil.which("git")
     if program is None:
-        raise UsageError("--git needs the git command, which is not installed")
-    completed = subprocess.run([program, "-C", str(folder), *arguments], capture_output=True, check=False)
+        raise UsageError("this needs the git command, which is not installed")
+    environ = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
+    command = [program, "-C", str(folder), *arguments]
+    completed = subprocess.run(command, capture_output=True, check=False, env=environ)
     if completed.returncode != 0:
         stderr = completed.stderr.decode(errors="replace").strip()
-        raise UsageError(message or f"git {arguments[0]} failed: {stderr}")
+        raise UsageError(message or f"git {' '.join(arguments)} failed: {stderr}")
     return completed.stdout

@@ -3,7 +3,7 @@
 import json as json_module
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -121,6 +121,8 @@ def command(**values: Any) -> int:
 
 
 def _require_compatible(options: EvalOptions) -> None:
+    if options.against == "":
+        raise UsageError("--against is empty: name a git revision, another spec, or a folder of results")
     if options.restart and options.retry_failed:
         raise UsageError("--restart runs every row anew: it does not go with --retry-failed")
     if options.rescore and (options.restart or options.retry_failed or options.record):
@@ -149,24 +151,23 @@ def _evaluate(file: EvalFile, options: EvalOptions, project: Project, answers: T
     profile = options.profile or file.profile
     folder = options.output or Path(FOLDER, file.name)
     with ExitStack() as stack:
-        ref = options.against or file.against
+        ref = file.against if options.against is None else options.against
         against = None if ref is None else stack.enter_context(find_against(ref, file, profile))
         flow = project.compile(file.flow, profile=profile)
         hide(flow.secrets)
         job = _job(file, options, folder, profile)
         scoring = _open(file, flow, project, folder, job.cassette)
+        hide(scoring.secrets)
         ours = _require_ended(run_here(job, flow))
-        records = [scoring.records(Path(ours.results))]
+        records = [stack.enter_context(closing(scoring.records(Path(ours.results))))]
         if against is not None:
-            results = _other_side(against, job, options)
-            records.append(scoring.records(results))
-            if results.resolve() == Path(ours.results).resolve():
-                echo(
-                    f"flowrun: the flow and its code are the same at {against.what}: these are the same runs", err=True
-                )
-    _judge(scoring, records, options, job)
-    sides = _write_scored(scoring, records, folder)
-    summary = summarize(file, scoring.rows, sides[0], sides[1] if len(sides) > 1 else None, ref)
+            results = _other_side(against, msgspec.structs.replace(job, done=ours.results), options)
+            records.append(stack.enter_context(closing(scoring.records(results))))
+            if results == Path(ours.results):
+                echo(f"flowrun: the flow and its code are the same at {against.what}: so are the runs", err=True)
+        _judge(scoring, records, options, job)
+        sides = _write_scored(scoring, records, folder)
+    summary = summarize(file, scoring.shown_rows(), sides[0], sides[1] if len(sides) > 1 else None, ref)
     _report(file, summary, scoring, sides, folder, options, answers)
     return 0 if summary.passes and sides[0].runs else 1
 
@@ -174,7 +175,7 @@ def _evaluate(file: EvalFile, options: EvalOptions, project: Project, answers: T
 def _open(file: EvalFile, flow: CompiledFlow, project: Project, folder: Path, cassette: str | None) -> Scoring:
     with file_errors(f"-o {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-        if folder.parts[0] == FOLDER and not (ignored := Path(FOLDER, ".gitignore")).exists():
+        if folder.parts[:1] == (FOLDER,) and not (ignored := Path(FOLDER, ".gitignore")).exists():
             ignored.write_text("*\n")  # results are no part of the project
     return Scoring(file, flow, project, folder, cassette)
 
@@ -216,7 +217,7 @@ def _other_side(against: Against, job: SideJob, options: EvalOptions) -> Path:
         profile=against.profile,
         project_dir=None if project_dir is None else str(project_dir),
     )
-    return Path(_require_ended(run_apart(other, against.folder)).results)
+    return Path(_require_ended(run_apart(other, against)).results)
 
 
 def _require_ended(side: Side) -> Side:
@@ -270,7 +271,7 @@ def _report(
     ours, theirs = sides[0], sides[1] if len(sides) > 1 else None
     page = folder / "report.html"
     with file_errors(str(page)), replaced_private(page) as written:
-        written.writelines(render_report(summary, scoring.rows, ours, theirs))
+        written.writelines(render_report(summary, scoring.shown_rows(), ours, theirs))
     if options.junit is not None:
         with file_errors(f"--junit {options.junit}: the file cannot be written"):
             options.junit.write_text(render_junit(verdicts_of(file, summary)), encoding="utf-8")

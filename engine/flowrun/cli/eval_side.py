@@ -21,6 +21,7 @@ from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json
 from flowrun.errors import FlowrunError, UsageError
+from flowrun.evaluation.against import Against
 from flowrun.evaluation.sides import Side, SideJob, open_side, results_of, run_side
 from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.project import CompiledFlow, Project
@@ -42,10 +43,15 @@ def run_here(job: SideJob, flow: CompiledFlow) -> Side:
         UsageError: the results are refused, or there are none to look for.
         FlowrunError: an engine cannot start, or failed in a way that affects all rows.
     """
+    results = results_of(job, flow)
+    if str(results) == job.done:
+        return Side(results=str(results))
+    if not job.run:
+        if not results.exists():
+            raise UsageError(f"nothing is recorded of this version of {job.spec}: run it first, without --rescore")
+        return Side(results=str(results))
     with SideView(quiet=job.quiet, secrets=flow.secrets) as view:
-        if not job.run:
-            return _found(job, flow)
-        batch = open_side(job, flow, view)
+        batch = open_side(job, flow, results, view)
         _warn(job, flow, batch)
         view.say_kept(batch.results, messages=False)
         totals = batch.totals
@@ -65,8 +71,7 @@ def run_here(job: SideJob, flow: CompiledFlow) -> Side:
             view.conclude(outcomes, skipped=batch.skipped, missing=missing, totals=totals)
         else:
             view.say(f"all {runs:,} runs were finished before: --restart runs them anew")
-        facts = msgspec.structs.replace(_facts(job, flow), runs=runs, missing=missing, skipped=batch.skipped)
-        return msgspec.structs.replace(facts, stopped=totals.stopped, interrupted=totals.interrupted)
+        return Side(results=str(results), stopped=totals.stopped, interrupted=totals.interrupted)
 
 
 def _warn(job: SideJob, flow: CompiledFlow, batch: BatchJob) -> None:
@@ -85,19 +90,21 @@ def _warn(job: SideJob, flow: CompiledFlow, batch: BatchJob) -> None:
             echo(f"flowrun: {', '.join(waits)} waits for human input: in an evaluation, nobody answers", err=True)
 
 
-def run_apart(job: SideJob, folder: Path) -> Side:
+def run_apart(job: SideJob, against: Against) -> Side:
     """Run a side in a process of its own, which ends with this one.
 
-    Args:
-        folder: the current folder of the process.
+    Python finds its modules where this process does; those of the repository, in the other version.
 
     Raises:
         FlowrunError: it failed; it has said why.
     """
-    paths = [os.path.abspath(path) for path in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    environ = {**os.environ, **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
+    given = [os.path.abspath(path) for path in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    paths = [*against.moved_modules(sys.path), *map(str, map(against.moved_module, map(Path, given)))]
+    environ = {**os.environ, **({"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))} if paths else {})}
     arguments = [sys.executable, "-P", "-c", f"from {_MODULE} import main; main()"]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, env=environ) as process:
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=against.folder, env=environ
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -108,7 +115,8 @@ def run_apart(job: SideJob, folder: Path) -> Side:
         except BrokenPipeError:
             said, code = b"", process.wait()
         except KeyboardInterrupt:
-            process.wait()  # it has been interrupted too, and keeps its results
+            process.stdin.close()  # which interrupts it, if Ctrl-C has not: it keeps its results
+            process.wait()
             raise
     if code == 130:
         raise KeyboardInterrupt
@@ -146,15 +154,3 @@ def _ending_with_stdin() -> Iterator[None]:
     threading.Thread(target=watch, daemon=True, name="flowrun-stdin").start()
     yield
     over.set()
-
-
-def _facts(job: SideJob, flow: CompiledFlow) -> Side:
-    spec, digest = flow.spec, flow.origin.snapshot.digest
-    return Side(results=str(results_of(job, flow)), name=spec.name, version=spec.version, digest=digest, runs=0)
-
-
-def _found(job: SideJob, flow: CompiledFlow) -> Side:
-    side = _facts(job, flow)
-    if not Path(side.results).exists():
-        raise UsageError(f"nothing is recorded of this version of {job.spec}: run it first, without --rescore")
-    return side

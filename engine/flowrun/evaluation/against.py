@@ -1,7 +1,7 @@
 """What an evaluation is compared with: a folder of results, another spec, or the flow at a git revision."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import msgspec
 
 from flowrun.changes.git import Repository
 from flowrun.errors import UsageError
-from flowrun.evaluation.eval_file import EvalFile
+from flowrun.evaluation.eval_file import EvalFile, is_path
 
 RECORDS = "records.jsonl"
 """The file of records that an evaluation writes into its folder."""
@@ -37,6 +37,17 @@ class Against(msgspec.Struct, frozen=True, kw_only=True):
         """Return where a path of the repository is in the checkout; a path elsewhere stays."""
         return path.resolve() if self.root is None else _moved(path, *self.root)
 
+    def moved_module(self, folder: Path) -> Path:
+        """Return where a folder of modules is in the checkout. That of flowrun itself stays: it runs both versions."""
+        return folder if (folder / "flowrun" / "__init__.py").is_file() else self.moved(folder)
+
+    def moved_modules(self, folders: Iterable[str]) -> Iterator[str]:
+        """Yield the folders of modules that are in the repository, as an installation for development has them."""
+        for folder in map(Path, filter(None, folders)):
+            moved = self.moved_module(folder)
+            if moved not in (folder, folder.resolve()) and "site-packages" not in folder.parts:
+                yield str(moved)
+
 
 @contextmanager
 def find_against(ref: str, file: EvalFile, profile: str | None) -> Iterator[Against]:
@@ -48,7 +59,7 @@ def find_against(ref: str, file: EvalFile, profile: str | None) -> Iterator[Agai
     Raises:
         UsageError: there is no such path and no such revision, or the flow is not in it.
     """
-    path = Path(ref)
+    path = Path(ref) if is_path(Path(ref)) else Path(os.devnull)
     if path.is_dir():
         yield Against(what=ref, results=path / RECORDS if (path / RECORDS).is_file() else path)
     elif path.is_file() and path.suffix in (".yaml", ".yml"):
@@ -67,11 +78,11 @@ def _at_revision(ref: str, file: EvalFile, profile: str | None) -> Iterator[Agai
         commit = repository.commit(ref)
     except UsageError as exc:
         raise UsageError(f"--against {ref}: there is no such file or folder, and no such git revision: {exc}") from exc
+    if not repository.has(commit, repository.path_of(file.flow)):
+        raise UsageError(f"--against {ref}: {file.flow} was not there at {ref}")
     with repository.checkout(commit) as place:
         top = repository.top.resolve()
         spec = _moved(file.flow, place, top)
-        if not spec.is_file():
-            raise UsageError(f"--against {ref}: {file.flow} was not there at {ref}")
         folder = _moved(Path.cwd(), place, top)
         yield Against(
             what=f"{ref} ({commit[:12]})",

@@ -187,7 +187,8 @@ class _EvalCheck:
                 lacking.setdefault(member, []).append(row.number)
         yield from self._wrong_rows(wrong)
         for member, numbers in sorted(lacking.items()):
-            yield self._lacking(member, needed[member], numbers, known)
+            if member not in known or member not in self._file.groups:  # rows without a group are one
+                yield self._lacking(member, needed[member], numbers, known)
 
     def _fault(self, row: Row, inputs: Validator) -> str | None:
         return row.wrong or inputs(self._spec.add_defaults(row.inputs))

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from flowrun.spec.model import JSON
-from flowrun.spec.strict_json import parse_json
+from flowrun.spec.strict_json import parse_json, same
 
 Comparison = Literal["exact", "contains", "numeric", "f1", "json"]
 
-_NUMBER: Final = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_NUMBER: Final = re.compile(r"(?:(?<![\w.,)])[-+])?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 
@@ -22,20 +22,32 @@ TOLERANCE: Final = 1e-6
 
 def exact(said: JSON, expected: JSON) -> float:
     """Return 1 if two values are equal; texts without the space around them."""
-    return float(_stripped(said) == _stripped(expected) and isinstance(said, bool) == isinstance(expected, bool))
+    return float(same(_stripped(said), _stripped(expected)))
 
 
 def contains(said: JSON, expected: JSON) -> float:
-    """Return 1 if a text has another one in it, in whatever case; of a list of texts, if it has all of them."""
-    wanted = expected if isinstance(expected, list) else [expected]
+    """Return 1 if a text has another one in it, in whatever case; of a list of texts, if it has all of them.
+
+    Raises:
+        ValueError: nothing is expected, which every text would have.
+    """
+    wanted = [_text(one).casefold() for one in (expected if isinstance(expected, list) else [expected])]
+    if not wanted or not all(wanted):
+        raise ValueError(f"{expected!r} is no text to look for")
     text = _text(said).casefold()
-    return float(all(_text(one).casefold() in text for one in wanted))
+    return float(all(one in text for one in wanted))
 
 
 def numeric(said: JSON, expected: JSON) -> float:
-    """Return 1 if the last number of a text, or a number, equals another one up to ``TOLERANCE``."""
+    """Return 1 if the last number of a text, or a number, equals another one up to ``TOLERANCE``.
+
+    Raises:
+        ValueError: no number is expected.
+    """
     ours, theirs = _last_number(said), _last_number(expected)
-    return float(ours is not None and theirs is not None and math.isclose(ours, theirs, rel_tol=TOLERANCE))
+    if theirs is None:
+        raise ValueError(f"{expected!r} has no number to compare with")
+    return float(ours is not None and math.isclose(ours, theirs, rel_tol=TOLERANCE))
 
 
 def f1(said: JSON, expected: JSON) -> float:
@@ -54,7 +66,7 @@ def f1(said: JSON, expected: JSON) -> float:
 
 def as_json(said: JSON, expected: JSON) -> float:
     """Return 1 if two values are equal as JSON; a text is parsed first, if it is JSON. Numbers are equal by value."""
-    return float(_equal(_parsed(said), _parsed(expected)))
+    return float(same(_parsed(said), _parsed(expected)))
 
 
 COMPARISONS: Final[Mapping[Comparison, Callable[[JSON, JSON], float]]] = {
@@ -75,10 +87,20 @@ def _text(value: JSON) -> str:
 
 
 def _last_number(value: JSON) -> float | None:
+    """Return a number, or the last one of a text; a sign behind a word or a digit, as in ``10-12``, is a hyphen."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    found = [one for one in _NUMBER.findall(value) if any(map(str.isdigit, one))] if isinstance(value, str) else []
-    return float(found[-1].replace(",", "")) if found else None
+        return _finite(value)
+    text = value.replace("\u2212", "-") if isinstance(value, str) else ""
+    found = [one for one in _NUMBER.findall(text) if any(map(str.isdigit, one))]
+    return _finite(found[-1].replace(",", "")) if found else None
+
+
+def _finite(value: str | float) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _words(value: JSON) -> list[str]:
@@ -93,12 +115,3 @@ def _parsed(value: JSON) -> JSON:
         return parse_json(value)
     except ValueError:
         return value
-
-
-def _equal(one: JSON, other: JSON) -> bool:
-    """Compare as JSON: true is not 1, and 1 is 1.0."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and one == other

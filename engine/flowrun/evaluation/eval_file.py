@@ -84,6 +84,14 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     against: str | None = None
 
 
+def is_path(path: Path) -> bool:
+    """Return whether there is a file or a folder."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 class EvalFile(msgspec.Struct, frozen=True, kw_only=True):
     """An evaluation: a flow, its rows, and the scores of what comes of them."""
 
@@ -104,8 +112,9 @@ class EvalFile(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def against(self) -> str | None:
-        """Return what the gates compare with."""
-        return next((gate.against for gate in self.gates.values() if gate.against is not None), None)
+        """Return what the gates compare with; a path is taken from the folder of the file, as its other paths are."""
+        written = next((gate.against for gate in self.gates.values() if gate.against is not None), None)
+        return written if written is None or not is_path(beside := self.path.parent / written) else str(beside)
 
     @property
     def judges(self) -> Mapping[str, JudgeScore]:

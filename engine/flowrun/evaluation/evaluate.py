@@ -11,7 +11,7 @@ from flowrun.evaluation.judging import FILE, Judge, Judgements, Question, questi
 from flowrun.evaluation.scored_side import Rows, ScoredSide, SideRecords, write_scored
 from flowrun.evaluation.scoring import Scorer, compile_score
 from flowrun.runtime.project import CompiledFlow, Project
-from flowrun.spec import EntrypointError, issue_at
+from flowrun.spec import EntrypointError, issue_at, mask
 
 
 class Scoring:
@@ -19,6 +19,7 @@ class Scoring:
 
     Attributes:
         rows: the rows by their ids.
+        secrets: those of the flow and the judges, each with the text that replaces it.
     """
 
     def __init__(
@@ -40,9 +41,9 @@ class Scoring:
         self._judges = {
             name: Judge(score, project.compile(score.flow), cassette) for name, score in file.judges.items()
         }
-        self._secrets = {**flow.secrets}
+        self.secrets = {**flow.secrets}
         for judge in self._judges.values():
-            self._secrets |= judge.flow.secrets
+            self.secrets |= judge.flow.secrets
         self.judgements = Judgements(folder / FILE)
 
     def records(self, results: Path) -> SideRecords:
@@ -59,12 +60,16 @@ class Scoring:
                 found[name] = (judge, questions)
         return found
 
+    def shown_rows(self) -> Rows:
+        """Return the rows without secrets, for people."""
+        return {name: mask(row, self.secrets) for name, row in self.rows.items()} if self.secrets else self.rows
+
     def write(self, records: SideRecords, path: Path) -> ScoredSide:
         """Score the records of a side, and write them with their scores."""
         judges = {name: partial(self.judgements.score, judge) for name, judge in self._judges.items()}
         scorers: Mapping[str, Scorer] = {**self._scorers, **judges}
         in_order = {name: scorers[name] for name in self._file.scores}
-        return write_scored(records, path, in_order, self._secrets)
+        return write_scored(records, path, in_order, self.secrets)
 
 
 def read_rows(file: EvalFile, flow: CompiledFlow) -> Rows:
@@ -75,7 +80,7 @@ def read_rows(file: EvalFile, flow: CompiledFlow) -> Rows:
     """
     rows = RowFile(file.rows, flow.spec)
     rows.survey()
-    return {row.id: row for row in rows}
+    return {str(row.id): row for row in rows}
 
 
 def _compile(file: EvalFile, project_dir: Path | None) -> dict[str, Scorer]:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from flowrun.batch.lines import ends_within_a_line
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import StoreError
 from flowrun.evaluation.eval_file import JudgeScore
@@ -108,7 +109,8 @@ class Judgements:
         with file_errors(str(self._path), StoreError):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
             with os.fdopen(descriptor, "ab") as file:
-                file.write(one_json_line(msgspec.json.encode(judgement)) + b"\n")
+                begin = b"\n" if file.tell() and ends_within_a_line(self._path) else b""  # a crash cut the last one
+                file.write(begin + one_json_line(msgspec.json.encode(judgement)) + b"\n")
 
 
 def questions_of(judge: Judge, runs: Iterable[ScoredRun], known: Judgements) -> Iterator[Question]:
@@ -183,8 +185,3 @@ def _read(path: Path) -> Iterator[Judgement]:
                 yield msgspec.json.decode(line, type=Judgement)
             except ValueError:
                 continue
-
-
-def scored_by(judges: Mapping[str, Judge], known: Judgements, run: ScoredRun) -> dict[str, Scored]:
-    """Return the scores that judges give a run."""
-    return {name: known.score(judge, run) for name, judge in judges.items()}

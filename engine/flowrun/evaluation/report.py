@@ -53,15 +53,30 @@ def table_of(summary: EvalSummary) -> Table:
 
 
 def _group(group: GroupSummary, *, sampled: bool, compared: bool) -> list[str]:
-    value = group.value if isinstance(group.value, str) else msgspec.json.encode(group.value).decode()
+    value = group.value if isinstance(group.value, str) and not _is_json(group.value) else _as_json(group.value)
     rows = group.estimate.rows
     name = f"  {group.member} {cut(visible(value), _LONGEST, '…')} ({rows} row{'s' if rows != 1 else ''})"
     cells = [name, _estimate(group.estimate), *(["", ""] if sampled else [])]
     return [*cells, *(["", *_difference(group.difference)] if compared else [])]
 
 
+def _is_json(text: str) -> bool:
+    """Return whether a text could be taken for another value, as 1 for a number."""
+    try:
+        msgspec.json.decode(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_json(value: JSON) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def notes_of(summary: EvalSummary) -> Iterator[str]:
     """Yield what else is to be said: costs, tests, runs without a score."""
+    if summary.missing:
+        yield f"{summary.missing} runs have no record yet: run the same command again"
     yield _costs("each run", summary.costs)
     if summary.their_costs is not None:
         yield _costs(f"{visible(str(summary.against))}", summary.their_costs)
@@ -113,6 +128,7 @@ def as_data(summary: EvalSummary) -> dict[str, Any]:
         "name": summary.name,
         "passes": summary.passes,
         "rows": summary.rows,
+        "missing": summary.missing,
         "samples": summary.samples,
         "against": summary.against,
         "paired": summary.paired,

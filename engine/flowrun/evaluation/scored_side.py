@@ -2,22 +2,28 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import msgspec
 
-from flowrun.batch.lines import GONE, has_other_inputs, raw_lines
+from flowrun.batch.lines import GONE, inputs_of
 from flowrun.batch.rows import Row
 from flowrun.core.messages import Usage
+from flowrun.errors import StoreError
 from flowrun.evaluation.scoring import Scored, ScoredRun, Scorer, run_to_score
+from flowrun.excerpts import cut
 from flowrun.files import file_errors, replaced_private
 from flowrun.records import Entry, RecordFiles
 from flowrun.records.record import parse_record
+from flowrun.runtime.run_result import mask_result
 from flowrun.spec import mask
-from flowrun.unicode import one_json_line
+from flowrun.spec.strict_json import same
+from flowrun.unicode import one_json_line, well_formed
 
-Rows = Mapping[str | int, Row]
-"""The rows of an evaluation by their ids."""
+Rows = Mapping[str, Row]
+"""The rows of an evaluation by their ids, as texts: 1 and "1" are one row, in a batch too."""
+
+_LONGEST_REASON: Final = 2000  # characters
 
 
 class RunScores(NamedTuple):
@@ -28,7 +34,7 @@ class RunScores(NamedTuple):
         errors: why it could not be scored, by score.
     """
 
-    id: str | int
+    id: str
     sample: int
     status: str
     scores: Mapping[str, float | bool | None]
@@ -44,17 +50,15 @@ class ScoredSide(NamedTuple):
 
     Attributes:
         changed: the number of records that answer other inputs than their rows have now; they are left out.
-        others: the number of records of no row; they are left out.
     """
 
     path: Path
     runs: Sequence[RunScores]
     changed: int = 0
-    others: int = 0
 
-    def by_row(self, score: str) -> dict[str | int, list[float]]:
+    def by_row(self, score: str) -> dict[str, list[float]]:
         """Return the scores of each row's samples, by the rows' ids, without rows that have none."""
-        found: dict[str | int, list[float]] = {}
+        found: dict[str, list[float]] = {}
         for run in self.runs:
             if (value := run.scores.get(score)) is not None:
                 found.setdefault(run.id, []).append(float(value))
@@ -74,8 +78,10 @@ class ScoredSide(NamedTuple):
 class SideRecords:
     """The records of a side as they were made, read in the order of the rows.
 
+    The files stay open: a file that takes the place of one of them changes nothing.
+
     Attributes:
-        changed, others: see ``ScoredSide``.
+        changed: see ``ScoredSide``.
     """
 
     def __init__(self, results: Path, rows: Rows, samples: int) -> None:
@@ -87,51 +93,50 @@ class SideRecords:
         Raises:
             UsageError: there are no results, or they cannot be read.
         """
-        self.changed = self.others = 0
+        self.changed = 0
         self._rows = rows
-        self._places: list[tuple[int, int, Path, int]] = []
-        for file in RecordFiles(results).files:
-            with file_errors(str(file)):
-                for offset, raw in raw_lines(file):
-                    self._add(file, offset, raw, samples)
-        self._places.sort(key=lambda place: place[:2])
+        self._samples = samples
+        self._places: dict[tuple[int, int], tuple[BinaryIO, int]] = {}
+        self._files: list[BinaryIO] = []
+        for path in RecordFiles(results).files:
+            with file_errors(str(path)):
+                file = path.open("rb")
+                self._files.append(file)
+                offset = 0
+                for raw in file:
+                    self._add(file, offset, raw)
+                    offset += len(raw)
 
-    def _add(self, file: Path, offset: int, raw: bytes, samples: int) -> None:
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files:
+            file.close()
+
+    def _add(self, file: BinaryIO, offset: int, raw: bytes) -> None:
         record = parse_record(raw)
-        if record is None:
+        row = None if record is None or record.id is None else self._rows.get(str(record.id))
+        if record is None or row is None or record.row == GONE or (record.sample or 1) > self._samples:
             return
-        row = None if record.id is None else self._rows.get(record.id)
-        if row is None or record.row == GONE or (record.sample or 1) > samples:
-            self.others += 1
-        elif has_other_inputs(raw, row.inputs):
+        recorded = {} if record.masked else inputs_of(raw)
+        if any(name in recorded and not same(recorded[name], value) for name, value in row.inputs.items()):
             self.changed += 1
         else:
-            self._places.append((row.number, record.sample or 1, file, offset))
+            self._places[row.number, record.sample or 1] = file, offset
 
     def __iter__(self) -> Iterator[tuple[Row, ScoredRun, bytes]]:
         """Yield each run with its row, and its record's line."""
         numbers = {row.number: row for row in self._rows.values()}
-        opened: dict[Path, Any] = {}
-        try:
-            for number, _, path, offset in self._places:
-                file = opened.get(path) or opened.setdefault(path, path.open("rb"))
-                file.seek(offset)
-                raw = file.readline()
-                record = parse_record(raw)
-                if record is not None:
-                    row = numbers[number]
-                    yield row, run_to_score(record, raw, row), raw
-        finally:
-            for file in opened.values():
-                file.close()
+        for (number, sample), (file, offset) in sorted(self._places.items(), key=lambda place: place[0]):
+            file.seek(offset)
+            raw = file.readline()
+            record, row = parse_record(raw), numbers[number]
+            if record is None or str(record.id) != str(row.id) or (record.sample or 1) != sample:
+                raise StoreError(f"{file.name} was changed while it was read: run the same command again")
+            yield row, run_to_score(record, raw, row), raw
 
     def runs(self) -> Iterator[ScoredRun]:
         """Yield the runs."""
         return (run for _, run, _ in self)
-
-    def first(self) -> Mapping[str, Any]:
-        """Return the first record; an empty mapping if there is none."""
-        return next((run.data for run in self.runs()), {})
 
 
 def write_scored(
@@ -144,23 +149,23 @@ def write_scored(
 
     Args:
         scorers: by the names of the scores.
-        secrets: what no reason may hold, each with the text that replaces it.
+        secrets: what no record may hold, each with the text that replaces it.
     """
     scored: list[RunScores] = []
     offset = 0
     with file_errors(str(path)), replaced_private(path) as file:
         for line, (row, run, raw) in enumerate(records, 1):
             found = {name: scorer(run) for name, scorer in scorers.items()}
-            written = one_json_line(_with_scores(raw, found, secrets)) + b"\n"
+            written = one_json_line(_with_scores(raw, row, found, secrets)) + b"\n"
             file.write(written)
             record = run.record
             scored.append(
                 RunScores(
-                    id=row.id,
+                    id=str(row.id),
                     sample=record.sample or 1,
                     status=record.status,
                     scores={name: one.value for name, one in found.items()},
-                    errors={name: mask(one.reason, secrets) for name, one in found.items() if one.is_error},
+                    errors={name: _reason(one, secrets) for name, one in found.items() if one.is_error},
                     usage=record.usage,
                     seconds=record.seconds,
                     offset=offset,
@@ -168,13 +173,20 @@ def write_scored(
                 )
             )
             offset += len(written)
-    return ScoredSide(path, scored, records.changed, records.others)
+    return ScoredSide(path, scored, records.changed)
 
 
-def _with_scores(raw: bytes, found: Mapping[str, Scored], secrets: Mapping[str, str]) -> bytes:
-    members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    reasons = {name: mask(one.reason, secrets) for name, one in found.items() if one.reason}
-    scores: dict[str, Any] = {**members, "scores": {name: one.value for name, one in found.items()}, "reasons": reasons}
-    if not reasons:
-        del scores["reasons"]
-    return msgspec.json.encode(scores)
+def _with_scores(raw: bytes, row: Row, found: Mapping[str, Scored], secrets: Mapping[str, str]) -> bytes:
+    """Return a record with its scores, and with the other columns of its row as they are now."""
+    members: dict[str, Any] = {**msgspec.json.decode(raw), "columns": row.columns}
+    if not row.columns:
+        del members["columns"]
+    members = mask_result(members, secrets)
+    reasons = {name: _reason(one, secrets) for name, one in found.items() if one.reason}
+    members |= {"scores": {name: one.value for name, one in found.items()}}
+    return msgspec.json.encode(members | ({"reasons": reasons} if reasons else {}))
+
+
+def _reason(scored: Scored, secrets: Mapping[str, str]) -> str:
+    """Return the reason of a score, masked before it is cut."""
+    return cut(mask(well_formed(scored.reason), secrets), _LONGEST_REASON)

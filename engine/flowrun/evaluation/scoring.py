@@ -6,7 +6,6 @@ succeeded and cannot be scored has none: this is a mistake of the eval, which it
 
 import asyncio
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, assert_never
@@ -27,6 +26,7 @@ from flowrun.evaluation.eval_file import (
     ScoreScope,
 )
 from flowrun.excerpts import cut
+from flowrun.functions.arguments import accept_json
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.records.record import Record
 from flowrun.spec import Signature, load_entrypoint, signature_of
@@ -35,9 +35,9 @@ from flowrun.templates import TemplateError, compile_condition, compile_value
 from flowrun.testing.compare import Observed, compare
 from flowrun.testing.load import parse_expectation
 from flowrun.testing.suite import Expectation
-from flowrun.unicode import well_formed
 
-_LONGEST_REASON: Final = 2000  # characters
+_LARGEST: Final = 1e100
+"""The largest score: sums of squares of larger ones are no numbers."""
 
 UNREACHABLE: Final = (TemplateError, msgspec.ValidationError)
 """What templates raise if something that they read is not there, or has another type."""
@@ -93,9 +93,8 @@ def guarded(scorer: Scorer) -> Scorer:
     def score(run: ScoredRun) -> Scored:
         try:
             return scorer(run)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             why = str(exc) if isinstance(exc, UNREACHABLE) else f"{type(exc).__name__}: {exc}"
-            why = cut(well_formed(why), _LONGEST_REASON)
             if run.succeeded:
                 return Scored(None, f"it cannot be scored: {why}", is_error=True)
             return Scored(0.0, f"the run {'failed' if run.record.error is not None else run.record.status}: {why}")
@@ -103,11 +102,11 @@ def guarded(scorer: Scorer) -> Scorer:
     return score
 
 
-def compile_score(score: Score, spec_file: Path, project_dir: Path | None) -> Scorer | None:
+def compile_score(score: Score, eval_file: Path, project_dir: Path | None) -> Scorer | None:
     """Return the function that makes a score; None for that of a judge.
 
     Args:
-        spec_file: the eval file, around which functions are found.
+        eval_file: functions are found around it.
         project_dir: the folder that entrypoints are imported from; None: it is found from the file.
 
     Raises:
@@ -123,7 +122,7 @@ def compile_score(score: Score, spec_file: Path, project_dir: Path | None) -> Sc
         case ComparisonScore():
             return guarded(_comparison(score))
         case FunctionScore():
-            return guarded(_function(score, spec_file, project_dir))
+            return guarded(_function(score, eval_file, project_dir))
         case JudgeScore():
             return None
         case _:
@@ -145,9 +144,10 @@ def as_scored(value: JSON) -> Scored:
             (value,) = value.values()
     if value is None or isinstance(value, bool):
         return Scored(value, reason)
-    if isinstance(value, int | float) and math.isfinite(value):
+    if isinstance(value, int | float) and abs(value) <= _LARGEST:
         return Scored(float(value), reason)
-    raise ValueError(f"a score is a number, a truth value or null, or a mapping with a 'score'; this is {value!r}")
+    shown = cut(str(value), 100) if not isinstance(value, int) else "too large"
+    raise ValueError(f"a score is a number, a truth value or null, or a mapping with a 'score'; this is {shown}")
 
 
 def observed_of(run: ScoredRun) -> Observed:
@@ -180,7 +180,7 @@ def _expectation(score: ExpectationScore) -> Scorer:
         if run.succeeded and (missing := _missing(expect, run.data)):
             raise ValueError(f"its record has no {missing}: it was not made by flowrun eval")
         problems = ["\n".join((problem.what, *problem.lines)) for problem in compare(expect, observed_of(run))]
-        return Scored(not problems, cut("\n".join(problems), _LONGEST_REASON))
+        return Scored(not problems, "\n".join(problems))
 
     return compared
 
@@ -211,10 +211,11 @@ def _only_member(output: JSON) -> JSON:
     return next(iter(output.values())) if isinstance(output, dict) and len(output) == 1 else output
 
 
-def _function(score: FunctionScore, spec_file: Path, project_dir: Path | None) -> Scorer:
-    function = load_entrypoint(score.entrypoint, spec_file=spec_file, project_dir=project_dir)
+def _function(score: FunctionScore, eval_file: Path, project_dir: Path | None) -> Scorer:
+    found = load_entrypoint(score.entrypoint, spec_file=eval_file, project_dir=project_dir)
+    function = accept_json(found)  # with copies of what it is given
     render = None if score.arguments is None else compile_value(dict(score.arguments))
-    names = names_for(signature_of(function))
+    names = names_for(signature_of(found))
 
     def called(run: ScoredRun) -> Scored:
         scope = run.scope

@@ -5,10 +5,8 @@ taken for its result that an earlier one made.
 """
 
 import hashlib
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +17,7 @@ from flowrun.batch.results import OnChange
 from flowrun.batch.rows import Row
 from flowrun.batch.sinks import OneFile
 from flowrun.core.ports import ModelBackend
+from flowrun.evaluation.project_code import code_of
 from flowrun.evaluation.trace_log import TraceLog
 from flowrun.runtime.engines import BackendSettings
 from flowrun.runtime.project import CompiledFlow
@@ -41,6 +40,7 @@ class SideJob(msgspec.Struct, frozen=True, kw_only=True):
         record: the cassette to which the replies are added; all runs must be made now.
         cassette: the cassette that replies in place of the models.
         run: False: look for the results only.
+        done: results that are there already: if they are of this version, nothing is run.
     """
 
     spec: str
@@ -60,6 +60,7 @@ class SideJob(msgspec.Struct, frozen=True, kw_only=True):
     verbose: bool = False
     quiet: bool = False
     run: bool = True
+    done: str | None = None
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,32 +68,21 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         results: the file with the records.
-        name, version, digest: of the flow.
-        runs: the number of runs that there should be.
-        missing: the number of those that have no result.
-        skipped: the number of those that had a result before.
         stopped: why the batch ended early.
     """
 
     results: str
-    name: str
-    version: str
-    digest: str
-    runs: int
-    missing: int = 0
-    skipped: int = 0
     stopped: str | None = None
     interrupted: bool = False
 
 
 def results_of(job: SideJob, flow: CompiledFlow) -> Path:
-    """Return the path of the results of a side."""
+    """Return the path of the results of a side, for its version as it is now."""
     return Path(job.folder) / version_of(flow, job.cassette) / RESULTS
 
 
-def open_side(job: SideJob, flow: CompiledFlow, view: BatchReporter) -> BatchJob:
-    """Open the batch of a side. Raises as ``open_job`` does."""
-    results = results_of(job, flow)
+def open_side(job: SideJob, flow: CompiledFlow, results: Path, view: BatchReporter) -> BatchJob:
+    """Open the batch of a side with its results. Raises as ``open_job`` does."""
     results.parent.mkdir(parents=True, exist_ok=True)
     return open_job(
         flow,
@@ -153,33 +143,10 @@ def version_of(flow: CompiledFlow, cassette: str | None = None) -> str:
         cassette: what replies in place of the models: its replies are not taken for theirs.
     """
     parts: list[object] = [flow.origin.snapshot.digest, sorted(flow.origin.snapshot.variables.items())]
-    parts += _code_of(flow.functions.values(), flow.project)
+    parts += code_of(flow.functions.values(), flow.project)
     parts += [one for bound in flow.models.values() for one in _files_of(bound.folder, bound.model.name, bound.model)]
     parts += [] if cassette is None else [hashlib.sha256(Path(cassette).read_bytes()).hexdigest()]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
-
-
-def _code_of(functions: Iterable[Callable[..., Any]], project: Path) -> list[tuple[str, str]]:
-    """Return the project's Python files that functions come from, and those that these import, with their digests."""
-    found: dict[str, str] = {}
-    seen: set[str] = set()
-    waiting = [str(getattr(function, "__module__", "")) for function in functions]
-    while waiting:
-        name = waiting.pop()
-        module = sys.modules.get(name)
-        file = getattr(module, "__file__", None)
-        if module is None or file is None or name in seen:
-            continue
-        seen.add(name)
-        path = Path(file).resolve()
-        if not path.is_relative_to(project) or "site-packages" in path.parts or name.partition(".")[0] == "flowrun":
-            continue
-        found[path.relative_to(project).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
-        waiting += [".".join(name.split(".")[:length]) for length in range(1, name.count(".") + 1)]
-        for value in list(vars(module).values()):
-            owner = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            waiting += [owner] if isinstance(owner, str) else []
-    return sorted(found.items())
 
 
 def _files_of(folder: Path, name: str, model: object) -> Iterator[tuple[str, str]]:

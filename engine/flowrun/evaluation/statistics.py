@@ -17,6 +17,9 @@ from flowrun.errors import UsageError
 
 LEVEL: Final = 0.95
 
+NOISE: Final = 1e-9
+"""Differences of means up to this are those of rounding: they count as none."""
+
 Groups = Sequence[Sequence[float]]
 """The scores of each row's samples; no row without one."""
 
@@ -75,7 +78,7 @@ def estimate(groups: Groups) -> Estimate:
     error = _standard_error(means)
     quantile = _quantile(len(means) - 1)
     if all(score in (0, 1) for group in groups for score in group):
-        return Estimate(mean, _wilson(mean, error, len(means), quantile), len(means), samples)
+        return Estimate(mean, _wilson(mean, error, len(means), samples, quantile), len(means), samples)
     return Estimate(mean, Interval(mean - quantile * error, mean + quantile * error), len(means), samples)
 
 
@@ -83,7 +86,7 @@ def difference(ours: Groups, theirs: Groups) -> Difference:
     """Return the difference of two evaluations of the same rows, given in the same order."""
     pairs = [(_mean(mine), _mean(other)) for mine, other in zip(ours, theirs, strict=True)]
     changes = [mine - other for mine, other in pairs]
-    won, lost = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
+    won, lost = sum(change > NOISE for change in changes), sum(change < -NOISE for change in changes)
     mean, interval = _mean(changes), None
     if len(changes) > 1:
         half = _quantile(len(changes) - 1) * _standard_error(changes)
@@ -127,12 +130,12 @@ def _quantile(freedom: int) -> float:
     return float(t.ppf((1 + LEVEL) / 2, freedom))
 
 
-def _wilson(rate: float, error: float, rows: int, quantile: float) -> Interval:
+def _wilson(rate: float, error: float, rows: int, samples: int, quantile: float) -> Interval:
     """Return Wilson's interval for as many independent samples as would give a rate this standard error.
 
-    If all rows are alike, they are counted, not their samples.
+    There are no more than the samples that were taken; if all rows are alike, the rows are counted.
     """
-    count = rate * (1 - rate) / error**2 if error else rows
+    count = min(rate * (1 - rate) / error**2, samples) if error > NOISE else rows
     square = quantile * quantile
     middle = (rate + square / (2 * count)) / (1 + square / count)
     half = quantile / (1 + square / count) * math.sqrt(rate * (1 - rate) / count + square / (4 * count * count))
@@ -147,6 +150,6 @@ def _test(ours: Groups, theirs: Groups, changes: Sequence[float], won: int, lost
         return (float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0), "McNemar's exact test"
     if len(changes) < 2:
         return None, "Student's paired t test"
-    if len(set(changes)) == 1:  # no spread to measure
+    if max(changes) - min(changes) <= NOISE:  # no spread to measure
         return (float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0), "sign test"
     return float(stats.ttest_1samp(changes, 0.0).pvalue), "Student's paired t test"

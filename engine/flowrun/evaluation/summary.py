@@ -1,5 +1,6 @@
 """What an evaluation says: each score's mean with its interval, its difference to another side, and the gates. Pure."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -9,7 +10,7 @@ from flowrun.batch.rows import Row
 from flowrun.core.messages import Usage
 from flowrun.evaluation.eval_file import EvalFile, Gate
 from flowrun.evaluation.scored_side import Rows, RunScores, ScoredSide
-from flowrun.evaluation.statistics import Difference, Estimate, difference, estimate, pass_all, pass_at
+from flowrun.evaluation.statistics import NOISE, Difference, Estimate, difference, estimate, pass_all, pass_at
 from flowrun.spec.model import JSON
 
 
@@ -72,12 +73,14 @@ class EvalSummary(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         against: what it is compared with, as the user named it.
         rows: the number of rows that have a record.
+        missing: the number of runs that have none.
         paired: the number of rows that both sides have.
     """
 
     name: str
     samples: int
     rows: int
+    missing: int
     scores: Sequence[ScoreSummary]
     gates: Sequence[GateVerdict]
     costs: Costs
@@ -87,16 +90,15 @@ class EvalSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def passes(self) -> bool:
-        """Return whether every gate that could be checked is passed, and every run that succeeded has its scores."""
-        return not any(gate.status == "failed" for gate in self.gates) and not any(
-            score.unscored for score in self.scores
-        )
+        """Return whether every gate that could be checked is passed, and every run has its record and scores."""
+        failed = any(gate.status == "failed" for gate in self.gates)
+        return not (failed or self.missing or any(score.unscored for score in self.scores))
 
 
 class RowChange(NamedTuple):
     """How a row's scores differ between two sides: by the score, our mean minus theirs."""
 
-    id: str | int
+    id: str
     number: int
     changes: Mapping[str, float]
 
@@ -126,8 +128,11 @@ def summarize(
         name=file.name,
         samples=file.samples,
         rows=len({run.id for run in ours.runs}),
+        missing=len(rows) * file.samples - len(ours.runs),
         scores=scores,
-        gates=[verdict for name, gate in file.gates.items() for verdict in _judge(name, gate, by_name[name], against)],
+        gates=[
+            verdict for name, gate in file.gates.items() for verdict in _gates_of(name, gate, by_name[name], against)
+        ],
         costs=_costs(ours.runs),
         against=against if theirs is not None else None,
         paired=len(paired),
@@ -137,11 +142,12 @@ def summarize(
 
 def changes_of(rows: Rows, ours: ScoredSide, theirs: ScoredSide, scores: Sequence[str]) -> list[RowChange]:
     """Return the rows whose scores differ: first those that lost, the largest change first."""
-    changes: dict[str | int, dict[str, float]] = {}
+    changes: dict[str, dict[str, float]] = {}
     for score in scores:
         mine, others = ours.by_row(score), theirs.by_row(score)
         for row in mine.keys() & others.keys():
-            if change := _mean(mine[row]) - _mean(others[row]):
+            change = _mean(mine[row]) - _mean(others[row])
+            if abs(change) > NOISE:
                 changes.setdefault(row, {})[score] = change
     found = [RowChange(row, rows[row].number, changed) for row, changed in changes.items()]
     return sorted(found, key=lambda change: (not change.lost, -change.size, change.number))
@@ -172,10 +178,10 @@ def _score(name: str, file: EvalFile, rows: Rows, ours: ScoredSide, theirs: Scor
 def _groups(
     member: str,
     rows: Rows,
-    mine: Mapping[str | int, Sequence[float]],
-    others: Mapping[str | int, Sequence[float]] | None,
+    mine: Mapping[str, Sequence[float]],
+    others: Mapping[str, Sequence[float]] | None,
 ) -> Iterator[GroupSummary]:
-    by_value: dict[bytes, list[str | int]] = {}
+    by_value: dict[bytes, list[str]] = {}
     for row in sorted(mine, key=lambda row: rows[row].number):
         by_value.setdefault(msgspec.json.encode(_member(rows[row], member)), []).append(row)
     for value, listed in sorted(by_value.items()):
@@ -189,20 +195,20 @@ def _groups(
 
 
 def _member(row: Row, member: str) -> JSON:
-    return row.columns[member] if member in row.columns else row.inputs.get(member)
+    return {"id": row.id, **row.inputs, **row.columns}.get(member)
 
 
 def _difference(
-    shared: Sequence[str | int],
-    mine: Mapping[str | int, Sequence[float]],
-    others: Mapping[str | int, Sequence[float]] | None,
+    shared: Sequence[str],
+    mine: Mapping[str, Sequence[float]],
+    others: Mapping[str, Sequence[float]] | None,
 ) -> Difference | None:
     if others is None or not shared:
         return None
     return difference([mine[row] for row in shared], [others[row] for row in shared])
 
 
-def _judge(name: str, gate: Gate, score: ScoreSummary, against: str | None) -> Iterator[GateVerdict]:
+def _gates_of(name: str, gate: Gate, score: ScoreSummary, against: str | None) -> Iterator[GateVerdict]:
     if gate.at_least is not None:
         mean = None if score.estimate is None else score.estimate.mean
         passed = mean is not None and mean >= gate.at_least
@@ -216,10 +222,10 @@ def _judge(name: str, gate: Gate, score: ScoreSummary, against: str | None) -> I
             message=f"{name} at least {gate.at_least:g}: {said}",
         )
     if gate.max_drop is not None:
-        yield _judge_drop(name, gate.max_drop, score, against)
+        yield _gate_of_drop(name, gate.max_drop, score, against)
 
 
-def _judge_drop(name: str, limit: float, score: ScoreSummary, against: str | None) -> GateVerdict:
+def _gate_of_drop(name: str, limit: float, score: ScoreSummary, against: str | None) -> GateVerdict:
     what = f"{name} at most {limit:g} below"
     if against is None:
         message = f"{what} another version: give --against, to compare with one"
@@ -250,4 +256,4 @@ def _costs(runs: Sequence[RunScores]) -> Costs:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return math.fsum(values) / len(values)

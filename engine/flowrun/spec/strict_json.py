@@ -2,7 +2,8 @@
 
 import json
 import math
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import jiter
 import msgspec
@@ -90,3 +91,12 @@ def is_json_object(text: str) -> bool:
         return isinstance(parse_json(text), dict)
     except ValueError:
         return False
+
+
+def same(left: Any, right: Any) -> bool:
+    """Return whether two JSON values are equal: 1 equals 1.0, but not true."""
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)

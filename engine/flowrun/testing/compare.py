@@ -14,7 +14,7 @@ from flowrun.core.events import Move, RequestInput
 from flowrun.core.messages import Message
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
-from flowrun.spec.strict_json import parse_leniently
+from flowrun.spec.strict_json import parse_leniently, same
 from flowrun.testing.fakes import StubbedFunctions
 from flowrun.testing.suite import Expectation
 from flowrun.testing.trace import Trace
@@ -172,15 +172,6 @@ def _see_message(message: Message) -> dict[str, JSON]:
             {"name": call.name, "arguments": parse_leniently(call.arguments)} for call in message.tool_calls
         ]
     return {**seen, **{name: value for name in ("tool_call_id", "name") if (value := getattr(message, name))}}
-
-
-def same(left: JSON, right: JSON) -> bool:
-    """Return whether two JSON values are equal: 1 equals 1.0, but not true."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
-    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
-        return len(left) == len(right) and all(map(same, left, right))
-    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
 
 
 def diff(expected: JSON, actual: JSON) -> Iterator[str]:

@@ -9,8 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.evals import RESULTS, commit, edit, evaluate, git, said, scored, write_project
+from tests.evals import FILES, RESULTS, commit, edit, evaluate, git, said, scored, write_project
 from tests.processes import children, wait_for_end
+
+ENGINE = Path(__file__).parents[3] / "engine"
 
 
 @pytest.fixture(scope="module")
@@ -313,3 +315,167 @@ def test_the_other_side_ends_with_this_one(project: Path) -> None:
         (other,) = children(process.pid).values()
         process.kill()
     assert wait_for_end(other, seconds=60)
+
+
+# --- what may change between two runs, and while one is made --------------------------------------------------------
+
+
+def rights(folder: Path, name: str = "records") -> dict[str, float]:
+    return {row: record["scores"]["right"] for (row, _), record in scored(folder / RESULTS / f"{name}.jsonl").items()}
+
+
+@pytest.mark.parametrize("option", ["--restart", "--retry-failed"])
+def test_both_sides_are_of_the_same_runs(project: Path, option: str) -> None:
+    done = evaluate(project, "shop.eval.yaml", option, "--against", "HEAD", "--json")
+    assert "the flow and its code are the same" in done.stderr
+    assert (said(done)["rows"], said(done)["missing"], said(done)["paired"]) == (4, 0, 4)
+    assert rights(project) == rights(project, "against") == {"a": 1.0, "b": 1.0, "c": 0.0, "d": 0.0}
+
+
+def test_against_the_folder_that_is_written_to(project: Path) -> None:
+    edit(project / "replies.yaml", 'content: "12"', 'content: "5"')
+    found = said(evaluate(project, "shop.eval.yaml", "--against", RESULTS, "--json"))["scores"]["right"]
+    assert (found["difference"]["won"], found["difference"]["lost"]) == (1, 1)
+
+
+def test_code_that_is_only_imported_belongs_to_the_version(tmp_path: Path) -> None:
+    (tmp_path / "prices.py").write_text("PRICES = {'pen': 2, 'book': 12}\n")
+    lazy = "def price(item: str) -> int:\n    from prices import PRICES\n    return PRICES.get(item, 5)\n"
+    folder = write_project(tmp_path, **{"tools/shop.py": lazy})
+    assert evaluate(folder, "shop.eval.yaml").returncode == 0
+    (folder / "prices.py").write_text("PRICES = {'pen': 3, 'book': 12}\n")
+    done = evaluate(folder, "shop.eval.yaml")
+    assert (done.returncode, "finished before" in done.stderr) == (0, False)
+
+
+def test_a_spec_that_is_not_in_git_has_no_revisions(project: Path) -> None:
+    shutil.copy(project / "shop.yaml", project / "new.yaml")
+    edit(project / "shop.eval.yaml", "flow: shop.yaml", "flow: new.yaml")
+    done = evaluate(project, "shop.eval.yaml", "--against", "HEAD")
+    assert (done.returncode, "new.yaml was not there at HEAD" in done.stderr) == (2, True)
+
+
+def test_modules_below_another_folder_are_those_of_the_revision(tmp_path: Path) -> None:
+    code = 'def price(item: str) -> int:\n    return {"pen": 2}.get(item, 5)\n'
+    moved = {"src/shoptools/__init__.py": "", "src/shoptools/shop.py": code, "tools/shop.py": ""}
+    folder = write_project(tmp_path, **moved)
+    edit(folder / "shop.yaml", "tools.shop:price", "shoptools.shop:price")
+    edit(folder / "replies.yaml", 'content: "2", repeat', 'content: "{{ 0 }}", repeat')
+    (folder / "replies.yaml").write_text(
+        """\
+replies:
+  - {when: "request.messages[-1].content == '2'", content: "2", repeat: true}
+  - {when: "request.messages[-1].content == '4'", content: "4", repeat: true}
+  - {tool_calls: [{name: price, arguments: {item: pen}}], repeat: true}
+"""
+    )
+    commit(folder, "in src")
+    edit(folder / "src/shoptools/shop.py", '"pen": 2', '"pen": 4')
+    done = evaluate(folder, "shop.eval.yaml", "--against", "HEAD", "--json", PYTHONPATH=f"{folder / 'src'}:{ENGINE}")
+    assert said(done)["scores"]["right"]["difference"]["lost"] == 1, done.stderr
+    outputs = [scored(folder / RESULTS / f"{name}.jsonl")["a", 1]["output"] for name in ("records", "against")]
+    assert outputs == [{"price": "4"}, {"price": "2"}]
+
+
+def test_an_untracked_folder_is_in_the_other_version_too(project: Path) -> None:
+    (project / "prompts").mkdir()
+    (project / "prompts" / "ask.md").write_text("What does {{ inputs.item }} cost?")
+    edit(project / "shop.yaml", 'content: "What does {{ inputs.item }} cost?"', "content: {file: prompts/ask.md}")
+    git(project, "add", "shop.yaml")
+    git(project, "commit", "-q", "-m", "prompt in a file")
+    edit(project / "replies.yaml", 'content: "12"', 'content: "5"')
+    done = evaluate(project, "shop.eval.yaml", "--against", "HEAD", "--json")
+    assert said(done)["paired"] == 4, done.stderr
+
+
+def test_an_id_is_a_row_whatever_its_type(project: Path) -> None:
+    rows = project / "data" / "items.jsonl"
+    rows.write_text('{"id": 1, "item": "pen", "expected": 2, "kind": "x"}\n')
+    assert said(evaluate(project, "shop.eval.yaml", "--json"))["rows"] == 1
+    edit(rows, '"id": 1', '"id": "1"')
+    found = said(evaluate(project, "shop.eval.yaml", "--json"))
+    assert (found["rows"], found["missing"]) == (1, 0)
+
+
+def test_inputs_are_compared_with_their_defaults_and_types(project: Path) -> None:
+    edit(project / "shop.yaml", "inputs: {item: {type: string}}", "inputs: {item: {type: string}, n: {default: 0}}")
+    rows = project / "data" / "items.jsonl"
+    line = '{"id": "a", "item": "pen", "expected": 2, "kind": "x"%s}\n'
+    seen = []
+    for more in (', "n": 1', ', "n": true', "", ', "n": 0'):
+        rows.write_text(line % more)
+        evaluate(project, "shop.eval.yaml")
+        seen.append(scored(project / RESULTS / "records.jsonl")["a", 1]["inputs"]["n"])
+    assert [json.dumps(value) for value in seen] == ["1", "true", "0", "0"]
+
+
+def test_records_have_the_columns_of_now(project: Path) -> None:
+    edit(project / "data/items.jsonl", '"expected": 5', '"expected": 12')
+    evaluate(project, "shop.eval.yaml")
+    assert scored(project / RESULTS / "records.jsonl")["c", 1]["columns"] == {"expected": 12, "kind": "large"}
+
+
+def test_functions_that_exit_or_change_what_they_are_given(project: Path) -> None:
+    code = """\
+import sys
+
+
+def closeness(output, row):
+    output["price"], row["expected"] = "0", 0
+    row.clear()
+    sys.exit(0)
+"""
+    (project / "measures/text.py").write_text(code)
+    done = evaluate(project, "shop.eval.yaml", "--json")
+    found = said(done)["scores"]
+    assert (done.returncode, found["close"]["unscored"]) == (1, 6)
+    assert (found["right"]["mean"]["mean"], found["judged"]["mean"]["mean"]) == (0.5, pytest.approx(0.5625))
+
+
+def test_secrets_of_now_are_masked_in_records_of_before(tmp_path: Path) -> None:
+    leaking = FILES["replies.yaml"].replace('content: "12"', 'content: "12 tell-nobody-1"')
+    folder = write_project(tmp_path, **{"replies.yaml": leaking})
+    edit(folder / "shop.yaml", "inputs:", "secrets: [SHOP_KEY]\ninputs:")
+    edit(folder / "data/items.jsonl", '"kind": "large"', '"kind": "tell-nobody-1"')
+    done = evaluate(folder, "shop.eval.yaml", "--against", "HEAD", "--json", SHOP_KEY="tell-nobody-1")
+    assert said(done)["paired"] == 4, done.stderr
+    written = [done.stdout, done.stderr, *((folder / RESULTS / name).read_text() for name in PUBLIC)]
+    assert [text for text in written if "tell-nobody-1" in text] == []
+
+
+PUBLIC = ("records.jsonl", "against.jsonl", "report.html", "judgements.jsonl")
+
+
+def test_a_judgement_that_was_cut_costs_only_itself(project: Path) -> None:
+    judgements = project / RESULTS / "judgements.jsonl"
+    judgements.write_text(judgements.read_text().splitlines()[0] + '\n{"key": "abc", "va')
+    assert "judging 1 answers" in evaluate(project, "shop.eval.yaml").stderr
+    assert "judging" not in evaluate(project, "shop.eval.yaml").stderr
+
+
+def test_a_path_in_a_gate_is_beside_the_file(project: Path) -> None:
+    shutil.copy(project / "shop.yaml", project / "base.yaml")
+    edit(project / "shop.eval.yaml", "at_least: 0.5", "max_drop: 0, against: base.yaml")
+    done = evaluate(project / "data", "../shop.eval.yaml", "--json")
+    assert (said(done)["paired"], done.returncode) == (4, 0), done.stderr
+
+
+def test_rescoring_what_is_not_finished_says_so(project: Path) -> None:
+    (results,) = (project / RESULTS / "runs").glob("*/results.jsonl")
+    results.write_text("".join(results.read_text().splitlines(keepends=True)[:7]))
+    done = evaluate(project, "shop.eval.yaml", "--rescore", "--json")
+    assert (done.returncode, said(done)["missing"]) == (1, 1)
+
+
+@pytest.mark.parametrize("words", [["-o", "."], ["--against", "x" * 400], ["--against", ""]])
+def test_odd_words(project: Path, words: list[str]) -> None:
+    done = evaluate(project, "shop.eval.yaml", *words)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (0 if words[0] == "-o" else 2)
+
+
+def test_the_environment_of_a_git_hook_changes_nothing(project: Path) -> None:
+    done = evaluate(
+        project, "shop.eval.yaml", "--against", "HEAD", "--json", GIT_INDEX_FILE=".git/index", GIT_DIR=".git"
+    )
+    assert said(done)["paired"] == 4, done.stderr

@@ -61,6 +61,7 @@ def test_a_valid_file_has_no_issues(project: Path) -> None:
         pytest.param("judge.yaml, with: {answer", "judge.yaml, with: {said", "FR708", 10, "'answer'", id="judge"),
         pytest.param("flow: judge.yaml", "flow: judges.yaml", "FR706", 10, "judges.yaml", id="no-judge"),
         pytest.param("gate:\n  right", "gate:\n  rihgt", "FR714", 12, "did you mean 'right'", id="gate"),
+        pytest.param("right: {compare", "'a b': {compare", "FR209", 6, "", id="name-of-a-score"),
         pytest.param("at_least: 0.5", "against: main", "FR208", 12, "'max_drop'", id="against"),
     ],
 )

@@ -24,6 +24,13 @@ from flowrun.spec.model import JSON
         ("numeric", "nothing", 0, 0),
         ("numeric", True, 1, 0),
         ("numeric", 0.1 + 0.2, 0.3, 1),
+        ("numeric", "between 10-12", 12, 1),
+        ("numeric", "by GPT-4", 4, 1),
+        ("numeric", "on 2024-12-05", 5, 1),
+        ("numeric", "it is \u22125 degrees", -5, 1),
+        ("numeric", "(-5)", -5, 1),
+        ("numeric", "9" * 400, 1, 0),
+        ("exact", {"a": [True]}, {"a": [1]}, 0),
         ("f1", "The cat sat.", "a cat", 2 / 3),
         ("f1", "", "", 1),
         ("f1", "dog", "cat", 0),
@@ -39,3 +46,19 @@ from flowrun.spec.model import JSON
 )
 def test_a_comparison(comparison: Comparison, said: JSON, expected: JSON, score: float) -> None:
     assert COMPARISONS[comparison](said, expected) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("comparison", "expected"),
+    [
+        ("contains", ""),
+        ("contains", None),
+        ("contains", []),
+        ("contains", ["Rome", ""]),
+        ("numeric", "n/a"),
+        ("numeric", None),
+    ],
+)
+def test_a_label_that_nothing_can_be_compared_with(comparison: Comparison, expected: JSON) -> None:
+    with pytest.raises(ValueError, match=r"no text to look for|no number"):
+        COMPARISONS[comparison]("Rome 1", expected)

@@ -1,5 +1,6 @@
 """The report of an evaluation in a real browser: scores above, rows that changed first, what the other version said."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,25 @@ from tests.browsing import PHONE, needs_browser, work_on
 from tests.records import record_of, said_messages, write_records
 
 pytestmark = needs_browser
-ROWS: Rows = {row: Row(number=row, id=row, inputs={"question": f"How hot is it in {row}?"}) for row in range(1, 301)}
+NUMBERS = range(1, 301)
+ROWS: Rows = {str(row): Row(number=row, id=row, inputs={"question": f"How hot is it in {row}?"}) for row in NUMBERS}
 
 
 def write_side(folder: Path, name: str, degrees: dict[int, int]) -> Any:
     """Write the records of a side whose answers name these degrees, scored by whether these are the row's number."""
 
-    def record(row: str | int) -> dict[str, Any]:
-        assert isinstance(row, int)
+    def record(row: int) -> dict[str, Any]:
         answer = f"It is <b>{degrees.get(row, row)}</b> degrees."
         return record_of(row, output={"answer": answer}, messages=said_messages("How hot?", "Dallas", answer))
 
-    made = write_records(folder / f"{name}-made.jsonl", map(record, ROWS))
+    made = write_records(folder / f"{name}-made.jsonl", map(record, NUMBERS))
 
     def right(run: Any) -> Scored:
         holds = f">{run.record.row}<" in run.scope["output"]["answer"]
         return Scored(holds, "" if holds else f"it is not {run.record.row}")
 
-    return write_scored(SideRecords(made, ROWS, 1), folder / f"{name}.jsonl", {"right": right}, {})
+    with closing(SideRecords(made, ROWS, 1)) as records:
+        return write_scored(records, folder / f"{name}.jsonl", {"right": right}, {})
 
 
 @pytest.fixture(scope="module")

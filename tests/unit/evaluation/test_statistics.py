@@ -83,3 +83,19 @@ def test_intervals_hold_the_truth_as_often_as_they_say(rate: float, rows: int, s
         better += holds(difference(sample(chance, rate + 0.1, rows, samples), theirs).interval, 0.1)
     for held in (alone, same, better):
         assert 0.93 <= held / SIMULATED <= 0.97
+
+
+def test_rounding_is_no_spread() -> None:
+    thirds, two_thirds, all_ = [1, 0, 0], [1, 1, 0], [1, 1, 1]
+    found = difference([all_] * 3 + [two_thirds] * 4, [two_thirds] * 3 + [thirds] * 4)
+    assert (found.test, found.won) == ("sign test", 7)
+    assert found.p_value == pytest.approx(2 / 2**7)
+    alike = estimate([thirds] * 25)
+    assert alike.interval is not None
+    assert alike.interval.high - alike.interval.low > 0.3  # that of 25 rows
+
+
+def test_there_are_no_more_independent_samples_than_samples() -> None:
+    found = estimate([[1, 0]] * 23 + [[1, 1]])
+    assert found.interval is not None
+    assert found.interval.high - found.interval.low == pytest.approx(0.276, abs=0.02)  # Wilson's of 48, not of 576

@@ -40,6 +40,11 @@ def side(scores: dict[str, list[float | None]], **more: Any) -> ScoredSide:
     return ScoredSide(Path("records.jsonl"), runs, **more)
 
 
+def only(*names: str) -> Rows:
+    """Return some of the rows."""
+    return {name: ROWS[name] for name in names}
+
+
 def file(*, samples: int = 1, groups: tuple[str, ...] = (), gate: Gate | None = None) -> EvalFile:
     return EvalFile(
         path=Path("shop.eval.yaml"),
@@ -98,12 +103,12 @@ def test_rows_that_lost_come_first() -> None:
     ],
 )
 def test_gates(gate: Gate, status: str) -> None:
-    summary = summarize(file(gate=gate), ROWS, side({"a": [1], "b": [0]}), side({"a": [1], "b": [1]}), "main")
+    summary = summarize(file(gate=gate), only("a", "b"), side({"a": [1], "b": [0]}), side({"a": [1], "b": [1]}), "main")
     assert ([one.status for one in summary.gates], summary.passes) == ([status], status == "passed")
 
 
 def test_a_gate_without_anything_to_compare_with_is_not_checked() -> None:
-    summary = summarize(file(gate=Gate(max_drop=0.1)), ROWS, side({"a": [1]}))
+    summary = summarize(file(gate=Gate(max_drop=0.1)), only("a"), side({"a": [1]}))
     assert [(gate.status, "--against" in gate.message) for gate in summary.gates] == [("unchecked", True)]
     assert summary.passes
 
@@ -113,6 +118,23 @@ def test_a_gate_of_a_score_that_no_run_has_is_not_passed() -> None:
     assert [gate.message for gate in summary.gates] == ["right at least 0: no run has this score"]
     assert not summary.passes
     assert "right: 1 runs have no score: it cannot be scored" in list(notes_of(summary))
+
+
+def test_a_run_without_a_record_is_missing() -> None:
+    summary = summarize(file(samples=2), only("a", "b"), side({"a": [1, 1], "b": [1]}))
+    assert (summary.missing, summary.passes) == (1, False)
+    assert "1 runs have no record yet: run the same command again" in list(notes_of(summary))
+
+
+def test_groups_are_of_ids_too_and_their_values_differ_by_type() -> None:
+    rows = {str(number): Row(number=number, id=number, columns={"kind": kind}) for number, kind in [(1, 1), (2, "1")]}
+    summary = summarize(file(groups=("id", "kind")), rows, side({"1": [1], "2": [0]}))
+    assert [row[0] for row in table_of(summary).body[1:]] == [
+        "  id 1 (1 row)",
+        "  id 2 (1 row)",
+        '  kind "1" (1 row)',
+        "  kind 1 (1 row)",
+    ]
 
 
 def test_the_table_and_the_data() -> None:
@@ -146,7 +168,9 @@ def test_what_functions_and_judges_may_give(value: Any, expected: tuple[Any, str
     assert as_scored(value)[:2] == expected
 
 
-@pytest.mark.parametrize("value", ["good", [1], {"a": 1, "b": 2}, float("nan"), float("inf"), {"score": "high"}])
+@pytest.mark.parametrize(
+    "value", ["good", [1], {"a": 1, "b": 2}, float("nan"), float("inf"), {"score": "high"}, 1e101, 10**400]
+)
 def test_what_is_no_score(value: Any) -> None:
     with pytest.raises(ValueError, match="a score is a number"):
         as_scored(value)

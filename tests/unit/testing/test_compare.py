@@ -3,7 +3,8 @@
 import pytest
 
 from flowrun.spec.model import JSON
-from flowrun.testing.compare import diff, same
+from flowrun.spec.strict_json import same
+from flowrun.testing.compare import diff
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import msgspec
 
 from flowrun.backends.vllm import engine_process
 from flowrun.backends.vllm.chat import Rendered, VllmChat
+from flowrun.backends.vllm.cpu_generators import mend_cpu_generators
 from flowrun.backends.vllm.errors import explain
 from flowrun.backends.vllm.log_scan import error_line, raised_line
 from flowrun.backends.vllm.names import faults_of_model
@@ -195,6 +196,8 @@ class Start:
         if faults := faults_of_model(self._model):
             raise BackendError("\n".join(faults))
         cpu = current_platform.is_cpu()
+        if cpu:
+            mend_cpu_generators()
         defaults = _CPU_DEFAULTS if cpu else {}
         if "kv_cache_memory_bytes" in self._model.engine:  # the variable would override it
             defaults = {name: value for name, value in defaults.items() if name != "VLLM_CPU_KVCACHE_SPACE"}

@@ -20,6 +20,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from flowrun.backends.vllm.cpu_generators import mend_cpu_generators
+
 ORDERS = "FLOWRUN_ENGINE_PROCESS"
 """The environment variable that passes to a spawned process what a forked one inherits: ``<parent's pid>:<log>``."""
 _RESTORED = (
@@ -161,6 +163,10 @@ def settle_spawned() -> None:
     if multiprocessing.parent_process() is not None and parent == str(os.getppid()):
         del os.environ[ORDERS]
         settle(int(parent), log)
+        from vllm.platforms import current_platform
+
+        if current_platform.is_cpu():
+            mend_cpu_generators()
 
 
 @contextlib.contextmanager

@@ -301,3 +301,24 @@ def test_work_that_must_end_ends_before_its_cancellation_counts() -> None:
 
     asyncio.run(go())
     assert notes == ["stopped"]
+
+
+@pytest.mark.vllm
+def test_seeds_hold_where_prompts_are_read_in_several_steps(small_model: Live) -> None:
+    """vLLM ends its engine there on CPUs, without the mend of `cpu_generators`. Another order, other steps."""
+    form = ResponseFormat(type="regex", pattern="[a-z]{12}")
+
+    def request(number: int) -> AskModel:
+        numbers = " ".join(str((number * 37 + place * 91) % 997) for place in range(100))
+        sampling: dict[str, Any] = {"temperature": 1.0, "seed": number, "max_tokens": 40}
+        return ask([user(f"{number} {numbers}")], sampling=sampling, response_format=form)
+
+    async def reply_to(numbers: list[int]) -> dict[int, str | None]:
+        replies = await asyncio.gather(*(small_model.backend.reply(request(number)) for number in numbers))
+        return {number: reply.content for number, reply in zip(numbers, replies, strict=True)}
+
+    together = small_model.run(reply_to(list(range(12))))
+    alone: dict[int, str | None] = {}
+    for number in (11, 5, 0):
+        alone |= small_model.run(reply_to([number]))
+    assert {number: together[number] for number in alone} == alone

@@ -1,10 +1,11 @@
 """``python -m tests.bench``: every benchmark that needs no model."""
 
-from tests.bench import durable, isolation, journal, memory, startup, transitions, validation, width
+from tests.bench import durable, isolation, journal, memory, startup, telemetry, transitions, validation, width
 
 startup.main()
 validation.main()
 transitions.main()
+telemetry.main()
 width.main()
 memory.main()
 journal.main()

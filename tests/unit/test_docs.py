@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -134,6 +135,12 @@ def test_the_page_on_training_shows_lines_of_its_script(shell: Shell) -> None:
     shell.run("flowrun validate docs/training # exits with 1", ["…FR706  model.adapter"])
     (shell.folder / "docs" / "training" / "out" / "adapter").mkdir(parents=True)
     shell.run("flowrun validate docs/training", ["1 spec and 2 evals checked: no issues"])
+
+
+def test_the_page_on_telemetry(shell: Shell) -> None:
+    pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
+    [printed] = perform(shell, read_blocks((DOCS / "telemetry.md").read_text()))
+    shell.run(f"{sys.executable} traces.py", printed.text.splitlines())
 
 
 def test_the_page_on_langgraph_has_the_lines_of_today() -> None:

@@ -19,6 +19,7 @@ from flowrun.backends.server_letters import decision_body, parse_decision
 from flowrun.backends.token_ids import pack_tokens
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Tokens
+from flowrun.core.trace_context import trace_headers
 from flowrun.errors import BackendError, Bug, ModelError
 from flowrun.excerpts import beginning
 from flowrun.spec.model import Model
@@ -26,6 +27,7 @@ from flowrun.spec.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     import openai
+    from openai._types import RequestOptions
 
 
 CONNECT_SECONDS: Final = 60.0
@@ -162,10 +164,12 @@ class OpenAIBackend:
             body = decision_body(body)
         elif keeps_tokens:
             body |= {"return_token_ids": True, "logprobs": True}
+        options: RequestOptions = {"headers": headers} if (headers := trace_headers()) else {}
         try:
             # not chat.completions.create: it walks every message for type unions, 10 ms for a thread of 30
             answer = await self._pressure.send(
-                lambda: client.post("/chat/completions", cast_to=bytes, body=body), seconds=self._model.timeout
+                lambda: client.post("/chat/completions", cast_to=bytes, body=body, options=options),
+                seconds=self._model.timeout,
             )
         except Exception as exc:
             raise self._model_error(exc) from self._showable(exc)

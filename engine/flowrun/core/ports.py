@@ -1,11 +1,11 @@
 """The ports of the runner, as Protocols. Adapters implement them; ``flowrun.testing`` has fakes."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
-from flowrun.core.events import AskModel, CallFunction, Closing, Event, Notice, Recorded, RequestInput
+from flowrun.core.events import AskModel, CallFunction, Closing, Effect, Event, Notice, Outcome, Recorded, RequestInput
 from flowrun.core.messages import Reply
-from flowrun.spec.model import JSON
+from flowrun.spec.model import JSON, Spec
 
 
 class ModelBackend(Protocol):
@@ -96,3 +96,28 @@ class Observer(Protocol):
 
     def notify(self, notice: Notice) -> None:
         """Receive an event with its effects and moves. Must not raise and must not block."""
+
+
+class RunTrace(Observer, Protocol):
+    """Traces one run while it is driven. It holds all that it knows of the run, which is gone when the run's driver is.
+
+    ``notify`` receives what happens from now on, and nothing that was replayed from a journal.
+    """
+
+    def perform(self, effect: Effect, work: Awaitable[Event | None], /) -> Awaitable[Event | None]:
+        """Return the work of an effect, surrounded by what traces it; the result is that of the work."""
+
+    def end(self, outcome: Outcome | None, status: str) -> None:
+        """Receive that the run is no longer driven: it has ended, it waits, or its task was cancelled."""
+
+
+class Tracer(Protocol):
+    """Traces the runs of a flow and of its sub-flows. Must not raise and must not block."""
+
+    def begin(self, spec: Spec, run: str, *, state: str, step: int, resumed: bool) -> RunTrace:
+        """Begin to trace a run in the current context, in which also its effects are performed.
+
+        Args:
+            spec: that of the run, which may be a sub-flow.
+            state, step: where a run is that was resumed; empty and 0 for a new one.
+        """

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from flowrun.core.tool_context import CURRENT_CALL
+from flowrun.core.trace_context import trace_headers
 from flowrun.errors import BackendError, UsageError
 from flowrun.excerpts import cut
 from flowrun.functions.keeper import Keeper, new_mark
@@ -269,7 +270,8 @@ class _Connection:
 
     async def call(self, tool: str, arguments: Mapping[str, JSON]) -> "CallToolResult":
         """Call a tool. Raises ``_Lost`` if the connection has ended, ``NamedFailure`` if the server refuses."""
-        result: CallToolResult = await self._ask(lambda client: client.call_tool(tool, dict(arguments)))
+        meta: Any = dict(trace_headers()) or None  # W3C trace context goes with the request (MCP, ``_meta``)
+        result: CallToolResult = await self._ask(lambda client: client.call_tool(tool, dict(arguments), meta=meta))
         return result
 
     async def tools(self) -> list[LockedTool]:

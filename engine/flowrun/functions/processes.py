@@ -24,6 +24,7 @@ from typing import Any, Final
 import msgspec
 
 from flowrun.core.events import CallFunction
+from flowrun.core.trace_context import trace_headers
 from flowrun.errors import ToolError
 from flowrun.functions.daemon_threads import CallLimit
 from flowrun.functions.keeper import Keeper, new_mark
@@ -114,7 +115,7 @@ class Workers:
                 number = self._numbers.setdefault(target, len(self._numbers))
                 if number not in worker.functions:
                     await _import(worker, Load(number, target))
-                answer = await worker.ask(Call(number, effect), effect.timeout)
+                answer = await worker.ask(Call(number, effect, trace_headers()), effect.timeout)
             except _Ended as exc:
                 return ToolError("tool.failed", str(exc))
             except BaseException:  # its time is up, or its run is cancelled

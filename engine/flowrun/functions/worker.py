@@ -23,12 +23,14 @@ import msgspec
 
 from flowrun.core.events import CallFunction
 from flowrun.core.tool_context import CURRENT_CALL
+from flowrun.core.trace_context import INJECT
 from flowrun.errors import ToolError
 from flowrun.functions.arguments import accept_json
 from flowrun.functions.lasting_stream import LastingStream
 from flowrun.functions.outcomes import await_outcome, call_failure, call_outcome, is_async
 from flowrun.functions.process_tree import adopt_orphans, descendants, kill_all
 from flowrun.spec.model import JSON
+from flowrun.telemetry import continued
 
 LENGTH: Final = struct.Struct(">Q")
 """The head of each frame: the length of the rest."""
@@ -78,10 +80,11 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """Order: call a function."""
+    """Order: call a function. ``trace`` are the headers of the caller's span."""
 
     number: int
     effect: CallFunction
+    trace: Mapping[str, str] = {}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -154,6 +157,11 @@ class _Worker:
 
     def _call(self, function: Callable[..., Any], order: Call) -> JSON | ToolError:
         CURRENT_CALL.set(order.effect)
+        INJECT.set(lambda: order.trace)
+        with continued(order.trace):
+            return self._call_in_trace(function, order)
+
+    def _call_in_trace(self, function: Callable[..., Any], order: Call) -> JSON | ToolError:
         arguments = order.effect.arguments
         if not is_async(function):
             return call_outcome(function, arguments)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import Final, NamedTuple, assert_never
 
@@ -30,7 +30,7 @@ from flowrun.core.events import (
 )
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, advance
-from flowrun.core.ports import Functions, Journal, ModelBackend
+from flowrun.core.ports import Functions, Journal, ModelBackend, Observer, RunTrace
 from flowrun.core.recovery import recover
 from flowrun.core.tool_context import DEADLINE
 from flowrun.durations import spell_duration
@@ -76,6 +76,7 @@ class RunDriver:
         "_event_count",
         "_graph",
         "_interruption",
+        "_observers",
         "_parent",
         "_pending",
         "_recorded_count",
@@ -83,6 +84,7 @@ class RunDriver:
         "_services",
         "_started_at",
         "_timeout",
+        "_trace",
         "_visit",
         "idle",
         "in_doubt",
@@ -110,6 +112,8 @@ class RunDriver:
         self._timeout: asyncio.Timeout | None = None
         self._interruption: Event | None = None
         self._children: ChildRuns | None = None
+        self._observers: Sequence[Observer] = services.observers
+        self._trace: RunTrace | None = None
         self.idle = False
 
     async def recover(self, run_id: str, then: Event | None) -> RunResult:
@@ -180,6 +184,7 @@ class RunDriver:
         self.idle = False
         self._register(first)
         outer = DEADLINE.get(None)
+        self._begin_trace(first)
         try:
             if first is not None:
                 await self._feed(first)
@@ -203,6 +208,7 @@ class RunDriver:
             DEADLINE.set(outer)
             self._cancel_effects()
             self._services.drivers.pop(self.run.id, None)
+            self._end_trace()
             self.idle = True
         return self._result(self._services.now())
 
@@ -228,6 +234,28 @@ class RunDriver:
             if self._services.journal is not None:
                 self._services.journal.register(run_id, flow=self._graph.spec.name, parent=self._parent)
         self._services.drivers[run_id] = self
+
+    def _begin_trace(self, first: Event | None) -> None:
+        """Trace what is done from now on; the cancellation of a run that nobody drives does nothing."""
+        tracer, run = self._services.tracer, self.run
+        if tracer is None or isinstance(first, Cancelled):
+            return
+        started = isinstance(first, Started)
+        name = first.run if isinstance(first, Started) else run.id
+        trace = tracer.begin(self._graph.spec, name, state=run.state, step=run.step, resumed=not started)
+        self._trace, self._observers = trace, (*self._services.observers, trace)
+
+    def _end_trace(self) -> None:
+        if self._trace is not None:
+            outcome = self.run.outcome
+            self._trace.end(outcome, self._idle_status() if outcome is None else outcome.status)
+            self._trace, self._observers = None, self._services.observers
+
+    def _idle_status(self) -> str:
+        """Return why a run that has not ended is not driven any more."""
+        if self.in_doubt:
+            return "needs_attention"
+        return "waiting" if self.waiting else "sleeping" if self.sleeping else "interrupted"
 
     async def _mark(self, journal: Journal) -> None:
         status = "needs_attention" if self.in_doubt else "waiting" if self.waiting else "sleeping"
@@ -306,7 +334,7 @@ class RunDriver:
             if event is None:
                 return True
             step = self.run.step
-            if services.journal is None and not services.observers:
+            if services.journal is None and not self._observers:
                 self._apply(event)
             else:
                 await self._feed(event)
@@ -336,7 +364,7 @@ class RunDriver:
 
     def _notify(self, event: Event, moves: tuple[Move, ...]) -> None:
         run = self.run
-        for observer in self._services.observers:
+        for observer in self._observers:
             observer.notify(
                 Notice(run=run.id, state=run.state, step=run.step, event=event, effects=self._effects, moves=moves)
             )
@@ -352,10 +380,11 @@ class RunDriver:
         pending = self._pending
         if self._children is not None and effects:
             effects = tuple(effect for effect in effects if not self._interrupts_child(effect))
+        perform = self._perform if self._trace is None else self._perform_traced
         if len(effects) == 1 and not self.waiting and (pending is None or not pending.count):
-            return self._perform(effects[0])
+            return perform(effects[0])
         if pending is None:
-            pending = self._pending = PendingEffects(self._perform)
+            pending = self._pending = PendingEffects(perform)
         for effect in effects:
             pending.start(effect)
         return pending.first_completed()
@@ -392,6 +421,10 @@ class RunDriver:
                 raise Bug("a run that has ended continues")
             case _:
                 assert_never(effect)
+
+    def _perform_traced(self, effect: Effect) -> Awaitable[Event | None]:
+        assert self._trace is not None
+        return self._trace.perform(effect, self._perform(effect))
 
     async def _call_once(self, effect: CallFunction, journal: Journal) -> Event:
         """Record the intent to call a function, then call it: after a crash, the record shows that it is in doubt."""

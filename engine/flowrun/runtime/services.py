@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from flowrun.core.events import Event
-from flowrun.core.ports import Functions, HumanInput, Journal, ModelBackend, Observer
+from flowrun.core.ports import Functions, HumanInput, Journal, ModelBackend, Observer, Tracer
 from flowrun.runtime.origin import Origin
 from flowrun.runtime.run_result import Resolve
 
@@ -36,6 +36,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         drivers: the runs in progress, by their ids.
         origin: what made the results of the runs.
         keeps_tokens: the backends keep the tokens of replies.
+        tracer: traces the runs; None: nobody does, which costs nothing.
     """
 
     backends: Mapping[str, ModelBackend]
@@ -52,6 +53,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     drivers: dict[str, Driver] = msgspec.field(default_factory=dict)
     origin: Origin | None = None
     keeps_tokens: bool = False
+    tracer: Tracer | None = None
 
     async def sleep_until(self, moment: float) -> None:
         """Wait until the clock shows a moment, in seconds since the epoch.

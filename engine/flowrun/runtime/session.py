@@ -48,6 +48,7 @@ from flowrun.runtime.runner import Runner
 from flowrun.runtime.stored_flow import StoredFlow, load_stored_flow, store_flow
 from flowrun.spec import mask
 from flowrun.spec.model import JSON
+from flowrun.telemetry import FindTracer, find_telemetry
 
 T = TypeVar("T")
 
@@ -92,6 +93,7 @@ class _Opened(NamedTuple):
         owners: by the id of a run that has not ended, the runs of its flow.
         driven: the ids of the runs that are in progress, or about to be: their engines start.
         tasks: the work in progress.
+        trace: returns what traces the runs of a flow; None if nobody receives traces.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -108,6 +110,7 @@ class _Opened(NamedTuple):
     owners: dict[str, FlowRuns]
     driven: set[str]
     tasks: set[asyncio.Task[Any]]
+    trace: FindTracer | None
 
 
 class Session:
@@ -201,6 +204,7 @@ class Session:
             owners={},
             driven=set(),
             tasks=set(),
+            trace=find_telemetry(os.environ),
         )
         return self
 
@@ -467,6 +471,9 @@ class Session:
             opened.stores.append(journal)
         wrapped = backends if wrap is None else {name: wrap(name, backend) for name, backend in backends.items()}
         ports: dict[str, Any] = {"backends": wrapped, "functions": functions, "journal": journal}
+        if opened.trace is not None:
+            models = {name: None if name in flow.backends else bound.model for name, bound in flow.models.items()}
+            ports["tracer"] = opened.trace(models, hidden)
         runner = opened.runner.using(**ports, origin=flow.origin, keeps_tokens=keeps_tokens)
         ends_servers = any(bound.server.per_run for bound in flow.servers.values())
         runs = FlowRuns(

@@ -10,13 +10,13 @@ from typing import Any
 
 def mend_cpu_generators() -> None:
     """Give the generators of vLLM's requests in this process, and in those forked from it, a way back."""
-    import torch
-    from vllm.v1.worker.gpu_input_batch import CachedRequestState
+    from vllm.v1.worker import gpu_input_batch
 
+    torch, CachedRequestState = gpu_input_batch.torch, gpu_input_batch.CachedRequestState
     if getattr(CachedRequestState, "mended_by_flowrun", False):
         return
 
-    class CpuGenerator(torch.Generator):  # type: ignore[misc]  # torch is not typed here
+    class CpuGenerator(torch.Generator):  # type: ignore[misc, name-defined]  # vLLM is not typed here
         """A generator of a CPU that goes back to its seed."""
 
         def get_offset(self) -> int:

@@ -2,7 +2,7 @@
 
 import json as json_module
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from flowrun.errors import UsageError
 from flowrun.files import file_errors
 from flowrun.functions.mcp_servers import BoundServer, differences, list_tools
 from flowrun.spec import Loaded, load_spec, mask
-from flowrun.spec.mcp_lock import LockedServer, LockFile, encode_lock, key_of, lock_path
-from flowrun.spec.model import Spec
+from flowrun.spec.mcp_lock import LockedServer, LockedTool, LockFile, encode_lock, key_of, lock_path
+from flowrun.spec.model import McpTool, Spec
 
 
 @click.group()
@@ -54,7 +54,8 @@ def lock(spec: Path, profile: str | None, check: bool) -> int:
     """Write the tools of the servers of SPEC into its lock, NAME.lock.json beside it, and say what changed."""
     path = lock_path(spec)
     with answer_stream():
-        found = LockFile(mcp=_ask(_load(spec, profile)))
+        loaded = _load(spec, profile)
+        found = LockFile(mcp=_offered(loaded, _ask(loaded)))
     with file_errors(f"{path} cannot be read"):
         before = path.read_text(encoding="utf-8") if path.exists() else None
     after = encode_lock(found, before)
@@ -100,6 +101,19 @@ def _ask(loaded: Loaded) -> dict[str, LockedServer]:
         }
 
     return run_in_loop(ask())
+
+
+def _offered(loaded: Loaded, found: dict[str, LockedServer]) -> dict[str, LockedServer]:
+    """Return what servers say of the tools that are offered; those that a spec names and a server lacks are missing."""
+    chosen = {name: bound.server.tools for name, bound in _servers(loaded.spec, ())}
+    return {
+        name: LockedServer(server=said.server, tools=tuple(tool for tool in said.tools if _is_in(tool, chosen[name])))
+        for name, said in found.items()
+    }
+
+
+def _is_in(tool: LockedTool, chosen: Mapping[str, McpTool] | None) -> bool:
+    return chosen is None or tool.name in chosen
 
 
 def _changes(before: str | None, found: LockFile) -> Iterator[str]:

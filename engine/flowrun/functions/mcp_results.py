@@ -27,8 +27,16 @@ def value_of(result: "CallToolResult") -> JSON:
     if result.is_error:
         raise NamedFailure("tool.failed", text or "the server says that the call failed, and not why")
     if result.structured_content is not None:
-        return result.structured_content
+        return _unwrapped(result.structured_content, text)
     return text if all(isinstance(part, str) for part in parts) else parts
+
+
+def _unwrapped(structured: dict[str, JSON], text: str) -> JSON:
+    """Return structured content; of what a server had to wrap to make a mapping of it, the text that it also gives."""
+    wrapped = structured.get("result")
+    if len(structured) == 1 and "result" in structured and not isinstance(wrapped, dict):
+        return text if wrapped == text else wrapped
+    return structured
 
 
 def _part(part: dict[str, Any]) -> "str | dict[str, JSON]":

@@ -35,6 +35,7 @@ START_SECONDS: Final = 60.0
 """Seconds that a server may take to start and to answer first."""
 
 _END_SECONDS: Final = 10.0
+_REPEATS: Final = 3
 _SAID: Final = 600
 """The last characters of what a server wrote to stderr that an error shows."""
 
@@ -186,12 +187,12 @@ class _Reconnecting:
         """Call a tool.
 
         Args:
-            again: call it once more if the connection ends before there is an answer.
+            again: call it again if the connection ends before there is an answer, ``_REPEATS`` times at most.
 
         Raises:
             NamedFailure: ``tool.unavailable``: the server is not there, or has ended; ``tool.failed``: it refuses.
         """
-        for last in (not again, True):
+        for last in (*(False,) * _REPEATS, True) if again else (True,):
             try:
                 connection = await self._open()
             except BackendError as exc:

@@ -101,7 +101,10 @@ class _Substitution(msgspec.Struct):
             return written
         if text != written:
             self.written[path] = written
-        self.found[_variable_kind(path, text) if in_model else "values"] |= used
+        kind = _variable_kind(path, text) if in_model else "values"
+        self.found[kind] |= used
+        if kind == "secrets":  # keys, headers and variables are texts, whatever they look like
+            return text
         if path in self.source.bare and (only := _REFERENCE.fullmatch(written)) and only[1] is not None:
             return self._parse_scalar(text, path, written)
         return text

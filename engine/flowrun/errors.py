@@ -148,7 +148,6 @@ CODES: Final[dict[str, str]] = {
     "FR715": "A row does not have what the flow or a score needs.",
     "FR716": "The lock of an MCP server is missing, cannot be read, or does not have the server.",
     "FR717": "Two tools, or two MCP servers, have the same name.",
-    "FR718": "The tools of an MCP server are not those of the lock.",
     "FR901": "flowrun itself failed on this file.",
 }
 """All codes of issues, with their meanings.

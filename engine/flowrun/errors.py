@@ -146,6 +146,8 @@ CODES: Final[dict[str, str]] = {
     "FR713": "The flow of an eval has errors of its own.",
     "FR714": "A score is named that does not exist.",
     "FR715": "A row does not have what the flow or a score needs.",
+    "FR716": "The lock of an MCP server is missing, cannot be read, or does not have the server.",
+    "FR717": "Two tools, or two MCP servers, have the same name.",
     "FR901": "flowrun itself failed on this file.",
 }
 """All codes of issues, with their meanings.
@@ -168,6 +170,7 @@ FAILURES: Final[dict[str, str]] = {
     "tool.failed": "a tool or a called function raised, or returned what is no JSON value",
     "tool.timeout": "a tool or a called function took longer than its timeout",
     "tool.invalid_arguments": "the arguments do not match the parameters of the tool or of the called function",
+    "tool.unavailable": "the server of the tool is not there, or has ended before it answered",
     "tool.refused": "a person did not approve the call",
     "tool.unknown": "the model called a tool that the state does not offer",
     "template.failed": "a template or expression could not be evaluated",

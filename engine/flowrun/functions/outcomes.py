@@ -26,6 +26,14 @@ class InvalidArguments(ValueError):
     """Arguments do not fit what a function takes; the message is for the model that wrote them."""
 
 
+class NamedFailure(Exception):
+    """A failure that has a name of ``errors.FAILURES``: of what is called by a function of flowrun's own."""
+
+    def __init__(self, name: str, message: str) -> None:
+        self.name = name
+        super().__init__(message)
+
+
 def call_outcome(function: Callable[..., Any], arguments: Mapping[str, Any]) -> JSON | ToolError:
     """Call a function and return its outcome."""
     try:
@@ -49,7 +57,9 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 def call_failure(exc: BaseException) -> ToolError:
     """Return an exception of a function as the failure of its call."""
-    if isinstance(exc, InvalidArguments):
+    if isinstance(exc, NamedFailure):
+        error = ToolError(exc.name, well_formed(str(exc)))
+    elif isinstance(exc, InvalidArguments):
         error = ToolError("tool.invalid_arguments", shortened(str(exc), MAX_MESSAGE))
     else:
         returned = isinstance(exc, NotJSON)

@@ -8,7 +8,6 @@ is ``functions/worker.py``.
 import asyncio
 import os
 import pickle
-import secrets
 import signal
 import socket
 import subprocess
@@ -27,8 +26,8 @@ import msgspec
 from flowrun.core.events import CallFunction
 from flowrun.core.trace_context import trace_headers
 from flowrun.errors import ToolError
-from flowrun.functions import process_tree
 from flowrun.functions.daemon_threads import CallLimit
+from flowrun.functions.keeper import Keeper, new_mark
 from flowrun.functions.outcomes import is_async
 from flowrun.functions.process_tree import kill_tree
 from flowrun.functions.worker import LENGTH, Answer, Call, Load, Target
@@ -46,9 +45,6 @@ _KILLED_SECONDS: Final = 5.0
 _CLOSING_SECONDS: Final = 0.2
 
 _CHUNK: Final = 1 << 18
-
-_MARK: Final = "FLOWRUN_WORKER"
-"""The variable in the environment of a worker and of all that its functions start."""
 
 _BOOT: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from flowrun.functions.worker import main; "
@@ -100,7 +96,7 @@ class Workers:
         self._grace = grace
         self._idle: deque[_Worker] = deque()
         self._all: set[_Worker] = set()
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._keeper = Keeper()
         self._numbers: dict[Target, int] = {}
 
     async def call(self, effect: CallFunction, target: Target, function: Callable[..., Any]) -> JSON | ToolError:
@@ -143,32 +139,19 @@ class Workers:
             worker.abandon()
         worker = _Worker(loop, self._all.discard)
         try:
-            self._keep()
+            self._keeper.start()
             worker.start()
         except OSError as exc:
             raise _Ended(f"the system starts no worker process: {exc}") from exc
         self._all.add(worker)
         return worker
 
-    def _keep(self) -> None:
-        """Start the process that outlives this one, and then ends what the workers' functions have started."""
-        if self._keeper is None:
-            self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", process_tree.__file__, f"{_MARK}={os.getpid()}-"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-
     def close(self) -> None:
         """Kill all workers with their children."""
         self._idle.clear()
         for worker in tuple(self._all):
             worker.end()
-        if self._keeper is not None:
-            self._keeper.kill()
-            self._keeper.communicate()
-            self._keeper = None
+        self._keeper.close()
 
 
 async def _import(worker: "_Worker", order: Load) -> None:
@@ -195,7 +178,7 @@ class _Worker:
         self.functions: set[int] = set()
         self._forget = forget
         self._process: subprocess.Popen[bytes] | None = None
-        self._mark = f"{_MARK}={os.getpid()}-{secrets.token_hex(8)}"
+        self._mark = new_mark()
         self._socket: socket.socket
         self._pidfd: int | None = None
         self._buffer = bytearray()

@@ -77,6 +77,7 @@ class FlowRuns:
         runner: writes to ``journal``, and requests answers from ``inbox``.
         journal: None if the runs cannot wait and need not survive the process.
         inbox: receives the signals for runs of this process.
+        after: called when this process no longer drives a run, with its id.
     """
 
     def __init__(
@@ -85,11 +86,13 @@ class FlowRuns:
         graph: Graph,
         journal: SpecJournal | MemoryJournal | None = None,
         inbox: Inbox | None = None,
+        after: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.graph = graph
         self._runner = runner
         self._journal = journal
         self._inbox = Inbox() if inbox is None else inbox
+        self._after = after
 
     @property
     def origin(self) -> Origin | None:
@@ -114,8 +117,20 @@ class FlowRuns:
         runner = self._runner
         if observer is not None:
             runner = runner.using(observers=(*runner.observers, observer))
+        if self._after is not None:
+            return await self._followed(run_id, self._start(inputs, run_id, runner, seed))
+        return await self._start(inputs, run_id, runner, seed)
+
+    async def _start(self, inputs: Mapping[str, JSON], run_id: str, runner: Runner, seed: int | None) -> RunResult:
         result = await runner.run(self.graph, inputs, run_id=run_id, seed=seed)
         return result if self._journal is None else await self._settle(run_id, result, runner)
+
+    async def _followed(self, run_id: str, driving: Awaitable[RunResult]) -> RunResult:
+        assert self._after is not None
+        try:
+            return await driving
+        finally:
+            await self._after(run_id)
 
     async def resume(self, run_id: str, *, then: Cancelled | None = None, resolve: Resolve | None = None) -> RunResult:
         """Resume a run after its last event, and drive it until it ends, waits or needs attention.
@@ -134,6 +149,10 @@ class FlowRuns:
             raise UsageError(f"run {run_id} is being driven by process {holder.pid} on {holder.host}")
         then = then or self._inbox.cancellation_of(run_id)
         runner = self._runner if resolve is None else self._runner.using(resolve=resolve)
+        driving = self._resume(run_id, then, runner)
+        return await (driving if self._after is None else self._followed(run_id, driving))
+
+    async def _resume(self, run_id: str, then: Cancelled | None, runner: Runner) -> RunResult:
         return await self._settle(run_id, await runner.resume(self.graph, run_id, then=then), runner)
 
     async def begin_fork(self, run_id: str, forked: Sequence[ForkedEvent]) -> RunResult:

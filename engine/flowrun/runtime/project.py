@@ -25,6 +25,7 @@ from flowrun.errors import (
     crash_issue,
 )
 from flowrun.errors import Path as ErrorPath
+from flowrun.functions.mcp_servers import BoundServer
 from flowrun.functions.processes import Unreachable, find_target
 from flowrun.runtime.origin import Origin
 from flowrun.runtime.signature_reader import IMPORT_SECONDS, Request, SignatureReader
@@ -46,7 +47,8 @@ from flowrun.spec import (
 from flowrun.spec.document import written_path
 from flowrun.spec.find import find_specs
 from flowrun.spec.load import Files, ParsedOnce
-from flowrun.spec.model import JSON, CallState, ChatState, Holds, Model, Spec, Tool, is_template
+from flowrun.spec.mcp_lock import locked_tools
+from flowrun.spec.model import JSON, MCP, CallState, ChatState, Holds, Model, Spec, Tool, is_template
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import suggest
@@ -77,6 +79,7 @@ class CompiledFlow(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=
         tree: the spec and its sub-flows, with their files and places.
         functions: the functions of the tools and call states, by their entrypoints.
         models: the models that chat states use, by the names of their backends.
+        servers: the MCP servers of its tools, by their names.
         backends: backends that are used in place of models, by the same names.
         secrets: the values of secret variables, each with the text that is shown in its place.
         origin: what the records of its results say of it.
@@ -92,6 +95,7 @@ class CompiledFlow(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=
     functions: Mapping[str, Function]
     models: Mapping[str, BoundModel]
     origin: Origin
+    servers: Mapping[str, BoundServer] = {}
     backends: Mapping[str, ModelBackend] = {}
     secrets: Mapping[str, str] = {}
 
@@ -212,6 +216,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             graph=graph,
             functions=imported,
             models=compiler.models,
+            servers=_servers_of(tree),
             origin=Origin(tree, graph, profile=profile, secrets=secrets),
             secrets=secrets,
         )
@@ -344,7 +349,7 @@ def _entrypoints(spec: Spec) -> list[str]:
     """Return the entrypoints of a spec's tools and states, each once."""
     called = (part.value for state in spec.states.values() for part in parts_of(state, Holds.ENTRYPOINT))
     of_tools = (tool.entrypoint for tool in spec.tools.values() if tool.entrypoint is not None)
-    return list(dict.fromkeys([*of_tools, *called]))
+    return [name for name in dict.fromkeys([*of_tools, *called]) if not name.startswith(MCP)]
 
 
 def _signatures_of(functions: Functions) -> Signatures:
@@ -352,6 +357,27 @@ def _signatures_of(functions: Functions) -> Signatures:
         key: {name: found if isinstance(found, EntrypointError) else signature_of(found) for name, found in own.items()}
         for key, own in functions.items()
     }
+
+
+def _servers_of(tree: FlowTree) -> dict[str, BoundServer]:
+    """Return the MCP servers of a flow and its sub-flows, by their names.
+
+    Raises:
+        SpecError: two differ that have the same name.
+    """
+    found: dict[str, BoundServer] = {}
+    for flow in tree.walk():
+        document = flow.loaded.document
+        folder = Path(document.file).resolve().parent
+        for name, server in flow.loaded.spec.mcp_servers.items():
+            at = (*flow.base, "mcp_servers", name)
+            if at not in document.places:
+                continue  # it is inherited
+            bound = BoundServer(server, folder, locked_tools(document, flow.base, name))
+            if found.setdefault(name, bound) != bound:
+                message = f"another flow of the tree has a server {name!r} with other settings"
+                raise SpecError([issue_at(document, "FR717", at, message, "give one another name", key=True)])
+    return found
 
 
 class _FileCheck:
@@ -538,7 +564,8 @@ def declare_tool(name: str, tool: Tool, signatures: Mapping[str, Signature | Ent
         UsageError: the parameters of the function have a default value that is not valid Unicode.
     """
     description, parameters = tool.description, tool.parameters
-    signature = Signature() if tool.entrypoint is None else signatures[tool.entrypoint]
+    of_python = tool.entrypoint is not None and not tool.entrypoint.startswith(MCP)
+    signature = signatures[tool.entrypoint or ""] if of_python else Signature()
     if isinstance(signature, EntrypointError):
         raise signature
     if parameters is None:

@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
@@ -23,6 +24,7 @@ from flowrun.core.json_schema import compile_schema
 from flowrun.core.ports import ModelBackend, Observer
 from flowrun.errors import Failure, UsageError
 from flowrun.functions.json_values import NotJSON, to_json
+from flowrun.functions.mcp_servers import McpServers
 from flowrun.functions.python import CallPool, PythonFunctions
 from flowrun.journal import MemoryJournal, RunRow, SqliteJournal
 from flowrun.journal.questions import closing_event, describe_closed
@@ -97,6 +99,7 @@ class _Opened(NamedTuple):
     loop: asyncio.AbstractEventLoop
     engines: Engines
     pool: CallPool
+    servers: McpServers
     inbox: Inbox
     runner: Runner
     journal: SqliteJournal | None
@@ -190,6 +193,7 @@ class Session:
             loop=asyncio.get_running_loop(),
             engines=Engines(self._settings),
             pool=CallPool(self._max_tools),
+            servers=McpServers(),
             inbox=inbox,
             runner=runner,
             journal=None if path is None else SqliteJournal(path, on_signal=inbox.receive, batch=self._batch),
@@ -227,6 +231,7 @@ class Session:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 opened.pool.close()
+                await opened.servers.close()
                 await opened.engines.stop()
             finally:
                 if opened.journal is not None:
@@ -450,7 +455,10 @@ class Session:
             return known[keeps_tokens]
         backends = await opened.engines.start_for(flow, keeps_tokens=keeps_tokens)
         hidden = flow.secrets  # the functions must not keep the flow: its engines stop when nobody refers to it
-        functions = PythonFunctions(flow.functions, opened.pool, mask=lambda text: mask(text, hidden))
+        masked = partial(mask, secrets=hidden)
+        await opened.servers.start_for(flow.servers, masked)
+        of_servers = opened.servers.functions_of(flow.servers, masked)
+        functions = PythonFunctions({**flow.functions, **of_servers}, opened.pool, mask=masked)
         journal: SpecJournal | MemoryJournal | None = None
         may_stop = flow.states_that_wait or self._park
         if opened.journal is None and may_stop and self._keep_waiting:
@@ -467,7 +475,10 @@ class Session:
             models = {name: None if name in flow.backends else bound.model for name, bound in flow.models.items()}
             ports["tracer"] = opened.trace(models, hidden)
         runner = opened.runner.using(**ports, origin=flow.origin, keeps_tokens=keeps_tokens, secrets=hidden)
-        runs = FlowRuns(runner, flow.graph, journal, opened.inbox)
+        ends_servers = any(bound.server.per_run for bound in flow.servers.values())
+        runs = FlowRuns(
+            runner, flow.graph, journal, opened.inbox, after=opened.servers.end_run if ends_servers else None
+        )
         return runs if wrap is not None else known.setdefault(keeps_tokens, runs)
 
     @property

@@ -1,8 +1,8 @@
 """Substitution of ``${VAR}`` and ``${VAR:-default}`` from a given mapping. No access to ``os.environ``.
 
-References are substituted in models and in the values of the selected profile, because only these differ between
-machines; elsewhere ``${`` is plain text. As in a shell, ``:-`` uses its default for an empty variable too. ``$${`` is a
-literal ``${``. Substituted text is not scanned again.
+References are substituted in models, in MCP servers and in the values of the selected profile, because only these
+differ between machines; elsewhere ``${`` is plain text. As in a shell, ``:-`` uses its default for an empty variable
+too. ``$${`` is a literal ``${``. Substituted text is not scanned again.
 """
 
 import re
@@ -22,13 +22,14 @@ _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME_AND_DEFAULT: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _NOT_ANY_STRING: Final = frozenset(
     {
-        *("backend", "timeout", "idempotent", "strict"),
+        *("backend", "timeout", "idempotent", "strict", "per_run"),
         *("max_rounds", "max_steps", "max_tool_calls", "max_concurrency", "max_output"),
     }
 )
 """Keys of models and profiles that do not accept every string as their value."""
 
-_MODELS: Final = frozenset({"model", "models"})
+_MODELS: Final = frozenset({"model", "models", "mcp_servers"})
+"""The keys below which references are substituted: of models, and of MCP servers."""
 
 
 def substitute(
@@ -100,7 +101,10 @@ class _Substitution(msgspec.Struct):
             return written
         if text != written:
             self.written[path] = written
-        self.found[_variable_kind(path, text) if in_model else "values"] |= used
+        kind = _variable_kind(path, text) if in_model else "values"
+        self.found[kind] |= used
+        if kind == "secrets":  # keys, headers and variables are texts, whatever they look like
+            return text
         if path in self.source.bare and (only := _REFERENCE.fullmatch(written)) and only[1] is not None:
             return self._parse_scalar(text, path, written)
         return text
@@ -157,15 +161,15 @@ def _variable_kind(path: Path, value: str) -> str:
     Args:
         value: the text after substitution.
     """
-    if path[-1] == "api_key" or "headers" in path:
+    if path[-1] == "api_key" or "headers" in path or ("mcp_servers" in path and "env" in path):
         return "secrets"
-    if path[-1] != "base_url":
+    if path[-1] not in ("base_url", "url"):
         return "values"
     return "secrets" if "@" in value or "?" in value else "addresses"
 
 
 def _is_model(path: Path) -> bool:
-    """Return whether a path leads to ``model`` or ``models`` of the spec or of a local flow."""
+    """Return whether a path leads to ``model``, ``models`` or ``mcp_servers`` of the spec or of a local flow."""
     while len(path) > 2 and path[0] == "flows":
         path = path[2:]
     return len(path) == 1 and path[0] in _MODELS

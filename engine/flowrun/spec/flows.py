@@ -203,6 +203,7 @@ def inherit(parent: Spec, child: Spec) -> Spec:
         child,
         models=child.models or parent.models,
         tools=child.tools or parent.tools,
+        mcp_servers={**parent.mcp_servers, **child.mcp_servers},
         sampling={**parent.sampling, **child.sampling},
         flows={**parent.flows, **child.flows},
         isolation=child.isolation or parent.isolation,

@@ -10,6 +10,7 @@ from flowrun.errors import Issue, SpecError, UnreadableFile
 from flowrun.spec.document import Document
 from flowrun.spec.environment import substitute
 from flowrun.spec.inclusion import include_files
+from flowrun.spec.mcp_lock import include_lock
 from flowrun.spec.model import Spec
 from flowrun.spec.parse import parse_spec
 from flowrun.spec.profiles import merge_profile
@@ -106,6 +107,7 @@ def load_spec(
     require_environment: bool = True,
     files: Files = ON_DISK,
     project: FilePath | None = None,
+    locked: bool = True,
 ) -> Loaded:
     """Load the spec at ``path``.
 
@@ -116,6 +118,7 @@ def load_spec(
             checked on a machine where it will not run.
         files: the source of the file.
         project: the folder that must contain the files of texts. None: on the disk the spec's project, else any.
+        locked: load the tools of MCP servers from their lock. If False, the spec has none of them.
 
     Raises:
         UsageError: the file cannot be read, or has no such profile.
@@ -131,6 +134,7 @@ def load_spec(
         require_environment=require_environment,
         files=files,
         project=project,
+        locked=locked,
     )
 
 
@@ -168,6 +172,7 @@ def _load(
     require_environment: bool,
     files: Files = ON_DISK,
     project: FilePath | None = None,
+    locked: bool = True,
 ) -> Loaded:
     if document.value is None:
         raise SpecError(document.issues)
@@ -182,6 +187,9 @@ def _load(
     if any(issue.severity == "error" for issue in issues):
         raise SpecError(issues)
     document, found = include_files(document, files, project)
+    if locked:
+        document, unlocked = include_lock(document, files)
+        found = [*found, *unlocked]
     issues += found
     if any(issue.severity == "error" for issue in found):
         raise SpecError(issues)

@@ -174,6 +174,10 @@ MAX_OUTPUT: Final = Size(64_000)
 """The ``max_output`` of a tool that sets none, and of calls of what is no tool."""
 
 
+MCP: Final = "mcp:"
+"""What the entrypoints of the tools of MCP servers begin with: ``mcp:SERVER/TOOL``."""
+
+
 class Approval(_Part, frozen=True, kw_only=True):
     """Which calls of a tool need a person's consent: those for which ``when`` holds, or all."""
 
@@ -184,6 +188,8 @@ class Approval(_Part, frozen=True, kw_only=True):
 
 class Tool(_Part, frozen=True, kw_only=True):
     """A tool that the model may call: a Python function, or, without ``entrypoint``, only a form of words.
+
+    The entrypoint of a tool of an MCP server begins with ``MCP``.
 
     Attributes:
         result: what a tool without a function answers; the value of a call is then its arguments.
@@ -209,6 +215,47 @@ class Tool(_Part, frozen=True, kw_only=True):
     def names_in(self, field: str) -> frozenset[str]:
         """Return the names that templates of a property see besides the usual ones; what is hidden knows no call."""
         return frozenset(() if field == "with" else {"call"})
+
+
+class McpTool(_Part, frozen=True, kw_only=True):
+    """How a tool of an MCP server is offered: under which name, and what a ``Tool`` may say besides.
+
+    Attributes:
+        idempotent: whether calling it twice does no harm; None: as the server says.
+    """
+
+    name: str | None = msgspec.field(default=None, name="as")
+    description: str | None = None
+    arguments: Mapping[str, Template] = msgspec.field(default_factory=dict, name="with")
+    approve: Approval | None = None
+    timeout: Seconds | None = None
+    max_output: Size = MAX_OUTPUT
+    max_concurrency: int | None = None
+    idempotent: bool | None = None
+
+
+class McpServer(_Part, frozen=True, kw_only=True):
+    """A server of the Model Context Protocol: a command that is started, or the address of one.
+
+    Attributes:
+        env, headers: may be secrets.
+        prefix: begins the names of its tools that have no name of their own here.
+        per_run: each run has a session of its own, for servers that keep state.
+        timeout: of its tools that set none.
+        tools: those that are offered; None: all.
+    """
+
+    command: tuple[str, ...] = ()
+    url: str | None = None
+    env: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}
+    prefix: str = ""
+    per_run: bool = False
+    timeout: Seconds = Seconds(60)
+    tools: Mapping[str, McpTool] | None = None
+
+    def __repr__(self) -> str:  # variables and headers may be secrets
+        return f"McpServer({' '.join(self.command) or self.url})"
 
 
 class CallTemplate(_Part, frozen=True, kw_only=True):
@@ -731,7 +778,7 @@ class Spec(_Part, frozen=True, kw_only=True):
     """A full flow with its profile merged.
 
     ``model:`` is the entry ``default`` of ``models``, ``messages:`` the entry ``main`` of ``threads``. ``secrets`` are
-    the environment variables that only tools read.
+    the environment variables that only tools read. The tools of ``mcp_servers`` are among ``tools``.
     """
 
     flowrun: Literal["v1"]
@@ -744,6 +791,7 @@ class Spec(_Part, frozen=True, kw_only=True):
     models: Mapping[str, Model] = {}
     sampling: Mapping[str, JSON] = {}
     tools: Mapping[str, Tool] = {}
+    mcp_servers: Mapping[str, McpServer] = {}
     threads: Mapping[str, tuple[MessageEntry, ...]] = {}
     vars: Mapping[str, Template] = {}
     start: str

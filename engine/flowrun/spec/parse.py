@@ -8,6 +8,7 @@ import msgspec
 
 from flowrun.errors import Issue, Path, SpecError
 from flowrun.spec.document import Document, issue_at
+from flowrun.spec.mcp_lock import tools_of
 from flowrun.spec.model import (
     DEFAULT_MODEL,
     JSON,
@@ -16,6 +17,7 @@ from flowrun.spec.model import (
     Duration,
     DurationTemplate,
     Limits,
+    McpTool,
     Retry,
     Seconds,
     Size,
@@ -100,10 +102,11 @@ def _parse_flow(document: Document, at: Path, value: dict[str, JSON], *, name: s
         }
     if "limits" in value:
         fields["limits"] = _with_integer_counts(value["limits"], Limits)
-    if "tools" in value:
-        fields["tools"] = {
-            name: _with_approval(_with_integer_counts(tool, Tool)) for name, tool in value["tools"].items()
-        }
+    tools = {**value.get("tools", {}), **tools_of(document, at, value)}
+    if tools:
+        fields["tools"] = {name: _with_approval(_with_integer_counts(tool, Tool)) for name, tool in tools.items()}
+    if "mcp_servers" in value:
+        fields["mcp_servers"] = {name: _parse_server(server) for name, server in value["mcp_servers"].items()}
     states = fields.pop("states", DEFAULT_STATES)
     flows = fields.pop("flows", {})
     fields |= {"flowrun": "v1", "name": name, "version": version, "start": value.get("start", next(iter(states)))}
@@ -145,6 +148,14 @@ def tag_entries(entries: list[dict[str, JSON]]) -> list[dict[str, JSON]]:
             inner["content"] = [part | {"part": "image" if "image" in part else "text"} for part in entry["content"]]
         tagged.append(entry | inner | {"entry": tag})
     return tagged
+
+
+def _parse_server(server: dict[str, JSON]) -> dict[str, JSON]:
+    """Return an MCP server as its struct has it; a tool that is only named has no settings."""
+    if server.get("tools") is None:
+        return {key: value for key, value in server.items() if key != "tools"}
+    tools = {name: _with_approval(_with_integer_counts(tool or {}, McpTool)) for name, tool in server["tools"].items()}
+    return {**server, "tools": tools}
 
 
 def _with_approval(tool: dict[str, JSON]) -> dict[str, JSON]:

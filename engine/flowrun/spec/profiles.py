@@ -3,7 +3,8 @@
 Three exceptions, because some keys depend on others. A profile that sets a model's ``name`` or ``backend`` removes the
 spec's ``adapter``, ``engine`` and ``chat_template_kwargs`` of that model; one that sets another ``backend`` than
 openai, those of a server. A profile that sets a state's ``type`` replaces the full state. ``next`` and ``routes`` of a
-state replace each other, and ``entrypoint`` and ``result`` of a tool.
+state replace each other, and so do ``entrypoint`` and ``result`` of a tool, and ``command`` and ``url`` of an MCP
+server, with what belongs to them.
 """
 
 from typing import Any, Final
@@ -78,6 +79,9 @@ def _dropped_keys(patch: dict[str, JSON], path: Path) -> frozenset[str] | None:
             return None
         case ("states" | "tools", _):
             return frozenset(other for key, other in _ALTERNATIVES.items() if patch.get(key) is not None)
+        case ("mcp_servers", _):
+            of_command, of_url = frozenset({"command", "env"}), frozenset({"url", "headers"})
+            return (of_command if "url" in patch else frozenset()) | (of_url if "command" in patch else frozenset())
         case _:
             return frozenset()
 

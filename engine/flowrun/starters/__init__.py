@@ -26,6 +26,12 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "database": ("specs/data/shop.sql", "tools/shop.py"),
     "evaluator": (),
     "extraction": (),
+    "files": (
+        "specs/templates/chatml_tools.jinja",
+        "specs/files.lock.json",
+        "specs/data/notes/contact.txt",
+        "specs/data/notes/hours.txt",
+    ),
     "handover": ("tools/payments.py",),
     "map_reduce": (),
     "panel": (),

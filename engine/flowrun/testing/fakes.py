@@ -10,10 +10,10 @@ from flowrun.core.events import AskModel, CallFunction, RequestInput
 from flowrun.core.json_schema import compile_schema
 from flowrun.core.messages import Reply
 from flowrun.core.ports import OnText
-from flowrun.errors import FlowrunError, NoResponderError, ToolError
+from flowrun.errors import FlowrunError, NoResponderError, ToolError, UsageError
 from flowrun.functions.outcomes import type_names
 from flowrun.functions.python import PythonFunctions
-from flowrun.spec.model import JSON
+from flowrun.spec.model import JSON, MCP
 from flowrun.testing.clock import VirtualLoop
 from flowrun.testing.suite import GivenAnswer, Stub
 
@@ -56,10 +56,15 @@ class StubbedFunctions:
             call = {"state": effect.state, "entrypoint": effect.entrypoint, "arguments": arguments}
             self.function_calls.append(call)
         stubs = self._stubs.get(effect.tool or effect.entrypoint)
+        of_server = effect.entrypoint.startswith(MCP)
+        if not stubs and of_server:
+            what = f"the test calls {effect.tool}, a tool of an MCP server, and no test asks one"
+            raise UsageError(f"{what}: give it a stub under 'tools'")
         if not stubs:
             with self._loop.real_time():
                 return await self._real.call(effect)
-        self._real.check(effect)
+        if not of_server:
+            self._real.check(effect)
         return await _run_stub(stubs.pop(0) if len(stubs) > 1 else stubs[0], effect)
 
 

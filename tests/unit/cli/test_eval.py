@@ -324,6 +324,7 @@ def rights(folder: Path, name: str = "records") -> dict[str, float]:
     return {row: record["scores"]["right"] for (row, _), record in scored(folder / RESULTS / f"{name}.jsonl").items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--restart", "--retry-failed"])
 def test_both_sides_are_of_the_same_runs(project: Path, option: str) -> None:
     done = evaluate(project, "shop.eval.yaml", option, "--against", "HEAD", "--json")
@@ -332,12 +333,14 @@ def test_both_sides_are_of_the_same_runs(project: Path, option: str) -> None:
     assert rights(project) == rights(project, "against") == {"a": 1.0, "b": 1.0, "c": 0.0, "d": 0.0}
 
 
+@pytest.mark.slow
 def test_against_the_folder_that_is_written_to(project: Path) -> None:
     edit(project / "replies.yaml", 'content: "12"', 'content: "5"')
     found = said(evaluate(project, "shop.eval.yaml", "--against", RESULTS, "--json"))["scores"]["right"]
     assert (found["difference"]["won"], found["difference"]["lost"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_code_that_is_only_imported_belongs_to_the_version(tmp_path: Path) -> None:
     (tmp_path / "prices.py").write_text("PRICES = {'pen': 2, 'book': 12}\n")
     lazy = "def price(item: str) -> int:\n    from prices import PRICES\n    return PRICES.get(item, 5)\n"
@@ -348,6 +351,7 @@ def test_code_that_is_only_imported_belongs_to_the_version(tmp_path: Path) -> No
     assert (done.returncode, "finished before" in done.stderr) == (0, False)
 
 
+@pytest.mark.slow
 def test_a_spec_that_is_not_in_git_has_no_revisions(project: Path) -> None:
     shutil.copy(project / "shop.yaml", project / "new.yaml")
     edit(project / "shop.eval.yaml", "flow: shop.yaml", "flow: new.yaml")
@@ -355,6 +359,7 @@ def test_a_spec_that_is_not_in_git_has_no_revisions(project: Path) -> None:
     assert (done.returncode, "new.yaml was not there at HEAD" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_modules_below_another_folder_are_those_of_the_revision(tmp_path: Path) -> None:
     code = 'def price(item: str) -> int:\n    return {"pen": 2}.get(item, 5)\n'
     moved = {"src/shoptools/__init__.py": "", "src/shoptools/shop.py": code, "tools/shop.py": ""}
@@ -377,6 +382,7 @@ replies:
     assert outputs == [{"price": "4"}, {"price": "2"}]
 
 
+@pytest.mark.slow
 def test_an_untracked_folder_is_in_the_other_version_too(project: Path) -> None:
     (project / "prompts").mkdir()
     (project / "prompts" / "ask.md").write_text("What does {{ inputs.item }} cost?")
@@ -388,6 +394,7 @@ def test_an_untracked_folder_is_in_the_other_version_too(project: Path) -> None:
     assert said(done)["paired"] == 4, done.stderr
 
 
+@pytest.mark.slow
 def test_an_id_is_a_row_whatever_its_type(project: Path) -> None:
     rows = project / "data" / "items.jsonl"
     rows.write_text('{"id": 1, "item": "pen", "expected": 2, "kind": "x"}\n')
@@ -397,6 +404,7 @@ def test_an_id_is_a_row_whatever_its_type(project: Path) -> None:
     assert (found["rows"], found["missing"]) == (1, 0)
 
 
+@pytest.mark.slow
 def test_inputs_are_compared_with_their_defaults_and_types(project: Path) -> None:
     edit(project / "shop.yaml", "inputs: {item: {type: string}}", "inputs: {item: {type: string}, n: {default: 0}}")
     rows = project / "data" / "items.jsonl"
@@ -409,12 +417,14 @@ def test_inputs_are_compared_with_their_defaults_and_types(project: Path) -> Non
     assert [json.dumps(value) for value in seen] == ["1", "true", "0", "0"]
 
 
+@pytest.mark.slow
 def test_records_have_the_columns_of_now(project: Path) -> None:
     edit(project / "data/items.jsonl", '"expected": 5', '"expected": 12')
     evaluate(project, "shop.eval.yaml")
     assert scored(project / RESULTS / "records.jsonl")["c", 1]["columns"] == {"expected": 12, "kind": "large"}
 
 
+@pytest.mark.slow
 def test_functions_that_exit_or_change_what_they_are_given(project: Path) -> None:
     code = """\
 import sys
@@ -432,6 +442,7 @@ def closeness(output, row):
     assert (found["right"]["mean"]["mean"], found["judged"]["mean"]["mean"]) == (0.5, pytest.approx(0.5625))
 
 
+@pytest.mark.slow
 def test_secrets_of_now_are_masked_in_records_of_before(tmp_path: Path) -> None:
     leaking = FILES["replies.yaml"].replace('content: "12"', 'content: "12 tell-nobody-1"')
     folder = write_project(tmp_path, **{"replies.yaml": leaking})
@@ -446,6 +457,7 @@ def test_secrets_of_now_are_masked_in_records_of_before(tmp_path: Path) -> None:
 PUBLIC = ("records.jsonl", "against.jsonl", "report.html", "judgements.jsonl")
 
 
+@pytest.mark.slow
 def test_a_judgement_that_was_cut_costs_only_itself(project: Path) -> None:
     judgements = project / RESULTS / "judgements.jsonl"
     judgements.write_text(judgements.read_text().splitlines()[0] + '\n{"key": "abc", "va')
@@ -453,6 +465,7 @@ def test_a_judgement_that_was_cut_costs_only_itself(project: Path) -> None:
     assert "judging" not in evaluate(project, "shop.eval.yaml").stderr
 
 
+@pytest.mark.slow
 def test_a_path_in_a_gate_is_beside_the_file(project: Path) -> None:
     shutil.copy(project / "shop.yaml", project / "base.yaml")
     edit(project / "shop.eval.yaml", "at_least: 0.5", "max_drop: 0, against: base.yaml")
@@ -460,6 +473,7 @@ def test_a_path_in_a_gate_is_beside_the_file(project: Path) -> None:
     assert (said(done)["paired"], done.returncode) == (4, 0), done.stderr
 
 
+@pytest.mark.slow
 def test_rescoring_what_is_not_finished_says_so(project: Path) -> None:
     (results,) = (project / RESULTS / "runs").glob("*/results.jsonl")
     results.write_text("".join(results.read_text().splitlines(keepends=True)[:7]))
@@ -467,6 +481,7 @@ def test_rescoring_what_is_not_finished_says_so(project: Path) -> None:
     assert (done.returncode, said(done)["missing"]) == (1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["-o", "."], ["--against", "x" * 400], ["--against", ""]])
 def test_odd_words(project: Path, words: list[str]) -> None:
     done = evaluate(project, "shop.eval.yaml", *words)
@@ -474,6 +489,7 @@ def test_odd_words(project: Path, words: list[str]) -> None:
     assert done.returncode == (0 if words[0] == "-o" else 2)
 
 
+@pytest.mark.slow
 def test_the_environment_of_a_git_hook_changes_nothing(project: Path) -> None:
     done = evaluate(
         project, "shop.eval.yaml", "--against", "HEAD", "--json", GIT_INDEX_FILE=".git/index", GIT_DIR=".git"

@@ -99,3 +99,13 @@ def test_there_are_no_more_independent_samples_than_samples() -> None:
     found = estimate([[1, 0]] * 23 + [[1, 1]])
     assert found.interval is not None
     assert found.interval.high - found.interval.low == pytest.approx(0.276, abs=0.02)  # Wilson's of 48, not of 576
+
+
+def test_tests_are_those_of_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    ours, theirs = [[0.9, 0.1], [0.5], [0.2, 0.4, 0.9], [1.0]], [[0.1], [0.6], [0.2, 0.2, 0.1], [0.3]]
+    changes = [sum(mine) / len(mine) - sum(other) / len(other) for mine, other in zip(ours, theirs, strict=True)]
+    assert difference(ours, theirs).p_value == pytest.approx(stats.ttest_1samp(changes, 0.0).pvalue)
+    for won, lost in ((7, 2), (3, 3), (0, 5), (1, 0)):
+        groups = [[1]] * won + [[0]] * lost, [[0]] * won + [[1]] * lost
+        assert difference(*groups).p_value == pytest.approx(stats.binomtest(won, won + lost).pvalue)

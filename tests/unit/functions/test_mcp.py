@@ -100,6 +100,7 @@ def test_calls_and_their_failures(tmp_path: Path) -> None:
     assert not variables & {"PYTHONPATH", "COLUMNS", "PYTEST_CURRENT_TEST"}
 
 
+@pytest.mark.slow
 def test_a_server_that_ends(tmp_path: Path) -> None:
     """A tool that reads is called again by a server that is started anew; what another one did is not known."""
     server = {"command": COMMAND, "env": {"SECRET": "${SECRET}"}}
@@ -120,6 +121,7 @@ def test_a_server_that_ends(tmp_path: Path) -> None:
     assert "I end ${SECRET}" in said[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("per_run", "expected"), [(False, ["one", "one, two"]), (True, ["one", "two"])])
 def test_a_session_for_all_runs_or_for_each(tmp_path: Path, per_run: bool, expected: list[str]) -> None:
     spec = write_project(tmp_path, {"command": COMMAND, "per_run": per_run}, [])
@@ -167,6 +169,7 @@ def test_a_server_at_an_address(tmp_path: Path, address: str) -> None:
     assert "tool.unavailable" in third  # nobody starts it again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("server", "message"),
     [
@@ -184,6 +187,7 @@ def test_a_server_that_is_not_there(tmp_path: Path, server: dict[str, Any], mess
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_compares_the_lock_and_diff_names_what_changed(tmp_path: Path) -> None:
     write_project(tmp_path, {"command": COMMAND}, [("add", {"a": 1, "b": 1})])
     lock(tmp_path)
@@ -205,6 +209,7 @@ def test_a_run_compares_the_lock_and_diff_names_what_changed(tmp_path: Path) -> 
     assert (compared.returncode, "tools.add.description" in compared.stdout) == (1, True), compared.stdout
 
 
+@pytest.mark.slow
 def test_validate_and_test_need_no_server(tmp_path: Path) -> None:
     write_project(tmp_path, {"command": COMMAND}, [])
     lock(tmp_path)

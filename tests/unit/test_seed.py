@@ -49,8 +49,8 @@ def _flow(flow: CompiledFlow, live: Live, monkeypatch: pytest.MonkeyPatch) -> tu
     assert isinstance(backend, VllmBackend)
     generate = backend._generate
 
-    async def noting(*arguments: Any) -> Any:
-        output = await generate(*arguments)
+    async def noting(*arguments: Any, **options: Any) -> Any:
+        output = await generate(*arguments, **options)
         rounds.append({"prompt": list(output.prompt_token_ids), "reply": list(output.outputs[0].token_ids)})
         return output
 

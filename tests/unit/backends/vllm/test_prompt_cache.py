@@ -391,8 +391,8 @@ def test_the_real_model_finds_the_last_round_in_the_prefix_cache(
     generate = backend._generate
     rounds: list[tuple[list[int], list[int]]] = []
 
-    async def record(*arguments: Any) -> Any:
-        output = await generate(*arguments)
+    async def record(*arguments: Any, **options: Any) -> Any:
+        output = await generate(*arguments, **options)
         rounds.append((list(output.prompt_token_ids), list(output.outputs[0].token_ids)))
         return output
 

@@ -12,6 +12,8 @@ import pytest
 from tests.evals import FILES, RESULTS, commit, edit, evaluate, git, said, scored, write_project
 from tests.processes import children, wait_for_end
 
+pytest.importorskip("scipy", reason="scipy (the extra eval) is not installed")
+
 ENGINE = Path(__file__).parents[3] / "engine"
 
 

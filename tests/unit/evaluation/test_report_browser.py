@@ -16,6 +16,8 @@ from flowrun.spec import Document
 from tests.browsing import PHONE, needs_browser, work_on
 from tests.records import record_of, said_messages, write_records
 
+pytest.importorskip("scipy", reason="scipy (the extra eval) is not installed")
+
 pytestmark = needs_browser
 NUMBERS = range(1, 301)
 ROWS: Rows = {str(row): Row(number=row, id=row, inputs={"question": f"How hot is it in {row}?"}) for row in NUMBERS}

@@ -14,6 +14,8 @@ from flowrun.evaluation.scoring import as_scored
 from flowrun.evaluation.summary import changes_of, summarize
 from flowrun.spec import Document
 
+pytest.importorskip("scipy", reason="scipy (the extra eval) is not installed")
+
 ROWS: Rows = {
     name: Row(number=number, id=name, inputs={"q": number}, columns={"kind": "odd" if number % 2 else "even"})
     for number, name in enumerate("abcd", 1)

@@ -20,6 +20,9 @@ IMPORT_SECONDS: Final = 10
 """Seconds that the import of one module may take."""
 
 _START_SECONDS: Final = 60
+_ENDING_SECONDS: Final = 5.0
+"""The time that a process which has closed its pipe may take to end, on a busy machine."""
+
 _CHILD: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from flowrun.runtime.signature_worker import main; main()"
 )
@@ -134,7 +137,7 @@ class SignatureReader:
             message = f"{name} cannot be imported: it takes longer than {self._seconds} seconds"
             raise EntrypointError(message, _REMEDY) from None
         except (EOFError, OSError, ValueError):
-            message = f"{name} cannot be imported: it ends the process, {self._end()}"
+            message = f"{name} cannot be imported: it ends the process, {self._end(seconds=_ENDING_SECONDS)}"
             raise EntrypointError(message, _REMEDY) from None
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -176,12 +179,16 @@ class SignatureReader:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _end(self) -> str:
-        """End the child and all that it started; return how it ended, for a message."""
+    def _end(self, *, seconds: float = 0.1) -> str:
+        """End the child and all that it started; return how it ended, for a message.
+
+        Args:
+            seconds: the time in which it may end by itself.
+        """
         child, self._child = self._child, None
         if child is None:
             return ""
-        ended = _exit_of(child)
+        ended = _exit_of(child, seconds)
         for stream in (child.stdin, child.stdout):
             assert stream is not None
             try:
@@ -196,10 +203,10 @@ class SignatureReader:
         return ended
 
 
-def _exit_of(child: subprocess.Popen[bytes]) -> str:
+def _exit_of(child: subprocess.Popen[bytes], seconds: float) -> str:
     """Return how a child ended that is ending; an empty text if it has not."""
     try:
-        code = child.wait(0.1)
+        code = child.wait(seconds)
     except subprocess.TimeoutExpired:
         return "which was still running"
     return f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"

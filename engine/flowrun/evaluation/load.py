@@ -19,16 +19,14 @@ from flowrun.evaluation.eval_file import (
     JudgeScore,
     Score,
 )
-from flowrun.files import file_errors
 from flowrun.spec import Document, issue_at, may_be_spec
 from flowrun.spec.find import find_files
 from flowrun.spec.model import JSON
 from flowrun.spec.phrases import listed
 from flowrun.spec.project import is_file
-from flowrun.spec.schema import EVAL_SCHEMA, check_schema
+from flowrun.spec.schema import EVAL_SCHEMA
 from flowrun.spec.suggestions import suggest
-from flowrun.spec.yaml.reader import read_document
-from flowrun.testing.load import parse_expectation
+from flowrun.testing.load import parse_expectation, read_checked
 from flowrun.testing.suite import Expectation
 
 KINDS: Final = ("when", "compare", "entrypoint", "flow")
@@ -42,9 +40,6 @@ _BELONGS: Final[Mapping[str, tuple[str, ...]]] = {
     "with": ("entrypoint", "flow"),
 }
 """The keys that belong to kinds."""
-
-_EMPTY: Final = frozenset({"FR112", "FR114"})
-"""The issues of a file that is empty or not a mapping; their remedies are written for specs."""
 
 
 def find_evals(paths: Iterable[Path]) -> list[Path]:
@@ -65,23 +60,10 @@ def load_eval(path: Path) -> EvalFile:
         UsageError: the file cannot be read.
         SpecError: the file has errors.
     """
-    with file_errors(f"{path} cannot be read"):
-        document = read_document(path.read_bytes(), str(path))
-    issues = list(map(_with_remedy, document.issues))
-    if document.value is not None:
-        reported = {issue.place for issue in issues}
-        issues += [issue for issue in check_schema(document, EVAL_SCHEMA) if issue.place not in reported]
-    if any(issue.severity == "error" for issue in issues):
-        raise SpecError(issues)
+    document = read_checked(path, EVAL_SCHEMA)
     if issues := [*_check_kinds(document), *_check_files(path, document), *_check_gates(document)]:
         raise SpecError(issues)
     return _parse(path, document)
-
-
-def _with_remedy(issue: Issue) -> Issue:
-    if issue.code not in _EMPTY:
-        return issue
-    return msgspec.structs.replace(issue, remedy="begin it with 'flow: weather.yaml', or what your spec is called")
 
 
 def _parse(path: Path, document: Document) -> EvalFile:

@@ -50,21 +50,31 @@ def load_suite(path: Path) -> Suite:
         UsageError: the file cannot be read.
         SpecError: the file has errors.
     """
-    with file_errors(f"{path} cannot be read"):
-        document = read_document(path.read_bytes(), str(path))
-    issues = list(map(_with_test_remedy, document.issues))
-    if document.value is not None:
-        reported = {issue.place for issue in issues}
-        issues += [issue for issue in check_schema(document, TEST_SCHEMA) if issue.place not in reported]
-    if any(issue.severity == "error" for issue in issues):
+    suite = _parse(path, read_checked(path, TEST_SCHEMA))
+    if issues := [*_check_files(suite), *_check_tests(suite)]:
         raise SpecError(issues)
-    suite = _parse(path, document)
-    if issues_of_tests := [*_check_files(suite), *_check_tests(suite)]:
-        raise SpecError(issues_of_tests)
     return suite
 
 
-def _with_test_remedy(issue: Issue) -> Issue:
+def read_checked(path: Path, schema: str) -> Document:
+    """Read a document that names a flow, of tests or of an evaluation, and check it against its schema.
+
+    Raises:
+        UsageError: the file cannot be read.
+        SpecError: the document has errors.
+    """
+    with file_errors(f"{path} cannot be read"):
+        document = read_document(path.read_bytes(), str(path))
+    issues = list(map(_with_remedy, document.issues))
+    if document.value is not None:
+        reported = {issue.place for issue in issues}
+        issues += [issue for issue in check_schema(document, schema) if issue.place not in reported]
+    if any(issue.severity == "error" for issue in issues):
+        raise SpecError(issues)
+    return document
+
+
+def _with_remedy(issue: Issue) -> Issue:
     if issue.code not in _SPEC_REMEDIES:
         return issue
     return msgspec.structs.replace(issue, remedy="begin it with 'flow: weather.yaml', or what your spec is called")

@@ -3,7 +3,7 @@
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -30,9 +30,12 @@ from flowrun.cli.next_steps import warn_of_alike_samples, warn_of_network
 from flowrun.cli.options import (
     drain_option,
     journal_option,
+    max_live_option,
+    max_tools_option,
     profile_option,
     project_option,
     spec_argument,
+    stall_option,
     tokens_option,
     verbose_option,
 )
@@ -43,9 +46,6 @@ from flowrun.errors import UsageError
 from flowrun.runtime.engines import BackendSettings, calm_collector
 from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.run_result import encode_json
-from flowrun.spec.parse import parse_duration
-
-MAX_TOOLS: Final = 256
 
 
 class BatchOptions(Options, frozen=True, kw_only=True):
@@ -85,18 +85,9 @@ class BatchOptions(Options, frozen=True, kw_only=True):
     help="The results, JSON lines; with --ray a folder.",
 )
 @profile_option
-@click.option("--max-live", type=click.IntRange(1), help="Runs live at once; else derived from the engine's limits.")
-@click.option(
-    "--max-tools", type=click.IntRange(1), default=MAX_TOOLS, show_default=True, help="Tool calls running at once."
-)
-@click.option(
-    "--stall",
-    metavar="TIME",
-    default="10m",
-    show_default=True,
-    callback=lambda ctx, option, value: parse_stall(value),
-    help="How long a busy server (429, 503) may answer no request at all before rows fail.",
-)
+@max_live_option
+@max_tools_option
+@stall_option
 @click.option(
     "--samples", type=click.IntRange(1), default=1, metavar="N", help="Run each row N times, with a seed each."
 )
@@ -149,18 +140,6 @@ def command(**values: Any) -> int:
     if job.totals.stopped is not None:
         raise BatchStopped(job.totals.stopped)
     return 0 if outcomes["succeeded"] == runs else 1
-
-
-def parse_stall(written: str) -> float:
-    """Parse the value of ``--stall``.
-
-    Raises:
-        UsageError: it is no duration.
-    """
-    try:
-        return float(parse_duration(written))
-    except ValueError as exc:
-        raise UsageError(f"--stall {written}: {exc}") from exc
 
 
 def require_compatible_options(options: BatchOptions) -> None:

@@ -13,10 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from flowrun.batch import BatchStopped
-from flowrun.cli.batch import MAX_TOOLS, parse_stall
 from flowrun.cli.eval_side import run_apart, run_here
 from flowrun.cli.event_loop import run_in_loop
-from flowrun.cli.options import project_option, quiet_option, tokens_option, verbose_option
+from flowrun.cli.options import (
+    max_live_option,
+    max_tools_option,
+    project_option,
+    quiet_option,
+    stall_option,
+    tokens_option,
+    verbose_option,
+)
 from flowrun.cli.streams import answer_stream, real_path
 from flowrun.cli.terminal import echo, hide, rich_console, write_json
 from flowrun.errors import SpecError, UsageError
@@ -80,18 +87,9 @@ class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--restart", is_flag=True, help="Move earlier results away and run every row.")
 @click.option("--retry-failed", is_flag=True, help="Run only the rows whose results say that they failed.")
 @tokens_option
-@click.option("--max-live", type=click.IntRange(1), help="Runs live at once; else derived from the engine's limits.")
-@click.option(
-    "--max-tools", type=click.IntRange(1), default=MAX_TOOLS, show_default=True, help="Tool calls running at once."
-)
-@click.option(
-    "--stall",
-    metavar="TIME",
-    default="10m",
-    show_default=True,
-    callback=lambda ctx, option, value: parse_stall(value),
-    help="How long a busy server (429, 503) may answer no request at all before rows fail.",
-)
+@max_live_option
+@max_tools_option
+@stall_option
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Record the replies.")
 @click.option(
     "--cassette",

@@ -53,6 +53,31 @@ drain_option = click.option(
 )
 
 
+def _stall(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    from flowrun.spec.parse import parse_duration
+
+    try:
+        return float(parse_duration(value))
+    except ValueError as exc:
+        raise UsageError(f"--stall {value}: {exc}") from exc
+
+
+max_live_option = click.option(
+    "--max-live", type=click.IntRange(1), help="Runs live at once; else derived from the engine's limits."
+)
+max_tools_option = click.option(
+    "--max-tools", type=click.IntRange(1), default=256, show_default=True, help="Tool calls running at once."
+)
+stall_option = click.option(
+    "--stall",
+    metavar="TIME",
+    default="10m",
+    show_default=True,
+    callback=_stall,
+    help="How long a busy server (429, 503) may answer no request at all before rows fail.",
+)
+
+
 def require_json(*, tokens: bool, json: bool) -> None:
     """Check that tokens which a verb is to print have a place to be printed in.
 

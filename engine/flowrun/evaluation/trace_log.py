@@ -7,6 +7,7 @@ from flowrun.core.events import CallFunction, Notice, RequestInput
 from flowrun.core.run import Run
 from flowrun.spec.model import JSON
 from flowrun.testing.compare import see_move, see_request
+from flowrun.testing.trace import CallLog
 
 
 class TraceLog:
@@ -18,8 +19,7 @@ class TraceLog:
 
     def __init__(self, run: str) -> None:
         self._run = run
-        self._calls: list[JSON] = []
-        self._function_calls: list[JSON] = []
+        self._calls = CallLog()
         self._requests: list[JSON] = []
         self._moves: list[JSON] = []
 
@@ -29,24 +29,16 @@ class TraceLog:
             if isinstance(effect, RequestInput):
                 self._requests.append(see_request(effect))
             elif isinstance(effect, CallFunction):
-                self._add(effect)
+                self._calls.add(effect)
         if notice.run == self._run:
             self._moves += map(see_move, notice.moves)
 
     def data(self, run: Run) -> Mapping[str, Any]:
         """Return the trace as JSON data, with the variables of the run."""
         return {
-            "calls": self._calls,
-            "function_calls": self._function_calls,
+            "calls": self._calls.calls,
+            "function_calls": self._calls.function_calls,
             "requests": self._requests,
             "moves": self._moves,
             "vars": run.vars,
         }
-
-    def _add(self, effect: CallFunction) -> None:
-        arguments = dict(effect.arguments)
-        if effect.tool is not None:
-            self._calls.append({"name": effect.tool, "arguments": arguments})
-        else:
-            call = {"state": effect.state, "entrypoint": effect.entrypoint, "arguments": arguments}
-            self._function_calls.append(call)

@@ -67,8 +67,8 @@ def observe(trace: Trace, functions: StubbedFunctions) -> Observed:
         rounds=run.rounds,
         vars=run.vars,
         messages=run.threads,
-        calls=functions.calls,
-        function_calls=functions.function_calls,
+        calls=functions.log.calls,
+        function_calls=functions.log.function_calls,
         requests=list(map(see_request, trace.requests)),
         moves=list(map(see_move, trace.moves)),
     )

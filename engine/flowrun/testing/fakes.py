@@ -16,6 +16,7 @@ from flowrun.functions.python import PythonFunctions
 from flowrun.spec.model import JSON, MCP
 from flowrun.testing.clock import VirtualLoop
 from flowrun.testing.suite import GivenAnswer, Stub
+from flowrun.testing.trace import CallLog
 
 ParseReply = Callable[[AskModel, Reply], Awaitable[Reply]]
 """Parses a reply that holds raw text."""
@@ -36,25 +37,18 @@ class Script(ScriptedBackend):
 class StubbedFunctions:
     """The port ``Functions``: stubs, which accept what the functions do, and the real functions where there is no stub.
 
-    ``calls`` holds the tool calls, ``function_calls`` those of ``call`` states, in order. The last stub of a function
-    is used for all further calls.
+    ``log`` holds the calls. The last stub of a function is used for all further calls.
     """
 
     def __init__(self, real: PythonFunctions, stubs: Mapping[str, tuple[Stub, ...]], loop: VirtualLoop) -> None:
-        self.calls: list[dict[str, JSON]] = []
-        self.function_calls: list[dict[str, JSON]] = []
+        self.log = CallLog()
         self._real = real
         self._stubs = {name: list(stubs_of_name) for name, stubs_of_name in stubs.items()}
         self._loop = loop
 
     async def call(self, effect: CallFunction) -> JSON:
         """Call a function, or return the result of its stub; see ``ports.Functions``."""
-        arguments = dict(effect.arguments)
-        if effect.tool is not None:
-            self.calls.append({"name": effect.tool, "arguments": arguments})
-        else:
-            call = {"state": effect.state, "entrypoint": effect.entrypoint, "arguments": arguments}
-            self.function_calls.append(call)
+        self.log.add(effect)
         stubs = self._stubs.get(effect.tool or effect.entrypoint)
         of_server = effect.entrypoint.startswith(MCP)
         if not stubs and of_server:

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import msgspec
 
-from flowrun.core.events import Event, Move, Notice, RequestInput, StartChild
+from flowrun.core.events import CallFunction, Event, Move, Notice, RequestInput, StartChild
 from flowrun.core.graph import Graph
 from flowrun.core.machine import Run, fold
+from flowrun.spec.model import JSON
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -14,6 +15,26 @@ class Taken(msgspec.Struct, frozen=True):
 
     state: str
     edge: tuple[str, int] | None = None
+
+
+class CallLog:
+    """The calls of a run and its children, in order, in the forms of ``ExpectedCall`` and ``ExpectedFunctionCall``.
+
+    ``calls`` holds those of tools, ``function_calls`` those of ``call`` states.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[JSON] = []
+        self.function_calls: list[JSON] = []
+
+    def add(self, effect: CallFunction) -> None:
+        """Record a call."""
+        arguments = dict(effect.arguments)
+        if effect.tool is not None:
+            self.calls.append({"name": effect.tool, "arguments": arguments})
+        else:
+            call = {"state": effect.state, "entrypoint": effect.entrypoint, "arguments": arguments}
+            self.function_calls.append(call)
 
 
 class Trace:

@@ -5,7 +5,8 @@ it is not reported as done anew. A run's trace lives in its driver, and is gone 
 """
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -235,20 +236,10 @@ class FlowTrace:
             span.set_attribute(names.INPUT_MESSAGES, self._flow.content(write_messages(effect.messages)))
             if effect.tools:
                 span.set_attribute(names.TOOL_DEFINITIONS, self._flow.content(write_tools(effect.tools)))
-        began = perf_counter()
-        end: _End = None
-        token = context.attach(trace.set_span_in_context(span, self._state_context))
-        try:
-            end = event = await work
-            return event
-        except BaseException as exc:
-            end = type(exc)
-            raise
-        finally:
-            context.detach(token)
-            self._end_chat(span, model, end, perf_counter() - began)
+        return await self._within(span, work, partial(self._end_chat, span, model, perf_counter()))
 
-    def _end_chat(self, span: Span, model: _ModelAttributes, end: _End, seconds: float) -> None:
+    def _end_chat(self, span: Span, model: _ModelAttributes, began: float, end: _End) -> None:
+        seconds = perf_counter() - began
         telemetry, measured = self._flow.telemetry, model.span
         if isinstance(end, Replied):
             reply = end.reply
@@ -278,6 +269,19 @@ class FlowTrace:
         span = self._flow.start(f"{names.EXECUTE_TOOL} {name}", attributes, self._state_context, SpanKind.INTERNAL)
         if self._captures(span):
             span.set_attribute(names.TOOL_ARGUMENTS, self._flow.content(write_json(effect.arguments)))
+        return await self._within(span, work, partial(self._end_tool, span))
+
+    def _end_tool(self, span: Span, end: _End) -> None:
+        if not isinstance(end, Returned):
+            self._end_badly(span, end)
+        elif self._captures(span):
+            span.set_attribute(names.TOOL_RESULT, self._flow.content(write_json(end.value)))
+        span.end()
+
+    async def _within(
+        self, span: Span, work: Awaitable[Event | None], conclude: Callable[[_End], None]
+    ) -> Event | None:
+        """Do the work of an effect with a span as the current one, and conclude the span however the work ends."""
         end: _End = None
         token = context.attach(trace.set_span_in_context(span, self._state_context))
         try:
@@ -288,11 +292,7 @@ class FlowTrace:
             raise
         finally:
             context.detach(token)
-            if not isinstance(end, Returned):
-                self._end_badly(span, end)
-            elif self._captures(span):
-                span.set_attribute(names.TOOL_RESULT, self._flow.content(write_json(end.value)))
-            span.end()
+            conclude(end)
 
     def _captures(self, span: Span) -> bool:
         return self._flow.telemetry.captures and span.is_recording()

@@ -1,7 +1,6 @@
 """The schema of eval files has the properties that the code reads, and describes each of them."""
 
 import json
-from collections.abc import Iterator
 from typing import Any, get_args
 
 import msgspec
@@ -12,20 +11,11 @@ from flowrun.evaluation.comparisons import Comparison
 from flowrun.evaluation.eval_file import EvalFile, Gate, ScoreScope
 from flowrun.evaluation.load import KINDS, WORDS
 from flowrun.spec.schema import EVAL_SCHEMA, TEST_SCHEMA, find_schema, read_schema
+from tests.schemas import subschemas
 
 SCHEMA: dict[str, Any] = json.loads(find_schema(EVAL_SCHEMA).read_text())
 DEFS = SCHEMA["$defs"]
 SCORE = DEFS["score"]["properties"]
-
-
-def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(schema, dict):
-        yield path, schema
-        for key, value in schema.items():
-            yield from subschemas(value, f"{path}/{key}")
-    elif isinstance(schema, list):
-        for index, value in enumerate(schema):
-            yield from subschemas(value, f"{path}/{index}")
 
 
 def test_it_is_a_valid_schema() -> None:

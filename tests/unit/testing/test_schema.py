@@ -1,7 +1,6 @@
 """The schema of test files has the properties that the code reads, and describes each of them."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -22,20 +21,11 @@ from flowrun.testing.suite import (
     RawReply,
     Stub,
 )
+from tests.schemas import subschemas
 
 SCHEMA: dict[str, Any] = json.loads(find_schema(TEST_SCHEMA).read_text())
 DEFS = SCHEMA["$defs"]
 EXPECTED = DEFS["expectation"]["properties"]
-
-
-def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(schema, dict):
-        yield path, schema
-        for key, value in schema.items():
-            yield from subschemas(value, f"{path}/{key}")
-    elif isinstance(schema, list):
-        for index, value in enumerate(schema):
-            yield from subschemas(value, f"{path}/{index}")
 
 
 def test_it_is_a_valid_schema() -> None:

@@ -27,7 +27,7 @@ from flowrun.cli.options import (
 from flowrun.cli.streams import answer_stream, real_path
 from flowrun.cli.terminal import echo, hide, rich_console, write_json
 from flowrun.errors import SpecError, UsageError
-from flowrun.evaluation.against import Against, find_against
+from flowrun.evaluation.against import AGAINST_RECORDS, RECORDS, Against, find_against
 from flowrun.evaluation.check import check_eval
 from flowrun.evaluation.eval_file import EvalFile
 from flowrun.evaluation.evaluate import Scoring
@@ -246,10 +246,10 @@ def _judge(scoring: Scoring, records: Sequence[SideRecords], options: EvalOption
 
 
 def _write_scored(scoring: Scoring, records: Sequence[SideRecords], folder: Path) -> list[ScoredSide]:
-    names = ("records.jsonl", "against.jsonl")
+    names = (RECORDS, AGAINST_RECORDS)
     sides = [scoring.write(side, folder / name) for name, side in zip(names, records, strict=False)]
     if len(sides) == 1:
-        (folder / names[1]).unlink(missing_ok=True)  # of an earlier comparison
+        (folder / AGAINST_RECORDS).unlink(missing_ok=True)  # of an earlier comparison
     for side in sides:
         if side.changed:
             what = f"{side.path}: {side.changed} records answer other inputs than their rows have now"

@@ -14,6 +14,9 @@ from flowrun.evaluation.eval_file import EvalFile, is_path
 RECORDS = "records.jsonl"
 """The file of records that an evaluation writes into its folder."""
 
+AGAINST_RECORDS = "against.jsonl"
+"""That of the other side of a comparison."""
+
 
 class Against(msgspec.Struct, frozen=True, kw_only=True):
     """The other side of a comparison.

@@ -71,8 +71,8 @@ def require_scipy() -> None:
 
 def estimate(groups: Groups) -> Estimate:
     """Return the mean of scores with its interval; that of scores of 0 and 1 stays between these."""
-    means = list(map(_mean, groups))
-    mean, samples = _mean(means), sum(map(len, groups))
+    means = list(map(mean_of, groups))
+    mean, samples = mean_of(means), sum(map(len, groups))
     if len(means) < 2:
         return Estimate(mean, None, len(means), samples)
     error = _standard_error(means)
@@ -84,10 +84,10 @@ def estimate(groups: Groups) -> Estimate:
 
 def difference(ours: Groups, theirs: Groups) -> Difference:
     """Return the difference of two evaluations of the same rows, given in the same order."""
-    pairs = [(_mean(mine), _mean(other)) for mine, other in zip(ours, theirs, strict=True)]
+    pairs = [(mean_of(mine), mean_of(other)) for mine, other in zip(ours, theirs, strict=True)]
     changes = [mine - other for mine, other in pairs]
     won, lost = sum(change > NOISE for change in changes), sum(change < -NOISE for change in changes)
-    mean, interval = _mean(changes), None
+    mean, interval = mean_of(changes), None
     if len(changes) > 1:
         half = _quantile(len(changes) - 1) * _standard_error(changes)
         interval = Interval(mean - half, mean + half)
@@ -111,15 +111,16 @@ def pass_all(k: int, groups: Groups) -> float | None:
 def _over_rows(k: int, groups: Groups, chance: Callable[[int, int], float]) -> float | None:
     if not groups or min(map(len, groups)) < k:
         return None
-    return _mean([chance(len(group), sum(score >= 1 for score in group)) for group in groups])
+    return mean_of([chance(len(group), sum(score >= 1 for score in group)) for group in groups])
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean_of(values: Sequence[float]) -> float:
+    """Return the mean of values, of which there is at least one."""
     return math.fsum(values) / len(values)
 
 
 def _standard_error(values: Sequence[float]) -> float:
-    mean, count = _mean(values), len(values)
+    mean, count = mean_of(values), len(values)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count)
 
 
@@ -163,4 +164,4 @@ def _sign_test(won: int, lost: int) -> float:
 def _t_test(changes: Sequence[float]) -> float:
     from scipy.special import stdtr
 
-    return 2 * float(stdtr(len(changes) - 1, -abs(_mean(changes) / _standard_error(changes))))
+    return 2 * float(stdtr(len(changes) - 1, -abs(mean_of(changes) / _standard_error(changes))))

@@ -1,6 +1,5 @@
 """What an evaluation says: each score's mean with its interval, its difference to another side, and the gates. Pure."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -10,7 +9,7 @@ from flowrun.batch.rows import Row
 from flowrun.core.messages import Usage
 from flowrun.evaluation.eval_file import EvalFile, Gate
 from flowrun.evaluation.scored_side import Rows, RunScores, ScoredSide
-from flowrun.evaluation.statistics import NOISE, Difference, Estimate, difference, estimate, pass_all, pass_at
+from flowrun.evaluation.statistics import NOISE, Difference, Estimate, difference, estimate, mean_of, pass_all, pass_at
 from flowrun.spec.model import JSON
 
 
@@ -146,7 +145,7 @@ def changes_of(rows: Rows, ours: ScoredSide, theirs: ScoredSide, scores: Sequenc
     for score in scores:
         mine, others = ours.by_row(score), theirs.by_row(score)
         for row in mine.keys() & others.keys():
-            change = _mean(mine[row]) - _mean(others[row])
+            change = mean_of(mine[row]) - mean_of(others[row])
             if abs(change) > NOISE:
                 changes.setdefault(row, {})[score] = change
     found = [RowChange(row, rows[row].number, changed) for row, changed in changes.items()]
@@ -251,9 +250,5 @@ def _costs(runs: Sequence[RunScores]) -> Costs:
         failed=sum(run.status != "succeeded" for run in runs),
         prompt_tokens=usage.prompt_tokens / max(len(runs), 1),
         completion_tokens=usage.completion_tokens / max(len(runs), 1),
-        seconds=_mean(times) if times else None,
+        seconds=mean_of(times) if times else None,
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

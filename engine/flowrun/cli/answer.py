@@ -11,7 +11,6 @@ import click
 
 from flowrun.cli.console import Console, RunView
 from flowrun.cli.durable_run import drive_durable_run
-from flowrun.cli.forms import needs_json, read_answer
 from flowrun.cli.human_input import TerminalInput, is_interactive
 from flowrun.cli.next_steps import warn_of_changes
 from flowrun.cli.options import (
@@ -33,6 +32,7 @@ from flowrun.core.json_schema import compile_schema
 from flowrun.errors import NoResponderError, UsageError
 from flowrun.journal import RunRow
 from flowrun.journal.questions import refuse_second_answer
+from flowrun.runtime.answer_form import needs_json, read_answer
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.run_result import InputRequest, RunResult
 from flowrun.runtime.session import Session

@@ -8,12 +8,12 @@ from contextlib import suppress
 from json import dumps
 from typing import Final
 
-from flowrun.cli.forms import Field, assemble, fields_of, read_answer
 from flowrun.cli.streams import input_descriptor, message_stream
 from flowrun.cli.terminal import as_lines, echo
 from flowrun.core.approvals import call_lines
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import NoResponderError
+from flowrun.runtime.answer_form import Field, assemble, fields_of, read_answer
 from flowrun.runtime.run_result import InputRequest
 from flowrun.spec.model import JSON
 

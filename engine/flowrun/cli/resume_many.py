@@ -1,7 +1,6 @@
 """``flowrun resume --all``: resumes the runs of a journal that have something to do, once or as they become due."""
 
 import asyncio
-import math
 import os
 import time
 from collections import defaultdict
@@ -14,33 +13,19 @@ from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.next_steps import warn_of_changes
 from flowrun.cli.terminal import echo, hide
 from flowrun.durations import spell_moment
-from flowrun.errors import Bug, FlowrunError
+from flowrun.errors import FlowrunError
 from flowrun.journal import History, RunRow
 from flowrun.runtime.draining import drain_on_sigterm
 from flowrun.runtime.engines import BackendSettings, calm_collector
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.project import CompiledFlow
-from flowrun.runtime.run_result import Resolve, RunResult
+from flowrun.runtime.run_result import Resolve
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
-from flowrun.runtime.timers import due_at
-
-MAX_LIVE: Final = 256
-"""The maximum number of runs that are live at once."""
+from flowrun.runtime.watch import MAX_LIVE, Resumed, Watch, due_of, open_rows, resume_row
 
 NAMED: Final = 5
 """The runs of one flow that an error of the flow names."""
-
-_OPEN: Final = ("interrupted", "waiting", "sleeping")
-"""The statuses of runs that may have something to do without a person's decision."""
-
-_LOOK_SECONDS: Final = 1.0
-"""How often a journal is looked at for answers and for runs of other processes."""
-
-_ANEW_SECONDS: Final = 60.0
-"""How long a run that could not be resumed, or in which nothing is due, is left alone."""
-
-Outcome = RunResult | FlowrunError
 
 
 class ResumeOptions(NamedTuple):
@@ -71,16 +56,11 @@ class ResumeOptions(NamedTuple):
 def resume_all(history: History, options: ResumeOptions) -> int:
     """Resume all runs that have something to do; those with a call in doubt only if ``resolve`` is there."""
     resolved = options.resolve is not None
-    code = _resume_rows(history, _open_rows(history, in_doubt=resolved), options)
+    code = _resume_rows(history, open_rows(history, in_doubt=resolved), options)
     in_doubt = [] if resolved else list(history.runs(status="needs_attention"))
     if in_doubt:
         _warn_of_doubts(in_doubt)
     return code or (EXIT_WAITING if in_doubt else 0)
-
-
-def _open_rows(history: History, *, in_doubt: bool = False) -> list[RunRow]:
-    statuses = (*_OPEN, "needs_attention") if in_doubt else _OPEN
-    return [row for status in statuses for row in history.runs(status=status)]
 
 
 def _warn_of_doubts(in_doubt: Sequence[RunRow]) -> None:
@@ -120,15 +100,15 @@ def _names_of(group: Sequence[RunRow]) -> str:
     return names if len(group) <= NAMED else f"{names} and {len(group) - NAMED} more"
 
 
-def _is_open(result: Outcome) -> bool:
+def _is_open(result: Resumed) -> bool:
     return not isinstance(result, FlowrunError) and result.run.outcome is None
 
 
-def _report(row: RunRow, result: Outcome) -> None:
+def _report(row: RunRow, result: Resumed) -> None:
     echo(f"{row.id}  {row.flow}  {_describe(result)}", err=True)
 
 
-def _describe(result: Outcome) -> str:
+def _describe(result: Resumed) -> str:
     if isinstance(result, FlowrunError):
         return str(result)
     status = "needs attention" if result.in_doubt else result.status
@@ -137,47 +117,30 @@ def _describe(result: Outcome) -> str:
 
 def _resume_group(
     history: History, group: Sequence[RunRow], flow: CompiledFlow, options: ResumeOptions
-) -> dict[str, Outcome]:
+) -> dict[str, Resumed]:
     """Resume the runs of one spec that have something to do, and return the results of all, by id."""
     now = time.time()
-    due = [row for row in group if _due(history, row, flow) <= now]
-    results: dict[str, Outcome] = {
+    due = [row for row in group if due_of(history, row, flow) <= now]
+    results: dict[str, Resumed] = {
         row.id: find_pending_work(flow.graph, row.id, history.events) for row in group if row not in due
     }
     return results | (run_in_loop(_resume_due(due, flow, options.session())) if due else {})
 
 
-def _due(history: History, row: RunRow, flow: CompiledFlow) -> float:
-    """Return when a run has something to do. One that is damaged is resumed, which says so."""
-    try:
-        return due_at(flow.graph, row.id, history.events, history.inbox)
-    except FlowrunError:
-        return 0.0
-
-
-async def _resume_due(rows: Iterable[RunRow], flow: CompiledFlow, session: Session) -> dict[str, Outcome]:
+async def _resume_due(rows: Iterable[RunRow], flow: CompiledFlow, session: Session) -> dict[str, Resumed]:
     slots = asyncio.Semaphore(MAX_LIVE)
     calm_collector()
     async with session:
         await session.runs_of(flow)  # an engine that cannot start is an error of the group, not of each run
 
-        async def resume(row: RunRow) -> tuple[str, Outcome]:
+        async def resume(row: RunRow) -> tuple[str, Resumed]:
             async with slots:
-                try:
-                    return row.id, await session.resume(row.id)
-                except FlowrunError as exc:  # another process runs it, or it cannot be read
-                    return row.id, exc
-                except Exception as exc:  # it stops only itself
-                    return row.id, _bug(exc)
+                return row.id, await resume_row(session, row)
 
-        async def resume_rows() -> dict[str, Outcome]:
+        async def resume_rows() -> dict[str, Resumed]:
             return dict(await asyncio.gather(*map(resume, rows)))
 
         return await drain_on_sigterm(session, resume_rows())
-
-
-def _bug(exc: Exception) -> Bug:
-    return Bug(f"a bug in flowrun, please report it: {type(exc).__name__}: {exc}")
 
 
 # --- until it is stopped ------------------------------------------------------------------------------------------
@@ -189,75 +152,21 @@ def watch_runs(history: History, options: ResumeOptions) -> int:
         _warn_of_doubts(in_doubt)
     echo(f"watching {options.journal}: Ctrl-C ends it", err=True)
 
+    def load_flow(row: RunRow) -> CompiledFlow:
+        stored = load_stored_flow(history, row, options.project_dir)
+        warn_of_changes(stored)
+        flow = stored.prepare_to_show(os.environ)
+        hide(flow.secrets)
+        return flow
+
     async def watch() -> None:
         calm_collector()
         async with options.session() as session:
-            await drain_on_sigterm(session, _Watch(history, session, options).run())
+            watch = Watch(history, session, load_flow=load_flow, report=_report, in_doubt=options.resolve is not None)
+            await drain_on_sigterm(session, watch.run())
 
     try:
         run_in_loop(watch())
     except KeyboardInterrupt:
         echo("flowrun: what was done is stored, and no call is left under way", err=True)
     return 0
-
-
-class _Watch:
-    """Resumes the runs of a journal as they become due. ``_next`` is when each is looked at again, by its last events.
-
-    A run is folded only if it is new here, was changed, got a signal, or is due.
-    """
-
-    def __init__(self, history: History, session: Session, options: ResumeOptions) -> None:
-        self._history = history
-        self._session = session
-        self._options = options
-        self._slots = asyncio.Semaphore(MAX_LIVE)
-        self._flows: dict[str, CompiledFlow] = {}
-        self._next: dict[tuple[str, float, int], float] = {}
-        self._live: dict[str, asyncio.Task[None]] = {}
-
-    async def run(self) -> None:
-        """Watch for ever. A journal that cannot be read ends it."""
-        while True:
-            now = time.time()
-            found = _open_rows(self._history, in_doubt=self._options.resolve is not None)
-            rows = [row for row in found if row.holder is None and row.id not in self._live]
-            signals = self._history.inbox_counts()
-            known = {(row.id, row.updated, signals.get(row.id, 0)): row for row in rows}
-            self._next = {key: at for key, at in self._next.items() if key in known}
-            for key, row in known.items():
-                if self._next.get(key, now) <= now:
-                    self._look(key, row, now)
-            await asyncio.sleep(max(0.0, min([now + _LOOK_SECONDS, *self._next.values()]) - time.time()))
-
-    def _look(self, key: tuple[str, float, int], row: RunRow, now: float) -> None:
-        """Resume a run if it has something to do; else say when to look again."""
-        self._next[key] = now + _ANEW_SECONDS
-        try:
-            due = _due(self._history, row, self._flow_of(row))
-        except FlowrunError as exc:
-            _report(row, exc)
-            return
-        if due > now:
-            self._next[key] = due if math.isfinite(due) else self._next[key]
-            return
-        task = self._live[row.id] = asyncio.create_task(self._resume(row))
-        task.add_done_callback(lambda _: self._live.pop(row.id))
-
-    def _flow_of(self, row: RunRow) -> CompiledFlow:
-        if row.spec not in self._flows:
-            stored = load_stored_flow(self._history, row, self._options.project_dir)
-            warn_of_changes(stored)
-            flow = self._flows[row.spec] = stored.prepare_to_show(os.environ)
-            hide(flow.secrets)
-        return self._flows[row.spec]
-
-    async def _resume(self, row: RunRow) -> None:
-        async with self._slots:
-            try:
-                result: Outcome = await self._session.resume(row.id)
-            except FlowrunError as exc:
-                result = exc
-            except Exception as exc:
-                result = _bug(exc)
-        _report(row, result)

@@ -26,7 +26,7 @@ from flowrun.errors import Failure, UsageError
 from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.functions.mcp_servers import McpServers
 from flowrun.functions.python import CallPool, PythonFunctions
-from flowrun.journal import MemoryJournal, RunRow, SqliteJournal
+from flowrun.journal import MemoryJournal, RunRow, SqliteJournal, Synchronous
 from flowrun.journal.questions import closing_event, describe_closed
 from flowrun.runtime.engines import BackendSettings, Engines
 from flowrun.runtime.flow_runs import FlowRuns, SpecJournal, find_pending_work
@@ -123,6 +123,7 @@ class Session:
         self,
         *,
         journal: str | Path | None = None,
+        synchronous: Synchronous = "full",
         observers: Sequence[Observer] = (),
         human_input: Responder | None = None,
         resolve: Resolve | None = None,
@@ -140,6 +141,7 @@ class Session:
         Args:
             journal: the SQLite file that the runs are written to, so that they survive the process. Without one, a run
                 that waits lives until the session closes.
+            synchronous: whether what is written to it survives a power cut, too.
             observers: observe all runs.
             human_input: answers questions as they are asked, or raises ``NoResponderError``; if None, the runs wait.
             resolve: resolves calls that were in doubt after a crash; if None, they stay in doubt.
@@ -156,6 +158,7 @@ class Session:
         if max_tools is not None and max_tools < 1:
             raise UsageError(f"max_tools is {max_tools}: at least one function must be able to run")
         self._journal_path = None if journal is None else Path(journal)
+        self._synchronous: Synchronous = synchronous
         self._observers = tuple(observers)
         self._human_input = human_input
         self._resolve = resolve
@@ -196,7 +199,9 @@ class Session:
             servers=McpServers(),
             inbox=inbox,
             runner=runner,
-            journal=None if path is None else SqliteJournal(path, on_signal=inbox.receive, batch=self._batch),
+            journal=None
+            if path is None
+            else SqliteJournal(path, on_signal=inbox.receive, batch=self._batch, synchronous=self._synchronous),
             memory=MemoryJournal(),
             runs=WeakKeyDictionary(),
             stores=[],

@@ -1,0 +1,161 @@
+"""Who may ask the server for what. Every request passes here before anything reads it.
+
+A page of another site that a browser shows can send requests to a server on this machine. It cannot read the answers,
+but what it asks for would be done (CSRF), unless it names this machine as its own host (DNS rebinding), and then it can
+read them too. So the ``Host`` must be one that the server has, and a request that a browser sends for another site is
+refused by what only browsers write: ``Origin`` and ``Sec-Fetch-Site`` (Fetch Standard, and Fetch Metadata).
+"""
+
+import hashlib
+import hmac
+from http.cookies import CookieError, SimpleCookie
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flowrun.serving.api_errors import ApiError
+
+COOKIE: Final = "flowrun"
+"""The cookie of a browser that has given the key."""
+
+HEALTH: Final = "/health"
+LOGIN: Final = "/login"
+
+_API: Final = ("/v1/", "/mcp")
+_OPEN: Final = (HEALTH, LOGIN)
+"""The paths that need no key."""
+
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may ask.
+
+    Attributes:
+        keys: the API keys, any of which lets a client in; empty: no key is needed.
+        hosts: the names by which the server may be asked; None: any.
+        origins: the origins of other sites whose scripts may ask, such as ``https://chat.example.com``.
+        max_body: the most bytes of a request.
+    """
+
+    keys: tuple[str, ...] = ()
+    hosts: frozenset[str] | None = frozenset(_LOOPBACK)
+    origins: frozenset[str] = frozenset()
+    max_body: int = 4_000_000
+
+    def __repr__(self) -> str:  # keys end up in no traceback
+        return f"Access({len(self.keys)} keys, {self.hosts})"
+
+    def admits(self, key: str) -> bool:
+        """Return whether a key is one of the server's."""
+        return any(hmac.compare_digest(key.encode(), one.encode()) for one in self.keys)
+
+    def cookie(self) -> str:
+        """Return the value of the cookie of browsers that have given a key."""
+        return hmac.new("\0".join(self.keys).encode(), b"flowrun pages", hashlib.sha256).hexdigest()
+
+
+class TooLarge(Exception):
+    """The body of a request is larger than the server allows."""
+
+
+class Gate:
+    """ASGI middleware that refuses requests by their host, their origin, their key or their size."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refused = self._refuse(scope["method"], scope["path"], headers)
+        if refused is not None:
+            await refused(scope, receive, send)
+            return
+        await self._within_limit(scope, receive, send)
+
+    def _refuse(self, method: str, path: str, headers: Headers) -> Response | None:
+        """Return the answer to a request that is refused; None if it may pass."""
+        access = self._access
+        host = headers.get("host", "")
+        if access.hosts is not None and _name_of(host) not in access.hosts:
+            what = f"the server does not answer by the name {_name_of(host)!r}; name it by --allow-host"
+            return _refusal(path, ApiError(what, status=421, code="host_not_allowed"))
+        if method not in _SAFE and not self._is_own(headers, host):
+            what = "a browser sends this request for another site; allow a site by --allow-origin"
+            return _refusal(path, ApiError(what, status=403, code="origin_not_allowed"))
+        if access.keys and path not in _OPEN and method != "OPTIONS" and not self._has_key(headers):
+            if not path.startswith(_API):
+                return RedirectResponse(f"{LOGIN}?to={quote(path)}", 303)
+            what = "the API key is missing or wrong: send it as `Authorization: Bearer KEY`"
+            return _refusal(path, ApiError(what, status=401, code="invalid_api_key"))
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > access.max_body:
+            return _refusal(path, self._too_large())
+        return None
+
+    def _is_own(self, headers: Headers, host: str) -> bool:
+        """Return whether a request comes from no other site's page."""
+        origin = headers.get("origin")
+        if origin is not None and origin in self._access.origins:
+            return True
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+            return False
+        return origin is None or (origin != "null" and urlsplit(origin).netloc == host)
+
+    def _has_key(self, headers: Headers) -> bool:
+        kind, _, key = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and self._access.admits(key.strip()):
+            return True
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        except CookieError:
+            return False
+        return cookie is not None and hmac.compare_digest(cookie.value.encode(), self._access.cookie().encode())
+
+    async def _within_limit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and stop reading it where it is larger than it may be."""
+        received, begun = 0, False
+
+        async def receive_some() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._access.max_body:
+                raise TooLarge
+            return message
+
+        async def send_on(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive_some, send_on)
+        except TooLarge:
+            if begun:
+                raise
+            await _refusal(scope["path"], self._too_large())(scope, receive, send)
+
+    def _too_large(self) -> ApiError:
+        what = f"the request is larger than {self._access.max_body} bytes, which --max-body allows"
+        return ApiError(what, status=413, code="request_too_large")
+
+
+def _refusal(path: str, error: ApiError) -> Response:
+    if path.startswith(_API):
+        return error.response()
+    return PlainTextResponse(f"{error}\n", error.status)
+
+
+def _name_of(host: str) -> str:
+    """Return the name in a ``Host`` header, without its port."""
+    return (urlsplit(f"//{host}").hostname or "") if "@" not in host else ""

@@ -1,0 +1,177 @@
+"""The runs of a server: begun by requests, answered by people, and resumed in the background until they end."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, TypeVar
+
+from flowrun.errors import FlowrunError
+from flowrun.journal import History, RunRow
+from flowrun.runtime.flow_runs import find_pending_work
+from flowrun.runtime.project import CompiledFlow
+from flowrun.runtime.run_events import RunEvent
+from flowrun.runtime.run_result import RunResult
+from flowrun.runtime.session import Session
+from flowrun.runtime.stored_flow import load_stored_flow
+from flowrun.runtime.watch import Resumed, Watch
+
+T = TypeVar("T")
+
+BATCH: Final = "serve"
+"""The label of the runs that a server begins, in its journal."""
+
+_log = logging.getLogger(__name__)
+
+
+class Full(FlowrunError):
+    """As many runs are live as the server allows."""
+
+
+class Draining(FlowrunError):
+    """The server is about to stop, and begins no further run."""
+
+
+class ServedRuns:
+    """Begins, answers, resumes and cancels the runs of a session with a journal, from which all of them can be read.
+
+    Attributes:
+        draining: the server is about to stop.
+    """
+
+    def __init__(self, session: Session, *, max_live: int, outlives_requests: bool) -> None:
+        """Bind the runs to an open session.
+
+        Args:
+            max_live: the most runs that requests may have in progress at once.
+            outlives_requests: a run goes on if the request that began it goes away; else it is cancelled.
+        """
+        self.session = session
+        self.draining = False
+        self._max_live = max_live
+        self._outlives_requests = outlives_requests
+        self._live: set[asyncio.Task[Any]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._watches: set[asyncio.Task[Any]] = set()
+
+    @property
+    def history(self) -> History:
+        """Return the reader of the journal."""
+        return self.session.journal.history
+
+    @property
+    def live(self) -> int:
+        """Return the number of runs in progress."""
+        return len(self._live) + len(self._background)
+
+    async def run(
+        self,
+        flow: CompiledFlow,
+        inputs: Mapping[str, Any],
+        *,
+        run_id: str,
+        listen: Callable[[RunEvent], None] | None = None,
+    ) -> RunResult:
+        """Run a flow until it ends or waits, and return its result.
+
+        Args:
+            listen: receives the events of the run as they happen.
+
+        Raises:
+            Full: as many runs are live as may be.
+            Draining: the server is about to stop.
+            UsageError: the inputs do not match what the spec declares.
+            BackendError: an engine cannot start.
+        """
+        self.refuse_if_busy()
+        task = _begin(self._run(flow, inputs, run_id, listen), self._live)
+        return await (asyncio.shield(task) if self._outlives_requests else task)
+
+    def refuse_if_busy(self) -> None:
+        """Raise if no run can begin now.
+
+        Raises:
+            Full: as many runs are live as may be.
+            Draining: the server is about to stop.
+        """
+        if self.draining:
+            raise Draining("the server is about to stop: ask again in a moment")
+        if len(self._live) >= self._max_live:
+            raise Full(f"{len(self._live)} runs are live, and --max-live allows no more: ask again in a moment")
+
+    async def _run(
+        self, flow: CompiledFlow, inputs: Mapping[str, Any], run_id: str, listen: Callable[[RunEvent], None] | None
+    ) -> RunResult:
+        if listen is None:
+            return await self.session.run(flow, inputs, run_id=run_id)
+        async with self.session.stream(flow, inputs, run_id=run_id) as run:
+            async for event in run:
+                listen(event)
+            return run.result
+
+    async def answer(self, request_id: str, value: Any) -> None:
+        """Answer a question, and let its run go on in the background unless another process drives it.
+
+        Raises:
+            UsageError: the question is not open, was answered already, or the value does not match its schema.
+        """
+        await self.session.answer(request_id, value)
+        row = self.history.top_run(request_id.rsplit("/", 2)[0])
+        if row.holder is None:
+            self.resume(row.id)
+
+    def resume(self, run_id: str) -> None:
+        """Resume a run in the background. Why it cannot be resumed is said in the log."""
+        _begin(self._resume(run_id), self._background)
+
+    async def _resume(self, run_id: str) -> None:
+        try:
+            await self.session.resume(run_id)
+        except FlowrunError as exc:
+            _log.warning("run %s cannot be resumed: %s", run_id, exc)
+
+    async def cancel(self, run_id: str, *, reason: str = "") -> None:
+        """Cancel a run, here or in the process that drives it.
+
+        Raises:
+            UsageError: there is no such run, or it has ended.
+        """
+        await self.session.cancel(run_id, reason=reason)
+
+    def pending(self, run_id: str) -> RunResult:
+        """Return a run as it is now, with the questions that it waits for.
+
+        Raises:
+            UsageError: there is no such run.
+        """
+        row = self.history.top_run(run_id)
+        return find_pending_work(self.flow_to_show(row).graph, row.id, self.history.events)
+
+    def flow_to_show(self, row: RunRow) -> CompiledFlow:
+        """Return the flow that a run started with, without its functions. Its ``secrets`` are to be masked."""
+        return load_stored_flow(self.history, row).prepare_to_show(os.environ)
+
+    def watch(self) -> None:
+        """Resume the runs of servers in the journal as they become due: those of an earlier process, and timers."""
+
+        def report(row: RunRow, result: Resumed) -> None:
+            if isinstance(result, FlowrunError):
+                _log.warning("run %s of %s cannot be resumed: %s", row.id, row.flow, result)
+
+        watch = Watch(self.history, self.session, load_flow=self.flow_to_show, report=report, batch=BATCH)
+        _begin(watch.run(), self._watches)
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no further run, and give those in progress some seconds to end or to wait."""
+        self.draining = True
+        for task in self._watches:
+            task.cancel()
+        if tasks := self._live | self._background:
+            await asyncio.wait(tasks, timeout=seconds)
+
+
+def _begin(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[Any]]) -> asyncio.Task[T]:
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task

@@ -27,7 +27,6 @@ def make_app(
     access: Access,
     *,
     timeout: float,
-    address: str,
     others: Sequence[BaseRoute] = (),
 ) -> ASGIApp:
     """Return the application.
@@ -35,7 +34,6 @@ def make_app(
     Args:
         flows: by the names of their models.
         timeout: the seconds that a request may take.
-        address: of the server, for texts that name it.
         others: further routes, such as those of the pages.
     """
     app = Starlette(
@@ -45,7 +43,7 @@ def make_app(
             Route("/v1/models/{name:path}", _model(flows)),
             Route(
                 "/v1/chat/completions",
-                Completions(flows, runs, timeout=timeout, address=address),
+                Completions(flows, runs, timeout=timeout),
                 methods=["POST"],
             ),
             *run_routes(runs),

@@ -10,7 +10,8 @@ import msgspec
 
 from flowrun.core.messages import Usage
 from flowrun.runtime.run_events import RunEvent, TextDelta, TextDiscarded
-from flowrun.runtime.run_result import InputRequest, RunResult, answer_text
+from flowrun.runtime.run_result import RunResult, answer_text
+from flowrun.serving.questions import describe_questions
 from flowrun.serving.served_flow import ServedFlow
 from flowrun.spec import mask
 from flowrun.spec.model import JSON
@@ -26,7 +27,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """A run as a completion, without secrets.
 
     Attributes:
-        address: of the server's pages, where people answer questions.
+        address: of the server, by which the client asked it.
     """
 
     served: ServedFlow
@@ -67,16 +68,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     def text_of(self, result: RunResult) -> str:
         """Return the text of a run: its answer, or what it waits for and how that is answered."""
         if result.pending:
-            asked = "\n\n".join(map(self._question, result.pending))
-            return self.served.masked(asked)
+            return self.served.masked(describe_questions(result, self.address))
         return self.served.masked(answer_text(result.output) or "")
-
-    def _question(self, ask: InputRequest) -> str:
-        call = "" if ask.call is None else f"\n\n{msgspec.json.encode(ask.call).decode()}"
-        how = f"at {self.address}/runs/{self.run_id}, or by POST {self.address}/v1/runs/{self.run_id}/answers"
-        body = msgspec.json.encode({"id": ask.id, "value": "..."}).decode()
-        schema = msgspec.json.encode(ask.schema).decode()
-        return f"{ask.prompt}{call}\n\n(The run waits for an answer, {how} {body} with a value that matches {schema})"
 
     def about(self, result: RunResult) -> dict[str, JSON]:
         """Return what clients of flowrun read of a run."""

@@ -35,14 +35,12 @@ class Completions:
     Args:
         flows: by the names of their models.
         timeout: the seconds that a request may take.
-        address: of the server.
     """
 
-    def __init__(self, flows: Mapping[str, ServedFlow], runs: ServedRuns, *, timeout: float, address: str) -> None:
+    def __init__(self, flows: Mapping[str, ServedFlow], runs: ServedRuns, *, timeout: float) -> None:
         self._flows = flows
         self._runs = runs
         self._timeout = timeout
-        self._address = address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -51,7 +49,8 @@ class Completions:
         except ApiError as exc:
             await exc.response()(scope, receive, send)
             return
-        completion = Completion(served=served, run_id=new_run_id(), created=int(time.time()), address=self._address)
+        address = str(request.base_url).rstrip("/")
+        completion = Completion(served=served, run_id=new_run_id(), created=int(time.time()), address=address)
         answer = _Answer(self._runs, completion, asked, inputs, self._timeout)
         with continued(dict(request.headers)):
             await answer.send(scope, receive, send)

@@ -1,4 +1,4 @@
-"""``/mcp``: each flow is a tool of an MCP server (streamable HTTP). What a run asks a person, it asks the client's user.
+"""``/mcp``: each flow is a tool of an MCP server (streamable HTTP). The client's user answers what a run asks.
 
 The states that a run enters are its progress. A run that waits and whose question the client cannot show ends the call
 with words that say how it is answered.
@@ -203,7 +203,8 @@ def _tool(served: ServedFlow) -> types.Tool:
         "required": [name for name, schema in spec.inputs.items() if "default" not in schema],
         "additionalProperties": False,
     }
-    return types.Tool(name=served.name, description=spec.description, input_schema=schema)
+    about = spec.description or f"Runs the flow {spec.name} {spec.version}."
+    return types.Tool(name=served.name, description=about, input_schema=schema)
 
 
 def _alone(name: str, schema: Mapping[str, JSON]) -> dict[str, JSON]:

@@ -84,7 +84,9 @@ async def _served(spec: Path) -> tuple[list[float], list[float], float, int]:
             begun, lost = time.perf_counter(), 0
             for _ in range(10):
                 words = [uuid4().hex for _ in range(_CLIENTS)]
-                came = await asyncio.gather(*(_ask(client, word, stream=True) for word in words), return_exceptions=True)
+                came = await asyncio.gather(
+                    *(_ask(client, word, stream=True) for word in words), return_exceptions=True
+                )
                 lost += sum(isinstance(one, BaseException) for one in came)
             at_once = (time.perf_counter() - begun) / (10 * _CLIENTS)
     finally:

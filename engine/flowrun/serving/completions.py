@@ -51,9 +51,8 @@ class Completions:
             return
         address = str(request.base_url).rstrip("/")
         completion = Completion(served=served, run_id=new_run_id(), created=int(time.time()), address=address)
-        answer = _Answer(self._runs, completion, asked, inputs, self._timeout)
         with continued(dict(request.headers)):
-            await answer.send(scope, receive, send)
+            await _Answer(self._runs, completion, asked, inputs, self._timeout).send(scope, receive, send)
 
     async def _read(self, request: Request) -> tuple[ChatRequest, ServedFlow, dict[str, Any]]:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowrun.serving.app import guarded
 from flowrun.serving.gate import COOKIE, Access
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 LOCAL = Access()
 KEYED = Access(keys=("one", "two"))
 PUBLIC = Access(keys=("one",), hosts=None)
@@ -23,7 +26,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse(f"{len(body)} bytes")(scope, receive, send)
 
 
-def ask(access: Access, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], str]:
+async def _call(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
+
+
+def ask(
+    access: Access, method: str, path: str, headers: Mapping[str, str] = NO_HEADERS, *, body: bytes = b""
+) -> tuple[int, dict[str, str], str]:
     """Return the status, the headers and the text of the answer to a request in two pieces."""
     given = {"host": "127.0.0.1:8765", **{name.replace("_", "-"): value for name, value in headers.items()}}
     scope: dict[str, Any] = {
@@ -44,7 +53,7 @@ def ask(access: Access, method: str, path: str, body: bytes = b"", **headers: st
     async def send(message: Message) -> None:
         sent.append(message)
 
-    asyncio.run(guarded(app, access)(scope, receive, send))
+    asyncio.run(_call(guarded(app, access), scope, receive, send))
     came = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], came, b"".join(message.get("body", b"") for message in sent[1:]).decode()
 
@@ -86,7 +95,7 @@ def ask(access: Access, method: str, path: str, body: bytes = b"", **headers: st
     ],
 )
 def test_a_request_passes_or_not(access: Access, method: str, path: str, headers: dict[str, str], status: int) -> None:
-    assert ask(access, method, path, **headers)[0] == status
+    assert ask(access, method, path, headers)[0] == status
 
 
 def test_the_api_is_refused_in_its_own_form() -> None:
@@ -107,18 +116,18 @@ def test_the_api_is_refused_in_its_own_form() -> None:
     ],
 )
 def test_a_request_that_is_too_large_is_not_read(size: int, headers: dict[str, str], answer: tuple[int, str]) -> None:
-    status, _, text = ask(Access(max_body=10), "POST", "/v1/x", b"x" * size, **headers)
+    status, _, text = ask(Access(max_body=10), "POST", "/v1/x", headers, body=b"x" * size)
     assert status == answer[0]
     assert answer[1] in text
 
 
 def test_scripts_of_an_allowed_site_may_read_answers() -> None:
     asked = {"origin": "https://chat.example.com", "access_control_request_method": "POST"}
-    status, headers, _ = ask(SITE, "OPTIONS", "/v1/chat/completions", **asked)
+    status, headers, _ = ask(SITE, "OPTIONS", "/v1/chat/completions", asked)
     assert (status, headers["access-control-allow-origin"]) == (200, "https://chat.example.com")
-    _, headers, _ = ask(SITE, "POST", "/v1/chat/completions", origin="https://chat.example.com")
+    _, headers, _ = ask(SITE, "POST", "/v1/chat/completions", {"origin": "https://chat.example.com"})
     assert headers["access-control-allow-origin"] == "https://chat.example.com"
-    _, headers, _ = ask(LOCAL, "OPTIONS", "/v1/chat/completions", **asked)
+    _, headers, _ = ask(LOCAL, "OPTIONS", "/v1/chat/completions", asked)
     assert "access-control-allow-origin" not in headers
 
 

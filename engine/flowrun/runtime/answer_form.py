@@ -4,7 +4,7 @@ JSON is typed only where nothing else fits: lists of lists, objects without decl
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from json import dumps
 from typing import Any, Final, NamedTuple
 
@@ -292,8 +292,15 @@ class _Reader(NamedTuple):
             null=around.null,
             around=around.schemas,
             rows=tuple(self.fields((), items, inner)) if rows else (),
-            validate=compile_schema(self.root) if schema is self.root else _part_validator(resolved, self.root),
+            validate=compile_schema(self.root)
+            if schema is self.root
+            else _part_validator(_followed(schema, self.root), self.root),
         )
+
+    def _validator(self, schema: JSON) -> Validator:
+        if schema is self.root:
+            return compile_schema(self.root)
+        return _part_validator(_followed(schema, self.root), self.root)
 
 
 def _has_fields(schema: Mapping[str, JSON]) -> bool:
@@ -338,26 +345,36 @@ def _resolve(schema: JSON, root: Mapping[str, JSON]) -> Mapping[str, JSON]:
 
     A schema that may also be null is its other part, with null as a further type.
     """
-    chain = list(follow_references(schema, root))[:8]
-    resolved: dict[str, JSON] = {}
-    for part in reversed(chain):
-        resolved |= {key: value for key, value in part.items() if key not in ("$ref", *_DEFINITIONS)}
+    resolved = _followed(schema, root)
     for keyword in ("anyOf", "oneOf"):
         parts = resolved.get(keyword)
         if isinstance(parts, list) and len(parts) == 2 and {"type": "null"} in parts:
             other = _resolve(next(part for part in parts if part != {"type": "null"}), root)
             if (types := declared_types(other)) or "enum" in other:
-                del resolved[keyword]
-                resolved = {**other, **resolved}
-                if types:
-                    resolved["type"] = [*sorted(types), "null"]
-                if isinstance(values := resolved.get("enum"), list):
-                    resolved["enum"] = [*values, None]
+                resolved = _or_null(other, types, {key: value for key, value in resolved.items() if key != keyword})
     if "const" in resolved:
         resolved.setdefault("default", resolved["const"])
     if isinstance(resolved.get("items"), Mapping):
         resolved["items"] = _resolve(resolved["items"], root) if "$ref" in resolved["items"] else resolved["items"]
     return resolved
+
+
+def _followed(schema: JSON, root: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return a schema with its own reference replaced by what it leads to."""
+    followed: dict[str, JSON] = {}
+    for part in reversed(list(follow_references(schema, root))[:8]):
+        followed |= {key: value for key, value in part.items() if key not in ("$ref", *_DEFINITIONS)}
+    return followed
+
+
+def _or_null(other: Mapping[str, JSON], types: Collection[str], around: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return a schema that also allows null, with the keywords around it."""
+    merged = {**other, **around}
+    if types:
+        merged["type"] = [*sorted({*types} - {"null"}), "null"]
+    if isinstance(values := merged.get("enum"), list):
+        merged["enum"] = [*values, *([] if None in values else [None])]
+    return merged
 
 
 def items_of(schema: Mapping[str, JSON]) -> Mapping[str, JSON]:

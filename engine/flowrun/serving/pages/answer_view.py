@@ -200,8 +200,8 @@ class _Viewer:
         shown = [self._shown(entry, sources, in_row=in_row) for entry in entries]
         if self._request.call is None or in_row:
             return _grouped(shown, 0, ())
-        folded = [one for one in shown if one.entry.field.path[0] == "arguments"]
-        others = [one for one in shown if one.entry.field.path[0] != "arguments"]
+        folded = [one for one in shown if one.entry.field.path[:1] == ("arguments",)]
+        others = [one for one in shown if one.entry.field.path[:1] != ("arguments",)]
         groups = [self._folded(folded)] if folded else []
         return [*_grouped(others[:1], 0, ()), *groups, *_grouped(others[1:], 0, ())]
 

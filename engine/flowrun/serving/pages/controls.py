@@ -124,6 +124,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     def _is_empty(self, sent: Sequence[str]) -> bool:
         if self.look == "choice":
             return not sent or not sent[0] or sent[0] in _OUTCOMES
+        if self.look == "rows":
+            return True  # those that there are were read before
         return not sent or not (sent[0] if self.look == "text" else sent[0].strip())
 
     def _outcome(self, posted: Posted) -> JSON | UnsetType:

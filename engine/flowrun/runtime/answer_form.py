@@ -166,7 +166,9 @@ def assemble(fields: Sequence[Field], values: Mapping[tuple[str, ...], JSON]) ->
     for field in fields:
         if not field.path:
             return values.get(())
-        is_given = field.path in values and field.is_asked(values)
+        if not field.is_asked(values):
+            continue
+        is_given = field.path in values
         at = answer
         for name in field.path[:-1] if is_given else field.path[: field.within]:
             at = at.setdefault(name, {})
@@ -250,9 +252,9 @@ class _Reader(NamedTuple):
         required = names if isinstance(names := schema.get("required"), list) else []
         is_null = nullable and bool(path) and (not around.optional or default is None)
         fields: list[Field] = []
-        for name, part, conditions in _members(path, schema):
+        for name, part, conditions, is_needed in _members(path, schema):
             inner = around._replace(
-                optional=left_out or name not in required,
+                optional=left_out or not (is_needed or name in required),
                 bare=around.bare or (isinstance(default, Mapping) and name not in default and name not in required),
                 within=around.within if left_out else len(path),
                 null=len(path) if is_null else around.null,
@@ -310,9 +312,13 @@ def _has_fields(schema: Mapping[str, JSON]) -> bool:
     return is_object and not choices_of(schema)
 
 
-def _members(path: tuple[str, ...], schema: Mapping[str, JSON]) -> Iterator[tuple[str, JSON, tuple[Condition, ...]]]:
-    """Yield the properties of an object; those of ``then`` and ``else`` with the value of a property that they need."""
-    yield from ((name, part, ()) for name, part in schema["properties"].items())
+def _members(
+    path: tuple[str, ...], schema: Mapping[str, JSON]
+) -> Iterator[tuple[str, JSON, tuple[Condition, ...], bool]]:
+    """Yield the properties of an object; those of ``then`` and ``else`` with the value of a property that they need,
+    and whether they are required then.
+    """
+    yield from ((name, part, (), False) for name, part in schema["properties"].items())
     tested = schema.get("if")
     tests = tested.get("properties") if isinstance(tested, Mapping) else None
     if not isinstance(tests, Mapping) or len(tests) != 1:
@@ -323,9 +329,11 @@ def _members(path: tuple[str, ...], schema: Mapping[str, JSON]) -> Iterator[tupl
     for keyword, unless in (("then", False), ("else", True)):
         branch = schema.get(keyword)
         further = branch.get("properties") if isinstance(branch, Mapping) else None
+        required = branch.get("required") if isinstance(branch, Mapping) else None
         for name, part in further.items() if isinstance(further, Mapping) else ():
             if name not in schema["properties"]:
-                yield name, part, (Condition((*path, tested_name), test["const"], unless),)
+                is_needed = isinstance(required, list) and name in required
+                yield name, part, (Condition((*path, tested_name), test["const"], unless),), is_needed
 
 
 def _part_validator(part: Mapping[str, JSON], root: Mapping[str, JSON]) -> Validator:

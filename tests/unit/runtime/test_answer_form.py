@@ -234,3 +234,11 @@ def test_the_objects_of_a_list_have_the_members_of_its_default() -> None:
     (field,) = fields_of({"type": "array", "items": ITEM})
     assert [one.has_default for one in field.row_of({"n": 1})] == [False, True]
     assert field.row_of({"other": 1}) == ()
+
+
+def test_a_branch_has_its_own_required_fields_and_is_no_part_of_another_answer() -> None:
+    inner = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    tested = {"if": {"properties": {"ok": {"const": True}}}, "then": {"properties": {"in": inner}, "required": ["in"]}}
+    fields = fields_of({"type": "object", "properties": {"ok": {"type": "boolean"}}, **tested})
+    assert assemble(fields, {("ok",): True}) == {"ok": True, "in": {}}
+    assert assemble(fields, {("ok",): False}) == {"ok": False}

@@ -5,7 +5,7 @@ schema of its field, and the answer against that of the question. What is no ans
 typed and what is wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -86,8 +86,16 @@ def _entries(request: InputRequest) -> list[Entry]:
             choices=_CONSENT if asks_consent and field.path == ("ok",) else (),
             plain=asks_consent and field.path == ("reason",),
         )
-        for number, field in enumerate(fields_of(request.schema))
+        for number, field in enumerate(fields_of(_with_arguments(request.schema) if asks_consent else request.schema))
     ]
+
+
+def _with_arguments(schema: Mapping[str, JSON]) -> Mapping[str, JSON]:
+    """Return the schema of a question about a call in which who approves gives its arguments: the form has them all."""
+    then = schema.get("then")
+    if not isinstance(then, Mapping) or "arguments" not in then.get("properties", ()):
+        return schema
+    return {**schema, "then": {**then, "required": ["arguments"]}}
 
 
 def _read(entries: Sequence[Entry], posted: Posted, wrongs: dict[str, str]) -> dict[tuple[str, ...], JSON]:

@@ -38,7 +38,7 @@ _LINE: Final = 60
 
 _INPUT_TYPES: Final[Mapping[str, tuple[str, str]]] = {
     "date": ("date", r"(?!0000)\d{4}-\d\d-\d\d"),
-    "date-time": ("datetime-local", r"(?!0000)\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?"),
+    "date-time": ("datetime-local", r"(?!0000)\d{4}-\d\d-\d\dT\d\d:\d\d"),
     "email": ("email", r"[!-~]+"),
     "uri": ("url", r"[!-~]+"),
 }
@@ -172,7 +172,7 @@ def _given(call: Mapping[str, JSON]) -> Iterator[tuple[str, JSON, bool, bool]]:
 def _mistakes(parts: Sequence[Shown | Group], before: str = "") -> Iterator[Mistake]:
     for part in parts:
         if isinstance(part, Group):
-            yield from _mistakes(part.parts, f"{before}{part.label}, ")
+            yield from _mistakes(part.parts, before if part.folded else f"{before}{part.label}, ")
             continue
         if part.wrong:
             yield Mistake(part.id, f"{before}{part.label}", part.wrong)
@@ -388,11 +388,17 @@ def _hints(entry: Entry) -> Iterator[str]:
 _ITEMS: Final = {"string": "text", "integer": "whole number", "number": "number", "boolean": "yes or no"}
 
 
+_FORMATS: Final = {
+    "date": "a date, such as 2026-01-31",
+    "date-time": "without a zone, it is in UTC",
+    "email": "an e-mail address",
+    "uri": "an address, such as https://example.org/",
+}
+
+
 def _text_hints(schema: Mapping[str, JSON]) -> Iterator[str]:
-    if schema.get("format") == "date-time":
-        yield "without a zone, it is in UTC"
-    elif isinstance(schema.get("format"), str):
-        yield f"format: {schema['format']}"
+    if kind := _text(schema, "format"):
+        yield _FORMATS.get(kind, f"format: {kind}")
     if schema.get("minLength", 0):
         yield f"at least {schema['minLength']} characters"
     if "maxLength" in schema:

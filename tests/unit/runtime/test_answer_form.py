@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from flowrun.runtime.answer_form import assemble, fields_of, read_answer
+from flowrun.runtime.answer_form import assemble, fields_of
+from flowrun.runtime.typed_answers import read_answer
 
 COLOURS: Mapping[str, Any] = {"enum": ["red", "green", "dark blue"]}
 LABELLED: Mapping[str, Any] = {

@@ -13,11 +13,12 @@ from markupsafe import Markup
 from msgspec import UNSET, UnsetType
 
 from flowrun.core.json_schema import compile_schema
-from flowrun.runtime.answer_form import Choice, assemble, fields_of
+from flowrun.runtime.answer_form import assemble, fields_of
 from flowrun.runtime.run_result import InputRequest
+from flowrun.runtime.typed_answers import Choice
 from flowrun.serving.pages.answer_view import CHANGE, QUESTION, render_view
 from flowrun.serving.pages.controls import MAX_ROWS, Entry, Posted, Wrong, entry_of
-from flowrun.serving.pages.rows import by_name, changed, initial_of, row_entries, rows_of
+from flowrun.serving.pages.rows import MAX_MORE, by_name, changed, count_rows, initial_of, row_entries, rows_of
 from flowrun.spec.model import JSON
 from flowrun.transcript.page_parts import read_part
 
@@ -53,14 +54,18 @@ def read_form(request: InputRequest, posted: Sequence[tuple[str, str]], *, actio
         posted: names and texts, as browsers send them.
     """
     entries, sent = _entries(request), by_name(posted)
+    initial = initial_of(entries)
+    if count_rows(sent) > count_rows(initial) + MAX_MORE:
+        wrong = f"a form has at most {MAX_MORE} rows more than it had at first"
+        return Filled(form=render_view(request, entries, initial, action=action, wrongs={"": wrong}))
     if CHANGE in sent:
         now = changed(entries, sent, sent[CHANGE][0])
         return Filled(form=render_view(request, entries, sent if now is None else now, action=action))
     wrongs: dict[str, str] = {}
     values = _read(entries, sent, wrongs)
     answer = None if wrongs else assemble([entry.field for entry in entries], values)
-    if not wrongs and (wrong := compile_schema(request.schema)(answer)):
-        wrongs[""] = wrong
+    if not wrongs and (mismatch := compile_schema(request.schema)(answer)):
+        wrongs[""] = mismatch
     if not wrongs:
         return Filled(value=answer)
     return Filled(form=render_view(request, entries, sent, action=action, wrongs=wrongs))

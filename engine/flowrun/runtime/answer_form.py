@@ -1,40 +1,21 @@
-"""The form of an answer: the fields of a JSON Schema, each read from one line as a person types it. Pure.
-
-JSON is typed only where nothing else fits: lists of lists, objects without declared properties.
-"""
+"""The form of an answer: the fields of a JSON Schema, and the answer that their values make. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from json import dumps
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from flowrun.core.json_schema import Validator, compile_schema
 from flowrun.excerpts import one_line
+from flowrun.runtime.typed_answers import ANY, SHOWN, about, are_numbered, as_typed, choices_of, how_to_type, items_of
 from flowrun.spec.json_types import declared_types
 from flowrun.spec.model import JSON
 from flowrun.spec.references import follow_references
-from flowrun.spec.strict_json import parse_json
 
-EMPTY_TEXT: Final = '""'
-"""Typed for a text without characters; an empty line is no answer."""
-
-_YES: Final = {"y", "yes", "true"}
-_NO: Final = {"n", "no", "false"}
-_SCALARS: Final = {"string", "boolean", "integer", "number"}
 _DEFINITIONS: Final = ("$defs", "definitions")
-_COMBINED: Final = ("oneOf", "anyOf", "allOf", "if", "not")
-_ANY: Final = "answer"
-_SHOWN: Final = 80
-
-
-class Choice(NamedTuple):
-    """A value that can be chosen, with its name and what is said about it."""
-
-    value: JSON
-    name: str
-    note: str = ""
 
 
 class Condition(NamedTuple):
@@ -52,6 +33,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         optional: the field may be left out.
         nullable: left out, it is null.
         within: the number of names in ``path`` whose objects are required, also if all their fields are left out.
+        null: the number of names in ``path`` that lead to an object which is null if all its fields are left out; or 0.
+        around: the schemas of the objects that ``path`` leads through.
         validate: checks a value of the field.
         rows: the fields of each object of a list of objects.
         conditions: those under which it is asked for, and part of the answer.
@@ -63,6 +46,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     nullable: bool
     within: int
     validate: Validator
+    null: int = 0
+    around: tuple[Mapping[str, JSON], ...] = ()
     rows: "tuple[Field, ...]" = ()
     conditions: tuple[Condition, ...] = ()
 
@@ -75,13 +60,27 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         """Return whether the schema has a default that it allows."""
         return "default" in self.schema and self.validate(self.schema["default"]) is None
 
+    @property
+    def default(self) -> JSON | UnsetType:
+        """Return the default that the schema has and allows."""
+        return self.schema["default"] if self.has_default else UNSET
+
+    def with_default(self, default: JSON | UnsetType) -> "Field":
+        """Return the field with another default, or with none."""
+        schema = {key: value for key, value in self.schema.items() if key != "default"}
+        return msgspec.structs.replace(self, schema=schema if default is UNSET else {**schema, "default": default})
+
+    def row_of(self, item: JSON) -> "tuple[Field, ...]":
+        """Return the fields of an object of the list, with its members as defaults; none if they do not make it."""
+        row = tuple(field.with_default(_member(item, field.path)) for field in self.rows)
+        return row if is_exactly(assemble(row, _defaults(row)), item) else ()
+
     def lines(self) -> Iterator[str]:
         """Yield what is shown above the field: what it is about, and its choices."""
-        about = _about(self.schema)
-        if self.path and about:
-            yield f"{'.'.join(self.path)}: {about}"
-        choices = choices_of(self.schema) or choices_of(_items(self.schema))
-        numbered = _are_numbered(choices)
+        if self.path and (said := about(self.schema)):
+            yield f"{'.'.join(self.path)}: {said}"
+        choices = choices_of(self.schema) or choices_of(items_of(self.schema))
+        numbered = are_numbered(choices)
         width = max((len(choice.name) for choice in choices), default=0)
         for number, choice in enumerate(choices, 1):
             name = f"{choice.name:<{width}}  {choice.note}".rstrip()
@@ -94,50 +93,20 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
             values: the values of the fields that have been answered before.
         """
         if self.path in values:
-            empty = f"Enter keeps {one_line(_as_typed(values[self.path]), _SHOWN)}"
+            empty = f"Enter keeps {one_line(as_typed(values[self.path]), SHOWN)}"
         elif self.has_default:
-            empty = f"Enter is {one_line(_as_typed(self.schema['default']), _SHOWN)}"
+            empty = f"Enter is {one_line(as_typed(self.schema['default']), SHOWN)}"
         else:
             empty = "Enter is nothing" if self.nullable else "Enter leaves it out" if self.optional else ""
-        how = _how_to_type(self.schema)
-        how = "how many" if self.rows else "text" if self.path and how == _ANY else how
+        how = how_to_type(self.schema)
+        how = "how many" if self.rows else "text" if self.path and how == ANY else how
         name = ".".join(self.path)
         return f"{name}{', ' if name and how else ''}{how}{f' ({empty})' if empty else ''}"
 
 
 def fields_of(schema: Mapping[str, JSON]) -> list[Field]:
     """Return the fields of a form for an answer: one, unless the answer is an object with declared properties."""
-    return list(_fields((), schema, schema, optional=False, seen=(), within=0))
-
-
-def read_answer(text: str, schema: Mapping[str, JSON]) -> JSON:
-    """Read a typed value by its schema: a choice by its number or name, yes or no, a text as it is, else JSON.
-
-    Text that does not fit is returned unchanged; the check against the schema refuses it.
-    """
-    if choices := choices_of(schema):
-        return _choose(text, choices)
-    types = declared_types(schema) - {"null"}
-    word = text.strip().lower()
-    if "boolean" in types and word in _YES | _NO:
-        return word in _YES
-    if types == {"string"}:
-        return "" if text == EMPTY_TEXT else text
-    if types == {"array"} and not text.lstrip().startswith("["):
-        items = _items(schema)
-        if choices_of(items) or (declared_types(items) and declared_types(items) <= _SCALARS):
-            return [read_answer(part.strip(), items) for part in text.split(",") if part.strip()]
-    try:
-        return parse_json(text)
-    except ValueError:
-        return text
-
-
-def needs_json(schema: Mapping[str, JSON]) -> bool:
-    """Return whether some answers can only be given as JSON: those that are no choice, text, number, yes or no."""
-    types, items = declared_types(schema) - {"null"}, declared_types(_items(schema))
-    is_line = types and (types <= _SCALARS or (items and items <= _SCALARS))
-    return not (is_line or choices_of(schema) or choices_of(_items(schema)))
+    return list(_Reader(schema).fields((), schema, _Around()))
 
 
 def assemble(fields: Sequence[Field], values: Mapping[tuple[str, ...], JSON]) -> JSON:
@@ -145,73 +114,148 @@ def assemble(fields: Sequence[Field], values: Mapping[tuple[str, ...], JSON]) ->
     answer: dict[str, Any] = {}
     for field in fields:
         if not field.path:
-            return values[()]
-        is_given = field.path in values and field.is_asked(values)
+            return values.get(())
+        if not field.is_asked(values):
+            continue
+        is_given = field.path in values
         at = answer
         for name in field.path[:-1] if is_given else field.path[: field.within]:
             at = at.setdefault(name, {})
         if is_given:
             at[field.path[-1]] = values[field.path]
+    for field in fields:
+        around = _member(answer, field.path[: field.null - 1]) if field.null and field.is_asked(values) else None
+        if isinstance(around, dict):
+            around.setdefault(field.path[field.null - 1], None)
     return answer
 
 
-def choices_of(schema: Mapping[str, JSON]) -> list[Choice]:
-    """Return the choices of a schema that lists its values: by ``enum``, or by ``oneOf`` or ``anyOf`` of constants."""
-    values = schema.get("enum")
-    if isinstance(values, list) and declared_types(schema) != {"boolean"}:
-        return [Choice(value, _name(value)) for value in values if value is not None]
-    for keyword in ("oneOf", "anyOf"):
-        parts = schema.get(keyword)
-        if isinstance(parts, list) and parts and all(isinstance(part, Mapping) and "const" in part for part in parts):
-            return [Choice(part["const"], _name(part["const"]), _about(part)) for part in parts]
-    return []
+def is_exactly(one: JSON | UnsetType, other: JSON | UnsetType) -> bool:
+    """Return whether two values are the same JSON: 1 is not 1.0; the order of keys does not count."""
+    if one is UNSET or other is UNSET:
+        return one is other
+    return dumps(one, sort_keys=True) == dumps(other, sort_keys=True)
 
 
-def _fields(
-    path: tuple[str, ...],
-    schema: JSON,
-    root: Mapping[str, JSON],
-    *,
-    optional: bool,
-    seen: tuple[JSON, ...],
-    within: int,
-) -> Iterator[Field]:
-    resolved = _resolve(schema, root)
-    types = declared_types(resolved)
-    reference = schema.get("$ref") if isinstance(schema, Mapping) else None
-    properties = resolved.get("properties")
-    is_object = types <= {"object", "null"} and isinstance(properties, Mapping) and bool(properties)
-    defaults = default if isinstance(default := resolved.get("default"), Mapping) else {}
-    keeps_all = isinstance(properties, Mapping) and defaults.keys() <= properties.keys()  # else some would be lost
-    if is_object and keeps_all and not choices_of(resolved) and reference not in seen:
-        required = resolved.get("required")
-        names = required if isinstance(required, list) else []
-        inner_seen = (*seen, reference) if isinstance(reference, str) else seen
-        for name, part, conditions in _members(path, resolved):
-            if name in defaults:
-                part = {**(part if isinstance(part, Mapping) else {}), "default": defaults[name]}
-            inner = optional or "null" in types or name not in names
-            required_here = within if optional or "null" in types else len(path)
-            for field in _fields((*path, name), part, root, optional=inner, seen=inner_seen, within=required_here):
-                yield msgspec.structs.replace(field, conditions=(*conditions, *field.conditions))
-        return
-    nullable = "null" in types or None in (resolved.get("enum") or ())
-    items = _resolve(_items(resolved), root)
-    rows = items.get("properties") and declared_types(items) <= {"object"} and items not in seen
-    yield Field(
-        path=path,
-        schema=resolved,
-        optional=optional or nullable,
-        nullable=nullable and not optional,
-        within=within,
-        rows=tuple(_fields((), items, root, optional=False, seen=(*seen, items), within=0)) if rows else (),
-        validate=compile_schema(root) if schema is root else _part_validator(resolved, root),
-    )
+def _member(value: JSON, path: Sequence[str]) -> JSON | UnsetType:
+    """Return what a path leads to in a value."""
+    for name in path:
+        if not isinstance(value, Mapping) or name not in value:
+            return UNSET
+        value = value[name]
+    return value
 
 
-def _members(path: tuple[str, ...], schema: Mapping[str, JSON]) -> Iterator[tuple[str, JSON, tuple[Condition, ...]]]:
-    """Yield the properties of an object; those of ``then`` and ``else`` with the value of a property that they need."""
-    yield from ((name, part, ()) for name, part in schema["properties"].items())
+def _defaults(fields: Sequence[Field]) -> dict[tuple[str, ...], JSON]:
+    return {field.path: field.schema["default"] for field in fields if "default" in field.schema}
+
+
+class _Around(NamedTuple):
+    """What the objects around a part of a schema mean for its fields.
+
+    Attributes:
+        bare: an object around it has a default without it, so its own default does not count.
+    """
+
+    optional: bool = False
+    bare: bool = False
+    within: int = 0
+    null: int = 0
+    schemas: tuple[Mapping[str, JSON], ...] = ()
+    seen: tuple[JSON, ...] = ()
+
+
+class _Reader(NamedTuple):
+    """Reads the fields of a schema. References start at ``root``."""
+
+    root: Mapping[str, JSON]
+
+    def fields(self, path: tuple[str, ...], schema: JSON, around: _Around) -> list[Field]:
+        resolved = _resolve(schema, self.root)
+        if around.bare:
+            resolved = {key: value for key, value in resolved.items() if key != "default"}
+        reference = schema.get("$ref") if isinstance(schema, Mapping) else None
+        if _has_fields(resolved) and reference not in around.seen:
+            seen = (*around.seen, reference) if isinstance(reference, str) else around.seen
+            fields = self._members(path, resolved, around._replace(seen=seen))
+            if self._keep_default(fields, path, resolved):
+                return fields
+        return [self._field(path, schema, resolved, around)]
+
+    def _members(self, path: tuple[str, ...], schema: Mapping[str, JSON], around: _Around) -> list[Field]:
+        """Return the fields of the members of an object."""
+        nullable, default = "null" in declared_types(schema), schema.get("default", UNSET)
+        left_out = around.optional or nullable
+        required = names if isinstance(names := schema.get("required"), list) else []
+        is_null = nullable and bool(path) and (not around.optional or default is None)
+        fields: list[Field] = []
+        for name, part, conditions, is_needed in _members(path, schema):
+            inner = around._replace(
+                optional=left_out or not (is_needed or name in required),
+                bare=around.bare or (isinstance(default, Mapping) and name not in default and name not in required),
+                within=around.within if left_out else len(path),
+                null=len(path) if is_null else around.null,
+                schemas=(*around.schemas, schema) if path else (),
+            )
+            if isinstance(default, Mapping) and name in default:
+                part = {**(part if isinstance(part, Mapping) else {}), "default": default[name]}
+            fields += (
+                msgspec.structs.replace(field, conditions=(*conditions, *field.conditions))
+                for field in self.fields((*path, name), part, inner)
+            )
+        return fields
+
+    def _keep_default(self, fields: Sequence[Field], path: tuple[str, ...], schema: Mapping[str, JSON]) -> bool:
+        """Return whether the fields of an object make its default, if it has one: else some of it would be lost."""
+        default = schema.get("default", UNSET)
+        if default is UNSET:
+            return True
+        if isinstance(default, Mapping) and not default.keys() <= schema["properties"].keys():
+            return False
+        if _part_validator(schema, self.root)(default) is not None:
+            return True  # it is no answer, but some of its members may be
+        made = _member(assemble(fields, _defaults(fields)), path)
+        return is_exactly(made, default) or (made is UNSET and default is None)
+
+    def _field(self, path: tuple[str, ...], schema: JSON, resolved: Mapping[str, JSON], around: _Around) -> Field:
+        nullable = "null" in declared_types(resolved) or None in (resolved.get("enum") or ())
+        items = _resolve(items_of(resolved), self.root)
+        rows = items.get("properties") and declared_types(items) <= {"object"} and items not in around.seen
+        inner = _Around(seen=(*around.seen, items))
+        return Field(
+            path=path,
+            schema=resolved,
+            optional=around.optional or nullable,
+            nullable=nullable and not around.optional,
+            within=around.within,
+            null=around.null,
+            around=around.schemas,
+            rows=tuple(self.fields((), items, inner)) if rows else (),
+            validate=compile_schema(self.root)
+            if schema is self.root
+            else _part_validator(_followed(schema, self.root), self.root),
+        )
+
+    def _validator(self, schema: JSON) -> Validator:
+        if schema is self.root:
+            return compile_schema(self.root)
+        return _part_validator(_followed(schema, self.root), self.root)
+
+
+def _has_fields(schema: Mapping[str, JSON]) -> bool:
+    """Return whether a schema is that of an object with declared properties."""
+    properties = schema.get("properties")
+    is_object = declared_types(schema) <= {"object", "null"} and isinstance(properties, Mapping) and bool(properties)
+    return is_object and not choices_of(schema)
+
+
+def _members(
+    path: tuple[str, ...], schema: Mapping[str, JSON]
+) -> Iterator[tuple[str, JSON, tuple[Condition, ...], bool]]:
+    """Yield the properties of an object; those of ``then`` and ``else`` with the value of a property that they need,
+    and whether they are required then.
+    """
+    yield from ((name, part, (), False) for name, part in schema["properties"].items())
     tested = schema.get("if")
     tests = tested.get("properties") if isinstance(tested, Mapping) else None
     if not isinstance(tests, Mapping) or len(tests) != 1:
@@ -222,9 +266,11 @@ def _members(path: tuple[str, ...], schema: Mapping[str, JSON]) -> Iterator[tupl
     for keyword, unless in (("then", False), ("else", True)):
         branch = schema.get(keyword)
         further = branch.get("properties") if isinstance(branch, Mapping) else None
+        required = branch.get("required") if isinstance(branch, Mapping) else None
         for name, part in further.items() if isinstance(further, Mapping) else ():
             if name not in schema["properties"]:
-                yield name, part, (Condition((*path, tested_name), test["const"], unless),)
+                is_needed = isinstance(required, list) and name in required
+                yield name, part, (Condition((*path, tested_name), test["const"], unless),), is_needed
 
 
 def _part_validator(part: Mapping[str, JSON], root: Mapping[str, JSON]) -> Validator:
@@ -244,21 +290,13 @@ def _resolve(schema: JSON, root: Mapping[str, JSON]) -> Mapping[str, JSON]:
 
     A schema that may also be null is its other part, with null as a further type.
     """
-    chain = list(follow_references(schema, root))[:8]
-    resolved: dict[str, JSON] = {}
-    for part in reversed(chain):
-        resolved |= {key: value for key, value in part.items() if key not in ("$ref", *_DEFINITIONS)}
+    resolved = _followed(schema, root)
     for keyword in ("anyOf", "oneOf"):
         parts = resolved.get(keyword)
         if isinstance(parts, list) and len(parts) == 2 and {"type": "null"} in parts:
             other = _resolve(next(part for part in parts if part != {"type": "null"}), root)
             if (types := declared_types(other)) or "enum" in other:
-                del resolved[keyword]
-                resolved = {**other, **resolved}
-                if types:
-                    resolved["type"] = [*sorted(types), "null"]
-                if isinstance(values := resolved.get("enum"), list):
-                    resolved["enum"] = [*values, None]
+                resolved = _or_null(other, types, {key: value for key, value in resolved.items() if key != keyword})
     if "const" in resolved:
         resolved.setdefault("default", resolved["const"])
     if isinstance(resolved.get("items"), Mapping):
@@ -266,92 +304,19 @@ def _resolve(schema: JSON, root: Mapping[str, JSON]) -> Mapping[str, JSON]:
     return resolved
 
 
-def _items(schema: Mapping[str, JSON]) -> Mapping[str, JSON]:
-    items = schema.get("items")
-    return items if declared_types(schema) - {"null"} == {"array"} and isinstance(items, Mapping) else {}
+def _followed(schema: JSON, root: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return a schema with its own reference replaced by what it leads to."""
+    followed: dict[str, JSON] = {}
+    for part in reversed(list(follow_references(schema, root))[:8]):
+        followed |= {key: value for key, value in part.items() if key not in ("$ref", *_DEFINITIONS)}
+    return followed
 
 
-def _choose(text: str, choices: Sequence[Choice]) -> JSON:
-    """Return the value of the choice that is named, or numbered; names count before numbers."""
-    word = text.strip()
-    names = [choice.name for choice in choices if word.casefold() in (choice.name.casefold(), choice.note.casefold())]
-    for name in (word, *names):
-        if found := [choice.value for choice in choices if choice.name == name]:
-            return found[0]
-    if _are_numbered(choices) and word.isdecimal() and 1 <= int(word) <= len(choices):
-        return choices[int(word) - 1].value
-    return text
-
-
-def _are_numbered(choices: Sequence[Choice]) -> bool:
-    """Return whether choices have numbers: not if a name could be taken for one."""
-    return not any(choice.name.strip().isdecimal() for choice in choices)
-
-
-def _how_to_type(schema: Mapping[str, JSON]) -> str:
-    if choices := choices_of(schema):
-        numbers = f"1 {'or' if len(choices) == 2 else 'to'} {len(choices)}"
-        return f"{numbers}, or a name" if _are_numbered(choices) else "one of these"
-    if "const" in schema:
-        return f"only {_as_typed(schema['const'])}"
-    types = declared_types(schema) - {"null"}
-    match sorted(types):
-        case ["boolean"]:
-            return "yes or no"
-        case ["string"]:
-            return _ANY if "format" not in schema else f"a {one_line(str(schema['format']), 20)}"
-        case ["integer"] | ["number"] | ["integer", "number"]:
-            return _number(schema, "a whole number" if types == {"integer"} else "a number")
-        case ["array"] if items := _items(schema):
-            if choices_of(items):
-                return "numbers or names, with commas between them"
-            return _LISTS.get("".join(sorted(declared_types(items))), "a list, as JSON")
-        case ["array"]:
-            return "a list, as JSON"
-        case ["object"]:
-            return "an object, as JSON"
-        case [] | [_, *_] if types <= _SCALARS and schema.keys().isdisjoint(_COMBINED):
-            return _ANY
-        case _:
-            return f"answer as JSON for {one_line(dumps(schema, ensure_ascii=False), 2 * _SHOWN)}"
-
-
-_LISTS: Final[Mapping[str, str]] = {
-    "string": "texts, with commas between them, or a JSON list",
-    "integer": "whole numbers, with commas between them",
-    "number": "numbers, with commas between them",
-    "boolean": "yes or no for each, with commas between them",
-}
-
-
-def _number(schema: Mapping[str, JSON], what: str) -> str:
-    least, most = schema.get("minimum"), schema.get("maximum")
-    if least is not None and most is not None:
-        return f"{what} from {least} to {most}"
-    bound = f" of at least {least}" if least is not None else f" of at most {most}" if most is not None else ""
-    return what + bound
-
-
-def _about(schema: Mapping[str, JSON]) -> str:
-    """Return the title and the description of a schema as one line."""
-    texts = (schema.get("title"), schema.get("description"))
-    return ": ".join(one_line(text, 2 * _SHOWN) for text in texts if isinstance(text, str) and text)
-
-
-def _name(value: JSON) -> str:
-    return re.sub(r"\s+", " ", _as_typed(value))
-
-
-def _as_typed(value: JSON) -> str:
-    """Return a value as a person types it."""
-    match value:
-        case True | False:
-            return "yes" if value else "no"
-        case None:
-            return "nothing"
-        case str():
-            return value or EMPTY_TEXT
-        case [*parts] if all(isinstance(part, str | int | float) for part in parts):
-            return ", ".join(map(_as_typed, parts))
-        case _:
-            return dumps(value, ensure_ascii=False)
+def _or_null(other: Mapping[str, JSON], types: Collection[str], around: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return a schema that also allows null, with the keywords around it."""
+    merged = {**other, **around}
+    if types:
+        merged["type"] = [*sorted({*types} - {"null"}), "null"]
+    if isinstance(values := merged.get("enum"), list):
+        merged["enum"] = [*values, *([] if None in values else [None])]
+    return merged

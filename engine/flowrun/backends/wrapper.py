@@ -91,6 +91,42 @@ class WrappedBackend:
         await self.backend.stop()
 
 
+class ServesAdapters(KeepsTokens, Decides, Protocol):
+    """A backend that takes the adapter of a request by its name."""
+
+    async def reply(
+        self,
+        request: AskModel,
+        *,
+        keeps_tokens: bool = False,
+        on_text: OnText | None = None,
+        adapter: str | None = None,
+    ) -> Reply:
+        """Return a reply by an adapter, or by none."""
+
+
+class AdaptedBackend(WrappedBackend):
+    """A ``ports.ModelBackend`` whose requests use an adapter of another one, which others use too."""
+
+    backend: ServesAdapters
+
+    def __init__(self, backend: ServesAdapters, adapter: str) -> None:
+        super().__init__(backend)
+        self._adapter = adapter
+
+    async def reply(self, request: AskModel, *, keeps_tokens: bool = False, on_text: OnText | None = None) -> Reply:
+        """Return the model's reply by the adapter."""
+        return await self.backend.reply(request, keeps_tokens=keeps_tokens, on_text=on_text, adapter=self._adapter)
+
+    def check_decisions(self) -> None:
+        """Check that decide states can be answered. See ``Decides``."""
+        self.backend.check_decisions()
+
+    def check_tokens(self) -> None:
+        """Check that the tokens of replies can be kept. See ``KeepsTokens``."""
+        self.backend.check_tokens()
+
+
 class TimedBackend(WrappedBackend):
     """A ``ports.ModelBackend`` that gives another one ``model.timeout`` for each reply."""
 

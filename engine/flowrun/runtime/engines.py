@@ -10,6 +10,7 @@ import msgspec
 
 from flowrun.backends.kept_tokens import KeptTokensBackend
 from flowrun.backends.pressure import STALL_SECONDS
+from flowrun.backends.warm.records import HeldModel, held_model
 from flowrun.backends.wrapper import Decides, KeepsTokens, TakesAdapters, TimedBackend, watchable
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError
@@ -28,6 +29,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
             began so keeps them wherever it is resumed.
         progress: receives each stage of a model's start, when it begins.
         note: receives other messages for the user about a start.
+        warm: use an engine that `flowrun engine up` keeps warm, if there is one of the same model.
     """
 
     verbose: bool = False
@@ -35,6 +37,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
     keeps_tokens: bool = False
     progress: Callable[[str], None] = lambda message: None
     note: Callable[[str], None] = lambda message: None
+    warm: bool = True
 
 
 class EngineModel(msgspec.Struct, frozen=True):
@@ -105,9 +108,8 @@ class Engines:
     async def _backend(self, flow: CompiledFlow, name: str) -> ModelBackend:
         if name in flow.backends:
             return await self._get(flow, flow.backends[name])
-        bound, adapter = _without_adapter(flow.models[name]), flow.models[name].model.adapter
-        others = [other.model.adapter for other in flow.models.values() if _without_adapter(other) == bound]
-        backend = await self._get(flow, EngineModel(bound, frozenset(filter(None, others))))
+        adapter = flow.models[name].model.adapter
+        backend = await self._get(flow, engine_model(flow, name))
         return backend.with_adapter(adapter) if adapter and isinstance(backend, TakesAdapters) else backend
 
     async def _get(self, flow: CompiledFlow, wanted: Wanted) -> ModelBackend:
@@ -139,6 +141,8 @@ class Engines:
         return await self._start_now(flow, wanted)
 
     async def _start_now(self, flow: CompiledFlow, wanted: Wanted) -> ModelBackend:
+        if isinstance(wanted, EngineModel) and (warm := await self._find_warm(wanted)) is not None:
+            return warm
         backend = self._make(wanted, flow.project) if isinstance(wanted, EngineModel) else watchable(wanted)
         try:
             await backend.start()
@@ -148,6 +152,16 @@ class Engines:
             await backend.stop()
             raise
         return watchable(backend)
+
+    async def _find_warm(self, wanted: EngineModel) -> ModelBackend | None:
+        """Return a backend over a warm engine, connected; None if there is none for this model."""
+        bound = wanted.bound
+        if not self._settings.warm or bound.model.backend != "vllm":
+            return None
+        from flowrun.backends.warm.find import connect_to_warm
+
+        held = held_model_of(wanted)
+        return await connect_to_warm(held, timeout=bound.model.timeout, note=self._settings.note)
 
     def _make(self, wanted: EngineModel, project: Path) -> ModelBackend:
         secrets, bound, adapters = self._secrets, wanted.bound, sorted(wanted.adapters)
@@ -168,6 +182,22 @@ class Engines:
             f"{error}; the engine of {', '.join(others)} runs in this process already: it may need less memory "
             "(engine: gpu_memory_utilization), or run the flows in sessions one after the other"
         )
+
+
+def engine_model(flow: CompiledFlow, name: str) -> EngineModel:
+    """Return what the engine of a flow's model runs, with the adapters of all models that share it."""
+    bound = _without_adapter(flow.models[name])
+    adapters = (other.model.adapter for other in flow.models.values() if _without_adapter(other) == bound)
+    return EngineModel(bound, frozenset(filter(None, adapters)))
+
+
+def held_model_of(wanted: EngineModel) -> HeldModel:
+    """Return what the engine of a model is made of."""
+    from flowrun.backends.vllm.templates import load_template
+
+    model, folder = wanted.bound.model, wanted.bound.folder
+    template = load_template(model.chat_template, folder)
+    return held_model(model, folder=folder, template=template, adapters=wanted.adapters)
 
 
 def _keeping_tokens(flow: CompiledFlow, backends: Mapping[str, ModelBackend]) -> dict[str, ModelBackend]:

@@ -17,8 +17,9 @@ from flowrun.backends.vllm.chat import Rendered, VllmChat
 from flowrun.backends.vllm.engine import INSTALL, Engine, Start
 from flowrun.backends.vllm.errors import as_model_error, explain
 from flowrun.backends.vllm.model_files import find_model
+from flowrun.backends.vllm.templates import load_template
 from flowrun.backends.vllm.written_text import WrittenText
-from flowrun.backends.wrapper import WrappedBackend, in_time
+from flowrun.backends.wrapper import AdaptedBackend, in_time
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
 from flowrun.core.ports import ModelBackend, OnText
@@ -70,6 +71,11 @@ class VllmBackend:
         """Return the number of sequences in one step of the engine; None while it is not running."""
         return None if self._chat is None else self._chat.concurrency
 
+    @property
+    def failure(self) -> str | None:
+        """Return why the engine died; None while it lives, or is not running."""
+        return None if self._engine is None else self._engine.dead
+
     async def start(self) -> None:
         """Find the model, and start vLLM's engine on it. See ``ports.ModelBackend.start``."""
         if self._engine is not None:
@@ -117,7 +123,7 @@ class VllmBackend:
 
     def with_adapter(self, name: str) -> ModelBackend:
         """Return this backend for requests that use one of its adapters. The engine is the same."""
-        return _AdaptedBackend(self, name)
+        return AdaptedBackend(self, name)
 
     async def reply(
         self,
@@ -238,28 +244,6 @@ class VllmBackend:
             raise as_model_error(exc) from exc
 
 
-class _AdaptedBackend(WrappedBackend):
-    """A ``ports.ModelBackend`` whose requests use an adapter of a ``VllmBackend``, which others use too."""
-
-    backend: VllmBackend
-
-    def __init__(self, backend: VllmBackend, adapter: str) -> None:
-        super().__init__(backend)
-        self._adapter = adapter
-
-    async def reply(self, request: AskModel, *, keeps_tokens: bool = False, on_text: OnText | None = None) -> Reply:
-        """Return the model's reply by the adapter."""
-        return await self.backend.reply(request, keeps_tokens=keeps_tokens, on_text=on_text, adapter=self._adapter)
-
-    def check_decisions(self) -> None:
-        """Check that decide states can be answered. See ``wrapper.Decides``."""
-        self.backend.check_decisions()
-
-    def check_tokens(self) -> None:
-        """Check that the tokens of replies can be kept. See ``wrapper.KeepsTokens``."""
-        self.backend.check_tokens()
-
-
 def _reader(chat: VllmChat, rendered: Rendered, pieces: TextPieces) -> Callable[[Any], object]:
     """Return what reads vLLM's outputs of a reply while it is written."""
     parser = chat.parser_of(rendered)
@@ -316,21 +300,3 @@ async def stop_engine(engine: Engine, chat: VllmChat) -> None:
     await asyncio.to_thread(chat.close)
     await asyncio.sleep(0)  # vLLM closes its sockets by a callback in this loop
     engine.release()
-
-
-def load_template(template: str | None, base_dir: Path) -> str | None:
-    """Return a chat template's text.
-
-    Args:
-        template: the text itself if it has a line break or Jinja2's brackets, otherwise a path.
-
-    Raises:
-        BackendError: the file cannot be read.
-    """
-    if template is None or any(mark in template for mark in ("\n", "{{", "{%")):
-        return template
-    path = base_dir / Path(template).expanduser()
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise BackendError(f"model.chat_template: cannot read {path}: {exc}") from exc

@@ -8,11 +8,11 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from flowrun.backends.vllm.backend import load_template
 from flowrun.backends.vllm.chat import VllmChat
 from flowrun.backends.vllm.engine import INSTALL, Engine, Start
 from flowrun.backends.vllm.errors import as_model_error
 from flowrun.backends.vllm.model_files import find_model
+from flowrun.backends.vllm.templates import load_template
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.errors import BackendError, FlowrunError

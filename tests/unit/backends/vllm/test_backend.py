@@ -11,8 +11,9 @@ import jsonschema
 import msgspec
 import pytest
 
-from flowrun.backends.vllm.backend import VllmBackend, load_template, to_the_end
+from flowrun.backends.vllm.backend import VllmBackend, to_the_end
 from flowrun.backends.vllm.reader import VllmReader
+from flowrun.backends.vllm.templates import load_template
 from flowrun.core.events import AskModel, ToolDeclaration
 from flowrun.core.messages import Message, Reply, ToolCall
 from flowrun.core.ports import ModelBackend

@@ -1,0 +1,222 @@
+"""The port ``ModelBackend`` over a warm engine: requests go to its process, and nothing of vLLM is loaded here."""
+
+import asyncio
+import itertools
+import os
+import signal
+from typing import Final
+
+from flowrun.backends.warm.records import EngineRecord
+from flowrun.backends.warm.wire import (
+    Answer,
+    Ask,
+    Cancel,
+    FromClient,
+    FromEngine,
+    Health,
+    Look,
+    Piece,
+    Ready,
+    Refusal,
+    Stop,
+    as_wire,
+    encode,
+    read_from_engine,
+)
+from flowrun.backends.wrapper import AdaptedBackend, in_time
+from flowrun.core.events import AskModel
+from flowrun.core.messages import Reply
+from flowrun.core.ports import ModelBackend, OnText
+from flowrun.errors import BackendError, ModelError
+
+_CONNECT_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.05
+_LOOKS: Final = 400
+"""How often it is looked whether a process has ended that was told to."""
+
+_GONE: Final = "the warm engine has ended"
+
+
+class _Waiting:
+    """A request without a reply."""
+
+    __slots__ = ("on_text", "reply")
+
+    def __init__(self, reply: "asyncio.Future[Reply]", on_text: OnText | None) -> None:
+        self.reply = reply
+        self.on_text = on_text
+
+
+class WarmBackend:
+    """A model whose engine another process holds."""
+
+    def __init__(self, record: EngineRecord, *, timeout: float | None) -> None:
+        """Bind the engine; ``start`` connects to it.
+
+        Args:
+            timeout: ``model.timeout``.
+        """
+        self._record = record
+        self._timeout = timeout
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, _Waiting] = {}
+        self._ready: Ready | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def concurrency(self) -> int | None:
+        """Return the number of sequences in one step of the engine."""
+        return None if self._ready is None else self._ready.concurrency
+
+    async def start(self) -> None:
+        """Connect to the engine.
+
+        Raises:
+            BackendError: it is not there.
+        """
+        if self._writer is not None:
+            return
+        reader, writer = await _connect(self._record)
+        first = await read_from_engine(reader)
+        if not isinstance(first, Ready):
+            writer.close()
+            raise BackendError(_GONE)
+        self._ready, self._writer = first, writer
+        self._reading = asyncio.create_task(self._read(reader))
+
+    async def reply(
+        self,
+        request: AskModel,
+        *,
+        keeps_tokens: bool = False,
+        on_text: OnText | None = None,
+        adapter: str | None = None,
+    ) -> Reply:
+        """Return the engine's reply. See ``ports.ModelBackend.reply``."""
+        return await in_time(self._ask(request, keeps_tokens, on_text, adapter), self._timeout)
+
+    async def _ask(self, request: AskModel, keeps_tokens: bool, on_text: OnText | None, adapter: str | None) -> Reply:
+        id = next(self._ids)
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), on_text)
+        asked = Ask(
+            id=id, request=as_wire(request), adapter=adapter, keeps_tokens=keeps_tokens, watched=on_text is not None
+        )
+        self._send(asked)
+        self._waiting[id] = waiting
+        try:
+            return await waiting.reply
+        except asyncio.CancelledError:
+            if self._writer is not None and not self._writer.is_closing():
+                self._send(Cancel(id=id))
+            raise
+        finally:
+            self._waiting.pop(id, None)
+
+    def with_adapter(self, name: str) -> ModelBackend:
+        """Return this backend for requests that use an adapter. See ``wrapper.TakesAdapters``."""
+        return AdaptedBackend(self, name)
+
+    def check_decisions(self) -> None:
+        """Check that decide states can be answered. See ``wrapper.Decides``."""
+        if self._ready is not None and self._ready.undecided:
+            raise BackendError(self._ready.undecided)
+
+    def check_tokens(self) -> None:
+        """Check that the tokens of replies can be kept. See ``wrapper.KeepsTokens``."""
+        if self._ready is not None and self._ready.tokenless:
+            raise BackendError(self._ready.tokenless)
+
+    async def stop(self) -> None:
+        """Close the connection. The engine stays."""
+        reading, writer = self._reading, self._writer
+        self._reading = self._writer = None
+        if reading is not None and writer is not None:
+            reading.cancel()
+            writer.close()
+            await asyncio.wait({reading})
+        self._fail("the connection to the warm engine was closed")
+
+    def _send(self, message: FromClient) -> None:
+        if self._writer is None or self._writer.is_closing():
+            raise ModelError("backend.unavailable", _GONE)
+        self._writer.write(encode(message))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        """Pass on what the engine says, until it has gone."""
+        why = _GONE
+        try:
+            while (message := await read_from_engine(reader)) is not None:
+                self._receive(message)
+        except BackendError as exc:
+            why = str(exc)
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+            self._fail(why)
+
+    def _receive(self, message: FromEngine) -> None:
+        if isinstance(message, Ready | Health) or (waiting := self._waiting.get(message.id)) is None:
+            return
+        match message:
+            case Piece():
+                if waiting.on_text is not None:
+                    waiting.on_text(message.text)
+            case Answer():
+                if not waiting.reply.done():
+                    waiting.reply.set_result(message.reply)
+            case Refusal():
+                if not waiting.reply.done():
+                    waiting.reply.set_exception(ModelError(message.name, message.message))
+
+    def _fail(self, why: str) -> None:
+        for waiting in self._waiting.values():
+            if not waiting.reply.done():
+                waiting.reply.set_exception(ModelError("backend.unavailable", why))
+
+
+async def look_at(record: EngineRecord) -> Health:
+    """Return how an engine is.
+
+    Raises:
+        BackendError: it is not there.
+    """
+    message = await _tell(record, Look())
+    if not isinstance(message, Health):
+        raise BackendError(_GONE)
+    return message
+
+
+async def end(record: EngineRecord) -> None:
+    """Tell an engine to end, and wait until its process has; one that does not is killed.
+
+    Raises:
+        BackendError: it is not there.
+    """
+    await _tell(record, Stop())
+    for _ in range(_LOOKS):
+        if not record.lives:
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+    os.kill(record.pid, signal.SIGKILL)
+
+
+async def _tell(record: EngineRecord, message: FromClient) -> FromEngine | None:
+    """Send a message, and return the answer; None once the engine has gone."""
+    reader, writer = await _connect(record)
+    try:
+        await read_from_engine(reader)
+        writer.write(encode(message))
+        return await read_from_engine(reader)
+    finally:
+        writer.close()
+
+
+async def _connect(record: EngineRecord) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            return await asyncio.open_unix_connection(str(record.socket))
+    except (OSError, TimeoutError) as exc:
+        raise BackendError(
+            f"the warm engine of {record.model.name} cannot be reached: {type(exc).__name__}: {exc}"
+        ) from exc

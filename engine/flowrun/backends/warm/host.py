@@ -1,0 +1,222 @@
+"""The process that holds a warm engine: it answers any number of clients, one of which that dies harms no other.
+
+It ends when nobody was connected for a while, when it is told to, or when its engine dies.
+"""
+
+import asyncio
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from flowrun.backends.warm.records import EngineRecord, HeldModel, delete_record, vllm_version, write_record
+from flowrun.backends.warm.wire import (
+    Answer,
+    Ask,
+    Cancel,
+    FromEngine,
+    Health,
+    Look,
+    Piece,
+    Ready,
+    Refusal,
+    Stop,
+    encode,
+    from_wire,
+    read_from_client,
+)
+from flowrun.backends.wrapper import ServesAdapters
+from flowrun.core.ports import OnText
+from flowrun.errors import BackendError, FlowrunError, ModelError
+from flowrun.version import __version__
+
+_LOOK_SECONDS: Final = 1.0
+"""How often the engine is looked at."""
+
+
+class HeldBackend(ServesAdapters, Protocol):
+    """The backend of a warm engine: ``VllmBackend``, or a fake."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine died; None while it lives."""
+
+
+class Host:
+    """Answers clients by one backend."""
+
+    def __init__(
+        self, backend: HeldBackend, model: HeldModel, *, idle: float, now: Callable[[], float] = time.time
+    ) -> None:
+        """Bind a backend that has started.
+
+        Args:
+            idle: the seconds without a client after which ``run`` returns.
+        """
+        self._backend = backend
+        self._model = model
+        self._idle = idle
+        self._now = now
+        self._clients: set[asyncio.Task[None]] = set()
+        self._live = 0
+        self._served = 0
+        self._last = now()
+        self._stop = asyncio.Event()
+        self._ready = Ready(
+            concurrency=backend.concurrency,
+            undecided=_fault(backend.check_decisions),
+            tokenless=_fault(backend.check_tokens),
+        )
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Answer clients until the engine is to end.
+
+        Args:
+            ready: called once clients can connect.
+        """
+        record = EngineRecord(
+            pid=os.getpid(),
+            model=self._model,
+            started=self._now(),
+            idle=self._idle,
+            flowrun=__version__,
+            vllm=vllm_version(),
+        )
+        path = record.socket
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            server = await asyncio.start_unix_server(self._serve, str(path))
+        finally:
+            os.umask(before)
+        try:
+            async with server:
+                write_record(record)
+                ready()
+                await self._until_over()
+        finally:
+            delete_record(self._model, os.getpid())
+            for client in tuple(self._clients):
+                client.cancel()
+            await asyncio.gather(*self._clients, return_exceptions=True)
+
+    def stop(self) -> None:
+        """End the engine."""
+        self._stop.set()
+
+    async def _until_over(self) -> None:
+        while not self._stop.is_set():
+            if self._clients:
+                self._last = self._now()
+            if self._backend.failure is not None or self._now() - self._last > self._idle:
+                return
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._stop.wait()
+            except TimeoutError:
+                continue
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not _is_own(writer):
+            writer.close()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        client = _Client(self, writer)
+        try:
+            client.send(self._ready)
+            while (message := await read_from_client(reader)) is not None:
+                match message:
+                    case Ask():
+                        client.begin(message)
+                    case Cancel():
+                        client.cancel(message.id)
+                    case Look():
+                        client.send(self._health())
+                    case Stop():
+                        self._stop.set()
+                        await asyncio.Event().wait()  # the end of this process is the answer
+        except BackendError as exc:
+            print(f"a client was disconnected: {exc}", file=sys.stderr)  # noqa: T201 - the process has a log
+        finally:
+            self._clients.discard(task)
+            self._last = self._now()
+            await client.close()
+
+    def _health(self) -> Health:
+        return Health(
+            clients=len(self._clients) - 1, live=self._live, served=self._served, idle=self._now() - self._last
+        )
+
+    async def reply(self, asked: Ask, on_text: OnText | None) -> FromEngine:
+        """Return what came of a request."""
+        self._live += 1
+        try:
+            reply = await self._backend.reply(
+                from_wire(asked.request), keeps_tokens=asked.keeps_tokens, on_text=on_text, adapter=asked.adapter
+            )
+        except ModelError as exc:
+            return Refusal(id=asked.id, name=exc.name, message=exc.message)
+        except FlowrunError as exc:
+            return Refusal(id=asked.id, name="backend.unavailable", message=str(exc))
+        finally:
+            self._live -= 1
+            self._served += 1
+        return Answer(id=asked.id, reply=reply)
+
+
+class _Client:
+    """A process that is connected, with its requests."""
+
+    def __init__(self, host: Host, writer: asyncio.StreamWriter) -> None:
+        self._host = host
+        self._writer = writer
+        self._requests: dict[int, asyncio.Task[None]] = {}
+
+    def send(self, message: FromEngine) -> None:
+        """Send a message; nothing happens if the client has gone."""
+        if not self._writer.is_closing():
+            self._writer.write(encode(message))
+
+    def begin(self, asked: Ask) -> None:
+        """Begin to answer a request."""
+        task = self._requests[asked.id] = asyncio.create_task(self._answer(asked))
+        task.add_done_callback(lambda _: self._requests.pop(asked.id, None))
+
+    def cancel(self, id: int) -> None:
+        """Free what a request holds of the engine."""
+        if (task := self._requests.get(id)) is not None:
+            task.cancel()
+
+    async def _answer(self, asked: Ask) -> None:
+        def on_text(text: str | None) -> None:
+            self.send(Piece(id=asked.id, text=text))
+
+        self.send(await self._host.reply(asked, on_text if asked.watched else None))
+
+    async def close(self) -> None:
+        """Give up all requests."""
+        tasks = tuple(self._requests.values())
+        for task in tasks:
+            task.cancel()
+        self._writer.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _fault(check: Callable[[], None]) -> str:
+    try:
+        check()
+    except BackendError as exc:
+        return str(exc)
+    return ""
+
+
+def _is_own(writer: asyncio.StreamWriter) -> bool:
+    """Return whether the client is a process of this user (SO_PEERCRED, unix(7))."""
+    peer: socket.socket = writer.get_extra_info("socket")
+    _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return bool(uid == os.getuid())

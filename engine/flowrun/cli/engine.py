@@ -1,0 +1,139 @@
+"""``flowrun engine``: keeps an engine of vLLM warm for the next commands, says how it is, and ends it."""
+
+import os
+import time
+from json import dumps
+from pathlib import Path
+
+import click
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from flowrun.backends.warm.client import end, look_at
+from flowrun.backends.warm.orders import Order, start_process
+from flowrun.backends.warm.records import EngineRecord, engine_records
+from flowrun.backends.warm.wire import Health
+from flowrun.cli.event_loop import run_in_loop
+from flowrun.cli.options import profile_option, project_option, read_duration, spec_argument
+from flowrun.cli.streams import answer_stream, real_path
+from flowrun.cli.terminal import echo, rich_console, write_json
+from flowrun.durations import spell_duration
+from flowrun.errors import BackendError, UsageError
+from flowrun.runtime.engines import EngineModel, engine_model, held_model_of
+from flowrun.runtime.project import Project
+
+
+@click.group()
+def command() -> None:
+    """Keep an engine of vLLM warm in a process of its own, which run, batch, eval and serve use."""
+
+
+@command.command()
+@spec_argument
+@profile_option
+@click.option(
+    "--idle",
+    default="15m",
+    show_default=True,
+    metavar="TIME",
+    callback=read_duration,
+    help="End an engine that nobody was connected to for so long.",
+)
+@project_option
+def up(spec: Path, profile: str | None, idle: float, project_dir: Path | None) -> int:
+    """Start the engines of the models of SPEC, unless they are warm already.
+
+    Commands on a spec with the same model use them from then on, and say so.
+    """
+    flow = Project(folder=project_dir, environ=os.environ).compile(real_path(spec), profile=profile)
+    models = [engine_model(flow, name) for name, bound in flow.models.items() if bound.model.backend == "vllm"]
+    if not models:
+        raise UsageError(f"{spec} asks no model of vLLM in this process")
+    for place, model in enumerate(models):
+        if model not in models[:place]:
+            _start(model, idle)
+    return 0
+
+
+def _start(model: EngineModel, idle: float) -> None:
+    held = held_model_of(model)
+    for record in engine_records():
+        if record.model.digest == held.digest:
+            if record.is_of_this_version and set(held.adapters) <= set(record.model.adapters):
+                echo(f"{held.name} is warm already (process {record.pid})", err=True)
+                return
+            raise UsageError(f"an engine of {held.name} is warm that does not fit: end it by flowrun engine down")
+    order = Order(
+        model=msgspec.structs.replace(model.bound.model, timeout=None),
+        folder=str(model.bound.folder.resolve()),
+        adapters=tuple(sorted(model.adapters)),
+        held=held,
+        idle=idle,
+    )
+
+    def say(text: str) -> None:
+        echo(text, err=True)
+
+    pid = start_process(order, progress=say, note=say)
+    echo(f"{held.name} is warm (process {pid}); it ends after {spell_duration(idle, whole=True)} without use", err=True)
+
+
+@command.command()
+@click.option("--json", is_flag=True, help="Print a JSON object a line.")
+def status(json: bool) -> int:
+    """List the engines that are warm."""
+    found = [(record, _health_of(record)) for record in engine_records()]
+    with answer_stream() as answers:
+        if json:
+            for record, health in found:
+                about = {"socket": str(record.socket), **msgspec.to_builtins(record)}
+                how = None if health is None else msgspec.to_builtins(health)
+                write_json(answers, dumps({**about, "health": how}, ensure_ascii=False))
+            return 0
+        if not found:
+            echo("no engine is warm: flowrun engine up SPEC starts one", err=True)
+            return 0
+        rich_console(file=answers).print(_table_of(found))
+    return 0
+
+
+def _health_of(record: EngineRecord) -> Health | None:
+    try:
+        return run_in_loop(look_at(record))
+    except BackendError:
+        return None
+
+
+def _table_of(found: list[tuple[EngineRecord, Health | None]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("process", "model", "vLLM", "age", "clients", "live", "served", "ends in"):
+        table.add_column(name, justify="left" if name in ("model", "vLLM") else "right")
+    for record, health in found:
+        age = spell_duration(time.time() - record.started, whole=True)
+        if health is None:
+            how = ["?", "?", "?", "it does not answer"]
+        else:
+            left = spell_duration(max(0.0, record.idle - health.idle), whole=True) if not health.clients else ""
+            how = [str(health.clients), str(health.live), str(health.served), left]
+        table.add_row(*map(Text, (str(record.pid), record.model.name, record.vllm, age, *how)))
+    return table
+
+
+@command.command()
+@click.argument("spec", required=False, type=click.Path(path_type=Path))
+@profile_option
+@project_option
+def down(spec: Path | None, profile: str | None, project_dir: Path | None) -> int:
+    """End the engines that are warm; with SPEC only those of its models."""
+    records = list(engine_records())
+    if spec is not None:
+        flow = Project(folder=project_dir, environ=os.environ).compile(real_path(spec), profile=profile)
+        digests = {held_model_of(engine_model(flow, name)).digest for name in flow.models}
+        records = [record for record in records if record.model.digest in digests]
+    if not records:
+        echo("no engine is warm", err=True)
+    for record in records:
+        run_in_loop(end(record))
+        echo(f"{record.model.name}: process {record.pid} has ended", err=True)
+    return 0

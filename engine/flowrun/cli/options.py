@@ -77,6 +77,31 @@ stall_option = click.option(
     help="How long a busy server (429, 503) may answer no request at all before rows fail.",
 )
 
+PORT: Final = 8765
+"""The port of a server of flowrun."""
+
+host_option = click.option(
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen on; beyond this machine with a key."
+)
+port_option = click.option(
+    "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="The port; 0: any free one."
+)
+api_key_file_option = click.option(
+    "--api-key-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The keys of clients, one a line; one may also be in FLOWRUN_API_KEY.",
+)
+allow_host_option = click.option(
+    "--allow-host", multiple=True, metavar="NAME", help="Also answer by this name of the server; may be repeated."
+)
+allow_origin_option = click.option(
+    "--allow-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let pages of this site ask, such as https://chat.example.com; may be repeated.",
+)
+
 
 def require_json(*, tokens: bool, json: bool) -> None:
     """Check that tokens which a verb is to print have a place to be printed in.

@@ -5,7 +5,6 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from flowrun.durations import spell_duration
@@ -20,7 +19,7 @@ from flowrun.spec import place_of
 from flowrun.spec.model import JSON
 from flowrun.testing.compare import Problem
 from flowrun.testing.verdict import Verdict
-from flowrun.transcript.page_parts import read_part
+from flowrun.transcript.page_parts import page_templates, read_part
 from flowrun.unicode import visible
 
 _LONGEST: Final = 60
@@ -221,8 +220,7 @@ def _above(summary: EvalSummary, changed: int) -> Markup:
 
 @cache
 def _template() -> Any:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(read_part("summary.html.jinja", __package__))
+    return page_templates({"summary": read_part("summary.html.jinja", __package__)}).get_template("summary")
 
 
 def _entries(ours: ScoredSide, theirs: ScoredSide | None, changes: Sequence[RowChange]) -> Iterator[Entry]:

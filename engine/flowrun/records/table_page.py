@@ -16,14 +16,13 @@ from itertools import islice
 from typing import Any, Final
 
 import msgspec
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from flowrun.core.messages import Message
 from flowrun.records.record import Entry, Record, gist_of, pretty_json
 from flowrun.records.tally import is_figure
 from flowrun.spec.model import JSON, MAIN
-from flowrun.transcript.page_parts import content_policy, read_part
+from flowrun.transcript.page_parts import content_policy, page_templates, read_part
 from flowrun.unicode import visible
 
 FIELD, THREAD, MESSAGE, PART, ARGUMENTS, LESS = map(chr, range(0xE000, 0xE006))
@@ -70,14 +69,7 @@ def render_table_page(
 
 @cache
 def _template() -> Any:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_fit
-    )
-    return environment.from_string(read_part("table.html.jinja", __package__))
-
-
-def _fit(value: Any) -> Any:
-    return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
+    return page_templates({"table": read_part("table.html.jinja", __package__)}).get_template("table")
 
 
 class _Block(msgspec.Struct, frozen=True):

@@ -5,15 +5,14 @@ its own style sheet and script, by their digests.
 """
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, tzinfo
 from functools import cache
 from itertools import zip_longest
-from typing import Any, Final
+from typing import Final
 
-from jinja2 import DictLoader, Environment, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from flowrun.core.graph import Graph
@@ -22,7 +21,6 @@ from flowrun.drawing.style_sheet import PATH_STYLE, draw_style
 from flowrun.drawing.svg import draw_svg
 from flowrun.durations import spell_duration
 from flowrun.excerpts import one_line
-from flowrun.spec.model import JSON
 from flowrun.transcript import formatting
 from flowrun.transcript.model import (
     Activity,
@@ -36,7 +34,7 @@ from flowrun.transcript.model import (
     Visit,
 )
 from flowrun.transcript.overlay import FlowOverlay, anchor, overlay_runs
-from flowrun.transcript.page_parts import content_policy, read_part
+from flowrun.transcript.page_parts import content_policy, mark_json, page_templates, read_part
 from flowrun.transcript.timeline import bars_of
 from flowrun.unicode import visible
 
@@ -47,9 +45,6 @@ _BESIDE: Final = 560
 _LONG_LINES: Final = 14
 _LONG: Final = 1400
 """A text of more lines or characters is folded."""
-_SHORT: Final = 72
-"""A JSON value up to this length stays on one line."""
-_TOKEN: Final = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|(-?\b\d[\d.eE+-]*|\btrue\b|\bfalse\b|\bnull\b)')
 
 
 def render_html(graph: Graph, transcript: Transcript, *, zone: tzinfo = UTC, commands: Sequence[str] = ()) -> str:
@@ -105,14 +100,7 @@ def _style() -> str:
 @cache
 def _templates() -> Environment:
     parts = {name: read_part(name) for name in ("page.html.jinja", "steps.html.jinja")}
-    environment = Environment(
-        loader=DictLoader(parts),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_fit,
-    )
+    environment = page_templates(parts)
     environment.filters |= {
         "duration": spell_duration,
         "moment": formatting.moment,
@@ -120,7 +108,7 @@ def _templates() -> Environment:
         "status_words": formatting.status_words,
         "reason": formatting.describe_exit,
         "pretty": formatting.pretty,
-        "json": _json,
+        "json": mark_json,
         "arguments": _arguments,
         "is_long": _is_long,
         "beginning": _beginning,
@@ -144,42 +132,15 @@ def _templates() -> Environment:
     return environment
 
 
-def _fit(value: Any) -> Any:
-    """Replace each character that is not allowed in a page, or that changes how others are displayed, by a mark."""
-    return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
-
-
 # --- values -------------------------------------------------------------------------------------------------------
-
-
-def _json(value: JSON) -> Markup:
-    """Render a value as JSON with marked keys, texts and other values; a short one on one line."""
-    text = json.dumps(value, ensure_ascii=False)
-    text = _fit(text if len(text) <= _SHORT else json.dumps(value, ensure_ascii=False, indent=2))
-    return Markup("").join(_marked(text))
-
-
-def _marked(text: str) -> Iterator[Markup]:
-    at = 0
-    for found in _TOKEN.finditer(text):
-        yield escape(text[at : found.start()])
-        quoted, colon, other = found.groups()
-        if quoted is None:
-            yield Markup('<span class="j-other">{}</span>').format(other)
-        elif colon:
-            yield Markup('<span class="j-key">{}</span>{}').format(quoted, colon)
-        else:
-            yield Markup('<span class="j-text">{}</span>').format(quoted)
-        at = found.end()
-    yield escape(text[at:])
 
 
 def _arguments(text: str) -> Markup:
     """Render the arguments that a model wrote, as JSON if they are valid."""
     try:
-        return _json(json.loads(text))
+        return mark_json(json.loads(text))
     except ValueError:
-        return escape(_fit(text))
+        return escape(visible(text))
 
 
 def _is_long(text: str) -> bool:

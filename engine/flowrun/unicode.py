@@ -95,6 +95,13 @@ def printable_json(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t\r" or c == " " else _escape(c) for c in text)
 
 
+def visible_json(text: str) -> str:
+    """Return a JSON text with the same meaning, of which each character is displayed as itself."""
+    if _PLAIN.fullmatch(text):
+        return text
+    return "".join(c if c in "\n\t" or _visible_character(c) == c else _escape(c) for c in text)
+
+
 def one_json_line(raw: bytes) -> bytes:
     r"""Return a JSON text of UTF-8 that is one line for every reader: U+0085, U+2028 and U+2029 are written as escapes.
 

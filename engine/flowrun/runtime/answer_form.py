@@ -9,6 +9,7 @@ from json import dumps
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from flowrun.core.json_schema import Validator, compile_schema
 from flowrun.excerpts import one_line
@@ -52,6 +53,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         optional: the field may be left out.
         nullable: left out, it is null.
         within: the number of names in ``path`` whose objects are required, also if all their fields are left out.
+        null: the number of names in ``path`` that lead to an object which is null if all its fields are left out; or 0.
+        around: the schemas of the objects that ``path`` leads through.
         validate: checks a value of the field.
         rows: the fields of each object of a list of objects.
         conditions: those under which it is asked for, and part of the answer.
@@ -63,6 +66,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     nullable: bool
     within: int
     validate: Validator
+    null: int = 0
+    around: tuple[Mapping[str, JSON], ...] = ()
     rows: "tuple[Field, ...]" = ()
     conditions: tuple[Condition, ...] = ()
 
@@ -75,12 +80,27 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         """Return whether the schema has a default that it allows."""
         return "default" in self.schema and self.validate(self.schema["default"]) is None
 
+    @property
+    def default(self) -> JSON | UnsetType:
+        """Return the default that the schema has and allows."""
+        return self.schema["default"] if self.has_default else UNSET
+
+    def with_default(self, default: JSON | UnsetType) -> "Field":
+        """Return the field with another default, or with none."""
+        schema = {key: value for key, value in self.schema.items() if key != "default"}
+        return msgspec.structs.replace(self, schema=schema if default is UNSET else {**schema, "default": default})
+
+    def row_of(self, item: JSON) -> "tuple[Field, ...]":
+        """Return the fields of an object of the list, with its members as defaults; none if they do not make it."""
+        row = tuple(field.with_default(_member(item, field.path)) for field in self.rows)
+        return row if is_exactly(assemble(row, _defaults(row)), item) else ()
+
     def lines(self) -> Iterator[str]:
         """Yield what is shown above the field: what it is about, and its choices."""
         about = _about(self.schema)
         if self.path and about:
             yield f"{'.'.join(self.path)}: {about}"
-        choices = choices_of(self.schema) or choices_of(_items(self.schema))
+        choices = choices_of(self.schema) or choices_of(items_of(self.schema))
         numbered = _are_numbered(choices)
         width = max((len(choice.name) for choice in choices), default=0)
         for number, choice in enumerate(choices, 1):
@@ -94,12 +114,12 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
             values: the values of the fields that have been answered before.
         """
         if self.path in values:
-            empty = f"Enter keeps {one_line(_as_typed(values[self.path]), _SHOWN)}"
+            empty = f"Enter keeps {one_line(as_typed(values[self.path]), _SHOWN)}"
         elif self.has_default:
-            empty = f"Enter is {one_line(_as_typed(self.schema['default']), _SHOWN)}"
+            empty = f"Enter is {one_line(as_typed(self.schema['default']), _SHOWN)}"
         else:
             empty = "Enter is nothing" if self.nullable else "Enter leaves it out" if self.optional else ""
-        how = _how_to_type(self.schema)
+        how = how_to_type(self.schema)
         how = "how many" if self.rows else "text" if self.path and how == _ANY else how
         name = ".".join(self.path)
         return f"{name}{', ' if name and how else ''}{how}{f' ({empty})' if empty else ''}"
@@ -107,7 +127,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
 
 def fields_of(schema: Mapping[str, JSON]) -> list[Field]:
     """Return the fields of a form for an answer: one, unless the answer is an object with declared properties."""
-    return list(_fields((), schema, schema, optional=False, seen=(), within=0))
+    return list(_Reader(schema).fields((), schema, _Around()))
 
 
 def read_answer(text: str, schema: Mapping[str, JSON]) -> JSON:
@@ -124,7 +144,7 @@ def read_answer(text: str, schema: Mapping[str, JSON]) -> JSON:
     if types == {"string"}:
         return "" if text == EMPTY_TEXT else text
     if types == {"array"} and not text.lstrip().startswith("["):
-        items = _items(schema)
+        items = items_of(schema)
         if choices_of(items) or (declared_types(items) and declared_types(items) <= _SCALARS):
             return [read_answer(part.strip(), items) for part in text.split(",") if part.strip()]
     try:
@@ -135,9 +155,9 @@ def read_answer(text: str, schema: Mapping[str, JSON]) -> JSON:
 
 def needs_json(schema: Mapping[str, JSON]) -> bool:
     """Return whether some answers can only be given as JSON: those that are no choice, text, number, yes or no."""
-    types, items = declared_types(schema) - {"null"}, declared_types(_items(schema))
+    types, items = declared_types(schema) - {"null"}, declared_types(items_of(schema))
     is_line = types and (types <= _SCALARS or (items and items <= _SCALARS))
-    return not (is_line or choices_of(schema) or choices_of(_items(schema)))
+    return not (is_line or choices_of(schema) or choices_of(items_of(schema)))
 
 
 def assemble(fields: Sequence[Field], values: Mapping[tuple[str, ...], JSON]) -> JSON:
@@ -145,14 +165,38 @@ def assemble(fields: Sequence[Field], values: Mapping[tuple[str, ...], JSON]) ->
     answer: dict[str, Any] = {}
     for field in fields:
         if not field.path:
-            return values[()]
+            return values.get(())
         is_given = field.path in values and field.is_asked(values)
         at = answer
         for name in field.path[:-1] if is_given else field.path[: field.within]:
             at = at.setdefault(name, {})
         if is_given:
             at[field.path[-1]] = values[field.path]
+    for field in fields:
+        around = _member(answer, field.path[: field.null - 1]) if field.null and field.is_asked(values) else None
+        if isinstance(around, dict):
+            around.setdefault(field.path[field.null - 1], None)
     return answer
+
+
+def is_exactly(one: JSON | UnsetType, other: JSON | UnsetType) -> bool:
+    """Return whether two values are the same JSON: 1 is not 1.0; the order of keys does not count."""
+    if one is UNSET or other is UNSET:
+        return one is other
+    return dumps(one, sort_keys=True) == dumps(other, sort_keys=True)
+
+
+def _member(value: JSON, path: Sequence[str]) -> JSON | UnsetType:
+    """Return what a path leads to in a value."""
+    for name in path:
+        if not isinstance(value, Mapping) or name not in value:
+            return UNSET
+        value = value[name]
+    return value
+
+
+def _defaults(fields: Sequence[Field]) -> dict[tuple[str, ...], JSON]:
+    return {field.path: field.schema["default"] for field in fields if "default" in field.schema}
 
 
 def choices_of(schema: Mapping[str, JSON]) -> list[Choice]:
@@ -167,46 +211,96 @@ def choices_of(schema: Mapping[str, JSON]) -> list[Choice]:
     return []
 
 
-def _fields(
-    path: tuple[str, ...],
-    schema: JSON,
-    root: Mapping[str, JSON],
-    *,
-    optional: bool,
-    seen: tuple[JSON, ...],
-    within: int,
-) -> Iterator[Field]:
-    resolved = _resolve(schema, root)
-    types = declared_types(resolved)
-    reference = schema.get("$ref") if isinstance(schema, Mapping) else None
-    properties = resolved.get("properties")
-    is_object = types <= {"object", "null"} and isinstance(properties, Mapping) and bool(properties)
-    defaults = default if isinstance(default := resolved.get("default"), Mapping) else {}
-    keeps_all = isinstance(properties, Mapping) and defaults.keys() <= properties.keys()  # else some would be lost
-    if is_object and keeps_all and not choices_of(resolved) and reference not in seen:
-        required = resolved.get("required")
-        names = required if isinstance(required, list) else []
-        inner_seen = (*seen, reference) if isinstance(reference, str) else seen
-        for name, part, conditions in _members(path, resolved):
-            if name in defaults:
-                part = {**(part if isinstance(part, Mapping) else {}), "default": defaults[name]}
-            inner = optional or "null" in types or name not in names
-            required_here = within if optional or "null" in types else len(path)
-            for field in _fields((*path, name), part, root, optional=inner, seen=inner_seen, within=required_here):
-                yield msgspec.structs.replace(field, conditions=(*conditions, *field.conditions))
-        return
-    nullable = "null" in types or None in (resolved.get("enum") or ())
-    items = _resolve(_items(resolved), root)
-    rows = items.get("properties") and declared_types(items) <= {"object"} and items not in seen
-    yield Field(
-        path=path,
-        schema=resolved,
-        optional=optional or nullable,
-        nullable=nullable and not optional,
-        within=within,
-        rows=tuple(_fields((), items, root, optional=False, seen=(*seen, items), within=0)) if rows else (),
-        validate=compile_schema(root) if schema is root else _part_validator(resolved, root),
-    )
+class _Around(NamedTuple):
+    """What the objects around a part of a schema mean for its fields.
+
+    Attributes:
+        bare: an object around it has a default without it, so its own default does not count.
+    """
+
+    optional: bool = False
+    bare: bool = False
+    within: int = 0
+    null: int = 0
+    schemas: tuple[Mapping[str, JSON], ...] = ()
+    seen: tuple[JSON, ...] = ()
+
+
+class _Reader(NamedTuple):
+    """Reads the fields of a schema. References start at ``root``."""
+
+    root: Mapping[str, JSON]
+
+    def fields(self, path: tuple[str, ...], schema: JSON, around: _Around) -> list[Field]:
+        resolved = _resolve(schema, self.root)
+        if around.bare:
+            resolved = {key: value for key, value in resolved.items() if key != "default"}
+        reference = schema.get("$ref") if isinstance(schema, Mapping) else None
+        if _has_fields(resolved) and reference not in around.seen:
+            seen = (*around.seen, reference) if isinstance(reference, str) else around.seen
+            fields = self._members(path, resolved, around._replace(seen=seen))
+            if self._keep_default(fields, path, resolved):
+                return fields
+        return [self._field(path, schema, resolved, around)]
+
+    def _members(self, path: tuple[str, ...], schema: Mapping[str, JSON], around: _Around) -> list[Field]:
+        """Return the fields of the members of an object."""
+        nullable, default = "null" in declared_types(schema), schema.get("default", UNSET)
+        left_out = around.optional or nullable
+        required = names if isinstance(names := schema.get("required"), list) else []
+        is_null = nullable and bool(path) and (not around.optional or default is None)
+        fields: list[Field] = []
+        for name, part, conditions in _members(path, schema):
+            inner = around._replace(
+                optional=left_out or name not in required,
+                bare=around.bare or (isinstance(default, Mapping) and name not in default and name not in required),
+                within=around.within if left_out else len(path),
+                null=len(path) if is_null else around.null,
+                schemas=(*around.schemas, schema) if path else (),
+            )
+            if isinstance(default, Mapping) and name in default:
+                part = {**(part if isinstance(part, Mapping) else {}), "default": default[name]}
+            fields += (
+                msgspec.structs.replace(field, conditions=(*conditions, *field.conditions))
+                for field in self.fields((*path, name), part, inner)
+            )
+        return fields
+
+    def _keep_default(self, fields: Sequence[Field], path: tuple[str, ...], schema: Mapping[str, JSON]) -> bool:
+        """Return whether the fields of an object make its default, if it has one: else some of it would be lost."""
+        default = schema.get("default", UNSET)
+        if default is UNSET:
+            return True
+        if isinstance(default, Mapping) and not default.keys() <= schema["properties"].keys():
+            return False
+        if _part_validator(schema, self.root)(default) is not None:
+            return True  # it is no answer, but some of its members may be
+        made = _member(assemble(fields, _defaults(fields)), path)
+        return is_exactly(made, default) or (made is UNSET and default is None)
+
+    def _field(self, path: tuple[str, ...], schema: JSON, resolved: Mapping[str, JSON], around: _Around) -> Field:
+        nullable = "null" in declared_types(resolved) or None in (resolved.get("enum") or ())
+        items = _resolve(items_of(resolved), self.root)
+        rows = items.get("properties") and declared_types(items) <= {"object"} and items not in around.seen
+        inner = _Around(seen=(*around.seen, items))
+        return Field(
+            path=path,
+            schema=resolved,
+            optional=around.optional or nullable,
+            nullable=nullable and not around.optional,
+            within=around.within,
+            null=around.null,
+            around=around.schemas,
+            rows=tuple(self.fields((), items, inner)) if rows else (),
+            validate=compile_schema(self.root) if schema is self.root else _part_validator(resolved, self.root),
+        )
+
+
+def _has_fields(schema: Mapping[str, JSON]) -> bool:
+    """Return whether a schema is that of an object with declared properties."""
+    properties = schema.get("properties")
+    is_object = declared_types(schema) <= {"object", "null"} and isinstance(properties, Mapping) and bool(properties)
+    return is_object and not choices_of(schema)
 
 
 def _members(path: tuple[str, ...], schema: Mapping[str, JSON]) -> Iterator[tuple[str, JSON, tuple[Condition, ...]]]:
@@ -266,7 +360,8 @@ def _resolve(schema: JSON, root: Mapping[str, JSON]) -> Mapping[str, JSON]:
     return resolved
 
 
-def _items(schema: Mapping[str, JSON]) -> Mapping[str, JSON]:
+def items_of(schema: Mapping[str, JSON]) -> Mapping[str, JSON]:
+    """Return the schema of the items of a list; an empty one if the schema is that of no list, or says nothing."""
     items = schema.get("items")
     return items if declared_types(schema) - {"null"} == {"array"} and isinstance(items, Mapping) else {}
 
@@ -288,12 +383,13 @@ def _are_numbered(choices: Sequence[Choice]) -> bool:
     return not any(choice.name.strip().isdecimal() for choice in choices)
 
 
-def _how_to_type(schema: Mapping[str, JSON]) -> str:
+def how_to_type(schema: Mapping[str, JSON]) -> str:
+    """Return what is typed for a value of a schema."""
     if choices := choices_of(schema):
         numbers = f"1 {'or' if len(choices) == 2 else 'to'} {len(choices)}"
         return f"{numbers}, or a name" if _are_numbered(choices) else "one of these"
     if "const" in schema:
-        return f"only {_as_typed(schema['const'])}"
+        return f"only {as_typed(schema['const'])}"
     types = declared_types(schema) - {"null"}
     match sorted(types):
         case ["boolean"]:
@@ -302,7 +398,7 @@ def _how_to_type(schema: Mapping[str, JSON]) -> str:
             return _ANY if "format" not in schema else f"a {one_line(str(schema['format']), 20)}"
         case ["integer"] | ["number"] | ["integer", "number"]:
             return _number(schema, "a whole number" if types == {"integer"} else "a number")
-        case ["array"] if items := _items(schema):
+        case ["array"] if items := items_of(schema):
             if choices_of(items):
                 return "numbers or names, with commas between them"
             return _LISTS.get("".join(sorted(declared_types(items))), "a list, as JSON")
@@ -327,9 +423,14 @@ _LISTS: Final[Mapping[str, str]] = {
 def _number(schema: Mapping[str, JSON], what: str) -> str:
     least, most = schema.get("minimum"), schema.get("maximum")
     if least is not None and most is not None:
-        return f"{what} from {least} to {most}"
-    bound = f" of at least {least}" if least is not None else f" of at most {most}" if most is not None else ""
-    return what + bound
+        bounds = [f"from {least} to {most}"]
+    else:
+        bounds = [f"of at least {least}"] if least is not None else [f"of at most {most}"] if most is not None else []
+    bounds += [f"{word} {schema[key]}" for key, word in _OTHER_BOUNDS.items() if key in schema]
+    return " ".join((what, ", ".join(bounds))).rstrip()
+
+
+_OTHER_BOUNDS: Final = {"exclusiveMinimum": "above", "exclusiveMaximum": "below", "multipleOf": "a multiple of"}
 
 
 def _about(schema: Mapping[str, JSON]) -> str:
@@ -339,10 +440,10 @@ def _about(schema: Mapping[str, JSON]) -> str:
 
 
 def _name(value: JSON) -> str:
-    return re.sub(r"\s+", " ", _as_typed(value))
+    return re.sub(r"\s+", " ", as_typed(value))
 
 
-def _as_typed(value: JSON) -> str:
+def as_typed(value: JSON) -> str:
     """Return a value as a person types it."""
     match value:
         case True | False:
@@ -352,6 +453,6 @@ def _as_typed(value: JSON) -> str:
         case str():
             return value or EMPTY_TEXT
         case [*parts] if all(isinstance(part, str | int | float) for part in parts):
-            return ", ".join(map(_as_typed, parts))
+            return ", ".join(map(as_typed, parts))
         case _:
             return dumps(value, ensure_ascii=False)

@@ -71,6 +71,11 @@ class History:
         self._now = now
         self._here = this_process() if here is None else here
 
+    @property
+    def path(self) -> Path:
+        """Return the path of the journal."""
+        return self._database.path
+
     def events(self, run: str) -> list[Recorded]:
         """Return a run's events, oldest first; an empty list if there is no such run.
 

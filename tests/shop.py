@@ -155,7 +155,7 @@ def run_shop(shop: Path, journal: Path, name: str, inputs: Mapping[str, Any] | N
     """Run a flow of the project until it ends or waits, and return the id of its run in the journal."""
 
     async def run() -> str:
-        flow = Project(folder=shop, environ={}).compile(shop / f"{name}.yaml")
+        flow = Project(folder=shop, environ=session.get("environ") or {}).compile(shop / f"{name}.yaml")
         async with Session(journal=journal, **session) as opened:
             return (await opened.run(flow, inputs or {})).run_id
 

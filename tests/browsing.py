@@ -55,5 +55,5 @@ def work_on(
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert (found["errors"], found["loaded"]) == ([], [])
+    assert (found["errors"], found["loaded"]) == ([], []), found
     return found["value"]

@@ -108,6 +108,25 @@ states:
   done: {type: end, output: {said: "{{ outputs.three }}"}}
 """
 
+LATE = """\
+flowrun: v1
+name: late
+version: 1.0.0
+states:
+  work: {type: call, entrypoint: "shop_tools:work", with: {name: first, seconds: 3}, next: ask}
+  ask:
+    type: wait
+    prompt: Is it well?
+    schema:
+      type: object
+      properties: {ok: {type: boolean}}
+      required: [ok]
+      if: {properties: {ok: {const: false}}}
+      then: {properties: {note: {type: string}}}
+    next: done
+  done: {type: end, output: "{{ outputs.ask }}"}
+"""
+
 TWO = """\
 flowrun: v1
 name: two
@@ -138,7 +157,7 @@ states:
   done: {type: end, output: {paid: "{{ outputs.pay }}"}}
 """
 
-SPECS = {"refund": REFUND, "asks": ASKS, "slow": SLOW, "doubt": DOUBT, "two": TWO}
+SPECS = {"refund": REFUND, "asks": ASKS, "slow": SLOW, "doubt": DOUBT, "two": TWO, "late": LATE}
 
 
 def write_shop(folder: Path) -> Path:

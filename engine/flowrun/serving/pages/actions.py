@@ -3,6 +3,7 @@
 Each form leads back to the page of the run, which then shows what came of it.
 """
 
+import asyncio
 from typing import Final
 
 from starlette.requests import Request
@@ -25,6 +26,10 @@ from flowrun.spec.strict_json import parse_json
 from flowrun.unicode import well_formed
 
 _CONFLICT: Final = 409
+_BEGIN_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.02
+"""How long a page waits for a resumed run to go, so that it shows it as it goes, and how often it looks."""
+
 _REASON: Final = 500
 """The most characters of the reason of a cancellation."""
 
@@ -53,7 +58,7 @@ async def post_answer(site: Site, request: Request) -> Response:
         await site.runs.answer(wanted, value)
     except UsageError as exc:  # somebody else was quicker
         return await run_response(site, await _again(site, row), Attempt(problem=_sentence(exc), status=_CONFLICT))
-    return see_other(path_of(row.id))
+    return await _going(site, row)
 
 
 def _why_not_open(history: History, question: str) -> str:
@@ -85,7 +90,7 @@ async def post_resume(site: Site, request: Request) -> Response:
     if (problem := _why_not_here(row)) is not None:
         return await run_response(site, row, Attempt(problem=problem, status=_CONFLICT))
     site.runs.resume(row.id)
-    return see_other(path_of(row.id))
+    return await _going(site, row)
 
 
 async def post_doubt(site: Site, request: Request) -> Response:
@@ -107,6 +112,17 @@ async def post_doubt(site: Site, request: Request) -> Response:
     elif how != "again":
         raise UsageError("the form does not say whether the call was made")
     site.runs.resume(row.id, resolve=_resolution(key, value) if how == "done" else lambda call: CallAgain())
+    return await _going(site, row)
+
+
+async def _going(site: Site, row: RunRow) -> Response:
+    """Return to the page of a run that was resumed, once it goes: its engines may take longer to start."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _BEGIN_SECONDS
+    while site.runs.is_resuming(row.id) and loop.time() < deadline:
+        if (await _again(site, row)).holder is not None:
+            break
+        await asyncio.sleep(_LOOK_SECONDS)
     return see_other(path_of(row.id))
 
 

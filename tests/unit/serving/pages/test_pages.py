@@ -428,7 +428,7 @@ def test_a_secret_in_an_argument_is_not_lost_by_its_mask() -> None:
     shown = mask_request(ask, secrets)
     assert SECRET not in json.dumps([shown.prompt, shown.schema, shown.call])
     assert shown.call is not None
-    edited = {**shown.call["arguments"], "n": 2, "new": "${SHOP_KEY}"}  # type: ignore[dict-item]
+    edited = {**shown.call["arguments"], "n": 2, "new": "${SHOP_KEY}"}
     answer = unmask_arguments({"ok": True, "arguments": edited, "reason": "${SHOP_KEY}"}, ask, secrets)
     assert answer == {"ok": True, "arguments": {**arguments, "n": 2, "new": "${SHOP_KEY}"}, "reason": "${SHOP_KEY}"}
 

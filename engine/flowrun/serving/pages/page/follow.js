@@ -60,6 +60,12 @@
       }
       return null;
     };
+    const isNext = (node) => {
+      for (let one = at; one !== node; one = one.nextSibling) {
+        if (one === null || keys.has(keyOf(one))) return false;
+      }
+      return true;
+    };
     for (const node of wanted) {
       skip();
       const found = find(node);
@@ -67,13 +73,15 @@
         insert(old, node, at);
         continue;
       }
-      while (at !== null && at !== found && !keyOf(at) && !isOwn(at) && !keyOf(found)) {
-        const gone = at;
-        at = at.nextSibling;
-        gone.remove();
+      if (found !== at && isNext(found)) {
+        while (at !== found) {
+          const gone = at;
+          at = at.nextSibling;
+          if (!isOwn(gone)) gone.remove();
+        }
       }
       if (found === at) at = at.nextSibling;
-      else old.insertBefore(found, at);
+      else old.insertBefore(found, at); // this one has moved, and loses the focus if it has it
       become(found, node);
     }
     while (at !== null) {

@@ -148,6 +148,7 @@ CODES: Final[dict[str, str]] = {
     "FR715": "A row does not have what the flow or a score needs.",
     "FR716": "The lock of an MCP server is missing, cannot be read, or does not have the server.",
     "FR717": "Two tools, or two MCP servers, have the same name.",
+    "FR718": "A served flow is given inputs that it does not take, or not those that it needs.",
     "FR901": "flowrun itself failed on this file.",
 }
 """All codes of issues, with their meanings.

@@ -1,6 +1,18 @@
 """``python -m tests.bench``: every benchmark that needs no model."""
 
-from tests.bench import durable, isolation, journal, memory, startup, telemetry, transitions, validation, width
+from tests.bench import (
+    durable,
+    isolation,
+    journal,
+    mcp,
+    memory,
+    serving,
+    startup,
+    telemetry,
+    transitions,
+    validation,
+    width,
+)
 
 startup.main()
 validation.main()
@@ -11,3 +23,5 @@ memory.main()
 journal.main()
 durable.main()
 isolation.main()
+mcp.main()
+serving.main()

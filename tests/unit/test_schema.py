@@ -71,6 +71,7 @@ PARTS: dict[str, type[msgspec.Struct]] = {
     "messages_from": spec.MessagesFrom,
     "said": spec.Said,
     "window": spec.Window,
+    "serve": spec.Serve,
 }
 
 
@@ -81,7 +82,7 @@ def test_a_part_has_the_properties_of_its_struct(part: str) -> None:
 
 def test_a_flow_has_the_properties_of_a_spec_and_its_shorthands_and_profiles() -> None:
     assert names(None) == fields(spec.Spec) | set(SHORTHANDS) | {"profiles"}
-    assert names("local_flow") == names(None) - NOT_IN_PROFILES
+    assert names("local_flow") == names(None) - NOT_IN_PROFILES - {"serve"}
     assert names("profile") == names(None) - NOT_IN_PROFILES
 
 

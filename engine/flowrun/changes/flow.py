@@ -33,7 +33,7 @@ def compare_flows(old: Spec, new: Spec) -> Iterator[Change]:
             yield from _differences(before.get(part), after.get(part), (part,))
     yield from _states(old, new, before["states"], after["states"])
     yield from _flows(old, new)
-    for part in ("limits", "isolation"):
+    for part in ("limits", "isolation", "serve"):
         yield from _differences(before[part], after[part], (part,))
 
 

@@ -21,6 +21,7 @@ from flowrun.checks.references import check_references
 from flowrun.checks.repeats import check_repeats
 from flowrun.checks.routes import check_routes
 from flowrun.checks.schemas import check_schemas
+from flowrun.checks.serving import check_serving
 from flowrun.checks.subject import Subject
 from flowrun.checks.templates import check_templates
 from flowrun.checks.tools import check_tools
@@ -44,6 +45,7 @@ _CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_tools,
     check_models,
     check_images,
+    check_serving,
 )
 
 

@@ -11,7 +11,7 @@ from flowrun.core.shapes import ANY, ROOT, Shape, closed, shape_of
 from flowrun.core.states import KINDS
 from flowrun.core.states.chat import shape_of_reply
 from flowrun.core.texts import Text, states_of
-from flowrun.core.views import CallView, MessageView, ScopeView
+from flowrun.core.views import CallView, MessageView, RequestView, ScopeView
 from flowrun.spec.json_types import declared_types
 from flowrun.spec.model import JSON, MAIN, ChatState, Spec
 from flowrun.spec.references import find_target
@@ -45,6 +45,8 @@ class MissingMember(NamedTuple):
 def shapes_at(subject: "Subject", text: Text) -> dict[str, Shape]:
     """Return the schemas of the names that a text sees, without those of unknown schema, such as ``vars``."""
     shapes = {**subject.shapes, "reply": shape_of_reply([*chats_behind(subject, text, ("reply",)).values()])}
+    if text.moment == "served":
+        shapes["request"] = shape_of(RequestView)
     if text.moment == "called":
         arguments = subject.parameters_of(subject.spec.tools[str(text.path[1])])
         call = shape_of(CallView)

@@ -7,7 +7,7 @@ from flowrun.checks.shapes import MissingMember, find_missing_member, shapes_at
 from flowrun.checks.slips import remedy_of_name, remedy_of_syntax
 from flowrun.checks.subject import Severity, Subject
 from flowrun.core.texts import Text
-from flowrun.core.views import ErrorView, ReplyView, RunView, ScopeView
+from flowrun.core.views import ErrorView, ReplyView, RequestView, RunView, ScopeView
 from flowrun.errors import Issue, dotted
 from flowrun.excerpts import cut
 from flowrun.spec.model import MAIN, Spec, WorkingState
@@ -44,14 +44,15 @@ def check_templates(subject: Subject) -> Iterator[Issue]:
 def _unknown_names(
     subject: Subject, text: Text, reads: Reads, members: Mapping[str, Collection[str]]
 ) -> Iterator[Issue]:
-    for name in sorted(reads.roots - _NAMES - text.extra):
-        remedy = remedy_of_name(name, text.text) or suggest(name, _NAMES | text.extra, "names")
-        if name in subject.spec.inputs:
+    names = text.extra if text.moment == "served" else _NAMES | text.extra
+    for name in sorted(reads.roots - names):
+        remedy = remedy_of_name(name, text.text) or suggest(name, names, "names")
+        if name in subject.spec.inputs and text.moment != "served":
             remedy = f"did you mean inputs.{name}?"
         message = f"the name {name!r} is not defined in {cut(text.text, _SHOWN)!r}"
         yield subject.issue("FR402", text.path, message, remedy, word=name)
     for root, member in sorted({(str(path[0]), path[1]) for path in _unguarded(reads, text)}, key=str):
-        if root in members and isinstance(member, str) and member not in members[root]:
+        if root in names & members.keys() and isinstance(member, str) and member not in members[root]:
             message = f"{root}.{member} is not defined in {cut(text.text, _SHOWN)!r}"
             remedy = suggest(member, members[root], f"members of {root}")
             yield subject.issue("FR404", text.path, message, remedy, word=f"{root}.{member}")
@@ -78,7 +79,7 @@ def _unguarded(reads: Reads, text: Text) -> list[Keys]:
         path
         for path in reads.paths
         if len(path) > 1
-        and (text.moment == "called" or path[0] not in text.extra)
+        and (text.moment in ("called", "served") or path[0] not in text.extra)
         and not any(path[: len(guard)] == guard for guard in reads.guarded if len(guard) > 1)
     ]
 
@@ -113,5 +114,6 @@ def _members(spec: Spec) -> Mapping[str, Collection[str]]:
         "reply": ReplyView.__annotations__,
         "error": ErrorView.__annotations__,
         "run": RunView.__annotations__,
+        "request": RequestView.__annotations__,
         "threads": {MAIN, *spec.threads},
     }

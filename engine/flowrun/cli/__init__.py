@@ -36,6 +36,7 @@ VERBS: Final[dict[str, str]] = {
     "replay": "Feed a run's events to today's spec, and show where it would differ.",
     "journal": "Keep the file of durable runs small.",
     "mcp": "List the tools of a spec's MCP servers, and write them into its lock.",
+    "serve": "Serve flows as models of the OpenAI chat API, as tools of an MCP server, and as pages.",
     "graph": "Draw the state graph of a spec as mermaid, dot, svg or text.",
     "diff": "Say what changed between two versions of specs, and whether their version numbers say so.",
     "schema": "Print the JSON Schema, the reference made from it, or the codes of issues.",

@@ -32,11 +32,11 @@ from flowrun.core.json_schema import compile_schema
 from flowrun.errors import NoResponderError, UsageError
 from flowrun.journal import RunRow
 from flowrun.journal.questions import refuse_second_answer
-from flowrun.runtime.answer_form import needs_json, read_answer
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.run_result import InputRequest, RunResult
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
+from flowrun.runtime.typed_answers import needs_json, read_answer
 from flowrun.spec.model import JSON
 from flowrun.spec.strict_json import parse_json
 

@@ -13,8 +13,9 @@ from flowrun.cli.terminal import as_lines, echo
 from flowrun.core.approvals import call_lines
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import NoResponderError
-from flowrun.runtime.answer_form import Field, assemble, fields_of, read_answer
+from flowrun.runtime.answer_form import Field, assemble, fields_of
 from flowrun.runtime.run_result import InputRequest
+from flowrun.runtime.typed_answers import read_answer
 from flowrun.spec.model import JSON
 
 

@@ -34,7 +34,8 @@ project_option = click.option(
 )
 
 
-def _duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
+def read_duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """Return the seconds of an option that is a duration."""
     from flowrun.spec.parse import parse_duration
 
     try:
@@ -48,7 +49,7 @@ drain_option = click.option(
     default="10s",
     show_default=True,
     metavar="TIME",
-    callback=_duration,
+    callback=read_duration,
     help="How long SIGTERM lets calls of a durable run return, before they are left in doubt.",
 )
 

@@ -95,7 +95,7 @@ def _listener(host: str, port: int, *, chosen: bool) -> socket:
 async def _serve(session: Session, listener: socket, access: "Access", *, opens: bool, drain: float) -> None:
     from starlette.applications import Starlette
 
-    from flowrun.serving.gate import Gate
+    from flowrun.serving.app import guarded
     from flowrun.serving.pages.routes import page_routes
     from flowrun.serving.served_runs import ServedRuns
     from flowrun.serving.server import address_of, serve
@@ -108,7 +108,7 @@ async def _serve(session: Session, listener: socket, access: "Access", *, opens:
         echo(f"{address} shows {session.journal.history.path}: Ctrl-C ends it", err=True)
         if opens and _has_browser():
             _open_browser(address)
-        await serve(Gate(app, access), listener, runs, drain=drain)
+        await serve(guarded(app, access), listener, runs, drain=drain)
 
 
 def _has_browser() -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 from flowrun.cli.reference import NAMES, render_table
 from flowrun.core.shapes import is_view
 from flowrun.core.states import KINDS, StateKind
-from flowrun.core.views import ScopeView, ToolView
+from flowrun.core.views import RequestView, ScopeView, ToolView
 from flowrun.spec.json_types import JSON_TYPES
 from flowrun.spec.model import Holds
 from flowrun.spec.parts import properties_with
@@ -23,19 +23,22 @@ says whether a reply calls a tool."""
 
 def render_views() -> str:
     """Render the names that templates see, the members of each, and what differs by the type of the state."""
-    views = [*(view for kind in KINDS.values() for view in kind.extra.values()), ToolView]
+    views = [*(view for kind in KINDS.values() for view in kind.extra.values()), ToolView, RequestView]
     blocks = [_INTRODUCTION, _members(ScopeView)]
     for view in dict.fromkeys(_views_below(ScopeView, *views)):
         blocks += [f"## {_title(view)}", str(view.__doc__), _members(view)]
     blocks += ["## What templates see, by the type of the state", render_table(_HEADS, list(map(_row, KINDS.values())))]
     filters = [[f"`{one.form}`", one.meaning] for one in FILTERS.values()]
-    blocks += [_OF_TOOLS, _OF_FILTERS, render_table(("filter", "gives"), filters)]
+    blocks += [_OF_TOOLS, _OF_SERVE, _OF_FILTERS, render_table(("filter", "gives"), filters)]
     return "\n\n".join(blocks)
 
 
 _OF_TOOLS: Final = """\
 The templates of a tool see what those of the state see that makes the call, with the names of
 [tool in templates](#tool-in-templates)."""
+
+_OF_SERVE: Final = """\
+The templates of `serve` see `request` only: [request in templates](#request-in-templates)."""
 
 _OF_FILTERS: Final = """\
 ## Filters in templates

@@ -11,7 +11,7 @@ from flowrun.spec.parts import parts_of
 from flowrun.templates import TemplateError
 from flowrun.templates.reads import Reads, reads_of_expression, reads_of_template
 
-Moment = Literal["vars", "threads", "called", "entered", "set", "said", "left", "failed"]
+Moment = Literal["vars", "threads", "called", "entered", "set", "said", "left", "failed", "served"]
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +19,8 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         state: the state that it belongs to; empty before the first state, and for those of tools.
-        moment: when it is evaluated; those of tools whenever a state makes a call of the tool (``called``).
+        moment: when it is evaluated; those of tools whenever a state makes a call of the tool (``called``),
+            those of ``serve`` before there is a run (``served``).
         extra: names that are in scope in addition to the usual ones.
         assigned: the variables that the state has set before it is evaluated.
     """
@@ -64,6 +65,8 @@ def texts_of(spec: Spec) -> Iterator[Text]:
     yield from _of_parts(at, spec.threads, kind=Mapping[str, tuple[MessageEntry, ...]])
     for name, tool in spec.tools.items():
         yield from _of_parts(Text(path=("tools", name), text="", moment="called"), tool)
+    if spec.serve is not None:
+        yield from _of_parts(Text(path=("serve",), text="", moment="served"), spec.serve)
     for name, state in spec.states.items():
         yield from _state(name, state)
 

@@ -112,6 +112,18 @@ class MessageView(TypedDict):
     name: Annotated[str | None, "the name of the tool, or of the speaker"]
 
 
+class RequestView(TypedDict):
+    """The request of the chat API that a served flow answers: what the templates of `serve` see, and all they see."""
+
+    content: Annotated[str, "the text of the last message, which is the user's"]
+    messages: Annotated[
+        list[JSON],
+        "the messages in the form of the chat API, for `from`; without the last one if another input of `serve` reads "
+        "`request.content`, so that each message reaches the flow once",
+    ]
+    metadata: Annotated[Mapping[str, JSON], "what the request has as `metadata`"]
+
+
 class ScopeView(TypedDict, total=False):
     """The names that templates see. One that has no value yet is not defined."""
 

@@ -1,10 +1,7 @@
-"""The form of an answer: the fields of a JSON Schema, each read from one line as a person types it. Pure.
-
-JSON is typed only where nothing else fits: lists of lists, objects without declared properties.
-"""
+"""The form of an answer: the fields of a JSON Schema, and the answer that their values make. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from json import dumps
 from typing import Any, Final, NamedTuple
 
@@ -13,29 +10,12 @@ from msgspec import UNSET, UnsetType
 
 from flowrun.core.json_schema import Validator, compile_schema
 from flowrun.excerpts import one_line
+from flowrun.runtime.typed_answers import ANY, SHOWN, about, are_numbered, as_typed, choices_of, how_to_type, items_of
 from flowrun.spec.json_types import declared_types
 from flowrun.spec.model import JSON
 from flowrun.spec.references import follow_references
-from flowrun.spec.strict_json import parse_json
 
-EMPTY_TEXT: Final = '""'
-"""Typed for a text without characters; an empty line is no answer."""
-
-_YES: Final = {"y", "yes", "true"}
-_NO: Final = {"n", "no", "false"}
-_SCALARS: Final = {"string", "boolean", "integer", "number"}
 _DEFINITIONS: Final = ("$defs", "definitions")
-_COMBINED: Final = ("oneOf", "anyOf", "allOf", "if", "not")
-_ANY: Final = "answer"
-_SHOWN: Final = 80
-
-
-class Choice(NamedTuple):
-    """A value that can be chosen, with its name and what is said about it."""
-
-    value: JSON
-    name: str
-    note: str = ""
 
 
 class Condition(NamedTuple):
@@ -97,11 +77,10 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
 
     def lines(self) -> Iterator[str]:
         """Yield what is shown above the field: what it is about, and its choices."""
-        about = _about(self.schema)
-        if self.path and about:
-            yield f"{'.'.join(self.path)}: {about}"
+        if self.path and (said := about(self.schema)):
+            yield f"{'.'.join(self.path)}: {said}"
         choices = choices_of(self.schema) or choices_of(items_of(self.schema))
-        numbered = _are_numbered(choices)
+        numbered = are_numbered(choices)
         width = max((len(choice.name) for choice in choices), default=0)
         for number, choice in enumerate(choices, 1):
             name = f"{choice.name:<{width}}  {choice.note}".rstrip()
@@ -114,13 +93,13 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
             values: the values of the fields that have been answered before.
         """
         if self.path in values:
-            empty = f"Enter keeps {one_line(as_typed(values[self.path]), _SHOWN)}"
+            empty = f"Enter keeps {one_line(as_typed(values[self.path]), SHOWN)}"
         elif self.has_default:
-            empty = f"Enter is {one_line(as_typed(self.schema['default']), _SHOWN)}"
+            empty = f"Enter is {one_line(as_typed(self.schema['default']), SHOWN)}"
         else:
             empty = "Enter is nothing" if self.nullable else "Enter leaves it out" if self.optional else ""
         how = how_to_type(self.schema)
-        how = "how many" if self.rows else "text" if self.path and how == _ANY else how
+        how = "how many" if self.rows else "text" if self.path and how == ANY else how
         name = ".".join(self.path)
         return f"{name}{', ' if name and how else ''}{how}{f' ({empty})' if empty else ''}"
 
@@ -130,43 +109,15 @@ def fields_of(schema: Mapping[str, JSON]) -> list[Field]:
     return list(_Reader(schema).fields((), schema, _Around()))
 
 
-def read_answer(text: str, schema: Mapping[str, JSON]) -> JSON:
-    """Read a typed value by its schema: a choice by its number or name, yes or no, a text as it is, else JSON.
-
-    Text that does not fit is returned unchanged; the check against the schema refuses it.
-    """
-    if choices := choices_of(schema):
-        return _choose(text, choices)
-    types = declared_types(schema) - {"null"}
-    word = text.strip().lower()
-    if "boolean" in types and word in _YES | _NO:
-        return word in _YES
-    if types == {"string"}:
-        return "" if text == EMPTY_TEXT else text
-    if types == {"array"} and not text.lstrip().startswith("["):
-        items = items_of(schema)
-        if choices_of(items) or (declared_types(items) and declared_types(items) <= _SCALARS):
-            return [read_answer(part.strip(), items) for part in text.split(",") if part.strip()]
-    try:
-        return parse_json(text)
-    except ValueError:
-        return text
-
-
-def needs_json(schema: Mapping[str, JSON]) -> bool:
-    """Return whether some answers can only be given as JSON: those that are no choice, text, number, yes or no."""
-    types, items = declared_types(schema) - {"null"}, declared_types(items_of(schema))
-    is_line = types and (types <= _SCALARS or (items and items <= _SCALARS))
-    return not (is_line or choices_of(schema) or choices_of(items_of(schema)))
-
-
 def assemble(fields: Sequence[Field], values: Mapping[tuple[str, ...], JSON]) -> JSON:
     """Return the answer of the values of its fields."""
     answer: dict[str, Any] = {}
     for field in fields:
         if not field.path:
             return values.get(())
-        is_given = field.path in values and field.is_asked(values)
+        if not field.is_asked(values):
+            continue
+        is_given = field.path in values
         at = answer
         for name in field.path[:-1] if is_given else field.path[: field.within]:
             at = at.setdefault(name, {})
@@ -197,18 +148,6 @@ def _member(value: JSON, path: Sequence[str]) -> JSON | UnsetType:
 
 def _defaults(fields: Sequence[Field]) -> dict[tuple[str, ...], JSON]:
     return {field.path: field.schema["default"] for field in fields if "default" in field.schema}
-
-
-def choices_of(schema: Mapping[str, JSON]) -> list[Choice]:
-    """Return the choices of a schema that lists its values: by ``enum``, or by ``oneOf`` or ``anyOf`` of constants."""
-    values = schema.get("enum")
-    if isinstance(values, list) and declared_types(schema) != {"boolean"}:
-        return [Choice(value, _name(value)) for value in values if value is not None]
-    for keyword in ("oneOf", "anyOf"):
-        parts = schema.get(keyword)
-        if isinstance(parts, list) and parts and all(isinstance(part, Mapping) and "const" in part for part in parts):
-            return [Choice(part["const"], _name(part["const"]), _about(part)) for part in parts]
-    return []
 
 
 class _Around(NamedTuple):
@@ -250,9 +189,9 @@ class _Reader(NamedTuple):
         required = names if isinstance(names := schema.get("required"), list) else []
         is_null = nullable and bool(path) and (not around.optional or default is None)
         fields: list[Field] = []
-        for name, part, conditions in _members(path, schema):
+        for name, part, conditions, is_needed in _members(path, schema):
             inner = around._replace(
-                optional=left_out or name not in required,
+                optional=left_out or not (is_needed or name in required),
                 bare=around.bare or (isinstance(default, Mapping) and name not in default and name not in required),
                 within=around.within if left_out else len(path),
                 null=len(path) if is_null else around.null,
@@ -292,8 +231,15 @@ class _Reader(NamedTuple):
             null=around.null,
             around=around.schemas,
             rows=tuple(self.fields((), items, inner)) if rows else (),
-            validate=compile_schema(self.root) if schema is self.root else _part_validator(resolved, self.root),
+            validate=compile_schema(self.root)
+            if schema is self.root
+            else _part_validator(_followed(schema, self.root), self.root),
         )
+
+    def _validator(self, schema: JSON) -> Validator:
+        if schema is self.root:
+            return compile_schema(self.root)
+        return _part_validator(_followed(schema, self.root), self.root)
 
 
 def _has_fields(schema: Mapping[str, JSON]) -> bool:
@@ -303,9 +249,13 @@ def _has_fields(schema: Mapping[str, JSON]) -> bool:
     return is_object and not choices_of(schema)
 
 
-def _members(path: tuple[str, ...], schema: Mapping[str, JSON]) -> Iterator[tuple[str, JSON, tuple[Condition, ...]]]:
-    """Yield the properties of an object; those of ``then`` and ``else`` with the value of a property that they need."""
-    yield from ((name, part, ()) for name, part in schema["properties"].items())
+def _members(
+    path: tuple[str, ...], schema: Mapping[str, JSON]
+) -> Iterator[tuple[str, JSON, tuple[Condition, ...], bool]]:
+    """Yield the properties of an object; those of ``then`` and ``else`` with the value of a property that they need,
+    and whether they are required then.
+    """
+    yield from ((name, part, (), False) for name, part in schema["properties"].items())
     tested = schema.get("if")
     tests = tested.get("properties") if isinstance(tested, Mapping) else None
     if not isinstance(tests, Mapping) or len(tests) != 1:
@@ -316,9 +266,11 @@ def _members(path: tuple[str, ...], schema: Mapping[str, JSON]) -> Iterator[tupl
     for keyword, unless in (("then", False), ("else", True)):
         branch = schema.get(keyword)
         further = branch.get("properties") if isinstance(branch, Mapping) else None
+        required = branch.get("required") if isinstance(branch, Mapping) else None
         for name, part in further.items() if isinstance(further, Mapping) else ():
             if name not in schema["properties"]:
-                yield name, part, (Condition((*path, tested_name), test["const"], unless),)
+                is_needed = isinstance(required, list) and name in required
+                yield name, part, (Condition((*path, tested_name), test["const"], unless),), is_needed
 
 
 def _part_validator(part: Mapping[str, JSON], root: Mapping[str, JSON]) -> Validator:
@@ -338,21 +290,13 @@ def _resolve(schema: JSON, root: Mapping[str, JSON]) -> Mapping[str, JSON]:
 
     A schema that may also be null is its other part, with null as a further type.
     """
-    chain = list(follow_references(schema, root))[:8]
-    resolved: dict[str, JSON] = {}
-    for part in reversed(chain):
-        resolved |= {key: value for key, value in part.items() if key not in ("$ref", *_DEFINITIONS)}
+    resolved = _followed(schema, root)
     for keyword in ("anyOf", "oneOf"):
         parts = resolved.get(keyword)
         if isinstance(parts, list) and len(parts) == 2 and {"type": "null"} in parts:
             other = _resolve(next(part for part in parts if part != {"type": "null"}), root)
             if (types := declared_types(other)) or "enum" in other:
-                del resolved[keyword]
-                resolved = {**other, **resolved}
-                if types:
-                    resolved["type"] = [*sorted(types), "null"]
-                if isinstance(values := resolved.get("enum"), list):
-                    resolved["enum"] = [*values, None]
+                resolved = _or_null(other, types, {key: value for key, value in resolved.items() if key != keyword})
     if "const" in resolved:
         resolved.setdefault("default", resolved["const"])
     if isinstance(resolved.get("items"), Mapping):
@@ -360,99 +304,19 @@ def _resolve(schema: JSON, root: Mapping[str, JSON]) -> Mapping[str, JSON]:
     return resolved
 
 
-def items_of(schema: Mapping[str, JSON]) -> Mapping[str, JSON]:
-    """Return the schema of the items of a list; an empty one if the schema is that of no list, or says nothing."""
-    items = schema.get("items")
-    return items if declared_types(schema) - {"null"} == {"array"} and isinstance(items, Mapping) else {}
+def _followed(schema: JSON, root: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return a schema with its own reference replaced by what it leads to."""
+    followed: dict[str, JSON] = {}
+    for part in reversed(list(follow_references(schema, root))[:8]):
+        followed |= {key: value for key, value in part.items() if key not in ("$ref", *_DEFINITIONS)}
+    return followed
 
 
-def _choose(text: str, choices: Sequence[Choice]) -> JSON:
-    """Return the value of the choice that is named, or numbered; names count before numbers."""
-    word = text.strip()
-    names = [choice.name for choice in choices if word.casefold() in (choice.name.casefold(), choice.note.casefold())]
-    for name in (word, *names):
-        if found := [choice.value for choice in choices if choice.name == name]:
-            return found[0]
-    if _are_numbered(choices) and word.isdecimal() and 1 <= int(word) <= len(choices):
-        return choices[int(word) - 1].value
-    return text
-
-
-def _are_numbered(choices: Sequence[Choice]) -> bool:
-    """Return whether choices have numbers: not if a name could be taken for one."""
-    return not any(choice.name.strip().isdecimal() for choice in choices)
-
-
-def how_to_type(schema: Mapping[str, JSON]) -> str:
-    """Return what is typed for a value of a schema."""
-    if choices := choices_of(schema):
-        numbers = f"1 {'or' if len(choices) == 2 else 'to'} {len(choices)}"
-        return f"{numbers}, or a name" if _are_numbered(choices) else "one of these"
-    if "const" in schema:
-        return f"only {as_typed(schema['const'])}"
-    types = declared_types(schema) - {"null"}
-    match sorted(types):
-        case ["boolean"]:
-            return "yes or no"
-        case ["string"]:
-            return _ANY if "format" not in schema else f"a {one_line(str(schema['format']), 20)}"
-        case ["integer"] | ["number"] | ["integer", "number"]:
-            return _number(schema, "a whole number" if types == {"integer"} else "a number")
-        case ["array"] if items := items_of(schema):
-            if choices_of(items):
-                return "numbers or names, with commas between them"
-            return _LISTS.get("".join(sorted(declared_types(items))), "a list, as JSON")
-        case ["array"]:
-            return "a list, as JSON"
-        case ["object"]:
-            return "an object, as JSON"
-        case [] | [_, *_] if types <= _SCALARS and schema.keys().isdisjoint(_COMBINED):
-            return _ANY
-        case _:
-            return f"answer as JSON for {one_line(dumps(schema, ensure_ascii=False), 2 * _SHOWN)}"
-
-
-_LISTS: Final[Mapping[str, str]] = {
-    "string": "texts, with commas between them, or a JSON list",
-    "integer": "whole numbers, with commas between them",
-    "number": "numbers, with commas between them",
-    "boolean": "yes or no for each, with commas between them",
-}
-
-
-def _number(schema: Mapping[str, JSON], what: str) -> str:
-    least, most = schema.get("minimum"), schema.get("maximum")
-    if least is not None and most is not None:
-        bounds = [f"from {least} to {most}"]
-    else:
-        bounds = [f"of at least {least}"] if least is not None else [f"of at most {most}"] if most is not None else []
-    bounds += [f"{word} {schema[key]}" for key, word in _OTHER_BOUNDS.items() if key in schema]
-    return " ".join((what, ", ".join(bounds))).rstrip()
-
-
-_OTHER_BOUNDS: Final = {"exclusiveMinimum": "above", "exclusiveMaximum": "below", "multipleOf": "a multiple of"}
-
-
-def _about(schema: Mapping[str, JSON]) -> str:
-    """Return the title and the description of a schema as one line."""
-    texts = (schema.get("title"), schema.get("description"))
-    return ": ".join(one_line(text, 2 * _SHOWN) for text in texts if isinstance(text, str) and text)
-
-
-def _name(value: JSON) -> str:
-    return re.sub(r"\s+", " ", as_typed(value))
-
-
-def as_typed(value: JSON) -> str:
-    """Return a value as a person types it."""
-    match value:
-        case True | False:
-            return "yes" if value else "no"
-        case None:
-            return "nothing"
-        case str():
-            return value or EMPTY_TEXT
-        case [*parts] if all(isinstance(part, str | int | float) for part in parts):
-            return ", ".join(map(as_typed, parts))
-        case _:
-            return dumps(value, ensure_ascii=False)
+def _or_null(other: Mapping[str, JSON], types: Collection[str], around: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return a schema that also allows null, with the keywords around it."""
+    merged = {**other, **around}
+    if types:
+        merged["type"] = [*sorted({*types} - {"null"}), "null"]
+    if isinstance(values := merged.get("enum"), list):
+        merged["enum"] = [*values, *([] if None in values else [None])]
+    return merged

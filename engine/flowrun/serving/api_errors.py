@@ -1,5 +1,8 @@
 """Errors of the API in the form that OpenAI's clients read: ``{"error": {message, type, param, code}}``."""
 
+from collections.abc import Callable, Mapping
+from copy import copy
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -48,9 +51,15 @@ class ApiError(FlowrunError):
         error = {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}
         return {"error": error} if self.run is None else {"error": error, "flowrun": {"run": self.run}}
 
-    def response(self) -> Response:
+    def mapped(self, change: Callable[[str], str]) -> "ApiError":
+        """Return the error with another message, such as one without secrets."""
+        changed = copy(self)
+        changed.args = (change(str(self)),)
+        return changed
+
+    def response(self, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
         """Return the response. It tells clients that repeat requests by themselves whether to do so."""
-        headers = {"x-should-retry": "false" if self.retry_after is None else "true"}
+        headers = {**headers, "x-should-retry": "false" if self.retry_after is None else "true"}
         if self.retry_after is not None:
             headers["retry-after"] = str(self.retry_after)
         if self.status == 401:
@@ -58,7 +67,7 @@ class ApiError(FlowrunError):
         return json_response(self.body(), status=self.status, headers=headers)
 
 
-def json_response(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a response with a value as JSON."""
     return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
 

@@ -25,7 +25,9 @@ COOKIE: Final = "flowrun"
 HEALTH: Final = "/health"
 LOGIN: Final = "/login"
 
-_API: Final = ("/v1/", "/mcp")
+API: Final = ("/v1/", "/mcp")
+"""What the paths of the APIs begin with."""
+
 _OPEN: Final = (HEALTH, LOGIN)
 """The paths that need no key."""
 
@@ -93,7 +95,7 @@ class Gate:
             what = "a browser sends this request for another site; allow a site by --allow-origin"
             return _refusal(path, ApiError(what, status=403, code="origin_not_allowed"))
         if access.keys and path not in _OPEN and method != "OPTIONS" and not self._has_key(headers):
-            if not path.startswith(_API):
+            if not path.startswith(API):
                 query = scope["query_string"].decode("latin-1")
                 return RedirectResponse(f"{LOGIN}?to={quote(f'{path}?{query}' if query else path, safe='/')}", 303)
             what = "the API key is missing or wrong: send it as `Authorization: Bearer KEY`"
@@ -152,7 +154,7 @@ class Gate:
 
 
 def _refusal(path: str, error: ApiError) -> Response:
-    if path.startswith(_API):
+    if path.startswith(API):
         return error.response()
     return PlainTextResponse(f"{error}\n", error.status)
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
-from flowrun.errors import FlowrunError
+from flowrun.errors import FlowrunError, UsageError
 from flowrun.journal import History, RunRow
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.project import CompiledFlow
@@ -23,6 +23,9 @@ BATCH: Final = "serve"
 
 _REMEMBERED: Final = 1000
 """The runs of which it is remembered why they could not be resumed."""
+
+_LOOK_SECONDS: Final = 0.05
+"""How often a run is looked at that somebody else drives."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +93,30 @@ class ServedRuns:
             BackendError: an engine cannot start.
         """
         self.refuse_if_busy()
-        task = _begin(self._run(flow, inputs, run_id, listen), self._live)
+        return await self._for_request(self._run(flow, inputs, run_id, listen))
+
+    async def go_on(self, run_id: str) -> RunResult:
+        """Resume a run for a request, and return its result when it has ended or waits again.
+
+        Raises:
+            UsageError: there is no such run, or it has ended.
+        """
+        try:
+            return await self._for_request(self.session.resume(run_id))
+        except UsageError:
+            await self._until_released(run_id)
+            return self.pending(run_id)
+
+    async def _until_released(self, run_id: str) -> None:
+        """Return when nobody drives a run any more."""
+        while True:
+            row = self.history.run(run_id)
+            if row.holder is None or row.ended is not None:
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _for_request(self, work: Coroutine[Any, Any, RunResult]) -> RunResult:
+        task = _begin(work, self._live)
         return await (asyncio.shield(task) if self._outlives_requests else task)
 
     def refuse_if_busy(self) -> None:
@@ -150,15 +176,24 @@ class ServedRuns:
                 self._resuming[run_id] = False
                 result = await self.session.resume(run_id)
         except FlowrunError as exc:
-            _log.warning("run %s cannot be resumed: %s", run_id, exc)
-            self.refused[run_id] = str(exc)
-            while len(self.refused) > _REMEMBERED:
-                del self.refused[next(iter(self.refused))]
+            if not self._goes_on(run_id):
+                _log.warning("run %s cannot be resumed: %s", run_id, exc)
+                self.refused[run_id] = str(exc)
+                while len(self.refused) > _REMEMBERED:
+                    del self.refused[next(iter(self.refused))]
         except RuntimeError:
             if not self.draining:  # the session was closed, and the run can be resumed later
                 raise
         finally:
             del self._resuming[run_id]
+
+    def _goes_on(self, run_id: str) -> bool:
+        """Return whether somebody else drives a run, or has driven it to its end."""
+        try:
+            row = self.history.run(run_id)
+        except FlowrunError:
+            return False
+        return row.holder is not None or row.ended is not None
 
     async def cancel(self, run_id: str, *, reason: str = "") -> None:
         """Cancel a run, here or in the process that drives it.

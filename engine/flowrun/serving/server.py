@@ -34,10 +34,10 @@ def listen(host: str, port: int) -> socket.socket:
         UsageError: the address is taken, or is not of this machine.
     """
     try:
-        [(family, kind, _, _, address), *_] = socket.getaddrinfo(
+        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        listener = socket.socket(family, kind)
+        listener = socket.socket(family, kind, protocol)  # asyncio sends at once only where it is told that it is TCP
     except OSError as exc:
         raise UsageError(f"--host {host}: {exc.strerror}") from exc
     try:

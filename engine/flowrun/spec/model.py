@@ -774,6 +774,15 @@ STATES: Final[dict[str, type[State]]] = {str(kind.__struct_config__.tag): kind f
 """The struct of each kind of state, by its tag. ``core.states.KINDS`` has the rest of what a kind is."""
 
 
+class Serve(_Part, frozen=True, kw_only=True):
+    """How a flow answers requests of the chat API: ``inputs`` are made of the request."""
+
+    inputs: Mapping[str, Template] = {}
+
+    def names_in(self, field: str) -> frozenset[str]:
+        return frozenset({"request"})
+
+
 class Spec(_Part, frozen=True, kw_only=True):
     """A full flow with its profile merged.
 
@@ -799,6 +808,7 @@ class Spec(_Part, frozen=True, kw_only=True):
     flows: Mapping[str, "Spec"] = {}
     limits: Limits = Limits()
     isolation: Isolation | None = None
+    serve: Serve | None = None
 
     @property
     def variables(self) -> frozenset[str]:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from flowrun.runtime.answer_form import assemble, fields_of, read_answer
+from flowrun.runtime.answer_form import assemble, fields_of
+from flowrun.runtime.typed_answers import read_answer
 
 COLOURS: Mapping[str, Any] = {"enum": ["red", "green", "dark blue"]}
 LABELLED: Mapping[str, Any] = {
@@ -34,6 +35,15 @@ ITEM: Mapping[str, Any] = {"type": "object", "properties": {"name": {"type": "st
         pytest.param(COLOURS, "1 to 3, or a name", id="choices"),
         pytest.param(
             {"anyOf": [COLOURS, {"type": "null"}]}, "1 to 3, or a name (Enter is nothing)", id="a choice or none"
+        ),
+        pytest.param(
+            {"anyOf": [{"type": ["integer", "null"]}, {"type": "null"}]},
+            "a whole number (Enter is nothing)",
+            id="null twice",
+        ),
+        pytest.param({"type": "number", "exclusiveMinimum": 0}, "a number above 0", id="above"),
+        pytest.param(
+            {"type": "number", "minimum": 1, "multipleOf": 0.5}, "a number of at least 1, a multiple of 0.5", id="steps"
         ),
         pytest.param({"const": 5}, "only 5 (Enter is 5)", id="one value"),
         pytest.param({"enum": [3, 2, 1]}, "one of these", id="choices that are numbers have none"),
@@ -201,3 +211,35 @@ def test_the_fields_make_the_answer(values: Mapping[tuple[str, ...], Any], answe
 def test_an_answer_of_one_value_is_that_value(schema: Mapping[str, Any]) -> None:
     fields: Sequence[Any] = fields_of(schema)
     assert assemble(fields, {(): True}) is True
+
+
+def test_an_object_or_null_is_null_if_all_its_fields_are_left_out() -> None:
+    inner = {"type": ["object", "null"], "properties": {"a": {"type": "integer"}}}
+    fields = fields_of({"type": "object", "properties": {"in": inner, "more": inner}, "required": ["in"]})
+    assert assemble(fields, {}) == {"in": None}
+    assert assemble(fields, {("in", "a"): 1, ("more", "a"): 2}) == {"in": {"a": 1}, "more": {"a": 2}}
+
+
+def test_a_default_of_an_object_is_all_that_is_given_of_its_optional_members() -> None:
+    properties = {"a": {"type": "integer", "default": 1}, "b": {"const": 2}, "c": {"type": "string"}}
+    a, b, c = fields_of({"type": "object", "properties": properties, "default": {"c": "x"}})
+    assert [field.has_default for field in (a, b, c)] == [False, False, True]
+
+
+def test_a_part_that_may_be_null_allows_null_whatever_else_its_schema_says() -> None:
+    (field,) = fields_of({"properties": {"a": {"anyOf": [{"type": "string", "const": "x"}, {"type": "null"}]}}})
+    assert [field.validate(value) is None for value in ("x", None, "y")] == [True, True, False]
+
+
+def test_the_objects_of_a_list_have_the_members_of_its_default() -> None:
+    (field,) = fields_of({"type": "array", "items": ITEM})
+    assert [one.has_default for one in field.row_of({"n": 1})] == [False, True]
+    assert field.row_of({"other": 1}) == ()
+
+
+def test_a_branch_has_its_own_required_fields_and_is_no_part_of_another_answer() -> None:
+    inner = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    tested = {"if": {"properties": {"ok": {"const": True}}}, "then": {"properties": {"in": inner}, "required": ["in"]}}
+    fields = fields_of({"type": "object", "properties": {"ok": {"type": "boolean"}}, **tested})
+    assert assemble(fields, {("ok",): True}) == {"ok": True, "in": {}}
+    assert assemble(fields, {("ok",): False}) == {"ok": False}

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,13 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as st
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from opentelemetry.semconv.attributes import error_attributes, server_attributes
 from opentelemetry.trace import SpanKind, StatusCode
+from starlette.types import ASGIApp, Message
 
 import flowrun
 from flowrun.calling import current_call
+from flowrun.serving.completions import Completions
+from flowrun.serving.served_flow import serve_flow
+from flowrun.serving.served_runs import ServedRuns
 from flowrun.telemetry import continued, conventions
 from flowrun.telemetry.tracing import FlowTrace
 from flowrun.testing import ScriptedModel
@@ -484,6 +488,53 @@ def test_a_run_is_below_the_span_of_its_caller(tmp_path: Path, traces: Traces) -
     run = traces.span("invoke_workflow agent")
     assert run.parent is not None
     assert (run.parent.trace_id, run.parent.span_id) == (0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331)
+
+
+def test_a_served_run_is_below_the_span_of_the_request(tmp_path: Path, traces: Traces) -> None:
+    flow = adds(tmp_path)
+    body = {"model": flow.spec.name, "messages": [{"role": "user", "content": "1 + 2?"}]}
+    headers = {
+        "content-type": "application/json",
+        "host": "localhost",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    }
+
+    async def work(session: flowrun.Session) -> Any:
+        app = Completions(
+            {flow.spec.name: serve_flow(flow)}, ServedRuns(session, max_live=1, outlives_requests=False), timeout=60.0
+        )
+        return await post(app, json.dumps(body).encode(), headers)
+
+    answered = traces.run(work, journal=tmp_path / "journal.sqlite")
+    assert answered["choices"][0]["message"]["content"] == "3"
+    run = traces.span("invoke_workflow agent")
+    assert run.parent is not None
+    assert (run.parent.trace_id, run.parent.span_id) == (0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331)
+    assert run.attributes is not None
+    assert run.attributes["gen_ai.conversation.id"] == answered["flowrun"]["run"]
+
+
+async def post(app: ASGIApp, body: bytes, headers: Mapping[str, str]) -> Any:
+    """Return the JSON that an application answers to a body."""
+    sent: list[Message] = []
+    waiting = asyncio.get_running_loop().create_future()
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return messages.pop() if messages else await waiting
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    await app(scope, receive, send)
+    return json.loads(b"".join(message.get("body", b"") for message in sent))
 
 
 def test_a_call_from_another_thread_is_below_the_span_of_that_thread(tmp_path: Path, traces: Traces) -> None:

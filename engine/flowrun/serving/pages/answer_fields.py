@@ -5,7 +5,7 @@ schema of its field, and the answer against that of the question. What is no ans
 typed and what is wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -13,11 +13,12 @@ from markupsafe import Markup
 from msgspec import UNSET, UnsetType
 
 from flowrun.core.json_schema import compile_schema
-from flowrun.runtime.answer_form import Choice, assemble, fields_of
+from flowrun.runtime.answer_form import assemble, fields_of
 from flowrun.runtime.run_result import InputRequest
+from flowrun.runtime.typed_answers import Choice
 from flowrun.serving.pages.answer_view import CHANGE, QUESTION, render_view
 from flowrun.serving.pages.controls import MAX_ROWS, Entry, Posted, Wrong, entry_of
-from flowrun.serving.pages.rows import by_name, changed, initial_of, row_entries, rows_of
+from flowrun.serving.pages.rows import MAX_MORE, by_name, changed, count_rows, initial_of, row_entries, rows_of
 from flowrun.spec.model import JSON
 from flowrun.transcript.page_parts import read_part
 
@@ -53,14 +54,18 @@ def read_form(request: InputRequest, posted: Sequence[tuple[str, str]], *, actio
         posted: names and texts, as browsers send them.
     """
     entries, sent = _entries(request), by_name(posted)
+    initial = initial_of(entries)
+    if count_rows(sent) > count_rows(initial) + MAX_MORE:
+        wrong = f"a form has at most {MAX_MORE} rows more than it had at first"
+        return Filled(form=render_view(request, entries, initial, action=action, wrongs={"": wrong}))
     if CHANGE in sent:
         now = changed(entries, sent, sent[CHANGE][0])
         return Filled(form=render_view(request, entries, sent if now is None else now, action=action))
     wrongs: dict[str, str] = {}
     values = _read(entries, sent, wrongs)
     answer = None if wrongs else assemble([entry.field for entry in entries], values)
-    if not wrongs and (wrong := compile_schema(request.schema)(answer)):
-        wrongs[""] = wrong
+    if not wrongs and (mismatch := compile_schema(request.schema)(answer)):
+        wrongs[""] = mismatch
     if not wrongs:
         return Filled(value=answer)
     return Filled(form=render_view(request, entries, sent, action=action, wrongs=wrongs))
@@ -86,8 +91,16 @@ def _entries(request: InputRequest) -> list[Entry]:
             choices=_CONSENT if asks_consent and field.path == ("ok",) else (),
             plain=asks_consent and field.path == ("reason",),
         )
-        for number, field in enumerate(fields_of(request.schema))
+        for number, field in enumerate(fields_of(_with_arguments(request.schema) if asks_consent else request.schema))
     ]
+
+
+def _with_arguments(schema: Mapping[str, JSON]) -> Mapping[str, JSON]:
+    """Return the schema of a question about a call in which who approves gives its arguments: the form has them all."""
+    then = schema.get("then")
+    if not isinstance(then, Mapping) or "arguments" not in then.get("properties", ()):
+        return schema
+    return {**schema, "then": {**then, "required": ["arguments"]}}
 
 
 def _read(entries: Sequence[Entry], posted: Posted, wrongs: dict[str, str]) -> dict[tuple[str, ...], JSON]:

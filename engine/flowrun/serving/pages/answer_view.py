@@ -15,11 +15,12 @@ import msgspec
 from jinja2 import Template
 from markupsafe import Markup, escape
 
-from flowrun.runtime.answer_form import Condition, as_typed, how_to_type, items_of
+from flowrun.runtime.answer_form import Condition
 from flowrun.runtime.run_result import InputRequest
+from flowrun.runtime.typed_answers import as_typed
 from flowrun.serving.pages.controls import MAX_ROWS, Entry, Outcome, Posted, line_feeds
+from flowrun.serving.pages.inputs import hints, input_mode, input_type, lines, text_of
 from flowrun.serving.pages.rows import row_entries, rows_of
-from flowrun.spec.json_types import declared_types
 from flowrun.spec.model import JSON
 from flowrun.transcript.page_parts import mark_json, page_templates, read_part
 from flowrun.unicode import MARK, well_formed
@@ -32,17 +33,6 @@ CHANGE: Final = "change"
 
 _FEW: Final = 5
 """So many choices are all shown; of more, one is chosen from a list."""
-
-_LINE: Final = 60
-"""A text that is given with more characters has several lines to be edited in."""
-
-_INPUT_TYPES: Final[Mapping[str, tuple[str, str]]] = {
-    "date": ("date", r"(?!0000)\d{4}-\d\d-\d\d"),
-    "date-time": ("datetime-local", r"(?!0000)\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?"),
-    "email": ("email", r"[!-~]+"),
-    "uri": ("url", r"[!-~]+"),
-}
-"""The type of an input for a format, and what such an input does not change by itself."""
 
 _MEANS: Final[Mapping[Outcome, str]] = {
     "missing": "not answered yet",
@@ -172,7 +162,7 @@ def _given(call: Mapping[str, JSON]) -> Iterator[tuple[str, JSON, bool, bool]]:
 def _mistakes(parts: Sequence[Shown | Group], before: str = "") -> Iterator[Mistake]:
     for part in parts:
         if isinstance(part, Group):
-            yield from _mistakes(part.parts, f"{before}{part.label}, ")
+            yield from _mistakes(part.parts, before if part.folded else f"{before}{part.label}, ")
             continue
         if part.wrong:
             yield Mistake(part.id, f"{before}{part.label}", part.wrong)
@@ -200,8 +190,8 @@ class _Viewer:
         shown = [self._shown(entry, sources, in_row=in_row) for entry in entries]
         if self._request.call is None or in_row:
             return _grouped(shown, 0, ())
-        folded = [one for one in shown if one.entry.field.path[0] == "arguments"]
-        others = [one for one in shown if one.entry.field.path[0] != "arguments"]
+        folded = [one for one in shown if one.entry.field.path[:1] == ("arguments",)]
+        others = [one for one in shown if one.entry.field.path[:1] != ("arguments",)]
         groups = [self._folded(folded)] if folded else []
         return [*_grouped(others[:1], 0, ()), *groups, *_grouped(others[1:], 0, ())]
 
@@ -222,20 +212,20 @@ class _Viewer:
         field = entry.field
         text = line_feeds(next(iter(self._posted.get(entry.name, ())), ""))
         own = "" if in_row or self._request.call is None else _OWN_LABELS.get(field.path, "")
-        title = _text(field.schema, "title")
+        title = text_of(field.schema, "title")
         name = field.path[-1] if field.path else ""
         return Shown(
             entry=entry,
             id=f"{self.prefix}-{entry.name}",
             label=own or title or name or "Answer",
             name=name if title else "",
-            about="" if own else _text(field.schema, "description"),
-            hints=list(_hints(entry)),
+            about="" if own else text_of(field.schema, "description"),
+            hints=list(hints(entry)),
             wrong=self._wrongs.get(entry.name, ""),
             text=_typed(text),
-            input_type=_input_type(entry, text),
-            input_mode=_input_mode(entry),
-            lines=_lines(entry, text),
+            input_type=input_type(entry, text),
+            input_mode=input_mode(entry),
+            lines=lines(entry, text),
             options=self._options(entry),
             outcomes=self._outcomes(entry),
             rows=list(self._rows(entry)) if entry.look == "rows" else (),
@@ -318,11 +308,11 @@ def _group(fields: Sequence[Shown], depth: int, known: tuple[Condition, ...]) ->
     schema, name = first.around[depth] if len(first.around) > depth else {}, first.path[depth]
     conditional = next((one for one in fields if len(one.entry.field.conditions) == len(shared)), fields[0])
     shows = any(one not in known for one in shared)
-    title = _text(schema, "title")
+    title = text_of(schema, "title")
     return Group(
         label=title or name,
         name=name if title else "",
-        about=_text(schema, "description"),
+        about=text_of(schema, "description"),
         parts=_grouped(fields, depth + 1, shared),
         asked_if=conditional.asked_if if shows else "",
         rules=conditional.rules if shows else "",
@@ -351,83 +341,9 @@ def _flat(parts: Sequence[Shown | Group]) -> Iterator[Shown]:
             yield part
 
 
-def _text(schema: Mapping[str, JSON], key: str) -> str:
-    text = schema.get(key)
-    return text if isinstance(text, str) else ""
-
-
 def _typed(text: str) -> Markup:
     """Return what was typed, as it was: only what no page may have is replaced."""
     return escape(_NOT_ALLOWED.sub(MARK, well_formed(text)))
-
-
-# --- how a text is typed ------------------------------------------------------------------------------------------
-
-
-def _hints(entry: Entry) -> Iterator[str]:
-    """Yield what a value must be, as far as its control does not show it."""
-    schema = entry.field.schema
-    match entry.look:
-        case "scalar":
-            how = how_to_type(schema)
-            yield from () if how == "answer" else (how,)
-        case "text":
-            yield from _text_hints(schema)
-        case "lines":
-            yield f"one {_ITEMS.get(''.join(sorted(declared_types(items_of(schema)))), 'value')} per line"
-        case "json":
-            yield "as JSON"
-    if entry.look in ("lines", "ticks", "rows"):
-        least, most = schema.get("minItems"), schema.get("maxItems")
-        yield from (f"at least {least}" for _ in (0,) if least)
-        yield from (f"at most {most}" for _ in (0,) if most is not None)
-    if entry.look == "text" and MARK in "".join(entry.initial()[entry.name]):
-        yield f"{MARK} is a character that is not displayed; it stays what it was"
-
-
-_ITEMS: Final = {"string": "text", "integer": "whole number", "number": "number", "boolean": "yes or no"}
-
-
-def _text_hints(schema: Mapping[str, JSON]) -> Iterator[str]:
-    if schema.get("format") == "date-time":
-        yield "without a zone, it is in UTC"
-    elif isinstance(schema.get("format"), str):
-        yield f"format: {schema['format']}"
-    if schema.get("minLength", 0):
-        yield f"at least {schema['minLength']} characters"
-    if "maxLength" in schema:
-        yield f"at most {schema['maxLength']} characters"
-    if "pattern" in schema:
-        yield f"matches {schema['pattern']}"
-
-
-def _input_type(entry: Entry, text: str) -> str:
-    """Return the type of the input: one that would change the text by itself is not used."""
-    kind, kept = _INPUT_TYPES.get(_text(entry.field.schema, "format"), ("text", ""))
-    is_kept = entry.look == "text" and (not text or re.fullmatch(kept, text))
-    return kind if is_kept else "text"
-
-
-def _input_mode(entry: Entry) -> str:
-    """Return which keys a phone shows; those for numbers lack the minus sign."""
-    schema = entry.field.schema
-    types = declared_types(schema) - {"null"}
-    least = schema.get("minimum", schema.get("exclusiveMinimum", -1))
-    if entry.look != "scalar" or not types <= {"integer", "number"} or not types or least < 0:
-        return ""
-    return "numeric" if types == {"integer"} else "decimal"
-
-
-def _lines(entry: Entry, text: str) -> int:
-    """Return the number of lines in which a text is typed; one that has no line breaks is in an input."""
-    schema = entry.field.schema
-    if entry.look in ("lines", "json") or "\n" in text:
-        return min(max(text.count("\n") + 1, 3), 16)
-    if entry.look != "text" or "format" in schema or "pattern" in schema:
-        return 1
-    most = schema.get("maxLength", None)
-    is_short = len(text) <= 2 * _LINE if most is not None and most <= 2 * _LINE else 0 < len(text) <= _LINE
-    return 1 if is_short else min(max(len(text) // 80 + 1, 2), 16)
 
 
 __all__ = ["CHANGE", "QUESTION", "render_view"]

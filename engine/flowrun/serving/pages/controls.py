@@ -12,7 +12,8 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from flowrun.runtime.answer_form import Choice, Field, choices_of, is_exactly, items_of, read_answer
+from flowrun.runtime.answer_form import Field, is_exactly
+from flowrun.runtime.typed_answers import COMBINED, SCALARS, Choice, choices_of, items_of, read_answer
 from flowrun.spec.json_types import declared_types
 from flowrun.spec.model import JSON
 from flowrun.spec.strict_json import parse_json, same
@@ -27,8 +28,9 @@ Outcome = Literal["missing", "out", "null", "empty"]
 MAX_ROWS: Final = 200
 """The most objects of a list that a form has."""
 
-_SCALARS: Final = {"string", "boolean", "integer", "number"}
-_COMBINED: Final = {"oneOf", "anyOf", "allOf", "if", "not", "$ref", "$dynamicRef"}
+_OF_ANOTHER: Final = {*COMBINED, "$ref", "$dynamicRef"}
+"""Keywords by which a schema without types may allow more than its own ones say."""
+
 _LOCAL: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?")
 _EMPTY: Final[Mapping[Look, JSON]] = {"text": "", "lines": [], "ticks": [], "rows": []}
 """The value of a control that nothing was typed or ticked in, if it has one."""
@@ -124,6 +126,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     def _is_empty(self, sent: Sequence[str]) -> bool:
         if self.look == "choice":
             return not sent or not sent[0] or sent[0] in _OUTCOMES
+        if self.look == "rows":
+            return True  # those that there are were read before
         return not sent or not (sent[0] if self.look == "text" else sent[0].strip())
 
     def _outcome(self, posted: Posted) -> JSON | UnsetType:
@@ -205,9 +209,9 @@ def _looks(field: Field) -> list[_Offer]:
         return [_Offer("rows"), _Offer("json")]
     if types == {"string"}:
         return [_Offer("text")]
-    if types <= _SCALARS and (types or schema.keys().isdisjoint(_COMBINED)):
+    if types <= SCALARS and (types or schema.keys().isdisjoint(_OF_ANOTHER)):
         return [_Offer("scalar"), _Offer("json")]
-    if types == {"array"} and declared_types(items) and declared_types(items) <= _SCALARS:
+    if types == {"array"} and declared_types(items) and declared_types(items) <= SCALARS:
         return [_Offer("lines"), _Offer("json")]
     return [_Offer("json")]
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
 
-from flowrun.serving.gate import LOGIN, Access
+from flowrun.serving.gate import API, HEALTH, LOGIN, Access
 from flowrun.serving.pages.actions import back, post_answer, post_cancel, post_doubt, post_resume
 from flowrun.serving.pages.login import post_login, post_logout, show_login
 from flowrun.serving.pages.responses import NotFound, as_page
@@ -58,8 +59,16 @@ def page_routes(
         route("/runs/{run}/changes", "GET", follow_run),
         *(route(f"/runs/{{run}}/{name}", "POST", work) for name, work in forms),
         *(route(f"/runs/{{run}}/{name}", "GET", back) for name, _ in forms),
-        Route("/{path:path}", as_page(_nothing), methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
+        _OtherPath("/{path:path}", as_page(_nothing), methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ]
+
+
+class _OtherPath(Route):
+    """The route of every path that is not of an API, which has errors of its own."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        is_api = scope["path"].startswith(API) or scope["path"] == HEALTH
+        return (Match.NONE, {}) if is_api else super().matches(scope)
 
 
 async def _follow_all(site: Site, request: Request) -> Response:

@@ -7,6 +7,9 @@ from typing import Final
 from flowrun.runtime.answer_form import Field
 from flowrun.serving.pages.controls import MAX_ROWS, Entry, Posted, entry_of
 
+MAX_MORE: Final = 1_000
+"""The most rows that are added to all the lists of a form."""
+
 _ROW: Final = re.compile("[0-9]{1,6}")
 
 
@@ -14,6 +17,11 @@ def rows_of(entry: Entry, posted: Posted) -> list[int]:
     """Return the ids of the rows of a list; one that is there twice is the same row."""
     ids = posted.get(entry.row_name, ())
     return list(dict.fromkeys(int(one) for one in ids[: 2 * MAX_ROWS] if _ROW.fullmatch(one)))
+
+
+def count_rows(posted: Posted) -> int:
+    """Return the number of rows of all lists."""
+    return sum(len(ids) for name, ids in posted.items() if name.endswith(".row"))
 
 
 def row_entries(entry: Entry, row: int) -> list[Entry]:

@@ -1,0 +1,184 @@
+"""``flowrun serve``: serves flows as models of the OpenAI chat API, as tools of an MCP server, and as pages."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from flowrun.cli.completion import complete_specs
+from flowrun.cli.event_loop import run_in_loop
+from flowrun.cli.next_steps import warn_of_network
+from flowrun.cli.options import (
+    allow_host_option,
+    allow_origin_option,
+    api_key_file_option,
+    drain_option,
+    host_option,
+    journal_option,
+    max_tools_option,
+    port_option,
+    profile_option,
+    project_option,
+    read_duration,
+    stall_option,
+    verbose_option,
+)
+from flowrun.cli.server_options import read_access, require_serve
+from flowrun.cli.terminal import echo, hide
+from flowrun.errors import SpecError, UsageError
+from flowrun.runtime.engines import BackendSettings, calm_collector
+from flowrun.runtime.project import Project, find_all_specs
+from flowrun.runtime.session import Session
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from flowrun.serving.gate import Access
+    from flowrun.serving.served_flow import ServedFlow
+
+_NO_MODEL: Final = "FR704"
+"""The code of a flow that has no model of its own, because others run it."""
+
+
+@click.command()
+@click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...", shell_complete=complete_specs
+)
+@profile_option
+@host_option
+@port_option
+@api_key_file_option
+@allow_host_option
+@allow_origin_option
+@click.option("--durable", is_flag=True, help="Write the runs down as they go, so that they outlive the server.")
+@journal_option
+@click.option("--preload", is_flag=True, help="Start the engines of all flows before the first request.")
+@click.option("--max-live", type=click.IntRange(1), default=1024, show_default=True, help="Runs of requests at once.")
+@max_tools_option
+@click.option(
+    "--timeout",
+    default="10m",
+    show_default=True,
+    metavar="TIME",
+    callback=read_duration,
+    help="How long a request may take.",
+)
+@click.option(
+    "--max-body", type=click.IntRange(1), default=4_000_000, show_default=True, metavar="BYTES", help="Of a request."
+)
+@stall_option
+@verbose_option
+@project_option
+@drain_option
+def command(**options: Any) -> int:
+    """Serve flows, each of them a model of the OpenAI chat API, a tool of an MCP server, and pages of its runs.
+
+    PATH is a spec or a folder of specs. SIGTERM lets the runs in progress end, for --drain.
+    """
+    require_serve()
+    access = read_access(
+        host=options["host"],
+        api_key_file=options["api_key_file"],
+        allow_host=options["allow_host"],
+        allow_origin=options["allow_origin"],
+        environ=os.environ,
+        max_body=options["max_body"],
+    )
+    flows = load_flows(options["paths"], profile=options["profile"], project_dir=options["project_dir"])
+    run_in_loop(_serve(flows, access, options))
+    return 0
+
+
+def load_flows(paths: Sequence[Path], *, profile: str | None, project_dir: Path | None) -> "dict[str, ServedFlow]":
+    """Return the flows of specs and of folders of specs, by their names.
+
+    A flow in a folder that has no model of its own is a part of others, and is left out.
+
+    Raises:
+        SpecError: some have errors; it has all of them.
+        UsageError: two have the same name, or there is none.
+    """
+    from flowrun.serving.served_flow import serve_flow
+
+    project = Project(folder=project_dir, environ=os.environ)
+    flows: dict[str, ServedFlow] = {}
+    issues = []
+    for file in find_all_specs(paths, shown=", ".join(map(str, paths))):
+        try:
+            flow = project.compile(file, profile=profile)
+        except SpecError as exc:
+            if file not in paths and all(issue.code == _NO_MODEL for issue in exc.issues):
+                echo(f"{file} is not served by itself: {exc.issues[0].message}", err=True)
+            else:
+                issues += exc.issues
+            continue
+        if (other := flows.get(flow.spec.name)) is not None:
+            raise UsageError(f"{other.flow.path} and {file} have the same name, {flow.spec.name}: serve one of them")
+        hide(flow.secrets)
+        flows[flow.spec.name] = serve_flow(flow)
+    if issues:
+        raise SpecError(issues)
+    if not flows:
+        raise UsageError(f"none of {', '.join(map(str, paths))} is a flow with a model of its own")
+    return flows
+
+
+async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: Mapping[str, Any]) -> None:
+    from flowrun.serving.app import make_app
+    from flowrun.serving.pages.routes import page_routes
+    from flowrun.serving.served_runs import BATCH, ServedRuns
+    from flowrun.serving.server import address_of, listen, serve
+    from flowrun.serving.temporary_journal import temporary_journal
+
+    durable: bool = options["durable"]
+    calm_collector()
+    async with AsyncExitStack() as stack:
+        listener = listen(options["host"], options["port"])
+        stack.callback(listener.close)
+        journal = options["journal"] if durable else await stack.enter_async_context(temporary_journal())
+        session = Session(
+            journal=journal,
+            synchronous="full" if durable else "normal",
+            batch=BATCH,
+            max_tools=options["max_tools"],
+            drain=options["drain"],
+            settings=BackendSettings(verbose=options["verbose"], stall=options["stall"], note=_note, progress=_note),
+        )
+        await stack.enter_async_context(session)
+        runs = ServedRuns(session, max_live=options["max_live"], outlives_requests=durable)
+        if options["preload"]:
+            for served in flows.values():
+                await session.runs_of(served.flow)
+        if durable:
+            warn_of_network(journal)
+            runs.watch()
+        address = address_of(listener)
+        others: list[BaseRoute] = []
+        if has_mcp := find_spec("mcp") is not None:
+            from flowrun.serving.mcp_endpoint import McpEndpoint
+
+            tools = McpEndpoint(flows, runs, timeout=options["timeout"], max_body=options["max_body"])
+            await stack.enter_async_context(tools.manager.run())
+            others.append(tools.route())
+        others += page_routes(runs, access, hide=hide)
+        app = make_app(flows, runs, access, timeout=options["timeout"], others=others)
+        _say_hello(flows, address, has_mcp=has_mcp)
+        await serve(app, listener, runs, drain=options["drain"])
+
+
+def _note(message: str) -> None:
+    echo(message, err=True)
+
+
+def _say_hello(flows: "Mapping[str, ServedFlow]", address: str, *, has_mcp: bool) -> None:
+    for line in (
+        f"flowrun serves {', '.join(flows)} on {address}",
+        f"  {address}/v1    the OpenAI chat API: each flow is a model",
+        f"  {address}/mcp   MCP: each flow is a tool{'' if has_mcp else ' (needs: pip install flowrun[mcp])'}",
+        f"  {address}/      the runs, and the questions that wait",
+    ):
+        echo(line, err=True)

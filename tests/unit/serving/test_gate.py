@@ -1,0 +1,135 @@
+"""Who may ask a server for what: by the name of the server, the site that asks, the key and the size."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flowrun.serving.app import guarded
+from flowrun.serving.gate import COOKIE, Access
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+LOCAL = Access()
+KEYED = Access(keys=("one", "two"))
+PUBLIC = Access(keys=("one",), hosts=None)
+SITE = Access(origins=frozenset({"https://chat.example.com"}))
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    body = await Request(scope, receive).body()
+    await PlainTextResponse(f"{len(body)} bytes")(scope, receive, send)
+
+
+async def _call(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
+
+
+def ask(
+    access: Access, method: str, path: str, headers: Mapping[str, str] = NO_HEADERS, *, body: bytes = b""
+) -> tuple[int, dict[str, str], str]:
+    """Return the status, the headers and the text of the answer to a request in two pieces."""
+    given = {"host": "127.0.0.1:8765", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+    }
+    half = len(body) // 2
+    pieces = [(body[:half], True), (body[half:], False)]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        piece, more = pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": more}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(_call(guarded(app, access), scope, receive, send))
+    came = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], came, b"".join(message.get("body", b"") for message in sent[1:]).decode()
+
+
+@pytest.mark.parametrize(
+    ("access", "method", "path", "headers", "status"),
+    [
+        pytest.param(LOCAL, "POST", "/v1/x", {}, 200, id="a program"),
+        pytest.param(LOCAL, "GET", "/v1/x", {"host": "localhost"}, 200, id="localhost"),
+        pytest.param(LOCAL, "GET", "/v1/x", {"host": "[::1]:8765"}, 200, id="IPv6"),
+        pytest.param(LOCAL, "GET", "/v1/x", {"host": "evil.example:8765"}, 421, id="DNS rebinding"),
+        pytest.param(LOCAL, "GET", "/", {"host": "evil.example"}, 421, id="DNS rebinding of pages"),
+        pytest.param(LOCAL, "GET", "/", {"host": "evil@127.0.0.1"}, 421, id="a name with a user"),
+        pytest.param(LOCAL, "GET", "/", {"host": "127.0.0.1.evil.example"}, 421, id="a longer name"),
+        pytest.param(LOCAL, "GET", "/", {"host": ""}, 421, id="no name"),
+        pytest.param(PUBLIC, "GET", "/", {"host": "any.example", "authorization": "Bearer one"}, 200, id="any name"),
+        pytest.param(LOCAL, "POST", "/x", {"origin": "http://127.0.0.1:8765"}, 200, id="an own page"),
+        pytest.param(LOCAL, "POST", "/x", {"origin": "https://127.0.0.1:8765"}, 200, id="behind a proxy with TLS"),
+        pytest.param(LOCAL, "POST", "/x", {"origin": "http://127.0.0.1:3000"}, 403, id="another port"),
+        pytest.param(LOCAL, "POST", "/v1/x", {"origin": "https://evil.example"}, 403, id="another site"),
+        pytest.param(LOCAL, "POST", "/x", {"origin": "null"}, 403, id="a hidden site"),
+        pytest.param(LOCAL, "POST", "/x", {"sec_fetch_site": "cross-site"}, 403, id="another site without origin"),
+        pytest.param(LOCAL, "DELETE", "/mcp", {"sec_fetch_site": "same-site"}, 403, id="a neighbour"),
+        pytest.param(LOCAL, "POST", "/x", {"sec_fetch_site": "same-origin"}, 200, id="a form"),
+        pytest.param(LOCAL, "GET", "/", {"sec_fetch_site": "cross-site"}, 200, id="a link from another site"),
+        pytest.param(SITE, "POST", "/v1/x", {"origin": "https://chat.example.com"}, 200, id="an allowed site"),
+        pytest.param(SITE, "POST", "/v1/x", {"origin": "http://chat.example.com"}, 403, id="allowed with TLS only"),
+        pytest.param(KEYED, "GET", "/v1/x", {}, 401, id="no key"),
+        pytest.param(KEYED, "GET", "/v1/x", {"authorization": "Bearer two"}, 200, id="a key"),
+        pytest.param(KEYED, "GET", "/v1/x", {"authorization": "bearer  two "}, 200, id="a key with spaces"),
+        pytest.param(KEYED, "GET", "/mcp", {"authorization": "Bearer three"}, 401, id="a wrong key"),
+        pytest.param(KEYED, "GET", "/v1/x", {"authorization": "Basic two"}, 401, id="another scheme"),
+        pytest.param(KEYED, "GET", "/", {}, 303, id="a page without a key"),
+        pytest.param(KEYED, "GET", "/", {"cookie": f"{COOKIE}={KEYED.cookie()}"}, 200, id="a cookie"),
+        pytest.param(KEYED, "GET", "/", {"cookie": f"{COOKIE}={PUBLIC.cookie()}"}, 303, id="the cookie of other keys"),
+        pytest.param(KEYED, "GET", "/", {"cookie": "=;;=\x01"}, 303, id="a cookie that is none"),
+        pytest.param(KEYED, "GET", "/health", {}, 200, id="health needs no key"),
+        pytest.param(KEYED, "GET", "/login", {}, 200, id="nor does the page that takes it"),
+    ],
+)
+def test_a_request_passes_or_not(access: Access, method: str, path: str, headers: dict[str, str], status: int) -> None:
+    assert ask(access, method, path, headers)[0] == status
+
+
+def test_the_api_is_refused_in_its_own_form() -> None:
+    status, headers, text = ask(KEYED, "POST", "/v1/chat/completions")
+    assert (status, headers["www-authenticate"], headers["x-should-retry"]) == (401, "Bearer", "false")
+    error = json.loads(text)["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_api_key")
+    assert ask(KEYED, "GET", "/runs/a/b")[1]["location"].startswith("/login?to=/runs/a/b")
+
+
+@pytest.mark.parametrize(
+    ("size", "headers", "answer"),
+    [
+        pytest.param(10, {}, (200, "10 bytes"), id="as large as it may be"),
+        pytest.param(11, {"content_length": "11"}, (413, "larger than 10 bytes"), id="it says so"),
+        pytest.param(11, {}, (413, "larger than 10 bytes"), id="it does not say so"),
+        pytest.param(11, {"content_length": "x"}, (413, "larger than 10 bytes"), id="it says nonsense"),
+    ],
+)
+def test_a_request_that_is_too_large_is_not_read(size: int, headers: dict[str, str], answer: tuple[int, str]) -> None:
+    status, _, text = ask(Access(max_body=10), "POST", "/v1/x", headers, body=b"x" * size)
+    assert status == answer[0]
+    assert answer[1] in text
+
+
+def test_scripts_of_an_allowed_site_may_read_answers() -> None:
+    asked = {"origin": "https://chat.example.com", "access_control_request_method": "POST"}
+    status, headers, _ = ask(SITE, "OPTIONS", "/v1/chat/completions", asked)
+    assert (status, headers["access-control-allow-origin"]) == (200, "https://chat.example.com")
+    _, headers, _ = ask(SITE, "POST", "/v1/chat/completions", {"origin": "https://chat.example.com"})
+    assert headers["access-control-allow-origin"] == "https://chat.example.com"
+    _, headers, _ = ask(LOCAL, "OPTIONS", "/v1/chat/completions", asked)
+    assert "access-control-allow-origin" not in headers
+
+
+def test_keys_are_in_no_representation() -> None:
+    assert "one" not in repr(KEYED)

@@ -23,6 +23,11 @@ _PING_SECONDS: Final = 20.0
 """Seconds of silence after which a stream says something, so that a client that has gone is noticed."""
 
 
+def has_run_ended(history: History, run: str) -> bool:
+    """Return whether nothing more happens in a run."""
+    return history.run(run).ended is not None
+
+
 class Changes:
     """Says when a run, or any run, has changed, as long as somebody asks."""
 
@@ -46,7 +51,7 @@ class Changes:
         return hashlib.blake2b(f"{version} {extra}".encode(), digest_size=8).hexdigest()
 
     async def follow(self, run: str | None, seen: str) -> AsyncIterator[str]:
-        """Yield each new version of a run (None: of all runs), and an empty text now and then.
+        """Yield each new version of a run (None: of all runs) until it has ended, and an empty text now and then.
 
         Args:
             seen: the version that the page shows.
@@ -57,11 +62,14 @@ class Changes:
         try:
             while not self._stopped():
                 looked = self._looked
+                has_ended = run is not None and await self._reader.read(lambda history: has_run_ended(history, run))
                 stored = await self._reader.read(lambda history: history.version_of(run))
                 version = self.version_of(run, stored)
                 if version != seen:
                     seen = version
                     yield version
+                if has_ended:
+                    return
                 try:
                     await asyncio.wait_for(looked.wait(), _PING_SECONDS)
                 except TimeoutError:

@@ -182,9 +182,12 @@ def _announcement(sight: RunSight) -> str:
 
 
 async def follow_run(site: Site, request: Request) -> Response:
-    """Return the stream of the changes of a run."""
-    name = request.path_params["run"]
-    _, top = await site.reader.read(lambda history: find_top(history, name))
+    """Return the stream of the changes of a run; no content if there will be none: a browser then asks no more."""
+    top = await top_row(site, request)
+    if top.ended is not None:
+        version = site.changes.version_of(top.id, await site.reader.read(lambda history: history.version_of(top.id)))
+        if site.seen_by(request) == version:
+            return Response(status_code=204)
     return site.stream(request, top.id)
 
 

@@ -51,12 +51,17 @@ class Site(NamedTuple):
         changes = Changes(Reader(path), stopped=lambda: runs.draining, extra=work_of)
         return cls(runs, access, Reader(path), Reader(path), Flows(environ, hide), changes)
 
+    @staticmethod
+    def seen_by(request: Request) -> str:
+        """Return the version that a page shows which asks for changes."""
+        return request.headers.get("last-event-id") or request.query_params.get("since", "")
+
     def stream(self, request: Request, run: str | None) -> Response:
         """Return the stream of the changes of a run (None: of any run) as server-sent events.
 
         Its data are versions: the page that shows another one is to be asked for anew.
         """
-        seen = request.headers.get("last-event-id") or request.query_params.get("since", "")
+        seen = self.seen_by(request)
 
         async def events() -> AsyncIterator[str]:
             yield "retry: 3000\n\n"

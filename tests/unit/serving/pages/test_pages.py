@@ -470,3 +470,11 @@ def test_a_stream_begins_with_what_was_missed(run: Run, pages: Pages) -> None:
     with pages.open("GET", f"/runs/{asks}/changes?since=old") as response:
         pages.drain()
         assert versions(response) in ([], [version_of(pages.get(f"/runs/{asks}"))])
+
+
+def test_the_stream_of_a_run_ends_with_it(run: Run, pages: Pages) -> None:
+    slow = run("slow", {"seconds": 0})
+    newest = version_of(pages.get(f"/runs/{slow}"))
+    with pages.open("GET", f"/runs/{slow}/changes?since=old") as response:
+        assert versions(response) == [newest]
+    assert pages.get(f"/runs/{slow}/changes", Last_Event_ID=newest).status == 204

@@ -3,7 +3,7 @@
 (() => {
   "use strict";
   const { body } = document;
-  const PAUSE = 700; // milliseconds between two requests for the page
+  const PAUSE = 700; // milliseconds between two requests for the page, and at least four times what one takes
   let source = null;
   let [busy, again] = [false, false];
 
@@ -116,12 +116,14 @@
     busy = true;
     while (again) {
       again = false;
+      const began = performance.now();
       try {
         await ask();
       } catch {
         break; // the server is away: its stream says when it is there again
       }
-      await new Promise((resolve) => { setTimeout(resolve, PAUSE); });
+      const pause = Math.max(PAUSE, 4 * (performance.now() - began));
+      await new Promise((resolve) => { setTimeout(resolve, pause); });
     }
     busy = false;
   };

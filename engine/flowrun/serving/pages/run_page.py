@@ -103,7 +103,7 @@ def frame_of(site: Site, sight: RunSight, attempt: Attempt | None) -> Frame:
     if row.ended is None:
         attributes["data-changes"] = f"{path}/changes"
     return Frame(
-        head=_REFRESH if moves and not has_form else Markup(""),
+        head=_REFRESH if moves and not has_form and attempt is None else Markup(""),
         above=render_part("bar", home=False, keyed=bool(site.access.keys)),
         below=below,
         attributes=attributes,

@@ -73,6 +73,14 @@ def test_the_tutorial(shell: Shell) -> None:
     assert sum(block.kind == "console" for block in blocks) == 11
 
 
+@pytest.mark.slow
+def test_the_page_on_pages(shell: Shell) -> None:
+    assert list(perform(shell, read_blocks((DOCS / "pages.md").read_text()))) == []
+    program, verb, *words = shlex.split((shell.folder / "start").read_text())
+    assert (program, verb) == ("flowrun", "ui")
+    import_module("flowrun.cli.ui").command.make_context(verb, words)
+
+
 def test_the_page_on_scripted_models(shell: Shell) -> None:
     blocks = read_blocks((DOCS / "scripted.md").read_text())
     [example] = perform(shell, blocks)

@@ -28,6 +28,7 @@ VERBS: Final[dict[str, str]] = {
     "test": "Run the tests of specs against scripted or recorded replies, without a model.",
     "runs": "List the durable runs.",
     "show": "Show what happened in a durable run, as text, JSON or one HTML page.",
+    "ui": "Show durable runs in the browser, and answer what they ask.",
     "resume": "Resume durable runs after a crash.",
     "answer": "Answer a durable run that waits.",
     "cancel": "End a durable run.",

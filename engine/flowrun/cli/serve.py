@@ -35,6 +35,8 @@ from flowrun.runtime.project import Project, find_all_specs
 from flowrun.runtime.session import Session
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
     from flowrun.serving.gate import Access
     from flowrun.serving.served_flow import ServedFlow
 
@@ -127,6 +129,7 @@ def load_flows(paths: Sequence[Path], *, profile: str | None, project_dir: Path 
 
 async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: Mapping[str, Any]) -> None:
     from flowrun.serving.app import make_app
+    from flowrun.serving.pages.routes import page_routes
     from flowrun.serving.served_runs import BATCH, ServedRuns
     from flowrun.serving.server import address_of, listen, serve
     from flowrun.serving.temporary_journal import temporary_journal
@@ -154,13 +157,14 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
             warn_of_network(journal)
             runs.watch()
         address = address_of(listener)
-        others = []
+        others: list[BaseRoute] = []
         if has_mcp := find_spec("mcp") is not None:
             from flowrun.serving.mcp_endpoint import McpEndpoint
 
             tools = McpEndpoint(flows, runs, timeout=options["timeout"], max_body=options["max_body"])
             await stack.enter_async_context(tools.manager.run())
             others.append(tools.route())
+        others += page_routes(runs, access, hide=hide)
         app = make_app(flows, runs, access, timeout=options["timeout"], others=others)
         _say_hello(flows, address, has_mcp=has_mcp)
         await serve(app, listener, runs, drain=options["drain"])

@@ -8,9 +8,19 @@ from typing import Final
 from flowrun.core.events import Event, Recorded, Started
 from flowrun.errors import StoreError, UsageError
 from flowrun.journal.bodies import decode
-from flowrun.journal.database import Database
+from flowrun.journal.database import Database, json_list
 from flowrun.journal.liveness import HOLDERS, Process, living, this_process
 from flowrun.journal.rows import STATUSES, Holder, RunDamaged, RunRow
+from flowrun.journal.search import (
+    PAGE,
+    SEARCH_SECONDS,
+    RunPage,
+    RunQuery,
+    count_open,
+    find_row_ids,
+    first_batches,
+    recent_flows,
+)
 
 _PAGE: Final = 500
 """Rows per query: a long read would keep other processes from emptying the -wal."""
@@ -33,6 +43,22 @@ _EVENTS: Final = """
 """
 _HEAD: Final = "SELECT heads.events FROM runs LEFT JOIN heads ON heads.run = runs.no WHERE runs.id = ?"
 _BY_PREFIX: Final = "WHERE {} runs.id >= ? AND runs.id < ? ORDER BY runs.id LIMIT ?"
+_FAMILY_VERSION: Final = """
+    WITH family AS (
+        SELECT runs.status, runs.holder IN (SELECT value FROM json_each(:living)) AS held, heads.events
+        FROM runs LEFT JOIN heads ON heads.run = runs.no
+        WHERE runs.id = :run OR runs.id >= :run || '.' AND runs.id < :run || '/')
+    SELECT status, held, count(*), sum(events) FROM family GROUP BY status, held
+    UNION ALL SELECT 'inbox', 0, count(*), coalesce(max(no), 0) FROM inbox
+    WHERE run = :run OR run >= :run || '.' AND run < :run || '/'
+"""
+"""The ids of children begin with that of their parent and a dot, which is before a slash."""
+_JOURNAL_VERSION: Final = """
+    SELECT 'events', max(no), 0 FROM events
+    UNION ALL SELECT 'runs', max(no), 0 FROM runs
+    UNION ALL SELECT status, holder IN (SELECT value FROM json_each(?)), count(*) FROM runs
+    WHERE status IN ('running', 'waiting', 'sleeping', 'needs_attention') AND parent IS NULL GROUP BY 1, 2
+"""
 _SHOWN: Final = 5
 """Runs that the error for an ambiguous prefix names."""
 
@@ -44,6 +70,11 @@ class History:
         self._database = database
         self._now = now
         self._here = this_process() if here is None else here
+
+    @property
+    def path(self) -> Path:
+        """Return the path of the journal."""
+        return self._database.path
 
     def events(self, run: str) -> list[Recorded]:
         """Return a run's events, oldest first; an empty list if there is no such run.
@@ -203,6 +234,40 @@ class History:
             if len(rows) < _PAGE:
                 return
             before = rows[-1][0]
+
+    def search(self, query: RunQuery, *, seconds: float = SEARCH_SECONDS) -> RunPage:
+        """Return a page of the top runs that a query finds, newest first, in bounded time.
+
+        Args:
+            seconds: after which the search ends; the page then says where it goes on.
+        """
+        living = [holder.id for holder in self.holders()]
+        found, older = find_row_ids(self._database, query, living, seconds=seconds, clock=time.monotonic)
+        rows = self._select(
+            "WHERE runs.no IN (SELECT value FROM json_each(?)) ORDER BY runs.no DESC", (json_list(found),)
+        )
+        complete = older is None or len(found) == PAGE
+        return RunPage(rows=tuple(row for _, row in rows), older=older, complete=complete)
+
+    def open_counts(self) -> dict[str, int]:
+        """Return the number of runs of each status in which they have not ended, up to ``search.COUNTED`` each."""
+        return count_open(self._database, [holder.id for holder in self.holders()])
+
+    def filters(self) -> tuple[list[str], list[str]]:
+        """Return names of flows, of the newest runs, and labels of batches, for lists of filters."""
+        return recent_flows(self._database), first_batches(self._database)
+
+    def data_version(self) -> int:
+        """Return a number that changes when another connection has written (``PRAGMA data_version``)."""
+        version: int = self._database.value("PRAGMA data_version")
+        return version
+
+    def version_of(self, run: str | None) -> str:
+        """Return a text that changes whenever a run, its children or its inbox does; None: any run of the journal."""
+        living = json_list(holder.id for holder in self.holders())
+        if run is None:
+            return json_list(self._database.rows(_JOURNAL_VERSION, (living,)))
+        return json_list(self._database.rows(_FAMILY_VERSION, {"living": living, "run": run}))
 
     def _select(self, rest: str, values: tuple[object, ...]) -> list[tuple[int, RunRow]]:
         holders = {holder.id: holder for holder in self.holders()}

@@ -34,5 +34,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         """CREATE TABLE inbox (
             no INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, at REAL NOT NULL, body TEXT NOT NULL)""",
     ),
+    # The few runs that wait among a million that have ended are found, and counted, at once.
+    ("CREATE INDEX runs_status ON runs (status) WHERE parent IS NULL",),
 )
 """The statements of each version; the first ones create the tables in an empty file."""

@@ -25,7 +25,9 @@ COOKIE: Final = "flowrun"
 HEALTH: Final = "/health"
 LOGIN: Final = "/login"
 
-_API: Final = ("/v1/", "/mcp")
+API: Final = ("/v1/", "/mcp")
+"""What the paths of the APIs begin with."""
+
 _OPEN: Final = (HEALTH, LOGIN)
 """The paths that need no key."""
 
@@ -76,15 +78,15 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refused = self._refuse(scope["method"], scope["path"], headers)
+        refused = self._refuse(scope, headers)
         if refused is not None:
             await refused(scope, receive, send)
             return
         await self._within_limit(scope, receive, send)
 
-    def _refuse(self, method: str, path: str, headers: Headers) -> Response | None:
+    def _refuse(self, scope: Scope, headers: Headers) -> Response | None:
         """Return the answer to a request that is refused; None if it may pass."""
-        access = self._access
+        access, method, path = self._access, scope["method"], scope["path"]
         host = headers.get("host", "")
         if access.hosts is not None and _name_of(host) not in access.hosts:
             what = f"the server does not answer by the name {_name_of(host)!r}; name it by --allow-host"
@@ -93,8 +95,9 @@ class Gate:
             what = "a browser sends this request for another site; allow a site by --allow-origin"
             return _refusal(path, ApiError(what, status=403, code="origin_not_allowed"))
         if access.keys and path not in _OPEN and method != "OPTIONS" and not self._has_key(headers):
-            if not path.startswith(_API):
-                return RedirectResponse(f"{LOGIN}?to={quote(path)}", 303)
+            if not path.startswith(API):
+                query = scope["query_string"].decode("latin-1")
+                return RedirectResponse(f"{LOGIN}?to={quote(f'{path}?{query}' if query else path, safe='/')}", 303)
             what = "the API key is missing or wrong: send it as `Authorization: Bearer KEY`"
             return _refusal(path, ApiError(what, status=401, code="invalid_api_key"))
         length = headers.get("content-length", "0")
@@ -151,7 +154,7 @@ class Gate:
 
 
 def _refusal(path: str, error: ApiError) -> Response:
-    if path.startswith(_API):
+    if path.startswith(API):
         return error.response()
     return PlainTextResponse(f"{error}\n", error.status)
 

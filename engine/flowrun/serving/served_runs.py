@@ -11,7 +11,7 @@ from flowrun.journal import History, RunRow
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_events import RunEvent
-from flowrun.runtime.run_result import RunResult
+from flowrun.runtime.run_result import Resolve, RunResult
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.runtime.watch import Resumed, Watch
@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 BATCH: Final = "serve"
 """The label of the runs that a server begins, in its journal."""
+
+_REMEMBERED: Final = 1000
+"""The runs of which it is remembered why they could not be resumed."""
 
 _LOOK_SECONDS: Final = 0.05
 """How often a run is looked at that somebody else drives."""
@@ -40,6 +43,7 @@ class ServedRuns:
 
     Attributes:
         draining: the server is about to stop.
+        refused: why the runs that could not be resumed here were not, by their ids.
     """
 
     def __init__(self, session: Session, *, max_live: int, outlives_requests: bool) -> None:
@@ -53,6 +57,8 @@ class ServedRuns:
         self.draining = False
         self._max_live = max_live
         self._outlives_requests = outlives_requests
+        self.refused: dict[str, str] = {}
+        self._resuming: dict[str, bool] = {}  # whether to look again, once the run has stopped: an answer came in
         self._live: set[asyncio.Task[Any]] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._watches: set[asyncio.Task[Any]] = set()
@@ -143,18 +149,51 @@ class ServedRuns:
         """
         await self.session.answer(request_id, value)
         row = self.history.top_run(request_id.rsplit("/", 2)[0])
-        if row.holder is None:
+        if row.holder is None and not self.draining:
             self.resume(row.id)
 
-    def resume(self, run_id: str) -> None:
-        """Resume a run in the background. Why it cannot be resumed is said in the log."""
-        _begin(self._resume(run_id), self._background)
+    def resume(self, run_id: str, *, resolve: Resolve | None = None) -> None:
+        """Resume a top run in the background. Why it cannot be resumed is said in the log and in ``refused``.
 
-    async def _resume(self, run_id: str) -> None:
+        Args:
+            resolve: resolves the run's calls that are in doubt.
+        """
+        if run_id in self._resuming:
+            self._resuming[run_id] = True
+            return
+        self._resuming[run_id] = False
+        self.refused.pop(run_id, None)
+        _begin(self._resume(run_id, resolve), self._background)
+
+    def is_resuming(self, run_id: str) -> bool:
+        """Return whether a run was resumed here and has not ended or stopped to wait since: its engines may start."""
+        return run_id in self._resuming
+
+    async def _resume(self, run_id: str, resolve: Resolve | None) -> None:
         try:
-            await self.session.resume(run_id)
+            result = await self.session.resume(run_id, resolve=resolve)
+            while self._resuming[run_id] and result.run.outcome is None and not self.draining:
+                self._resuming[run_id] = False
+                result = await self.session.resume(run_id)
         except FlowrunError as exc:
-            _log.warning("run %s cannot be resumed: %s", run_id, exc)
+            if not self._goes_on(run_id):
+                _log.warning("run %s cannot be resumed: %s", run_id, exc)
+                self.refused[run_id] = str(exc)
+                while len(self.refused) > _REMEMBERED:
+                    del self.refused[next(iter(self.refused))]
+        except RuntimeError:
+            if not self.draining:  # the session was closed, and the run can be resumed later
+                raise
+        finally:
+            del self._resuming[run_id]
+
+    def _goes_on(self, run_id: str) -> bool:
+        """Return whether somebody else drives a run, or has driven it to its end."""
+        try:
+            row = self.history.run(run_id)
+        except FlowrunError:
+            return False
+        return row.holder is not None or row.ended is not None
 
     async def cancel(self, run_id: str, *, reason: str = "") -> None:
         """Cancel a run, here or in the process that drives it.

@@ -6,12 +6,13 @@ its own style sheet and script, by their digests.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, tzinfo
 from functools import cache
 from itertools import zip_longest
 from typing import Final
 
+import msgspec
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
@@ -47,14 +48,53 @@ _LONG: Final = 1400
 """A text of more lines or characters is folded."""
 
 
-def render_html(graph: Graph, transcript: Transcript, *, zone: tzinfo = UTC, commands: Sequence[str] = ()) -> str:
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server adds to the page of a run, which then has the server's headers in place of its own policy.
+
+    Attributes:
+        head: elements of its head.
+        above: what is before its heading.
+        below: what is after its heading, in place of what needs attention.
+        attributes: those of its body.
+        style: a style sheet after its own.
+        script: a script after its own.
+    """
+
+    head: Markup
+    above: Markup
+    below: Markup
+    attributes: Mapping[str, str]
+    style: str
+    script: str
+
+
+def style_of(frame: Frame | None) -> str:
+    """Return the style sheet of a page."""
+    return _style() if frame is None else f"{_style()}\n{frame.style}"
+
+
+def script_of(frame: Frame | None) -> str:
+    """Return the script of a page."""
+    own = read_part("page.js")
+    return own if frame is None else f"{own}\n{frame.script}"
+
+
+def render_html(
+    graph: Graph,
+    transcript: Transcript,
+    *,
+    zone: tzinfo = UTC,
+    commands: Sequence[str] = (),
+    frame: Frame | None = None,
+) -> str:
     """Render a transcript as a page.
 
     Args:
         graph: the one that the transcript was built with.
         commands: how each thing that needs attention is resolved, in the order of ``transcript.attention``.
+        frame: what a server adds; None: the page is a file, which needs nothing else.
     """
-    style, script = _style(), read_part("page.js")
+    style, script = style_of(frame), script_of(frame)
     flows = overlay_runs(graph, transcript)
     drawings = [_Drawing(flow, number) for number, flow in enumerate(flows)]
     bars, cuts = bars_of(transcript)
@@ -62,7 +102,8 @@ def render_html(graph: Graph, transcript: Transcript, *, zone: tzinfo = UTC, com
     return page.render(
         transcript=transcript,
         zone=zone,
-        attention=list(zip_longest(transcript.attention, commands, fillvalue="")),
+        attention=list(zip_longest(transcript.attention, commands, fillvalue="")) if frame is None else (),
+        frame=frame,
         style=Markup(style),  # noqa: S704 - both are files of this package
         script=Markup(script),  # noqa: S704
         policy=content_policy(style, script),
@@ -87,6 +128,7 @@ class _Drawing:
         self.width = int(drawn.split('width="', 1)[1].split('"', 1)[0])
 
 
+@cache
 def _style() -> str:
     """Return the style sheet: the page's own, the drawing's, and the colours of each kind of state."""
     rule = ".k-{} {{ --tint: {}; --accent: {}; }}".format

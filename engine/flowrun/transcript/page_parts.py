@@ -29,12 +29,14 @@ def read_part(name: str, package: str = "flowrun.transcript") -> str:
     return (files(package) / "page" / name).read_text(encoding="utf-8")
 
 
-def content_policy(style: str, script: str) -> str:
-    """Return a Content Security Policy that allows one style sheet and one script, by their digests, and no address."""
-    return (
-        f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
+def content_policy(style: str, script: str, *, served: bool = False) -> str:
+    """Return a Content Security Policy that allows one style sheet and one script, by their digests, and no address.
+
+    Args:
+        served: the page may send its forms to the server that it is from, and ask it; no other page may frame it.
+    """
+    rest = "form-action 'self'; connect-src 'self'; frame-ancestors 'none'" if served else "form-action 'none'"
+    return f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; base-uri 'none'; {rest}"
 
 
 def _digest(text: str) -> str:

@@ -89,7 +89,10 @@ def test_another_programs_database_stays_unchanged(path: Path, change: str) -> N
 def test_an_empty_file_becomes_a_journal(path: Path) -> None:
     path.touch()
     database = Database(path)
-    assert [database.value("PRAGMA application_id"), database.value("PRAGMA user_version")] == [APPLICATION_ID, 1]
+    assert [database.value("PRAGMA application_id"), database.value("PRAGMA user_version")] == [
+        APPLICATION_ID,
+        len(MIGRATIONS),
+    ]
     database.close()
 
 
@@ -97,7 +100,7 @@ def test_a_newer_journal_stays_unchanged(path: Path) -> None:
     Database(path, migrations=(*MIGRATIONS, ANOTHER)).close()
     before = path.read_bytes()
     assert refusal(path) == (
-        f"the journal {path} has version 2, and this flowrun knows those up to 1: upgrade flowrun, "
+        f"the journal {path} has version 3, and this flowrun knows those up to 2: upgrade flowrun, "
         "or name another file with --journal"
     )
     assert path.read_bytes() == before
@@ -107,11 +110,11 @@ def test_a_newer_journal_stays_unchanged(path: Path) -> None:
 async def test_an_older_journal_is_migrated_once_no_process_uses_it(path: Path) -> None:
     async with SqliteJournal(path) as journal:
         await begin(journal, new_run("r"))
-        with pytest.raises(StoreError, match=f"the journal {path} must be brought from version 1 to 2, and process"):
+        with pytest.raises(StoreError, match=f"the journal {path} must be brought from version 2 to 3, and process"):
             Database(path, migrations=(*MIGRATIONS, ANOTHER))
     database = Database(path, migrations=(*MIGRATIONS, ANOTHER))
     assert database.rows("SELECT id, colour FROM runs") == [("r", "red")]
-    assert database.value("PRAGMA user_version") == 2
+    assert database.value("PRAGMA user_version") == 3
     database.close()
 
 
@@ -120,7 +123,7 @@ def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     with pytest.raises(StoreError, match="no such table: nowhere"):
         Database(path, migrations=(*MIGRATIONS, (*ANOTHER, "UPDATE nowhere SET a = 1")))
     database = Database(path)
-    assert database.value("PRAGMA user_version") == 1
+    assert database.value("PRAGMA user_version") == 2
     assert "colour" not in [column for _, column, *_ in database.rows("PRAGMA table_info(runs)")]
     database.close()
 

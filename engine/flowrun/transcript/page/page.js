@@ -1,5 +1,6 @@
 // The page is whole without this: it opens what a link leads into, links the graph to the steps, searches the steps,
-// and moves by the keys j and k (steps), e (errors) and / (search).
+// and moves by the keys j and k (steps), e (errors) and / (search). Whoever changes the steps later sends the document
+// "flowrun:changed"; what this script itself adds has the attribute data-own.
 (() => {
   "use strict";
   const steps = () => [...document.querySelectorAll("details.step")].filter((step) => step.offsetParent !== null);
@@ -34,16 +35,20 @@
     }
   };
 
-  for (const step of document.querySelectorAll("details.step")) {
+  const bound = new WeakSet();
+  const bind = (step) => {
+    if (bound.has(step)) return;
+    bound.add(step);
     const summary = step.querySelector("summary");
     for (const [event, on] of [["mouseenter", true], ["mouseleave", false], ["focus", true], ["blur", false]]) {
       summary.addEventListener(event, () => light(step, on));
     }
-  }
+  };
 
   const fold = document.createElement("button");
   fold.type = "button";
   fold.className = "fold-all";
+  fold.dataset.own = "";
   const all = () => [...document.querySelectorAll("details.step")];
   const name = () => { fold.textContent = all().some((step) => step.open) ? "Fold all" : "Unfold all"; };
   fold.addEventListener("click", () => {
@@ -51,13 +56,13 @@
     for (const step of all()) step.open = open;
     name();
   });
-  name();
   document.querySelector("#steps h2").append(fold);
 
   // --- finding a step among hundreds: by words, by its state, by what went wrong
 
   const find = document.createElement("div");
   find.className = "find";
+  find.dataset.own = "";
   const words = document.createElement("input");
   words.type = "search";
   words.placeholder = "Search the steps ( / )";
@@ -73,7 +78,6 @@
     find.append(made);
     return made;
   };
-  find.append(words);
 
   const texts = new Map();
   const textOf = (step) => {
@@ -95,7 +99,7 @@
     for (const step of all_) step.parentElement.hidden = !found.has(step);
     count.textContent = sought.length || state !== null ? `${number} of ${all_.length} steps` : "";
   };
-  const chips = [];
+  let chips = [];
   const choose = (chip, wanted) => {
     state = chip.getAttribute("aria-pressed") === "true" ? null : wanted;
     for (const other of chips) other.setAttribute("aria-pressed", String(other === chip && state !== null));
@@ -125,23 +129,40 @@
       next.scrollIntoView({ block: "start" });
     }
   };
-  const wrong = all().filter((step) => "flawed" in step.dataset || step.classList.contains("broken")).length;
-  if (wrong) button(`Next error (${wrong})`, nextError).classList.add("next-error");
-
-  const visits = new Map();
-  for (const step of all()) {
-    const key = JSON.stringify([step.dataset.flow, step.dataset.state]);
-    visits.set(key, (visits.get(key) ?? 0) + 1);
-  }
-  for (const [key, times] of visits) {
-    const [flow, name_] = JSON.parse(key);
-    const chip = button(times > 1 ? `${name_} ×${times}` : name_, (made) => choose(made, { flow, name: name_ }));
-    chip.dataset.chip = name_;
-    chip.setAttribute("aria-pressed", "false");
-    chips.push(chip);
-  }
-  find.append(count);
-  if (all().length > 1) document.querySelector("#steps h2").after(find);
+  const tally = () => {
+    chips = [];
+    find.replaceChildren(words);
+    const wrong = all().filter((step) => "flawed" in step.dataset || step.classList.contains("broken")).length;
+    if (wrong) button(`Next error (${wrong})`, nextError).classList.add("next-error");
+    const visits = new Map();
+    for (const step of all()) {
+      const key = JSON.stringify([step.dataset.flow, step.dataset.state]);
+      visits.set(key, (visits.get(key) ?? 0) + 1);
+    }
+    for (const [key, times] of visits) {
+      const [flow, name_] = JSON.parse(key);
+      const chip = button(times > 1 ? `${name_} ×${times}` : name_, (made) => choose(made, { flow, name: name_ }));
+      chip.dataset.chip = name_;
+      chip.setAttribute("aria-pressed", String(state !== null && state.flow === flow && state.name === name_));
+      chips.push(chip);
+    }
+    find.append(count);
+    if (all().length > 1 && !find.isConnected) document.querySelector("#steps h2").after(find);
+  };
+  const look = () => {
+    const [at, from] = [document.activeElement, words.selectionStart];
+    texts.clear();
+    all().forEach(bind);
+    name();
+    tally();
+    if (words.value || state !== null) apply();
+    if (at === words && document.activeElement !== words) {
+      words.focus({ preventScroll: true });
+      words.setSelectionRange(from, from);
+    }
+  };
+  look();
+  document.addEventListener("flowrun:changed", look);
 
   // --- a drawing that is wider than its place begins at the path taken
 
@@ -159,7 +180,8 @@
   }
 
   addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target === words) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target instanceof Element && event.target.closest("input, select, textarea") !== null) return;
     if (event.key === "e") nextError();
     if (event.key === "/") {
       event.preventDefault();

@@ -1,7 +1,7 @@
 // A form is whole without this: it hides what is not asked for, and keeps a half-typed date from being sent as none.
 (() => {
   "use strict";
-  for (const form of document.querySelectorAll("form.answer")) {
+  const prepare = (form) => {
     form.classList.add("scripted");
     form.noValidate = true; // a browser refuses to send what is wrong in a field that is hidden
 
@@ -25,5 +25,8 @@
       event.preventDefault();
       half.reportValidity();
     });
-  }
+  };
+  const prepareAll = () => document.querySelectorAll("form.answer:not(.scripted)").forEach(prepare);
+  prepareAll();
+  document.addEventListener("flowrun:changed", prepareAll); // a question that came while the page was open
 })();

@@ -1,0 +1,164 @@
+"""Reads a journal for pages, beside the loop: each reader is a connection of its own, used by one thread at a time."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from flowrun.core.events import CallFunction
+from flowrun.errors import UsageError
+from flowrun.journal import History, RunRow, open_history
+from flowrun.journal.questions import closing_event
+from flowrun.runtime.flow_runs import find_pending_work
+from flowrun.runtime.project import CompiledFlow
+from flowrun.runtime.run_result import InputRequest
+from flowrun.runtime.stored_flow import load_stored_flow
+from flowrun.serving.pages.responses import NotFound
+from flowrun.spec import mask
+from flowrun.transcript import Transcript, build_transcript
+
+T = TypeVar("T")
+
+_MAX_FLOWS: Final = 64
+"""The flows that are kept compiled."""
+
+
+class Reader:
+    """A connection to a journal for threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = asyncio.Lock()
+        self._history: History | None = None
+
+    async def read(self, work: Callable[[History], T]) -> T:
+        """Return what a function makes of the journal, in a thread."""
+        async with self._lock:
+            if self._history is None:
+                self._history = await asyncio.to_thread(open_history, self._path)
+            return await asyncio.to_thread(work, self._history)
+
+
+class OpenQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """A question that waits. ``shown`` is without secrets, ``asked`` as the run asks it."""
+
+    asked: InputRequest
+    shown: InputRequest
+
+
+class RunSight(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as a page shows it, without secrets.
+
+    Attributes:
+        row: the run in lists.
+        version: changes whenever the run does.
+        questions: those that have no answer yet.
+        in_doubt: the calls of the run and its children that are in doubt.
+        unread: answers and cancellations that the run has not read yet.
+    """
+
+    row: RunRow
+    version: str
+    flow: CompiledFlow
+    transcript: Transcript
+    questions: tuple[OpenQuestion, ...] = ()
+    in_doubt: tuple[CallFunction, ...] = ()
+    unread: int = 0
+
+
+class Flows:
+    """The flows of a journal that pages have shown, compiled once each.
+
+    Args:
+        hide: called with the secrets of each flow.
+    """
+
+    def __init__(self, environ: Mapping[str, str], hide: Callable[[Mapping[str, str]], object]) -> None:
+        self._environ = environ
+        self._hide = hide
+        self._known: dict[str, CompiledFlow] = {}
+
+    def flow_of(self, history: History, row: RunRow) -> CompiledFlow:
+        """Return the flow that a run started with, without its functions.
+
+        Raises:
+            RunDamaged: the journal does not hold it.
+        """
+        flow = self._known.get(row.spec)
+        if flow is None:
+            flow = load_stored_flow(history, row).prepare_to_show(self._environ)
+            self._hide(flow.secrets)
+            while len(self._known) >= _MAX_FLOWS:
+                del self._known[next(iter(self._known))]
+            self._known[row.spec] = flow
+        return flow
+
+
+def find_top(history: History, name: str) -> tuple[RunRow, RunRow]:
+    """Return the run that a name or its beginning means, and the run at the top of its parents.
+
+    Raises:
+        NotFound: there is none, or more than one.
+    """
+    try:
+        return history.run(name), history.top_run(name)
+    except UsageError as exc:
+        raise NotFound(str(exc)) from exc
+
+
+def read_run(history: History, row: RunRow, flows: Flows) -> RunSight:
+    """Read a top run with its children.
+
+    Raises:
+        RunDamaged: one of them is not complete.
+    """
+    version = history.version_of(row.id)  # before the events, so that no later one is missed
+    flow = flows.flow_of(history, row)
+    names = history.descendants(row.id)
+    events = {name: history.events(name) for name in (row.id, *names)}
+    children = {name: events[name] for name in names}
+    transcript = build_transcript(flow.graph, events[row.id], children, live=row.holder is not None)
+    given: dict[str, Any] = {"row": row, "version": version, "flow": flow}
+    given["transcript"] = mask(transcript, flow.secrets)
+    if row.ended is None:
+        inboxes = {name: history.inbox(name) for name in events}
+        given["unread"] = sum(map(len, inboxes.values()))
+        if transcript.attention:
+            pending = find_pending_work(flow.graph, row.id, lambda name: events.get(name, []))
+            given["in_doubt"] = tuple(pending.in_doubt)
+            given["questions"] = tuple(
+                OpenQuestion(asked=ask, shown=mask_request(ask, flow.secrets))
+                for ask, effect in zip(pending.pending, pending.waiting, strict=True)
+                if closing_event(inboxes[ask.run], effect.step, effect.index) is None
+            )
+    return RunSight(**given)
+
+
+def mask_request(ask: InputRequest, secrets: Mapping[str, str]) -> InputRequest:
+    """Return a question without secrets; what names it stays."""
+    if not secrets:
+        return ask
+    prompt, schema, call = mask((ask.prompt, ask.schema, ask.call), secrets)
+    return msgspec.structs.replace(ask, prompt=prompt, schema=schema, call=call)
+
+
+def unmask_arguments(answer: Any, ask: InputRequest, secrets: Mapping[str, str]) -> Any:
+    """Return an answer about a call, with the secrets that the form has shown as ``${NAME}`` where they were."""
+    if not secrets or ask.call is None or not isinstance(answer, dict) or "arguments" not in answer:
+        return answer
+    return {**answer, "arguments": _unmask(answer["arguments"], ask.call["arguments"], secrets)}
+
+
+def _unmask(value: Any, original: Any, secrets: Mapping[str, str]) -> Any:
+    if isinstance(value, dict) and isinstance(original, Mapping):
+        return {key: _unmask(item, original.get(key), secrets) for key, item in value.items()}
+    if isinstance(value, list) and isinstance(original, list | tuple):
+        places = [*original, *([None] * (len(value) - len(original)))]
+        return [_unmask(item, place, secrets) for item, place in zip(value, places, strict=False)]
+    if isinstance(value, str) and isinstance(original, str):
+        for secret, shown in secrets.items():
+            if secret in original:
+                value = value.replace(shown, secret)
+    return value

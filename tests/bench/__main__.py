@@ -1,6 +1,6 @@
 """``python -m tests.bench``: every benchmark that needs no model."""
 
-from tests.bench import durable, isolation, journal, memory, startup, telemetry, transitions, validation, width
+from tests.bench import durable, isolation, journal, mcp, memory, startup, telemetry, transitions, validation, width
 
 startup.main()
 validation.main()
@@ -11,3 +11,4 @@ memory.main()
 journal.main()
 durable.main()
 isolation.main()
+mcp.main()

@@ -11,6 +11,8 @@ from mcp.types import ToolAnnotations
 READS = ToolAnnotations(read_only_hint=True)
 server = MCPServer("tests", version="1.2.3")
 notes: list[str] = []
+arrived = asyncio.Condition()
+inside = most = 0
 
 
 @server.tool(annotations=READS)
@@ -43,6 +45,20 @@ async def sleep(seconds: float) -> str:
     """Take a while."""
     await asyncio.sleep(seconds)
     return "done"
+
+
+@server.tool(annotations=READS)
+async def meet(calls: int, seconds: float = 0.2) -> str:
+    """Wait until so many calls have been here at once, and then a while; give the most that have been."""
+    global inside, most
+    async with arrived:
+        inside += 1
+        most = max(most, inside)
+        arrived.notify_all()
+        await arrived.wait_for(lambda: most >= calls)
+    await asyncio.sleep(seconds)
+    inside -= 1
+    return str(most)
 
 
 @server.tool()

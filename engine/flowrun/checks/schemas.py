@@ -8,7 +8,7 @@ from flowrun.checks.schema_sense import faults_of_schema
 from flowrun.checks.subject import Severity, Subject
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import Issue, Path
-from flowrun.spec.model import JSON, ChatState, Holds, ResponseFormat
+from flowrun.spec.model import JSON, MCP, ChatState, Holds, ResponseFormat
 from flowrun.spec.parts import parts_of
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -33,6 +33,8 @@ def check_schemas(subject: Subject) -> Iterator[Issue]:
     for name, tool in spec.tools.items():
         if tool.parameters is not None and subject.has(("tools", name)):
             yield from _schema(subject, ("tools", name, "parameters"), tool.parameters)
+        elif tool.parameters is not None:
+            yield from _schema_of_server(subject, tool.entrypoint or "", tool.parameters)
     for name, state in spec.states.items():
         if isinstance(state, ChatState) and state.response_format is not None and state.response_format.is_text:
             yield from _pattern(subject, ("states", name, "response_format", "pattern"), state.response_format)
@@ -65,10 +67,7 @@ def _schema(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterato
     if not jsonschema_rs.meta.is_valid({"$schema": _DIALECT, **plain}):
         yield from _explain(subject, path, plain)
         return
-    try:
-        compile_schema(plain)
-    except ValueError as exc:
-        reason = _UNRESOLVED.sub(r"it refers to \1, and nothing is fetched", str(exc).partition("\n")[0])
+    if reason := _why_unusable(plain):
         remedy = "a reference must lead to a part of this schema, and a pattern must be a regular expression"
         yield subject.issue("FR505", path, f"no usable JSON Schema: {reason}", remedy)
         return
@@ -78,6 +77,28 @@ def _schema(subject: Subject, path: Path, schema: Mapping[str, JSON]) -> Iterato
             continue  # FR506
         severity: Severity = "error" if found.certain else "warning"
         yield subject.issue(found.code, (*path, *found.path), found.message, found.remedy, severity=severity)
+
+
+def _schema_of_server(subject: Subject, entrypoint: str, schema: Mapping[str, JSON]) -> Iterator[Issue]:
+    """Check whether calls can be checked by the schema of an MCP server's tool, which somebody else wrote."""
+    server, _, tool = entrypoint.removeprefix(MCP).partition("/")
+    at: Path = ("mcp_servers", server)
+    if not entrypoint.startswith(MCP) or not subject.has(at):
+        return  # it is inherited
+    if reason := _why_unusable(schema):
+        named: Path = (*at, "tools", tool)
+        message = f"the arguments of the server's tool {tool!r} have no usable JSON Schema: {reason}"
+        remedy = "leave it out: name the tools to offer under the server's 'tools'"
+        yield subject.issue("FR505", named if subject.has(named) else at, message, remedy, key=True)
+
+
+def _why_unusable(schema: Mapping[str, JSON]) -> str | None:
+    """Return why values cannot be checked by a schema, or None."""
+    try:
+        compile_schema(schema)
+    except ValueError as exc:
+        return _UNRESOLVED.sub(r"it refers to \1, and nothing is fetched", str(exc).partition("\n")[0])
+    return None
 
 
 def _foreign_dialects(schema: JSON, path: Path) -> Iterator[tuple[Path, str]]:

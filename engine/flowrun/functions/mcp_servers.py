@@ -8,8 +8,8 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -353,12 +353,7 @@ class _Connection:
     def _transport(self) -> Any:
         server = self._bound.server
         if server.url is not None:
-            import httpx2
-            from mcp.client.streamable_http import streamable_http_client
-
-            timeout = httpx2.Timeout(START_SECONDS, read=None)  # a call has a time limit of its own
-            client = httpx2.AsyncClient(headers=dict(server.headers), timeout=timeout)
-            return streamable_http_client(server.url, http_client=client)
+            return _http_transport(server.url, server.headers)
         from mcp import StdioServerParameters
         from mcp.client.stdio import stdio_client
 
@@ -372,6 +367,20 @@ class _Connection:
             command=found, args=arguments, env={**server.env, mark: value}, cwd=self._bound.folder
         )
         return stdio_client(parameters, errlog=self._log)
+
+
+@asynccontextmanager
+async def _http_transport(url: str, headers: Mapping[str, str]) -> AsyncIterator[Any]:
+    """Connect to an address, and close the HTTP client too, which the SDK leaves to those who made it."""
+    import httpx2
+    from mcp.client.streamable_http import streamable_http_client
+
+    timeout = httpx2.Timeout(START_SECONDS, read=None)  # a call has a time limit of its own
+    async with (
+        httpx2.AsyncClient(headers=dict(headers), timeout=timeout) as client,
+        streamable_http_client(url, http_client=client) as streams,
+    ):
+        yield streams
 
 
 async def _list_page(client: "Client", *, cursor: str | None) -> Any:

@@ -1,5 +1,7 @@
 """Tools of MCP servers, by the official SDK's own server: values, failures, sessions, ends, locks."""
 
+import asyncio
+import gc
 import json
 import os
 import signal
@@ -7,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ pytest.importorskip("mcp", reason="the MCP SDK is not installed")
 
 from mcp.types import CallToolResult
 
+from flowrun import Session, load
 from flowrun.functions.mcp_results import value_of
 from flowrun.functions.outcomes import NamedFailure
 from tests.mcp.projects import COMMAND, answers, flowrun, lock, write_project
@@ -167,6 +171,24 @@ def test_a_server_at_an_address(tmp_path: Path, address: str) -> None:
     assert first == "2"
     assert "tool.unavailable" in second
     assert "tool.unavailable" in third  # nobody starts it again
+
+
+def test_a_connection_of_a_run_is_closed_with_it(tmp_path: Path, address: str) -> None:
+    """And does not wait for the garbage collector, which says so."""
+    spec = write_project(tmp_path, {"url": address, "per_run": True}, [("add", {"a": 1, "b": 1})])
+    lock(tmp_path)
+
+    async def runs() -> list[Any]:
+        async with Session() as session:
+            flow = load(spec)
+            return [(await session.run(flow)).output for _ in range(3)]
+
+    gc.collect()
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", ResourceWarning)
+        assert asyncio.run(runs()) == [["2"]] * 3
+        gc.collect()
+    assert [str(warning.message) for warning in found] == []
 
 
 @pytest.mark.slow

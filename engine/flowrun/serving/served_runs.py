@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from flowrun.errors import FlowrunError, UsageError
@@ -87,7 +88,7 @@ class ServedRuns:
             BackendError: an engine cannot start.
         """
         self.refuse_if_busy()
-        return await self._for_request(self._run(flow, inputs, run_id, listen))
+        return await self._for_request(run_id, self._run(flow, inputs, run_id, listen))
 
     async def go_on(self, run_id: str) -> RunResult:
         """Resume a run for a request, and return its result when it has ended or waits again.
@@ -96,7 +97,7 @@ class ServedRuns:
             UsageError: there is no such run, or it has ended.
         """
         try:
-            return await self._for_request(self.session.resume(run_id))
+            return await self._for_request(run_id, self.session.resume(run_id))
         except UsageError:
             await self._until_released(run_id)
             return self.pending(run_id)
@@ -109,9 +110,19 @@ class ServedRuns:
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def _for_request(self, work: Coroutine[Any, Any, RunResult]) -> RunResult:
+    async def _for_request(self, run_id: str, work: Coroutine[Any, Any, RunResult]) -> RunResult:
+        """Return the result of a run. If its request ends before it, it goes on, or its end is recorded too."""
         task = _begin(work, self._live)
-        return await (asyncio.shield(task) if self._outlives_requests else task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not self._outlives_requests and not task.done():
+                _begin(self._abandon(run_id), self._background)
+            raise
+
+    async def _abandon(self, run_id: str) -> None:
+        with suppress(UsageError):  # it has ended meanwhile
+            await self.session.cancel(run_id, reason="the request that began it has ended")
 
     def refuse_if_busy(self) -> None:
         """Raise if no run can begin now.

@@ -166,7 +166,7 @@ class _Call:
     async def go_on(self, params: types.CallToolRequestParams) -> types.CallToolResult | types.InputRequiredResult:
         """Go on with a run that waited, with the answers that the client brings."""
         run = str(params.request_state)
-        if self._runs.history.run(run).flow != self._served.name:
+        if self._runs.find(run).flow != self._served.name:
             raise UsageError(f"no run {run} of {self._served.name} waits")
         result = self._runs.pending(run)
         responses = params.input_responses or {}

@@ -36,6 +36,10 @@ class Draining(FlowrunError):
     """The server is about to stop, and begins no further run."""
 
 
+class NoSuchRun(FlowrunError):
+    """The journal has no run with this id."""
+
+
 class ServedRuns:
     """Begins, answers, resumes and cancels the runs of a session with a journal, from which all of them can be read.
 
@@ -146,15 +150,29 @@ class ServedRuns:
                 listen(event)
             return run.result
 
+    def find(self, run_id: str) -> RunRow:
+        """Return a run by its whole id; of a child, the run that it belongs to.
+
+        Raises:
+            NoSuchRun: there is none. The message does not say where the journal is: clients read it.
+        """
+        try:
+            if self.history.run(run_id).id == run_id:  # the journal finds runs by the beginnings of their ids too
+                return self.history.top_run(run_id)
+        except UsageError:
+            pass
+        raise NoSuchRun(f"there is no run {run_id!r}")
+
     async def answer(self, request_id: str, value: Any) -> None:
         """Answer a question, and let its run go on in the background unless another process drives it.
 
         Raises:
+            NoSuchRun: there is no run that could have asked it.
             UsageError: the question is not open, was answered already, or the value does not match its schema.
         """
+        row = self.find(request_id.rsplit("/", 2)[0])
         await self.session.answer(request_id, value)
-        row = self.history.top_run(request_id.rsplit("/", 2)[0])
-        if row.holder is None:
+        if self.find(row.id).holder is None:
             self.resume(row.id)
 
     def resume(self, run_id: str) -> None:
@@ -171,17 +189,18 @@ class ServedRuns:
         """Cancel a run, here or in the process that drives it.
 
         Raises:
-            UsageError: there is no such run, or it has ended.
+            NoSuchRun: there is no such run.
+            UsageError: it has ended.
         """
-        await self.session.cancel(run_id, reason=reason)
+        await self.session.cancel(self.find(run_id).id, reason=reason)
 
     def pending(self, run_id: str) -> RunResult:
         """Return a run as it is now, with the questions that it waits for.
 
         Raises:
-            UsageError: there is no such run.
+            NoSuchRun: there is no such run.
         """
-        row = self.history.top_run(run_id)
+        row = self.find(run_id)
         return find_pending_work(self.flow_to_show(row).graph, row.id, self.history.events)
 
     def flow_to_show(self, row: RunRow) -> CompiledFlow:

@@ -261,6 +261,25 @@ def answer(client: openai.OpenAI, run: str, body: object) -> Any:
     return client.post(f"/runs/{run}/answers", cast_to=object, body=body)
 
 
+def test_a_run_is_named_by_its_whole_id(client: openai.OpenAI) -> None:
+    run = client.chat.completions.create(model="asks", messages=user("it")).id.removeprefix("chatcmpl-")
+    for name in (run[:6], "nothing"):
+        question = {"id": f"{name}/1/0", "value": True}
+        for ask in (record, cancel, lambda client, name, question=question: answer(client, name, question)):
+            with pytest.raises(openai.NotFoundError, match=f"there is no run '{name}'$") as caught:
+                ask(client, name)
+            assert caught.value.code == "run_not_found"
+    assert record(client, run)["status"] == "waiting"
+    cancel(client, run)
+    wait_for(lambda: record(client, run)["status"] == "cancelled")
+    with pytest.raises(openai.BadRequestError):
+        cancel(client, run)
+
+
+def cancel(client: openai.OpenAI, run: str) -> Any:
+    return client.post(f"/runs/{run}/cancel", cast_to=object)
+
+
 def test_a_stream_of_a_run_that_waits(client: openai.OpenAI) -> None:
     chunks = list(client.chat.completions.create(model="asks", messages=user("it"), stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks).startswith("Send it?\n\n(Run ")

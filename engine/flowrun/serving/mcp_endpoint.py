@@ -76,9 +76,7 @@ class McpEndpoint:
         served = self._flows.get(params.name)
         if served is None:
             raise MCPError(types.INVALID_PARAMS, f"there is no tool {params.name!r}")
-        call = _Call(
-            served, self._runs, ctx, address=_address_of(ctx), says=self._levels.get(_client_of(ctx)) in _LEVELS
-        )
+        call = _Call(served, self._runs, ctx, address=_address_of(ctx), says=self._level_of(ctx) in _LEVELS)
         try:
             async with asyncio.timeout(self._timeout):
                 return await (call.begin(params) if params.request_state is None else call.go_on(params))
@@ -86,6 +84,11 @@ class McpEndpoint:
             return _failed(f"the call took longer than --timeout, {self._timeout:g} s")
         except FlowrunError as exc:
             return _failed(served.masked(str(exc)))
+
+    def _level_of(self, ctx: Any) -> str | None:
+        """Return the level of what a client wants to know: it says so for one call (2026-07-28), or for all before."""
+        level: str | None = (ctx.meta or {}).get(types.LOG_LEVEL_META_KEY)
+        return self._levels.get(_client_of(ctx)) if level is None else level
 
 
 class _Call:

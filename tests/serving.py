@@ -50,6 +50,8 @@ class Server:
 def serving(folder: Path, *words: object, **environ: str) -> Iterator[Server]:
     """Serve flows of a folder in the block. A server that nobody has ended then ends by SIGTERM, with the exit code 0.
 
+    None writes a traceback.
+
     Args:
         words: the specs and the options; without ``--port`` it is a free one.
     """
@@ -69,6 +71,7 @@ def serving(folder: Path, *words: object, **environ: str) -> Iterator[Server]:
         if process.poll() is None:
             process.terminate()
             assert process.wait(_SECONDS) == 0, log.read_text()
+        assert "Traceback" not in log.read_text(), log.read_text()
     finally:
         process.kill()
         process.wait()

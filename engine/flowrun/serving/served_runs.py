@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from flowrun.errors import FlowrunError, UsageError
@@ -36,6 +37,18 @@ class Draining(FlowrunError):
     """The server is about to stop, and begins no further run."""
 
 
+class Stopped(FlowrunError):
+    """The server stops before a run has ended that a request waits for.
+
+    Attributes:
+        run: the id of the run.
+    """
+
+    def __init__(self, message: str, *, run: str) -> None:
+        super().__init__(message)
+        self.run = run
+
+
 class NoSuchRun(FlowrunError):
     """The journal has no run with this id."""
 
@@ -61,6 +74,7 @@ class ServedRuns:
         self._live: set[asyncio.Task[Any]] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._watches: set[asyncio.Task[Any]] = set()
+        self._waiting: dict[asyncio.Future[RunResult], str] = {}
 
     @property
     def history(self) -> History:
@@ -88,6 +102,7 @@ class ServedRuns:
         Raises:
             Full: as many runs are live as may be.
             Draining: the server is about to stop.
+            Stopped: the server stops before the run has ended.
             UsageError: the inputs do not match what the spec declares.
             BackendError: an engine cannot start.
         """
@@ -117,12 +132,16 @@ class ServedRuns:
     async def _for_request(self, run_id: str, work: Coroutine[Any, Any, RunResult]) -> RunResult:
         """Return the result of a run. If its request ends before it, it goes on, or its end is recorded too."""
         task = _begin(work, self._live)
+        result = asyncio.shield(task)
+        self._waiting[result] = run_id
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not self._outlives_requests and not task.done():
-                _begin(self._abandon(run_id), self._background)
-            raise
+            return await result
+        finally:
+            del self._waiting[result]
+            if not task.done():
+                task.add_done_callback(partial(self._note_failure, run_id))
+                if not self._outlives_requests:
+                    _begin(self._abandon(run_id), self._background)
 
     async def _abandon(self, run_id: str) -> None:
         with suppress(UsageError):  # it has ended meanwhile
@@ -177,13 +196,14 @@ class ServedRuns:
 
     def resume(self, run_id: str) -> None:
         """Resume a run in the background. Why it cannot be resumed is said in the log."""
-        _begin(self._resume(run_id), self._background)
+        task = _begin(self.session.resume(run_id), self._background)
+        task.add_done_callback(partial(self._note_failure, run_id))
 
-    async def _resume(self, run_id: str) -> None:
-        try:
-            await self.session.resume(run_id)
-        except FlowrunError as exc:
-            _log.warning("run %s cannot be resumed: %s", run_id, exc)
+    def _note_failure(self, run_id: str, task: "asyncio.Task[Any]") -> None:
+        """Log why a run does not go on that no request waits for: it cannot, the server stops, or a bug."""
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            bug = None if self.draining or isinstance(exc, FlowrunError) else exc
+            _log.warning("run %s does not go on: %s", run_id, exc, exc_info=bug)
 
     async def cancel(self, run_id: str, *, reason: str = "") -> None:
         """Cancel a run, here or in the process that drives it.
@@ -218,12 +238,19 @@ class ServedRuns:
         _begin(watch.run(), self._watches)
 
     async def drain(self, seconds: float) -> None:
-        """Begin no further run, and give those in progress some seconds to end or to wait."""
+        """Begin no further run, and give those in progress some seconds to end or to wait.
+
+        The requests that wait for the others then fail, before their connections are closed: a client that only loses
+        its connection sends the request again, and the flow would run twice.
+        """
         self.draining = True
         for task in self._watches:
             task.cancel()
         if tasks := self._live | self._background:
             await asyncio.wait(tasks, timeout=seconds)
+        for result, run in self._waiting.items():
+            if not result.done():
+                result.set_exception(Stopped(f"the server stops before run {run} has ended", run=run))
 
 
 def _begin(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[Any]]) -> asyncio.Task[T]:

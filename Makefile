@@ -18,9 +18,9 @@ test: $(STAMP)
 	$(BIN)/pytest -m "(vllm or slow) and not readers"
 	@sh tests/other_pythons.sh $(PYTHONS)
 
-# What others read of exports, each reader in an environment that its test makes: datasets, TRL, atif.
+# What others read of exports, and what asks served flows, each in an environment that its test makes: datasets, LangChain.
 test-readers: $(STAMP)
-	$(BIN)/pytest -m readers tests/readers -o timeout=3000
+	$(BIN)/pytest -m readers tests/readers tests/clients -o timeout=3000
 
 # As in the tests, but 1,000 kills (400 of command lines) and 2,000 specs; each time with another seed, which it tells.
 torture: $(STAMP)

@@ -1,9 +1,6 @@
 """Exports, read by what they are made for, each in its own environment: datasets, TRL, verl, atif, docs/training."""
 
 import json
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +12,7 @@ from flowrun.records.export import Choice, export
 from flowrun.records.training_forms import FORMS, Form
 from tests.conftest import SMALL_MODEL
 from tests.documents import read_blocks
+from tests.environments import Python, make_environment
 from tests.unit.records.test_export import CALL, MESSAGES, TOKENS, record
 
 pytestmark = pytest.mark.readers
@@ -22,45 +20,13 @@ pytestmark = pytest.mark.readers
 ROOT = Path(__file__).parents[2]
 ROLES = [str(message["role"]) for message in MESSAGES]
 
-Python = Callable[..., str]
-
-
-def install(python: Path, *words: str) -> None:
-    """Install packages by pip, or skip the test if they cannot be had."""
-    command = [str(python), "-m", "pip", "install", "--quiet", *words]
-    installed = subprocess.run(command, capture_output=True, text=True, check=False)
-    if installed.returncode:
-        pytest.skip(f"{', '.join(words)} cannot be had: {installed.stderr[-300:]}")
-
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Python]:
-    """Return a function that makes an environment with packages, and returns what runs code there.
-
-    ``bare`` is a package that is installed without what it asks for.
-    """
+    """Return a function that makes an environment with packages, and returns what runs code there."""
 
     def make(*packages: str, bare: str | None = None) -> Python:
-        folder = tmp_path_factory.mktemp("environment")
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        python = folder / "bin" / "python"
-        install(python, *packages)
-        if bare is not None:
-            install(python, "--no-deps", bare)
-
-        def run(code: str, *words: object) -> str:
-            done = subprocess.run(
-                [python, "-c", textwrap.dedent(code), *map(str, words)],
-                capture_output=True,
-                text=True,
-                cwd=folder,
-                env={"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "PATH": str(folder / "bin")},
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr[-3000:]
-            return done.stdout
-
-        return run
+        return make_environment(tmp_path_factory.mktemp("environment"), *packages, bare=bare)
 
     return make
 

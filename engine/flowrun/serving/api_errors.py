@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from flowrun.errors import BackendError, Failure, FlowrunError, UsageError
-from flowrun.serving.served_runs import Draining, Full
+from flowrun.serving.served_runs import Draining, Full, NoSuchRun, Stopped
 
 RETRY_SECONDS: Final = 1
 """The ``Retry-After`` of a server that is full or about to stop."""
@@ -85,6 +85,10 @@ def as_api_error(error: FlowrunError) -> ApiError:
             return ApiError(
                 str(error), status=503, kind="server_error", code="server_draining", retry_after=RETRY_SECONDS
             )
+        case Stopped():
+            return ApiError(str(error), status=503, kind="server_error", code="server_stopped", run=error.run)
+        case NoSuchRun():
+            return ApiError(str(error), status=404, code="run_not_found")
         case UsageError():
             return ApiError(str(error))
         case BackendError():

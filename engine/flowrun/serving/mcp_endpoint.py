@@ -76,9 +76,7 @@ class McpEndpoint:
         served = self._flows.get(params.name)
         if served is None:
             raise MCPError(types.INVALID_PARAMS, f"there is no tool {params.name!r}")
-        call = _Call(
-            served, self._runs, ctx, address=_address_of(ctx), says=self._levels.get(_client_of(ctx)) in _LEVELS
-        )
+        call = _Call(served, self._runs, ctx, address=_address_of(ctx), says=self._level_of(ctx) in _LEVELS)
         try:
             async with asyncio.timeout(self._timeout):
                 return await (call.begin(params) if params.request_state is None else call.go_on(params))
@@ -86,6 +84,11 @@ class McpEndpoint:
             return _failed(f"the call took longer than --timeout, {self._timeout:g} s")
         except FlowrunError as exc:
             return _failed(served.masked(str(exc)))
+
+    def _level_of(self, ctx: Any) -> str | None:
+        """Return the level of what a client wants to know: it says so for one call (2026-07-28), or for all before."""
+        level: str | None = (ctx.meta or {}).get(types.LOG_LEVEL_META_KEY)
+        return self._levels.get(_client_of(ctx)) if level is None else level
 
 
 class _Call:
@@ -166,7 +169,7 @@ class _Call:
     async def go_on(self, params: types.CallToolRequestParams) -> types.CallToolResult | types.InputRequiredResult:
         """Go on with a run that waited, with the answers that the client brings."""
         run = str(params.request_state)
-        if self._runs.history.run(run).flow != self._served.name:
+        if self._runs.find(run).flow != self._served.name:
             raise UsageError(f"no run {run} of {self._served.name} waits")
         result = self._runs.pending(run)
         responses = params.input_responses or {}

@@ -4,7 +4,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from flowrun.errors import UsageError
 from flowrun.runtime.run_result import mask_result
 from flowrun.serving.api_errors import ApiError, json_response
 from flowrun.serving.served_runs import ServedRuns
@@ -46,11 +45,8 @@ def _record(runs: ServedRuns, run_id: str) -> dict[str, object]:
     """Return the record of a run as it is now, without secrets.
 
     Raises:
-        ApiError: there is no such run.
+        NoSuchRun: there is no such run.
     """
-    try:
-        row = runs.history.top_run(run_id)
-    except UsageError as exc:
-        raise ApiError(str(exc).partition(" in ")[0], status=404, code="run_not_found") from exc
+    row = runs.find(run_id)
     record = mask_result(runs.pending(row.id).to_dict(), runs.flow_to_show(row).secrets)
     return {**record, "status": row.status} if row.ended is None else record

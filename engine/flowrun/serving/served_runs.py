@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from flowrun.errors import FlowrunError, UsageError
@@ -38,6 +40,22 @@ class Draining(FlowrunError):
     """The server is about to stop, and begins no further run."""
 
 
+class Stopped(FlowrunError):
+    """The server stops before a run has ended that a request waits for.
+
+    Attributes:
+        run: the id of the run.
+    """
+
+    def __init__(self, message: str, *, run: str) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class NoSuchRun(FlowrunError):
+    """The journal has no run with this id."""
+
+
 class ServedRuns:
     """Begins, answers, resumes and cancels the runs of a session with a journal, from which all of them can be read.
 
@@ -62,6 +80,7 @@ class ServedRuns:
         self._live: set[asyncio.Task[Any]] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._watches: set[asyncio.Task[Any]] = set()
+        self._waiting: dict[asyncio.Future[RunResult], str] = {}
 
     @property
     def history(self) -> History:
@@ -89,11 +108,12 @@ class ServedRuns:
         Raises:
             Full: as many runs are live as may be.
             Draining: the server is about to stop.
+            Stopped: the server stops before the run has ended.
             UsageError: the inputs do not match what the spec declares.
             BackendError: an engine cannot start.
         """
         self.refuse_if_busy()
-        return await self._for_request(self._run(flow, inputs, run_id, listen))
+        return await self._for_request(run_id, self._run(flow, inputs, run_id, listen))
 
     async def go_on(self, run_id: str) -> RunResult:
         """Resume a run for a request, and return its result when it has ended or waits again.
@@ -102,7 +122,7 @@ class ServedRuns:
             UsageError: there is no such run, or it has ended.
         """
         try:
-            return await self._for_request(self.session.resume(run_id))
+            return await self._for_request(run_id, self.session.resume(run_id))
         except UsageError:
             await self._until_released(run_id)
             return self.pending(run_id)
@@ -115,9 +135,23 @@ class ServedRuns:
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def _for_request(self, work: Coroutine[Any, Any, RunResult]) -> RunResult:
+    async def _for_request(self, run_id: str, work: Coroutine[Any, Any, RunResult]) -> RunResult:
+        """Return the result of a run. If its request ends before it, it goes on, or its end is recorded too."""
         task = _begin(work, self._live)
-        return await (asyncio.shield(task) if self._outlives_requests else task)
+        result = asyncio.shield(task)
+        self._waiting[result] = run_id
+        try:
+            return await result
+        finally:
+            del self._waiting[result]
+            if not task.done():
+                task.add_done_callback(partial(self._note_failure, run_id))
+                if not self._outlives_requests:
+                    _begin(self._abandon(run_id), self._background)
+
+    async def _abandon(self, run_id: str) -> None:
+        with suppress(UsageError):  # it has ended meanwhile
+            await self.session.cancel(run_id, reason="the request that began it has ended")
 
     def refuse_if_busy(self) -> None:
         """Raise if no run can begin now.
@@ -141,15 +175,29 @@ class ServedRuns:
                 listen(event)
             return run.result
 
+    def find(self, run_id: str) -> RunRow:
+        """Return a run by its whole id; of a child, the run that it belongs to.
+
+        Raises:
+            NoSuchRun: there is none. The message does not say where the journal is: clients read it.
+        """
+        try:
+            if self.history.run(run_id).id == run_id:  # the journal finds runs by the beginnings of their ids too
+                return self.history.top_run(run_id)
+        except UsageError:
+            pass
+        raise NoSuchRun(f"there is no run {run_id!r}")
+
     async def answer(self, request_id: str, value: Any) -> None:
         """Answer a question, and let its run go on in the background unless another process drives it.
 
         Raises:
+            NoSuchRun: there is no run that could have asked it.
             UsageError: the question is not open, was answered already, or the value does not match its schema.
         """
+        row = self.find(request_id.rsplit("/", 2)[0])
         await self.session.answer(request_id, value)
-        row = self.history.top_run(request_id.rsplit("/", 2)[0])
-        if row.holder is None and not self.draining:
+        if self.find(row.id).holder is None and not self.draining:
             self.resume(row.id)
 
     def resume(self, run_id: str, *, resolve: Resolve | None = None) -> None:
@@ -195,21 +243,28 @@ class ServedRuns:
             return False
         return row.holder is not None or row.ended is not None
 
+    def _note_failure(self, run_id: str, task: "asyncio.Task[Any]") -> None:
+        """Log why a run does not go on that no request waits for: it cannot, the server stops, or a bug."""
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            bug = None if self.draining or isinstance(exc, FlowrunError) else exc
+            _log.warning("run %s does not go on: %s", run_id, exc, exc_info=bug)
+
     async def cancel(self, run_id: str, *, reason: str = "") -> None:
         """Cancel a run, here or in the process that drives it.
 
         Raises:
-            UsageError: there is no such run, or it has ended.
+            NoSuchRun: there is no such run.
+            UsageError: it has ended.
         """
-        await self.session.cancel(run_id, reason=reason)
+        await self.session.cancel(self.find(run_id).id, reason=reason)
 
     def pending(self, run_id: str) -> RunResult:
         """Return a run as it is now, with the questions that it waits for.
 
         Raises:
-            UsageError: there is no such run.
+            NoSuchRun: there is no such run.
         """
-        row = self.history.top_run(run_id)
+        row = self.find(run_id)
         return find_pending_work(self.flow_to_show(row).graph, row.id, self.history.events)
 
     def flow_to_show(self, row: RunRow) -> CompiledFlow:
@@ -227,12 +282,19 @@ class ServedRuns:
         _begin(watch.run(), self._watches)
 
     async def drain(self, seconds: float) -> None:
-        """Begin no further run, and give those in progress some seconds to end or to wait."""
+        """Begin no further run, and give those in progress some seconds to end or to wait.
+
+        The requests that wait for the others then fail, before their connections are closed: a client that only loses
+        its connection sends the request again, and the flow would run twice.
+        """
         self.draining = True
         for task in self._watches:
             task.cancel()
         if tasks := self._live | self._background:
             await asyncio.wait(tasks, timeout=seconds)
+        for result, run in self._waiting.items():
+            if not result.done():
+                result.set_exception(Stopped(f"the server stops before run {run} has ended", run=run))
 
 
 def _begin(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[Any]]) -> asyncio.Task[T]:

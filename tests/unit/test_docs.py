@@ -4,7 +4,9 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +21,7 @@ from flowrun.spec.schema import TEST_SCHEMA, read_schema
 from flowrun.starters import copy_example, write_project
 from tests.bench.lines import table
 from tests.documents import NEEDS_A_MODEL, Block, Shell, read_blocks, read_commands
+from tests.serving import serving
 
 DOCS = Path(__file__).parents[2] / "docs"
 AT_THE_END = "at the end of "
@@ -79,6 +82,54 @@ def test_the_page_on_pages(shell: Shell) -> None:
     program, verb, *words = shlex.split((shell.folder / "start").read_text())
     assert (program, verb) == ("flowrun", "ui")
     import_module("flowrun.cli.ui").command.make_context(verb, words)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_page_on_serving(shell: Shell) -> None:
+    first, python, *others = perform(shell, read_blocks((DOCS / "serve.md").read_text()))
+    program, verb, *words = shlex.split((shell.folder / "start").read_text())
+    assert (program, verb, words[-2:]) == ("flowrun", "serve", ["--port", "8765"])
+    with serving(shell.folder, *words[:-2]) as server:
+        said = _outputs(first.text.replace("http://127.0.0.1:8765", server.url), shell.folder)
+        models, completion = map(json.loads, said)
+        assert [model["id"] for model in models["data"]] == ["desk"]
+        assert completion["choices"][0]["message"]["content"] == "It is on its way."
+        run = completion["flowrun"]["run"]
+        record = get_json(f"{server.api}/runs/{run}")
+        assert record["inputs"] == {"question": "Where is my order?", "history": [], "customer": 7}
+        assert record["messages"][0]["content"] == "You help customer 7."
+        program_text = python.text.replace("http://127.0.0.1:8765", server.url)
+        done = subprocess.run([sys.executable, "-c", program_text], capture_output=True, text=True, check=True)
+        assert done.stdout == "It is on its way."
+    assert ["RUN" in block.text for block in others] == [True]
+
+
+def _outputs(commands: str, folder: Path) -> list[str]:
+    """Return what each command of a block writes; one may have several lines."""
+    lines = commands.replace("\\\n", " ").splitlines()
+    run = ["bash", "-c"]
+    return [
+        subprocess.run([*run, f"{line} --silent"], cwd=folder, capture_output=True, text=True, check=True).stdout
+        for line in lines
+        if line.strip()
+    ]
+
+
+def get_json(address: str) -> Any:
+    with urllib.request.urlopen(address) as response:
+        return json.load(response)
+
+
+def test_the_page_on_warm_engines() -> None:
+    [block] = read_blocks((DOCS / "engine.md").read_text())
+    for line, _ in read_commands(block):
+        program, *words = shlex.split(line, comments=True)
+        assert program == "flowrun"
+        if words[0] == "engine":
+            import_module("flowrun.cli.engine").command.commands[words[1]].make_context(words[1], words[2:])
+        else:
+            import_module("flowrun.cli.run").command.make_context("run", words)
 
 
 def test_the_page_on_scripted_models(shell: Shell) -> None:

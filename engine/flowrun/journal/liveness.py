@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from flowrun.journal.rows import Holder
+from flowrun.process_starts import started_at
 
 HEARTBEAT_SECONDS: Final = 5.0
 """Seconds between two heartbeats of a process."""
@@ -46,15 +47,6 @@ def living(rows: Iterable[tuple[Any, ...]], *, here: Process, now: float) -> lis
     """Return the holders among the rows of ``HOLDERS`` whose processes live."""
     holders = (Holder(**dict(zip(Holder.__struct_fields__, row, strict=True))) for row in rows)
     return [holder for holder in holders if is_alive(holder, here=here, now=now)]
-
-
-def started_at(pid: int) -> int | None:
-    """Return a process's start in clock ticks since boot (proc(5), ``starttime``); None if it is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _pid_space() -> str:

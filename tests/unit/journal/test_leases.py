@@ -10,8 +10,9 @@ import pytest
 from flowrun.core.events import Answered, Cancelled, Event, Failed, Slept, TimedOut
 from flowrun.errors import Failure, UsageError
 from flowrun.journal import Database, Fenced, Held, History, LeaseLost, RunRow, SqliteJournal
-from flowrun.journal.liveness import LEASE_SECONDS, is_alive, started_at
+from flowrun.journal.liveness import LEASE_SECONDS, is_alive
 from flowrun.journal.rows import Holder
+from flowrun.process_starts import started_at
 from tests.unit.journal.conftest import Child
 from tests.unit.journal.sample_runs import (
     ELSEWHERE,

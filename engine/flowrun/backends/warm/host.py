@@ -31,6 +31,7 @@ from flowrun.backends.warm.wire import (
 from flowrun.backends.wrapper import ServesAdapters
 from flowrun.core.ports import OnText
 from flowrun.errors import BackendError, FlowrunError, ModelError
+from flowrun.process_starts import started_at
 from flowrun.version import __version__
 
 _LOOK_SECONDS: Final = 1.0
@@ -79,6 +80,7 @@ class Host:
         """
         record = EngineRecord(
             pid=os.getpid(),
+            ticks=started_at(os.getpid()),
             model=self._model,
             started=self._now(),
             idle=self._idle,

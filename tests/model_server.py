@@ -20,7 +20,7 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
 class ModelServer:
     """A model that answers ``TEXT`` with ``You said TEXT``.
 
-    If the text is ``hold``, it writes its first word at once, and the others when it is released.
+    If the text begins with ``hold``, it writes its first word at once, and the others when it is released.
 
     Attributes:
         asked: the messages of each request.
@@ -51,8 +51,8 @@ class ModelServer:
         text = asked["messages"][-1]["content"]
         words = [f"{word} " for word in ("You", "said")] + [text]
         if asked.get("stream"):
-            return StreamingResponse(self._pieces(words, holds=text == "hold"), media_type="text/event-stream")
-        if text == "hold":
+            return StreamingResponse(self._pieces(words, holds=text.startswith("hold")), media_type="text/event-stream")
+        if text.startswith("hold"):
             await self._until_released()
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "".join(words)}}
         return JSONResponse({**_head("chat.completion"), "choices": [choice], "usage": USAGE})

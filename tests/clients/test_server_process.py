@@ -167,16 +167,17 @@ def test_sigterm_lets_streams_end_whole(tmp_path: Path, model: ModelServer) -> N
     async def follow_all(server: Server) -> list[str]:
         begun = asyncio.Semaphore(0)
         async with openai.AsyncOpenAI(base_url=server.api, api_key="none", max_retries=0) as client:
-            streams = [asyncio.create_task(follow(client, begun)) for _ in range(20)]
-            for _ in streams:
-                await begun.acquire()
-            server.terminate()
-            error = await refused(client)
-            assert (error.status_code, error.code) == (503, "server_draining")
-            assert error.response.headers["retry-after"] == "1"
-            assert error.response.headers["x-should-retry"] == "true"
-            model.released.set()
-            return await asyncio.gather(*streams)
+            async with asyncio.TaskGroup() as group:
+                streams = [group.create_task(follow(client, begun)) for _ in range(20)]
+                for _ in streams:
+                    await begun.acquire()
+                server.terminate()
+                error = await refused(client)
+                assert (error.status_code, error.code) == (503, "server_draining")
+                assert error.response.headers["retry-after"] == "1"
+                assert error.response.headers["x-should-retry"] == "true"
+                model.released.set()
+            return [stream.result() for stream in streams]
 
     async def refused(client: openai.AsyncOpenAI) -> openai.InternalServerError:
         """Return the error of a new request, once the server has seen the signal."""

@@ -125,27 +125,33 @@ class Gate:
         return cookie is not None and hmac.compare_digest(cookie.value.encode(), self._access.cookie().encode())
 
     async def _within_limit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and stop reading it where it is larger than it may be."""
-        received, begun = 0, False
+        """Pass a request on, and stop reading it where it is larger than it may be.
+
+        The application's own answer to that, such as one that calls it a bug, is not sent.
+        """
+        received, begun, too_large = 0, False, False
 
         async def receive_some() -> Message:
-            nonlocal received
+            nonlocal received, too_large
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._access.max_body:
+                too_large = True
                 raise TooLarge
             return message
 
         async def send_on(message: Message) -> None:
             nonlocal begun
-            begun = True
-            await send(message)
+            if begun or not too_large:
+                begun = True
+                await send(message)
 
         try:
             await self._app(scope, receive_some, send_on)
         except TooLarge:
             if begun:
                 raise
+        if too_large and not begun:
             await _refusal(scope["path"], self._too_large())(scope, receive, send)
 
     def _too_large(self) -> ApiError:

@@ -308,6 +308,17 @@ def test_errors_have_the_form_of_openai(served: Served, body: bytes, headers: Ma
     assert response.headers["x-should-retry"] == "false"
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/runs/some/answers", "/mcp"])
+def test_a_body_of_unknown_length_that_is_too_large(served: Served, path: str) -> None:
+    headers = {
+        "authorization": f"Bearer {KEY}",
+        "content-type": "application/json",
+        "accept": "application/json, text/event-stream",
+    }
+    response = httpx.post(f"{served.server.url}{path}", content=iter([b" " * 1_000_000] * 5), headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
+
+
 def test_ways_that_are_not_there(served: Served) -> None:
     with httpx.Client(base_url=served.server.api, headers={"authorization": f"Bearer {KEY}"}) as client:
         found = [client.get("/nothing"), client.get("/chat/completions"), client.get("/runs/nothing")]

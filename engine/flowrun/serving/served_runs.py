@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from flowrun.errors import FlowrunError, UsageError
-from flowrun.journal import History, RunRow
+from flowrun.journal import History, RunRow, open_history
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_events import RunEvent
@@ -77,6 +77,8 @@ class ServedRuns:
         self._outlives_requests = outlives_requests
         self.refused: dict[str, str] = {}
         self._resuming: dict[str, bool] = {}  # whether to look again, once the run has stopped: an answer came in
+        self._path = session.journal.history.path
+        self._readers: list[History] = []
         self._live: set[asyncio.Task[Any]] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._watches: set[asyncio.Task[Any]] = set()
@@ -86,6 +88,17 @@ class ServedRuns:
     def history(self) -> History:
         """Return the reader of the journal."""
         return self.session.journal.history
+
+    def open_reader(self) -> History:
+        """Open the journal once more, for another thread; ``close`` closes it."""
+        reader = open_history(self._path)
+        self._readers.append(reader)
+        return reader
+
+    def close(self) -> None:
+        """Close the readers, so that the last process that leaves the journal leaves one file."""
+        for reader in self._readers:
+            reader.close()
 
     @property
     def live(self) -> int:

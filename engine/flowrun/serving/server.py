@@ -102,3 +102,4 @@ async def serve(app: ASGIApp, listener: socket.socket, runs: ServedRuns, *, drai
             signal.signal(number, handler)
         if stopping is not None:
             stopping.cancel()
+        runs.close()

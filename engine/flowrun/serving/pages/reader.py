@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from flowrun.core.events import CallFunction
 from flowrun.errors import UsageError
-from flowrun.journal import History, RunRow, open_history
+from flowrun.journal import History, RunRow
 from flowrun.journal.questions import closing_event
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.project import CompiledFlow
@@ -26,10 +25,14 @@ _MAX_FLOWS: Final = 64
 
 
 class Reader:
-    """A connection to a journal for threads."""
+    """A connection to a journal for threads.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        open_: opens it, when it is first used.
+    """
+
+    def __init__(self, open_: Callable[[], History]) -> None:
+        self._open = open_
         self._lock = asyncio.Lock()
         self._history: History | None = None
 
@@ -37,7 +40,7 @@ class Reader:
         """Return what a function makes of the journal, in a thread."""
         async with self._lock:
             if self._history is None:
-                self._history = await asyncio.to_thread(open_history, self._path)
+                self._history = await asyncio.to_thread(self._open)
             return await asyncio.to_thread(work, self._history)
 
 

@@ -43,13 +43,12 @@ class Site(NamedTuple):
         hide: Callable[[Mapping[str, str]], object],
     ) -> Self:
         """Return the pages of the journal of served runs. See ``page_routes``."""
-        path = runs.history.path
 
         def work_of(run: str) -> str:
             return f"{runs.is_resuming(run)} {runs.refused.get(run, '')}"
 
-        changes = Changes(Reader(path), stopped=lambda: runs.draining, extra=work_of)
-        return cls(runs, access, Reader(path), Reader(path), Flows(environ, hide), changes)
+        changes = Changes(Reader(runs.open_reader), stopped=lambda: runs.draining, extra=work_of)
+        return cls(runs, access, Reader(runs.open_reader), Reader(runs.open_reader), Flows(environ, hide), changes)
 
     @staticmethod
     def seen_by(request: Request) -> str:

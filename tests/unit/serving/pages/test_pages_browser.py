@@ -297,3 +297,4 @@ def test_flowrun_ui(run: Run, shop: Path, journal: Path) -> None:
             process.terminate()
             code = process.wait(20)
         assert (code, process.stderr.read()) == (0, "")
+    assert [file.name for file in journal.parent.glob("journal*")] == ["journal.sqlite"]

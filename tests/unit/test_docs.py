@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
@@ -48,7 +49,19 @@ def parse_commands(block: Block) -> None:
     for line, _ in read_commands(block):
         program, *words = shlex.split(line, comments=True)
         assert program == "flowrun"
-        import_module("flowrun.cli.run").command.make_context("run", words)
+        parse_words(words)
+
+
+def parse_words(words: list[str]) -> None:
+    """Let click read the words behind ``flowrun``."""
+    command, name, rest = import_module("flowrun.cli.run").command, "run", words
+    if words[0] in VERBS:
+        name, *rest = words
+        command = import_module(f"flowrun.cli.{name}").command
+    if isinstance(command, click.Group):
+        name, *rest = rest
+        command = command.commands[name]
+    command.make_context(name, rest)
 
 
 def perform(shell: Shell, blocks: list[Block]) -> Iterator[Block]:
@@ -126,10 +139,7 @@ def test_the_page_on_warm_engines() -> None:
     for line, _ in read_commands(block):
         program, *words = shlex.split(line, comments=True)
         assert program == "flowrun"
-        if words[0] == "engine":
-            import_module("flowrun.cli.engine").command.commands[words[1]].make_context(words[1], words[2:])
-        else:
-            import_module("flowrun.cli.run").command.make_context("run", words)
+        parse_words(words)
 
 
 def test_the_page_on_scripted_models(shell: Shell) -> None:

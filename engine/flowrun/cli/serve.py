@@ -156,7 +156,6 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
         if durable:
             warn_of_network(journal)
             runs.watch()
-        address = address_of(listener)
         others: list[BaseRoute] = []
         if has_mcp := find_spec("mcp") is not None:
             from flowrun.serving.mcp_endpoint import McpEndpoint
@@ -166,7 +165,7 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
             others.append(tools.route())
         others += page_routes(runs, access, hide=hide)
         app = make_app(flows, runs, access, timeout=options["timeout"], others=others)
-        _say_hello(flows, address, has_mcp=has_mcp)
+        _say_hello(flows, address_of(listener), has_mcp=has_mcp)
         await serve(app, listener, runs, drain=options["drain"])
 
 

@@ -128,7 +128,6 @@ class _Drawing:
         self.width = int(drawn.split('width="', 1)[1].split('"', 1)[0])
 
 
-@cache
 def _style() -> str:
     """Return the style sheet: the page's own, the drawing's, and the colours of each kind of state."""
     rule = ".k-{} {{ --tint: {}; --accent: {}; }}".format

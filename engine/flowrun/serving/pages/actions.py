@@ -116,11 +116,15 @@ async def post_doubt(site: Site, request: Request) -> Response:
 
 
 async def _going(site: Site, row: RunRow) -> Response:
-    """Return to the page of a run that was resumed, once it goes: its engines may take longer to start."""
+    """Return to the page of a run that was resumed, once it has read its answer; its engines may take longer."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _BEGIN_SECONDS
+
+    def goes(history: History) -> bool:
+        return history.run(row.id).holder is not None and row.id not in history.inbox_counts()
+
     while site.runs.is_resuming(row.id) and loop.time() < deadline:
-        if (await _again(site, row)).holder is not None:
+        if await site.reader.read(goes):
             break
         await asyncio.sleep(_LOOK_SECONDS)
     return see_other(path_of(row.id))

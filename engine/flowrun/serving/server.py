@@ -73,10 +73,10 @@ def listen(host: str, port: int) -> socket.socket:
         UsageError: the address is taken, or is not of this machine.
     """
     try:
-        [(family, kind, _, _, address), *_] = socket.getaddrinfo(
+        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        listener = socket.socket(family, kind)
+        listener = socket.socket(family, kind, protocol)  # without TCP's number asyncio does not set TCP_NODELAY
     except OSError as exc:
         raise UsageError(f"--host {host}: {exc.strerror}") from exc
     try:

@@ -21,7 +21,7 @@ from flowrun.core.approvals import call_lines
 from flowrun.errors import FlowrunError, UsageError
 from flowrun.runtime.run_events import RunEvent, StateEntered
 from flowrun.runtime.run_result import InputRequest, RunResult, answer_text
-from flowrun.runtime.session import new_run_id
+from flowrun.runtime.session import check_answer, new_run_id
 from flowrun.serving.questions import answer_of_form, describe_questions, flat_form
 from flowrun.serving.served_flow import ServedFlow
 from flowrun.serving.served_runs import ServedRuns
@@ -136,7 +136,7 @@ class _Call:
             if not self._can_ask(result):
                 return _result(self._served, describe_questions(result, self._address), None, result.run_id)
             if not self._ctx.session.can_send_request:
-                return _input_required(result, self._served)
+                return _input_required(result, self._served, {})
             if not await self._ask(result):
                 return _result(self._served, describe_questions(result, self._address), None, result.run_id)
             result = await self._runs.go_on(result.run_id)
@@ -152,18 +152,19 @@ class _Call:
     async def _ask(self, result: RunResult) -> bool:
         """Ask the client's user each question; return whether all were answered."""
         for ask in result.pending:
-            message, wrong = self._served.masked(_message_of(ask)), ""
+            wrong: str | None = None
             while True:
                 asked = flat_form(ask)
                 assert asked is not None
-                answer = await self._ctx.session.elicit_form(f"{message}{wrong}", asked, self._ctx.request_id)
+                message = _message_of(ask, self._served, wrong)
+                answer = await self._ctx.session.elicit_form(message, asked, self._ctx.request_id)
                 if answer.action != "accept":
                     return False
                 try:
                     await self._runs.session.answer(ask.id, answer_of_form(ask, answer.content or {}))
                     break
                 except UsageError as exc:
-                    wrong = f"\n\n({exc})"
+                    wrong = str(exc)
         return True
 
     async def go_on(self, params: types.CallToolRequestParams) -> types.CallToolResult | types.InputRequiredResult:
@@ -173,20 +174,33 @@ class _Call:
             raise UsageError(f"no run {run} of {self._served.name} waits")
         result = self._runs.pending(run)
         responses = params.input_responses or {}
+        answers: dict[str, JSON] = {}
+        wrong: dict[str, str] = {}
         for ask in result.pending:
             answer = responses.get(ask.id)
             if not isinstance(answer, types.ElicitResult) or answer.action != "accept":
                 return _result(self._served, describe_questions(result, self._address), None, run)
-            await self._runs.session.answer(ask.id, answer_of_form(ask, answer.content or {}))
+            try:
+                answers[ask.id] = check_answer(ask, answer_of_form(ask, answer.content or {}))
+            except UsageError as exc:
+                wrong[ask.id] = str(exc)
+        if wrong:
+            return _input_required(result, self._served, wrong)
+        for question, value in answers.items():
+            await self._runs.session.answer(question, value)
         return await self._conclude(await self._runs.go_on(run))
 
 
-def _input_required(result: RunResult, served: ServedFlow) -> types.InputRequiredResult:
-    """Return what a client of MCP 2026-07-28 asks its user, before it calls again."""
+def _input_required(result: RunResult, served: ServedFlow, wrong: Mapping[str, str]) -> types.InputRequiredResult:
+    """Return what a client of MCP 2026-07-28 asks its user, before it calls again.
+
+    Args:
+        wrong: by questions, what was wrong with the answers that the client brought.
+    """
     requests: Any = {
         ask.id: types.ElicitRequest(
             params=types.ElicitRequestFormParams(
-                message=served.masked(_message_of(ask)), requested_schema=flat_form(ask) or {}
+                message=_message_of(ask, served, wrong.get(ask.id)), requested_schema=flat_form(ask) or {}
             )
         )
         for ask in result.pending
@@ -194,8 +208,9 @@ def _input_required(result: RunResult, served: ServedFlow) -> types.InputRequire
     return types.InputRequiredResult(input_requests=requests, request_state=result.run_id)
 
 
-def _message_of(ask: InputRequest) -> str:
-    return "\n".join([ask.prompt, *call_lines(ask.call)])
+def _message_of(ask: InputRequest, served: ServedFlow, wrong: str | None) -> str:
+    said = "\n".join([ask.prompt, *call_lines(ask.call)])
+    return served.masked(said if wrong is None else f"{said}\n\n({wrong})")
 
 
 def _tool(served: ServedFlow) -> types.Tool:

@@ -295,16 +295,19 @@ class ServedRuns:
         _begin(watch.run(), self._watches)
 
     async def drain(self, seconds: float) -> None:
-        """Begin no further run, and give those in progress some seconds to end or to wait.
-
-        The requests that wait for the others then fail, before their connections are closed: a client that only loses
-        its connection sends the request again, and the flow would run twice.
-        """
+        """Begin no further run, and give those in progress some seconds to end or to wait."""
         self.draining = True
         for task in self._watches:
             task.cancel()
         if tasks := self._live | self._background:
             await asyncio.wait(tasks, timeout=seconds)
+        self.stop_waiting()
+
+    def stop_waiting(self) -> None:
+        """Let the requests fail that wait for runs, before their connections are closed.
+
+        A client that only loses its connection sends the request again, and the flow would run twice.
+        """
         for result, run in self._waiting.items():
             if not result.done():
                 result.set_exception(Stopped(f"the server stops before run {run} has ended", run=run))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowrun.errors import UsageError
 from flowrun.serving.served_runs import ServedRuns
@@ -27,6 +27,45 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _EndsEventStreams:
+    """ASGI middleware for responses to GET that are still open when the server stops: a stream of events has no end.
+
+    The application sees that its client has gone, and the client a response that is complete.
+    """
+
+    def __init__(self, app: ASGIApp, stopping: asyncio.Event) -> None:
+        self._app = app
+        self._stopping = stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET":
+            await self._app(scope, receive, send)
+            return
+        open_ = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal open_
+            open_ = message["type"] == "http.response.start" or message.get("more_body", False)
+            await send(message)
+
+        async def receive_until_stopped() -> Message:
+            received, stopped = asyncio.create_task(_received(receive)), asyncio.create_task(self._stopping.wait())
+            try:
+                await asyncio.wait({received, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                return received.result() if received.done() else {"type": "http.disconnect"}
+            finally:
+                received.cancel()
+                stopped.cancel()
+
+        await self._app(scope, receive_until_stopped, send_on)
+        if open_ and self._stopping.is_set():
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _received(receive: Receive) -> Message:
+    return await receive()
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens on an address. The port 0 is any free one.
 
@@ -37,7 +76,7 @@ def listen(host: str, port: int) -> socket.socket:
         [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        listener = socket.socket(family, kind, protocol)  # asyncio sends at once only where it is told that it is TCP
+        listener = socket.socket(family, kind, protocol)  # without TCP's number asyncio does not set TCP_NODELAY
     except OSError as exc:
         raise UsageError(f"--host {host}: {exc.strerror}") from exc
     try:
@@ -65,8 +104,9 @@ async def serve(app: ASGIApp, listener: socket.socket, runs: ServedRuns, *, drai
     Args:
         drain: the seconds that runs in progress get to end, or to wait.
     """
+    stopping_streams = asyncio.Event()
     config = uvicorn.Config(
-        app,
+        _EndsEventStreams(app, stopping_streams),
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -81,6 +121,7 @@ async def serve(app: ASGIApp, listener: socket.socket, runs: ServedRuns, *, drai
 
     async def stop() -> None:
         await runs.drain(drain)
+        stopping_streams.set()
         server.should_exit = True
 
     def on_signal() -> None:
@@ -88,6 +129,7 @@ async def serve(app: ASGIApp, listener: socket.socket, runs: ServedRuns, *, drai
         if stopping is None:
             stopping = asyncio.create_task(stop())
         else:
+            runs.stop_waiting()
             server.should_exit = server.force_exit = True
 
     signals = (signal.SIGTERM, signal.SIGINT)
@@ -102,4 +144,3 @@ async def serve(app: ASGIApp, listener: socket.socket, runs: ServedRuns, *, drai
             signal.signal(number, handler)
         if stopping is not None:
             stopping.cancel()
-        runs.close()

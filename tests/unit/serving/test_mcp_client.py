@@ -189,9 +189,10 @@ def test_a_run_that_nobody_answers_waits(served: Served, mode: str, person: Pers
     assert not result.is_error
 
 
-def test_an_answer_that_does_not_match_is_asked_for_again(served: Served) -> None:
+@each_protocol
+def test_an_answer_that_does_not_match_is_asked_for_again(served: Served, mode: str) -> None:
     person = Person(accept(answer="perhaps"), accept(answer=False))
-    assert text_of(call(served, "legacy", "asks", {"text": "it"}, elicitation_callback=person)) == "kept"
+    assert text_of(call(served, mode, "asks", {"text": "it"}, elicitation_callback=person)) == "kept"
     assert len(person.forms) == 2
     assert person.forms[1].message.startswith("Send it?\n\n(")
 

@@ -13,9 +13,9 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from flowrun.journal import open_history
-from tests.model_server import ModelServer, model_server, wait_for
+from tests.model_server import ModelServer, model_server
 from tests.served_flows import paths, write_flows
-from tests.serving import Server, serving, wait_until
+from tests.serving import Server, serving, wait_for, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.model_server import wait_for
+from tests.serving import wait_for
 from tests.unit.serving.conftest import KEY, Served
 
 RUN_ID = re.compile(r"[0-9a-f]{12}")

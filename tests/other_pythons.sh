@@ -19,7 +19,7 @@ for version; do
     venv=.venv/python$version
     if [ ! "$venv/installed" -nt .venv/installed ]; then
         "$python" -m venv "$venv"
-        "$venv/bin/pip" install -qq -c requirements.txt -e ".[parquet,eval,mcp]" pytest pytest-timeout pytest-xdist hypothesis
+        "$venv/bin/pip" install -qq -c requirements.txt -e ".[parquet,eval,mcp,serve]" pytest pytest-timeout pytest-xdist hypothesis
         touch "$venv/installed"
     fi
     echo "$("$venv/bin/python" --version): the quick tests without a model"

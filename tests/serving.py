@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -103,3 +103,11 @@ def wait_until(path: Path, *, lines: int = 1) -> list[str]:
             return found
         time.sleep(0.01)
     raise AssertionError(f"{path.name} does not have {lines} lines")
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = _SECONDS) -> None:
+    """Return when a condition holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for does not happen"
+        time.sleep(0.01)

@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -19,7 +19,7 @@ CLIENTS = 256
 
 
 def live(server: Server) -> int:
-    found: int = httpx.get(f"{server.url}/health").json()["live"]
+    found: int = httpx2.get(f"{server.url}/health").json()["live"]
     return found
 
 

@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from flowrun.journal import open_history
-from tests.model_server import ModelServer, model_server, wait_for
+from tests.model_server import ModelServer, model_server
 from tests.served_flows import paths, write_flows
-from tests.serving import Server, serving, wait_until
+from tests.serving import Server, serving, wait_for, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -36,12 +36,12 @@ def user(text: str) -> list[ChatCompletionMessageParam]:
 
 
 def record(server: Server, run: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{server.api}/runs/{run}").json()
+    found: dict[str, Any] = httpx2.get(f"{server.api}/runs/{run}").json()
     return found
 
 
 def is_live(server: Server) -> bool:
-    return bool(httpx.get(f"{server.url}/health").json()["live"])
+    return bool(httpx2.get(f"{server.url}/health").json()["live"])
 
 
 # --- a server that is full ----------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_a_run_that_waits_outlives_the_server(tmp_path: Path) -> None:
     with serving(tmp_path, *words, "--port", server.port) as again:
         assert again.url == server.url  # so the address in the answer still holds
         assert record(again, run)["status"] == "waiting"
-        httpx.post(f"{again.api}/runs/{run}/answers", json={"id": f"{run}/1/0", "value": True}).raise_for_status()
+        httpx2.post(f"{again.api}/runs/{run}/answers", json={"id": f"{run}/1/0", "value": True}).raise_for_status()
         wait_for(lambda: record(again, run)["status"] == "succeeded")
         assert record(again, run)["output"] == "sent"
 
@@ -321,7 +321,7 @@ def test_a_second_signal_ends_the_server_at_once(tmp_path: Path, model: ModelSer
         stream = client.chat.completions.create(model="parrot", messages=user("hold"), stream=True)
         next(stream)
         server.terminate()
-        wait_for(lambda: httpx.get(f"{server.url}/health").json()["status"] == "draining")
+        wait_for(lambda: httpx2.get(f"{server.url}/health").json()["status"] == "draining")
         server.terminate()
         with pytest.raises(openai.APIError):
             list(stream)

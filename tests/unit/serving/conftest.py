@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import openai
 import pytest
 
-from tests.model_server import ModelServer, model_server
 from tests.served_flows import paths, write_flows
 from tests.serving import Server, serving
+
+if TYPE_CHECKING:
+    from tests.model_server import ModelServer
 
 KEY: Final = "sk-flowrun-of-tests"
 
@@ -18,7 +20,7 @@ class Served(NamedTuple):
     """The server, the model that its flows ask, and the folder that it runs in."""
 
     server: Server
-    model: ModelServer
+    model: "ModelServer"
     folder: Path
 
     def calls(self) -> list[str]:
@@ -30,6 +32,9 @@ class Served(NamedTuple):
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Serve all flows of ``tests/served_flows.py``."""
+    pytest.importorskip("uvicorn", reason="the packages of servers are not installed")
+    from tests.model_server import model_server
+
     folder = write_flows(tmp_path_factory.mktemp("served"))
     with model_server() as model, serving(folder, *paths(), MODEL_URL=model.url, FLOWRUN_API_KEY=KEY) as server:
         yield Served(server, model, folder)

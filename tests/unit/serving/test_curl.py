@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.model_server import wait_for
+from tests.serving import wait_for
 from tests.unit.serving.conftest import KEY, Served
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -15,7 +15,7 @@ from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
-from tests.model_server import wait_for
+from tests.serving import wait_for
 from tests.unit.serving.conftest import KEY, Served
 
 T = TypeVar("T")

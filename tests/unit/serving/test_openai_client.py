@@ -5,12 +5,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.model_server import wait_for
+from tests.serving import wait_for
 from tests.unit.serving.conftest import KEY, Served
 
 RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -302,7 +302,7 @@ def test_a_stream_of_a_run_that_waits(client: openai.OpenAI) -> None:
 )
 def test_errors_have_the_form_of_openai(served: Served, body: bytes, headers: Mapping[str, str], status: int) -> None:
     given = {"authorization": f"Bearer {KEY}", "content-type": "application/json", **headers}
-    response = httpx.post(f"{served.server.api}/chat/completions", content=body, headers=given)
+    response = httpx2.post(f"{served.server.api}/chat/completions", content=body, headers=given)
     assert response.status_code == status
     assert response.json()["error"].keys() == {"message", "type", "param", "code"}
     assert response.headers["x-should-retry"] == "false"
@@ -315,13 +315,13 @@ def test_a_body_of_unknown_length_that_is_too_large(served: Served, path: str) -
         "content-type": "application/json",
         "accept": "application/json, text/event-stream",
     }
-    response = httpx.post(f"{served.server.url}{path}", content=iter([b" " * 1_000_000] * 5), headers=headers)
+    response = httpx2.post(f"{served.server.url}{path}", content=iter([b" " * 1_000_000] * 5), headers=headers)
     assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
 
 
 def test_ways_that_are_not_there(served: Served) -> None:
-    with httpx.Client(base_url=served.server.api, headers={"authorization": f"Bearer {KEY}"}) as client:
+    with httpx2.Client(base_url=served.server.api, headers={"authorization": f"Bearer {KEY}"}) as client:
         found = [client.get("/nothing"), client.get("/chat/completions"), client.get("/runs/nothing")]
     assert [response.status_code for response in found] == [404, 405, 404]
     assert all("message" in response.json()["error"] for response in found)
-    assert httpx.get(f"{served.server.url}/health").json()["status"] == "ok"
+    assert httpx2.get(f"{served.server.url}/health").json()["status"] == "ok"

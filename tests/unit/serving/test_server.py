@@ -5,6 +5,8 @@ import socket
 
 import pytest
 
+pytest.importorskip("uvicorn", reason="the packages of servers are not installed")
+
 from flowrun.errors import UsageError
 from flowrun.serving.server import address_of, listen
 

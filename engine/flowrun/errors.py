@@ -182,6 +182,7 @@ FAILURES: Final[dict[str, str]] = {
     "limit.rounds": "the run reached limits.max_rounds",
     "limit.steps": "the run reached limits.max_steps",
     "limit.tool_calls": "the run reached limits.max_tool_calls",
+    "limit.tokens": "the run used up limits.tokens",
     "limit.timeout": "the run reached limits.timeout",
     "state.timeout": "a state took longer than its timeout",
     "run.cancelled": "the run was cancelled from outside",

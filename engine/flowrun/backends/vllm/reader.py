@@ -5,8 +5,9 @@ Needs the model's configuration and tokenizer, never its weights.
 
 import asyncio
 import importlib.util
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flowrun.backends.vllm.backend import load_template
 from flowrun.backends.vllm.chat import VllmChat
@@ -14,9 +15,11 @@ from flowrun.backends.vllm.engine import INSTALL, Engine, Start
 from flowrun.backends.vllm.errors import as_model_error
 from flowrun.backends.vllm.model_files import find_model
 from flowrun.core.events import AskModel
-from flowrun.core.messages import Reply
+from flowrun.core.messages import Reply, Tokens
 from flowrun.errors import BackendError, FlowrunError
 from flowrun.spec.model import Model
+
+T = TypeVar("T")
 
 
 def can_read() -> bool:
@@ -55,6 +58,18 @@ class VllmReader:
         chat = self._started()
         return chat.prompt_text(await _render(chat, request))
 
+    async def read_prompt(self, request: AskModel) -> tuple[str, list[int]]:
+        """Return the text and the tokens that the model would read for a request, also if they are too many for it.
+
+        Raises:
+            ModelError: the request cannot be rendered.
+        """
+        return await _as_model_errors(self._started().read_prompt(request))
+
+    def has_read(self, prompt: Sequence[int], tokens: Tokens) -> bool:
+        """Return whether the reply with these tokens was written behind this prompt, by the checksum of both."""
+        return self._started().has_read(prompt, tokens)
+
     async def read_text(self, request: AskModel, written: Reply) -> Reply:
         """Parse the ``text`` of a model's reply to a request again; its finish reason and usage stay.
 
@@ -79,8 +94,12 @@ class VllmReader:
 
 
 async def _render(chat: VllmChat, request: AskModel) -> Any:
+    return await _as_model_errors(chat.render(request))
+
+
+async def _as_model_errors(rendering: Awaitable[T]) -> T:
     try:
-        return await chat.render(request)
+        return await rendering
     except FlowrunError:
         raise
     except Exception as exc:

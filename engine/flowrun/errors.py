@@ -131,6 +131,7 @@ CODES: Final[dict[str, str]] = {
     "FR609": "A key is written into the spec in plain text.",
     "FR610": "An engine argument has a value that it cannot have.",
     "FR611": "An image is shown to a model that can be shown none.",
+    "FR612": "What is the same in each prompt of a state fills its context window, or leaves little for the reply.",
     "FR701": "A state is named that does not exist.",
     "FR702": "A tool is named that does not exist, or that the state does not offer.",
     "FR703": "A thread is named that does not exist.",

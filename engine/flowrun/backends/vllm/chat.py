@@ -227,6 +227,11 @@ class VllmChat:
             rerendered=not extends(token_ids, ask.last_thread, vocabulary=self._prompt_cache.vocabulary),
         )
 
+    @property
+    def window(self) -> int:
+        """The tokens of the model's context window."""
+        return int(self._config.max_model_len)
+
     async def read_prompt(self, ask: AskModel) -> tuple[str, list[int]]:
         """Return the text and the tokens of a request's prompt, also if it is too long for the model.
 

@@ -13,7 +13,7 @@ from flowrun.backends.vllm.backend import load_template
 from flowrun.backends.vllm.chat import VllmChat
 from flowrun.backends.vllm.engine import INSTALL, Engine, Start
 from flowrun.backends.vllm.errors import as_model_error
-from flowrun.backends.vllm.model_files import find_model
+from flowrun.backends.vllm.model_files import find_model, find_model_here
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Tokens
 from flowrun.errors import BackendError, FlowrunError
@@ -30,9 +30,14 @@ def can_read() -> bool:
 class VllmReader:
     """The prompts and the parsers of one model."""
 
-    def __init__(self, model: Model, *, base_dir: Path) -> None:
-        """Bind the model's settings; its paths are relative to ``base_dir``."""
+    def __init__(self, model: Model, *, base_dir: Path, fetches: bool = True) -> None:
+        """Bind the model's settings; its paths are relative to ``base_dir``.
+
+        Args:
+            fetches: ask the hub, and convert a GGUF file; else the model's files must be on this machine.
+        """
         self._model = model
+        self._find = find_model if fetches else find_model_here
         self._base_dir = base_dir
         self._chat: VllmChat | None = None
 
@@ -44,10 +49,15 @@ class VllmReader:
         """
         if not can_read():
             raise BackendError(INSTALL)
-        path = await find_model(self._model.name, base_dir=self._base_dir, revision=self._model.revision)
+        path = await self._find(self._model.name, base_dir=self._base_dir, revision=self._model.revision)
         template = load_template(self._model.chat_template, self._base_dir)
         start = _ChatOnly(self._model, path=path, template=template, verbose=False, progress=lambda message: None)
         self._chat = (await asyncio.to_thread(start.run))[1]
+
+    @property
+    def window(self) -> int:
+        """The tokens of the model's context window."""
+        return self._started().window
 
     async def rendered_prompt(self, request: AskModel) -> str:
         """Return the text that the model would read for a request.

@@ -1,5 +1,6 @@
 """The first functions of the Python API: from files to flows, or to their issues."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from flowrun.errors import Issue
 from flowrun.runtime.flow import Flow, as_flow
 from flowrun.runtime.project import Project, find_all_specs
 from flowrun.spec.project import current_project
+
+_log = logging.getLogger(__name__)
 
 
 def load(
@@ -40,6 +43,7 @@ def check(
     *paths: str | Path,
     profile: str | None = None,
     imports: bool = True,
+    tokenizer: bool = False,
     project_dir: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> list[Issue]:
@@ -50,6 +54,8 @@ def check(
             folder.
         profile: the profile to merge over the specs.
         imports: import the Python functions, and check them.
+        tokenizer: compare with its context window what is the same in each prompt of a model in process. Of a model
+            whose files are not on this machine, the log says why its prompts are not counted. Needs ``imports``.
         project_dir: the folder that entrypoints are imported from; by default it is found from each file.
         environ: the variables for ``${VAR}``; by default those of the process; one that is not set is no issue.
 
@@ -59,7 +65,12 @@ def check(
     project = Project(folder=_folder(project_dir), environ=_environ(environ), require_environment=False)
     looked_at = [Path(path) for path in paths] or [current_project()]
     files = find_all_specs(looked_at, shown=", ".join(str(path.resolve()) for path in looked_at))
-    return project.check_all(files, profile=profile, imports=imports)
+    if not tokenizer:
+        return project.check_all(files, profile=profile, imports=imports)
+    from flowrun.runtime.prompt_counter import PromptCounter
+
+    with PromptCounter(_log.warning) as counter:
+        return project.check_all(files, profile=profile, imports=imports, counter=counter)
 
 
 def _folder(path: str | Path | None) -> Path | None:

@@ -62,6 +62,7 @@ PARTS: dict[str, type[msgspec.Struct]] = {
     "model": spec.Model,
     "tool": spec.Tool,
     "limits": spec.Limits,
+    "token_limits": spec.TokenLimits,
     "retry": spec.Retry,
     "route": spec.Route,
     "response_format": spec.ResponseFormat,
@@ -106,7 +107,7 @@ def test_messages_have_the_properties_of_their_struct() -> None:
     assert set().union(*map(names, kinds)) == fields(spec.MessageTemplate)
 
 
-@pytest.mark.parametrize("part", ["model", "tool", "limits"])
+@pytest.mark.parametrize("part", ["model", "tool", "limits", "token_limits"])
 def test_a_profile_may_change_every_property_of_a_part(part: str) -> None:
     assert names(f"{part}_patch") == names(part)
 

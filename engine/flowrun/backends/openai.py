@@ -121,12 +121,8 @@ class OpenAIBackend:
         client = self._client
         if client is None:
             raise Bug("the backend was asked for a reply before it was started")
-        messages = server_messages(request.messages)
-        body = request_body(request, messages, model=self._name, template_kwargs=self._model.chat_template_kwargs)
-        if request.labels:
-            body = decision_body(body)
-        elif keeps_tokens:
-            body |= {"return_token_ids": True, "logprobs": True}
+        model = self._model if self._name == self._model.name else msgspec.structs.replace(self._model, name=self._name)
+        body = body_of(model, request, keeps_tokens=keeps_tokens)
         pieces = None if on_text is None or request.labels else TextPieces(on_text)
         try:
             completion = await (self._ask(client, body) if pieces is None else self._watch(client, body, pieces))
@@ -336,6 +332,22 @@ class OpenAIBackend:
     def _showable(self, exc: Exception) -> Exception | None:
         """Return the error as a cause for the traceback, or None if it or a cause of it holds a secret."""
         return exc if all(self._redact(str(link)) == str(link) for link in chain_of(exc)) else None
+
+
+def body_of(model: Model, request: AskModel, *, keeps_tokens: bool) -> dict[str, Any]:
+    """Return the JSON body by which a server's model is asked.
+
+    Args:
+        keeps_tokens: ask for the tokens of the prompt and the reply, with log-probabilities.
+
+    Raises:
+        ModelError: ``model.request_refused``: the sampling sets a parameter that no state may set.
+    """
+    messages = server_messages(request.messages)
+    body = request_body(request, messages, model=model.name, template_kwargs=model.chat_template_kwargs)
+    if request.labels:
+        return decision_body(body)
+    return body | {"return_token_ids": True, "logprobs": True} if keeps_tokens else body
 
 
 class _ServedModel(msgspec.Struct):

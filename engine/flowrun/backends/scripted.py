@@ -6,14 +6,14 @@ import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from flowrun.backends.text_pieces import TextPieces
 from flowrun.backends.wrapper import ReadyBackend
 from flowrun.core.events import AskModel
-from flowrun.core.messages import Message, Reply, ToolCall, as_openai
+from flowrun.core.messages import Message, Reply, ToolCall, Usage, as_openai
 from flowrun.core.ports import OnText
 from flowrun.errors import FAILURES, BackendError, FlowrunError, Issue, ModelError
 from flowrun.errors import Path as DocumentPath
@@ -36,7 +36,8 @@ _NO_MAPPING: Final = frozenset({"FR112", "FR114"})
 _HAS_KEY: Final = re.compile(r"^[\"']?replies[\"']?\s*:", re.MULTILINE)
 
 _REMEDY: Final = (
-    "a reply has content, tool_calls, finish_reason, probabilities and mass, error and message, when, repeat and delay"
+    "a reply has content, tool_calls, finish_reason, probabilities and mass, usage, error and message, when, repeat "
+    "and delay"
 )
 
 _WORD: Final = re.compile(r"\s*\S+")
@@ -58,12 +59,25 @@ class ScriptedCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return ToolCall(id=self.id, name=self.name, arguments=text)
 
 
+class ScriptedUsage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The tokens of a scripted reply."""
+
+    prompt_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
+    completion_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
+    cached_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def usage(self) -> Usage:
+        """Return the tokens as those of a model's reply."""
+        return Usage(**msgspec.structs.asdict(self))
+
+
 class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A reply that the model will return, or the failure that it will raise.
 
     It answers the first request for which ``when`` holds (None: any), or every such request with ``repeat``, after
     ``delay`` seconds. ``error`` is one of ``errors.FAILURES``, ``message`` its text. A ``finish_reason`` of None is
-    derived from the content and the calls. ``probabilities`` and ``mass`` answer a decide state.
+    derived from the content and the calls. ``probabilities`` and ``mass`` answer a decide state. ``usage`` are the
+    tokens that it is said to have used.
 
     Raises:
         ValueError: ``error`` is no failure's name.
@@ -74,6 +88,7 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     finish_reason: str | None = None
     probabilities: Mapping[str, float] | None = None
     mass: float = 1.0
+    usage: ScriptedUsage = ScriptedUsage()
     error: str | None = None
     message: str | None = None
     when: Condition | None = None
@@ -99,6 +114,7 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             finish_reason=self.finish_reason or implied,
             probabilities=self.probabilities,
             mass=self.mass,
+            usage=self.usage.usage(),
         )
 
 

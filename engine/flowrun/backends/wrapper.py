@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from flowrun.backends.text_pieces import in_one_piece
 from flowrun.core.events import AskModel
@@ -41,6 +41,25 @@ class Decides(Protocol):
 
         Raises:
             BackendError: it cannot; the message says what to do.
+        """
+
+
+class PromptSize(NamedTuple):
+    """The tokens of a prompt, and of the context window of its model."""
+
+    length: int
+    window: int
+
+
+@runtime_checkable
+class MeasuresPrompts(Protocol):
+    """A backend that knows, once it is started, how long a prompt is."""
+
+    async def measure_prompt(self, request: AskModel) -> PromptSize:
+        """Return how long the prompt of a request is, also if it is too long.
+
+        Raises:
+            ModelError: the request cannot be rendered.
         """
 
 
@@ -91,7 +110,7 @@ class WrappedBackend:
         await self.backend.stop()
 
 
-class ServesAdapters(KeepsTokens, Decides, Protocol):
+class ServesAdapters(KeepsTokens, Decides, MeasuresPrompts, Protocol):
     """A backend that takes the adapter of a request by its name."""
 
     async def reply(
@@ -125,6 +144,10 @@ class AdaptedBackend(WrappedBackend):
     def check_tokens(self) -> None:
         """Check that the tokens of replies can be kept. See ``KeepsTokens``."""
         self.backend.check_tokens()
+
+    async def measure_prompt(self, request: AskModel) -> PromptSize:
+        """Return how long the prompt of a request is. See ``MeasuresPrompts``."""
+        return await self.backend.measure_prompt(request)
 
 
 class TimedBackend(WrappedBackend):

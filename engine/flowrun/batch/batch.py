@@ -13,9 +13,11 @@ import msgspec
 
 from flowrun.batch.results import SUCCEEDED, Results
 from flowrun.batch.rows import Row
+from flowrun.core.messages import Usage
 from flowrun.errors import Failure, FlowrunError
 from flowrun.runtime.flow_runs import FlowRuns
 from flowrun.runtime.loop import Capacity, Loop
+from flowrun.runtime.meter import Meter
 from flowrun.runtime.origin import Origin
 from flowrun.runtime.run_result import RunResult, failed_result, guard
 
@@ -45,12 +47,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         max_live: the maximum number of live rows; None: computed from the backends' limits once they are started.
         fail_after: the number of failed rows that ends the batch.
+        max_tokens: the tokens of prompts and replies after which no further row begins.
         messages: include the messages of each run in its result.
         durable: the runs are in a journal; those that wait get no result line yet, because they can be resumed.
     """
 
     max_live: int | None = None
     fail_after: int | None = None
+    max_tokens: int | None = None
     messages: bool = False
     durable: bool = False
 
@@ -69,8 +73,16 @@ class Batch:
     """
 
     def __init__(
-        self, run_row: RunRow, results: Results, capacity: Capacity, options: Options, origin: Origin | None = None
+        self,
+        run_row: RunRow,
+        results: Results,
+        capacity: Capacity,
+        options: Options,
+        origin: Origin | None = None,
+        *,
+        meter: Meter | None = None,
     ) -> None:
+        """Bind the batch to what runs its rows; ``meter`` counts their tokens for ``max_tokens``."""
         self.done = 0
         self.failed = 0
         self.open: Counter[str] = Counter()
@@ -80,7 +92,9 @@ class Batch:
         self._origin = {} if origin is None else origin.data
         self._unavailable: list[dict[str, Any]] = []
         self._stop_reason: str | None = None
-        self._loop = Loop(self._run, capacity, max_live=options.max_live or capacity.max_live)
+        self._meter = meter
+        enough = None if meter is None or options.max_tokens is None else self._has_used_up
+        self._loop = Loop(self._run, capacity, max_live=options.max_live or capacity.max_live, enough=enough)
 
     @property
     def live(self) -> int:
@@ -91,7 +105,8 @@ class Batch:
         """Run rows and write their results.
 
         Raises:
-            BatchStopped: it ended early, because of ``fail_after`` or because a backend is unavailable.
+            BatchStopped: it ended early, because of ``fail_after`` or ``max_tokens`` or because a backend is
+                unavailable.
             FlowrunError: the results cannot be written, or a backend failed in a way that affects all rows.
         """
         syncing = asyncio.create_task(self._sync())
@@ -102,8 +117,22 @@ class Batch:
             syncing.cancel()
             with suppress(asyncio.CancelledError):
                 await syncing  # raises the error if a sync failed before
+        if self._stop_reason is None and self._loop.closed:
+            self._stop_reason = (
+                f"{self._tokens:,} tokens are used, and --max-tokens gives {self._options.max_tokens:,}: no further "
+                "row began; run the same command again to continue with as many more"
+            )
         if self._stop_reason is not None:
             raise BatchStopped(self._stop_reason)
+
+    @property
+    def _tokens(self) -> int:
+        usage = Usage() if self._meter is None else self._meter.usage
+        return usage.prompt_tokens + usage.completion_tokens
+
+    def _has_used_up(self) -> bool:
+        limit = self._options.max_tokens
+        return limit is not None and self._tokens >= limit
 
     async def _run(self, row: Row) -> None:
         if row.wrong is not None:

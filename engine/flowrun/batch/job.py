@@ -96,8 +96,9 @@ class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             BatchStopped: the batch ended early; see ``Batch.run``.
         """
-        batch = Batch(run_row, self.results, capacity, self.options, self.flow.origin)
-        progress = asyncio.create_task(self.view.watch(batch, self.totals.meter, total=self.total))
+        meter = self.totals.meter
+        batch = Batch(run_row, self.results, capacity, self.options, self.flow.origin, meter=meter)
+        progress = asyncio.create_task(self.view.watch(batch, meter, total=self.total))
         started_at = time.monotonic()
         try:
             await batch.run(self.rows)

@@ -27,7 +27,7 @@ _CUT: Final = re.compile(r"\s(#\w\S*)")
 
 _ANYWHERE: Final = ("template.failed", "route.unmatched", "state.timeout")
 
-_OF_CHAT: Final = ("model.*", "backend.*", "limit.rounds")
+_OF_CHAT: Final = ("model.*", "backend.*", "limit.rounds", "limit.tokens")
 
 _OF_KIND: Final[dict[str, tuple[str, ...]]] = {
     "chat": _OF_CHAT,
@@ -47,6 +47,7 @@ def check_lints(subject: Subject) -> Iterator[Issue]:
     yield from _unseen_errors(subject)
     yield from _collected_in_a_race(subject)
     yield from _feedback_to_nobody(subject)
+    yield from _token_limits_never_reached(subject)
     yield from _first_values(subject)
     yield from _unread_variables(subject)
     yield from _changing_systems(subject)
@@ -120,6 +121,26 @@ def _feedback_to_nobody(subject: Subject) -> Iterator[Issue]:
             message = f"feedback has no effect: a {state.type} state asks no model"
             path = ("states", name, "retry", "feedback")
             yield subject.issue("FR608", path, message, "leave it out", key=True, severity="warning")
+
+
+def _token_limits_never_reached(subject: Subject) -> Iterator[Issue]:
+    """Find limits of tokens that another one reaches first, whatever the models say."""
+    limits = subject.spec.limits.tokens
+    if limits is None or limits.total is None:
+        return
+    parts = {"prompt": limits.prompt, "completion": limits.completion}
+    for name, most in parts.items():
+        if most is not None and most >= limits.total:
+            message = f"limits.tokens.{name} is never reached: limits.tokens.total is {limits.total:,}"
+            yield _never_reached(subject, name, message, f"make it lower than {limits.total:,}, or leave it out")
+    sums = [most for most in parts.values() if most is not None]
+    if len(sums) == len(parts) and limits.total >= sum(sums):
+        message = f"limits.tokens.total is never reached: prompt and completion together are {sum(sums):,}"
+        yield _never_reached(subject, "total", message, f"make it lower than {sum(sums):,}, or leave it out")
+
+
+def _never_reached(subject: Subject, name: str, message: str, remedy: str) -> Issue:
+    return subject.issue("FR608", ("limits", "tokens", name), message, remedy, severity="warning")
 
 
 # --- variables ----------------------------------------------------------------------------------------------------

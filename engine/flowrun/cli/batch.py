@@ -31,6 +31,7 @@ from flowrun.cli.options import (
     drain_option,
     journal_option,
     max_live_option,
+    max_tokens_option,
     max_tools_option,
     profile_option,
     project_option,
@@ -97,6 +98,7 @@ class BatchOptions(Options, frozen=True, kw_only=True):
 @click.option("--continue", "continue_", is_flag=True, help="Keep earlier results although the spec or input changed.")
 @click.option("--retry-failed", is_flag=True, help="Run only the rows whose results say that they failed.")
 @click.option("--fail-after", type=click.IntRange(1), help="Stop early once so many rows have failed.")
+@max_tokens_option
 @click.option("--durable", is_flag=True, help="Write each run down as it goes, so that it outlives a crash.")
 @journal_option
 @click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster; 'local' starts a Ray here.")
@@ -152,6 +154,10 @@ def require_compatible_options(options: BatchOptions) -> None:
         raise UsageError("--restart runs every row anew: it goes with neither --continue nor --retry-failed")
     if options.durable and options.ray is not None:
         raise UsageError("--durable and --ray do not go together: finished rows are kept either way")
+    if options.max_tokens is not None and options.ray is not None:
+        raise UsageError(
+            "--max-tokens and --ray do not go together: replicas take rows before the ones before are done"
+        )
 
 
 def read_ray_options(options: BatchOptions) -> RayOptions | None:

@@ -17,6 +17,7 @@ from flowrun.cli.eval_side import run_apart, run_here
 from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.options import (
     max_live_option,
+    max_tokens_option,
     max_tools_option,
     project_option,
     quiet_option,
@@ -60,6 +61,7 @@ class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
     retry_failed: bool
     tokens: bool
     max_live: int | None
+    max_tokens: int | None
     max_tools: int
     stall: float
     record: Path | None
@@ -88,6 +90,7 @@ class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--retry-failed", is_flag=True, help="Run only the rows whose results say that they failed.")
 @tokens_option
 @max_live_option
+@max_tokens_option
 @max_tools_option
 @stall_option
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Record the replies.")
@@ -192,6 +195,7 @@ def _job(file: EvalFile, options: EvalOptions, folder: Path, profile: str | None
         retry_failed=options.retry_failed,
         tokens=options.tokens,
         max_live=options.max_live,
+        max_tokens=options.max_tokens,
         max_tools=options.max_tools,
         stall=options.stall,
         record=None if options.record is None else str(options.record.resolve()),

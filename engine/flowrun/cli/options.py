@@ -69,6 +69,12 @@ max_live_option = click.option(
 max_tools_option = click.option(
     "--max-tools", type=click.IntRange(1), default=256, show_default=True, help="Tool calls running at once."
 )
+max_tokens_option = click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Begin no further row once so many tokens are read and written; rows under way end.",
+)
 stall_option = click.option(
     "--stall",
     metavar="TIME",

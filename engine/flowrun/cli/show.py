@@ -13,9 +13,11 @@ import click
 from flowrun.cli.next_steps import answer_command, journal_arguments
 from flowrun.cli.options import journal_option, open_journal, run_argument
 from flowrun.cli.report import colours_wanted
+from flowrun.cli.show_prompt import show_prompt
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, indented_json, write_json, write_report
 from flowrun.core.events import CallFunction
+from flowrun.errors import UsageError
 from flowrun.files import file_errors
 from flowrun.journal import History
 from flowrun.journal.questions import closing_event
@@ -38,8 +40,13 @@ if TYPE_CHECKING:
 )
 @click.option("--json", is_flag=True, help="Print all of it as JSON.")
 @click.option("--full", is_flag=True, help="Cut no text short.")
+@click.option(
+    "--prompt",
+    metavar="STEP",
+    help="Print what the model read in this step instead; of a sub-flow 1.0/3, its place and its step.",
+)
 @journal_option
-def command(run: str, html: Path | None, json: bool, full: bool, journal: Path) -> int:
+def command(run: str, html: Path | None, json: bool, full: bool, prompt: str | None, journal: Path) -> int:
     """Show a run: its path on the graph, messages, calls, timings, usage, and what it waits for.
 
     RUN is its id or the beginning of it.
@@ -47,6 +54,10 @@ def command(run: str, html: Path | None, json: bool, full: bool, journal: Path) 
     from flowrun.transcript import build_transcript, render_html, render_text
 
     history = open_journal(journal)
+    if prompt is not None:
+        if html is not None or full:
+            raise UsageError("--prompt shows one prompt, whole: it goes with --json only")
+        return show_prompt(history, run, prompt, json=json)
     row = history.top_run(run)
     flow = load_stored_flow(history, row).prepare_to_show(os.environ)
     histories = {name: history.events(name) for name in history.descendants(row.id)}

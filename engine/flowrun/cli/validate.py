@@ -3,9 +3,10 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,13 +15,16 @@ from flowrun.cli.options import named, project_option
 from flowrun.cli.report import colours_wanted, render_github, render_json, render_sarif, render_with_source
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, echo_commands, echo_json
-from flowrun.errors import Issue
+from flowrun.errors import Issue, UsageError
 from flowrun.evaluation.check import check_evals
 from flowrun.evaluation.load import find_evals
 from flowrun.runtime.project import Project, find_all_specs
 from flowrun.runtime.signature_reader import IMPORT_SECONDS
 from flowrun.spec.project import current_project
 from flowrun.version import __version__
+
+if TYPE_CHECKING:
+    from flowrun.runtime.prompt_counter import PromptCounter
 
 _PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {
     "text": partial(echo, coloured=True),
@@ -49,6 +53,11 @@ _PRINTERS: Final[Mapping[str, Callable[[str], None]]] = {
     metavar="SECONDS",
     help="The time that the import of each module may take.",
 )
+@click.option(
+    "--tokenizer",
+    is_flag=True,
+    help="Compare with its context window what is the same in each prompt of a model in process (vLLM).",
+)
 @project_option
 def command(
     paths: tuple[Path, ...],
@@ -57,6 +66,7 @@ def command(
     no_import: bool,
     if_any: bool,
     import_timeout: int,
+    tokenizer: bool,
     project_dir: Path | None,
 ) -> int:
     """Check specs and report every issue, with each of their profiles; and evals, against their flows and rows.
@@ -68,6 +78,9 @@ def command(
     project's: the nearest folder upwards with .git or pyproject.toml, else the current one. Exits with 1 if there are
     errors.
 
+    With --tokenizer, the messages that no template changes and the tools of each state are counted by the tokenizer
+    and chat template of its model, if they are on this machine: nothing is fetched, and no engine is started.
+
     sarif is for code scanning, github for annotations in a GitHub Actions log.
     """
     given = paths or (current_project(),)
@@ -75,13 +88,40 @@ def command(
     others = [path for path in given if path not in evals]
     files = find_all_specs(others, shown=named(paths), if_any=if_any or bool(evals))
     project = Project(folder=project_dir, environ=os.environ, require_environment=False, import_seconds=import_timeout)
-    with answer_stream():  # output of a tool's module during its import is not part of the report
-        issues = project.check_all(files, profile=profile, imports=not no_import)
+    with answer_stream(), _counting(tokenizer, imports=not no_import) as counter:  # modules print no part of the report
+        issues = project.check_all(files, profile=profile, imports=not no_import, counter=counter)
         issues += check_evals(evals, project, imports=not no_import)
+    if counter is not None:
+        echo(_counted(counter), err=True)
     if report := _report(issues, format):
         _PRINTERS[format](report)
     echo(_summary(issues, len(files), len(evals)), err=True)
     return 1 if any(issue.severity == "error" for issue in issues) else 0
+
+
+def _counting(tokenizer: bool, *, imports: bool) -> "AbstractContextManager[PromptCounter | None]":
+    """Return what counts prompts, if they are to be counted.
+
+    Raises:
+        UsageError: the tools, which are a part of them, are not read.
+    """
+    if not tokenizer:
+        return nullcontext()
+    if not imports:
+        raise UsageError("--tokenizer counts the tools too, which --no-import leaves unread")
+    from flowrun.runtime.prompt_counter import PromptCounter
+
+    return PromptCounter(lambda note: echo(f"flowrun: {note}", err=True))
+
+
+def _counted(counter: "PromptCounter") -> str:
+    """Return how many prompts were counted, and the one that leaves the least room."""
+    if not counter.measured:
+        return "no prompt counted"
+    fullest = max(counter.measured, key=lambda prompt: prompt.length / prompt.window)
+    where = f"state {fullest.state}, {fullest.length:,} of {fullest.window:,} tokens"
+    count = len(counter.measured)
+    return f"the beginnings of {count} prompt{'s' if count > 1 else ''} counted; the fullest: {where}"
 
 
 def _report(issues: Sequence[Issue], format: str) -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from flowrun.core.messages import KeptReply, Log, Message, Reply, Usage
 from flowrun.errors import Failure
-from flowrun.spec.model import JSON, Isolation, ResponseFormat
+from flowrun.spec.model import JSON, Isolation, ResponseFormat, TokenLimits
 
 
 class _Data(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True, tag_field="kind"):
@@ -24,10 +24,10 @@ class _Data(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
 class Started(_Data, frozen=True, kw_only=True):
     """The run starts. ``inputs`` contain the spec's defaults.
 
-    A child run may use the rounds, steps and tool calls that its parent has left, unless its own limits are lower.
-    ``forked_from`` is the run and the step, as ``RUN/STEP``, that a fork begins at. ``seed`` gives each request of the
-    run a seed of its own. ``keeps_tokens`` says for whoever resumes the run that the tokens of its replies, and of its
-    children's, are kept.
+    A child run may use the rounds, steps, tool calls and tokens that its parent has left, unless its own limits are
+    lower. ``forked_from`` is the run and the step, as ``RUN/STEP``, that a fork begins at. ``seed`` gives each request
+    of the run a seed of its own. ``keeps_tokens`` says for whoever resumes the run that the tokens of its replies, and
+    of its children's, are kept.
     """
 
     run: str
@@ -35,6 +35,7 @@ class Started(_Data, frozen=True, kw_only=True):
     max_rounds: int | None = None
     max_steps: int | None = None
     max_tool_calls: int | None = None
+    token_limits: TokenLimits | None = None
     forked_from: str | None = None
     seed: int | None = None
     keeps_tokens: bool = False
@@ -48,10 +49,14 @@ class CallStarted(_Data, frozen=True, kw_only=True, tag="Began"):
 
 
 class Replied(_Data, frozen=True, kw_only=True):
-    """The model replied to an ``AskModel``."""
+    """The model replied to an ``AskModel``.
+
+    ``tokens_left`` is what the limits of the runs above leave to a child, which other children use up meanwhile.
+    """
 
     step: int
     reply: Reply
+    tokens_left: TokenLimits | None = None
 
 
 class Returned(_Data, frozen=True, kw_only=True):
@@ -203,7 +208,7 @@ class CallFunction(_Data, frozen=True, kw_only=True):
 
 
 class StartChild(_Data, frozen=True, kw_only=True):
-    """Run a sub-flow to its end, within the rounds, steps and tool calls that its parent has left.
+    """Run a sub-flow to its end, within the rounds, steps, tool calls and tokens that its parent has left.
 
     With ``cancel``, the run that an earlier effect of this index started is cancelled, and its end is awaited still.
     """
@@ -216,6 +221,7 @@ class StartChild(_Data, frozen=True, kw_only=True):
     max_rounds: int
     max_steps: int
     max_tool_calls: int | None = None
+    token_limits: TokenLimits | None = None
     seed: int | None = None
     cancel: bool = False
 

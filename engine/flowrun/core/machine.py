@@ -17,6 +17,7 @@ from flowrun.core.events import (
 from flowrun.core.run import Run, Transition, thaw
 from flowrun.core.state_node import Graph, StateFailure, Turn, failure_of, too_many_steps
 from flowrun.core.threads import start_threads
+from flowrun.core.token_limits import least_limits
 from flowrun.errors import Failure
 from flowrun.templates import TemplateError
 
@@ -63,6 +64,7 @@ def _start(graph: Graph, run: Run, event: Started) -> Transition:
     draft.max_tool_calls = min(
         (most for most in (limits.max_tool_calls, event.max_tool_calls) if most is not None), default=None
     )
+    draft.token_limits = least_limits(limits.tokens, event.token_limits)
     if (wrong := graph.inputs(event.inputs)) is not None:
         turn.finish("failed", None, Failure(name="input.invalid", message=wrong))
         return turn.end()

@@ -14,7 +14,7 @@ from flowrun.core.messages import KeptReply, Log, Message, Reply, Usage
 from flowrun.core.slots import Slots
 from flowrun.core.views import LazyError, LazyOutputs, LazyReply, LazyResults, LazyThreads, RunView, Value
 from flowrun.errors import Failure
-from flowrun.spec.model import JSON, ResponseFormat
+from flowrun.spec.model import JSON, ResponseFormat, TokenLimits
 from flowrun.templates import Lazy, as_condition, compile_condition, is_path
 
 T = TypeVar("T")
@@ -124,6 +124,7 @@ class Draft(msgspec.Struct, gc=False, kw_only=True):
     max_steps: int = 0
     tool_calls: int = 0
     max_tool_calls: int | None = None
+    token_limits: TokenLimits | None = None
     child_steps: int = 0
     path: Log[str] = Log()
     usage: Usage = Usage()
@@ -150,6 +151,7 @@ class Run(Draft, frozen=True, gc=False, kw_only=True):  # type: ignore[misc]  # 
         own_from: in a state that reads its thread in its own way, the index of its first own message on the thread.
         approved: in a tools state, the calls that a person has approved, by their indices.
         tool_calls: the tool calls of the run and its children; counted only if ``max_tool_calls`` limits them.
+        token_limits: those that hold for ``usage``; runs that share them use them up too, so they fall meanwhile.
         returned, calls, children: the results of the current state; another attempt reuses those that succeeded.
         memo: what the current state remembers of this visit: the items of a map state, the ``Loop`` of an agent.
         timeout: the seconds that the current state may take, if a template gives them.

@@ -53,6 +53,7 @@ class SideJob(msgspec.Struct, frozen=True, kw_only=True):
     retry_failed: bool = False
     tokens: bool = False
     max_live: int | None = None
+    max_tokens: int | None = None
     max_tools: int = 256
     stall: float = 600.0
     record: str | None = None
@@ -90,7 +91,7 @@ def open_side(job: SideJob, flow: CompiledFlow, results: Path, view: BatchReport
         ResultOptions(
             sink=OneFile(results), samples=job.samples, on_change=job.on_change, retry_failed=job.retry_failed
         ),
-        options=Options(max_live=job.max_live, messages=True),
+        options=Options(max_live=job.max_live, max_tokens=job.max_tokens, messages=True),
         settings=BackendSettings(
             verbose=job.verbose, stall=job.stall, keeps_tokens=job.tokens, progress=view.progress, note=view.say
         ),

@@ -10,6 +10,7 @@ from flowrun.core.machine import Run
 from flowrun.errors import Failure
 from flowrun.runtime.run_result import RunResult
 from flowrun.runtime.services import Services
+from flowrun.runtime.token_budget import TokenBudget
 from flowrun.spec.model import JSON, Spec
 
 SUPERSEDED = Cancelled(reason="another branch was first")
@@ -39,9 +40,10 @@ class ChildRuns:
         run_id: returns the id of their parent.
         make: makes the driver of a child of the flow to which a spec refers by this name.
         spec_of: returns the spec of this flow.
+        budget: that of their parent, if its tokens are limited.
     """
 
-    __slots__ = ("_children", "_make", "_run_id", "_services", "_spec_of")
+    __slots__ = ("_budget", "_children", "_make", "_run_id", "_services", "_spec_of")
 
     def __init__(
         self,
@@ -49,11 +51,13 @@ class ChildRuns:
         run_id: Callable[[], str],
         make: Callable[[str], ChildDriver],
         spec_of: Callable[[str], Spec],
+        budget: TokenBudget | None = None,
     ) -> None:
         self._services = services
         self._run_id = run_id
         self._make = make
         self._spec_of = spec_of
+        self._budget = budget
         self._children: dict[int, tuple[StartChild, ChildDriver]] = {}
 
     async def start(self, effect: StartChild, *, resumed: bool) -> RunResult:
@@ -75,6 +79,7 @@ class ChildRuns:
                 max_rounds=effect.max_rounds,
                 max_steps=effect.max_steps,
                 max_tool_calls=effect.max_tool_calls,
+                token_limits=effect.token_limits if self._budget is None else self._budget.left(),
                 seed=effect.seed,
             )
             result = await child.drive(start)

@@ -3,17 +3,20 @@
 import asyncio
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
+from weakref import WeakSet
 
 import msgspec
 
 from flowrun.backends.kept_tokens import KeptTokensBackend
 from flowrun.backends.pressure import STALL_SECONDS
 from flowrun.backends.warm.records import HeldModel, held_model
-from flowrun.backends.wrapper import Decides, KeepsTokens, TakesAdapters, TimedBackend, watchable
+from flowrun.backends.wrapper import Decides, KeepsTokens, MeasuresPrompts, TakesAdapters, TimedBackend, watchable
+from flowrun.core.fixed_prompts import REMEDY, MeasuredPrompt, fixed_prompts
 from flowrun.core.ports import ModelBackend
-from flowrun.errors import BackendError
+from flowrun.errors import BackendError, ModelError
 from flowrun.runtime.project import BoundModel, CompiledFlow
 from flowrun.spec import lies_in, mask
 from flowrun.spec.model import BACKENDS_GROUP, Model
@@ -75,6 +78,7 @@ class Engines:
         self._secrets: dict[str, str] = {}
         self._engines: list[_Engine] = []
         self._lock = asyncio.Lock()
+        self._measured: WeakSet[CompiledFlow] = WeakSet()
 
     async def start_for(self, flow: CompiledFlow, *, keeps_tokens: bool = False) -> dict[str, ModelBackend]:
         """Return the backends of a flow by their names, started.
@@ -83,14 +87,18 @@ class Engines:
             keeps_tokens: keep the tokens of their replies.
 
         Raises:
-            BackendError: one cannot start, a decide state asks one whose model cannot decide, or tokens are to be kept
-                and one does not give them.
+            BackendError: one cannot start, a decide state asks one whose model cannot decide, what is the same in each
+                prompt of a state does not fit into a context window, or tokens are to be kept and one does not give
+                them.
         """
         self._secrets |= flow.secrets
         backends = {name: await self._backend(flow, name) for name in flow.models}
         for name in sorted(flow.deciding_models):
             if isinstance(backend := backends[name], Decides):
                 backend.check_decisions()
+        if flow not in self._measured:
+            await _check_windows(flow, backends)
+            self._measured.add(flow)
         return _keeping_tokens(flow, backends) if keeps_tokens else backends
 
     async def stop(self) -> None:
@@ -198,6 +206,24 @@ def held_model_of(wanted: EngineModel) -> HeldModel:
     model, folder = wanted.bound.model, wanted.bound.folder
     template = load_template(model.chat_template, folder)
     return held_model(model, folder=folder, template=template, adapters=wanted.adapters)
+
+
+async def _check_windows(flow: CompiledFlow, backends: Mapping[str, ModelBackend]) -> None:
+    """Check that the models can read what is the same in each prompt of a state, so that no run begins in vain.
+
+    Raises:
+        BackendError: one cannot.
+    """
+    too_long: list[str] = []
+    for request in (request for graph in flow.graphs() for request in fixed_prompts(graph)):
+        if request.model in backends and isinstance(backend := backends[request.model], MeasuresPrompts):
+            with suppress(ModelError):  # what cannot be rendered fails by name in the run that asks it
+                size = await backend.measure_prompt(request)
+                prompt = MeasuredPrompt(request.state, flow.models[request.model].model.name, *size)
+                if prompt.room < 1:
+                    too_long.append(f"flow {request.flow}: {prompt}")
+    if too_long:
+        raise BackendError("\n".join(f"{one}: {REMEDY}" for one in too_long))
 
 
 def _keeping_tokens(flow: CompiledFlow, backends: Mapping[str, ModelBackend]) -> dict[str, ModelBackend]:

@@ -48,15 +48,26 @@ class Loop(Generic[T]):
     """The loop that starts the rows of a batch.
 
     ``live`` is the number of rows that have started and not ended, without the ``asleep`` ones, which need no place.
+    ``closed``: there was ``enough`` before the last row had started.
     """
 
-    def __init__(self, run_row: Callable[[T], Awaitable[None]], capacity: Capacity, *, max_live: int) -> None:
+    def __init__(
+        self,
+        run_row: Callable[[T], Awaitable[None]],
+        capacity: Capacity,
+        *,
+        max_live: int,
+        enough: Callable[[], bool] | None = None,
+    ) -> None:
         """Bind the loop to the function that runs a row.
 
         Args:
             run_row: runs a row and stores its result; an exception that it raises ends the batch.
             max_live: the maximum number of live rows.
+            enough: returns whether no more rows are to start; the live ones go on to their ends.
         """
+        self.closed = False
+        self._enough = enough
         self._run_row = run_row
         self._capacity = capacity
         self._max_live = max_live
@@ -104,6 +115,9 @@ class Loop(Generic[T]):
                 while ahead and self._may_start(last=not more) and not self._stopping:
                     self._start(ahead.popleft())
                     await asyncio.sleep(0)  # its first request counts before another row starts
+                if ahead and self._enough is not None and self._enough():
+                    self.closed, more = True, False
+                    ahead.clear()
                 if self._tasks and not self._stopping:
                     await self._wake.wait()
         finally:
@@ -112,6 +126,8 @@ class Loop(Generic[T]):
             raise self._failure
 
     def _may_start(self, *, last: bool) -> bool:
+        if self._enough is not None and self._enough():
+            return False
         return self.live < self._max_live and (last or self._capacity.has_capacity)
 
     def _start(self, row: T) -> None:

@@ -5,11 +5,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from flowrun.checks import Subject, check_spec
+from flowrun.checks.windows import check_windows
 from flowrun.core.events import ToolDeclaration
+from flowrun.core.fixed_prompts import fixed_prompts
 from flowrun.core.graph import Graph, compile_graph
 from flowrun.core.ports import ModelBackend
 from flowrun.core.states.decide import DecideNode
@@ -53,6 +56,9 @@ from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import suggest
 from flowrun.unicode import find_encoding_error, well_formed
+
+if TYPE_CHECKING:
+    from flowrun.runtime.prompt_counter import PromptCounter
 
 Function = Callable[..., JSON]
 
@@ -123,6 +129,17 @@ class CompiledFlow(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=
         samplings = [sampling for spec, state in chats for sampling in spec.samplings_of(state).values()]
         return bool(samplings) and all(sampling.get("temperature") == 0 for sampling in samplings)
 
+    def graphs(self) -> list[Graph]:
+        """Return the graphs of the flow and its sub-flows, each once."""
+        found: dict[int, Graph] = {}
+        waiting = [self.graph]
+        while waiting:
+            graph = waiting.pop()
+            if id(graph) not in found:
+                found[id(graph)] = graph
+                waiting += graph.flows.values()
+        return list(found.values())
+
     @property
     def deciding_models(self) -> frozenset[str]:
         """Return the models that decide states of the flow and its sub-flows ask, by the names of their backends."""
@@ -163,12 +180,23 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
         """
         return self.check_all([path], profile=profile, imports=imports)
 
-    def check_all(self, files: Iterable[Path], *, profile: str | None = None, imports: bool = True) -> list[Issue]:
-        """Return the issues of specs. Those of a sub-flow are found with each flow that runs it, and returned once."""
+    def check_all(
+        self,
+        files: Iterable[Path],
+        *,
+        profile: str | None = None,
+        imports: bool = True,
+        counter: "PromptCounter | None" = None,
+    ) -> list[Issue]:
+        """Return the issues of specs. Those of a sub-flow are found with each flow that runs it, and returned once.
+
+        Args:
+            counter: measures prompts, so that they are compared with the context windows of their models.
+        """
         found: dict[Issue, None] = {}
         with SignatureReader(self.folder, seconds=self.import_seconds) as reader:
             for file in files:
-                found |= dict.fromkeys(self._check_file(file, profile, reader if imports else None))
+                found |= dict.fromkeys(self._check_file(file, profile, reader if imports else None, counter))
         return list(found)
 
     def compile(
@@ -221,9 +249,11 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             secrets=secrets,
         )
 
-    def _check_file(self, path: Path, profile: str | None, reader: SignatureReader | None) -> list[Issue]:
+    def _check_file(
+        self, path: Path, profile: str | None, reader: SignatureReader | None, counter: "PromptCounter | None"
+    ) -> list[Issue]:
         """Return the issues of a file with a profile, and those that only other profiles bring, which they name."""
-        check = _FileCheck(self, path, reader)
+        check = _FileCheck(self, path, reader, counter)
         issues = check.issues(profile)
         known = {(issue.code, issue.place) for issue in issues}
         for other in check.profiles():
@@ -383,10 +413,13 @@ def _servers_of(tree: FlowTree) -> dict[str, BoundServer]:
 class _FileCheck:
     """Checks one file with several profiles. Each file that it includes is parsed once."""
 
-    def __init__(self, project: Project, path: Path, reader: SignatureReader | None) -> None:
+    def __init__(
+        self, project: Project, path: Path, reader: SignatureReader | None, counter: "PromptCounter | None"
+    ) -> None:
         self._project = project
         self._path = path
         self._reader = reader
+        self._counter = counter
         self._files = ParsedOnce()
         self._checked: list[Spec] = []
 
@@ -429,11 +462,18 @@ class _FileCheck:
             return sorted(issues, key=self._order)
         replies = list(dict.fromkeys(_check_scripts(tree, folder)))
         if self._differs_in_models(tree):
-            return [*loaded.issues, *sorted([*_check(tree, None, only_models=True), *replies], key=self._order)]
-        signatures = project.read_signatures(tree, self._reader)
-        issues = [*loaded.issues, *sorted([*_check(tree, signatures), *replies], key=self._order)]
+            issues = [*loaded.issues, *sorted([*_check(tree, None, only_models=True), *replies], key=self._order)]
+            if self._counter is None:
+                return issues
+            signatures = project.read_signatures(tree, self._reader)
+        else:
+            signatures = project.read_signatures(tree, self._reader)
+            issues = [*loaded.issues, *sorted([*_check(tree, signatures), *replies], key=self._order)]
         if signatures is not None and not any(map(_keeps_from_running, issues)):
-            _Compiler(self._path.resolve().parent, signatures, {}).compile(tree)  # the last step before an engine
+            compiler = _Compiler(self._path.resolve().parent, signatures, {})
+            compiler.compile(tree)  # the last step before an engine
+            if self._counter is not None:
+                issues += sorted(_check_windows(tree, compiler, self._counter), key=self._order)
         return issues
 
     def _order(self, issue: Issue) -> tuple[bool, Place, str]:
@@ -458,6 +498,15 @@ def _check(tree: FlowTree, signatures: Signatures | None, *, only_models: bool =
     for flow in tree.walk():
         subject = Subject(tree=flow, functions=None if signatures is None else signatures[_key(flow)])
         issues |= dict.fromkeys(check_spec(subject, only_models=only_models))
+    return list(issues)
+
+
+def _check_windows(tree: FlowTree, compiler: "_Compiler", counter: "PromptCounter") -> list[Issue]:
+    """Return the issues of prompts that are too long for their models."""
+    issues: dict[Issue, None] = {}
+    for flow in tree.walk():
+        measured = counter.measure(compiler.models, fixed_prompts(compiler.graphs[_key(flow)]))
+        issues |= dict.fromkeys(check_windows(Subject(tree=flow), measured))
     return list(issues)
 
 
@@ -514,13 +563,13 @@ class _Compiler:
         self._folder = folder
         self._signatures = signatures
         self._declared = declared
-        self._graphs: dict[tuple[str, ErrorPath], Graph] = {}
+        self.graphs: dict[tuple[str, ErrorPath], Graph] = {}
 
     def compile(self, tree: FlowTree) -> Graph:
         key = _key(tree)
-        if key not in self._graphs:
-            self._graphs[key] = self._compile(tree)
-        return self._graphs[key]
+        if key not in self.graphs:
+            self.graphs[key] = self._compile(tree)
+        return self.graphs[key]
 
     def _compile(self, tree: FlowTree) -> Graph:
         spec = tree.loaded.spec

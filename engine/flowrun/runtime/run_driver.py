@@ -42,6 +42,7 @@ from flowrun.runtime.pending_effects import PendingEffects
 from flowrun.runtime.run_result import AssumeDone, RunResult
 from flowrun.runtime.services import Services
 from flowrun.runtime.timers import IDLE
+from flowrun.runtime.token_budget import TokenBudget
 from flowrun.runtime.watched_text import WatchedText
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ class RunDriver:
 
     __slots__ = (
         "_began",
+        "_budget",
+        "_budget_above",
         "_children",
         "_effects",
         "_event_count",
@@ -94,7 +97,9 @@ class RunDriver:
         "waiting",
     )
 
-    def __init__(self, services: Services, graph: Graph, parent: str | None) -> None:
+    def __init__(
+        self, services: Services, graph: Graph, parent: str | None, budget_above: TokenBudget | None = None
+    ) -> None:
         self.run = Run()
         self.waiting: tuple[RequestInput, ...] = ()
         self.sleeping: tuple[tuple[str, float], ...] = ()  # the runs that sleep, with when they go on
@@ -102,6 +107,8 @@ class RunDriver:
         self._services = services
         self._graph = graph
         self._parent = parent
+        self._budget_above = budget_above
+        self._budget: TokenBudget | None = None  # if the run, or one above, has limits.tokens
         self._effects: tuple[Effect, ...] = ()
         self._pending: PendingEffects | None = None
         self._event_count = 0
@@ -127,6 +134,7 @@ class RunDriver:
         recorded = await self._services.journal.events(run_id)
         found = recover(self._graph, (one.event for one in recorded), (one.at for one in recorded))
         self.run, self._recorded_count = found.run, len(recorded)
+        self._begin_budget()
         since: dict[int | None, float] = {None: found.entered} if found.run.status in IDLE else {}
         since.update(found.requested.items())
         self._resumed = _Resumed(found.run.step, since)
@@ -232,9 +240,16 @@ class RunDriver:
         run_id = self.run.id
         if isinstance(first, Started):
             run_id, self._began = first.run, self._services.now()
+            self._begin_budget()
             if self._services.journal is not None:
                 self._services.journal.register(run_id, flow=self._graph.spec.name, parent=self._parent)
         self._services.drivers[run_id] = self
+
+    def _begin_budget(self) -> None:
+        """Count what the run uses from now on, and used before it was resumed."""
+        limits = self._graph.limits.tokens
+        if limits is not None or self._budget_above is not None:
+            self._budget = TokenBudget(self._budget_above, limits, self.run.usage)
 
     def _begin_trace(self, first: Event | None) -> None:
         """Trace what is done from now on; the cancellation of a run that nobody drives does nothing."""
@@ -408,8 +423,10 @@ class RunDriver:
             case AskModel():
                 services = self._services
                 if services.watchers:
-                    return _watch_model(effect, services)
-                return _ask_model(services.backends[effect.model], effect)
+                    asked: Awaitable[Event] = _watch_model(effect, services)
+                else:
+                    asked = _ask_model(services.backends[effect.model], effect)
+                return asked if self._budget is None else _count_reply(asked, self._budget)
             case CallFunction():
                 journal = self._services.journal
                 if journal is None or effect.idempotent:
@@ -490,8 +507,9 @@ class RunDriver:
             self._children = ChildRuns(
                 self._services,
                 run_id=lambda: self.run.id,
-                make=lambda flow: RunDriver(self._services, flows[flow], self.run.id),
+                make=lambda flow: RunDriver(self._services, flows[flow], self.run.id, self._budget),
                 spec_of=lambda flow: flows[flow].spec,
+                budget=self._budget,
             )
         return self._children
 
@@ -545,6 +563,16 @@ async def _watch_model(effect: AskModel, services: Services) -> Event:
         return Failed(step=effect.step, failure=exc.failure())
     text.end()
     return Replied(step=effect.step, reply=reply)
+
+
+async def _count_reply(asked: Awaitable[Event], budget: TokenBudget) -> Event:
+    """Count the tokens of a reply at once, so that all runs that share a limit know of them."""
+    event = await asked
+    if isinstance(event, Replied):
+        budget.add(event.reply.usage)
+        if (left := budget.left_above()) is not None:
+            return Replied(step=event.step, reply=event.reply, tokens_left=left)
+    return event
 
 
 async def _call_function(functions: Functions, effect: CallFunction) -> Event:

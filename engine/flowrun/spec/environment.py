@@ -28,6 +28,9 @@ _NOT_ANY_STRING: Final = frozenset(
 )
 """Keys of models and profiles that do not accept every string as their value."""
 
+_TOKENS: Final = ("limits", "tokens")
+"""The mapping whose values are numbers."""
+
 _MODELS: Final = frozenset({"model", "models", "mcp_servers"})
 """The keys below which references are substituted: of models, and of MCP servers."""
 
@@ -84,7 +87,8 @@ class _Substitution(msgspec.Struct):
                 key: item if (*path, key) == ("profiles",) else self._walk(item, (*path, key), in_model=in_model)
                 for key, item in value.items()
             }
-            return {key: item for key, item in items.items() if item is not msgspec.UNSET}
+            known = {key: item for key, item in items.items() if item is not msgspec.UNSET}
+            return msgspec.UNSET if path[-2:] == _TOKENS and items and not known else known
         if isinstance(value, list):
             return [self._walk(item, (*path, index), in_model=in_model) for index, item in enumerate(value)]
         if isinstance(value, str) and "${" in value and (in_model or path in self.from_profile):
@@ -92,7 +96,8 @@ class _Substitution(msgspec.Struct):
         return value
 
     def _substitute(self, written: str, path: Path, *, in_model: bool) -> JSON:
-        if not self.required and path[-1] in _NOT_ANY_STRING and self._is_unset(written):
+        is_number = path[-1] in _NOT_ANY_STRING or path[-3:-1] == _TOKENS
+        if not self.required and is_number and self._is_unset(written):
             return msgspec.UNSET
         issues_before = len(self.issues)
         used: dict[str, str] = {}

@@ -388,6 +388,14 @@ class Catch(_Part, frozen=True, kw_only=True):
         return " ".join(filter(None, (names, self.when and f"when {self.when}"))) or "any error"
 
 
+class TokenLimits(_Part, frozen=True, kw_only=True, omit_defaults=True):
+    """The tokens that a run and its sub-flows may use: those of prompts, those of replies, and both together."""
+
+    prompt: int | None = None
+    completion: int | None = None
+    total: int | None = None
+
+
 class Limits(_Part, frozen=True, kw_only=True):
     """The limits of a run and its sub-flows. A round is one request to a model; a step is one state visit.
 
@@ -397,6 +405,7 @@ class Limits(_Part, frozen=True, kw_only=True):
     max_rounds: int = 32
     max_steps: int = 1000
     max_tool_calls: int | None = None
+    tokens: TokenLimits | None = None
     timeout: Seconds | None = None
 
 

@@ -23,6 +23,7 @@ from flowrun.spec.model import (
     Size,
     Spec,
     State,
+    TokenLimits,
     Tool,
     Window,
 )
@@ -101,7 +102,9 @@ def _parse_flow(document: Document, at: Path, value: dict[str, JSON], *, name: s
             for key, schema in value["inputs"].items()
         }
     if "limits" in value:
-        fields["limits"] = _with_integer_counts(value["limits"], Limits)
+        limits = fields["limits"] = _with_integer_counts(value["limits"], Limits)
+        if isinstance(limits.get("tokens"), dict):
+            limits["tokens"] = _with_integer_counts(limits["tokens"], TokenLimits)
     tools = {**value.get("tools", {}), **tools_of(document, at, value)}
     if tools:
         fields["tools"] = {name: _with_approval(_with_integer_counts(tool, Tool)) for name, tool in tools.items()}

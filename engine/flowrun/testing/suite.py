@@ -28,7 +28,7 @@ class RawReply(ScriptedReply, frozen=True, kw_only=True):
 
     def reply(self) -> Reply:
         """Return a reply that holds the unparsed text."""
-        return Reply(text=self.text, finish_reason=self.finish_reason or "stop")
+        return Reply(text=self.text, finish_reason=self.finish_reason or "stop", usage=self.usage.usage())
 
 
 class CaseReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,8 +16,10 @@ from flowrun.core.events import (
     CallFunction,
     ChildEnded,
     Effect,
+    Event,
     Outcome,
     Recorded,
+    Replied,
     RequestInput,
     Sleep,
     StartChild,
@@ -72,13 +74,14 @@ def replay(old: Graph, new: Graph, recorded: Sequence[Recorded], children: Histo
 class _Replay(msgspec.Struct, frozen=True):
     """Applies the events of one run to both graphs, and those of its children when they start.
 
-    ``effect`` is, for a child, the new effect that starts it.
+    ``effect`` is, for a child, the new effect that starts it; ``same_tokens``: it leaves as many tokens as the old one.
     """
 
     old: Graph
     new: Graph
     children: Histories
     effect: StartChild | None = None
+    same_tokens: bool = True
 
     def run(self, recorded: Sequence[Recorded]) -> Divergence | None:
         """Apply the events, and return the first divergence of the run or its children, by time."""
@@ -88,7 +91,7 @@ class _Replay(msgspec.Struct, frozen=True):
             event = entry.event
             if isinstance(event, ChildEnded) and event.step == was.run.step and event.index in children:
                 break
-            current = self._start(event) if isinstance(event, Started) else event
+            current = self._event(event)
             before = was.run
             was = advance(self.old, was.run, event)
             awaited = now.run
@@ -112,6 +115,12 @@ class _Replay(msgspec.Struct, frozen=True):
             children |= self._replay_children(was, now)
         return min(children.values(), key=lambda divergence: divergence.at, default=None)
 
+    def _event(self, event: Event) -> Event:
+        """Return an event as the new version would have it; other limits leave other tokens."""
+        if isinstance(event, Replied) and not self.same_tokens:
+            return msgspec.structs.replace(event, tokens_left=None)
+        return self._start(event) if isinstance(event, Started) else event
+
     def _start(self, event: Started) -> Started:
         """Return the first event of the run in the new version."""
         inputs = self.new.spec.add_defaults(event.inputs)
@@ -123,6 +132,7 @@ class _Replay(msgspec.Struct, frozen=True):
             max_rounds=self.effect.max_rounds,
             max_steps=self.effect.max_steps,
             max_tool_calls=self.effect.max_tool_calls,
+            token_limits=event.token_limits if self.same_tokens else self.effect.token_limits,
         )
 
     def _replay_children(self, was: Transition, now: Transition) -> dict[int, Divergence]:
@@ -133,7 +143,8 @@ class _Replay(msgspec.Struct, frozen=True):
                 continue
             recorded = self.children.get(effect.child_id(was.run.id))
             old, new = self.old.flows[effect.flow], self.new.flows[current.flow]
-            divergence = _Replay(old, new, self.children, current).run(recorded or ())
+            same_tokens = effect.token_limits == current.token_limits
+            divergence = _Replay(old, new, self.children, current, same_tokens).run(recorded or ())
             if divergence is not None:
                 found[effect.index] = divergence
         return found

@@ -58,7 +58,8 @@ def run(
     async def go() -> None:
         runner = Runner(backends={"default": meter.wrap("default", backend)}, functions=PythonFunctions({}))
         runs = FlowRuns(runner, GRAPH)
-        await Batch(run_in_this_process(runs, messages=False), results, meter, Options(**options)).run(source)
+        row = run_in_this_process(runs, messages=False)
+        await Batch(row, results, meter, Options(**options), meter=meter).run(source)
 
     try:
         asyncio.run(go())
@@ -175,6 +176,32 @@ def test_fail_after(tmp_path: Path) -> None:
     with pytest.raises(BatchStopped, match="3 rows failed, which is --fail-after"):
         run(ScriptedBackend.from_function(answer), rows(50), tmp_path / "out.jsonl", fail_after=3, max_live=2)
     assert len(written(tmp_path / "out.jsonl")) == 3
+
+
+def test_max_tokens_lets_no_further_row_begin_and_those_under_way_end(tmp_path: Path) -> None:
+    async def answer(request: AskModel) -> Reply:
+        for _ in range(int(str(request.messages[0].content))):  # those that begin later are slower
+            await asyncio.sleep(0)
+        return await echo(request)
+
+    reason = (
+        r"^84 tokens are used, and --max-tokens gives 50: no further row began; run the same command again to continue "
+        r"with as many more$"
+    )
+    backend = ScriptedBackend.from_function(answer)
+    with pytest.raises(BatchStopped, match=reason):
+        run(backend, rows(50), tmp_path / "out.jsonl", max_tokens=50, max_live=3)
+    assert [(one["row"], one["status"]) for one in written(tmp_path / "out.jsonl")] == [
+        (number, "succeeded") for number in range(1, 8)
+    ]
+
+
+@pytest.mark.parametrize("max_tokens", [1000, 120, 119])
+def test_a_budget_that_the_last_row_uses_up_stops_nothing(tmp_path: Path, max_tokens: int) -> None:
+    found, _ = run(
+        ScriptedBackend.from_function(echo), rows(10), tmp_path / "out.jsonl", max_tokens=max_tokens, max_live=1
+    )
+    assert len(found) == 10
 
 
 def test_an_unavailable_backend_ends_the_batch_and_its_rows_get_no_result(tmp_path: Path) -> None:

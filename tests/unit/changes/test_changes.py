@@ -229,6 +229,12 @@ def test_what_people_answer_about_calls_is_part_of_the_contract() -> None:
         pytest.param("tries: 0", "tries: false", [("internal", "vars.tries", "changed")], id="variable"),
         pytest.param("max_rounds: 8", "max_rounds: 9", [("internal", "limits.max_rounds", "changed")], id="limit"),
         pytest.param(
+            "{max_rounds: 8}",
+            "{max_rounds: 8, tokens: {total: 100}}",
+            [("internal", "limits.tokens", "added")],
+            id="limit of tokens",
+        ),
+        pytest.param(
             "{word: {type: string}}",
             "{term: {type: string}}",
             [

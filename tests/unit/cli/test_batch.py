@@ -103,6 +103,28 @@ def test_a_changed_spec_or_input_is_noticed(tmp_path: Path) -> None:
     assert "skipped" not in restarted.stderr
 
 
+def test_rows_that_did_not_begin_for_max_tokens_are_left_for_the_same_command(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        "flowrun: v1\nname: spell\nversion: 1.0.0\nmodel: {backend: scripted, name: replies.yaml}\n"
+        "inputs: {number: {type: integer}}\nmessages: [{role: user, content: '{{ inputs.number }}'}]\n"
+    )
+    used = "usage: {prompt_tokens: 900, completion_tokens: 100}"
+    (tmp_path / "replies.yaml").write_text(f"replies: [{{content: A number., repeat: true, {used}}}]\n")
+    write_rows(tmp_path / "in.jsonl", range(1, 10))
+    words = ("spec.yaml", "in.jsonl", "-o", "out.jsonl", "--max-tokens", "3500", "--max-live", "1")
+    first = batch(*words, cwd=tmp_path)
+    assert first.returncode == 1
+    assert "5  not finished: run the same command again" in first.stderr
+    assert first.stderr.splitlines()[-1] == (
+        "flowrun: 4,000 tokens are used, and --max-tokens gives 3,500: no further row began; run the same command "
+        "again to continue with as many more"
+    )
+    assert [one["row"] for one in results(tmp_path / "out.jsonl")] == [1, 2, 3, 4]
+    assert batch(*words, cwd=tmp_path).returncode == 1
+    assert batch(*words, cwd=tmp_path).returncode == 0
+    assert [one["status"] for one in results(tmp_path / "out.jsonl")] == ["succeeded"] * 9
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["Ctrl-C", "kill", "kill -9"])
 def test_interrupted_and_started_again(tmp_path: Path, signal_: signal.Signals) -> None:
@@ -150,6 +172,11 @@ def test_a_job_in_the_background_is_ended_by_sigterm(tmp_path: Path) -> None:
     [
         pytest.param(["no.jsonl", "-o", "o.jsonl"], "there is no file no.jsonl", id="no input"),
         pytest.param(["in.jsonl", "-o", "o.jsonl", "--restart", "--continue"], "--restart runs every row", id="both"),
+        pytest.param(
+            ["in.jsonl", "-o", "o", "--ray", "local", "--max-tokens", "9"],
+            "--max-tokens and --ray do not go together",
+            id="a budget on Ray",
+        ),
         pytest.param(["in.jsonl"], "Missing option '-o'", id="no output"),
     ],
 )

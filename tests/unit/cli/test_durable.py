@@ -168,6 +168,39 @@ def test_tokens_are_kept_from_where_a_run_is_resumed(
     assert [row["logprobs"] for row in json.loads(done.stdout)["tokens"]] == [[None, None, -0.5, -1.5]]
 
 
+@pytest.mark.parametrize("words", [[], ["--tokens"]], ids=["plain", "tokens"])
+def test_the_prompt_of_a_server_is_the_body_that_it_was_sent(
+    words: list[str], server: Server, journal: Path, tmp_path: Path
+) -> None:
+    run = begun_talk(tmp_path, server, journal, *words)
+    flowrun("answer", run, "--value", "true", "-q", journal=journal)
+    shown = flowrun("show", run, "--prompt", "2", journal=journal)
+    assert (shown.returncode, json.loads(shown.stdout)) == (0, server.asked.body)
+    assert shown.stderr == f"run {run}, step 2, state reply: what the server of qwen was sent\n"
+    data = json.loads(flowrun("show", run, "--prompt", "2", "--json", journal=journal).stdout)
+    assert (data["body"], data["messages"]) == (server.asked.body, [{"role": "user", "content": "Say something."}])
+    wrong = flowrun("show", run, "--prompt", "1", journal=journal)
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        f"flowrun: no model was asked in step '1' of run {run}; one was in: 2 (reply)\n",
+    )
+    both = flowrun("show", run, "--prompt", "2", "--full", journal=journal)
+    assert (both.returncode, "it goes with --json only" in both.stderr) == (2, True)
+
+
+def test_a_script_reads_no_prompt(journal: Path, tmp_path: Path) -> None:
+    (tmp_path / "replies.yaml").write_text("replies: [{content: hello}]\n")
+    spec = tmp_path / "hello.yaml"
+    spec.write_text(
+        "flowrun: v1\nname: hello\nversion: 1.0.0\nmodel: {backend: scripted, name: replies.yaml}\n"
+        "messages: [{role: user, content: Hello.}]\n"
+    )
+    flowrun(spec, "--durable", journal=journal)
+    (run,) = [row["id"] for row in listed(journal)]
+    shown = flowrun("show", run, "--prompt", "1", journal=journal)
+    assert (shown.returncode, "was answered by a script (backend: scripted)" in shown.stderr) == (1, True)
+
+
 def test_a_scripted_model_gives_no_tokens_where_a_run_is_resumed(journal: Path, tmp_path: Path) -> None:
     (tmp_path / "replies.yaml").write_text("replies: [{content: hello}]\n")
     spec = tmp_path / "talk.yaml"

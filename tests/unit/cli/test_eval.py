@@ -83,6 +83,17 @@ def test_nothing_is_run_or_judged_twice(project: Path) -> None:
     assert said(done)["scores"]["judged"]["mean"]["mean"] == pytest.approx(0.075)
 
 
+def test_rows_that_did_not_begin_for_max_tokens_are_left_for_the_same_command(tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "shop")
+    edit(folder / "replies.yaml", '{content: "12",', '{content: "12", usage: {prompt_tokens: 100},')
+    words = ("shop.eval.yaml", "--max-tokens", "100", "--max-live", "1", "-q")
+    stopped = evaluate(folder, *words)
+    assert (stopped.returncode, "--max-tokens gives 100: no further row began" in stopped.stderr) == (1, True)
+    for _ in range(4):  # four runs use the budget up, each in a session of its own
+        stopped = evaluate(folder, *words)
+    assert stopped.returncode == 0, stopped.stderr
+
+
 def test_another_version_of_the_code_is_run(project: Path) -> None:
     edit(project / "tools/shop.py", '"pen": 2', '"pen": 3')
     done = evaluate(project, "shop.eval.yaml", "--json")

@@ -3,7 +3,7 @@
 import pytest
 
 from flowrun.spec import parse_text
-from flowrun.spec.model import Limits, Seconds
+from flowrun.spec.model import Limits, Seconds, TokenLimits
 from tests.unit.spec.specs import reported, spec_text
 
 
@@ -90,6 +90,10 @@ def test_a_check_needs_no_environment() -> None:
     assert (model.name, model.backend, model.timeout, model.api_key) == ("${A}", "vllm", Seconds(300), "x${K}")
     text = spec_text("profiles: {p: {limits: {max_rounds: '${N}', timeout: '${T}'}}}\n")
     assert parse_text(text, profile="p", require_environment=False).spec.limits == Limits()
+    text = spec_text("profiles: {p: {limits: {tokens: {prompt: '${N}', total: '${T}'}}}}\n")
+    assert parse_text(text, profile="p", require_environment=False).spec.limits == Limits()
+    limits = parse_text(text.replace("'${T}'", "5000"), profile="p", require_environment=False).spec.limits
+    assert limits == Limits(tokens=TokenLimits(total=5000))
 
 
 @pytest.mark.parametrize("written", ["${}", "${A", "${1A}", "${A-b}", "${A:=b}", "${ A }"])
@@ -120,6 +124,7 @@ SECRET = 's3cr3t "quoted"\nand a second line that is rather long, longer than an
         pytest.param('model: "${A}"\n', id="in place of a mapping"),
         pytest.param('models: "${A}"\n', id="in place of the models"),
         pytest.param('model: {name: m}\nprofiles: {p: {limits: {max_rounds: "${A}"}}}\n', id="in a profile"),
+        pytest.param('model: {name: m}\nprofiles: {p: {limits: {tokens: {total: "${A}"}}}}\n', id="a limit of tokens"),
         pytest.param('model: {name: m}\nprofiles: {p: {states: {a: {type: "${A}"}}}}\n', id="a state's type"),
         pytest.param('model: {name: m}\nprofiles: {p: {start: "${A}"}}\n', id="a name"),
         pytest.param('model: {name: m}\nprofiles: {p: {messages: ["${A}", "${A}"]}}\n', id="a list"),

@@ -169,6 +169,7 @@ class Recording:
                 max_rounds=effect.max_rounds,
                 max_steps=effect.max_steps,
                 max_tool_calls=effect.max_tool_calls,
+                token_limits=effect.token_limits,
             )
             self._start(child, flow, started)
             return

@@ -19,7 +19,7 @@ from flowrun.backends.vllm.errors import as_model_error, explain
 from flowrun.backends.vllm.model_files import find_model
 from flowrun.backends.vllm.templates import load_template
 from flowrun.backends.vllm.written_text import WrittenText
-from flowrun.backends.wrapper import AdaptedBackend, in_time
+from flowrun.backends.wrapper import AdaptedBackend, PromptSize, in_time
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, Usage
 from flowrun.core.ports import ModelBackend, OnText
@@ -181,6 +181,17 @@ class VllmBackend:
         """Check that the tokens of replies can be kept. See ``wrapper.KeepsTokens``."""
         _, chat = self._running()
         chat.check_tokens()
+
+    async def measure_prompt(self, request: AskModel) -> PromptSize:
+        """Return how long the prompt of a request is. See ``wrapper.MeasuresPrompts``."""
+        _, chat = self._running()
+        try:
+            _, ids = await chat.read_prompt(request)
+        except FlowrunError:
+            raise
+        except Exception as exc:
+            raise as_model_error(exc) from exc
+        return PromptSize(len(ids), chat.window)
 
     async def rendered_prompt(self, request: AskModel) -> str:
         """Return the text that the model would read for a request.

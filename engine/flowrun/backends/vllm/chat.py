@@ -13,14 +13,14 @@ import msgspec
 
 from flowrun.backends.chat_api import request_body, wire_message
 from flowrun.backends.decided import decided
-from flowrun.backends.token_ids import extends, pack_tokens
+from flowrun.backends.token_ids import extends, ids_of, pack_tokens
 from flowrun.backends.vllm.calls import call_markers, read_call, unread_call
 from flowrun.backends.vllm.forms import learn_forms
 from flowrun.backends.vllm.letters import Letters, learn_letters
 from flowrun.backends.vllm.names import faults_of_sampling, tool_call_parsers
 from flowrun.backends.vllm.prompt_cache import PromptCache
 from flowrun.core.events import AskModel
-from flowrun.core.messages import Message, Reply, Usage
+from flowrun.core.messages import Message, Reply, Tokens, Usage
 from flowrun.errors import BackendError, ModelError
 from flowrun.excerpts import cut
 from flowrun.spec.model import JSON, Model
@@ -226,6 +226,34 @@ class VllmChat:
             choice=choice,
             rerendered=not extends(token_ids, ask.last_thread, vocabulary=self._prompt_cache.vocabulary),
         )
+
+    @property
+    def window(self) -> int:
+        """The tokens of the model's context window."""
+        return int(self._config.max_model_len)
+
+    async def read_prompt(self, ask: AskModel) -> tuple[str, list[int]]:
+        """Return the text and the tokens of a request's prompt, also if it is too long for the model.
+
+        Raises:
+            ModelError, Exception: as ``render`` does, if there is no prompt.
+        """
+        with self._prompt_cache.seeing() as seen:
+            try:
+                ids = list((await self.render(ask)).token_ids)
+            except Exception:  # a prompt that was rendered is refused for its length, or for the sampling
+                if not seen:
+                    raise
+                found = seen[-1]
+                ids = list(found.get("prompt_token_ids") or self._prompt_cache.tokenize(str(found["prompt"])))
+        return str(self._renderer.tokenizer.decode(ids)), ids
+
+    def has_read(self, prompt: Sequence[int], tokens: Tokens) -> bool:
+        """Return whether the reply with these tokens was written behind this prompt, by the checksum of both."""
+        both = [*prompt, *ids_of(tokens.ids)]
+        if tokens.vocabulary != self._prompt_cache.vocabulary or len(both) != tokens.end:
+            return False
+        return extends(both, [Message(role="assistant", tokens=tokens)], vocabulary=tokens.vocabulary)
 
     def parser_of(self, rendered: Rendered) -> Any:
         """Return a parser that can read the reply to a request while it is written; None if the model has none."""

@@ -51,7 +51,7 @@ async def convert_gguf(
     Raises:
         BackendError: the file cannot be converted, or the cache cannot be written.
     """
-    target = cache_dir / f"{await asyncio.to_thread(digest_of, source)}-{CONVERTER}"
+    target = await asyncio.to_thread(converted_folder, source, cache_dir)
     if target.is_dir():
         return target
     progress(f"converting {source.name}, once")
@@ -64,6 +64,11 @@ async def convert_gguf(
     except OSError as exc:
         raise BackendError(f"cannot keep the converted model in {cache_dir}: {exc}") from exc
     return target
+
+
+def converted_folder(source: Path, cache_dir: Path) -> Path:
+    """Return the folder that a GGUF file is, or will be, converted into."""
+    return cache_dir / f"{digest_of(source)}-{CONVERTER}"
 
 
 def digest_of(source: Path) -> str:

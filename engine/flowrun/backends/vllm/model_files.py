@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from flowrun.backends.vllm.gguf import convert_gguf, is_gguf
+from flowrun.backends.vllm.gguf import convert_gguf, converted_folder, is_gguf
 from flowrun.errors import BackendError
 
 PACKAGE = "package:"
@@ -55,6 +55,30 @@ async def find_model(
     if not any((path / config).is_file() for config in CONFIGS):
         raise BackendError(f"{path} holds no model, for it has no {' or '.join(CONFIGS)}; {listing(path)}")
     return str(path)
+
+
+async def find_model_here(
+    name: str, *, base_dir: Path, revision: str | None = None, cache_dir: Path | None = None
+) -> str:
+    """Return what ``find_model`` does, of a model that is on this machine in the form that vLLM loads.
+
+    Raises:
+        BackendError: it is not, or it exists nowhere.
+    """
+    if "://" in name:
+        raise BackendError("it is in an object store, and not on this machine")
+    path = find_local_model(name, base_dir)
+    if path is None:
+        cached = await asyncio.to_thread(find_in_hub_cache, name, revision)
+        if cached is None:
+            raise BackendError("it is not in the hub's cache on this machine, and nothing is fetched")
+        return cached
+    if not is_gguf(path):
+        return await find_model(name, base_dir=base_dir, revision=revision)
+    converted = await asyncio.to_thread(converted_folder, path, cache_dir or default_cache_dir())
+    if not converted.is_dir():
+        raise BackendError(f"{path.name} was not converted on this machine yet, which its first run does")
+    return str(converted)
 
 
 def default_cache_dir() -> Path:

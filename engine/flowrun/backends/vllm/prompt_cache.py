@@ -36,6 +36,9 @@ _SAMPLE: Final = ("A first text ", "\n of two words\n", " and\n\na last one")
 _request: ContextVar[AskModel | None] = ContextVar("flowrun_request", default=None)
 """The request that is being rendered: vLLM's functions do not pass it to the one that needs it."""
 
+_seen: ContextVar[list[Mapping[str, Any]] | None] = ContextVar("flowrun_seen_prompts", default=None)
+"""Collects the prompts that are rendered; None: nobody does."""
+
 
 class CachedPrompt(NamedTuple):
     """A prompt that the model read: as rendered, and as tokens, which hold the replies as the model wrote them.
@@ -116,6 +119,16 @@ class PromptCache:
         finally:
             _request.reset(token)
 
+    @contextlib.contextmanager
+    def seeing(self) -> Iterator[list[Mapping[str, Any]]]:
+        """Collect the prompts that are rendered within the block, before vLLM looks whether they are too long."""
+        seen: list[Mapping[str, Any]] = []
+        token = _seen.set(seen)
+        try:
+            yield seen
+        finally:
+            _seen.reset(token)
+
     async def _render_chat_async(self, *args: Any, **kwargs: Any) -> Any:
         """Render a short thread here, and a long one in a worker thread.
 
@@ -138,6 +151,12 @@ class PromptCache:
         return conversation, prompt
 
     def _render_messages(self, messages: list[Any], params: Any) -> tuple[Any, Any]:
+        conversation, prompt = self._render_request(messages, params)
+        if (seen := _seen.get()) is not None:
+            seen.append(prompt)
+        return conversation, prompt
+
+    def _render_request(self, messages: list[Any], params: Any) -> tuple[Any, Any]:
         ask = _request.get()
         if ask is None:
             conversation, prompt = self._render_adapted(messages, params)

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import os
 import signal
-from typing import Final
+from typing import Any, Final
 
 from flowrun.backends.warm.records import EngineRecord
 from flowrun.backends.warm.wire import (
@@ -15,15 +15,17 @@ from flowrun.backends.warm.wire import (
     FromEngine,
     Health,
     Look,
+    Measure,
     Piece,
     Ready,
     Refusal,
+    Size,
     Stop,
     as_wire,
     encode,
     read_from_engine,
 )
-from flowrun.backends.wrapper import AdaptedBackend, in_time
+from flowrun.backends.wrapper import AdaptedBackend, PromptSize, in_time
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.core.ports import ModelBackend, OnText
@@ -42,7 +44,7 @@ class _Waiting:
 
     __slots__ = ("on_text", "reply")
 
-    def __init__(self, reply: "asyncio.Future[Reply]", on_text: OnText | None) -> None:
+    def __init__(self, reply: "asyncio.Future[Any]", on_text: OnText | None = None) -> None:
         self.reply = reply
         self.on_text = on_text
 
@@ -97,21 +99,33 @@ class WarmBackend:
         return await in_time(self._ask(request, keeps_tokens, on_text, adapter), self._timeout)
 
     async def _ask(self, request: AskModel, keeps_tokens: bool, on_text: OnText | None, adapter: str | None) -> Reply:
-        id = next(self._ids)
-        waiting = _Waiting(asyncio.get_running_loop().create_future(), on_text)
         asked = Ask(
-            id=id, request=as_wire(request), adapter=adapter, keeps_tokens=keeps_tokens, watched=on_text is not None
+            id=next(self._ids),
+            request=as_wire(request),
+            adapter=adapter,
+            keeps_tokens=keeps_tokens,
+            watched=on_text is not None,
         )
+        reply: Reply = await self._answer_to(asked, on_text)
+        return reply
+
+    async def measure_prompt(self, request: AskModel) -> PromptSize:
+        """Return how long the prompt of a request is. See ``wrapper.MeasuresPrompts``."""
+        size: Size = await self._answer_to(Measure(id=next(self._ids), request=as_wire(request)))
+        return PromptSize(size.length, size.window)
+
+    async def _answer_to(self, asked: Ask | Measure, on_text: OnText | None = None) -> Any:
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), on_text)
         self._send(asked)
-        self._waiting[id] = waiting
+        self._waiting[asked.id] = waiting
         try:
             return await waiting.reply
         except asyncio.CancelledError:
             if self._writer is not None and not self._writer.is_closing():
-                self._send(Cancel(id=id))
+                self._send(Cancel(id=asked.id))
             raise
         finally:
-            self._waiting.pop(id, None)
+            self._waiting.pop(asked.id, None)
 
     def with_adapter(self, name: str) -> ModelBackend:
         """Return this backend for requests that use an adapter. See ``wrapper.TakesAdapters``."""
@@ -165,6 +179,9 @@ class WarmBackend:
             case Answer():
                 if not waiting.reply.done():
                     waiting.reply.set_result(message.reply)
+            case Size():
+                if not waiting.reply.done():
+                    waiting.reply.set_result(message)
             case Refusal():
                 if not waiting.reply.done():
                     waiting.reply.set_exception(ModelError(message.name, message.message))

@@ -20,9 +20,11 @@ from flowrun.backends.warm.wire import (
     FromEngine,
     Health,
     Look,
+    Measure,
     Piece,
     Ready,
     Refusal,
+    Size,
     Stop,
     encode,
     from_wire,
@@ -133,7 +135,7 @@ class Host:
             client.send(self._ready)
             while (message := await read_from_client(reader)) is not None:
                 match message:
-                    case Ask():
+                    case Ask() | Measure():
                         client.begin(message)
                     case Cancel():
                         client.cancel(message.id)
@@ -154,12 +156,23 @@ class Host:
             clients=len(self._clients) - 1, live=self._live, served=self._served, idle=self._now() - self._last
         )
 
-    async def reply(self, asked: Ask, on_text: OnText | None) -> FromEngine:
-        """Return what came of a request."""
+    async def answer(self, asked: Ask | Measure, on_text: OnText) -> FromEngine:
+        """Return what came of a request.
+
+        Args:
+            on_text: receives the text while it is written, if the client wants it.
+        """
         self._live += 1
         try:
+            request = from_wire(asked.request)
+            if isinstance(asked, Measure):
+                length, window = await self._backend.measure_prompt(request)
+                return Size(id=asked.id, length=length, window=window)
             reply = await self._backend.reply(
-                from_wire(asked.request), keeps_tokens=asked.keeps_tokens, on_text=on_text, adapter=asked.adapter
+                request,
+                keeps_tokens=asked.keeps_tokens,
+                on_text=on_text if asked.watched else None,
+                adapter=asked.adapter,
             )
         except ModelError as exc:
             return Refusal(id=asked.id, name=exc.name, message=exc.message)
@@ -167,7 +180,7 @@ class Host:
             return Refusal(id=asked.id, name="backend.unavailable", message=str(exc))
         finally:
             self._live -= 1
-            self._served += 1
+            self._served += isinstance(asked, Ask)
         return Answer(id=asked.id, reply=reply)
 
 
@@ -184,7 +197,7 @@ class _Client:
         if not self._writer.is_closing():
             self._writer.write(encode(message))
 
-    def begin(self, asked: Ask) -> None:
+    def begin(self, asked: Ask | Measure) -> None:
         """Begin to answer a request."""
         task = self._requests[asked.id] = asyncio.create_task(self._answer(asked))
         task.add_done_callback(lambda _: self._requests.pop(asked.id, None))
@@ -194,11 +207,11 @@ class _Client:
         if (task := self._requests.get(id)) is not None:
             task.cancel()
 
-    async def _answer(self, asked: Ask) -> None:
+    async def _answer(self, asked: Ask | Measure) -> None:
         def on_text(text: str | None) -> None:
             self.send(Piece(id=asked.id, text=text))
 
-        self.send(await self._host.reply(asked, on_text if asked.watched else None))
+        self.send(await self._host.answer(asked, on_text))
 
     async def close(self) -> None:
         """Give up all requests."""

@@ -44,6 +44,13 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
     watched: bool = False
 
 
+class Measure(msgspec.Struct, frozen=True, kw_only=True, tag="measure"):
+    """A client asks how long the prompt of a request is."""
+
+    id: int
+    request: WireRequest
+
+
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
     """A client does not wait for a reply any more."""
 
@@ -101,6 +108,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, tag="answer"):
     reply: Reply
 
 
+class Size(msgspec.Struct, frozen=True, kw_only=True, tag="size"):
+    """The tokens of a prompt, and of the context window; see ``wrapper.PromptSize``."""
+
+    id: int
+    length: int
+    window: int
+
+
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     """A request failed, with the name of a failure and its message."""
 
@@ -109,8 +124,8 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     message: str
 
 
-FromClient = Ask | Cancel | Stop | Look
-FromEngine = Ready | Health | Piece | Answer | Refusal
+FromClient = Ask | Measure | Cancel | Stop | Look
+FromEngine = Ready | Health | Piece | Answer | Size | Refusal
 
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _FROM_CLIENT: Final = msgspec.msgpack.Decoder(FromClient)

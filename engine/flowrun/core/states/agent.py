@@ -29,7 +29,7 @@ class Loop(NamedTuple):
 class AgentNode(StateNode, frozen=True, kw_only=True):
     """An agent state. Its memo says which of its parts is at work."""
 
-    of_visit: ClassVar[frozenset[str]] = frozenset({"limit.rounds", "state.timeout"})
+    of_visit: ClassVar[frozenset[str]] = frozenset({"limit.rounds", "limit.tokens", "state.timeout"})
 
     chat: ChatNode
     tools: ToolsNode

@@ -8,7 +8,7 @@ from flowrun.core.messages import Log, Message
 from flowrun.core.rendering import CompiledEntry, compile_entry
 from flowrun.core.replies import ReadValue, accept_reply, compile_form
 from flowrun.core.requests import AS_IT_IS, Reading, compile_reading, messages_of_feedback
-from flowrun.core.rounds import begin_round, end_round, keep_tokens
+from flowrun.core.rounds import begin_round, end_round, keep_tokens, lower_limits
 from flowrun.core.run import RequestSettings, Run, mixed_seed
 from flowrun.core.shapes import NULL, ROOT, Shape, one_of, shape_of
 from flowrun.core.state_node import StateFailure, StateNode, Turn
@@ -67,6 +67,8 @@ class ChatNode(StateNode, frozen=True, kw_only=True):
             return
         reply = event.reply
         turn.run.usage += reply.usage
+        if event.tokens_left is not None:
+            lower_limits(turn.run, event.tokens_left)
         settings = turn.run.asked[self.thread]
         message, parsed = accept_reply(
             reply,

@@ -9,6 +9,7 @@ from flowrun.core.run import PENDING, ChildSlot, Draft, Run, mixed_seed
 from flowrun.core.shapes import Shape, shape_of
 from flowrun.core.slots import Slots
 from flowrun.core.state_node import UNCAUGHT, StateFailure, StateNode, Turn
+from flowrun.core.token_limits import tokens_left
 from flowrun.core.views import StateFailureView, see_failure
 from flowrun.errors import Failure
 from flowrun.spec.model import JSON
@@ -62,7 +63,7 @@ def _succeeded(slot: ChildSlot) -> bool:
 
 
 def start_child(run: Draft, index: int, flow: str, inputs: Mapping[str, JSON]) -> StartChild:
-    """Return the effect that starts a child, limited to the rounds, steps and tool calls that the run has left."""
+    """Return the effect that starts a child, limited to what the run has left."""
     return StartChild(
         step=run.step,
         index=index,
@@ -72,6 +73,7 @@ def start_child(run: Draft, index: int, flow: str, inputs: Mapping[str, JSON]) -
         max_rounds=run.max_rounds - run.rounds,
         max_steps=run.max_steps - run.step - run.child_steps,
         max_tool_calls=None if run.max_tool_calls is None else max(run.max_tool_calls - run.tool_calls, 0),
+        token_limits=None if run.token_limits is None else tokens_left(run.token_limits, run.usage),
         seed=mixed_seed(run.seed, run.step, index),
     )
 

@@ -8,7 +8,7 @@ from flowrun.core.events import AskModel, Event, Failed, Replied
 from flowrun.core.messages import Message
 from flowrun.core.replies import accept_decision
 from flowrun.core.requests import AS_IT_IS, Reading, compile_reading, messages_of_feedback
-from flowrun.core.rounds import begin_round, end_round
+from flowrun.core.rounds import begin_round, end_round, lower_limits
 from flowrun.core.run import Run
 from flowrun.core.shapes import Shape, closed, shape_of
 from flowrun.core.state_node import StateNode, Turn
@@ -72,6 +72,8 @@ class DecideNode(StateNode, frozen=True, kw_only=True):
             turn.fail(event.failure)
             return
         turn.run.usage += event.reply.usage
+        if event.tokens_left is not None:
+            lower_limits(turn.run, event.tokens_left)
         decision = accept_decision(event.reply, self.labels)
         end_round(turn.save(self), self.thread)
         turn.leave(self, decision)

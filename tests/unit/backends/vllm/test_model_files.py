@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from flowrun.backends.vllm.model_files import default_cache_dir, find_model
+from flowrun.backends.vllm.gguf import converted_folder
+from flowrun.backends.vllm.model_files import default_cache_dir, find_model, find_model_here
 from flowrun.errors import BackendError
 
 
@@ -78,6 +79,41 @@ def test_finds_a_folder_beside_the_spec(tmp_path: Path, name: str, config: str) 
     folder.mkdir(parents=True)
     (folder / config).touch()
     assert find(name.format(here=tmp_path), tmp_path) == str(folder)
+
+
+def here(name: str, base_dir: Path, **settings: Any) -> str:
+    return asyncio.run(find_model_here(name, base_dir=base_dir, **settings))
+
+
+def test_finds_a_folder_on_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    assert here(".", tmp_path) == str(tmp_path)
+
+
+def test_a_gguf_file_is_there_once_it_was_converted(package: Path, tmp_path: Path) -> None:
+    name = "package:some_model/weights.gguf"
+    with pytest.raises(BackendError, match=r"weights.gguf was not converted on this machine yet"):
+        here(name, tmp_path, cache_dir=tmp_path / "cache")
+    folder = converted_folder(package / "weights.gguf", tmp_path / "cache")
+    folder.mkdir(parents=True)
+    assert here(name, tmp_path, cache_dir=tmp_path / "cache") == str(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("some/model-that-is-nowhere", "it is not in the hub's cache on this machine, and nothing is fetched"),
+        ("s3://bucket/model", "it is in an object store, and not on this machine"),
+    ],
+)
+def test_nothing_is_fetched_for_a_model_that_is_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, why: str
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr("flowrun.backends.vllm.model_files.find_on_hub", None)
+    with pytest.raises(BackendError) as caught:
+        here(name, tmp_path)
+    assert str(caught.value) == why
 
 
 def test_leaves_an_object_stores_address_to_vllm(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from flowrun.backends.warm.find import connect_to_warm
 from flowrun.backends.warm.host import Host
 from flowrun.backends.warm.records import EngineRecord, engine_folder, engine_records, held_model, write_record
 from flowrun.backends.warm.wire import WireRequest, as_wire, encode, from_wire
+from flowrun.backends.wrapper import PromptSize
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Log, Message, Reply, Tokens
 from flowrun.core.ports import ModelBackend
@@ -88,6 +89,7 @@ def test_adapters_and_kept_tokens_are_asked_for() -> None:
         with pytest.raises(BackendError, match="no letters"):
             backend.check_decisions()
         assert backend.concurrency == 16
+        assert live.run(backend.measure_prompt(ask(LOOKED_UP))) == PromptSize(3, 4096)
     assert [(adapter, keeps) for _, adapter, keeps in held.asked] == [("lora", False), (None, True)]
 
 

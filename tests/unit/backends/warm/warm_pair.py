@@ -8,6 +8,7 @@ from flowrun.backends.scripted import ScriptedBackend
 from flowrun.backends.warm.client import WarmBackend
 from flowrun.backends.warm.host import Host
 from flowrun.backends.warm.records import EngineRecord, HeldModel, engine_records
+from flowrun.backends.wrapper import PromptSize
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.core.ports import OnText
@@ -59,6 +60,10 @@ class FakeHeld:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+
+    async def measure_prompt(self, request: AskModel) -> PromptSize:
+        """Return the number of its messages."""
+        return PromptSize(len(request.messages), 4096)
 
     def check_decisions(self) -> None:
         """Raise what was set."""

@@ -18,7 +18,7 @@ test: $(STAMP)
 	$(BIN)/pytest -m "(vllm or slow) and not readers"
 	@sh tests/other_pythons.sh $(PYTHONS)
 
-# What others read of exports, each reader in an environment that its test makes: datasets, TRL, atif.
+# What others read of exports, each reader in an environment that its test makes: datasets, TRL, atif. And the newest vLLM, by its source.
 test-readers: $(STAMP)
 	$(BIN)/pytest -m readers tests/readers -o timeout=3000
 

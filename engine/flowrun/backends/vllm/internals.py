@@ -56,7 +56,10 @@ READ: Final = None
 """A member that is read, set or replaced, and not called."""
 
 SUPPORTED: Final = ">=0.32,<0.34"
-"""The versions of vLLM with which flowrun was tested: 0.32 runs in the tests, of 0.33 the source was compared."""
+"""The versions of vLLM with which flowrun was tested: 0.32 runs in the tests.
+
+Of 0.33, which has no build for CPUs, the Python files alone render prompts and read replies in ``tests/readers``.
+"""
 
 ENVIRONMENT: Final = (
     "VLLM_CPU_KVCACHE_SPACE",

@@ -19,6 +19,7 @@ test: $(STAMP)
 	@sh tests/other_pythons.sh $(PYTHONS)
 
 # What others read of exports, and what asks served flows, each in an environment that its test makes: datasets, LangChain.
+# And the newest vLLM, by its source.
 test-readers: $(STAMP)
 	$(BIN)/pytest -m readers tests/readers tests/clients -o timeout=3000
 

@@ -150,6 +150,7 @@ CODES: Final[dict[str, str]] = {
     "FR716": "The lock of an MCP server is missing, cannot be read, or does not have the server.",
     "FR717": "Two tools, or two MCP servers, have the same name.",
     "FR718": "A served flow is given inputs that it does not take, or not those that it needs.",
+    "FR719": "The lock of the models cannot be read, or is not that of the models of the spec.",
     "FR901": "flowrun itself failed on this file.",
 }
 """All codes of issues, with their meanings.

@@ -10,20 +10,23 @@ import msgspec
 
 from flowrun.changes.change import IMPACTS, Change, Impact
 from flowrun.changes.flow import compare_flows
+from flowrun.changes.locked_models import compare_locks
 from flowrun.changes.versions import VersionVerdict, compare_version
 from flowrun.errors import Path
 from flowrun.spec.model import Spec
+from flowrun.spec.model_lock import LockedModel
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a spec; ``profiles`` holds the same version with each of its profiles merged in.
 
-    ``written`` holds the text in the file, such as ``${MODEL}``, at each path where an environment variable was
-    substituted.
+    ``lock`` holds the locked models, those of the profiles too. ``written`` holds the text in the file, such as
+    ``${MODEL}``, at each path where an environment variable was substituted.
     """
 
     spec: Spec
     written: Mapping[Path, str] = {}
+    lock: Mapping[str, LockedModel] = {}
     profiles: Mapping[str, "Side"] = {}
 
 
@@ -45,6 +48,7 @@ def classify_sides(old: Side, new: Side) -> list[Change]:
         else:
             found = _compare_sides(old.profiles[name], new.profiles[name])
             changes += [change.with_prefix(path) for change in found if (change.path, change.impact) not in reported]
+    changes += compare_locks(old.lock, new.lock)
     return _sorted(changes)
 
 

@@ -13,6 +13,7 @@ from flowrun.checks.grammar import check_grammar
 from flowrun.checks.handling import check_calls
 from flowrun.checks.images import check_images
 from flowrun.checks.lints import check_lints
+from flowrun.checks.locks import check_locks
 from flowrun.checks.loops import check_loops
 from flowrun.checks.models import check_models
 from flowrun.checks.offers import check_offers
@@ -45,11 +46,12 @@ _CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_tools,
     check_models,
     check_images,
+    check_locks,
     check_serving,
 )
 
 
-_OF_MODELS: Final = (check_references, check_models, check_images)
+_OF_MODELS: Final = (check_references, check_models, check_images, check_locks)
 
 
 def check_spec(subject: Subject, *, only_models: bool = False) -> list[Issue]:

@@ -35,6 +35,7 @@ VERBS: Final[dict[str, str]] = {
     "fork": "Begin a durable run from the events of another one up to a step.",
     "replay": "Feed a run's events to today's spec, and show where it would differ.",
     "journal": "Keep the file of durable runs small.",
+    "lock": "Write down which model a spec runs: its commit or files, tokenizer, chat template and vLLM.",
     "mcp": "List the tools of a spec's MCP servers, and write them into its lock.",
     "serve": "Serve flows as models of the OpenAI chat API, as tools of an MCP server, and as pages.",
     "engine": "Keep an engine of vLLM warm for the next commands.",

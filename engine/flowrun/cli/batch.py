@@ -30,6 +30,7 @@ from flowrun.cli.next_steps import warn_of_alike_samples, warn_of_network
 from flowrun.cli.options import (
     drain_option,
     journal_option,
+    locked_option,
     max_live_option,
     max_tokens_option,
     max_tools_option,
@@ -60,6 +61,7 @@ class BatchOptions(Options, frozen=True, kw_only=True):
     stall: float
     samples: int
     tokens: bool
+    locked: bool
     restart: bool
     continue_: bool
     retry_failed: bool
@@ -93,6 +95,7 @@ class BatchOptions(Options, frozen=True, kw_only=True):
     "--samples", type=click.IntRange(1), default=1, metavar="N", help="Run each row N times, with a seed each."
 )
 @tokens_option
+@locked_option
 @click.option("--messages", is_flag=True, help="Put the messages into the results.")
 @click.option("--restart", is_flag=True, help="Move earlier results away and run every row.")
 @click.option("--continue", "continue_", is_flag=True, help="Keep earlier results although the spec or input changed.")
@@ -200,6 +203,7 @@ def _open(flow: CompiledFlow, options: BatchOptions, ray_options: RayOptions | N
         settings=BackendSettings(
             verbose=options.verbose,
             stall=options.stall,
+            locked=options.locked,
             keeps_tokens=options.tokens,
             progress=view.progress,
             note=view.say,

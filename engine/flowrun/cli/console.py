@@ -259,7 +259,8 @@ class _TextWatcher:
 class RunView(msgspec.Struct, frozen=True):
     """How a verb shows a run: its answer goes to ``answers``, or with ``full`` its result as JSON; all else to stderr.
 
-    ``verbose`` shows the log of vLLM too; with ``tokens`` the result has them.
+    ``verbose`` shows the log of vLLM too; with ``tokens`` the result has them; with ``locked`` the models must be those
+    of the lock.
     """
 
     answers: TextIO
@@ -267,13 +268,18 @@ class RunView(msgspec.Struct, frozen=True):
     full: bool
     verbose: bool
     tokens: bool = False
+    locked: bool = False
 
     @property
     def settings(self) -> BackendSettings:
         """Return the settings for the run's backends."""
         note = partial(self.console.note, "model")
         return BackendSettings(
-            verbose=self.verbose, keeps_tokens=self.tokens, progress=self.console.progress, note=note
+            verbose=self.verbose,
+            locked=self.locked,
+            keeps_tokens=self.tokens,
+            progress=self.console.progress,
+            note=note,
         )
 
     @property

@@ -202,7 +202,13 @@ def _compare(old: _Version, new: _Version) -> Comparison:
 
 def _as_side(loaded: Loaded, profiles: dict[str, Side] | None = None) -> Side:
     """Return one version of a spec, with one profile merged in or with none."""
-    return Side(spec=loaded.spec, written=loaded.document.written, profiles=profiles or {})
+    lock = loaded.document.lock
+    return Side(
+        spec=loaded.spec,
+        written=loaded.document.written,
+        lock={} if lock is None else lock.models,
+        profiles=profiles or {},
+    )
 
 
 def _read(path: Path) -> str:

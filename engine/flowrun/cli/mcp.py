@@ -16,7 +16,8 @@ from flowrun.errors import UsageError
 from flowrun.files import file_errors
 from flowrun.functions.mcp_servers import BoundServer, differences, list_tools
 from flowrun.spec import Loaded, load_spec, mask
-from flowrun.spec.mcp_lock import LockedServer, LockedTool, LockFile, encode_lock, key_of, lock_path
+from flowrun.spec.lock_file import lock_path
+from flowrun.spec.mcp_lock import LockedServer, LockedTool, LockFile, encode_lock, key_of
 from flowrun.spec.model import McpTool, Spec
 
 
@@ -58,7 +59,10 @@ def lock(spec: Path, profile: str | None, check: bool) -> int:
         found = LockFile(mcp=_offered(loaded, _ask(loaded)))
     with file_errors(f"{path} cannot be read"):
         before = path.read_text(encoding="utf-8") if path.exists() else None
-    after = encode_lock(found, before)
+    try:
+        after = encode_lock(found, before)
+    except ValueError as exc:
+        raise UsageError(f"{path} cannot be read: {exc}: delete it, or mend it") from exc
     for line in _changes(before, found):
         echo(line, err=True)
     if after == before:

@@ -21,6 +21,9 @@ verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show the lo
 tokens_option = click.option(
     "--tokens", is_flag=True, help="Put the tokens into the results, with masks and log-probabilities: to train on."
 )
+locked_option = click.option(
+    "--locked", is_flag=True, help="Refuse models that are not those of the lock (flowrun lock); else it is noted."
+)
 spec_argument = click.argument("spec", type=click.Path(path_type=Path), shell_complete=complete_specs)
 run_argument = click.argument("run", shell_complete=complete_runs)
 profile_option = click.option(

@@ -16,6 +16,7 @@ from flowrun.cli.next_steps import warn_of_network
 from flowrun.cli.options import (
     drain_option,
     journal_option,
+    locked_option,
     profile_option,
     project_option,
     quiet_option,
@@ -47,6 +48,7 @@ from flowrun.testing.cassettes import RecordingBackend, create_cassette
 @profile_option
 @result_option
 @tokens_option
+@locked_option
 @click.option(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -66,6 +68,7 @@ def command(
     profile: str | None,
     json: bool,
     tokens: bool,
+    locked: bool,
     record: Path | None,
     durable: bool,
     journal: Path,
@@ -87,7 +90,7 @@ def command(
         refuse_missing(flow, given)
         inputs = read_inputs(flow, given)
         with Console(flow.graph, flow.secrets, quiet=quiet) as console:
-            view = RunView(answers, console, full=json, verbose=verbose, tokens=tokens)
+            view = RunView(answers, console, full=json, verbose=verbose, tokens=tokens, locked=locked)
             if not durable:
                 warn_of_waits(flow)
                 return view.conclude(run_in_loop(_run_once(flow, inputs, view, record)))

@@ -79,6 +79,9 @@ def notes_of(summary: EvalSummary) -> Iterator[str]:
     yield _costs("each run", summary.costs)
     if summary.their_costs is not None:
         yield _costs(f"{visible(str(summary.against))}", summary.their_costs)
+    for locked, whose in ((summary.locked, "models"), (summary.their_locked, f"models of {summary.against}")):
+        if locked:
+            yield visible(f"{whose}, as they were locked: {'; '.join(locked)}")
     tests = {score.difference.test for score in summary.scores if score.difference is not None}
     if tests:
         yield f"p: {' and '.join(sorted(tests))}, over the {summary.paired} rows that both have"
@@ -135,6 +138,8 @@ def as_data(summary: EvalSummary) -> dict[str, Any]:
         "gates": msgspec.to_builtins(summary.gates),
         "costs": msgspec.to_builtins(summary.costs),
         "their_costs": msgspec.to_builtins(summary.their_costs),
+        "locked": list(summary.locked),
+        "their_locked": list(summary.their_locked),
     }
 
 

@@ -1,6 +1,6 @@
 """The records of one side with their scores, in the order of the rows. Memory holds their scores, not their texts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -50,11 +50,13 @@ class ScoredSide(NamedTuple):
 
     Attributes:
         changed: the number of records that answer other inputs than their rows have now; they are left out.
+        locked: what the records say of the lock of their models, as text.
     """
 
     path: Path
     runs: Sequence[RunScores]
     changed: int = 0
+    locked: Sequence[str] = ()
 
     def by_row(self, score: str) -> dict[str, list[float]]:
         """Return the scores of each row's samples, by the rows' ids, without rows that have none."""
@@ -152,6 +154,7 @@ def write_scored(
         secrets: what no record may hold, each with the text that replaces it.
     """
     scored: list[RunScores] = []
+    models: dict[bytes, None] = {}
     offset = 0
     with file_errors(str(path)), replaced_private(path) as file:
         for line, (row, run, raw) in enumerate(records, 1):
@@ -159,6 +162,7 @@ def write_scored(
             written = one_json_line(_with_scores(raw, row, found, secrets)) + b"\n"
             file.write(written)
             record = run.record
+            models[bytes(record.models)] = None
             scored.append(
                 RunScores(
                     id=str(row.id),
@@ -173,7 +177,23 @@ def write_scored(
                 )
             )
             offset += len(written)
-    return ScoredSide(path, scored, records.changed)
+    return ScoredSide(path, scored, records.changed, list(_locked(models)))
+
+
+def _locked(models: Iterable[bytes]) -> Iterator[str]:
+    """Yield what records say of the lock of their models, each once; nothing if there was none.
+
+    Args:
+        models: the member ``models`` of records, as it is written.
+    """
+    found: dict[str, None] = {}
+    for written in filter(None, models):
+        for name, model in (msgspec.json.decode(written) or {}).items():
+            if locked := model.get("locked"):
+                commit = f", commit {locked['commit'][:12]}" if "commit" in locked else ""
+                vllm = f", vLLM {locked['vllm']}" if "vllm" in locked else ""
+                found[f"{name} {model['name']}{commit}{vllm}, lock {locked['digest']}"] = None
+    yield from found
 
 
 def _with_scores(raw: bytes, row: Row, found: Mapping[str, Scored], secrets: Mapping[str, str]) -> bytes:

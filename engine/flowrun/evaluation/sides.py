@@ -52,6 +52,7 @@ class SideJob(msgspec.Struct, frozen=True, kw_only=True):
     on_change: OnChange = "refuse"
     retry_failed: bool = False
     tokens: bool = False
+    locked: bool = False
     max_live: int | None = None
     max_tokens: int | None = None
     max_tools: int = 256
@@ -93,7 +94,12 @@ def open_side(job: SideJob, flow: CompiledFlow, results: Path, view: BatchReport
         ),
         options=Options(max_live=job.max_live, max_tokens=job.max_tokens, messages=True),
         settings=BackendSettings(
-            verbose=job.verbose, stall=job.stall, keeps_tokens=job.tokens, progress=view.progress, note=view.say
+            verbose=job.verbose,
+            stall=job.stall,
+            locked=job.locked,
+            keeps_tokens=job.tokens,
+            progress=view.progress,
+            note=view.say,
         ),
         max_tools=job.max_tools,
         view=view,
@@ -138,7 +144,7 @@ async def _no_reader(request: object) -> None:
 
 
 def version_of(flow: CompiledFlow, cassette: str | None = None) -> str:
-    """Return the name of a version: of the flow, its variables, its code, and the small files of its models.
+    """Return the name of a version: of the flow, its variables, its code, its lock, and the small files of its models.
 
     Args:
         cassette: what replies in place of the models: its replies are not taken for theirs.
@@ -146,8 +152,15 @@ def version_of(flow: CompiledFlow, cassette: str | None = None) -> str:
     parts: list[object] = [flow.origin.snapshot.digest, sorted(flow.origin.snapshot.variables.items())]
     parts += code_of(flow.functions.values(), flow.project)
     parts += [one for bound in flow.models.values() for one in _files_of(bound.folder, bound.model.name, bound.model)]
+    parts += _locked(flow)
     parts += [] if cassette is None else [hashlib.sha256(Path(cassette).read_bytes()).hexdigest()]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
+
+
+def _locked(flow: CompiledFlow) -> list[list[str]]:
+    """Return what is locked of the models of a flow; they are other models once that changes."""
+    found = [(one.key, one.lock.find(one.key, one.bound.model)) for one in flow.locks if one.lock is not None]
+    return [[key, model.digest] for key, model in found if model is not None]
 
 
 def _files_of(folder: Path, name: str, model: object) -> Iterator[tuple[str, str]]:

@@ -74,6 +74,7 @@ class EvalSummary(msgspec.Struct, frozen=True, kw_only=True):
         rows: the number of rows that have a record.
         missing: the number of runs that have none.
         paired: the number of rows that both sides have.
+        locked, their_locked: see ``ScoredSide``.
     """
 
     name: str
@@ -86,6 +87,8 @@ class EvalSummary(msgspec.Struct, frozen=True, kw_only=True):
     against: str | None = None
     paired: int = 0
     their_costs: Costs | None = None
+    locked: Sequence[str] = ()
+    their_locked: Sequence[str] = ()
 
     @property
     def passes(self) -> bool:
@@ -136,6 +139,8 @@ def summarize(
         against=against if theirs is not None else None,
         paired=len(paired),
         their_costs=None if theirs is None else _costs(theirs.runs),
+        locked=ours.locked,
+        their_locked=() if theirs is None else theirs.locked,
     )
 
 

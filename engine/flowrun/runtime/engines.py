@@ -17,6 +17,7 @@ from flowrun.backends.wrapper import Decides, KeepsTokens, MeasuresPrompts, Take
 from flowrun.core.fixed_prompts import REMEDY, MeasuredPrompt, fixed_prompts
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError, ModelError
+from flowrun.runtime.model_check import ModelCheck
 from flowrun.runtime.project import BoundModel, CompiledFlow
 from flowrun.spec import lies_in, mask
 from flowrun.spec.model import BACKENDS_GROUP, Model
@@ -28,6 +29,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         verbose: show the log of vLLM.
         stall: the seconds without any success after which a busy server counts as unavailable.
+        locked: refuse models that are not those of the lock of their spec, or are in none; else differences are noted.
         keeps_tokens: keep the tokens of all replies, with log-probabilities, for the records of the runs. A run that
             began so keeps them wherever it is resumed.
         progress: receives each stage of a model's start, when it begins.
@@ -37,6 +39,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     verbose: bool = False
     stall: float = STALL_SECONDS
+    locked: bool = False
     keeps_tokens: bool = False
     progress: Callable[[str], None] = lambda message: None
     note: Callable[[str], None] = lambda message: None
@@ -77,6 +80,7 @@ class Engines:
         self._settings = settings
         self._secrets: dict[str, str] = {}
         self._engines: list[_Engine] = []
+        self._check = ModelCheck(locked=settings.locked, note=settings.note)
         self._lock = asyncio.Lock()
         self._measured: WeakSet[CompiledFlow] = WeakSet()
 
@@ -87,11 +91,12 @@ class Engines:
             keeps_tokens: keep the tokens of their replies.
 
         Raises:
-            BackendError: one cannot start, a decide state asks one whose model cannot decide, what is the same in each
-                prompt of a state does not fit into a context window, or tokens are to be kept and one does not give
-                them.
+            BackendError: one cannot start, is not as it is locked and must be, a decide state asks one whose model
+                cannot decide, what is the same in each prompt of a state does not fit into a context window, or tokens
+                are to be kept and one does not give them.
         """
         self._secrets |= flow.secrets
+        await self._check.check(flow)
         backends = {name: await self._backend(flow, name) for name in flow.models}
         for name in sorted(flow.deciding_models):
             if isinstance(backend := backends[name], Decides):

@@ -8,6 +8,7 @@ from flowrun.core.graph import Graph
 from flowrun.runtime.snapshot import Snapshot, take_snapshot
 from flowrun.spec import FlowTree, mask
 from flowrun.spec.model import JSON, Model
+from flowrun.spec.model_lock import LockedModel, key_of
 
 
 class Origin:
@@ -43,11 +44,22 @@ class Origin:
         spec = self._tree.loaded.spec
         data: dict[str, JSON] = {
             "flow": {"name": spec.name, "version": spec.version, "digest": self.snapshot.digest},
-            "models": {name: _model(model) for name, model in spec.models.items()},
+            "models": {name: self._model(name, model) for name, model in spec.models.items()},
             "sampling": dict(spec.sampling),
             "tools": [tool.declaration.as_openai() for tool in self._graph.tools.values()],
         }
         return mask(data, self._secrets)
+
+    def _model(self, name: str, model: Model) -> JSON:
+        lock = self._tree.loaded.document.lock
+        locked = None if lock is None else lock.find(key_of((), name), model)
+        further: Mapping[str, JSON] = {
+            "revision": model.revision,
+            "adapter": model.adapter,
+            "sampling": {**model.sampling},
+            "locked": {} if locked is None else _locked(locked),
+        }
+        return {"backend": model.backend, "name": model.name, **{key: value for key, value in further.items() if value}}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Origin.known, (dict(self.data),)
@@ -56,7 +68,7 @@ class Origin:
         return isinstance(other, Origin) and self.data == other.data
 
 
-def _model(model: Model) -> JSON:
-    known: dict[str, JSON] = {"backend": model.backend, "name": model.name}
-    further: Mapping[str, JSON] = {"revision": model.revision, "adapter": model.adapter, "sampling": {**model.sampling}}
-    return known | {name: value for name, value in further.items() if value}
+def _locked(model: LockedModel) -> dict[str, JSON]:
+    """Return what the lock says of a model, short: a run says itself if it found anything else."""
+    said = {"digest": model.digest, "commit": model.commit, "vllm": model.vllm}
+    return {name: value for name, value in said.items() if value}

@@ -52,6 +52,7 @@ from flowrun.spec.find import find_specs
 from flowrun.spec.load import Files, ParsedOnce
 from flowrun.spec.mcp_lock import locked_tools
 from flowrun.spec.model import JSON, MCP, CallState, ChatState, Holds, Model, Spec, Tool, is_template
+from flowrun.spec.model_lock import ModelLock, key_of
 from flowrun.spec.parts import parts_of
 from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import suggest
@@ -73,6 +74,20 @@ class BoundModel(msgspec.Struct, frozen=True):
     folder: Path
 
 
+class BoundLock(msgspec.Struct, frozen=True):
+    """A model of a spec, with the lock of that spec.
+
+    Attributes:
+        key: the model's key in the lock, without a profile.
+        file: the file of the spec.
+    """
+
+    bound: BoundModel
+    key: str
+    file: Path
+    lock: ModelLock | None
+
+
 class CompiledFlow(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=True):
     """A spec that can run: loaded with its sub-flows, checked and compiled.
 
@@ -86,6 +101,7 @@ class CompiledFlow(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=
         functions: the functions of the tools and call states, by their entrypoints.
         models: the models that chat states use, by the names of their backends.
         servers: the MCP servers of its tools, by their names.
+        locks: the models of the spec and its sub-flows, with what is locked of them.
         backends: backends that are used in place of models, by the same names.
         secrets: the values of secret variables, each with the text that is shown in its place.
         origin: what the records of its results say of it.
@@ -102,6 +118,7 @@ class CompiledFlow(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=
     models: Mapping[str, BoundModel]
     origin: Origin
     servers: Mapping[str, BoundServer] = {}
+    locks: tuple[BoundLock, ...] = ()
     backends: Mapping[str, ModelBackend] = {}
     secrets: Mapping[str, str] = {}
 
@@ -245,6 +262,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             functions=imported,
             models=compiler.models,
             servers=_servers_of(tree),
+            locks=tuple(_locks_of(tree)),
             origin=Origin(tree, graph, profile=profile, secrets=secrets),
             secrets=secrets,
         )
@@ -408,6 +426,16 @@ def _servers_of(tree: FlowTree) -> dict[str, BoundServer]:
                 message = f"another flow of the tree has a server {name!r} with other settings"
                 raise SpecError([issue_at(document, "FR717", at, message, "give one another name", key=True)])
     return found
+
+
+def _locks_of(tree: FlowTree) -> Iterator[BoundLock]:
+    """Yield the models that a flow and its sub-flows name themselves."""
+    for flow in tree.walk():
+        document = flow.loaded.document
+        for name, model in flow.loaded.spec.models.items():
+            if written_path(document, (*flow.base, "models", name)) in document.places:  # else it is inherited
+                bound = BoundModel(model, flow.model_dir)
+                yield BoundLock(bound, key_of(flow.base, name), Path(document.file), document.lock)
 
 
 class _FileCheck:

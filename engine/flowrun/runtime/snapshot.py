@@ -69,7 +69,11 @@ def take_snapshot(tree: FlowTree, graph: Graph, *, profile: str | None) -> Snaps
         digest=hashlib.sha256(msgspec.json.encode(canonical)).hexdigest(),
         main=main.name,
         profile=profile,
-        files={**{name: document.text for name, document in documents.items()}, **texts},
+        files={
+            **{name: document.text for name, document in documents.items()},
+            **texts,
+            **_locks(documents.values(), main.parent),
+        },
         tools=tools,
         variables=tree.variables.values,
         addresses=tree.variables.addresses,
@@ -80,6 +84,12 @@ def _included(documents: Iterable[Document], folder: Path) -> dict[str, str]:
     """Return the texts of the files that stand for texts of specs, by their names."""
     included = [one for document in documents for one in document.included.values()]
     return {os.path.relpath(Path(one.file).resolve(), folder): one.text for one in included}
+
+
+def _locks(documents: Iterable[Document], folder: Path) -> dict[str, str]:
+    """Return the texts of the locks of models. They are no part of the digest: they change nothing of a flow."""
+    locks = [document.lock for document in documents if document.lock is not None]
+    return {os.path.relpath(Path(one.file).resolve(), folder): one.text for one in locks}
 
 
 def flow_name(flow: FlowTree, folder: Path) -> str:

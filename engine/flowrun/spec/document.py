@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from flowrun.errors import Issue, Path, Place
 from flowrun.spec.masking import MIN_MASKED_LENGTH, mask_excerpt, secret_forms
 from flowrun.spec.model import DEFAULT_MODEL, JSON, MAIN
+
+if TYPE_CHECKING:
+    from flowrun.spec.model_lock import ModelLock
 
 
 class Variables(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +73,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     must never be changed in place. ``places`` maps the path of each value to the position where the value begins,
     ``key_places`` to the position of its key. ``bare`` holds the paths of unquoted scalars that contain ``${``.
 
-    ``included`` maps the path of each value that stands in a file of its own to the text of that file.
+    ``included`` maps the path of each value that stands in a file of its own to the text of that file. ``lock`` is that
+    of the models; it changes nothing of the spec.
 
     The other fields are filled when the environment is substituted. ``written`` maps the path of each substituted value
     to its text in the file, ``shown`` maps each value from the environment to the ``${VAR}`` that issues show instead,
@@ -88,6 +92,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     variables: Variables = Variables()
     issues: tuple[Issue, ...] = ()
     included: Mapping[Path, IncludedText] = {}
+    lock: "ModelLock | None" = None
 
 
 def place_of(document: Document, path: Path, *, key: bool = False, word: str = "", line: int = 1) -> Place:

@@ -12,6 +12,7 @@ from flowrun.spec.environment import substitute
 from flowrun.spec.inclusion import include_files
 from flowrun.spec.mcp_lock import include_lock
 from flowrun.spec.model import Spec
+from flowrun.spec.model_lock import include_model_lock
 from flowrun.spec.parse import parse_spec
 from flowrun.spec.profiles import merge_profile
 from flowrun.spec.project import find_project, is_file
@@ -189,7 +190,8 @@ def _load(
     document, found = include_files(document, files, project)
     if locked:
         document, unlocked = include_lock(document, files)
-        found = [*found, *unlocked]
+        document, unreadable = include_model_lock(document, files, profile)
+        found = [*found, *unlocked, *([] if unlocked else unreadable)]
     issues += found
     if any(issue.severity == "error" for issue in found):
         raise SpecError(issues)

@@ -4,7 +4,6 @@
 tests and comparisons need no server; a run compares the lock with the servers.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
@@ -14,6 +13,7 @@ import msgspec
 
 from flowrun.errors import Issue, Path, UnreadableFile
 from flowrun.spec.document import Document, IncludedText, issue_at
+from flowrun.spec.lock_file import encode_member, encode_members, lock_path, parse_lock
 from flowrun.spec.model import JSON, MCP
 from flowrun.spec.strict_json import parse_json
 from flowrun.spec.suggestions import suggest
@@ -53,11 +53,6 @@ class LockFile(msgspec.Struct, frozen=True, kw_only=True):
     mcp: dict[str, LockedServer] = {}
 
 
-def lock_path(spec_file: FilePath) -> FilePath:
-    """Return the path of the lock of a spec."""
-    return spec_file.with_name(f"{spec_file.name.rpartition('.')[0] or spec_file.name}.lock.json")
-
-
 def include_lock(document: Document, files: "Files") -> tuple[Document, list[Issue]]:
     """Return a document with its lock, if it has MCP servers, and what is wrong with it."""
     servers = list(_servers(document.value, ()))
@@ -67,7 +62,7 @@ def include_lock(document: Document, files: "Files") -> tuple[Document, list[Iss
     if not files.has(path):
         return document, [_issue(document, at, "FR716", f"there is no lock {path.name}") for at, _ in servers[:1]]
     try:
-        text = files.read(path).decode()
+        text = _alone(files.read(path).decode())
         lock = _parse(text)
     except (UnreadableFile, ValueError) as exc:
         message = f"the lock {path.name} cannot be read: {exc}"
@@ -113,9 +108,13 @@ def key_of(at: Path, name: str) -> str:
 
 def encode_lock(lock: LockFile, text: str | None) -> str:
     """Return the text of a lock file, with the members that another verb has written into the text of now."""
-    others = {} if text is None else {key: value for key, value in parse_json(text).items() if key != "mcp"}
-    members = {**others, "mcp": msgspec.to_builtins(lock.mcp)}
-    return json.dumps(members, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    return encode_member("mcp", msgspec.to_builtins(lock.mcp), text)
+
+
+def _alone(text: str) -> str:
+    """Return the text of a lock with the MCP servers only: other members do not change a flow."""
+    members = parse_lock(text)
+    return text if members.keys() <= {"mcp"} else encode_members({"mcp": members.get("mcp", {})})
 
 
 def _parse(text: str) -> LockFile:

@@ -1,5 +1,7 @@
 """What an evaluation says of scores: means by row, groups, paired differences, gates; rows that changed come first."""
 
+import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from flowrun.batch.rows import Row
 from flowrun.core.messages import Usage
 from flowrun.evaluation.eval_file import ConditionScore, EvalFile, Gate
 from flowrun.evaluation.report import as_data, notes_of, table_of
-from flowrun.evaluation.scored_side import Rows, RunScores, ScoredSide
+from flowrun.evaluation.scored_side import Rows, RunScores, ScoredSide, SideRecords, write_scored
 from flowrun.evaluation.scoring import as_scored
 from flowrun.evaluation.summary import changes_of, summarize
 from flowrun.spec import Document
@@ -176,3 +178,37 @@ def test_what_functions_and_judges_may_give(value: Any, expected: tuple[Any, str
 def test_what_is_no_score(value: Any) -> None:
     with pytest.raises(ValueError, match="a score is a number"):
         as_scored(value)
+
+
+def test_what_was_locked_is_said_of_both_sides() -> None:
+    ours, theirs = side({"a": [1.0]}, locked=["default org/model, lock 1f"]), side({"a": [1.0]}, locked=["x", "y"])
+    summary = summarize(file(), only("a"), ours, theirs, "main")
+    assert [note for note in notes_of(summary) if note.startswith("models")] == [
+        "models, as they were locked: default org/model, lock 1f",
+        "models of main, as they were locked: x; y",
+    ]
+    assert as_data(summary)["their_locked"] == ["x", "y"]
+    bare = summarize(file(), only("a"), side({"a": [1.0]}))
+    assert [note for note in notes_of(bare) if note.startswith("models")] == []
+
+
+def test_each_lock_of_the_records_is_named_once(tmp_path: Path) -> None:
+    locked = {"digest": "1f", "commit": "0123456789abcdef" * 2, "vllm": "0.33.0"}
+    models = {
+        "a": {"default": {"backend": "vllm", "name": "org/model", "locked": locked}},
+        "b": {"default": {"backend": "vllm", "name": "org/model", "locked": {"digest": "2f"}}},
+        "c": {"default": {"backend": "vllm", "name": "org/model"}},
+        "d": {"default": {"backend": "vllm", "name": "org/model", "locked": locked}},
+    }
+    lines = [
+        json.dumps({"id": name, "row": row.number, "status": "succeeded", "inputs": row.inputs, "models": models[name]})
+        for name, row in ROWS.items()
+    ]
+    results = tmp_path / "results.jsonl"
+    results.write_text("".join(f"{line}\n" for line in lines))
+    with closing(SideRecords(results, ROWS, 1)) as records:
+        written = write_scored(records, tmp_path / "records.jsonl", {}, {})
+    assert written.locked == [
+        "default org/model, commit 0123456789ab, vLLM 0.33.0, lock 1f",
+        "default org/model, lock 2f",
+    ]

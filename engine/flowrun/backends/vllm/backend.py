@@ -101,6 +101,7 @@ class VllmBackend:
             template=template,
             verbose=self._verbose,
             progress=lambda message: loop.call_soon_threadsafe(self._progress, message),
+            note=lambda message: loop.call_soon_threadsafe(self._note, message),
         )
         self._engine, self._chat = await run_start(start)
         if folders:

@@ -16,6 +16,7 @@ from flowrun.backends.decided import decided
 from flowrun.backends.token_ids import extends, ids_of, pack_tokens
 from flowrun.backends.vllm.calls import call_markers, read_call, unread_call
 from flowrun.backends.vllm.forms import learn_forms
+from flowrun.backends.vllm.internals import request_sampling, strict_level, template_missing
 from flowrun.backends.vllm.letters import Letters, learn_letters
 from flowrun.backends.vllm.names import faults_of_sampling, tool_call_parsers
 from flowrun.backends.vllm.prompt_cache import PromptCache
@@ -103,8 +104,8 @@ class VllmChat:
     def _make_renderer(self, template: str | None, *, forced: bool) -> Any:
         """Build the renderer of requests whose tool choice forces a call, or of all others.
 
-        A forced call must match its tool's schema in every family. vLLM's default depends on the family: a grammar of
-        calls, where there is one, does not constrain the arguments of a tool that is not ``strict``.
+        vLLM's default depends on the family: a grammar of calls, where there is one, does not constrain the arguments
+        of a tool that is not ``strict``.
         """
         from vllm.renderers.online_renderer import OnlineRenderer
 
@@ -115,7 +116,7 @@ class VllmChat:
             chat_template=template,
             chat_template_content_format="auto",
             enable_auto_tools=True,
-            tool_strict_level="parameter" if forced else "auto",
+            **strict_level(forced=forced),
             default_chat_template_kwargs=dict(self._model.chat_template_kwargs),
             tool_parser=self._model.tool_call_parser,
             reasoning_parser=self._model.reasoning_parser,
@@ -137,7 +138,6 @@ class VllmChat:
     def _check_template(self, template: str | None) -> None:
         from jinja2 import TemplateSyntaxError
         from vllm.renderers import ChatParams
-        from vllm.renderers.chat_utils import ChatTemplateResolutionError
 
         if not self.uses_template:
             return
@@ -146,7 +146,7 @@ class VllmChat:
         except TemplateSyntaxError as exc:
             whose = "model.chat_template" if template else f"the chat template of {self._model.name!r}"
             raise BackendError(f"{whose}, line {exc.lineno}: {exc.message}") from exc
-        except ChatTemplateResolutionError as exc:
+        except template_missing() as exc:
             raise BackendError(
                 f"the model {self._model.name!r} comes without a chat template: set model.chat_template to a file"
             ) from exc
@@ -332,8 +332,7 @@ class VllmChat:
                 **params,
                 "max_tokens": available if longest is None else min(longest, available),
                 "structured_outputs": request.extract_structured_outputs(),
-                "skip_special_tokens": request.skip_special_tokens,
-                "spaces_between_special_tokens": request.spaces_between_special_tokens,
+                **request_sampling(request),
                 "output_kind": RequestOutputKind.FINAL_ONLY,
                 "skip_clone": True,  # only this request uses them
             }

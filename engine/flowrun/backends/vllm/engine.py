@@ -21,8 +21,10 @@ import msgspec
 
 from flowrun.backends.vllm import engine_process
 from flowrun.backends.vllm.chat import Rendered, VllmChat
+from flowrun.backends.vllm.contract import check_contract
 from flowrun.backends.vllm.cpu_generators import mend_cpu_generators
 from flowrun.backends.vllm.errors import explain
+from flowrun.backends.vllm.internals import SUPPORTED
 from flowrun.backends.vllm.log_scan import error_line, raised_line
 from flowrun.backends.vllm.names import faults_of_model
 from flowrun.errors import BackendError, install_extra
@@ -147,12 +149,14 @@ class Start:
         template: str | None,
         verbose: bool,
         progress: Callable[[str], object],
+        note: Callable[[str], object] = lambda message: None,
         arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Bind the settings of an engine.
 
         Args:
             arguments: engine arguments that those of the model have precedence over.
+            note: called with what the user should know of the start.
         """
         self._model = model
         self._arguments = arguments
@@ -160,6 +164,7 @@ class Start:
         self._template = template
         self._verbose = verbose
         self._progress = progress
+        self._note = note
         self._cancelled = threading.Event()
         self._earlier: list[BaseProcess] | None = None  # engine processes that existed before this start
         self._log: engine_process.EngineLog | None = None
@@ -206,7 +211,10 @@ class Start:
     def _run(self) -> tuple[Engine, VllmChat]:
         self._progress("importing vLLM")
         self._import()
+        import vllm
         from vllm.platforms import current_platform
+
+        check_contract(vllm.__version__, self._note)
 
         if faults := faults_of_model(self._model):
             raise BackendError("\n".join(faults))
@@ -245,7 +253,7 @@ class Start:
             except Exception as exc:
                 why = f"{type(exc).__name__}: {explain(exc)}"
                 raise BackendError(
-                    f"vLLM cannot be imported ({why}): flowrun needs vLLM 0.32 or newer, and builds of torch, "
+                    f"vLLM cannot be imported ({why}): flowrun needs vLLM {SUPPORTED}, and builds of torch, "
                     "torchvision and torchaudio that belong together"
                 ) from exc
         if self._verbose:

@@ -51,7 +51,7 @@ class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_tools: the number of functions that run at once.
         verbose: show the log of vLLM.
         watched: the replica has a process of its own, which is ended if a function keeps it from running.
-        stall, keeps_tokens: see ``BackendSettings``; each replica counts for itself.
+        stall, locked, keeps_tokens: see ``BackendSettings``; each replica counts for itself.
     """
 
     version: str = __version__
@@ -62,6 +62,7 @@ class ReplicaConfig(msgspec.Struct, frozen=True, kw_only=True):
     verbose: bool = False
     watched: bool = False
     stall: float = STALL_SECONDS
+    locked: bool = False
     keeps_tokens: bool = False
 
 
@@ -131,7 +132,9 @@ class _ReplicaSession:
     def __init__(self, number: int, config: ReplicaConfig) -> None:
         self.number = number
         self._config = config
-        settings = BackendSettings(verbose=config.verbose, stall=config.stall, keeps_tokens=config.keeps_tokens)
+        settings = BackendSettings(
+            verbose=config.verbose, stall=config.stall, locked=config.locked, keeps_tokens=config.keeps_tokens
+        )
         self._session = Session(max_tools=config.max_tools, keep_waiting=False, settings=settings)
         self._watch = watched_process() if config.watched else nullcontext()
         self._meter = Meter()

@@ -63,6 +63,7 @@ async def _run(job: BatchJob, options: RayOptions, cluster: Cluster) -> None:
             verbose=job.settings.verbose,
             watched=True,
             stall=job.settings.stall,
+            locked=job.settings.locked,
             keeps_tokens=job.settings.keeps_tokens,
         ),
         count=count,

@@ -5,7 +5,11 @@ import pytest
 from flowrun.backends.vllm.names import faults_of_model
 from flowrun.spec.model import Model
 
-pytestmark = [pytest.mark.vllm, pytest.mark.usefixtures("needs_vllm")]
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.usefixtures("needs_vllm"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # raised by the imports of torch and vLLM
+]
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from typing import Any, Final, NamedTuple
 from packaging.version import InvalidVersion, Version
 
 from flowrun.backends.vllm.adapters import CONFIG
-from flowrun.backends.vllm.backend import load_template
 from flowrun.backends.vllm.file_digests import FileDigests
 from flowrun.backends.vllm.gguf import is_gguf
 from flowrun.backends.vllm.gguf_header import read_tokenizer
 from flowrun.backends.vllm.model_files import HUB_TIMEOUT, default_cache_dir, find_in_hub_cache, find_local_model
+from flowrun.backends.vllm.templates import load_template
 from flowrun.errors import BackendError
 from flowrun.spec.model import Model
 from flowrun.spec.model_lock import LockedAdapter, LockedFile, LockedModel

@@ -5,9 +5,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+
+_AHEAD: Final = 4096
+"""Rows that are read before they can start: on replicas, which limit their live rows themselves, nothing else does."""
 
 
 _LOOP: "ContextVar[Loop[Any]]" = ContextVar("loop")
@@ -107,7 +110,7 @@ class Loop(Generic[T]):
         try:
             while (more or ahead or self._tasks) and not self._stopping:
                 self._wake.clear()  # before anything is looked at: what changes meanwhile is seen
-                while more and self.live + len(ahead) < self._max_live:
+                while more and len(ahead) < _AHEAD and self.live + len(ahead) < self._max_live:
                     try:
                         ahead.append(next(waiting))
                     except StopIteration:

@@ -72,6 +72,7 @@ class RunDriver:
     """One run in progress: its state, its pending effects, and its deadlines."""
 
     __slots__ = (
+        "_asks_plainly",
         "_began",
         "_budget",
         "_budget_above",
@@ -109,6 +110,7 @@ class RunDriver:
         self._parent = parent
         self._budget_above = budget_above
         self._budget: TokenBudget | None = None  # if the run, or one above, has limits.tokens
+        self._asks_plainly = not services.watchers  # nobody watches the text, and nothing limits the tokens
         self._effects: tuple[Effect, ...] = ()
         self._pending: PendingEffects | None = None
         self._event_count = 0
@@ -250,6 +252,7 @@ class RunDriver:
         limits = self._graph.limits.tokens
         if limits is not None or self._budget_above is not None:
             self._budget = TokenBudget(self._budget_above, limits, self.run.usage)
+            self._asks_plainly = False
 
     def _begin_trace(self, first: Event | None) -> None:
         """Trace what is done from now on; the cancellation of a run that nobody drives does nothing."""
@@ -421,12 +424,9 @@ class RunDriver:
         """Perform one effect, and return its event; None if it waits for human input or sleeps, and is left there."""
         match effect:
             case AskModel():
-                services = self._services
-                if services.watchers:
-                    asked: Awaitable[Event] = _watch_model(effect, services)
-                else:
-                    asked = _ask_model(services.backends[effect.model], effect)
-                return asked if self._budget is None else _count_reply(asked, self._budget)
+                if self._asks_plainly:
+                    return _ask_model(self._services.backends[effect.model], effect)
+                return self._ask_model(effect)
             case CallFunction():
                 journal = self._services.journal
                 if journal is None or effect.idempotent:
@@ -446,6 +446,15 @@ class RunDriver:
     def _perform_traced(self, effect: Effect) -> Awaitable[Event | None]:
         assert self._trace is not None
         return self._trace.perform(effect, self._perform(effect))
+
+    def _ask_model(self, effect: AskModel) -> Awaitable[Event]:
+        """Ask a model whose text is watched, or whose tokens are limited."""
+        services = self._services
+        if services.watchers:
+            asked: Awaitable[Event] = _watch_model(effect, services)
+        else:
+            asked = _ask_model(services.backends[effect.model], effect)
+        return asked if self._budget is None else _count_reply(asked, self._budget)
 
     async def _call_once(self, effect: CallFunction, journal: Journal) -> Event:
         """Record the intent to call a function, then call it: after a crash, the record shows that it is in doubt."""

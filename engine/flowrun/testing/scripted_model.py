@@ -15,8 +15,8 @@ class ScriptedModel(ScriptedBackend):
 
         Args:
             replies: texts, and mappings as in a file of scripted replies: ``content``, ``tool_calls`` (each with
-                ``name`` and ``arguments``), ``probabilities``, ``mass``, ``when``, ``repeat``, ``delay``, ``error``,
-                ``message``, ``finish_reason``.
+                ``name`` and ``arguments``), ``probabilities``, ``mass``, ``usage``, ``when``, ``repeat``, ``delay``,
+                ``error``, ``message``, ``finish_reason``.
 
         Raises:
             UsageError: a reply has another form.

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -125,6 +125,7 @@ class PoolRun:
         self.results: dict[int, dict[str, Any]] = {}
         self.meter = Meter()
         self.messages: list[str] = []
+        self.ahead = 0  # rows that were read and had no result yet
 
     @property
     def failed(self) -> dict[int, Any]:
@@ -134,6 +135,11 @@ class PoolRun:
 def run(replicas: Sequence[Fake], count: int) -> PoolRun:
     pool_run = PoolRun()
 
+    def rows() -> Iterator[Row]:
+        for number in range(1, count + 1):
+            pool_run.ahead = max(pool_run.ahead, number - len(pool_run.results))
+            yield Row(number=number, id=number)
+
     async def go() -> None:
         pool = Pool(replicas, pool_run.meter, pool_run.messages.append)
 
@@ -142,7 +148,7 @@ def run(replicas: Sequence[Fake], count: int) -> PoolRun:
 
         try:
             await pool.start()
-            await Loop(run_row, pool, max_live=pool.max_live).run(Row(number=n, id=n) for n in range(1, count + 1))
+            await Loop(run_row, pool, max_live=pool.max_live).run(rows())
         finally:
             await pool.stop()
 
@@ -164,6 +170,12 @@ def test_a_replica_gets_no_more_rows_than_its_capacity() -> None:
     replicas = [Fake(capacity=3), Fake(capacity=50)]
     run(replicas, 200)
     assert [replica.most for replica in replicas] == [3, 50]
+
+
+def test_rows_are_not_all_read_at_once() -> None:
+    pool_run = run([Fake(capacity=50), Fake(capacity=50)], 10_000)
+    assert len(pool_run.results) == 10_000
+    assert pool_run.ahead < 5_000
 
 
 def test_a_slow_replica_blocks_no_other() -> None:

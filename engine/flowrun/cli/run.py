@@ -86,9 +86,7 @@ def command(
     given = read_inputs_file(file)  # before functions run: stdin is not theirs
     with answer_stream() as answers:
         flow = Project(folder=project_dir, environ=os.environ).compile(real_path(spec), profile=profile)
-        given = {**given, **parse_inputs(flow.spec, input)}
-        refuse_missing(flow, given)
-        inputs = read_inputs(flow, given)
+        inputs = _read_given(flow, {**given, **parse_inputs(flow.spec, input)})
         with Console(flow.graph, flow.secrets, quiet=quiet) as console:
             view = RunView(answers, console, full=json, verbose=verbose, tokens=tokens, locked=locked)
             if not durable:
@@ -102,6 +100,12 @@ def command(
                 return session.run(flow, inputs, run_id=run_id)
 
             return drive_durable_run(run_id, start, flow, journal, view=view, drain=drain)
+
+
+def _read_given(flow: CompiledFlow, given: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return the inputs that were given, checked; missing ones are named with the options that give them."""
+    refuse_missing(flow, given)
+    return read_inputs(flow, given)
 
 
 async def _run_once(flow: CompiledFlow, inputs: Mapping[str, JSON], view: RunView, record: Path | None) -> RunResult:

@@ -16,12 +16,12 @@ from flowrun.changes.git import CommitFiles, Repository
 from flowrun.cli.report import colours_wanted, render_text
 from flowrun.cli.terminal import echo, echo_json, indented_json
 from flowrun.errors import Bug, FlowrunError, Issue, SpecError, UsageError, crash_issue, dotted
-from flowrun.evaluation.load import find_evals, load_eval
+from flowrun.evaluation.load import load_eval
 from flowrun.excerpts import cut
 from flowrun.files import file_errors
 from flowrun.runtime.project import Project
 from flowrun.spec import ON_DISK, Loaded, find_project, parse_text
-from flowrun.spec.find import find_specs, is_spec
+from flowrun.spec.find import find_evals, find_specs, is_spec
 from flowrun.spec.load import Files
 from flowrun.unicode import printable_line
 

@@ -16,10 +16,9 @@ from flowrun.cli.report import colours_wanted, render_github, render_json, rende
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, echo_commands, echo_json
 from flowrun.errors import Issue, UsageError
-from flowrun.evaluation.check import check_evals
-from flowrun.evaluation.load import find_evals
 from flowrun.runtime.project import Project, find_all_specs
 from flowrun.runtime.signature_reader import IMPORT_SECONDS
+from flowrun.spec.find import find_evals
 from flowrun.spec.project import current_project
 from flowrun.version import __version__
 
@@ -90,13 +89,22 @@ def command(
     project = Project(folder=project_dir, environ=os.environ, require_environment=False, import_seconds=import_timeout)
     with answer_stream(), _counting(tokenizer, imports=not no_import) as counter:  # modules print no part of the report
         issues = project.check_all(files, profile=profile, imports=not no_import, counter=counter)
-        issues += check_evals(evals, project, imports=not no_import)
+        issues += _check_evals(evals, project, imports=not no_import)
     if counter is not None:
         echo(_counted(counter), err=True)
     if report := _report(issues, format):
         _PRINTERS[format](report)
     echo(_summary(issues, len(files), len(evals)), err=True)
     return 1 if any(issue.severity == "error" for issue in issues) else 0
+
+
+def _check_evals(evals: Sequence[Path], project: Project, *, imports: bool) -> list[Issue]:
+    """Check evals; without any, nothing of what runs them is imported."""
+    if not evals:
+        return []
+    from flowrun.evaluation.check import check_evals
+
+    return check_evals(evals, project, imports=imports)
 
 
 def _counting(tokenizer: bool, *, imports: bool) -> "AbstractContextManager[PromptCounter | None]":

@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import TypedDict
 
 import msgspec
 
 from flowrun.evaluation.comparisons import Comparison
 from flowrun.spec import Document
+from flowrun.spec.find import EVAL_SUFFIX
 from flowrun.spec.model import JSON, Template
 from flowrun.testing.suite import Expectation
-
-SUFFIX: Final = ".eval.yaml"
-"""The suffix of the name of an eval file."""
 
 
 class ScoreScope(TypedDict):
@@ -108,7 +106,7 @@ class EvalFile(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """Return the name of the file without its suffix."""
-        return self.path.name.removesuffix(SUFFIX)
+        return self.path.name.removesuffix(EVAL_SUFFIX)
 
     @property
     def against(self) -> str | None:

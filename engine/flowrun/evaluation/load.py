@@ -1,6 +1,6 @@
 """Loads an eval file as an ``EvalFile``, or reports all of its errors at once, each with its place."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +9,6 @@ import msgspec
 from flowrun.errors import Issue, SpecError
 from flowrun.errors import Path as DocumentPath
 from flowrun.evaluation.eval_file import (
-    SUFFIX,
     ComparisonScore,
     ConditionScore,
     EvalFile,
@@ -20,7 +19,6 @@ from flowrun.evaluation.eval_file import (
     Score,
 )
 from flowrun.spec import Document, issue_at, may_be_spec
-from flowrun.spec.find import find_files
 from flowrun.spec.model import JSON
 from flowrun.spec.phrases import listed
 from flowrun.spec.project import is_file
@@ -40,17 +38,6 @@ _BELONGS: Final[Mapping[str, tuple[str, ...]]] = {
     "with": ("entrypoint", "flow"),
 }
 """The keys that belong to kinds."""
-
-
-def find_evals(paths: Iterable[Path]) -> list[Path]:
-    """Find the eval files among files and below folders, each once."""
-    found: dict[Path, None] = {}
-    for path in paths:
-        if path.is_dir():
-            found |= dict.fromkeys(find_files(path, (SUFFIX,)))
-        elif path.name.endswith(SUFFIX):
-            found[path] = None
-    return list(found)
 
 
 def load_eval(path: Path) -> EvalFile:

@@ -1,9 +1,9 @@
-"""Search for the spec files of a folder."""
+"""Search for the specs and the eval files of a folder."""
 
 import os
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -11,6 +11,9 @@ from typing import Final
 from flowrun.spec.project import is_file
 from flowrun.spec.suggestions import closest
 from flowrun.spec.yaml.reader import read_document
+
+EVAL_SUFFIX: Final = ".eval.yaml"
+"""The end of the name of an eval file."""
 
 _WORDS: Final = re.compile(rb"flowrun|states|messages")
 """Of which one stands in each spec. Other files are not parsed."""
@@ -29,6 +32,17 @@ def find_specs(path: Path) -> Iterator[Path]:
         yield from (file for file in find_files(path, (".yaml", ".yml")) if _is_spec(file))
     else:
         yield path
+
+
+def find_evals(paths: Iterable[Path]) -> list[Path]:
+    """Find the eval files among files and below folders, each once."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            found |= dict.fromkeys(find_files(path, (EVAL_SUFFIX,)))
+        elif path.name.endswith(EVAL_SUFFIX):
+            found[path] = None
+    return list(found)
 
 
 def find_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -6,8 +6,8 @@ import pytest
 
 from flowrun.errors import Issue
 from flowrun.evaluation.check import check_evals
-from flowrun.evaluation.load import find_evals
 from flowrun.runtime.project import Project
+from flowrun.spec.find import find_evals
 from tests.evals import FILES, edit
 
 FILE = FILES["shop.eval.yaml"]

@@ -14,7 +14,8 @@ from flowrun.cli.streams import answer_stream, real_path
 from flowrun.cli.terminal import echo, hide, write_json
 from flowrun.errors import UsageError
 from flowrun.files import file_errors
-from flowrun.functions.mcp_servers import BoundServer, differences, list_tools
+from flowrun.functions.bound_server import BoundServer
+from flowrun.functions.mcp_servers import differences, list_tools
 from flowrun.spec import Loaded, load_spec, mask
 from flowrun.spec.lock_file import lock_path
 from flowrun.spec.mcp_lock import LockedServer, LockedTool, LockFile, encode_lock, key_of

@@ -20,11 +20,12 @@ from flowrun.core.tool_context import CURRENT_CALL
 from flowrun.core.trace_context import trace_headers
 from flowrun.errors import BackendError, UsageError
 from flowrun.excerpts import cut
+from flowrun.functions.bound_server import BoundServer
 from flowrun.functions.keeper import Keeper, new_mark
 from flowrun.functions.mcp_results import value_of
 from flowrun.functions.outcomes import NamedFailure
 from flowrun.spec.mcp_lock import LockedServer, LockedTool
-from flowrun.spec.model import JSON, MCP, McpServer
+from flowrun.spec.model import JSON, MCP
 from flowrun.version import __version__
 
 if TYPE_CHECKING:
@@ -40,14 +41,6 @@ _SAID: Final = 600
 """The last characters of what a server wrote to stderr that an error shows."""
 
 CallMcpTool = Callable[..., Awaitable[JSON]]
-
-
-class BoundServer(msgspec.Struct, frozen=True):
-    """A server, the folder that its command starts in, and the tools that are called, as the lock has them."""
-
-    server: McpServer
-    folder: Path
-    locked: tuple[LockedTool, ...] = ()
 
 
 class McpServers:

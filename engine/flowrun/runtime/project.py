@@ -28,8 +28,7 @@ from flowrun.errors import (
     crash_issue,
 )
 from flowrun.errors import Path as ErrorPath
-from flowrun.functions.mcp_servers import BoundServer
-from flowrun.functions.processes import Unreachable, find_target
+from flowrun.functions.bound_server import BoundServer
 from flowrun.runtime.origin import Origin
 from flowrun.runtime.signature_reader import IMPORT_SECONDS, Request, SignatureReader
 from flowrun.runtime.snapshot import Snapshot, flow_name
@@ -352,6 +351,10 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
 
     def _refuse_unreachable(self, tree: FlowTree) -> None:
         """Refuse functions that run in a worker process but exist in this one only."""
+        if not self.functions:
+            return
+        from flowrun.functions.processes import Unreachable, find_target
+
         for flow in tree.walk():
             spec = flow.loaded.spec
             calls = [state for state in spec.states.values() if isinstance(state, CallState)]
@@ -540,8 +543,6 @@ def _check_windows(tree: FlowTree, compiler: "_Compiler", counter: "PromptCounte
 
 def _check_scripts(tree: FlowTree, project: Path) -> Iterator[Issue]:
     """Yield the issues of the files that say what the scripted models of a flow and its sub-flows reply."""
-    from flowrun.backends.scripted import check_replies
-
     for flow in tree.walk():
         for name, model in flow.loaded.spec.models.items():
             at, document = (*flow.base, "models", name, "name"), flow.loaded.document
@@ -556,6 +557,8 @@ def _check_scripts(tree: FlowTree, project: Path) -> Iterator[Issue]:
                 remedy = "give the path of a file of replies, relative to this file"
                 yield issue_at(document, "FR706", at, f"there is no file {model.name!r}", remedy)
             else:
+                from flowrun.backends.scripted import check_replies  # what most checks need not import
+
                 try:
                     yield from check_replies(file)
                 except BackendError as exc:  # reported in the spec: no line of a file that is something else is shown

@@ -134,6 +134,7 @@ class Session:
         batch: str | None = None,
         keep_waiting: bool = True,
         park: bool = False,
+        locked: bool = False,
         settings: BackendSettings | None = None,
     ) -> None:
         """Bind a session to its ports. Nothing is opened or started yet.
@@ -153,6 +154,7 @@ class Session:
             keep_waiting: without a journal, keep the runs that wait until the session closes.
             park: leave a run that sleeps, as one that waits: its status is ``sleeping``, and ``resume`` continues it.
                 By default it sleeps in this process, until it goes on.
+            locked: refuse models that are not those of the lock beside their spec, which ``flowrun lock`` writes.
             settings: the settings of the engines.
         """
         if max_tools is not None and max_tools < 1:
@@ -169,7 +171,8 @@ class Session:
         self._batch = batch
         self._keep_waiting = keep_waiting
         self._park = park
-        self._settings = BackendSettings() if settings is None else settings
+        given = BackendSettings() if settings is None else settings
+        self._settings = msgspec.structs.replace(given, locked=locked or given.locked)
         self._open: _Opened | None = None
 
     async def __aenter__(self) -> Self:

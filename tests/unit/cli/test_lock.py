@@ -1,5 +1,6 @@
 """``flowrun lock`` writes which models a spec runs; runs compare, and with ``--locked`` refuse."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -12,11 +13,13 @@ from click.testing import CliRunner, Result
 
 import flowrun
 from flowrun.backends.vllm import described
+from flowrun.batch.distributed.replica import HostedReplica, ReplicaConfig, ReplicaStart
 from flowrun.cli.diff import command as diff
 from flowrun.cli.lock import command
 from flowrun.errors import BackendError, UsageError
 from flowrun.runtime.engines import BackendSettings, Engines
 from flowrun.runtime.project import Project
+from flowrun.runtime.stored_flow import store_flow
 from flowrun.testing import ScriptedModel
 from tests.unit.backends.vllm.test_described import write_model
 
@@ -169,8 +172,6 @@ async def start(profile: str | None = None, *, locked: bool) -> list[str]:
 
 
 def run(profile: str | None = None, *, locked: bool = False) -> list[str]:
-    import asyncio
-
     return asyncio.run(start(profile, locked=locked))
 
 
@@ -232,13 +233,24 @@ def test_what_runs_elsewhere_is_not_locked(spec: Path) -> None:
 def test_what_stands_for_a_model_is_not_compared(spec: Path) -> None:
     replies = ScriptedModel([{"content": "hi"}, {"content": "ho"}])
     flow = flowrun.load("greet.yaml").with_model("default", replies).with_model("own", replies)
-    import asyncio
 
     async def run_locked() -> Any:
-        async with flowrun.Session(settings=BackendSettings(locked=True)) as session:
+        async with flowrun.Session(locked=True) as session:
             return await session.run(flow)
 
     assert asyncio.run(run_locked()).output == {"said": "hi"}
+
+
+def test_a_replica_compares_what_is_on_its_host_with_the_lock_of_the_batch(spec: Path) -> None:
+    lock()
+    stored = store_flow(Project().compile(Path("greet.yaml")))
+    Path("greet.lock.json").unlink()  # the other host has the models, and not the spec
+    write_model(spec.parent / "model", config__json=b"[]")
+
+    async def start_replica() -> ReplicaStart:
+        return await HostedReplica(lambda: stored.prepare({}), ReplicaConfig(locked=True)).start(1)
+
+    assert "default: files config.json is 2 bytes" in str(asyncio.run(start_replica()).error)
 
 
 @pytest.mark.parametrize("words", [["run", "greet.yaml"], ["batch", "greet.yaml", "rows.jsonl", "-o", "out.jsonl"]])

@@ -156,7 +156,7 @@ class _Installed:
         """Return whether the class, its annotations or its ``__init__`` have an attribute."""
         if not self._classes:
             return hasattr(self._value, member)
-        declared = (member in vars(one) or member in vars(one).get("__annotations__", ()) for one in self._classes)
+        declared = (member in vars(one) or member in _annotated(one) for one in self._classes)
         return any(declared) or any(member in _set_by(one) for one in self._classes)
 
     def default(self, member: str) -> Any:
@@ -217,6 +217,14 @@ def _names_in(code: CodeType | None) -> Iterator[str]:
         yield from code.co_names
         for inner in code.co_consts:
             yield from _names_in(inner if isinstance(inner, CodeType) else None)
+
+
+def _annotated(owner: type) -> Collection[str]:
+    """Return the annotated attributes of a class."""
+    try:
+        return inspect.get_annotations(owner)
+    except NameError:  # since Python 3.14 annotations are evaluated, and a name may be there for type checkers only
+        return getattr(owner, "__dataclass_fields__", ())
 
 
 @functools.cache

@@ -78,10 +78,8 @@ def command(
     drain: float,
 ) -> int:
     """Run a flow and print its answer. Exits with 1 if the run failed, with 4 if it waits for an answer."""
-    if durable and record is not None:
-        raise UsageError("--record is for runs that are not --durable: a durable run has its events in the journal")
-    if tokens and record is not None:
-        raise UsageError("--tokens is not for cassettes: give no --record")
+    if record is not None:
+        _require_recordable(durable=durable, tokens=tokens)
     require_json(tokens=tokens, json=json)
     given = read_inputs_file(file)  # before functions run: stdin is not theirs
     with answer_stream() as answers:
@@ -102,6 +100,13 @@ def command(
                 return session.run(flow, inputs, run_id=run_id)
 
             return drive_durable_run(run_id, start, flow, journal, view=view, drain=drain)
+
+
+def _require_recordable(*, durable: bool, tokens: bool) -> None:
+    if durable:
+        raise UsageError("--record is for runs that are not --durable: a durable run has its events in the journal")
+    if tokens:
+        raise UsageError("--tokens is not for cassettes: give no --record")
 
 
 async def _run_once(flow: CompiledFlow, inputs: Mapping[str, JSON], view: RunView, record: Path | None) -> RunResult:

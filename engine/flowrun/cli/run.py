@@ -78,15 +78,15 @@ def command(
     drain: float,
 ) -> int:
     """Run a flow and print its answer. Exits with 1 if the run failed, with 4 if it waits for an answer."""
-    if durable and record is not None:
-        raise UsageError("--record is for runs that are not --durable: a durable run has its events in the journal")
-    if tokens and record is not None:
-        raise UsageError("--tokens is not for cassettes: give no --record")
+    if record is not None:
+        _require_recordable(durable=durable, tokens=tokens)
     require_json(tokens=tokens, json=json)
     given = read_inputs_file(file)  # before functions run: stdin is not theirs
     with answer_stream() as answers:
         flow = Project(folder=project_dir, environ=os.environ).compile(real_path(spec), profile=profile)
-        inputs = _read_given(flow, {**given, **parse_inputs(flow.spec, input)})
+        given = {**given, **parse_inputs(flow.spec, input)}
+        refuse_missing(flow, given)
+        inputs = read_inputs(flow, given)
         with Console(flow.graph, flow.secrets, quiet=quiet) as console:
             view = RunView(answers, console, full=json, verbose=verbose, tokens=tokens, locked=locked)
             if not durable:
@@ -102,10 +102,11 @@ def command(
             return drive_durable_run(run_id, start, flow, journal, view=view, drain=drain)
 
 
-def _read_given(flow: CompiledFlow, given: Mapping[str, JSON]) -> dict[str, JSON]:
-    """Return the inputs that were given, checked; missing ones are named with the options that give them."""
-    refuse_missing(flow, given)
-    return read_inputs(flow, given)
+def _require_recordable(*, durable: bool, tokens: bool) -> None:
+    if durable:
+        raise UsageError("--record is for runs that are not --durable: a durable run has its events in the journal")
+    if tokens:
+        raise UsageError("--tokens is not for cassettes: give no --record")
 
 
 async def _run_once(flow: CompiledFlow, inputs: Mapping[str, JSON], view: RunView, record: Path | None) -> RunResult:

@@ -142,7 +142,7 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
         journal = options["journal"] if durable else await stack.enter_async_context(temporary_journal())
         session = Session(
             journal=journal,
-            synchronous="full" if durable else "normal",
+            synchronous="full" if durable else "off",
             batch=BATCH,
             max_tools=options["max_tools"],
             drain=options["drain"],

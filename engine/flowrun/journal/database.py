@@ -21,8 +21,9 @@ from flowrun.files import sync_folder
 from flowrun.journal.liveness import HOLDERS, living, this_process
 from flowrun.journal.tables import APPLICATION_ID, MIGRATIONS, Migration
 
-Synchronous = Literal["full", "normal"]
-"""``full``: a commit is on the disk when it returns. ``normal``: it survives a process crash, but not a power cut."""
+Synchronous = Literal["full", "normal", "off"]
+"""``full``: a commit is on the disk when it returns. ``normal``: it survives a process crash, but not a power cut.
+``off``: nothing ever waits for the disk, for a file that is not needed after its process."""
 
 Parameters = Sequence[object] | Mapping[str, object]
 """What ``?`` or ``:name`` stand for in a statement."""
@@ -86,7 +87,7 @@ class Database:
         self._file = path.stat()
         try:
             with self.errors():
-                self._connection.execute(f"PRAGMA synchronous = {'FULL' if synchronous == 'full' else 'NORMAL'}")
+                self._connection.execute(f"PRAGMA synchronous = {synchronous}")
                 self._prepare(migrations)
         except BaseException:
             self._connection.close()

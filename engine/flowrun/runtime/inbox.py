@@ -25,7 +25,12 @@ class Inbox:
         self._received = asyncio.Event()
 
     def receive(self, run: str, event: Event) -> None:
-        """Store a signal for a run, and interrupt the run with it if it is in progress."""
+        """Store a signal for a run, and interrupt the run with it if it is in progress.
+
+        One that is stored already comes a second time, such as by the journal and by the session that sent it.
+        """
+        if event in self._events[run]:
+            return
         self._events[run].append(event)
         if self.runner is not None:
             self.runner.deliver(run, event)

@@ -284,6 +284,10 @@ class RunDriver:
     async def _interrupt_now(self, deadline_step: int) -> bool:
         """Cancel the pending effects, because of a timeout or an interruption; return whether the run has ended."""
         event, self._interruption = self._interruption, None
+        if isinstance(event, Answered) and advance(self._graph, self.run, event).run is self.run:
+            if event.step != self.run.step:  # the run took the same answer meanwhile: what follows is still to be done
+                self._cancel_pending()
+            return self.run.outcome is not None
         pending, children = self._pending, [] if self._children is None else self._children.take()
         self._cancel_pending()
         if self.run.outcome is not None:

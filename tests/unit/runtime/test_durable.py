@@ -338,3 +338,43 @@ async def test_a_flow_is_stored_with_its_runs_and_its_backends_are_started_and_s
     async with Session(journal=path, human_input=signalling) as session:
         result = await session.resume("r")
     assert result.run.outcome == Outcome(status="succeeded", output=["Hm.", "yes"])
+
+
+@pytest.mark.parametrize("by", ["the inbox", "the run itself"])
+async def test_an_answer_that_comes_twice_is_taken_once(
+    tmp_path: Path, path: Path, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal delivers what this process has sent itself, and may do so while the run takes it."""
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        """\
+flowrun: v1
+name: twice
+version: 1.0.0
+states:
+  ask: {type: wait, prompt: Well?, next: pay}
+  pay: {type: call, entrypoint: "tools.shop:pay", next: done}
+  done: {type: end, output: "{{ outputs.pay }}"}
+"""
+    )
+    flow = Project(functions={"tools.shop:pay": paid}).compile(spec)
+    close_question = SqliteJournal.close_question
+
+    async with Session(journal=path) as session:
+
+        async def close_and_deliver(self: SqliteJournal, run: str, event: Any) -> Any:
+            closing = await close_question(self, run, event)
+            assert session._open is not None
+            if by == "the inbox":
+                session._open.inbox.receive(run, closing)
+            else:
+                session._open.runner.deliver(run, closing)
+            return closing
+
+        monkeypatch.setattr(SqliteJournal, "close_question", close_and_deliver)
+        waiting = await session.run(flow)
+        await session.answer(waiting.pending[0].id, "yes")
+        result = await session.resume(waiting.run_id)
+        recorded = [type(one.event).__name__ for one in session.journal.history.events(result.run_id)]
+    assert (result.status, result.output) == ("succeeded", "paid")
+    assert recorded == ["Started", "Answered", "CallStarted", "Returned"]

@@ -162,7 +162,11 @@ def watch_runs(history: History, options: ResumeOptions) -> int:
     async def watch() -> None:
         calm_collector()
         async with options.session() as session:
-            watch = Watch(history, session, load_flow=load_flow, report=_report, in_doubt=options.resolve is not None)
+
+            async def resume(row: RunRow) -> None:
+                _report(row, await resume_row(session, row))
+
+            watch = Watch(history, resume, load_flow=load_flow, report=_report, in_doubt=options.resolve is not None)
             await drain_on_sigterm(session, watch.run())
 
     try:

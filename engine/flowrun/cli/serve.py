@@ -1,5 +1,6 @@
 """``flowrun serve``: serves flows as models of the OpenAI chat API, as tools of an MCP server, and as pages."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -13,12 +14,13 @@ from flowrun.cli.completion import complete_specs
 from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.next_steps import warn_of_network
 from flowrun.cli.options import (
+    VARIABLE,
     allow_host_option,
     allow_origin_option,
     api_key_file_option,
+    default_journal,
     drain_option,
     host_option,
-    journal_option,
     max_tools_option,
     port_option,
     profile_option,
@@ -33,12 +35,16 @@ from flowrun.errors import SpecError, UsageError
 from flowrun.runtime.engines import BackendSettings, calm_collector
 from flowrun.runtime.project import Project, find_all_specs
 from flowrun.runtime.session import Session
+from flowrun.spec import find_project
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from flowrun.serving.gate import Access
     from flowrun.serving.served_flow import ServedFlow
+
+_LAST_SECONDS: Final = 1.0
+"""What calls get to return that are still under way when runs have had their time to end."""
 
 _NO_MODEL: Final = "FR704"
 """The code of a flow that has no model of its own, because others run it."""
@@ -55,7 +61,13 @@ _NO_MODEL: Final = "FR704"
 @allow_host_option
 @allow_origin_option
 @click.option("--durable", is_flag=True, help="Write the runs down as they go, so that they outlive the server.")
-@journal_option
+@click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar=VARIABLE,
+    help=f"With --durable: the file of runs, all of which the server shows and answers, also {VARIABLE}; else that of "
+    "the servers of this project.",
+)
 @click.option("--preload", is_flag=True, help="Start the engines of all flows before the first request.")
 @click.option("--max-live", type=click.IntRange(1), default=1024, show_default=True, help="Runs of requests at once.")
 @max_tools_option
@@ -139,13 +151,13 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
     async with AsyncExitStack() as stack:
         listener = listen(options["host"], options["port"])
         stack.callback(listener.close)
-        journal = options["journal"] if durable else await stack.enter_async_context(temporary_journal())
+        journal = _own_journal(options) if durable else await stack.enter_async_context(temporary_journal())
         session = Session(
             journal=journal,
             synchronous="full" if durable else "off",
             batch=BATCH,
             max_tools=options["max_tools"],
-            drain=options["drain"],
+            drain=min(_LAST_SECONDS, options["drain"]),
             settings=BackendSettings(verbose=options["verbose"], stall=options["stall"], note=_note, progress=_note),
         )
         await stack.enter_async_context(session)
@@ -155,7 +167,7 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
                 await session.runs_of(served.flow)
         if durable:
             warn_of_network(journal)
-            runs.watch()
+            runs.watch(flows.keys())
         others: list[BaseRoute] = []
         if has_mcp := find_spec("mcp") is not None:
             from flowrun.serving.mcp_endpoint import McpEndpoint
@@ -167,6 +179,16 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
         app = make_app(flows, runs, access, timeout=options["timeout"], others=others)
         _say_hello(flows, address_of(listener), has_mcp=has_mcp)
         await serve(app, listener, runs, drain=options["drain"])
+
+
+def _own_journal(options: Mapping[str, Any]) -> Path:
+    """Return the journal of a server: that of its project, unless one is named. Others hold what is not its own."""
+    if options["journal"] is not None:
+        journal: Path = options["journal"]
+        return journal
+    project = find_project(options["paths"][0], options["project_dir"]).resolve()
+    name = hashlib.sha256(os.fsencode(project)).hexdigest()[:12]
+    return default_journal(os.environ).with_name(f"serve-{name}.sqlite")
 
 
 def _note(message: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from flowrun.errors import Bug, FlowrunError
@@ -29,15 +29,14 @@ Resumed = RunResult | FlowrunError
 """What came of resuming a run."""
 
 
-def open_rows(history: History, *, in_doubt: bool = False, batch: str | None = None) -> list[RunRow]:
+def open_rows(history: History, *, in_doubt: bool = False) -> list[RunRow]:
     """Return the runs that may have something to do.
 
     Args:
         in_doubt: those with a call in doubt too.
-        batch: only those with this label.
     """
     statuses = (*_OPEN, "needs_attention") if in_doubt else _OPEN
-    return [row for status in statuses for row in history.runs(status=status, batch=batch)]
+    return [row for status in statuses for row in history.runs(status=status)]
 
 
 def due_of(history: History, row: RunRow, flow: CompiledFlow) -> float:
@@ -67,27 +66,28 @@ class Watch:
     def __init__(
         self,
         history: History,
-        session: Session,
+        resume: Callable[[RunRow], Awaitable[object]],
         *,
         load_flow: Callable[[RunRow], CompiledFlow],
-        report: Callable[[RunRow, Resumed], None],
+        report: Callable[[RunRow, FlowrunError], None],
         in_doubt: bool = False,
-        batch: str | None = None,
+        is_wanted: Callable[[RunRow], bool] = lambda row: True,
     ) -> None:
-        """Bind the watch to a journal and to the session that resumes its runs.
+        """Bind the watch to a journal, and to what resumes its runs.
 
         Args:
+            resume: resumes a run, and returns when it has ended or waits again.
             load_flow: returns the flow of a run, to look what is due in it.
-            report: receives what came of each run that was resumed, or could not be.
-            in_doubt: resume runs with a call in doubt too: the session resolves them.
-            batch: only runs with this label.
+            report: receives why it cannot be looked at what is due in a run.
+            in_doubt: resume runs with a call in doubt too: they will be resolved.
+            is_wanted: whether a run is to be resumed here.
         """
         self._history = history
-        self._session = session
+        self._resume_run = resume
         self._load_flow = load_flow
         self._report = report
         self._in_doubt = in_doubt
-        self._batch = batch
+        self._is_wanted = is_wanted
         self._slots = asyncio.Semaphore(MAX_LIVE)
         self._flows: dict[str, CompiledFlow] = {}
         self._next: dict[tuple[str, float, int], float] = {}
@@ -97,14 +97,15 @@ class Watch:
         """Watch for ever. A journal that cannot be read ends it."""
         while True:
             now = time.time()
-            found = open_rows(self._history, in_doubt=self._in_doubt, batch=self._batch)
-            rows = [row for row in found if row.holder is None and row.id not in self._live]
+            found = open_rows(self._history, in_doubt=self._in_doubt)
+            rows = [row for row in found if row.holder is None and row.id not in self._live and self._is_wanted(row)]
             signals = self._history.inbox_counts()
             known = {(row.id, row.updated, signals.get(row.id, 0)): row for row in rows}
             self._next = {key: at for key, at in self._next.items() if key in known}
             for key, row in known.items():
                 if self._next.get(key, now) <= now:
                     self._look(key, row, now)
+                    await asyncio.sleep(0)  # there may be thousands
             await asyncio.sleep(max(0.0, min([now + _LOOK_SECONDS, *self._next.values()]) - time.time()))
 
     def _look(self, key: tuple[str, float, int], row: RunRow, now: float) -> None:
@@ -128,5 +129,4 @@ class Watch:
 
     async def _resume(self, row: RunRow) -> None:
         async with self._slots:
-            result = await resume_row(self._session, row)
-        self._report(row, result)
+            await self._resume_run(row)

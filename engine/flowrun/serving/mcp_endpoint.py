@@ -7,7 +7,8 @@ with words that say how it is answered.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
 import mcp.types as types
 import msgspec
@@ -91,6 +92,12 @@ class McpEndpoint:
         return self._levels.get(_client_of(ctx)) if level is None else level
 
 
+class _Answer(NamedTuple):
+    """An answer, which may be null."""
+
+    value: JSON
+
+
 class _Call:
     """One call of a flow, for a client."""
 
@@ -134,38 +141,53 @@ class _Call:
         """Ask the client's user as long as the run waits for something that the client can ask."""
         while result.pending:
             if not self._can_ask(result):
-                return _result(self._served, describe_questions(result, self._address), None, result.run_id)
+                return self._waiting(result)
             if not self._ctx.session.can_send_request:
                 return _input_required(result, self._served, {})
-            if not await self._ask(result):
-                return _result(self._served, describe_questions(result, self._address), None, result.run_id)
+            if not await self._ask_all(result) and (now := self._runs.pending(result.run_id)).pending:
+                return self._waiting(now)
             result = await self._runs.go_on(result.run_id)
         if result.error is not None:
             return _failed(self._served.masked(f"{result.error.name}: {result.error.message}"), result.run_id)
+        if result.run.outcome is None:
+            return _failed(f"run {result.run_id} has not ended: it is {result.status}", result.run_id)
         return _result(self._served, *_content_of(mask(result.output, self._served.flow.secrets)), result.run_id)
+
+    def _waiting(self, result: RunResult) -> types.CallToolResult:
+        return _result(self._served, describe_questions(result, self._address), None, result.run_id)
 
     def _can_ask(self, result: RunResult) -> bool:
         capabilities = self._ctx.session.client_capabilities
         asks = capabilities is not None and capabilities.elicitation is not None
         return asks and all(flat_form(ask) is not None for ask in result.pending)
 
-    async def _ask(self, result: RunResult) -> bool:
-        """Ask the client's user each question; return whether all were answered."""
+    async def _ask_all(self, result: RunResult) -> bool:
+        """Ask the client's user each question; return whether none was declined."""
         for ask in result.pending:
-            wrong: str | None = None
-            while True:
-                asked = flat_form(ask)
-                assert asked is not None
-                message = _message_of(ask, self._served, wrong)
-                answer = await self._ctx.session.elicit_form(message, asked, self._ctx.request_id)
-                if answer.action != "accept":
-                    return False
-                try:
-                    await self._runs.session.answer(ask.id, answer_of_form(ask, answer.content or {}))
-                    break
-                except UsageError as exc:
-                    wrong = str(exc)
+            if (answer := await self._ask(ask)) is None:
+                return False
+            await self._answer(ask.id, answer.value)
         return True
+
+    async def _ask(self, ask: InputRequest) -> "_Answer | None":
+        """Ask the client's user a question until the answer is one; None if it is declined."""
+        wrong: str | None = None
+        while True:
+            asked = flat_form(ask)
+            assert asked is not None
+            message = _message_of(ask, self._served, wrong)
+            answer = await self._ctx.session.elicit_form(message, asked, self._ctx.request_id)
+            if answer.action != "accept":
+                return None
+            try:
+                return _Answer(check_answer(ask, answer_of_form(ask, answer.content or {})))
+            except UsageError as exc:
+                wrong = str(exc)
+
+    async def _answer(self, question: str, value: JSON) -> None:
+        """Answer a question, unless somebody else has done so meanwhile: then the run goes on with that."""
+        with suppress(UsageError):
+            await self._runs.session.answer(question, value)
 
     async def go_on(self, params: types.CallToolRequestParams) -> types.CallToolResult | types.InputRequiredResult:
         """Go on with a run that waited, with the answers that the client brings."""
@@ -187,7 +209,7 @@ class _Call:
         if wrong:
             return _input_required(result, self._served, wrong)
         for question, value in answers.items():
-            await self._runs.session.answer(question, value)
+            await self._answer(question, value)
         return await self._conclude(await self._runs.go_on(run))
 
 

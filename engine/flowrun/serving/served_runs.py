@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from flowrun.errors import FlowrunError, UsageError
+from flowrun.errors import FlowrunError, StoreError, UsageError
 from flowrun.journal import History, RunRow, open_history
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.project import CompiledFlow
@@ -16,7 +16,9 @@ from flowrun.runtime.run_events import RunEvent
 from flowrun.runtime.run_result import Resolve, RunResult
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
-from flowrun.runtime.watch import Resumed, Watch
+from flowrun.runtime.watch import Watch
+from flowrun.serving.answers import unmask_arguments
+from flowrun.spec import mask
 
 T = TypeVar("T")
 
@@ -25,6 +27,9 @@ BATCH: Final = "serve"
 
 _REMEMBERED: Final = 1000
 """The runs of which it is remembered why they could not be resumed."""
+
+_AGAIN_SECONDS: Final = 5.0
+"""After so long it is tried again to read a journal."""
 
 _LOOK_SECONDS: Final = 0.05
 """How often a run is looked at that somebody else drives."""
@@ -204,27 +209,44 @@ class ServedRuns:
     async def answer(self, request_id: str, value: Any) -> None:
         """Answer a question, and let its run go on in the background unless another process drives it.
 
+        Args:
+            value: a secret in it that was shown as ``${NAME}`` stays what it was.
+
         Raises:
             NoSuchRun: there is no run that could have asked it.
-            UsageError: the question is not open, was answered already, or the value does not match its schema.
+            Draining: the server is about to stop, and the run with it.
+            UsageError: the question is not open, was answered already, or the value does not match its schema. The
+                message is without secrets.
         """
         row = self.find(request_id.rsplit("/", 2)[0])
-        await self.session.answer(request_id, value)
+        if self.draining and not self._outlives_requests:
+            raise Draining("the server is about to stop, and its runs with it")
+        flow = self.flow_to_show(row)
+        asked = find_pending_work(flow.graph, row.id, self.history.events).pending if flow.secrets else ()
+        question = next((ask for ask in asked if ask.id == request_id), None)
+        if question is not None:
+            value = unmask_arguments(value, question, flow.secrets)
+        try:
+            await self.session.answer(request_id, value)
+        except UsageError as exc:
+            raise UsageError(mask(str(exc), flow.secrets)) from exc
         if self.find(row.id).holder is None and not self.draining:
             self.resume(row.id)
 
-    def resume(self, run_id: str, *, resolve: Resolve | None = None) -> None:
+    def resume(self, run_id: str, *, resolve: Resolve | None = None) -> "asyncio.Task[None] | None":
         """Resume a top run in the background. Why it cannot be resumed is said in the log and in ``refused``.
+
+        Return the task that does it; None if it is being resumed already, and will look again.
 
         Args:
             resolve: resolves the run's calls that are in doubt.
         """
         if run_id in self._resuming:
             self._resuming[run_id] = True
-            return
+            return None
         self._resuming[run_id] = False
         self.refused.pop(run_id, None)
-        _begin(self._resume(run_id, resolve), self._background)
+        return _begin(self._resume(run_id, resolve), self._background)
 
     def is_resuming(self, run_id: str) -> bool:
         """Return whether a run was resumed here and has not ended or stopped to wait since: its engines may start."""
@@ -284,15 +306,25 @@ class ServedRuns:
         """Return the flow that a run started with, without its functions. Its ``secrets`` are to be masked."""
         return load_stored_flow(self.history, row).prepare_to_show(os.environ)
 
-    def watch(self) -> None:
-        """Resume the runs of servers in the journal as they become due: those of an earlier process, and timers."""
+    def watch(self, flows: Collection[str]) -> None:
+        """Resume the runs of servers in the journal as they become due: those of an earlier process, and timers.
 
-        def report(row: RunRow, result: Resumed) -> None:
-            if isinstance(result, FlowrunError):
-                _log.warning("run %s of %s cannot be resumed: %s", row.id, row.flow, result)
+        Args:
+            flows: the names of the flows that this server serves; the runs of others are left to theirs.
+        """
 
-        watch = Watch(self.history, self.session, load_flow=self.flow_to_show, report=report, batch=BATCH)
-        _begin(watch.run(), self._watches)
+        async def resume(row: RunRow) -> None:
+            if not self.draining and (task := self.resume(row.id)) is not None:
+                await asyncio.wait({task})
+
+        def report(row: RunRow, error: FlowrunError) -> None:
+            _log.warning("run %s of %s cannot be resumed: %s", row.id, row.flow, error)
+
+        def is_wanted(row: RunRow) -> bool:
+            return row.batch == BATCH and row.flow in flows
+
+        watch = Watch(self.history, resume, load_flow=self.flow_to_show, report=report, is_wanted=is_wanted)
+        _begin(_watch_on(watch), self._watches)
 
     async def drain(self, seconds: float) -> None:
         """Begin no further run, and give those in progress some seconds to end or to wait."""
@@ -311,6 +343,16 @@ class ServedRuns:
         for result, run in self._waiting.items():
             if not result.done():
                 result.set_exception(Stopped(f"the server stops before run {run} has ended", run=run))
+
+
+async def _watch_on(watch: Watch) -> None:
+    """Watch, also after a journal could not be read."""
+    while True:
+        try:
+            await watch.run()
+        except StoreError as exc:
+            _log.warning("the journal cannot be read, so no run is resumed for now: %s", exc)
+            await asyncio.sleep(_AGAIN_SECONDS)
 
 
 def _begin(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[Any]]) -> asyncio.Task[T]:

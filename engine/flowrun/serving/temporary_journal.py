@@ -6,11 +6,12 @@ With it a run can wait, be answered and be looked at in the same way as a durabl
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from flowrun.errors import StoreError
 from flowrun.journal import Database, prune
 
 _KEPT_SECONDS: Final = 900.0
@@ -35,7 +36,8 @@ async def temporary_journal() -> AsyncIterator[Path]:
 async def _prune_for_ever(path: Path) -> None:
     while True:
         await asyncio.sleep(_PRUNE_SECONDS)
-        await asyncio.to_thread(_prune, path)
+        with suppress(StoreError):  # the next time it deletes more
+            await asyncio.to_thread(_prune, path)
 
 
 def _prune(path: Path) -> None:

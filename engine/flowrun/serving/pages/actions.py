@@ -17,7 +17,7 @@ from flowrun.journal.rows import RunRow
 from flowrun.runtime.run_result import AssumeDone, CallAgain, Resolve
 from flowrun.serving.pages.answer_fields import read_form
 from flowrun.serving.pages.answer_view import CHANGE, QUESTION
-from flowrun.serving.pages.reader import RunSight, read_run, unmask_arguments
+from flowrun.serving.pages.reader import RunSight, read_run
 from flowrun.serving.pages.responses import read_pairs, see_other
 from flowrun.serving.pages.run_page import Attempt, path_of, run_response, top_row
 from flowrun.serving.pages.site import Site
@@ -53,9 +53,8 @@ async def post_answer(site: Site, request: Request) -> Response:
     if filled.form is not None:
         status = 200 if any(name == CHANGE for name, _ in posted) else 422
         return await run_response(site, row, Attempt(question=wanted, form=filled.form, status=status))
-    value = unmask_arguments(filled.value, question.asked, sight.flow.secrets)
     try:
-        await site.runs.answer(wanted, value)
+        await site.runs.answer(wanted, filled.value)
     except UsageError as exc:  # somebody else was quicker
         return await run_response(site, await _again(site, row), Attempt(problem=_sentence(exc), status=_CONFLICT))
     return await _going(site, row)

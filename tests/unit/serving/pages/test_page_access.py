@@ -14,9 +14,10 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from flowrun.runtime.run_result import InputRequest
+from flowrun.serving.answers import unmask_arguments
 from flowrun.serving.gate import COOKIE, Access
 from flowrun.serving.pages.login import local_path
-from flowrun.serving.pages.reader import mask_request, unmask_arguments
+from flowrun.serving.pages.reader import mask_request
 from tests.served import Pages, served_pages
 from tests.shop import run_shop
 from tests.unit.serving.pages.conftest import Run

@@ -144,7 +144,7 @@ class _Call:
                 return self._waiting(result)
             if not self._ctx.session.can_send_request:
                 return _input_required(result, self._served, {})
-            if not await self._ask_all(result) and (now := self._runs.pending(result.run_id)).pending:
+            if not await self._ask_all(result) and self._runs.unanswered(now := self._runs.pending(result.run_id)):
                 return self._waiting(now)
             result = await self._runs.go_on(result.run_id)
         if result.error is not None:
@@ -198,10 +198,10 @@ class _Call:
         responses = params.input_responses or {}
         answers: dict[str, JSON] = {}
         wrong: dict[str, str] = {}
-        for ask in result.pending:
+        for ask in self._runs.unanswered(result):
             answer = responses.get(ask.id)
             if not isinstance(answer, types.ElicitResult) or answer.action != "accept":
-                return _result(self._served, describe_questions(result, self._address), None, run)
+                return self._waiting(result)
             try:
                 answers[ask.id] = check_answer(ask, answer_of_form(ask, answer.content or {}))
             except UsageError as exc:

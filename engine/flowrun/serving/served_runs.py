@@ -10,10 +10,11 @@ from typing import Any, Final, TypeVar
 
 from flowrun.errors import FlowrunError, StoreError, UsageError
 from flowrun.journal import History, RunRow, open_history
+from flowrun.journal.questions import closing_event
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_events import RunEvent
-from flowrun.runtime.run_result import Resolve, RunResult
+from flowrun.runtime.run_result import InputRequest, Resolve, RunResult
 from flowrun.runtime.session import Session
 from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.runtime.watch import Watch
@@ -301,6 +302,14 @@ class ServedRuns:
         """
         row = self.find(run_id)
         return find_pending_work(self.flow_to_show(row).graph, row.id, self.history.events)
+
+    def unanswered(self, result: RunResult) -> list[InputRequest]:
+        """Return the questions that a run waits for, but those whose answer it has only not read yet."""
+        return [
+            ask
+            for ask, effect in zip(result.pending, result.waiting, strict=True)
+            if closing_event(self.history.inbox(ask.run), effect.step, effect.index) is None
+        ]
 
     def flow_to_show(self, row: RunRow) -> CompiledFlow:
         """Return the flow that a run started with, without its functions. Its ``secrets`` are to be masked."""

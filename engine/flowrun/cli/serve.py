@@ -177,7 +177,7 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
             others.append(tools.route())
         others += page_routes(runs, access, hide=hide)
         app = make_app(flows, runs, access, timeout=options["timeout"], others=others)
-        _say_hello(flows, address_of(listener), has_mcp=has_mcp)
+        _say_hello(flows, address_of(listener), journal if durable else None, has_mcp=has_mcp)
         await serve(app, listener, runs, drain=options["drain"])
 
 
@@ -195,11 +195,12 @@ def _note(message: str) -> None:
     echo(message, err=True)
 
 
-def _say_hello(flows: "Mapping[str, ServedFlow]", address: str, *, has_mcp: bool) -> None:
+def _say_hello(flows: "Mapping[str, ServedFlow]", address: str, journal: Path | None, *, has_mcp: bool) -> None:
     for line in (
         f"flowrun serves {', '.join(flows)} on {address}",
         f"  {address}/v1    the OpenAI chat API: each flow is a model",
         f"  {address}/mcp   MCP: each flow is a tool{'' if has_mcp else ' (needs: pip install flowrun[mcp])'}",
         f"  {address}/      the runs, and the questions that wait",
+        *([] if journal is None else [f"  runs are kept in {journal}"]),
     ):
         echo(line, err=True)

@@ -15,6 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.output_processor import OutputProcessor
+from vllm.v1.serial_utils import MsgpackDecoder
+
 from flowrun.backends.vllm.chat import VllmChat
 from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.project import CompiledFlow, Project
@@ -72,6 +76,9 @@ class _Parts:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._wrap(VllmChat, "render", "rendering the prompt")
+        self._wrap(AsyncLLM, "add_request", "handing the request to the engine")
+        self._wrap(OutputProcessor, "process_outputs", "taking the engine's outputs")
+        self._wrap(MsgpackDecoder, "decode", "taking the engine's outputs")
         self._wrap(VllmChat, "read", "reading the reply")
 
     def clear(self) -> None:
@@ -79,7 +86,7 @@ class _Parts:
         self.seconds = dict.fromkeys(self.seconds, 0.0)
 
     def _wrap(self, owner: type, name: str, part: str) -> None:
-        self.seconds[part] = 0.0
+        self.seconds.setdefault(part, 0.0)
         original: Callable[..., Any] = getattr(owner, name)
 
         def count(seconds: float) -> None:

@@ -261,6 +261,13 @@ def answer(client: openai.OpenAI, run: str, body: object) -> Any:
     return client.post(f"/runs/{run}/answers", cast_to=object, body=body)
 
 
+@pytest.mark.parametrize("place", ["x", "1/x", f"1/{'9' * 5000}"], ids=["one part", "a word", "a long number"])
+def test_an_answer_to_no_question(client: openai.OpenAI, place: str) -> None:
+    run = client.chat.completions.create(model="asks", messages=user("it")).id.removeprefix("chatcmpl-")
+    with pytest.raises((openai.BadRequestError, openai.NotFoundError)):
+        answer(client, run, {"id": f"{run}/{place}", "value": True})
+
+
 def test_a_run_is_named_by_its_whole_id(client: openai.OpenAI) -> None:
     run = client.chat.completions.create(model="asks", messages=user("it")).id.removeprefix("chatcmpl-")
     for name in (run[:6], "nothing"):

@@ -64,7 +64,9 @@ def test_each_of_two_questions_has_its_form(run: Run, journal: Path, pages: Page
     assert "good" in ended(pages, path)
 
 
-@pytest.mark.parametrize("question", ["", "a/b", "RUN/9/9", "RUN/1/x", "other/1/0"])
+@pytest.mark.parametrize(
+    "question", ["", "a/b", "RUN/9/9", "RUN/1/x", "other/1/0", f"RUN/1/{'9' * 5000}"], ids=lambda text: text[:9]
+)
 def test_a_form_of_no_question_answers_none(run: Run, pages: Pages, question: str) -> None:
     asks = run("asks")
     answer = pages.post(f"/runs/{asks}/answers", {"question": question.replace("RUN", asks), "f0": "1", "f1": "0"})

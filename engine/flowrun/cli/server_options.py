@@ -79,7 +79,10 @@ def _read_keys(file: Path | None, environ: Mapping[str, str]) -> tuple[str, ...]
 
 def _read_origin(text: str) -> str:
     """Return an origin as browsers send it (RFC 6454, 6.2)."""
-    parts = urlsplit(text.lower().removesuffix("/"))
+    try:
+        parts = urlsplit(text.lower().removesuffix("/"))
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query or "@" in parts.netloc:
         raise UsageError(f"--allow-origin {text}: write it as https://NAME or https://NAME:PORT")
     return f"{parts.scheme}://{parts.netloc}"

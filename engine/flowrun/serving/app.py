@@ -108,7 +108,7 @@ async def _flowrun_error(request: Request, exc: Exception) -> Response:
 
 async def _http_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    return ApiError(f"{request.method} {request.url.path}: {exc.detail}", status=exc.status_code).response()
+    return ApiError(f"{request.method} {request.scope['path']}: {exc.detail}", status=exc.status_code).response()
 
 
 async def _bug(request: Request, exc: Exception) -> Response:

@@ -77,6 +77,8 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         listener = socket.socket(family, kind, protocol)  # without TCP's number asyncio does not set TCP_NODELAY
+    except UnicodeError as exc:  # Python encodes a name by itself, and not every one can be (RFC 5890)
+        raise UsageError(f"--host {host}: this is no name of a host") from exc
     except OSError as exc:
         raise UsageError(f"--host {host}: {exc.strerror}") from exc
     try:

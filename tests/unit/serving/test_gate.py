@@ -12,12 +12,14 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowrun.serving.app import guarded
-from flowrun.serving.gate import COOKIE, Access
+from flowrun.serving.gate import Access
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 LOCAL = Access()
 KEYED = Access(keys=("one", "two"))
 PUBLIC = Access(keys=("one",), hosts=None)
+HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
+OWN = f"flowrun-8765={KEYED.cookie()}"
 SITE = Access(origins=frozenset({"https://chat.example.com"}))
 
 
@@ -40,6 +42,7 @@ def ask(
         "method": method,
         "path": path,
         "query_string": b"",
+        "server": ("127.0.0.1", 8765),
         "headers": [(name.encode(), value.encode()) for name, value in given.items()],
     }
     half = len(body) // 2
@@ -86,10 +89,21 @@ def ask(
         pytest.param(KEYED, "GET", "/v1/x", {"authorization": "bearer  two "}, 200, id="a key with spaces"),
         pytest.param(KEYED, "GET", "/mcp", {"authorization": "Bearer three"}, 401, id="a wrong key"),
         pytest.param(KEYED, "GET", "/v1/x", {"authorization": "Basic two"}, 401, id="another scheme"),
-        pytest.param(KEYED, "GET", "/", {}, 303, id="a page without a key"),
-        pytest.param(KEYED, "GET", "/", {"cookie": f"{COOKIE}={KEYED.cookie()}"}, 200, id="a cookie"),
-        pytest.param(KEYED, "GET", "/", {"cookie": f"{COOKIE}={PUBLIC.cookie()}"}, 303, id="the cookie of other keys"),
-        pytest.param(KEYED, "GET", "/", {"cookie": "=;;=\x01"}, 303, id="a cookie that is none"),
+        pytest.param(KEYED, "GET", "/", {"accept": HTML}, 303, id="a page without a key"),
+        pytest.param(KEYED, "GET", "/register", {"accept": "*/*"}, 401, id="a program without a key"),
+        pytest.param(KEYED, "POST", "/runs/a/cancel", {"accept": HTML}, 401, id="a form without a key"),
+        pytest.param(KEYED, "GET", "/", {"cookie": OWN}, 200, id="a cookie"),
+        pytest.param(KEYED, "GET", "/", {"cookie": f"a b=1; c={{1}}; é; {OWN}"}, 200, id="a cookie beside others"),
+        pytest.param(KEYED, "GET", "/", {"cookie": f"flowrun-8766={KEYED.cookie()}"}, 401, id="that of another port"),
+        pytest.param(KEYED, "GET", "/", {"cookie": f"flowrun-8765={PUBLIC.cookie()}"}, 401, id="that of other keys"),
+        pytest.param(KEYED, "GET", "/", {"cookie": "=;;=\x01"}, 401, id="a cookie that is none"),
+        pytest.param(LOCAL, "GET", "/", {"host": "["}, 421, id="a host that is none"),
+        pytest.param(PUBLIC, "GET", "/health", {"host": "["}, 200, id="health is asked by any name"),
+        pytest.param(PUBLIC, "GET", "/x", {"host": "[", "authorization": "Bearer one"}, 421, id="any name is a name"),
+        pytest.param(LOCAL, "GET", "/health", {"host": "10.0.0.7:8765"}, 200, id="a probe by address"),
+        pytest.param(LOCAL, "POST", "/x", {"origin": "http://["}, 403, id="an origin that is none"),
+        pytest.param(KEYED, "GET", "/.well-known/oauth-protected-resource/mcp", {}, 404, id="no metadata"),
+        pytest.param(LOCAL, "GET", "/.well-known/openid-configuration", {}, 404, id="no metadata without keys"),
         pytest.param(KEYED, "GET", "/health", {}, 200, id="health needs no key"),
         pytest.param(KEYED, "GET", "/login", {}, 200, id="nor does the page that takes it"),
     ],
@@ -103,7 +117,10 @@ def test_the_api_is_refused_in_its_own_form() -> None:
     assert (status, headers["www-authenticate"], headers["x-should-retry"]) == (401, "Bearer", "false")
     error = json.loads(text)["error"]
     assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_api_key")
-    assert ask(KEYED, "GET", "/runs/a/b")[1]["location"].startswith("/login?to=/runs/a/b")
+    assert ask(KEYED, "GET", "/runs/a/b", {"accept": HTML})[1]["location"].startswith("/login?to=/runs/a/b")
+    _, headers, text = ask(KEYED, "POST", "/register")
+    assert (headers["www-authenticate"], text.endswith("or log in at /login\n")) == ("Bearer", True)
+    assert "error" in json.loads(ask(KEYED, "GET", "/.well-known/oauth-authorization-server")[2])
 
 
 @pytest.mark.parametrize(

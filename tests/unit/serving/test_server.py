@@ -30,6 +30,12 @@ def test_what_is_written_is_sent_at_once() -> None:
     assert asyncio.run(accepted()) != 0
 
 
+@pytest.mark.parametrize("host", ["..", "a" * 64])
+def test_a_host_that_is_none(host: str) -> None:
+    with pytest.raises(UsageError, match=f"--host {host}: this is no name of a host"):
+        listen(host, 0)
+
+
 def test_an_address_that_is_taken() -> None:
     with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]

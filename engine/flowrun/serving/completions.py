@@ -15,6 +15,7 @@ from flowrun.runtime.run_events import RunEvent
 from flowrun.runtime.run_result import RunResult
 from flowrun.runtime.session import new_run_id
 from flowrun.serving.api_errors import ApiError, as_api_error, error_of_run, json_response
+from flowrun.serving.asked_address import asked_address
 from flowrun.serving.chat_reply import AnswerText, Completion
 from flowrun.serving.chat_request import ChatRequest, parse_request
 from flowrun.serving.served_flow import ServedFlow
@@ -49,8 +50,9 @@ class Completions:
         except ApiError as exc:
             await exc.response()(scope, receive, send)
             return
-        address = str(request.base_url).rstrip("/")
-        completion = Completion(served=served, run_id=new_run_id(), created=int(time.time()), address=address)
+        completion = Completion(
+            served=served, run_id=new_run_id(), created=int(time.time()), address=asked_address(request)
+        )
         with continued(dict(request.headers)):
             await _Answer(self._runs, completion, asked, inputs, self._timeout).send(scope, receive, send)
 

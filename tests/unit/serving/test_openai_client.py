@@ -287,6 +287,12 @@ def cancel(client: openai.OpenAI, run: str) -> Any:
     return client.post(f"/runs/{run}/cancel", cast_to=object)
 
 
+def test_a_question_links_to_where_the_client_asked(served: Served, client: openai.OpenAI) -> None:
+    headers = {"X-Forwarded-Proto": "https"}
+    asked = client.chat.completions.create(model="asks", messages=user("it"), extra_headers=headers)
+    assert f"at https://{served.server.url.partition('//')[2]}/runs/" in str(asked.choices[0].message.content)
+
+
 def test_a_stream_of_a_run_that_waits(client: openai.OpenAI) -> None:
     chunks = list(client.chat.completions.create(model="asks", messages=user("it"), stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks).startswith("Send it?\n\n(Run ")

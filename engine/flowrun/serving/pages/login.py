@@ -7,6 +7,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flowrun.serving.asked_address import is_secure
 from flowrun.serving.gate import LOGIN, cookie_name
 from flowrun.serving.pages.responses import base_page, read_pairs, see_other
 from flowrun.serving.pages.site import Site
@@ -37,13 +38,12 @@ async def post_login(site: Site, request: Request) -> Response:
         await asyncio.sleep(_WRONG_SECONDS)
         return base_page("login", title="Log in", to=to, wrong=True, status=422)
     response = see_other(to)
-    secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
     response.set_cookie(
         cookie_name(request.scope),
         site.access.cookie(),
         max_age=_KEPT_SECONDS,
         path="/",
-        secure=secure,
+        secure=is_secure(request),
         httponly=True,
         samesite="strict",
     )

@@ -61,11 +61,11 @@ _NO_MODEL: Final = "FR704"
 @max_tools_option
 @click.option(
     "--timeout",
-    default="10m",
+    default="9m",
     show_default=True,
     metavar="TIME",
     callback=read_duration,
-    help="How long a request may take.",
+    help="How long a request may take; less than its client waits.",
 )
 @click.option(
     "--max-body", type=click.IntRange(1), default=4_000_000, show_default=True, metavar="BYTES", help="Of a request."
@@ -87,6 +87,7 @@ def command(**options: Any) -> int:
         allow_origin=options["allow_origin"],
         environ=os.environ,
         max_body=options["max_body"],
+        body_seconds=options["timeout"],
     )
     flows = load_flows(options["paths"], profile=options["profile"], project_dir=options["project_dir"])
     run_in_loop(_serve(flows, access, options))
@@ -166,7 +167,7 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
         others += page_routes(runs, access, hide=hide)
         app = make_app(flows, runs, access, timeout=options["timeout"], others=others)
         _say_hello(flows, address_of(listener), has_mcp=has_mcp)
-        await serve(app, listener, runs, drain=options["drain"])
+        await serve(app, listener, runs, drain=options["drain"], timeout=options["timeout"])
 
 
 def _note(message: str) -> None:

@@ -6,14 +6,17 @@ read them too. So the ``Host`` must be one that the server has, and a request th
 refused by what only browsers write: ``Origin`` and ``Sec-Fetch-Site`` (Fetch Standard, and Fetch Metadata).
 """
 
+import asyncio
 import hashlib
 import hmac
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 import msgspec
 from starlette.datastructures import Headers
-from starlette.requests import cookie_parser
+from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,12 +46,14 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         hosts: the names by which the server may be asked; None: any.
         origins: the origins of other sites whose scripts may ask, such as ``https://chat.example.com``.
         max_body: the most bytes of a request.
+        body_seconds: how long its body may take to arrive.
     """
 
     keys: tuple[str, ...] = ()
     hosts: frozenset[str] | None = frozenset(_LOOPBACK)
     origins: frozenset[str] = frozenset()
     max_body: int = 4_000_000
+    body_seconds: float = 60.0
 
     def __repr__(self) -> str:  # keys end up in no traceback
         return f"Access({len(self.keys)} keys, {self.hosts})"
@@ -71,8 +76,8 @@ def cookie_name(scope: Scope) -> str:
     return f"flowrun-{port or 0}"
 
 
-class TooLarge(Exception):
-    """The body of a request is larger than the server allows."""
+class BodyRefused(Exception):
+    """The body of a request is larger than the server allows, or comes more slowly. The gate answers."""
 
 
 class Gate:
@@ -138,46 +143,65 @@ class Gate:
         return hmac.compare_digest(cookie.encode(), self._access.cookie().encode())
 
     async def _within_limit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and stop reading it where it is larger than it may be.
+        """Pass a request on, and stop reading it where it is larger than it may be, or takes longer.
 
         The application's own answer to that, such as one that calls it a bug, is not sent.
         """
-        received, begun, too_large = 0, False, False
+        received, whole, begun = 0, False, False
+        refused: ApiError | None = None
+        deadline = asyncio.get_running_loop().time() + self._access.body_seconds
 
         async def receive_some() -> Message:
-            nonlocal received, too_large
-            message = await receive()
+            nonlocal received, whole, refused
+            try:
+                async with asyncio.timeout_at(None if whole else deadline):
+                    message = await receive()
+            except TimeoutError:
+                refused = self._too_slow()
+                raise BodyRefused from None
             received += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if received > self._access.max_body:
-                too_large = True
-                raise TooLarge
+                refused = self._too_large()
+                raise BodyRefused
             return message
 
         async def send_on(message: Message) -> None:
             nonlocal begun
-            if begun or not too_large:
+            if begun or refused is None:
                 begun = True
                 await send(message)
 
         try:
             await self._app(scope, receive_some, send_on)
-        except TooLarge:
+        except BodyRefused:
             if begun:
                 raise
-        if too_large and not begun:
-            await _refusal(scope["path"], self._too_large())(scope, receive, send)
+        except ClientDisconnect:
+            return  # while its body was read: nobody reads an answer
+        if refused is not None and not begun:
+            await _refusal(scope["path"], refused, _CLOSES)(scope, receive, send)
+
+    def _too_slow(self) -> ApiError:
+        what = f"the request took longer than {self._access.body_seconds:g} s to arrive"
+        return ApiError(what, status=408, code="request_timeout")
 
     def _too_large(self) -> ApiError:
         what = f"the request is larger than {self._access.max_body} bytes, which --max-body allows"
         return ApiError(what, status=413, code="request_too_large")
 
 
-def _refusal(path: str, error: ApiError) -> Response:
+_CLOSES: Final = {"connection": "close"}
+"""The header of an answer to a request that is not read to its end."""
+
+
+def _refusal(path: str, error: ApiError, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
     if path.startswith(API):
-        return error.response()
+        return error.response(headers)
     if error.status == 401:
-        return PlainTextResponse(f"{error}, or log in at {LOGIN}\n", 401, {"www-authenticate": "Bearer"})
-    return PlainTextResponse(f"{error}\n", error.status)
+        headers = {**headers, "www-authenticate": "Bearer"}
+        return PlainTextResponse(f"{error}, or log in at {LOGIN}\n", 401, headers)
+    return PlainTextResponse(f"{error}\n", error.status, headers)
 
 
 def _name_of(host: str) -> str:

@@ -33,9 +33,19 @@ async def _call(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Non
 
 
 def ask(
-    access: Access, method: str, path: str, headers: Mapping[str, str] = NO_HEADERS, *, body: bytes = b""
+    access: Access,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] = NO_HEADERS,
+    *,
+    body: bytes = b"",
+    ends: bool = True,
 ) -> tuple[int, dict[str, str], str]:
-    """Return the status, the headers and the text of the answer to a request in two pieces."""
+    """Return the status, the headers and the text of the answer to a request in two pieces.
+
+    Args:
+        ends: the second piece comes.
+    """
     given = {"host": "127.0.0.1:8765", **{name.replace("_", "-"): value for name, value in headers.items()}}
     scope: dict[str, Any] = {
         "type": "http",
@@ -50,6 +60,8 @@ def ask(
     sent: list[Message] = []
 
     async def receive() -> Message:
+        if not ends and len(pieces) == 1:
+            await asyncio.Event().wait()
         piece, more = pieces.pop(0)
         return {"type": "http.request", "body": piece, "more_body": more}
 
@@ -136,6 +148,27 @@ def test_a_request_that_is_too_large_is_not_read(size: int, headers: dict[str, s
     status, _, text = ask(Access(max_body=10), "POST", "/v1/x", headers, body=b"x" * size)
     assert status == answer[0]
     assert answer[1] in text
+
+
+@pytest.mark.parametrize("path", ["/v1/x", "/login"])
+def test_a_request_that_comes_too_slowly_is_not_read(path: str) -> None:
+    status, headers, text = ask(Access(body_seconds=0.05), "POST", path, body=b"xx", ends=False)
+    assert (status, headers["connection"]) == (408, "close")
+    assert "the request took longer than 0.05 s to arrive" in text
+
+
+def test_who_leaves_before_its_request_is_whole_is_no_bug() -> None:
+    received: list[Message] = [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}]
+    scope = {"type": "http", "method": "POST", "path": "/x", "query_string": b"", "headers": [(b"host", b"localhost")]}
+
+    async def receive() -> Message:
+        return received.pop(0)
+
+    async def send(message: Message) -> None:
+        raise AssertionError("nobody reads this")
+
+    asyncio.run(_call(guarded(app, LOCAL), scope, receive, send))
+    assert received == []
 
 
 def test_scripts_of_an_allowed_site_may_read_answers() -> None:

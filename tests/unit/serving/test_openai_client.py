@@ -10,6 +10,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
+from flowrun.cli.serve import command
 from tests.serving import wait_for
 from tests.unit.serving.conftest import KEY, Served
 
@@ -338,3 +339,10 @@ def test_ways_that_are_not_there(served: Served) -> None:
     assert [response.status_code for response in found] == [404, 405, 404]
     assert all("message" in response.json()["error"] for response in found)
     assert httpx2.get(f"{served.server.url}/health").json()["status"] == "ok"
+
+
+def test_the_client_waits_longer_than_the_server() -> None:
+    """Else it sends its request again, and the flow runs twice."""
+    limit = command.make_context("serve", ["desk.yaml"]).params["timeout"]
+    assert isinstance(openai.DEFAULT_TIMEOUT.read, float | int)
+    assert limit < openai.DEFAULT_TIMEOUT.read

@@ -133,6 +133,7 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
     from flowrun.serving.pages.routes import page_routes
     from flowrun.serving.served_runs import BATCH, ServedRuns
     from flowrun.serving.server import address_of, listen, serve
+    from flowrun.serving.shown_flows import ShownFlows
     from flowrun.serving.temporary_journal import temporary_journal
 
     durable: bool = options["durable"]
@@ -164,8 +165,9 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
             tools = McpEndpoint(flows, runs, timeout=options["timeout"], max_body=options["max_body"])
             await stack.enter_async_context(tools.manager.run())
             others.append(tools.route())
-        others += page_routes(runs, access, hide=hide)
-        app = make_app(flows, runs, access, timeout=options["timeout"], others=others)
+        shown = ShownFlows(os.environ, hide)
+        others += page_routes(runs, access, shown)
+        app = make_app(flows, runs, access, shown=shown, timeout=options["timeout"], others=others)
         _say_hello(flows, address_of(listener), has_mcp=has_mcp)
         await serve(app, listener, runs, drain=options["drain"], timeout=options["timeout"])
 

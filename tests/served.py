@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from flowrun.serving.gate import Access, Gate
 from flowrun.serving.pages.routes import page_routes
 from flowrun.serving.served_runs import ServedRuns
 from flowrun.serving.server import address_of, listen
+from flowrun.serving.shown_flows import ShownFlows
 
 T = TypeVar("T")
 
@@ -90,7 +92,8 @@ def served_pages(
     async def serve() -> None:
         async with Session(journal=journal, environ=environ, drain=0.5) as session:
             runs = ServedRuns(session, max_live=8, outlives_requests=True)
-            app = Gate(Starlette(routes=page_routes(runs, access, environ=environ)), access)
+            flows = ShownFlows(os.environ if environ is None else environ)
+            app = Gate(Starlette(routes=page_routes(runs, access, flows)), access)
             config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
             server = uvicorn.Server(config)
             loop = asyncio.get_running_loop()

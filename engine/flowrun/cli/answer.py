@@ -31,7 +31,7 @@ from flowrun.core.events import Answered, Event
 from flowrun.core.json_schema import compile_schema
 from flowrun.errors import NoResponderError, UsageError
 from flowrun.journal import RunRow
-from flowrun.journal.questions import refuse_second_answer
+from flowrun.journal.questions import parse_question_id, refuse_second_answer
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.run_result import InputRequest, RunResult
 from flowrun.runtime.session import Session
@@ -138,7 +138,7 @@ def refuse_answered(ask: InputRequest, accepted: Sequence[Event], row: RunRow) -
         UsageError: it has one.
     """
     try:
-        step, index = map(int, ask.id.split("/")[1:])
+        _, step, index = parse_question_id(ask.id)
         refuse_second_answer(ask.run, Answered(step=step, index=index), accepted)
     except UsageError as exc:
         how = "" if row.holder is not None else f"; `flowrun resume {row.id}` continues with it"

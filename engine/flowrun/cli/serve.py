@@ -73,11 +73,11 @@ _NO_MODEL: Final = "FR704"
 @max_tools_option
 @click.option(
     "--timeout",
-    default="10m",
+    default="9m",
     show_default=True,
     metavar="TIME",
     callback=read_duration,
-    help="How long a request may take.",
+    help="How long a request may take; less than its client waits.",
 )
 @click.option(
     "--max-body", type=click.IntRange(1), default=4_000_000, show_default=True, metavar="BYTES", help="Of a request."
@@ -99,6 +99,7 @@ def command(**options: Any) -> int:
         allow_origin=options["allow_origin"],
         environ=os.environ,
         max_body=options["max_body"],
+        body_seconds=options["timeout"],
     )
     flows = load_flows(options["paths"], profile=options["profile"], project_dir=options["project_dir"])
     run_in_loop(_serve(flows, access, options))
@@ -144,6 +145,7 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
     from flowrun.serving.pages.routes import page_routes
     from flowrun.serving.served_runs import BATCH, ServedRuns
     from flowrun.serving.server import address_of, listen, serve
+    from flowrun.serving.shown_flows import ShownFlows
     from flowrun.serving.temporary_journal import temporary_journal
 
     durable: bool = options["durable"]
@@ -175,10 +177,11 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
             tools = McpEndpoint(flows, runs, timeout=options["timeout"], max_body=options["max_body"])
             await stack.enter_async_context(tools.manager.run())
             others.append(tools.route())
-        others += page_routes(runs, access, hide=hide)
-        app = make_app(flows, runs, access, timeout=options["timeout"], others=others)
+        shown = ShownFlows(os.environ, hide)
+        others += page_routes(runs, access, shown)
+        app = make_app(flows, runs, access, shown=shown, timeout=options["timeout"], others=others)
         _say_hello(flows, address_of(listener), journal if durable else None, has_mcp=has_mcp)
-        await serve(app, listener, runs, drain=options["drain"])
+        await serve(app, listener, runs, drain=options["drain"], timeout=options["timeout"])
 
 
 def _own_journal(options: Mapping[str, Any]) -> Path:

@@ -41,12 +41,14 @@ def read_access(
     allow_origin: Sequence[str],
     environ: Mapping[str, str],
     max_body: int | None = None,
+    body_seconds: float | None = None,
 ) -> "Access":
     """Return who may ask a server, by its options.
 
     Args:
         environ: may hold a key as ``FLOWRUN_API_KEY``.
         max_body: the most bytes of a request; None: the default.
+        body_seconds: how long its body may take to arrive; None: the default.
 
     Raises:
         UsageError: an option is wrong, or others reach the server and no key is set.
@@ -60,7 +62,8 @@ def read_access(
     names = _LOOPBACK | {_name_of(name) for name in (host, *allow_host)}
     any_name = _is_wildcard(host) and not allow_host  # the key protects it: a browser keeps its cookie to one name
     access = Access(keys=keys, hosts=None if any_name else names, origins=origins)
-    return access if max_body is None else msgspec.structs.replace(access, max_body=max_body)
+    given = {"max_body": max_body, "body_seconds": body_seconds}
+    return msgspec.structs.replace(access, **{name: value for name, value in given.items() if value is not None})
 
 
 def _read_keys(file: Path | None, environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -79,7 +82,10 @@ def _read_keys(file: Path | None, environ: Mapping[str, str]) -> tuple[str, ...]
 
 def _read_origin(text: str) -> str:
     """Return an origin as browsers send it (RFC 6454, 6.2)."""
-    parts = urlsplit(text.lower().removesuffix("/"))
+    try:
+        parts = urlsplit(text.lower().removesuffix("/"))
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query or "@" in parts.netloc:
         raise UsageError(f"--allow-origin {text}: write it as https://NAME or https://NAME:PORT")
     return f"{parts.scheme}://{parts.netloc}"

@@ -99,11 +99,12 @@ async def _serve(session: Session, listener: socket, access: "Access", *, opens:
     from flowrun.serving.pages.routes import page_routes
     from flowrun.serving.served_runs import ServedRuns
     from flowrun.serving.server import address_of, serve
+    from flowrun.serving.shown_flows import ShownFlows
 
     calm_collector()
     async with session:
         runs = ServedRuns(session, max_live=_MAX_LIVE, outlives_requests=True)
-        app = Starlette(routes=page_routes(runs, access, hide=hide))
+        app = Starlette(routes=page_routes(runs, access, ShownFlows(os.environ, hide)))
         address = address_of(listener)
         echo(f"{address} shows {session.journal.history.path}: Ctrl-C ends it", err=True)
         if opens and _has_browser():

@@ -4,14 +4,31 @@ An answer is accepted when it is in the inbox of its run, or when the run's own 
 sender of any other answer is refused, so an answer that was acknowledged is never dropped.
 """
 
+import re
 from collections.abc import Iterable
 from json import dumps
+from typing import Final
 
 from flowrun.core.events import Answered, Cancelled, Closing, Event, Failed, TimedOut
 from flowrun.errors import UsageError
 from flowrun.excerpts import cut
 
 _SHOWN = 80
+
+_ID: Final = re.compile(r"([^/]+)/([0-9]{1,9})/([0-9]{1,9})")
+"""The id of a question, see ``core.events.RequestInput``. Python reads no number of thousands of digits."""
+
+
+def parse_question_id(text: str) -> tuple[str, int, int]:
+    """Return the parts of the id of a question: its run, the step that asks it, and its index in this step.
+
+    Raises:
+        UsageError: the text is no such id.
+    """
+    found = _ID.fullmatch(text)
+    if found is None:
+        raise UsageError(f"{cut(text, _SHOWN, '…')!r} is no id of a question, such as RUN/3/0")
+    return found[1], int(found[2]), int(found[3])
 
 
 def closes(event: Event, step: int, index: int | None = None) -> bool:

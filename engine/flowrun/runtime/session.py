@@ -27,7 +27,7 @@ from flowrun.functions.json_values import NotJSON, to_json
 from flowrun.functions.mcp_servers import McpServers
 from flowrun.functions.python import CallPool, PythonFunctions
 from flowrun.journal import MemoryJournal, RunRow, SqliteJournal, Synchronous
-from flowrun.journal.questions import closing_event, describe_closed
+from flowrun.journal.questions import closing_event, describe_closed, parse_question_id
 from flowrun.runtime.engines import BackendSettings, Engines
 from flowrun.runtime.flow_runs import FlowRuns, SpecJournal, find_pending_work
 from flowrun.runtime.inbox import Inbox
@@ -335,7 +335,7 @@ class Session:
             UsageError: the question is not open, was answered already, or the value does not match its schema.
         """
         opened = self._opened("answer")
-        run = request_id.rsplit("/", 2)[0]
+        run, *_ = parse_question_id(request_id)
         top, graph = self._find_run(run)
         journal = opened.journal
         records = opened.memory.records
@@ -662,9 +662,8 @@ def as_run_id(run_id: str | None) -> str:
 
 def _not_open(request_id: str, events: Sequence[Recorded], status: str) -> str:
     """Say why a question accepts no answer."""
-    place = request_id.split("/")[1:]
-    known = len(place) == 2 and all(number.isdecimal() for number in place)
-    closing = closing_event((one.event for one in events), *map(int, place)) if known else None
+    _, step, index = parse_question_id(request_id)
+    closing = closing_event((one.event for one in events), step, index)
     return describe_closed(request_id, closing) if closing else f"the question {request_id} is not open: {status}"
 
 

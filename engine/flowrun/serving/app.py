@@ -17,6 +17,7 @@ from flowrun.serving.gate import HEALTH, Access, Gate
 from flowrun.serving.run_records import run_routes
 from flowrun.serving.served_flow import ServedFlow
 from flowrun.serving.served_runs import ServedRuns
+from flowrun.serving.shown_flows import ShownFlows
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -26,6 +27,7 @@ def make_app(
     runs: ServedRuns,
     access: Access,
     *,
+    shown: ShownFlows,
     timeout: float,
     others: Sequence[BaseRoute] = (),
 ) -> ASGIApp:
@@ -33,6 +35,7 @@ def make_app(
 
     Args:
         flows: by the names of their models.
+        shown: the flows of the runs that records show.
         timeout: the seconds that a request may take.
         others: further routes, such as those of the pages.
     """
@@ -46,7 +49,7 @@ def make_app(
                 Completions(flows, runs, timeout=timeout),
                 methods=["POST"],
             ),
-            *run_routes(runs),
+            *run_routes(runs, shown),
             *others,
         ],
         exception_handlers={HTTPException: _http_error, FlowrunError: _flowrun_error, Exception: _bug},
@@ -108,7 +111,7 @@ async def _flowrun_error(request: Request, exc: Exception) -> Response:
 
 async def _http_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    return ApiError(f"{request.method} {request.url.path}: {exc.detail}", status=exc.status_code).response()
+    return ApiError(f"{request.method} {request.scope['path']}: {exc.detail}", status=exc.status_code).response()
 
 
 async def _bug(request: Request, exc: Exception) -> Response:

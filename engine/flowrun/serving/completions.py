@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -15,15 +15,20 @@ from flowrun.runtime.run_events import RunEvent
 from flowrun.runtime.run_result import RunResult
 from flowrun.runtime.session import new_run_id
 from flowrun.serving.api_errors import ApiError, as_api_error, error_of_run, json_response
+from flowrun.serving.asked_address import asked_address
 from flowrun.serving.chat_reply import AnswerText, Completion
 from flowrun.serving.chat_request import ChatRequest, parse_request
 from flowrun.serving.served_flow import ServedFlow
 from flowrun.serving.served_runs import ServedRuns
+from flowrun.serving.server import ABORT
 from flowrun.spec.suggestions import suggest
 from flowrun.telemetry import continued
 
 _QUIET_SECONDS: Final = 10.0
 """After so long without text a stream begins anyway, and so often it says that it is alive: proxies end silent ones."""
+
+_END_SECONDS: Final = 10.0
+"""The least time that a client has to read the end of its answer, however late that comes."""
 
 _ALIVE: Final = b": still running\n\n"
 _DONE: Final = b"data: [DONE]\n\n"
@@ -44,15 +49,18 @@ class Completions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        deadline = asyncio.get_running_loop().time() + self._timeout
         try:
             asked, served, inputs = await self._read(request)
         except ApiError as exc:
             await exc.response()(scope, receive, send)
             return
-        address = str(request.base_url).rstrip("/")
-        completion = Completion(served=served, run_id=new_run_id(), created=int(time.time()), address=address)
+        completion = Completion(
+            served=served, run_id=new_run_id(), created=int(time.time()), address=asked_address(request)
+        )
         with continued(dict(request.headers)):
-            await _Answer(self._runs, completion, asked, inputs, self._timeout).send(scope, receive, send)
+            answer = _Answer(self._runs, completion, asked, inputs, timeout=self._timeout, deadline=deadline)
+            await answer.send(scope, receive, send)
 
     async def _read(self, request: Request) -> tuple[ChatRequest, ServedFlow, dict[str, Any]]:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -79,11 +87,19 @@ class _Answer:
     """The answer to one request, while its run is in progress."""
 
     def __init__(
-        self, runs: ServedRuns, completion: Completion, asked: ChatRequest, inputs: dict[str, Any], timeout: float
+        self,
+        runs: ServedRuns,
+        completion: Completion,
+        asked: ChatRequest,
+        inputs: dict[str, Any],
+        *,
+        timeout: float,
+        deadline: float,
     ) -> None:
         self._completion = completion
         self._asked = asked
         self._timeout = timeout
+        self._deadline = deadline
         self._texts: asyncio.Queue[str | None] = asyncio.Queue()
         self._text = AnswerText(completion.run_id, completion.served.answering)
         listen = self._listen if asked.stream else None
@@ -116,7 +132,7 @@ class _Answer:
         """Send the answer, or the error: as a response of its own, or where the stream has begun, within it."""
         body: _Stream | None = _Stream(send, self._headers()) if self._asked.stream else None
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout_at(self._deadline):
                 if body is not None:
                     await self._send_pieces(body)
                 result = _ended(await asyncio.shield(self._run))
@@ -125,14 +141,24 @@ class _Answer:
         except FlowrunError as exc:
             error = as_api_error(exc)
         else:
-            await (self._end(body, result) if body is not None else self._whole(result)(scope, receive, send))
+            end = self._end(body, result) if body is not None else self._whole(result)(scope, receive, send)
+            await self._send_end(end, scope, receive)
             return
         error = error.mapped(self._completion.served.masked)
         if body is not None and body.has_begun:
-            await body.send(error.body())
-            await body.end()
+            await self._send_end(body.fail(error), scope, receive)
         else:
-            await error.response(self._headers())(scope, receive, send)
+            await self._send_end(error.response(self._headers())(scope, receive, send), scope, receive)
+
+    async def _send_end(self, end: Awaitable[None], scope: Scope, receive: Receive) -> None:
+        """Send the end of the answer. A client that does not read it in time loses its connection."""
+        try:
+            async with asyncio.timeout_at(max(self._deadline, asyncio.get_running_loop().time() + _END_SECONDS)):
+                await end
+        except TimeoutError:
+            if (abort := scope.get("state", {}).get(ABORT)) is not None:
+                abort()
+                await _until_gone(receive)
 
     def _whole(self, result: RunResult) -> Response:
         return json_response(self._completion.whole(result), headers=self._headers())
@@ -198,15 +224,20 @@ class _Stream:
         """Send a comment."""
         await self._write(_ALIVE)
 
+    async def fail(self, error: ApiError) -> None:
+        """Send an error, and end the response."""
+        await self.send(error.body())
+        await self.end()
+
     async def end(self) -> None:
         """Send the event that ends a stream of the chat API, and end the response."""
         await self._write(_DONE, more=False)
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         if not self.has_begun:
-            self.has_begun = True
             headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+            self.has_begun = True
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
 

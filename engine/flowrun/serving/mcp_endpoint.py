@@ -18,12 +18,12 @@ from mcp.shared.exceptions import MCPError
 from pydantic import TypeAdapter, ValidationError
 from starlette.routing import Route
 
-from flowrun.core.approvals import call_lines
 from flowrun.errors import FlowrunError, UsageError
 from flowrun.runtime.run_events import RunEvent, StateEntered
 from flowrun.runtime.run_result import InputRequest, RunResult, answer_text
 from flowrun.runtime.session import check_answer, new_run_id
-from flowrun.serving.questions import answer_of_form, describe_questions, flat_form
+from flowrun.serving.asked_address import asked_address
+from flowrun.serving.questions import answer_of_form, describe_questions, flat_form, question_text
 from flowrun.serving.served_flow import ServedFlow
 from flowrun.serving.served_runs import ServedRuns
 from flowrun.spec import mask
@@ -231,7 +231,7 @@ def _input_required(result: RunResult, served: ServedFlow, wrong: Mapping[str, s
 
 
 def _message_of(ask: InputRequest, served: ServedFlow, wrong: str | None) -> str:
-    said = "\n".join([ask.prompt, *call_lines(ask.call)])
+    said = question_text(ask)
     return served.masked(said if wrong is None else f"{said}\n\n({wrong})")
 
 
@@ -280,4 +280,4 @@ def _client_of(ctx: Any) -> str:
 
 
 def _address_of(ctx: Any) -> str:
-    return "" if ctx.request is None else str(ctx.request.base_url).rstrip("/")
+    return "" if ctx.request is None else asked_address(ctx.request)

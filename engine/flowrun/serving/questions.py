@@ -9,6 +9,7 @@ from flowrun.core.approvals import call_lines
 from flowrun.runtime.run_result import InputRequest, RunResult
 from flowrun.spec.json_types import declared_types
 from flowrun.spec.model import JSON
+from flowrun.unicode import visible, visible_json
 
 _SCALARS: Final = {"string", "number", "integer", "boolean"}
 _KEYWORDS: Final = (
@@ -30,12 +31,16 @@ def describe_questions(result: RunResult, address: str) -> str:
     return "\n\n".join(_describe(ask, result.run_id, address) for ask in result.pending)
 
 
+def question_text(ask: InputRequest) -> str:
+    """Return what a question says, and the call that it is about, without characters that deceive who reads it."""
+    return visible("\n".join([ask.prompt, *call_lines(ask.call)]))
+
+
 def _describe(ask: InputRequest, run: str, address: str) -> str:
-    said = "\n".join([ask.prompt, *call_lines(ask.call)])
     body = msgspec.json.encode({"id": ask.id, "value": "..."}).decode()
-    schema = msgspec.json.encode(ask.schema).decode()
+    schema = visible_json(msgspec.json.encode(ask.schema).decode())
     return (
-        f"{said}\n\n(Run {run} waits for an answer: at {address}/runs/{run}, "
+        f"{question_text(ask)}\n\n(Run {run} waits for an answer: at {address}/runs/{run}, "
         f"or by POST {address}/v1/runs/{run}/answers with {body}, whose value matches {schema})"
     )
 

@@ -4,17 +4,35 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.run_result import mask_result
 from flowrun.serving.api_errors import ApiError, json_response
 from flowrun.serving.served_runs import ServedRuns
+from flowrun.serving.shown_flows import ShownFlows
 from flowrun.spec.strict_json import parse_json
 
 
-def run_routes(runs: ServedRuns) -> list[BaseRoute]:
-    """Return the routes of runs."""
+def run_routes(runs: ServedRuns, flows: ShownFlows) -> list[BaseRoute]:
+    """Return the routes of runs.
+
+    Args:
+        flows: those of the runs that records show.
+    """
+
+    def record(run_id: str) -> dict[str, object]:
+        """Return the record of a run as it is now, without secrets.
+
+        Raises:
+            NoSuchRun: there is no such run.
+        """
+        row = runs.find(run_id)
+        flow = flows.flow_of(runs.history, row)
+        result = find_pending_work(flow.graph, row.id, runs.history.events)
+        shown = mask_result(result.to_dict(), flow.secrets)
+        return {**shown, "status": row.status} if row.ended is None else shown
 
     async def show(request: Request) -> Response:
-        return json_response(_record(runs, request.path_params["run"]))
+        return json_response(record(request.path_params["run"]))
 
     async def answer(request: Request) -> Response:
         run = request.path_params["run"]
@@ -27,26 +45,15 @@ def run_routes(runs: ServedRuns) -> list[BaseRoute]:
         if not given["id"].startswith((f"{run}/", f"{run}.")):
             raise ApiError(f"the run {run} has no question {given['id']}", status=404, param="id")
         await runs.answer(given["id"], given["value"])
-        return json_response(_record(runs, run), status=202)
+        return json_response(record(run), status=202)
 
     async def cancel(request: Request) -> Response:
         run = request.path_params["run"]
         await runs.cancel(run, reason="cancelled by a request")
-        return json_response(_record(runs, run), status=202)
+        return json_response(record(run), status=202)
 
     return [
         Route("/v1/runs/{run}", show),
         Route("/v1/runs/{run}/answers", answer, methods=["POST"]),
         Route("/v1/runs/{run}/cancel", cancel, methods=["POST"]),
     ]
-
-
-def _record(runs: ServedRuns, run_id: str) -> dict[str, object]:
-    """Return the record of a run as it is now, without secrets.
-
-    Raises:
-        NoSuchRun: there is no such run.
-    """
-    row = runs.find(run_id)
-    record = mask_result(runs.pending(row.id).to_dict(), runs.flow_to_show(row).secrets)
-    return {**record, "status": row.status} if row.ended is None else record

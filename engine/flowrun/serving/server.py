@@ -5,10 +5,11 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from flowrun.errors import UsageError
 from flowrun.serving.served_runs import ServedRuns
@@ -19,12 +20,53 @@ _CLOSE_SECONDS: Final = 2
 _BACKLOG: Final = 2048
 
 
+ABORT: Final = "flowrun.abort"
+"""The member of the ``state`` of a request's scope that ends its connection at once, whatever is still to be sent."""
+
+_LEAST_SECONDS: Final = 10.0
+"""The least time that a client has to read what was sent."""
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its handling of signals: what they mean is decided here."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _connections(seconds: float) -> type[asyncio.Protocol]:
+    """Return uvicorn's class of connections, of which each ends if its client does not read for some seconds.
+
+    Closing such a connection would wait for its client. What is meant is the time in which the client does not read
+    what was sent down to a few kilobytes.
+    """
+
+    class Connection(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
+        app_state: dict[str, Any]
+        _stuck: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self.app_state = {**self.app_state, ABORT: transport.abort}
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stuck = asyncio.get_running_loop().call_later(seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._reads()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._reads()
+
+        def _reads(self) -> None:
+            if self._stuck is not None:
+                self._stuck.cancel()
+
+    return Connection
 
 
 class _EndsEventStreams:
@@ -77,6 +119,8 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         listener = socket.socket(family, kind, protocol)  # without TCP's number asyncio does not set TCP_NODELAY
+    except UnicodeError as exc:  # Python encodes a name by itself, and not every one can be (RFC 5890)
+        raise UsageError(f"--host {host}: this is no name of a host") from exc
     except OSError as exc:
         raise UsageError(f"--host {host}: {exc.strerror}") from exc
     try:
@@ -96,17 +140,21 @@ def address_of(listener: socket.socket) -> str:
     return f"http://{name}:{port}"
 
 
-async def serve(app: ASGIApp, listener: socket.socket, runs: ServedRuns, *, drain: float) -> None:
+async def serve(
+    app: ASGIApp, listener: socket.socket, runs: ServedRuns, *, drain: float, timeout: float = 600.0
+) -> None:
     """Serve an application until SIGTERM or SIGINT; then begin no further run, and give those in progress time.
 
     A second signal ends the server at once.
 
     Args:
         drain: the seconds that runs in progress get to end, or to wait.
+        timeout: the seconds after which a client loses its connection that does not read what is sent; at least 10.
     """
     stopping_streams = asyncio.Event()
     config = uvicorn.Config(
         _EndsEventStreams(app, stopping_streams),
+        http=_connections(max(timeout, _LEAST_SECONDS)),
         log_config=None,
         access_log=False,
         lifespan="off",

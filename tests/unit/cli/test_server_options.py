@@ -72,7 +72,9 @@ def test_other_sites() -> None:
     assert access_of(allow_origin=given).origins == {"https://chat.example.com", "http://[::1]:3000"}
 
 
-@pytest.mark.parametrize("text", ["*", "chat.example.com", "https://", "https://a.example/b", "https://u@a.example"])
+@pytest.mark.parametrize(
+    "text", ["*", "chat.example.com", "https://", "https://a.example/b", "https://u@a.example", "http://["]
+)
 def test_what_is_no_origin(text: str) -> None:
     with pytest.raises(UsageError, match="write it as https://NAME"):
         access_of(allow_origin=(text,))

@@ -12,12 +12,14 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowrun.serving.app import guarded
-from flowrun.serving.gate import COOKIE, Access
+from flowrun.serving.gate import Access
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 LOCAL = Access()
 KEYED = Access(keys=("one", "two"))
 PUBLIC = Access(keys=("one",), hosts=None)
+HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
+OWN = f"flowrun-8765={KEYED.cookie()}"
 SITE = Access(origins=frozenset({"https://chat.example.com"}))
 
 
@@ -31,15 +33,26 @@ async def _call(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Non
 
 
 def ask(
-    access: Access, method: str, path: str, headers: Mapping[str, str] = NO_HEADERS, *, body: bytes = b""
+    access: Access,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] = NO_HEADERS,
+    *,
+    body: bytes = b"",
+    ends: bool = True,
 ) -> tuple[int, dict[str, str], str]:
-    """Return the status, the headers and the text of the answer to a request in two pieces."""
+    """Return the status, the headers and the text of the answer to a request in two pieces.
+
+    Args:
+        ends: the second piece comes.
+    """
     given = {"host": "127.0.0.1:8765", **{name.replace("_", "-"): value for name, value in headers.items()}}
     scope: dict[str, Any] = {
         "type": "http",
         "method": method,
         "path": path,
         "query_string": b"",
+        "server": ("127.0.0.1", 8765),
         "headers": [(name.encode(), value.encode()) for name, value in given.items()],
     }
     half = len(body) // 2
@@ -47,6 +60,8 @@ def ask(
     sent: list[Message] = []
 
     async def receive() -> Message:
+        if not ends and len(pieces) == 1:
+            await asyncio.Event().wait()
         piece, more = pieces.pop(0)
         return {"type": "http.request", "body": piece, "more_body": more}
 
@@ -86,10 +101,21 @@ def ask(
         pytest.param(KEYED, "GET", "/v1/x", {"authorization": "bearer  two "}, 200, id="a key with spaces"),
         pytest.param(KEYED, "GET", "/mcp", {"authorization": "Bearer three"}, 401, id="a wrong key"),
         pytest.param(KEYED, "GET", "/v1/x", {"authorization": "Basic two"}, 401, id="another scheme"),
-        pytest.param(KEYED, "GET", "/", {}, 303, id="a page without a key"),
-        pytest.param(KEYED, "GET", "/", {"cookie": f"{COOKIE}={KEYED.cookie()}"}, 200, id="a cookie"),
-        pytest.param(KEYED, "GET", "/", {"cookie": f"{COOKIE}={PUBLIC.cookie()}"}, 303, id="the cookie of other keys"),
-        pytest.param(KEYED, "GET", "/", {"cookie": "=;;=\x01"}, 303, id="a cookie that is none"),
+        pytest.param(KEYED, "GET", "/", {"accept": HTML}, 303, id="a page without a key"),
+        pytest.param(KEYED, "GET", "/register", {"accept": "*/*"}, 401, id="a program without a key"),
+        pytest.param(KEYED, "POST", "/runs/a/cancel", {"accept": HTML}, 401, id="a form without a key"),
+        pytest.param(KEYED, "GET", "/", {"cookie": OWN}, 200, id="a cookie"),
+        pytest.param(KEYED, "GET", "/", {"cookie": f"a b=1; c={{1}}; é; {OWN}"}, 200, id="a cookie beside others"),
+        pytest.param(KEYED, "GET", "/", {"cookie": f"flowrun-8766={KEYED.cookie()}"}, 401, id="that of another port"),
+        pytest.param(KEYED, "GET", "/", {"cookie": f"flowrun-8765={PUBLIC.cookie()}"}, 401, id="that of other keys"),
+        pytest.param(KEYED, "GET", "/", {"cookie": "=;;=\x01"}, 401, id="a cookie that is none"),
+        pytest.param(LOCAL, "GET", "/", {"host": "["}, 421, id="a host that is none"),
+        pytest.param(PUBLIC, "GET", "/health", {"host": "["}, 200, id="health is asked by any name"),
+        pytest.param(PUBLIC, "GET", "/x", {"host": "[", "authorization": "Bearer one"}, 421, id="any name is a name"),
+        pytest.param(LOCAL, "GET", "/health", {"host": "10.0.0.7:8765"}, 200, id="a probe by address"),
+        pytest.param(LOCAL, "POST", "/x", {"origin": "http://["}, 403, id="an origin that is none"),
+        pytest.param(KEYED, "GET", "/.well-known/oauth-protected-resource/mcp", {}, 404, id="no metadata"),
+        pytest.param(LOCAL, "GET", "/.well-known/openid-configuration", {}, 404, id="no metadata without keys"),
         pytest.param(KEYED, "GET", "/health", {}, 200, id="health needs no key"),
         pytest.param(KEYED, "GET", "/login", {}, 200, id="nor does the page that takes it"),
     ],
@@ -103,7 +129,10 @@ def test_the_api_is_refused_in_its_own_form() -> None:
     assert (status, headers["www-authenticate"], headers["x-should-retry"]) == (401, "Bearer", "false")
     error = json.loads(text)["error"]
     assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_api_key")
-    assert ask(KEYED, "GET", "/runs/a/b")[1]["location"].startswith("/login?to=/runs/a/b")
+    assert ask(KEYED, "GET", "/runs/a/b", {"accept": HTML})[1]["location"].startswith("/login?to=/runs/a/b")
+    _, headers, text = ask(KEYED, "POST", "/register")
+    assert (headers["www-authenticate"], text.endswith("or log in at /login\n")) == ("Bearer", True)
+    assert "error" in json.loads(ask(KEYED, "GET", "/.well-known/oauth-authorization-server")[2])
 
 
 @pytest.mark.parametrize(
@@ -119,6 +148,27 @@ def test_a_request_that_is_too_large_is_not_read(size: int, headers: dict[str, s
     status, _, text = ask(Access(max_body=10), "POST", "/v1/x", headers, body=b"x" * size)
     assert status == answer[0]
     assert answer[1] in text
+
+
+@pytest.mark.parametrize("path", ["/v1/x", "/login"])
+def test_a_request_that_comes_too_slowly_is_not_read(path: str) -> None:
+    status, headers, text = ask(Access(body_seconds=0.05), "POST", path, body=b"xx", ends=False)
+    assert (status, headers["connection"]) == (408, "close")
+    assert "the request took longer than 0.05 s to arrive" in text
+
+
+def test_who_leaves_before_its_request_is_whole_is_no_bug() -> None:
+    received: list[Message] = [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}]
+    scope = {"type": "http", "method": "POST", "path": "/x", "query_string": b"", "headers": [(b"host", b"localhost")]}
+
+    async def receive() -> Message:
+        return received.pop(0)
+
+    async def send(message: Message) -> None:
+        raise AssertionError("nobody reads this")
+
+    asyncio.run(_call(guarded(app, LOCAL), scope, receive, send))
+    assert received == []
 
 
 def test_scripts_of_an_allowed_site_may_read_answers() -> None:

@@ -10,6 +10,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
+from flowrun.cli.serve import command
 from tests.serving import wait_for
 from tests.unit.serving.conftest import KEY, Served
 
@@ -261,6 +262,13 @@ def answer(client: openai.OpenAI, run: str, body: object) -> Any:
     return client.post(f"/runs/{run}/answers", cast_to=object, body=body)
 
 
+@pytest.mark.parametrize("place", ["x", "1/x", f"1/{'9' * 5000}"], ids=["one part", "a word", "a long number"])
+def test_an_answer_to_no_question(client: openai.OpenAI, place: str) -> None:
+    run = client.chat.completions.create(model="asks", messages=user("it")).id.removeprefix("chatcmpl-")
+    with pytest.raises((openai.BadRequestError, openai.NotFoundError)):
+        answer(client, run, {"id": f"{run}/{place}", "value": True})
+
+
 def test_a_run_is_named_by_its_whole_id(client: openai.OpenAI) -> None:
     run = client.chat.completions.create(model="asks", messages=user("it")).id.removeprefix("chatcmpl-")
     for name in (run[:6], "nothing"):
@@ -278,6 +286,12 @@ def test_a_run_is_named_by_its_whole_id(client: openai.OpenAI) -> None:
 
 def cancel(client: openai.OpenAI, run: str) -> Any:
     return client.post(f"/runs/{run}/cancel", cast_to=object)
+
+
+def test_a_question_links_to_where_the_client_asked(served: Served, client: openai.OpenAI) -> None:
+    headers = {"X-Forwarded-Proto": "https"}
+    asked = client.chat.completions.create(model="asks", messages=user("it"), extra_headers=headers)
+    assert f"at https://{served.server.url.partition('//')[2]}/runs/" in str(asked.choices[0].message.content)
 
 
 def test_a_stream_of_a_run_that_waits(client: openai.OpenAI) -> None:
@@ -325,3 +339,10 @@ def test_ways_that_are_not_there(served: Served) -> None:
     assert [response.status_code for response in found] == [404, 405, 404]
     assert all("message" in response.json()["error"] for response in found)
     assert httpx2.get(f"{served.server.url}/health").json()["status"] == "ok"
+
+
+def test_the_client_waits_longer_than_the_server() -> None:
+    """Else it sends its request again, and the flow runs twice."""
+    limit = command.make_context("serve", ["desk.yaml"]).params["timeout"]
+    assert isinstance(openai.DEFAULT_TIMEOUT.read, float | int)
+    assert limit < openai.DEFAULT_TIMEOUT.read

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from flowrun.core.approvals import answer_schema
+from flowrun.core.events import RequestInput
 from flowrun.core.json_schema import compile_schema
-from flowrun.runtime.run_result import InputRequest
-from flowrun.serving.questions import answer_of_form, flat_form
+from flowrun.core.machine import Run
+from flowrun.runtime.run_result import InputRequest, RunResult
+from flowrun.serving.questions import answer_of_form, describe_questions, flat_form, question_text
 
 
 def question(schema: dict[str, Any], call: dict[str, Any] | None = None) -> InputRequest:
@@ -15,6 +18,22 @@ def question(schema: dict[str, Any], call: dict[str, Any] | None = None) -> Inpu
 
 
 TEXT = {"type": "string"}
+
+DECEIVES = "Pay \u202e05\u202c?\x1b[2K"
+SHOWN = "Pay \ufffd05\ufffd?\ufffd[2K"
+
+
+def test_characters_that_deceive_are_shown_as_marks() -> None:
+    """Texts of models and rows may turn the order of what stands on a screen, or wipe it."""
+    ask = question(TEXT, call={"id": "c", "name": "pay", "arguments": {"to": DECEIVES}, "hidden": {}})
+    ask = msgspec.structs.replace(ask, prompt=DECEIVES, schema={**TEXT, "description": DECEIVES})
+    asks = RequestInput(
+        run="r", step=1, index=0, state="ask", prompt=DECEIVES, schema=ask.schema, call=ask.call, timeout=None
+    )
+    described = describe_questions(RunResult(run=Run(id="r"), waiting=(asks,)), "http://a")
+    assert question_text(ask).startswith(f"{SHOWN}\n")
+    assert described.startswith(f"{question_text(ask)}\n\n(Run r waits")
+    assert all(character.isprintable() or character == "\n" for character in described)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from flowrun.core.events import CallFunction
 from flowrun.errors import FlowrunError, UsageError
 from flowrun.journal import History
-from flowrun.journal.questions import closing_event, describe_closed
+from flowrun.journal.questions import closing_event, describe_closed, parse_question_id
 from flowrun.journal.rows import RunRow
 from flowrun.runtime.run_result import AssumeDone, CallAgain, Resolve
 from flowrun.serving.pages.answer_fields import read_form
@@ -62,11 +62,12 @@ async def post_answer(site: Site, request: Request) -> Response:
 
 def _why_not_open(history: History, question: str) -> str:
     """Return why a question accepts no answer, with the answer that counts."""
-    run, *place = question.rsplit("/", 2)
-    if len(place) != 2 or not all(part.isdecimal() and len(part) < 10 for part in place):
+    try:
+        run, step, index = parse_question_id(question)
+    except UsageError:
         return "The form names no question of this run: nothing was answered."
     known = [*(one.event for one in history.events(run)), *history.inbox(run)]
-    closing = closing_event(known, *map(int, place))
+    closing = closing_event(known, step, index)
     why = f"the question {question} is not open any more" if closing is None else describe_closed(question, closing)
     return f"{why[:1].upper()}{why[1:]}."
 

@@ -7,7 +7,8 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flowrun.serving.gate import COOKIE, LOGIN
+from flowrun.serving.asked_address import is_secure
+from flowrun.serving.gate import LOGIN, cookie_name
 from flowrun.serving.pages.responses import base_page, read_pairs, see_other
 from flowrun.serving.pages.site import Site
 
@@ -37,9 +38,14 @@ async def post_login(site: Site, request: Request) -> Response:
         await asyncio.sleep(_WRONG_SECONDS)
         return base_page("login", title="Log in", to=to, wrong=True, status=422)
     response = see_other(to)
-    secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
     response.set_cookie(
-        COOKIE, site.access.cookie(), max_age=_KEPT_SECONDS, path="/", secure=secure, httponly=True, samesite="strict"
+        cookie_name(request.scope),
+        site.access.cookie(),
+        max_age=_KEPT_SECONDS,
+        path="/",
+        secure=is_secure(request),
+        httponly=True,
+        samesite="strict",
     )
     return response
 
@@ -47,7 +53,7 @@ async def post_login(site: Site, request: Request) -> Response:
 async def post_logout(site: Site, request: Request) -> Response:
     """Take the cookie back."""
     response = see_other(LOGIN)
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    response.delete_cookie(cookie_name(request.scope), path="/", httponly=True, samesite="strict")
     return response
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,15 +13,12 @@ from flowrun.journal.questions import closing_event
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_result import InputRequest
-from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.serving.pages.responses import NotFound
+from flowrun.serving.shown_flows import ShownFlows
 from flowrun.spec import mask
 from flowrun.transcript import Transcript, build_transcript
 
 T = TypeVar("T")
-
-_MAX_FLOWS: Final = 64
-"""The flows that are kept compiled."""
 
 
 class Reader:
@@ -71,34 +68,6 @@ class RunSight(msgspec.Struct, frozen=True, kw_only=True):
     unread: int = 0
 
 
-class Flows:
-    """The flows of a journal that pages have shown, compiled once each.
-
-    Args:
-        hide: called with the secrets of each flow.
-    """
-
-    def __init__(self, environ: Mapping[str, str], hide: Callable[[Mapping[str, str]], object]) -> None:
-        self._environ = environ
-        self._hide = hide
-        self._known: dict[str, CompiledFlow] = {}
-
-    def flow_of(self, history: History, row: RunRow) -> CompiledFlow:
-        """Return the flow that a run started with, without its functions.
-
-        Raises:
-            RunDamaged: the journal does not hold it.
-        """
-        flow = self._known.get(row.spec)
-        if flow is None:
-            flow = load_stored_flow(history, row).prepare_to_show(self._environ)
-            self._hide(flow.secrets)
-            while len(self._known) >= _MAX_FLOWS:
-                del self._known[next(iter(self._known))]
-            self._known[row.spec] = flow
-        return flow
-
-
 def find_top(history: History, name: str) -> tuple[RunRow, RunRow]:
     """Return the run that a name or its beginning means, and the run at the top of its parents.
 
@@ -111,7 +80,7 @@ def find_top(history: History, name: str) -> tuple[RunRow, RunRow]:
         raise NotFound(str(exc)) from exc
 
 
-def read_run(history: History, row: RunRow, flows: Flows) -> RunSight:
+def read_run(history: History, row: RunRow, flows: ShownFlows) -> RunSight:
     """Read a top run with its children.
 
     Raises:

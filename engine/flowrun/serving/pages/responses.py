@@ -8,13 +8,13 @@ from urllib.parse import parse_qsl
 
 from jinja2 import Environment
 from markupsafe import Markup
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from flowrun.durations import spell_duration
 from flowrun.errors import FlowrunError, UsageError
 from flowrun.journal import RunDamaged
-from flowrun.serving.gate import TooLarge
+from flowrun.serving.gate import BodyRefused
 from flowrun.transcript import formatting
 from flowrun.transcript.page_parts import content_policy, page_templates, read_part
 
@@ -105,8 +105,8 @@ def as_page(endpoint: Endpoint) -> Endpoint:
     async def respond(request: Request) -> Response:
         try:
             return await endpoint(request)
-        except TooLarge:
-            raise  # the gate answers
+        except (BodyRefused, ClientDisconnect):
+            raise  # the gate answers, or nobody reads an answer
         except NotFound as exc:
             return message_page("There is no such page", str(exc), status=404)
         except RunDamaged as exc:

@@ -1,7 +1,6 @@
 """The addresses of the pages: everything that is not of an API."""
 
-import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -17,24 +16,22 @@ from flowrun.serving.pages.run_list import show_list
 from flowrun.serving.pages.run_page import follow_run, show_run
 from flowrun.serving.pages.site import Site
 from flowrun.serving.served_runs import ServedRuns
+from flowrun.serving.shown_flows import ShownFlows
 
 
 def page_routes(
     runs: ServedRuns,
     access: Access,
-    *,
-    environ: Mapping[str, str] | None = None,
-    hide: Callable[[Mapping[str, str]], object] = lambda secrets: None,
+    flows: ShownFlows,
 ) -> list[BaseRoute]:
     """Return the routes of the pages of a journal. They belong behind all others: the last one takes every path.
 
     Args:
         runs: the runs of a session with a journal.
         access: who may ask, as the gate before the routes has it.
-        environ: the variables of flows, some of which are secrets; None: those of this process.
-        hide: called with the secrets of each flow that a page shows, so that logs do not show them either.
+        flows: those of the runs that pages show.
     """
-    site = Site.of(runs, access, environ=os.environ if environ is None else environ, hide=hide)
+    site = Site.of(runs, access, flows)
 
     def route(path: str, method: str, work: Callable[[Site, Request], Awaitable[Response]]) -> Route:
         async def endpoint(request: Request) -> Response:

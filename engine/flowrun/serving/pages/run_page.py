@@ -14,7 +14,7 @@ from flowrun.core.events import CallFunction
 from flowrun.journal.rows import RunRow
 from flowrun.serving.pages.answer_fields import form_script, form_style, render_form
 from flowrun.serving.pages.reader import RunSight, find_top, read_run
-from flowrun.serving.pages.responses import follow_script, own_style, page_response, render_part, see_other
+from flowrun.serving.pages.responses import NotFound, follow_script, own_style, page_response, render_part, see_other
 from flowrun.serving.pages.site import Site
 from flowrun.spec import mask
 from flowrun.spec.masking import mask_excerpt
@@ -192,6 +192,13 @@ async def follow_run(site: Site, request: Request) -> Response:
 
 
 async def top_row(site: Site, request: Request) -> RunRow:
-    """Return the row of the run that a request is about."""
+    """Return the row of the run that a request is about. One that changes something names it by its whole id.
+
+    Raises:
+        NotFound: there is none.
+    """
     name = request.path_params["run"]
-    return (await site.reader.read(lambda history: find_top(history, name)))[1]
+    row, top = await site.reader.read(lambda history: find_top(history, name))
+    if request.method == "POST" and row.id != name:
+        raise NotFound(f"there is no run {name!r}")
+    return top

@@ -1,6 +1,6 @@
 """What the endpoints of the pages share: the runs, who may ask, the readers of the journal, and its changes."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple, Self
 
 from starlette.requests import Request
@@ -8,8 +8,9 @@ from starlette.responses import Response, StreamingResponse
 
 from flowrun.serving.gate import Access
 from flowrun.serving.pages.changes import Changes
-from flowrun.serving.pages.reader import Flows, Reader
+from flowrun.serving.pages.reader import Reader
 from flowrun.serving.served_runs import ServedRuns
+from flowrun.serving.shown_flows import ShownFlows
 
 _EVENTS: Mapping[str, str] = {
     "cache-control": "no-store",
@@ -30,7 +31,7 @@ class Site(NamedTuple):
     access: Access
     lists: Reader
     reader: Reader
-    flows: Flows
+    flows: ShownFlows
     changes: Changes
 
     @classmethod
@@ -38,9 +39,7 @@ class Site(NamedTuple):
         cls,
         runs: ServedRuns,
         access: Access,
-        *,
-        environ: Mapping[str, str],
-        hide: Callable[[Mapping[str, str]], object],
+        flows: ShownFlows,
     ) -> Self:
         """Return the pages of the journal of served runs. See ``page_routes``."""
 
@@ -48,7 +47,7 @@ class Site(NamedTuple):
             return f"{runs.is_resuming(run)} {runs.refused.get(run, '')}"
 
         changes = Changes(Reader(runs.open_reader), stopped=lambda: runs.draining, extra=work_of)
-        return cls(runs, access, Reader(runs.open_reader), Reader(runs.open_reader), Flows(environ, hide), changes)
+        return cls(runs, access, Reader(runs.open_reader), Reader(runs.open_reader), flows, changes)
 
     @staticmethod
     def seen_by(request: Request) -> str:

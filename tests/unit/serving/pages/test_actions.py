@@ -17,7 +17,7 @@ from flowrun.journal import open_history
 from tests.served import Pages, served_pages
 from tests.shop import run_shop
 from tests.unit.serving.pages.conftest import Run
-from tests.unit.serving.pages.page_texts import answers_of, ended, question_of, text_of
+from tests.unit.serving.pages.page_texts import answers_of, ended, question_of, status_of, text_of
 
 
 def test_a_question_is_answered_and_its_run_goes_on(run: Run, journal: Path, pages: Pages) -> None:
@@ -64,11 +64,23 @@ def test_each_of_two_questions_has_its_form(run: Run, journal: Path, pages: Page
     assert "good" in ended(pages, path)
 
 
-@pytest.mark.parametrize("question", ["", "a/b", "RUN/9/9", "RUN/1/x", "other/1/0"])
+@pytest.mark.parametrize(
+    "question", ["", "a/b", "RUN/9/9", "RUN/1/x", "other/1/0", f"RUN/1/{'9' * 5000}"], ids=lambda text: text[:9]
+)
 def test_a_form_of_no_question_answers_none(run: Run, pages: Pages, question: str) -> None:
     asks = run("asks")
     answer = pages.post(f"/runs/{asks}/answers", {"question": question.replace("RUN", asks), "f0": "1", "f1": "0"})
     assert (answer.status, 'class="answer"' in answer.text) == (409, True)
+
+
+@pytest.mark.parametrize("form", ["answers", "cancel", "resume", "doubts"])
+def test_a_form_names_its_run_by_the_whole_id(run: Run, journal: Path, pages: Pages, form: str) -> None:
+    asks = run("asks")
+    fields = answers_of(pages.get(f"/runs/{asks}"), "31")
+    refused = pages.post(f"/runs/{asks[:-1]}/{form}", fields)
+    assert (refused.status, f"there is no run '{asks[:-1]}'" in text_of(refused)) == (404, True)
+    assert status_of(journal, asks) == "waiting"
+    assert pages.get(f"/runs/{asks[:-1]}").headers["location"] == f"/runs/{asks}"
 
 
 def test_a_run_is_cancelled(run: Run, journal: Path, pages: Pages) -> None:

@@ -37,6 +37,7 @@ _LOOKS: Final = 400
 """How often it is looked whether a process has ended that was told to."""
 
 _GONE: Final = "the warm engine has ended"
+_CLOSED: Final = "the connection to the warm engine was closed"
 
 
 class _Waiting:
@@ -65,6 +66,12 @@ class WarmBackend:
         self._ready: Ready | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._failure: str | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Return why the engine cannot be asked any more. See ``wrapper.Ends``."""
+        return self._failure
 
     @property
     def concurrency(self) -> int | None:
@@ -149,7 +156,7 @@ class WarmBackend:
             reading.cancel()
             writer.close()
             await asyncio.wait({reading})
-        self._fail("the connection to the warm engine was closed")
+        self._fail(_CLOSED)
 
     def _send(self, message: FromClient) -> None:
         if self._writer is None or self._writer.is_closing():
@@ -158,13 +165,18 @@ class WarmBackend:
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Pass on what the engine says, until it has gone."""
+        self._failure = None
         why = _GONE
         try:
             while (message := await read_from_engine(reader)) is not None:
                 self._receive(message)
         except BackendError as exc:
             why = str(exc)
+        except asyncio.CancelledError:
+            why = _CLOSED
+            raise
         finally:
+            self._failure = why
             if self._writer is not None:
                 self._writer.close()
             self._fail(why)

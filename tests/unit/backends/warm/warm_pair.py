@@ -38,12 +38,14 @@ class FakeHeld:
         self.failure: str | None = None
         self.asked: list[tuple[AskModel, str | None, bool]] = []
         self.cancelled = 0
+        self.stops = 0
 
     async def start(self) -> None:
         """Do nothing."""
 
     async def stop(self) -> None:
-        """Do nothing."""
+        """Count that it was stopped."""
+        self.stops += 1
 
     async def reply(
         self,

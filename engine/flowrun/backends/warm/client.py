@@ -128,11 +128,14 @@ class WarmBackend:
         try:
             return await waiting.reply
         except asyncio.CancelledError:
-            if self._writer is not None and not self._writer.is_closing():
-                self._send(Cancel(id=asked.id))
+            self._give_up(asked.id)
             raise
         finally:
             self._waiting.pop(asked.id, None)
+
+    def _give_up(self, id: int) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._send(Cancel(id=id))
 
     def with_adapter(self, name: str) -> ModelBackend:
         """Return this backend for requests that use an adapter. See ``wrapper.TakesAdapters``."""
@@ -161,7 +164,11 @@ class WarmBackend:
     def _send(self, message: FromClient) -> None:
         if self._writer is None or self._writer.is_closing():
             raise ModelError("backend.unavailable", _GONE)
-        self._writer.write(encode(message))
+        try:
+            frame = encode(message)
+        except BackendError as exc:
+            raise ModelError("model.request_refused", f"the warm engine cannot be asked: {exc}") from exc
+        self._writer.write(frame)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Pass on what the engine says, until it has gone."""
@@ -186,8 +193,7 @@ class WarmBackend:
             return
         match message:
             case Piece():
-                if waiting.on_text is not None:
-                    waiting.on_text(message.text)
+                self._show(message, waiting)
             case Answer():
                 if not waiting.reply.done():
                     waiting.reply.set_result(message.reply)
@@ -197,6 +203,16 @@ class WarmBackend:
             case Refusal():
                 if not waiting.reply.done():
                     waiting.reply.set_exception(ModelError(message.name, message.message))
+
+    def _show(self, piece: Piece, waiting: _Waiting) -> None:
+        """Give a piece of a reply to who watches it; what fails there fails this request only."""
+        if waiting.on_text is None or waiting.reply.done():
+            return
+        try:
+            waiting.on_text(piece.text)
+        except Exception as exc:
+            waiting.reply.set_exception(exc)
+            self._give_up(piece.id)
 
     def _fail(self, why: str) -> None:
         for waiting in self._waiting.values():

@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -178,6 +179,10 @@ class Host:
             return Refusal(id=asked.id, name=exc.name, message=exc.message)
         except FlowrunError as exc:
             return Refusal(id=asked.id, name="backend.unavailable", message=str(exc))
+        except Exception as exc:  # whoever asked must have an answer
+            traceback.print_exception(exc)  # the process has a log
+            why = f"a bug of flowrun in the process of the warm engine: {type(exc).__name__}: {exc}"
+            return Refusal(id=asked.id, name="backend.unavailable", message=why)
         finally:
             self._live -= 1
             self._served += isinstance(asked, Ask)
@@ -193,7 +198,11 @@ class _Client:
         self._requests: dict[int, asyncio.Task[None]] = {}
 
     def send(self, message: FromEngine) -> None:
-        """Send a message; nothing happens if the client has gone."""
+        """Send a message; nothing happens if the client has gone.
+
+        Raises:
+            BackendError: it cannot be sent.
+        """
         if not self._writer.is_closing():
             self._writer.write(encode(message))
 
@@ -211,7 +220,12 @@ class _Client:
         def on_text(text: str | None) -> None:
             self.send(Piece(id=asked.id, text=text))
 
-        self.send(await self._host.answer(asked, on_text))
+        answer = await self._host.answer(asked, on_text)
+        try:
+            self.send(answer)
+        except BackendError as exc:
+            why = f"the warm engine cannot send the reply: {exc}"
+            self.send(Refusal(id=asked.id, name="model.request_refused", message=why))
 
     async def close(self) -> None:
         """Give up all requests."""

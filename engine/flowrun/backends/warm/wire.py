@@ -149,8 +149,17 @@ def from_wire(request: WireRequest) -> AskModel:
 
 
 def encode(message: FromClient | FromEngine) -> bytes:
-    """Return a message as a frame."""
-    body = _ENCODE(message)
+    """Return a message as a frame.
+
+    Raises:
+        BackendError: it has no form in MessagePack, or is longer than a frame may be.
+    """
+    try:
+        body = _ENCODE(message)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:  # such as a number of 65 bits
+        raise BackendError(f"it has no form in MessagePack: {exc}") from exc
+    if len(body) > MAX_FRAME:
+        raise BackendError(f"it has {len(body):,} bytes, and {MAX_FRAME:,} are the most at once")
     return len(body).to_bytes(_LENGTH, "big") + body
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from flowrun.backends.warm import wire
 from flowrun.backends.warm.client import WarmBackend, end, look_at
 from flowrun.backends.warm.find import connect_to_warm
 from flowrun.backends.warm.host import Host
@@ -16,7 +17,7 @@ from flowrun.backends.warm.records import EngineRecord, engine_folder, engine_re
 from flowrun.backends.warm.wire import WireRequest, as_wire, encode, from_wire
 from flowrun.backends.wrapper import PromptSize
 from flowrun.core.events import AskModel
-from flowrun.core.messages import Log, Message, Reply, Tokens
+from flowrun.core.messages import Log, Message, Reply, Tokens, Usage
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError, ModelError
 from flowrun.process_starts import started_at
@@ -165,6 +166,61 @@ def test_a_failure_comes_by_its_name() -> None:
     with started(WarmPair(FakeHeld(fail))) as live, pytest.raises(ModelError) as raised:
         live.reply(ask())
     assert (raised.value.name, raised.value.message) == ("model.context_overflow", "too long")
+
+
+def test_a_bug_is_an_answer_too(capsys: pytest.CaptureFixture[str]) -> None:
+    class Buggy(FakeHeld):
+        async def reply(self, request: AskModel, **options: Any) -> Reply:
+            raise ValueError("no error of flowrun")
+
+    with started(WarmPair(Buggy(obliging))) as live, pytest.raises(ModelError) as raised:
+        live.reply(ask())
+    assert raised.value.name == "backend.unavailable"
+    assert "a bug of flowrun in the process of the warm engine: ValueError: no error of flowrun" in str(raised.value)
+    assert "ValueError: no error of flowrun" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("first", "why"),
+    [
+        pytest.param(
+            Reply(content="Hi", usage=Usage(prompt_tokens=2**70)),
+            "the warm engine cannot send the reply: it has no form in MessagePack",
+            id="a number of 70 bits",
+        ),
+        pytest.param(Reply(content="x" * 9000), "the warm engine cannot send the reply: it has 9,", id="too long"),
+    ],
+)
+def test_a_reply_that_cannot_be_sent_fails_its_request_only(
+    monkeypatch: pytest.MonkeyPatch, first: Reply, why: str
+) -> None:
+    monkeypatch.setattr(wire, "MAX_FRAME", 8000)
+    replies = iter([first, Reply(content="Hi")])
+    with started(WarmPair(FakeHeld(lambda request: next(replies)))) as live:
+        with pytest.raises(ModelError) as raised:
+            live.reply(ask())
+        assert live.reply(ask()).content == "Hi"
+    assert (raised.value.name, why in raised.value.message) == ("model.request_refused", True)
+
+
+def test_a_request_that_is_too_long_fails_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_FRAME", 8000)
+    held = FakeHeld(obliging)
+    with started(WarmPair(held)) as live:
+        with pytest.raises(ModelError, match="the warm engine cannot be asked: it has 9,") as raised:
+            live.reply(ask([Message(role="user", content="x" * 9000)]))
+        live.reply(ask())
+    assert (raised.value.name, len(held.asked)) == ("model.request_refused", 1)
+
+
+def test_who_watches_and_fails_fails_its_request_only() -> None:
+    def fail(text: str | None) -> None:
+        raise ValueError("no terminal")
+
+    with started(WarmPair(FakeHeld(lambda request: Reply(content="Hi")))) as live:
+        with pytest.raises(ValueError, match="no terminal"):
+            live.run(live.backend.reply(ask(), on_text=fail))
+        assert live.reply(ask()).content == "Hi"
 
 
 # --- its end ----------------------------------------------------------------------------------------------------------

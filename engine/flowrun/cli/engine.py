@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import closing
 from json import dumps
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flowrun.backends.warm.client import end, look_at
-from flowrun.backends.warm.orders import Order, start_process
+from flowrun.backends.warm.find import differences
+from flowrun.backends.warm.orders import Order, find_or_lock, start_process
 from flowrun.backends.warm.records import EngineRecord, engine_records
 from flowrun.backends.warm.wire import Health
 from flowrun.cli.event_loop import run_in_loop
@@ -58,12 +60,12 @@ def up(spec: Path, profile: str | None, idle: float, project_dir: Path | None) -
 
 def _start(model: EngineModel, idle: float) -> None:
     held = held_model_of(model)
-    for record in engine_records():
-        if record.model.digest == held.digest:
-            if record.is_of_this_version and set(held.adapters) <= set(record.model.adapters):
-                echo(f"{held.name} is warm already (process {record.pid})", err=True)
-                return
+    found = find_or_lock(held, note=_say)
+    if isinstance(found, EngineRecord):
+        if not found.is_of_this_version or differences(held, found.model):
             raise UsageError(f"an engine of {held.name} is warm that does not fit: end it by flowrun engine down")
+        _say(f"{held.name} is warm already (process {found.pid})")
+        return
     order = Order(
         model=msgspec.structs.replace(model.bound.model, timeout=None),
         folder=str(model.bound.folder.resolve()),
@@ -71,12 +73,13 @@ def _start(model: EngineModel, idle: float) -> None:
         held=held,
         idle=idle,
     )
+    with closing(found) as lock:
+        pid = start_process(order, lock, progress=_say, note=_say)
+    _say(f"{held.name} is warm (process {pid}); it ends after {spell_duration(idle, whole=True)} without use")
 
-    def say(text: str) -> None:
-        echo(text, err=True)
 
-    pid = start_process(order, progress=say, note=say)
-    echo(f"{held.name} is warm (process {pid}); it ends after {spell_duration(idle, whole=True)} without use", err=True)
+def _say(text: str) -> None:
+    echo(text, err=True)
 
 
 @command.command()
@@ -129,8 +132,8 @@ def down(spec: Path | None, profile: str | None, project_dir: Path | None) -> in
     records = list(engine_records())
     if spec is not None:
         flow = Project(folder=project_dir, environ=os.environ).compile(real_path(spec), profile=profile)
-        digests = {held_model_of(engine_model(flow, name)).digest for name in flow.models}
-        records = [record for record in records if record.model.digest in digests]
+        held = [held_model_of(engine_model(flow, name)) for name in flow.models]
+        records = [record for record in records if any(map(record.is_of, held))]
     if not records:
         echo("no engine is warm", err=True)
     for record in records:

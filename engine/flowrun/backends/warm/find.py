@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from flowrun.backends.warm.client import WarmBackend
-from flowrun.backends.warm.records import HeldModel, engine_records
+from flowrun.backends.warm.records import FORMAT, HeldModel, engine_records
 from flowrun.errors import BackendError
 
 
@@ -22,11 +22,13 @@ async def connect_to_warm(
         note(f"no warm engine is used: {exc}")
         return None
     for record in records:
-        if others := _differences(wanted, record.model):
+        if not record.is_of_this_version:
+            what = f"runs flowrun {record.flowrun} and vLLM {record.vllm}"
+            if record.format != FORMAT:
+                what = "is of another version of flowrun"
+            note(f"the warm engine of {wanted.name} is not used: it {what}; end it by flowrun engine down")
+        elif others := differences(wanted, record.model):
             note(f"the warm engine of {wanted.name} is not used: it has another {', '.join(others)}")
-        elif not record.is_of_this_version:
-            what = f"flowrun {record.flowrun} and vLLM {record.vllm}"
-            note(f"the warm engine of {wanted.name} is not used: it runs {what}; end it by flowrun engine down")
         else:
             backend = WarmBackend(record, timeout=timeout)
             try:
@@ -39,7 +41,7 @@ async def connect_to_warm(
     return None
 
 
-def _differences(wanted: HeldModel, held: HeldModel) -> list[str]:
+def differences(wanted: HeldModel, held: HeldModel) -> list[str]:
     """Return the settings that keep an engine from serving a model."""
     found = [name for name in wanted.differences(held) if name != "adapters"]
     return found if set(wanted.adapters) <= set(held.adapters) else [*found, "adapters"]

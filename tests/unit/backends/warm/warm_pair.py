@@ -7,6 +7,7 @@ from typing import Any
 from flowrun.backends.scripted import ScriptedBackend
 from flowrun.backends.warm.client import WarmBackend
 from flowrun.backends.warm.host import Host
+from flowrun.backends.warm.locks import EngineLock
 from flowrun.backends.warm.records import EngineRecord, HeldModel, engine_records
 from flowrun.backends.wrapper import PromptSize
 from flowrun.core.events import AskModel
@@ -99,9 +100,9 @@ class WarmPair(WarmBackend):
             await asyncio.wait({self._hosting})
 
 
-async def host(held: FakeHeld, *, idle: float = 60.0, model: HeldModel = HELD) -> None:
+async def host(held: FakeHeld, *, idle: float = 60.0, model: HeldModel = HELD, lock: EngineLock | None = None) -> None:
     """Hold an engine until it is to end."""
-    await Host(held, model, idle=idle).run(lambda: None)
+    await Host(held, model, idle=idle, lock=lock).run(lambda: None)
 
 
 async def record_of_host() -> EngineRecord:

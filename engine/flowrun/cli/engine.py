@@ -1,5 +1,6 @@
 """``flowrun engine``: keeps an engine of vLLM warm for the next commands, says how it is, and ends it."""
 
+import asyncio
 import os
 import time
 from contextlib import closing
@@ -86,7 +87,7 @@ def _say(text: str) -> None:
 @click.option("--json", is_flag=True, help="Print a JSON object a line.")
 def status(json: bool) -> int:
     """List the engines that are warm."""
-    found = [(record, _health_of(record)) for record in engine_records()]
+    found = run_in_loop(_looked_at(list(engine_records())))
     with answer_stream() as answers:
         if json:
             for record, health in found:
@@ -101,11 +102,12 @@ def status(json: bool) -> int:
     return 0
 
 
-def _health_of(record: EngineRecord) -> Health | None:
-    try:
-        return run_in_loop(look_at(record))
-    except BackendError:
-        return None
+async def _looked_at(records: list[EngineRecord]) -> list[tuple[EngineRecord, Health | None]]:
+    """Return how engines are; None for those that do not answer."""
+    found = await asyncio.gather(*map(look_at, records), return_exceptions=True)
+    return [
+        (record, health if isinstance(health, Health) else None) for record, health in zip(records, found, strict=True)
+    ]
 
 
 def _table_of(found: list[tuple[EngineRecord, Health | None]]) -> Table:
@@ -136,7 +138,17 @@ def down(spec: Path | None, profile: str | None, project_dir: Path | None) -> in
         records = [record for record in records if any(map(record.is_of, held))]
     if not records:
         echo("no engine is warm", err=True)
-    for record in records:
-        run_in_loop(end(record))
-        echo(f"{record.model.name}: process {record.pid} has ended", err=True)
+    faults = [fault for record in records if (fault := _end(record)) is not None]
+    if faults:
+        raise BackendError("\n".join(faults))
     return 0
+
+
+def _end(record: EngineRecord) -> str | None:
+    """End an engine, and say so; return why it goes on."""
+    try:
+        run_in_loop(end(record))
+    except BackendError as exc:
+        return str(exc)
+    _say(f"{record.model.name}: process {record.pid} has ended")
+    return None

@@ -1,12 +1,13 @@
 """The port ``ModelBackend`` over a warm engine: requests go to its process, and nothing of vLLM is loaded here."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
 from typing import Any, Final
 
-from flowrun.backends.warm.records import EngineRecord
+from flowrun.backends.warm.records import EngineRecord, delete_dead
 from flowrun.backends.warm.wire import (
     Answer,
     Ask,
@@ -31,10 +32,12 @@ from flowrun.core.messages import Reply
 from flowrun.core.ports import ModelBackend, OnText
 from flowrun.errors import BackendError, ModelError
 
-_CONNECT_SECONDS: Final = 5.0
+_ANSWER_SECONDS: Final = 5.0
+"""The time in which an engine answers what costs it nothing; one that does not hangs."""
 _LOOK_SECONDS: Final = 0.05
-_LOOKS: Final = 400
-"""How often it is looked whether a process has ended that was told to."""
+"""The time between two looks whether a process has ended."""
+_END_SECONDS: Final = 20.0
+"""The time in which a process ends that was told to, and then once more after each signal."""
 
 _GONE: Final = "the warm engine has ended"
 _CLOSED: Final = "the connection to the warm engine was closed"
@@ -82,16 +85,11 @@ class WarmBackend:
         """Connect to the engine.
 
         Raises:
-            BackendError: it is not there.
+            BackendError: it is not there, or hangs.
         """
         if self._writer is not None:
             return
-        reader, writer = await _connect(self._record)
-        first = await read_from_engine(reader)
-        if not isinstance(first, Ready):
-            writer.close()
-            raise BackendError(_GONE)
-        self._ready, self._writer = first, writer
+        self._ready, reader, self._writer = await _connect(self._record)
         self._reading = asyncio.create_task(self._read(reader))
 
     async def reply(
@@ -224,7 +222,7 @@ async def look_at(record: EngineRecord) -> Health:
     """Return how an engine is.
 
     Raises:
-        BackendError: it is not there.
+        BackendError: it is not there, or hangs.
     """
     message = await _tell(record, Look())
     if not isinstance(message, Health):
@@ -233,35 +231,72 @@ async def look_at(record: EngineRecord) -> Health:
 
 
 async def end(record: EngineRecord) -> None:
-    """Tell an engine to end, and wait until its process has; one that does not is killed.
+    """Tell an engine to end, and wait until its process has; one that hangs or cannot be reached gets signals.
 
     Raises:
-        BackendError: it is not there.
+        BackendError: its process does not end.
     """
-    await _tell(record, Stop())
-    for _ in range(_LOOKS):
-        if not record.lives:
+    try:
+        await _tell(record, Stop())
+        signals: tuple[signal.Signals | None, ...] = (None, signal.SIGTERM, signal.SIGKILL)
+    except BackendError:
+        signals = (signal.SIGTERM, signal.SIGKILL)
+    for one in signals:
+        if one is not None and record.lives:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(record.pid, one)
+        if await _has_ended(record):
+            delete_dead(record)
             return
+    raise BackendError(f"process {record.pid}, the warm engine of {record.model.name}, does not end")
+
+
+async def _has_ended(record: EngineRecord) -> bool:
+    """Return whether the process of an engine ends in time."""
+    for _ in range(round(_END_SECONDS / _LOOK_SECONDS)):
+        if not record.lives:
+            return True
         await asyncio.sleep(_LOOK_SECONDS)
-    os.kill(record.pid, signal.SIGKILL)
+    return not record.lives
 
 
 async def _tell(record: EngineRecord, message: FromClient) -> FromEngine | None:
     """Send a message, and return the answer; None once the engine has gone."""
-    reader, writer = await _connect(record)
+    _, reader, writer = await _connect(record)
     try:
-        await read_from_engine(reader)
         writer.write(encode(message))
-        return await read_from_engine(reader)
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            return await read_from_engine(reader)
+    except TimeoutError:
+        raise BackendError(_hangs(record)) from None
     finally:
         writer.close()
 
 
-async def _connect(record: EngineRecord) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(record: EngineRecord) -> tuple[Ready, asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to an engine, and return what it says of itself.
+
+    Raises:
+        BackendError: it is not there, hangs, or says something else.
+    """
+    writer: asyncio.StreamWriter | None = None
+    ready: FromEngine | None = None
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            return await asyncio.open_unix_connection(str(record.socket))
-    except (OSError, TimeoutError) as exc:
-        raise BackendError(
-            f"the warm engine of {record.model.name} cannot be reached: {type(exc).__name__}: {exc}"
-        ) from exc
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(str(record.socket))
+            ready = await read_from_engine(reader)
+    except TimeoutError:
+        raise BackendError(_hangs(record)) from None
+    except OSError as exc:
+        name = record.model.name
+        raise BackendError(f"the warm engine of {name} cannot be reached: {type(exc).__name__}: {exc}") from exc
+    finally:
+        if writer is not None and not isinstance(ready, Ready):
+            writer.close()
+    if not isinstance(ready, Ready):
+        raise BackendError(_GONE)
+    return ready, reader, writer
+
+
+def _hangs(record: EngineRecord) -> str:
+    return f"process {record.pid} does not answer within {_ANSWER_SECONDS:g} s; flowrun engine down ends it"

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowrun.backends.warm.client import end, look_at
-from flowrun.backends.warm.find import differences
+from flowrun.backends.warm.find import outdated
 from flowrun.backends.warm.orders import Order, find_or_lock, start_process
 from flowrun.backends.warm.records import EngineRecord, engine_records
 from flowrun.backends.warm.wire import Health
@@ -63,8 +63,11 @@ def _start(model: EngineModel, idle: float) -> None:
     held = held_model_of(model)
     found = find_or_lock(held, note=_say)
     if isinstance(found, EngineRecord):
-        if not found.is_of_this_version or differences(held, found.model):
-            raise UsageError(f"an engine of {held.name} is warm that does not fit: end it by flowrun engine down")
+        why = outdated(held, found)
+        if why is None and (others := held.differences(found.model)):
+            why = f"it has another {', '.join(others)}"
+        if why is not None:
+            raise UsageError(f"the warm engine of {held.name} does not fit: {why}; end it by flowrun engine down")
         _say(f"{held.name} is warm already (process {found.pid})")
         return
     order = Order(

@@ -16,7 +16,7 @@ from flowrun.backends.vllm.backend import VllmBackend
 from flowrun.backends.warm.host import Host
 from flowrun.backends.warm.locks import EngineLock
 from flowrun.backends.warm.orders import Order, Said
-from flowrun.backends.warm.records import lock_path
+from flowrun.backends.warm.records import lock_path, stamps_of
 from flowrun.errors import FlowrunError
 
 
@@ -73,7 +73,8 @@ async def _hold(order: Order, lock: EngineLock, reports: _Reports) -> None:
     )
     await backend.start()
     try:
-        host = Host(backend, order.held, idle=order.idle, lock=lock)
+        held = order.held.with_commits(stamps_of(order.model, order.adapters, folder=Path(order.folder)))
+        host = Host(backend, held, idle=order.idle, lock=lock)
         loop.add_signal_handler(signal.SIGTERM, host.stop)
 
         def announce() -> None:

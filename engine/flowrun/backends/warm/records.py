@@ -21,7 +21,7 @@ from flowrun.process_starts import started_at
 from flowrun.spec.model import JSON, Model
 from flowrun.version import __version__
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """The format of records, and of what is said over the socket: to be raised with each change of either."""
 
 _SUFFIXES: Final = (".json", ".new", ".sock", ".log")
@@ -37,6 +37,7 @@ class HeldModel(msgspec.Struct, frozen=True, kw_only=True):
         name: a path is absolute.
         chat_template: the digest of its text; empty: the model's own.
         adapters: those that requests may use.
+        files: the stamps of the files of the model, its tokenizer and its adapters; see ``described.stamp_files``.
     """
 
     name: str
@@ -47,16 +48,43 @@ class HeldModel(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: str = ""
     chat_template_kwargs: Mapping[str, JSON] = {}
     adapters: tuple[str, ...] = ()
+    files: Mapping[str, Mapping[str, str]] = {}
 
     @property
     def digest(self) -> str:
-        """Return what names the socket of its engine. Adapters do not count: it may have more than are asked for."""
-        alone = msgspec.structs.replace(self, adapters=())
+        """Return what names the socket of its engine.
+
+        Adapters do not count, for it may have more than are asked for; nor do files: a model that is trained anew is
+        the same one, whose engine is an old one.
+        """
+        alone = msgspec.structs.replace(self, adapters=(), files={})
         return hashlib.sha256(msgspec.json.encode(alone, order="deterministic")).hexdigest()[:16]
 
     def differences(self, other: "HeldModel") -> list[str]:
-        """Return the settings in which another one differs."""
-        return [name for name in self.__struct_fields__ if getattr(self, name) != getattr(other, name)]
+        """Return the settings in which an engine that another one describes cannot serve this one."""
+        one_way = ("adapters", "files")
+        names = [name for name in self.__struct_fields__ if name not in one_way]
+        found = [name for name in names if getattr(self, name) != getattr(other, name)]
+        return found if set(self.adapters) <= set(other.adapters) else [*found, "adapters"]
+
+    def changed_files(self, other: "HeldModel") -> list[str]:
+        """Return the names of files that are others than those of another one; what is not known of both is none."""
+        changed: set[str] = set()
+        for source in self.files.keys() & other.files.keys():
+            now, then = self.files[source], other.files[source]
+            changed |= {name for name in now.keys() | then.keys() if now.get(name) != then.get(name)}
+        return sorted(changed)
+
+    def with_commits(self, files: Mapping[str, Mapping[str, str]]) -> "HeldModel":
+        """Return this with the commits that were loaded, for the hub's cache may have got another one for the start.
+
+        Args:
+            files: what there is now, by absolute names.
+        """
+        from flowrun.backends.vllm.described import COMMIT
+
+        commits = {name: stamps for name, stamps in files.items() if COMMIT in stamps}
+        return msgspec.structs.replace(self, files={**self.files, **commits})
 
 
 class EngineRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +149,7 @@ def held_model(model: Model, *, folder: Path, template: str | None, adapters: It
         folder: the one that relative paths start from.
         template: the text of the chat template that the spec gives.
     """
+    adapters = tuple(adapters)
     return HeldModel(
         name=_absolute(model.name, folder),
         revision=model.revision,
@@ -130,7 +159,16 @@ def held_model(model: Model, *, folder: Path, template: str | None, adapters: It
         chat_template="" if template is None else hashlib.sha256(template.encode()).hexdigest(),
         chat_template_kwargs=dict(model.chat_template_kwargs),
         adapters=tuple(sorted(_absolute(adapter, folder) for adapter in adapters)),
+        files=stamps_of(model, adapters, folder=folder),
     )
+
+
+def stamps_of(model: Model, adapters: Iterable[str], *, folder: Path) -> dict[str, dict[str, str]]:
+    """Return the stamps of the files that an engine is made of now, by absolute names."""
+    from flowrun.backends.vllm.described import stamp_files
+
+    found = stamp_files(model, adapters, base_dir=folder)
+    return {_absolute(name, folder): stamps for name, stamps in found.items()}
 
 
 def _absolute(name: str, folder: Path) -> str:

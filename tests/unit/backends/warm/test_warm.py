@@ -13,7 +13,7 @@ from flowrun.backends.warm import wire
 from flowrun.backends.warm.client import WarmBackend, end, look_at
 from flowrun.backends.warm.find import connect_to_warm
 from flowrun.backends.warm.host import Host
-from flowrun.backends.warm.records import EngineRecord, held_model, write_record
+from flowrun.backends.warm.records import EngineRecord, HeldModel, held_model, write_record
 from flowrun.backends.warm.wire import WireRequest, as_wire, encode, from_wire
 from flowrun.backends.wrapper import PromptSize
 from flowrun.core.events import AskModel
@@ -288,6 +288,11 @@ def test_the_engine_of_an_equal_model_is_used(one_version: pytest.MonkeyPatch) -
         pytest.param({"engine": {"max_model_len": 8}}, "it has another engine", id="an engine argument"),
         pytest.param({"adapters": ("other",)}, "it has another adapters", id="an adapter that it lacks"),
         pytest.param({"chat_template": "x", "revision": "y"}, "another revision, chat_template", id="several"),
+        pytest.param(
+            {"files": {"tiny": {"model.safetensors": "9 2", "config.json": "5 1"}}},
+            "the files of the model have changed since it was loaded (model.safetensors); end it by",
+            id="trained anew",
+        ),
         pytest.param({"vllm": "2"}, f"it runs flowrun {__version__} and vLLM 1; end it", id="another version"),
     ],
 )
@@ -297,6 +302,11 @@ def test_another_engine_is_not_used_and_it_is_said_why(
     used, notes = found(one_version, **changes)
     assert not used
     assert note in notes[0]
+
+
+def test_files_of_which_nothing_is_known_are_no_others(one_version: pytest.MonkeyPatch) -> None:
+    assert found(one_version, files={})[0]
+    assert found(one_version, files={"other": {"config.json": "1 1"}})[0]
 
 
 def test_the_engine_of_another_model_is_nothing_to_speak_of(one_version: pytest.MonkeyPatch) -> None:
@@ -333,6 +343,34 @@ def test_paths_are_those_of_the_spec(tmp_path: Path) -> None:
     assert held_model(Model(name=str(tmp_path / "model")), folder=Path("/"), template="x") == by_path
     assert held_model(Model(name="model-of-a-hub"), folder=tmp_path, template=None).name == "model-of-a-hub"
     assert held_model(Model(name="./model"), folder=tmp_path, template="y").digest != by_path.digest
+
+
+def test_a_model_that_is_trained_anew_has_other_files(tmp_path: Path) -> None:
+    files = [tmp_path / "model" / name for name in ("config.json", "model.safetensors", "notes.md")]
+    adapter = tmp_path / "adapter" / "adapter_model.safetensors"
+    for file in (*files, adapter):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("{}")
+
+    def now() -> HeldModel:
+        return held_model(Model(name="./model"), folder=tmp_path, template=None, adapters=["./adapter"])
+
+    before = now()
+    assert now() == before
+    files[2].write_text("read by nobody")
+    assert now() == before
+    files[1].write_text("[]")  # as long as before
+    os.utime(files[1], ns=(1, 1))
+    adapter.write_text("longer")
+    assert now().changed_files(before) == ["adapter_model.safetensors", "model.safetensors"]
+    assert now().digest == before.digest
+
+
+def test_the_commit_that_was_loaded_counts() -> None:
+    before = msgspec.structs.replace(HELD, files={"a/b": {"commit": "old"}, "/m": {"config.json": "1 1"}})
+    loaded = before.with_commits({"a/b": {"commit": "new"}, "/m": {"config.json": "2 2"}})
+    assert loaded.files == {"a/b": {"commit": "new"}, "/m": {"config.json": "1 1"}}
+    assert before.changed_files(loaded) == ["commit"]
 
 
 def test_the_socket_is_for_this_user_only() -> None:

@@ -24,6 +24,7 @@ HELD = HeldModel(
     chat_template="",
     chat_template_kwargs={},
     adapters=("lora",),
+    files={"tiny": {"model.safetensors": "9 1", "config.json": "5 1"}},
 )
 
 

@@ -11,6 +11,7 @@ from flowrun.backends.warm.records import EngineRecord, delete_dead
 from flowrun.backends.warm.wire import (
     Answer,
     Ask,
+    Attach,
     Cancel,
     FromClient,
     FromEngine,
@@ -90,6 +91,7 @@ class WarmBackend:
         if self._writer is not None:
             return
         self._ready, reader, self._writer = await _connect(self._record)
+        self._writer.write(encode(Attach()))
         self._reading = asyncio.create_task(self._read(reader))
 
     async def reply(

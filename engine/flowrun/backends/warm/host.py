@@ -18,6 +18,7 @@ from flowrun.backends.warm.records import EngineRecord, HeldModel, delete_files,
 from flowrun.backends.warm.wire import (
     Answer,
     Ask,
+    Attach,
     Cancel,
     FromEngine,
     Health,
@@ -73,7 +74,8 @@ class Host:
         self._idle = idle
         self._lock = lock
         self._now = now
-        self._clients: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._clients: set[_Client] = set()
         self._live = 0
         self._served = 0
         self._last = now()
@@ -128,9 +130,9 @@ class Host:
                 await self._until_over()
         finally:
             delete_files(self._model.digest)
-            for client in tuple(self._clients):
-                client.cancel()
-            await asyncio.gather(*self._clients, return_exceptions=True)
+            for connection in tuple(self._connections):
+                connection.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
 
     def stop(self) -> None:
         """End the engine."""
@@ -154,12 +156,16 @@ class Host:
             return
         task = asyncio.current_task()
         assert task is not None
-        self._clients.add(task)
+        self._connections.add(task)
         client = _Client(self, writer)
         try:
             client.send(self._ready)
             while (message := await read_from_client(reader)) is not None:
+                if isinstance(message, Attach | Ask | Measure):
+                    self._clients.add(client)  # who only looks keeps no engine warm
                 match message:
+                    case Attach():
+                        pass
                     case Ask() | Measure():
                         client.begin(message)
                     case Cancel():
@@ -172,14 +178,15 @@ class Host:
         except BackendError as exc:
             print(f"a client was disconnected: {exc}", file=sys.stderr)  # noqa: T201 - the process has a log
         finally:
-            self._clients.discard(task)
-            self._last = self._now()
+            self._connections.discard(task)
+            if client in self._clients:
+                self._clients.remove(client)
+                self._last = self._now()
             await client.close()
 
     def _health(self) -> Health:
-        return Health(
-            clients=len(self._clients) - 1, live=self._live, served=self._served, idle=self._now() - self._last
-        )
+        idle = 0.0 if self._clients else self._now() - self._last
+        return Health(clients=len(self._clients), live=self._live, served=self._served, idle=idle)
 
     async def answer(self, asked: Ask | Measure, on_text: OnText) -> FromEngine:
         """Return what came of a request.

@@ -57,6 +57,10 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
     id: int
 
 
+class Attach(msgspec.Struct, frozen=True, kw_only=True, tag="attach"):
+    """A client is going to ask: the engine stays warm as long as it is connected, also while it asks nothing."""
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
     """The user ends the engine."""
 
@@ -82,10 +86,10 @@ class Health(msgspec.Struct, frozen=True, kw_only=True, tag="health"):
     """How the engine is.
 
     Attributes:
-        clients: the processes that are connected.
+        clients: the processes that are connected to ask something.
         live: the requests under way.
         served: the replies so far.
-        idle: the seconds since anybody was connected.
+        idle: the seconds since any of them was connected.
     """
 
     clients: int
@@ -124,7 +128,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     message: str
 
 
-FromClient = Ask | Measure | Cancel | Stop | Look
+FromClient = Attach | Ask | Measure | Cancel | Stop | Look
 FromEngine = Ready | Health | Piece | Answer | Size | Refusal
 
 _ENCODE: Final = msgspec.msgpack.Encoder().encode

@@ -14,7 +14,7 @@ from flowrun.backends.warm.client import WarmBackend, end, look_at
 from flowrun.backends.warm.find import connect_to_warm
 from flowrun.backends.warm.host import Host
 from flowrun.backends.warm.records import EngineRecord, HeldModel, held_model, write_record
-from flowrun.backends.warm.wire import WireRequest, as_wire, encode, from_wire
+from flowrun.backends.warm.wire import Health, WireRequest, as_wire, encode, from_wire
 from flowrun.backends.wrapper import PromptSize
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Log, Message, Reply, Tokens, Usage
@@ -233,6 +233,43 @@ def test_an_engine_ends_when_nobody_was_connected_for_a_while(folder: Path) -> N
 
     run(work())
     assert list(folder.iterdir()) == []
+
+
+def test_who_only_looks_keeps_no_engine_warm() -> None:
+    async def work() -> None:
+        now = 0.0
+        hosting = asyncio.create_task(Host(FakeHeld(slowly), HELD, idle=60.0, now=lambda: now).run(lambda: None))
+        record = await record_of_host()
+        for now in (0.0, 40.0):
+            assert await look_at(record) == Health(clients=0, live=0, served=0, idle=now)
+        now = 80.0
+        await hosting
+
+    run(work())
+
+
+def test_who_is_connected_to_ask_keeps_an_engine_warm() -> None:
+    async def work() -> list[Health]:
+        now = 0.0
+        hosting = asyncio.create_task(Host(FakeHeld(slowly), HELD, idle=60.0, now=lambda: now).run(lambda: None))
+        client = await connected()
+        record = await record_of_host()
+        now = 80.0
+        before = await look_at(record)
+        await asyncio.sleep(1.1)  # the engine is looked at each second
+        assert not hosting.done()
+        await client.stop()
+        while (await look_at(record)).clients:
+            pass
+        now = 130.0
+        after = await look_at(record)
+        await over(hosting)
+        return [before, after]
+
+    assert run(work()) == [
+        Health(clients=1, live=0, served=0, idle=0.0),
+        Health(clients=0, live=0, served=0, idle=50.0),
+    ]
 
 
 def test_an_engine_that_dies_ends_its_process(folder: Path) -> None:

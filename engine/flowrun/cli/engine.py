@@ -131,9 +131,10 @@ def _table_of(found: list[tuple[EngineRecord, Health | None]]) -> Table:
 @command.command()
 @click.argument("spec", required=False, type=click.Path(path_type=Path))
 @profile_option
+@click.option("--force", is_flag=True, help="End those too that others are connected to.")
 @project_option
-def down(spec: Path | None, profile: str | None, project_dir: Path | None) -> int:
-    """End the engines that are warm; with SPEC only those of its models."""
+def down(spec: Path | None, profile: str | None, force: bool, project_dir: Path | None) -> int:
+    """End the engines that are warm and not in use; with SPEC only those of its models."""
     records = list(engine_records())
     if spec is not None:
         flow = Project(folder=project_dir, environ=os.environ).compile(real_path(spec), profile=profile)
@@ -141,16 +142,16 @@ def down(spec: Path | None, profile: str | None, project_dir: Path | None) -> in
         records = [record for record in records if any(map(record.is_of, held))]
     if not records:
         echo("no engine is warm", err=True)
-    faults = [fault for record in records if (fault := _end(record)) is not None]
+    faults = [fault for record in records if (fault := _end(record, force=force)) is not None]
     if faults:
         raise BackendError("\n".join(faults))
     return 0
 
 
-def _end(record: EngineRecord) -> str | None:
+def _end(record: EngineRecord, *, force: bool) -> str | None:
     """End an engine, and say so; return why it goes on."""
     try:
-        run_in_loop(end(record))
+        run_in_loop(end(record, force=force))
     except BackendError as exc:
         return str(exc)
     _say(f"{record.model.name}: process {record.pid} has ended")

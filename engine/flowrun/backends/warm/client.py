@@ -232,17 +232,25 @@ async def look_at(record: EngineRecord) -> Health:
     return message
 
 
-async def end(record: EngineRecord) -> None:
+async def end(record: EngineRecord, *, force: bool = False) -> None:
     """Tell an engine to end, and wait until its process has; one that hangs or cannot be reached gets signals.
 
+    Args:
+        force: also if others are connected to ask it.
+
     Raises:
-        BackendError: its process does not end.
+        BackendError: others are connected, or its process does not end.
     """
     try:
-        await _tell(record, Stop())
+        told = await _tell(record, Stop(force=force))
         signals: tuple[signal.Signals | None, ...] = (None, signal.SIGTERM, signal.SIGKILL)
     except BackendError:
-        signals = (signal.SIGTERM, signal.SIGKILL)
+        told, signals = None, (signal.SIGTERM, signal.SIGKILL)
+    if isinstance(told, Health):
+        raise BackendError(
+            f"{record.model.name}: process {record.pid} is in use (clients: {told.clients}, requests under way: "
+            f"{told.live}): wait for them, or end it by flowrun engine down --force"
+        )
     for one in signals:
         if one is not None and record.lives:
             with contextlib.suppress(ProcessLookupError):

@@ -172,6 +172,8 @@ class Host:
                         client.cancel(message.id)
                     case Look():
                         client.send(self._health())
+                    case Stop(force=False) if self._clients:
+                        client.send(self._health())
                     case Stop():
                         self._stop.set()
                         await asyncio.Event().wait()  # the end of this process is the answer

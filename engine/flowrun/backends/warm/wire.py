@@ -62,7 +62,13 @@ class Attach(msgspec.Struct, frozen=True, kw_only=True, tag="attach"):
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
-    """The user ends the engine."""
+    """The user ends the engine.
+
+    Attributes:
+        force: also if others are connected to ask; else the answer is how it is, and it goes on.
+    """
+
+    force: bool = False
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True, tag="look"):

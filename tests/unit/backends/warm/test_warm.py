@@ -429,3 +429,25 @@ def test_an_engine_ends_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> N
         await hosting
 
     run(work())
+
+
+def test_an_engine_in_use_ends_only_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        hosting = asyncio.create_task(host(FakeHeld(slowly)))
+        record, client = await record_of_host(), await connected()
+        waiting = asyncio.create_task(client.reply(ask(sampling={"max_tokens": 1})))
+        await client.reply(ask())
+        monkeypatch.setattr(EngineRecord, "lives", property(lambda self: not hosting.done()))
+        with pytest.raises(BackendError) as raised:
+            await end(record)
+        assert str(raised.value) == (
+            f"tiny: process {os.getpid()} is in use (clients: 1, requests under way: 1): "
+            "wait for them, or end it by flowrun engine down --force"
+        )
+        assert not waiting.done()
+        await end(record, force=True)
+        await hosting
+        with pytest.raises(ModelError, match="has ended"):
+            await waiting
+
+    run(work())

@@ -179,6 +179,8 @@ class Host:
                         await asyncio.Event().wait()  # the end of this process is the answer
         except BackendError as exc:
             print(f"a client was disconnected: {exc}", file=sys.stderr)  # noqa: T201 - the process has a log
+        except asyncio.CancelledError:
+            pass  # the engine ends; asyncio of Python 3.11 would write a traceback
         finally:
             self._connections.discard(task)
             if client in self._clients:

@@ -12,7 +12,14 @@ from typing import Final
 import msgspec
 
 from flowrun.backends.warm.locks import EngineLock
-from flowrun.backends.warm.records import EngineRecord, HeldModel, engine_folder, engine_records, take_lock
+from flowrun.backends.warm.records import (
+    EngineRecord,
+    HeldModel,
+    check_socket,
+    engine_folder,
+    engine_records,
+    take_lock,
+)
 from flowrun.errors import BackendError
 from flowrun.spec.model import Model
 
@@ -57,6 +64,7 @@ def find_or_lock(held: HeldModel, *, note: Callable[[str], None]) -> EngineRecor
     Raises:
         BackendError: the folder of warm engines cannot be used.
     """
+    check_socket(held)
     waits = False
     while True:
         lock = take_lock(held.digest)

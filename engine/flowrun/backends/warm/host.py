@@ -39,6 +39,9 @@ from flowrun.errors import BackendError, FlowrunError, ModelError
 from flowrun.process_starts import started_at
 from flowrun.version import __version__
 
+MAX_UNREAD: Final = 64 * 2**20
+"""The bytes that may wait for a client when another message is sent to it: one that does not read is disconnected."""
+
 _LOOK_SECONDS: Final = 1.0
 """How often the engine is looked at."""
 
@@ -238,8 +241,13 @@ class _Client:
         Raises:
             BackendError: it cannot be sent.
         """
-        if not self._writer.is_closing():
-            self._writer.write(encode(message))
+        if self._writer.is_closing():
+            return
+        if self._writer.transport.get_write_buffer_size() > MAX_UNREAD:
+            print("a client was disconnected: it does not read", file=sys.stderr)  # noqa: T201 - the process has a log
+            self._writer.transport.abort()
+            return
+        self._writer.write(encode(message))
 
     def begin(self, asked: Ask | Measure) -> None:
         """Begin to answer a request."""

@@ -14,11 +14,11 @@ from flowrun.backends.warm.client import WarmBackend, end, look_at
 from flowrun.backends.warm.find import connect_to_warm
 from flowrun.backends.warm.host import Host
 from flowrun.backends.warm.records import EngineRecord, HeldModel, held_model, write_record
-from flowrun.backends.warm.wire import Health, WireRequest, as_wire, encode, from_wire
+from flowrun.backends.warm.wire import Ask, Health, WireRequest, as_wire, encode, from_wire
 from flowrun.backends.wrapper import PromptSize
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Log, Message, Reply, Tokens, Usage
-from flowrun.core.ports import ModelBackend
+from flowrun.core.ports import ModelBackend, OnText
 from flowrun.errors import BackendError, ModelError
 from flowrun.process_starts import started_at
 from flowrun.spec.model import Model
@@ -221,6 +221,41 @@ def test_who_watches_and_fails_fails_its_request_only() -> None:
         with pytest.raises(ValueError, match="no terminal"):
             live.run(live.backend.reply(ask(), on_text=fail))
         assert live.reply(ask()).content == "Hi"
+
+
+def test_a_client_that_does_not_read_is_disconnected(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    freed = asyncio.Event()
+
+    class Verbose(FakeHeld):
+        async def reply(self, request: AskModel, *, on_text: OnText | None = None, **options: Any) -> Reply:
+            try:
+                while on_text is not None:
+                    on_text("x" * 100_000)
+                    await asyncio.sleep(0)
+            finally:
+                if on_text is not None:
+                    freed.set()
+            return Reply(content="Hi")
+
+    async def work() -> Reply:
+        hosting = asyncio.create_task(host(Verbose(obliging)))
+        record = await record_of_host()
+        _, writer = await asyncio.open_unix_connection(str(record.socket))
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(encode(Ask(id=1, request=as_wire(ask()), watched=True)))
+        other = await connected()
+        await freed.wait()
+        reply = await other.reply(ask())
+        await other.stop()
+        writer.transport.abort()
+        await over(hosting)
+        return reply
+
+    monkeypatch.setattr("flowrun.backends.warm.host.MAX_UNREAD", 1_000_000)
+    assert run(work()).content == "Hi"
+    assert capsys.readouterr().err == "a client was disconnected: it does not read\n"
 
 
 # --- its end ----------------------------------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ def command() -> None:
 def up(spec: Path, profile: str | None, idle: float, project_dir: Path | None) -> int:
     """Start the engines of the models of SPEC, unless they are warm already.
 
-    Commands on a spec with the same model use them from then on, and say so.
+    Commands on a spec with the same model use them from then on, and say so. Of two of these commands at once, one
+    starts an engine, and the other waits for it.
     """
     flow = Project(folder=project_dir, environ=os.environ).compile(real_path(spec), profile=profile)
     models = [engine_model(flow, name) for name, bound in flow.models.items() if bound.model.backend == "vllm"]
@@ -68,6 +69,7 @@ def _start(model: EngineModel, idle: float) -> None:
             why = f"it has another {', '.join(others)}"
         if why is not None:
             raise UsageError(f"the warm engine of {held.name} does not fit: {why}; end it by flowrun engine down")
+        run_in_loop(look_at(found))  # one that hangs is none
         _say(f"{held.name} is warm already (process {found.pid})")
         return
     order = Order(

@@ -91,6 +91,7 @@ class WarmBackend:
         if self._writer is not None:
             return
         self._ready, reader, self._writer = await _connect(self._record)
+        self._failure = None
         self._writer.write(encode(Attach()))
         self._reading = asyncio.create_task(self._read(reader))
 
@@ -172,7 +173,6 @@ class WarmBackend:
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Pass on what the engine says, until it has gone."""
-        self._failure = None
         why = _GONE
         try:
             while (message := await read_from_engine(reader)) is not None:

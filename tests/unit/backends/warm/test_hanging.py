@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from flowrun.backends.warm import client
@@ -18,7 +19,10 @@ from flowrun.backends.warm.records import EngineRecord, engine_folder, vllm_vers
 from flowrun.cli.engine import command
 from flowrun.errors import BackendError
 from flowrun.process_starts import started_at
+from flowrun.runtime.engines import engine_model, held_model_of
+from flowrun.runtime.project import Project
 from flowrun.version import __version__
+from tests.unit.backends.warm.test_sessions import SPEC
 from tests.unit.backends.warm.warm_pair import HELD
 
 SLEEPS = (sys.executable, "-c", "import time; print(flush=True); time.sleep(60)")
@@ -99,6 +103,19 @@ def test_the_status_says_that_an_engine_hangs(sleeping: Process, capfd: pytest.C
     sleeping.listen()
     assert command.main(["status"], standalone_mode=False) == 0
     assert "it does not answer" in capfd.readouterr().out
+
+
+def test_an_engine_that_hangs_is_not_warm_for_up(
+    sleeping: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "greet.yaml").write_text(SPEC)
+    model = engine_model(Project(folder=tmp_path).compile(tmp_path / "greet.yaml"), "default")
+    record = msgspec.structs.replace(sleeping.record, model=held_model_of(model), digest=held_model_of(model).digest)
+    write_record(record)
+    sleeping.socket.bind(str(record.socket))
+    sleeping.socket.listen()
+    with pytest.raises(BackendError, match="does not answer within"):
+        command.main(["up", str(tmp_path / "greet.yaml"), "--project-dir", str(tmp_path)], standalone_mode=False)
 
 
 def test_an_engine_whose_socket_has_gone_is_ended(sleeping: Process, folder: Path) -> None:

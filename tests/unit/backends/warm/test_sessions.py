@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 
 import flowrun
+from flowrun.backends.kept_tokens import KeptTokensBackend
+from flowrun.backends.vllm.backend import VllmBackend
 from flowrun.backends.warm.records import HeldModel
+from flowrun.backends.wrapper import failure_of
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply
 from flowrun.runtime.engines import BackendSettings, engine_model, held_model_of
 from flowrun.runtime.project import CompiledFlow, Project
+from flowrun.spec.model import Model
 from tests.unit.backends.warm.warm_pair import FakeHeld, host, record_of_host
 
 SPEC = """\
@@ -109,3 +113,19 @@ def test_flows_that_share_an_engine_all_get_the_next_one(
         return outputs + [(await session.run(one)).output for one in (flow, other)]
 
     assert run(work, []) == ["own", "own", "anew", "anew"]
+
+
+def test_an_engine_of_vllm_that_died_has_failed_after_its_stop_too(tmp_path: Path) -> None:
+    class Dead:
+        dead = "vLLM's engine died: killed by SIGKILL"
+
+        def shutdown(self) -> None:
+            """Do nothing."""
+
+        close = release = shutdown
+
+    backend: Any = VllmBackend(Model(name="m"), base_dir=tmp_path)
+    assert failure_of(backend) is None
+    backend._engine = backend._chat = Dead()
+    asyncio.run(backend.stop())
+    assert failure_of(KeptTokensBackend(backend, {})) == Dead.dead

@@ -44,6 +44,20 @@ class Decides(Protocol):
         """
 
 
+@runtime_checkable
+class Ends(Protocol):
+    """A backend whose engine may end by itself: another process holds it."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine has ended; None while it lives, or was not started. It stays after ``stop``."""
+
+
+def failure_of(backend: ModelBackend) -> str | None:
+    """Return why the engine of a backend has ended; None if it lives, or cannot end by itself."""
+    return backend.failure if isinstance(backend, Ends) else None
+
+
 class PromptSize(NamedTuple):
     """The tokens of a prompt, and of the context window of its model."""
 
@@ -96,6 +110,11 @@ class WrappedBackend:
     def concurrency(self) -> int | None:
         """Return the backend's own concurrency. See ``ports.ModelBackend.concurrency``."""
         return self.backend.concurrency
+
+    @property
+    def failure(self) -> str | None:
+        """Return why the backend's engine has ended. See ``Ends``."""
+        return failure_of(self.backend)
 
     async def start(self) -> None:
         """Start the backend."""

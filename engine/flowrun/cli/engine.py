@@ -1,7 +1,9 @@
 """``flowrun engine``: keeps an engine of vLLM warm for the next commands, says how it is, and ends it."""
 
+import asyncio
 import os
 import time
+from contextlib import closing
 from json import dumps
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flowrun.backends.warm.client import end, look_at
-from flowrun.backends.warm.orders import Order, start_process
+from flowrun.backends.warm.find import outdated
+from flowrun.backends.warm.orders import Order, find_or_lock, start_process
 from flowrun.backends.warm.records import EngineRecord, engine_records
 from flowrun.backends.warm.wire import Health
 from flowrun.cli.event_loop import run_in_loop
@@ -44,7 +47,8 @@ def command() -> None:
 def up(spec: Path, profile: str | None, idle: float, project_dir: Path | None) -> int:
     """Start the engines of the models of SPEC, unless they are warm already.
 
-    Commands on a spec with the same model use them from then on, and say so.
+    Commands on a spec with the same model use them from then on, and say so. Of two of these commands at once, one
+    starts an engine, and the other waits for it.
     """
     flow = Project(folder=project_dir, environ=os.environ).compile(real_path(spec), profile=profile)
     models = [engine_model(flow, name) for name, bound in flow.models.items() if bound.model.backend == "vllm"]
@@ -58,12 +62,16 @@ def up(spec: Path, profile: str | None, idle: float, project_dir: Path | None) -
 
 def _start(model: EngineModel, idle: float) -> None:
     held = held_model_of(model)
-    for record in engine_records():
-        if record.model.digest == held.digest:
-            if record.is_of_this_version and set(held.adapters) <= set(record.model.adapters):
-                echo(f"{held.name} is warm already (process {record.pid})", err=True)
-                return
-            raise UsageError(f"an engine of {held.name} is warm that does not fit: end it by flowrun engine down")
+    found = find_or_lock(held, note=_say)
+    if isinstance(found, EngineRecord):
+        why = outdated(held, found)
+        if why is None and (others := held.differences(found.model)):
+            why = f"it has another {', '.join(others)}"
+        if why is not None:
+            raise UsageError(f"the warm engine of {held.name} does not fit: {why}; end it by flowrun engine down")
+        run_in_loop(look_at(found))  # one that hangs is none
+        _say(f"{held.name} is warm already (process {found.pid})")
+        return
     order = Order(
         model=msgspec.structs.replace(model.bound.model, timeout=None),
         folder=str(model.bound.folder.resolve()),
@@ -71,19 +79,20 @@ def _start(model: EngineModel, idle: float) -> None:
         held=held,
         idle=idle,
     )
+    with closing(found) as lock:
+        pid = start_process(order, lock, progress=_say, note=_say)
+    _say(f"{held.name} is warm (process {pid}); it ends after {spell_duration(idle, whole=True)} without use")
 
-    def say(text: str) -> None:
-        echo(text, err=True)
 
-    pid = start_process(order, progress=say, note=say)
-    echo(f"{held.name} is warm (process {pid}); it ends after {spell_duration(idle, whole=True)} without use", err=True)
+def _say(text: str) -> None:
+    echo(text, err=True)
 
 
 @command.command()
 @click.option("--json", is_flag=True, help="Print a JSON object a line.")
 def status(json: bool) -> int:
     """List the engines that are warm."""
-    found = [(record, _health_of(record)) for record in engine_records()]
+    found = run_in_loop(_looked_at(list(engine_records())))
     with answer_stream() as answers:
         if json:
             for record, health in found:
@@ -98,11 +107,12 @@ def status(json: bool) -> int:
     return 0
 
 
-def _health_of(record: EngineRecord) -> Health | None:
-    try:
-        return run_in_loop(look_at(record))
-    except BackendError:
-        return None
+async def _looked_at(records: list[EngineRecord]) -> list[tuple[EngineRecord, Health | None]]:
+    """Return how engines are; None for those that do not answer."""
+    found = await asyncio.gather(*map(look_at, records), return_exceptions=True)
+    return [
+        (record, health if isinstance(health, Health) else None) for record, health in zip(records, found, strict=True)
+    ]
 
 
 def _table_of(found: list[tuple[EngineRecord, Health | None]]) -> Table:
@@ -123,17 +133,28 @@ def _table_of(found: list[tuple[EngineRecord, Health | None]]) -> Table:
 @command.command()
 @click.argument("spec", required=False, type=click.Path(path_type=Path))
 @profile_option
+@click.option("--force", is_flag=True, help="End those too that others are connected to.")
 @project_option
-def down(spec: Path | None, profile: str | None, project_dir: Path | None) -> int:
-    """End the engines that are warm; with SPEC only those of its models."""
+def down(spec: Path | None, profile: str | None, force: bool, project_dir: Path | None) -> int:
+    """End the engines that are warm and not in use; with SPEC only those of its models."""
     records = list(engine_records())
     if spec is not None:
         flow = Project(folder=project_dir, environ=os.environ).compile(real_path(spec), profile=profile)
-        digests = {held_model_of(engine_model(flow, name)).digest for name in flow.models}
-        records = [record for record in records if record.model.digest in digests]
+        held = [held_model_of(engine_model(flow, name)) for name in flow.models]
+        records = [record for record in records if any(map(record.is_of, held))]
     if not records:
         echo("no engine is warm", err=True)
-    for record in records:
-        run_in_loop(end(record))
-        echo(f"{record.model.name}: process {record.pid} has ended", err=True)
+    faults = [fault for record in records if (fault := _end(record, force=force)) is not None]
+    if faults:
+        raise BackendError("\n".join(faults))
     return 0
+
+
+def _end(record: EngineRecord, *, force: bool) -> str | None:
+    """End an engine, and say so; return why it goes on."""
+    try:
+        run_in_loop(end(record, force=force))
+    except BackendError as exc:
+        return str(exc)
+    _say(f"{record.model.name}: process {record.pid} has ended")
+    return None

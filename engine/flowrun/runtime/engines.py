@@ -13,7 +13,15 @@ import msgspec
 from flowrun.backends.kept_tokens import KeptTokensBackend
 from flowrun.backends.pressure import STALL_SECONDS
 from flowrun.backends.warm.records import HeldModel, held_model
-from flowrun.backends.wrapper import Decides, KeepsTokens, MeasuresPrompts, TakesAdapters, TimedBackend, watchable
+from flowrun.backends.wrapper import (
+    Decides,
+    KeepsTokens,
+    MeasuresPrompts,
+    TakesAdapters,
+    TimedBackend,
+    failure_of,
+    watchable,
+)
 from flowrun.core.fixed_prompts import REMEDY, MeasuredPrompt, fixed_prompts
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError, ModelError
@@ -73,13 +81,15 @@ class Engines:
     """The backends of flows: one for all models that are equal or differ in their adapter, started at the first need.
 
     Those in this process start one after the other: engines that start together misjudge the free memory. A start
-    belongs to all runs that wait for it: it is given up when the last of them is cancelled.
+    belongs to all runs that wait for it: it is given up when the last of them is cancelled. One whose engine has ended
+    is for no further run: the next one that needs it starts another.
     """
 
     def __init__(self, settings: BackendSettings) -> None:
         self._settings = settings
         self._secrets: dict[str, str] = {}
         self._engines: list[_Engine] = []
+        self._ended: list[ModelBackend] = []
         self._check = ModelCheck(locked=settings.locked, note=settings.note)
         self._lock = asyncio.Lock()
         self._measured: WeakSet[CompiledFlow] = WeakSet()
@@ -113,6 +123,7 @@ class Engines:
         for start in starts:
             start.cancel()  # does nothing to one that has ended
         backends = await asyncio.gather(*starts, return_exceptions=True)
+        await self._stop_ended()
         stops = (backend.stop() for backend in backends if not isinstance(backend, BaseException))
         for error in await asyncio.gather(*stops, return_exceptions=True):
             if error is not None:
@@ -125,7 +136,23 @@ class Engines:
         backend = await self._get(flow, engine_model(flow, name))
         return backend.with_adapter(adapter) if adapter and isinstance(backend, TakesAdapters) else backend
 
+    def _drop_ended(self) -> None:
+        """Forget the engines that have ended; the next start stops their backends, which frees what they hold."""
+        for engine in tuple(self._engines):
+            if engine.start.done() and not _has_failed(engine.start):
+                backend = engine.start.result()
+                if isinstance(engine.wanted, EngineModel) and (why := failure_of(backend)) is not None:
+                    self._engines.remove(engine)
+                    self._ended.append(backend)
+                    self._settings.note(f"{engine.wanted.bound.model.name} starts anew: {why}")
+
+    async def _stop_ended(self) -> None:
+        """Stop the backends whose engines have ended; what goes wrong with one that is dead harms nobody."""
+        ended, self._ended = self._ended, []
+        await asyncio.gather(*(backend.stop() for backend in ended), return_exceptions=True)
+
     async def _get(self, flow: CompiledFlow, wanted: Wanted) -> ModelBackend:
+        self._drop_ended()
         for engine in self._engines:
             known = engine.wanted
             if known is wanted or (
@@ -154,6 +181,7 @@ class Engines:
         return await self._start_now(flow, wanted)
 
     async def _start_now(self, flow: CompiledFlow, wanted: Wanted) -> ModelBackend:
+        await self._stop_ended()
         if isinstance(wanted, EngineModel) and (warm := await self._find_warm(wanted)) is not None:
             return warm
         backend = self._make(wanted, flow.project) if isinstance(wanted, EngineModel) else watchable(wanted)

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from flowrun.backends.wrapper import failure_of
 from flowrun.core.events import CallStarted, Cancelled, Event, Recorded, RequestInput, Sleep, StartChild
 from flowrun.core.forking import ForkedEvent
 from flowrun.core.graph import Graph
@@ -98,6 +99,11 @@ class FlowRuns:
     def origin(self) -> Origin | None:
         """What made the results of the runs."""
         return self._runner.origin
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether an engine that the runs ask has ended."""
+        return any(failure_of(backend) is not None for backend in self._runner.backends.values())
 
     @property
     def can_resume(self) -> bool:

@@ -459,6 +459,8 @@ class Session:
         opened = self._opened("runs_of")
         keeps_tokens = keeps_tokens or self._settings.keeps_tokens
         known = opened.runs.setdefault(flow, {})
+        if keeps_tokens in known and known[keeps_tokens].has_failed:
+            del known[keeps_tokens]
         if wrap is None and keeps_tokens in known:
             return known[keeps_tokens]
         backends = await opened.engines.start_for(flow, keeps_tokens=keeps_tokens)

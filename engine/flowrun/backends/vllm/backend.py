@@ -65,6 +65,7 @@ class VllmBackend:
         self._counter = itertools.count(1)
         self._engine: Engine | None = None
         self._chat: VllmChat | None = None
+        self._failure: str | None = None
 
     @property
     def concurrency(self) -> int | None:
@@ -73,8 +74,8 @@ class VllmBackend:
 
     @property
     def failure(self) -> str | None:
-        """Return why the engine died; None while it lives, or is not running."""
-        return None if self._engine is None else self._engine.dead
+        """Return why the engine died; None while it lives, or was stopped alive. See ``wrapper.Ends``."""
+        return self._failure if self._engine is None else self._engine.dead
 
     async def start(self) -> None:
         """Find the model, and start vLLM's engine on it. See ``ports.ModelBackend.start``."""
@@ -215,6 +216,7 @@ class VllmBackend:
     async def stop(self) -> None:
         """Stop the engine. See ``ports.ModelBackend.stop``."""
         engine, chat = self._engine, self._chat
+        self._failure = self.failure
         self._engine = self._chat = None
         if engine is not None and chat is not None:
             await to_the_end(stop_engine(engine, chat))

@@ -6,7 +6,7 @@ Nothing is loaded, and vLLM is not imported: files are read, and the hub's cache
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,7 +17,13 @@ from flowrun.backends.vllm.adapters import CONFIG
 from flowrun.backends.vllm.file_digests import FileDigests
 from flowrun.backends.vllm.gguf import is_gguf
 from flowrun.backends.vllm.gguf_header import read_tokenizer
-from flowrun.backends.vllm.model_files import HUB_TIMEOUT, default_cache_dir, find_in_hub_cache, find_local_model
+from flowrun.backends.vllm.model_files import (
+    HUB_TIMEOUT,
+    commit_in_cache,
+    default_cache_dir,
+    find_in_hub_cache,
+    find_local_model,
+)
 from flowrun.backends.vllm.templates import load_template
 from flowrun.errors import BackendError
 from flowrun.spec.model import Model
@@ -34,6 +40,8 @@ _TOKENIZER: Final = frozenset(
         *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model", "tekken.json"),
     }
 )
+COMMIT: Final = "commit"
+"""The only stamp of a repository; see ``stamp_files``."""
 _TEMPLATE: Final = "chat_template.jinja"
 _TEMPLATES: Final = ("chat_template.json", "tokenizer_config.json")
 """Files that may have the chat template as a member, the first one that has it counts."""
@@ -125,6 +133,35 @@ def _describe(model: Model, base_dir: Path, digests: FileDigests, *, reads: bool
         ),
         frozenset(unknown),
     )
+
+
+def stamp_files(model: Model, adapters: Iterable[str], *, base_dir: Path) -> dict[str, dict[str, str]]:
+    """Return what tells, by the names of a model, its tokenizer and its adapters, whether their files are others.
+
+    Those of files are their sizes and times, those of a repository of the hub the commit in the cache. What is not
+    here, or cannot be looked at, is left out. It costs milliseconds.
+    """
+    own = model.engine.get("tokenizer")
+    revision = model.engine.get("tokenizer_revision")
+    sources = [(model.name, model.revision), *((adapter, None) for adapter in adapters)]
+    if isinstance(own, str) and own != model.name:
+        sources.append((own, revision if isinstance(revision, str) else None))
+    found = {name: _stamps(name, base_dir, revision) for name, revision in sources}
+    return {name: stamps for name, stamps in found.items() if stamps}
+
+
+def _stamps(name: str, base_dir: Path, revision: str | None) -> dict[str, str]:
+    if "://" in name:
+        return {}
+    try:
+        path = find_local_model(name, base_dir)
+        if path is None:
+            commit = commit_in_cache(name, revision)
+            return {} if commit is None else {COMMIT: commit}
+        stats = {file.name: file.stat() for file in _files_of(path)}
+    except (BackendError, OSError):  # its start will say so
+        return {}
+    return {name: f"{stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()}
 
 
 def _adapter(name: str, base_dir: Path, digests: FileDigests, *, reads: bool) -> LockedAdapter:

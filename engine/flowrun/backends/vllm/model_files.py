@@ -19,6 +19,7 @@ HUB_TIMEOUT = 10.0  # seconds for one small request to the hub
 CONFIGS = ("config.json", "params.json")  # Hugging Face's and Mistral's
 LISTED = 12  # names in a message
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _PATH = re.compile(r"[./~].*|.*\.gguf|.*/.*/.*")
 
 
@@ -189,3 +190,21 @@ def find_in_hub_cache(name: str, revision: str | None) -> str | None:
     except Exception:  # with any error of the cache, the model is not in it
         return None
     return str(folder) if any((folder / config).is_file() for config in CONFIGS) else None
+
+
+def commit_in_cache(name: str, revision: str | None) -> str | None:
+    """Return the commit of a revision by the hub's cache, or None. One small file is read.
+
+    The cache is that of ``huggingface_hub``: ``models--ORGANISATION--MODEL/refs/REVISION`` holds the commit.
+    """
+    if os.environ.get("VLLM_USE_MODELSCOPE", "").lower() in ("1", "true"):  # another hub, which vLLM reads itself
+        return None
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return revision
+    try:
+        from huggingface_hub import constants
+
+        repository = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+        return (repository / "refs" / (revision or "main")).read_text(encoding="utf-8").strip() or None
+    except (ImportError, OSError, ValueError):
+        return None

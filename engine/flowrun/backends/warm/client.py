@@ -1,15 +1,17 @@
 """The port ``ModelBackend`` over a warm engine: requests go to its process, and nothing of vLLM is loaded here."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
 from typing import Any, Final
 
-from flowrun.backends.warm.records import EngineRecord
+from flowrun.backends.warm.records import EngineRecord, delete_dead
 from flowrun.backends.warm.wire import (
     Answer,
     Ask,
+    Attach,
     Cancel,
     FromClient,
     FromEngine,
@@ -31,12 +33,15 @@ from flowrun.core.messages import Reply
 from flowrun.core.ports import ModelBackend, OnText
 from flowrun.errors import BackendError, ModelError
 
-_CONNECT_SECONDS: Final = 5.0
+_ANSWER_SECONDS: Final = 5.0
+"""The time in which an engine answers what costs it nothing; one that does not hangs."""
 _LOOK_SECONDS: Final = 0.05
-_LOOKS: Final = 400
-"""How often it is looked whether a process has ended that was told to."""
+"""The time between two looks whether a process has ended."""
+_END_SECONDS: Final = 20.0
+"""The time in which a process ends that was told to, and then once more after each signal."""
 
 _GONE: Final = "the warm engine has ended"
+_CLOSED: Final = "the connection to the warm engine was closed"
 
 
 class _Waiting:
@@ -65,6 +70,12 @@ class WarmBackend:
         self._ready: Ready | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._failure: str | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Return why the engine cannot be asked any more. See ``wrapper.Ends``."""
+        return self._failure
 
     @property
     def concurrency(self) -> int | None:
@@ -75,16 +86,13 @@ class WarmBackend:
         """Connect to the engine.
 
         Raises:
-            BackendError: it is not there.
+            BackendError: it is not there, or hangs.
         """
         if self._writer is not None:
             return
-        reader, writer = await _connect(self._record)
-        first = await read_from_engine(reader)
-        if not isinstance(first, Ready):
-            writer.close()
-            raise BackendError(_GONE)
-        self._ready, self._writer = first, writer
+        self._ready, reader, self._writer = await _connect(self._record)
+        self._failure = None
+        self._writer.write(encode(Attach()))
         self._reading = asyncio.create_task(self._read(reader))
 
     async def reply(
@@ -121,11 +129,14 @@ class WarmBackend:
         try:
             return await waiting.reply
         except asyncio.CancelledError:
-            if self._writer is not None and not self._writer.is_closing():
-                self._send(Cancel(id=asked.id))
+            self._give_up(asked.id)
             raise
         finally:
             self._waiting.pop(asked.id, None)
+
+    def _give_up(self, id: int) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._send(Cancel(id=id))
 
     def with_adapter(self, name: str) -> ModelBackend:
         """Return this backend for requests that use an adapter. See ``wrapper.TakesAdapters``."""
@@ -149,12 +160,16 @@ class WarmBackend:
             reading.cancel()
             writer.close()
             await asyncio.wait({reading})
-        self._fail("the connection to the warm engine was closed")
+        self._fail(_CLOSED)
 
     def _send(self, message: FromClient) -> None:
         if self._writer is None or self._writer.is_closing():
             raise ModelError("backend.unavailable", _GONE)
-        self._writer.write(encode(message))
+        try:
+            frame = encode(message)
+        except BackendError as exc:
+            raise ModelError("model.request_refused", f"the warm engine cannot be asked: {exc}") from exc
+        self._writer.write(frame)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Pass on what the engine says, until it has gone."""
@@ -164,7 +179,11 @@ class WarmBackend:
                 self._receive(message)
         except BackendError as exc:
             why = str(exc)
+        except asyncio.CancelledError:
+            why = _CLOSED
+            raise
         finally:
+            self._failure = why
             if self._writer is not None:
                 self._writer.close()
             self._fail(why)
@@ -174,8 +193,7 @@ class WarmBackend:
             return
         match message:
             case Piece():
-                if waiting.on_text is not None:
-                    waiting.on_text(message.text)
+                self._show(message, waiting)
             case Answer():
                 if not waiting.reply.done():
                     waiting.reply.set_result(message.reply)
@@ -185,6 +203,16 @@ class WarmBackend:
             case Refusal():
                 if not waiting.reply.done():
                     waiting.reply.set_exception(ModelError(message.name, message.message))
+
+    def _show(self, piece: Piece, waiting: _Waiting) -> None:
+        """Give a piece of a reply to who watches it; what fails there fails this request only."""
+        if waiting.on_text is None or waiting.reply.done():
+            return
+        try:
+            waiting.on_text(piece.text)
+        except Exception as exc:
+            waiting.reply.set_exception(exc)
+            self._give_up(piece.id)
 
     def _fail(self, why: str) -> None:
         for waiting in self._waiting.values():
@@ -196,7 +224,7 @@ async def look_at(record: EngineRecord) -> Health:
     """Return how an engine is.
 
     Raises:
-        BackendError: it is not there.
+        BackendError: it is not there, or hangs.
     """
     message = await _tell(record, Look())
     if not isinstance(message, Health):
@@ -204,36 +232,81 @@ async def look_at(record: EngineRecord) -> Health:
     return message
 
 
-async def end(record: EngineRecord) -> None:
-    """Tell an engine to end, and wait until its process has; one that does not is killed.
+async def end(record: EngineRecord, *, force: bool = False) -> None:
+    """Tell an engine to end, and wait until its process has; one that hangs or cannot be reached gets signals.
+
+    Args:
+        force: also if others are connected to ask it.
 
     Raises:
-        BackendError: it is not there.
+        BackendError: others are connected, or its process does not end.
     """
-    await _tell(record, Stop())
-    for _ in range(_LOOKS):
-        if not record.lives:
+    try:
+        told = await _tell(record, Stop(force=force))
+        signals: tuple[signal.Signals | None, ...] = (None, signal.SIGTERM, signal.SIGKILL)
+    except BackendError:
+        told, signals = None, (signal.SIGTERM, signal.SIGKILL)
+    if isinstance(told, Health):
+        raise BackendError(
+            f"{record.model.name}: process {record.pid} is in use (clients: {told.clients}, requests under way: "
+            f"{told.live}): wait for them, or end it by flowrun engine down --force"
+        )
+    for one in signals:
+        if one is not None and record.lives:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(record.pid, one)
+        if await _has_ended(record):
+            delete_dead(record)
             return
+    raise BackendError(f"process {record.pid}, the warm engine of {record.model.name}, does not end")
+
+
+async def _has_ended(record: EngineRecord) -> bool:
+    """Return whether the process of an engine ends in time."""
+    for _ in range(round(_END_SECONDS / _LOOK_SECONDS)):
+        if not record.lives:
+            return True
         await asyncio.sleep(_LOOK_SECONDS)
-    os.kill(record.pid, signal.SIGKILL)
+    return not record.lives
 
 
 async def _tell(record: EngineRecord, message: FromClient) -> FromEngine | None:
     """Send a message, and return the answer; None once the engine has gone."""
-    reader, writer = await _connect(record)
+    _, reader, writer = await _connect(record)
     try:
-        await read_from_engine(reader)
         writer.write(encode(message))
-        return await read_from_engine(reader)
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            return await read_from_engine(reader)
+    except TimeoutError:
+        raise BackendError(_hangs(record)) from None
     finally:
         writer.close()
 
 
-async def _connect(record: EngineRecord) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(record: EngineRecord) -> tuple[Ready, asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to an engine, and return what it says of itself.
+
+    Raises:
+        BackendError: it is not there, hangs, or says something else.
+    """
+    writer: asyncio.StreamWriter | None = None
+    ready: FromEngine | None = None
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            return await asyncio.open_unix_connection(str(record.socket))
-    except (OSError, TimeoutError) as exc:
-        raise BackendError(
-            f"the warm engine of {record.model.name} cannot be reached: {type(exc).__name__}: {exc}"
-        ) from exc
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(str(record.socket))
+            ready = await read_from_engine(reader)
+    except TimeoutError:
+        raise BackendError(_hangs(record)) from None
+    except OSError as exc:
+        name = record.model.name
+        raise BackendError(f"the warm engine of {name} cannot be reached: {type(exc).__name__}: {exc}") from exc
+    finally:
+        if writer is not None and not isinstance(ready, Ready):
+            writer.close()
+    if not isinstance(ready, Ready):
+        raise BackendError(_GONE)
+    return ready, reader, writer
+
+
+def _hangs(record: EngineRecord) -> str:
+    return f"process {record.pid} does not answer within {_ANSWER_SECONDS:g} s; flowrun engine down ends it"

@@ -1,10 +1,14 @@
 """Finds the warm engine that a model can use, or says why one that is near cannot be used."""
 
 from collections.abc import Callable
+from typing import Final
 
 from flowrun.backends.warm.client import WarmBackend
-from flowrun.backends.warm.records import HeldModel, engine_records
+from flowrun.backends.warm.records import FORMAT, EngineRecord, HeldModel, engine_records
 from flowrun.errors import BackendError
+
+_SHOWN: Final = 3
+"""The names of files in a note."""
 
 
 async def connect_to_warm(
@@ -22,11 +26,10 @@ async def connect_to_warm(
         note(f"no warm engine is used: {exc}")
         return None
     for record in records:
-        if others := _differences(wanted, record.model):
+        if (why := outdated(wanted, record)) is not None:
+            note(f"the warm engine of {wanted.name} is not used: {why}; end it by flowrun engine down")
+        elif others := wanted.differences(record.model):
             note(f"the warm engine of {wanted.name} is not used: it has another {', '.join(others)}")
-        elif not record.is_of_this_version:
-            what = f"flowrun {record.flowrun} and vLLM {record.vllm}"
-            note(f"the warm engine of {wanted.name} is not used: it runs {what}; end it by flowrun engine down")
         else:
             backend = WarmBackend(record, timeout=timeout)
             try:
@@ -39,7 +42,13 @@ async def connect_to_warm(
     return None
 
 
-def _differences(wanted: HeldModel, held: HeldModel) -> list[str]:
-    """Return the settings that keep an engine from serving a model."""
-    found = [name for name in wanted.differences(held) if name != "adapters"]
-    return found if set(wanted.adapters) <= set(held.adapters) else [*found, "adapters"]
+def outdated(wanted: HeldModel, record: EngineRecord) -> str | None:
+    """Return why no command will use an engine any more; None if one may."""
+    if record.format != FORMAT:
+        return "it is of another version of flowrun"
+    if not record.is_of_this_version:
+        return f"it runs flowrun {record.flowrun} and vLLM {record.vllm}"
+    if wanted.digest == record.digest and (changed := wanted.changed_files(record.model)):
+        shown = ", ".join(changed[:_SHOWN]) + (f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else "")
+        return f"the files of the model have changed since it was loaded ({shown})"
+    return None

@@ -9,13 +9,16 @@ import socket
 import struct
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from flowrun.backends.warm.records import EngineRecord, HeldModel, delete_record, vllm_version, write_record
+from flowrun.backends.warm.locks import EngineLock
+from flowrun.backends.warm.records import EngineRecord, HeldModel, delete_files, take_lock, vllm_version, write_record
 from flowrun.backends.warm.wire import (
     Answer,
     Ask,
+    Attach,
     Cancel,
     FromEngine,
     Health,
@@ -36,6 +39,9 @@ from flowrun.errors import BackendError, FlowrunError, ModelError
 from flowrun.process_starts import started_at
 from flowrun.version import __version__
 
+MAX_UNREAD: Final = 64 * 2**20
+"""The bytes that may wait for a client when another message is sent to it: one that does not read is disconnected."""
+
 _LOOK_SECONDS: Final = 1.0
 """How often the engine is looked at."""
 
@@ -52,18 +58,27 @@ class Host:
     """Answers clients by one backend."""
 
     def __init__(
-        self, backend: HeldBackend, model: HeldModel, *, idle: float, now: Callable[[], float] = time.time
+        self,
+        backend: HeldBackend,
+        model: HeldModel,
+        *,
+        idle: float,
+        lock: EngineLock | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """Bind a backend that has started.
 
         Args:
             idle: the seconds without a client after which ``run`` returns.
+            lock: that of the engine; None: ``run`` takes it, and releases it.
         """
         self._backend = backend
         self._model = model
         self._idle = idle
+        self._lock = lock
         self._now = now
-        self._clients: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._clients: set[_Client] = set()
         self._live = 0
         self._served = 0
         self._last = now()
@@ -79,10 +94,25 @@ class Host:
 
         Args:
             ready: called once clients can connect.
+
+        Raises:
+            BackendError: another process holds an engine of this model.
         """
+        if self._lock is not None:
+            await self._run(ready)
+        elif (lock := take_lock(self._model.digest)) is None:
+            raise BackendError(f"an engine of {self._model.name} is warm already")
+        else:
+            try:
+                await self._run(ready)
+            finally:
+                lock.release()
+
+    async def _run(self, ready: Callable[[], None]) -> None:
         record = EngineRecord(
             pid=os.getpid(),
             ticks=started_at(os.getpid()),
+            digest=self._model.digest,
             model=self._model,
             started=self._now(),
             idle=self._idle,
@@ -90,7 +120,7 @@ class Host:
             vllm=vllm_version(),
         )
         path = record.socket
-        path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # that of an engine which was killed: this process has the lock
         before = os.umask(0o177)
         try:
             server = await asyncio.start_unix_server(self._serve, str(path))
@@ -102,10 +132,10 @@ class Host:
                 ready()
                 await self._until_over()
         finally:
-            delete_record(self._model, os.getpid())
-            for client in tuple(self._clients):
-                client.cancel()
-            await asyncio.gather(*self._clients, return_exceptions=True)
+            delete_files(self._model.digest)
+            for connection in tuple(self._connections):
+                connection.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
 
     def stop(self) -> None:
         """End the engine."""
@@ -129,32 +159,41 @@ class Host:
             return
         task = asyncio.current_task()
         assert task is not None
-        self._clients.add(task)
+        self._connections.add(task)
         client = _Client(self, writer)
         try:
             client.send(self._ready)
             while (message := await read_from_client(reader)) is not None:
+                if isinstance(message, Attach | Ask | Measure):
+                    self._clients.add(client)  # who only looks keeps no engine warm
                 match message:
+                    case Attach():
+                        pass
                     case Ask() | Measure():
                         client.begin(message)
                     case Cancel():
                         client.cancel(message.id)
                     case Look():
                         client.send(self._health())
+                    case Stop(force=False) if self._clients:
+                        client.send(self._health())
                     case Stop():
                         self._stop.set()
                         await asyncio.Event().wait()  # the end of this process is the answer
         except BackendError as exc:
             print(f"a client was disconnected: {exc}", file=sys.stderr)  # noqa: T201 - the process has a log
+        except asyncio.CancelledError:
+            pass  # the engine ends; asyncio of Python 3.11 would write a traceback
         finally:
-            self._clients.discard(task)
-            self._last = self._now()
+            self._connections.discard(task)
+            if client in self._clients:
+                self._clients.remove(client)
+                self._last = self._now()
             await client.close()
 
     def _health(self) -> Health:
-        return Health(
-            clients=len(self._clients) - 1, live=self._live, served=self._served, idle=self._now() - self._last
-        )
+        idle = 0.0 if self._clients else self._now() - self._last
+        return Health(clients=len(self._clients), live=self._live, served=self._served, idle=idle)
 
     async def answer(self, asked: Ask | Measure, on_text: OnText) -> FromEngine:
         """Return what came of a request.
@@ -178,6 +217,10 @@ class Host:
             return Refusal(id=asked.id, name=exc.name, message=exc.message)
         except FlowrunError as exc:
             return Refusal(id=asked.id, name="backend.unavailable", message=str(exc))
+        except Exception as exc:  # whoever asked must have an answer
+            traceback.print_exception(exc)  # the process has a log
+            why = f"a bug of flowrun in the process of the warm engine: {type(exc).__name__}: {exc}"
+            return Refusal(id=asked.id, name="backend.unavailable", message=why)
         finally:
             self._live -= 1
             self._served += isinstance(asked, Ask)
@@ -193,9 +236,18 @@ class _Client:
         self._requests: dict[int, asyncio.Task[None]] = {}
 
     def send(self, message: FromEngine) -> None:
-        """Send a message; nothing happens if the client has gone."""
-        if not self._writer.is_closing():
-            self._writer.write(encode(message))
+        """Send a message; nothing happens if the client has gone.
+
+        Raises:
+            BackendError: it cannot be sent.
+        """
+        if self._writer.is_closing():
+            return
+        if self._writer.transport.get_write_buffer_size() > MAX_UNREAD:
+            print("a client was disconnected: it does not read", file=sys.stderr)  # noqa: T201 - the process has a log
+            self._writer.transport.abort()
+            return
+        self._writer.write(encode(message))
 
     def begin(self, asked: Ask | Measure) -> None:
         """Begin to answer a request."""
@@ -211,7 +263,12 @@ class _Client:
         def on_text(text: str | None) -> None:
             self.send(Piece(id=asked.id, text=text))
 
-        self.send(await self._host.answer(asked, on_text))
+        answer = await self._host.answer(asked, on_text)
+        try:
+            self.send(answer)
+        except BackendError as exc:
+            why = f"the warm engine cannot send the reply: {exc}"
+            self.send(Refusal(id=asked.id, name="model.request_refused", message=why))
 
     async def close(self) -> None:
         """Give up all requests."""

@@ -57,8 +57,18 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
     id: int
 
 
+class Attach(msgspec.Struct, frozen=True, kw_only=True, tag="attach"):
+    """A client is going to ask: the engine stays warm as long as it is connected, also while it asks nothing."""
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
-    """The user ends the engine."""
+    """The user ends the engine.
+
+    Attributes:
+        force: also if others are connected to ask; else the answer is how it is, and it goes on.
+    """
+
+    force: bool = False
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True, tag="look"):
@@ -82,10 +92,10 @@ class Health(msgspec.Struct, frozen=True, kw_only=True, tag="health"):
     """How the engine is.
 
     Attributes:
-        clients: the processes that are connected.
+        clients: the processes that are connected to ask something.
         live: the requests under way.
         served: the replies so far.
-        idle: the seconds since anybody was connected.
+        idle: the seconds since any of them was connected.
     """
 
     clients: int
@@ -124,7 +134,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     message: str
 
 
-FromClient = Ask | Measure | Cancel | Stop | Look
+FromClient = Attach | Ask | Measure | Cancel | Stop | Look
 FromEngine = Ready | Health | Piece | Answer | Size | Refusal
 
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
@@ -149,8 +159,17 @@ def from_wire(request: WireRequest) -> AskModel:
 
 
 def encode(message: FromClient | FromEngine) -> bytes:
-    """Return a message as a frame."""
-    body = _ENCODE(message)
+    """Return a message as a frame.
+
+    Raises:
+        BackendError: it has no form in MessagePack, or is longer than a frame may be.
+    """
+    try:
+        body = _ENCODE(message)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:  # such as a number of 65 bits
+        raise BackendError(f"it has no form in MessagePack: {exc}") from exc
+    if len(body) > MAX_FRAME:
+        raise BackendError(f"it has {len(body):,} bytes, and {MAX_FRAME:,} are the most at once")
     return len(body).to_bytes(_LENGTH, "big") + body
 
 

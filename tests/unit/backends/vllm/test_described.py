@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flowrun.backends.vllm import described, file_digests
-from flowrun.backends.vllm.described import Described, describe_model, digest_of_text
+from flowrun.backends.vllm.described import Described, describe_model, digest_of_text, stamp_files
 from flowrun.backends.vllm.file_digests import FileDigests
 from flowrun.backends.vllm.gguf_header import read_tokenizer
 from flowrun.errors import BackendError
@@ -205,6 +205,14 @@ class TestHub:
         self.answer(monkeypatch, hub, None)
         with pytest.raises(BackendError, match="'org/other' is neither a path beside the spec nor in the hub's cache"):
             describe(Model(name="org/other"), tmp_path)
+
+    def test_its_stamp_is_the_commit_in_the_cache(self, tmp_path: Path) -> None:
+        model = Model(name="org/cached", engine={"tokenizer": "org/other", "tokenizer_revision": "a" * 40})
+        assert stamp_files(model, ["org/adapter"], base_dir=tmp_path) == {
+            "org/cached": {"commit": "abc"},
+            "org/other": {"commit": "a" * 40},
+        }
+        assert stamp_files(Model(name="org/cached", revision="v2"), [], base_dir=tmp_path) == {}
 
 
 # --- GGUF ----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 from flowrun.backends.scripted import ScriptedBackend
 from flowrun.backends.warm.client import WarmBackend
 from flowrun.backends.warm.host import Host
+from flowrun.backends.warm.locks import EngineLock
 from flowrun.backends.warm.records import EngineRecord, HeldModel, engine_records
 from flowrun.backends.wrapper import PromptSize
 from flowrun.core.events import AskModel
@@ -23,6 +24,7 @@ HELD = HeldModel(
     chat_template="",
     chat_template_kwargs={},
     adapters=("lora",),
+    files={"tiny": {"model.safetensors": "9 1", "config.json": "5 1"}},
 )
 
 
@@ -38,12 +40,14 @@ class FakeHeld:
         self.failure: str | None = None
         self.asked: list[tuple[AskModel, str | None, bool]] = []
         self.cancelled = 0
+        self.stops = 0
 
     async def start(self) -> None:
         """Do nothing."""
 
     async def stop(self) -> None:
-        """Do nothing."""
+        """Count that it was stopped."""
+        self.stops += 1
 
     async def reply(
         self,
@@ -97,9 +101,9 @@ class WarmPair(WarmBackend):
             await asyncio.wait({self._hosting})
 
 
-async def host(held: FakeHeld, *, idle: float = 60.0, model: HeldModel = HELD) -> None:
+async def host(held: FakeHeld, *, idle: float = 60.0, model: HeldModel = HELD, lock: EngineLock | None = None) -> None:
     """Hold an engine until it is to end."""
-    await Host(held, model, idle=idle).run(lambda: None)
+    await Host(held, model, idle=idle, lock=lock).run(lambda: None)
 
 
 async def record_of_host() -> EngineRecord:

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from flowrun.serving.gate import Access
     from flowrun.serving.served_flow import ServedFlow
+    from flowrun.serving.served_runs import ServedRuns
 
 _LAST_SECONDS: Final = 1.0
 """What calls get to return that are still under way when runs have had their time to end."""
@@ -170,18 +171,25 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
         if durable:
             warn_of_network(journal)
             runs.watch(flows.keys())
-        others: list[BaseRoute] = []
-        if has_mcp := find_spec("mcp") is not None:
-            from flowrun.serving.mcp_endpoint import McpEndpoint
-
-            tools = McpEndpoint(flows, runs, timeout=options["timeout"], max_body=options["max_body"])
-            await stack.enter_async_context(tools.manager.run())
-            others.append(tools.route())
+        has_mcp = find_spec("mcp") is not None
+        tools = [await stack.enter_async_context(_mcp_route(flows, runs, options))] if has_mcp else []
         shown = ShownFlows(os.environ, hide)
-        others += page_routes(runs, access, shown)
+        others = [*tools, *page_routes(runs, access, shown)]
         app = make_app(flows, runs, access, shown=shown, timeout=options["timeout"], others=others)
         _say_hello(flows, address_of(listener), journal if durable else None, has_mcp=has_mcp)
         await serve(app, listener, runs, drain=options["drain"], timeout=options["timeout"])
+
+
+@asynccontextmanager
+async def _mcp_route(
+    flows: "Mapping[str, ServedFlow]", runs: "ServedRuns", options: Mapping[str, Any]
+) -> AsyncIterator["BaseRoute"]:
+    """Yield the route of the MCP server, whose sessions end with the block."""
+    from flowrun.serving.mcp_endpoint import McpEndpoint
+
+    tools = McpEndpoint(flows, runs, timeout=options["timeout"], max_body=options["max_body"])
+    async with tools.manager.run():
+        yield tools.route()
 
 
 def _own_journal(options: Mapping[str, Any]) -> Path:

@@ -1,9 +1,20 @@
-"""An answer to a question that was shown without its secrets becomes the answer to the question itself. Pure."""
+"""A question is shown without secrets, and an answer to what was shown becomes one to the question itself. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from flowrun.runtime.run_result import InputRequest
+from flowrun.spec import mask
+
+
+def mask_request(ask: InputRequest, secrets: Mapping[str, str]) -> InputRequest:
+    """Return a question without secrets; what names it stays."""
+    if not secrets:
+        return ask
+    prompt, schema, call = mask((ask.prompt, ask.schema, ask.call), secrets)
+    return msgspec.structs.replace(ask, prompt=prompt, schema=schema, call=call)
 
 
 def unmask_arguments(answer: Any, ask: InputRequest, secrets: Mapping[str, str]) -> Any:

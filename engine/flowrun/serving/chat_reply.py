@@ -68,7 +68,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     def text_of(self, result: RunResult) -> str:
         """Return the text of a run: its answer, or what it waits for and how that is answered."""
         if result.pending:
-            return self.served.masked(describe_questions(result, self.address))
+            return describe_questions(result, self.address, self.served.flow.secrets)
         return self.served.masked(answer_text(result.output) or "")
 
     def about(self, result: RunResult) -> dict[str, JSON]:

@@ -22,6 +22,7 @@ from flowrun.errors import FlowrunError, UsageError
 from flowrun.runtime.run_events import RunEvent, StateEntered
 from flowrun.runtime.run_result import InputRequest, RunResult, answer_text
 from flowrun.runtime.session import check_answer, new_run_id
+from flowrun.serving.answers import mask_request
 from flowrun.serving.asked_address import asked_address
 from flowrun.serving.questions import answer_of_form, describe_questions, flat_form, question_text
 from flowrun.serving.served_flow import ServedFlow
@@ -154,7 +155,9 @@ class _Call:
         return _result(self._served, *_content_of(mask(result.output, self._served.flow.secrets)), result.run_id)
 
     def _waiting(self, result: RunResult) -> types.CallToolResult:
-        return _result(self._served, describe_questions(result, self._address), None, result.run_id)
+        return _result(
+            self._served, describe_questions(result, self._address, self._served.flow.secrets), None, result.run_id
+        )
 
     def _can_ask(self, result: RunResult) -> bool:
         capabilities = self._ctx.session.client_capabilities
@@ -173,10 +176,8 @@ class _Call:
         """Ask the client's user a question until the answer is one; None if it is declined."""
         wrong: str | None = None
         while True:
-            asked = flat_form(ask)
-            assert asked is not None
-            message = _message_of(ask, self._served, wrong)
-            answer = await self._ctx.session.elicit_form(message, asked, self._ctx.request_id)
+            message, form = _shown(ask, self._served, wrong)
+            answer = await self._ctx.session.elicit_form(message, form, self._ctx.request_id)
             if answer.action != "accept":
                 return None
             try:
@@ -219,20 +220,20 @@ def _input_required(result: RunResult, served: ServedFlow, wrong: Mapping[str, s
     Args:
         wrong: by questions, what was wrong with the answers that the client brought.
     """
-    requests: Any = {
-        ask.id: types.ElicitRequest(
-            params=types.ElicitRequestFormParams(
-                message=_message_of(ask, served, wrong.get(ask.id)), requested_schema=flat_form(ask) or {}
-            )
-        )
-        for ask in result.pending
-    }
+    requests: Any = {}
+    for ask in result.pending:
+        message, form = _shown(ask, served, wrong.get(ask.id))
+        params = types.ElicitRequestFormParams(message=message, requested_schema=form)
+        requests[ask.id] = types.ElicitRequest(params=params)
     return types.InputRequiredResult(input_requests=requests, request_state=result.run_id)
 
 
-def _message_of(ask: InputRequest, served: ServedFlow, wrong: str | None) -> str:
-    said = question_text(ask)
-    return served.masked(said if wrong is None else f"{said}\n\n({wrong})")
+def _shown(ask: InputRequest, served: ServedFlow, wrong: str | None) -> tuple[str, dict[str, Any]]:
+    """Return the text and the form of a question for the client's user, and what was ``wrong`` with an answer."""
+    shown = mask_request(ask, served.flow.secrets)
+    said, form = question_text(shown), flat_form(shown)
+    assert form is not None, "_can_ask has seen that it has one"
+    return (said if wrong is None else f"{said}\n\n({served.masked(wrong)})"), form
 
 
 def _tool(served: ServedFlow) -> types.Tool:

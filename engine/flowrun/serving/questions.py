@@ -7,6 +7,7 @@ import msgspec
 
 from flowrun.core.approvals import call_lines
 from flowrun.runtime.run_result import InputRequest, RunResult
+from flowrun.serving.answers import mask_request
 from flowrun.spec.json_types import declared_types
 from flowrun.spec.model import JSON
 from flowrun.unicode import visible, visible_json
@@ -22,13 +23,14 @@ _ALONE: Final = "answer"
 """The property of a flat form whose answer is one value."""
 
 
-def describe_questions(result: RunResult, address: str) -> str:
+def describe_questions(result: RunResult, address: str, secrets: Mapping[str, str]) -> str:
     """Return what a run waits for, and how it is answered.
 
     Args:
         address: of the server.
+        secrets: what the text may not hold.
     """
-    return "\n\n".join(_describe(ask, result.run_id, address) for ask in result.pending)
+    return "\n\n".join(_describe(mask_request(ask, secrets), result.run_id, address) for ask in result.pending)
 
 
 def question_text(ask: InputRequest) -> str:

@@ -30,10 +30,14 @@ def test_characters_that_deceive_are_shown_as_marks() -> None:
     asks = RequestInput(
         run="r", step=1, index=0, state="ask", prompt=DECEIVES, schema=ask.schema, call=ask.call, timeout=None
     )
-    described = describe_questions(RunResult(run=Run(id="r"), waiting=(asks,)), "http://a")
+    described = describe_questions(RunResult(run=Run(id="r"), waiting=(asks,)), "http://a", {})
     assert question_text(ask).startswith(f"{SHOWN}\n")
     assert described.startswith(f"{question_text(ask)}\n\n(Run r waits")
     assert all(character.isprintable() or character == "\n" for character in described)
+    secret = "\u202e05\u202c"
+    shown = describe_questions(RunResult(run=Run(id="r"), waiting=(asks,)), "http://a", {secret: "${PRICE}"})
+    assert "05" not in shown
+    assert shown.startswith("Pay ${PRICE}?")
 
 
 @pytest.mark.parametrize(

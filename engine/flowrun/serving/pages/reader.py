@@ -1,7 +1,7 @@
 """Reads a journal for pages, beside the loop: each reader is a connection of its own, used by one thread at a time."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,6 +13,7 @@ from flowrun.journal.questions import closing_event
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_result import InputRequest
+from flowrun.serving.answers import mask_request
 from flowrun.serving.pages.responses import NotFound
 from flowrun.serving.shown_flows import ShownFlows
 from flowrun.spec import mask
@@ -106,11 +107,3 @@ def read_run(history: History, row: RunRow, flows: ShownFlows) -> RunSight:
                 if closing_event(inboxes[ask.run], effect.step, effect.index) is None
             )
     return RunSight(**given)
-
-
-def mask_request(ask: InputRequest, secrets: Mapping[str, str]) -> InputRequest:
-    """Return a question without secrets; what names it stays."""
-    if not secrets:
-        return ask
-    prompt, schema, call = mask((ask.prompt, ask.schema, ask.call), secrets)
-    return msgspec.structs.replace(ask, prompt=prompt, schema=schema, call=call)

@@ -14,10 +14,9 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from flowrun.runtime.run_result import InputRequest
-from flowrun.serving.answers import unmask_arguments
+from flowrun.serving.answers import mask_request, unmask_arguments
 from flowrun.serving.gate import Access
 from flowrun.serving.pages.login import local_path
-from flowrun.serving.pages.reader import mask_request
 from tests.served import Pages, served_pages
 from tests.shop import run_shop
 from tests.unit.serving.pages.conftest import Run

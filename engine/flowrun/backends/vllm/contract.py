@@ -93,7 +93,7 @@ def _faults_of_call(where: str, signature: inspect.Signature | None, call: Call)
     try:
         signature.bind(*range(call.positional or 0), **dict.fromkeys(call.keywords))
     except TypeError as exc:
-        yield f"{where}: {exc}"
+        yield f"{where}: {exc}".replace("required keyword-only argument", "required argument")  # since Python 3.12
         return
     for name, known in call.relies_on.items():
         parameter = signature.parameters.get(name)

@@ -127,15 +127,16 @@ class Host:
         finally:
             os.umask(before)
         try:
-            async with server:
-                write_record(record)
-                ready()
-                await self._until_over()
+            write_record(record)
+            ready()
+            await self._until_over()
         finally:
+            server.close()
             delete_files(self._model.digest)
             for connection in tuple(self._connections):
                 connection.cancel()
             await asyncio.gather(*self._connections, return_exceptions=True)
+            await server.wait_closed()  # waits for the connections too, since Python 3.12
 
     def stop(self) -> None:
         """End the engine."""

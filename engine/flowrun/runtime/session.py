@@ -367,12 +367,7 @@ class Session:
         row = None if opened.journal is None else _open_row(opened.journal, run_id)
         top = run_id if row is None else row.id
         with self._driving(top):
-            if row is None or top in opened.owners:  # with the functions and backends that the run started with
-                runs = self._owner_of(top)
-            else:
-                begun = _start_of(one.event for one in self.journal.history.events(top))
-                work = self.runs_of(self._stored_flow(row), keeps_tokens=begun.keeps_tokens)
-                runs = await self._outcome_of(self._begin(work))
+            runs = await self._runs_to_resume(top, row)
             return await self._drive(runs, top, runs.resume(top, resolve=resolve))
 
     async def fork(
@@ -575,6 +570,30 @@ class Session:
             if self._open is None and caller is not None and not caller.cancelling():
                 raise RuntimeError("the session was closed while the run was in progress") from None
             raise
+
+    async def _runs_to_resume(self, run_id: str, row: RunRow | None) -> FlowRuns:
+        """Return the runs by which a run goes on: those that it started with, unless an engine of theirs has ended.
+
+        Args:
+            row: that of the run; None: the session has no journal.
+
+        Raises:
+            UsageError: no such run waits.
+        """
+        opened = self._opened("resume")
+        owner = self._owner_of(run_id) if row is None else opened.owners.get(run_id)
+        if owner is not None and not owner.has_failed:
+            return owner
+        if row is not None:
+            flow, events = self._stored_flow(row), self.journal.history.events(run_id)
+        else:
+            assert owner is not None
+            known = [flow for flow in opened.runs if flow.graph is owner.graph]
+            if not known:  # nobody refers to the flow any more
+                return owner
+            flow, events = known[0], opened.memory.records[run_id]
+        begun = _start_of(one.event for one in events)
+        return await self._outcome_of(self._begin(self.runs_of(flow, keeps_tokens=begun.keeps_tokens)))
 
     def _owner_of(self, run_id: str) -> FlowRuns:
         owner = self._opened("resume").owners.get(run_id)

@@ -115,6 +115,40 @@ def test_flows_that_share_an_engine_all_get_the_next_one(
     assert run(work, []) == ["own", "own", "anew", "anew"]
 
 
+WAITS = """\
+flowrun: v1
+name: greet
+version: 1.0.0
+model: {backend: vllm, name: ./model}
+messages: [{role: user, content: Hello}]
+states:
+  well: {type: wait, prompt: Well?, schema: {type: string}, next: hello}
+  hello: {type: chat, next: e}
+  e: {type: end, output: "{{ outputs.well }} {{ reply.content }}"}
+"""
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_run_that_waited_goes_on_with_the_next_engine(
+    flow: CompiledFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, durable: bool
+) -> None:
+    own = [FakeHeld(saying("own")), FakeHeld(saying("anew"))]
+    unstarted = iter(own)
+    monkeypatch.setattr("flowrun.runtime.engines.make_backend", lambda *_: next(unstarted))
+    (tmp_path / "waits.yaml").write_text(WAITS)
+    waits = Project(folder=tmp_path).compile(tmp_path / "waits.yaml")
+
+    async def work() -> Any:
+        journal = tmp_path / "j.sqlite" if durable else None
+        async with asyncio.timeout(20), flowrun.Session(journal=journal) as session:
+            begun = await session.run(waits)
+            own[0].failure = "killed by SIGKILL"
+            await session.answer(begun.pending[0].id, "Well,")
+            return (await session.resume(begun.run_id)).output
+
+    assert asyncio.run(work()) == "Well, anew"
+
+
 def test_an_engine_of_vllm_that_died_has_failed_after_its_stop_too(tmp_path: Path) -> None:
     class Dead:
         dead = "vLLM's engine died: killed by SIGKILL"

@@ -58,10 +58,10 @@ def compile_schema(schema: Mapping[str, JSON], *, name: str = "") -> Validator:
         try:
             if compiled.is_valid(value):
                 return None
-        except UnicodeEncodeError:
+            errors = zip(range(_MAX_ERRORS), compiled.iter_errors(value), strict=False)
+            return "; ".join(_explain(error, name) for _, error in errors)
+        except UnicodeEncodeError:  # not by all schemas: some need not look at the text
             return find_encoding_error(value) or "it cannot be checked"
-        errors = zip(range(_MAX_ERRORS), compiled.iter_errors(value), strict=False)
-        return "; ".join(_explain(error, name) for _, error in errors)
 
     return validate
 

@@ -34,3 +34,15 @@ def test_what_is_wrong_with_a_value(schema: dict[str, Any], value: Any, wrong: s
 def test_a_schema_elsewhere_is_never_fetched() -> None:
     with pytest.raises(ValueError, match="a schema is never fetched"):
         compile_schema({"$ref": "https://example.org/schema.json"})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "array", "items": {"type": "number"}}, {"type": "array", "items": {"type": "string", "pattern": "^a$"}}],
+    ids=["whose text is not looked at", "whose text is"],
+)
+def test_a_text_that_is_not_unicode_is_named(schema: dict[str, Any]) -> None:
+    wrong = compile_schema(schema)(["\ud800"])
+    assert wrong is not None
+    assert r"\ud800" in wrong
+    wrong.encode()

@@ -1,7 +1,7 @@
 """The runs of one flow in a session. With a journal they resume, and can be answered and cancelled from outside."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,10 @@ from flowrun.core.ports import Observer
 from flowrun.core.recovery import recover
 from flowrun.errors import UsageError
 from flowrun.journal import MemoryJournal, SqliteJournal
+from flowrun.journal.questions import closing_event
 from flowrun.runtime.inbox import Inbox
 from flowrun.runtime.origin import Origin
-from flowrun.runtime.run_result import Resolve, RunResult
+from flowrun.runtime.run_result import InputRequest, Resolve, RunResult
 from flowrun.runtime.runner import Runner
 from flowrun.runtime.timers import end_of_sleep
 from flowrun.spec.model import JSON
@@ -39,6 +40,19 @@ def find_pending_work(graph: Graph, run_id: str, events_of: Callable[[str], Sequ
             in_doubt += child.in_doubt
             wakes += [] if child.wakes is None else [child.wakes]
     return RunResult(run=found.run, waiting=tuple(waiting), in_doubt=tuple(in_doubt), wakes=min(wakes, default=None))
+
+
+def unanswered(result: RunResult, inbox_of: Callable[[str], Iterable[Event]]) -> list[InputRequest]:
+    """Return the questions that a run waits for, but those whose answer it has only not read yet.
+
+    Args:
+        inbox_of: returns the answers and cancellations that came in for a run by its id and that it has not read.
+    """
+    return [
+        ask
+        for ask, effect in zip(result.pending, result.waiting, strict=True)
+        if closing_event(inbox_of(ask.run), effect.step, effect.index) is None
+    ]
 
 
 class SpecJournal:

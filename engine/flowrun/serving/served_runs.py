@@ -10,8 +10,7 @@ from typing import Any, Final, TypeVar
 
 from flowrun.errors import FlowrunError, StoreError, UsageError
 from flowrun.journal import History, RunRow, open_history
-from flowrun.journal.questions import closing_event
-from flowrun.runtime.flow_runs import find_pending_work
+from flowrun.runtime.flow_runs import find_pending_work, unanswered
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_events import RunEvent
 from flowrun.runtime.run_result import InputRequest, Resolve, RunResult
@@ -305,11 +304,7 @@ class ServedRuns:
 
     def unanswered(self, result: RunResult) -> list[InputRequest]:
         """Return the questions that a run waits for, but those whose answer it has only not read yet."""
-        return [
-            ask
-            for ask, effect in zip(result.pending, result.waiting, strict=True)
-            if closing_event(self.history.inbox(ask.run), effect.step, effect.index) is None
-        ]
+        return unanswered(result, self.history.inbox)
 
     def flow_to_show(self, row: RunRow) -> CompiledFlow:
         """Return the flow that a run started with, without its functions. Its ``secrets`` are to be masked."""

@@ -9,8 +9,7 @@ import msgspec
 from flowrun.core.events import CallFunction
 from flowrun.errors import UsageError
 from flowrun.journal import History, RunRow
-from flowrun.journal.questions import closing_event
-from flowrun.runtime.flow_runs import find_pending_work
+from flowrun.runtime.flow_runs import find_pending_work, unanswered
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_result import InputRequest
 from flowrun.serving.answers import mask_request
@@ -103,7 +102,6 @@ def read_run(history: History, row: RunRow, flows: ShownFlows) -> RunSight:
             given["in_doubt"] = tuple(pending.in_doubt)
             given["questions"] = tuple(
                 OpenQuestion(asked=ask, shown=mask_request(ask, flow.secrets))
-                for ask, effect in zip(pending.pending, pending.waiting, strict=True)
-                if closing_event(inboxes[ask.run], effect.step, effect.index) is None
+                for ask in unanswered(pending, inboxes.__getitem__)
             )
     return RunSight(**given)

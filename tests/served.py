@@ -91,9 +91,9 @@ def served_pages(
 
     async def serve() -> None:
         async with Session(journal=journal, environ=environ, drain=0.5) as session:
-            runs = ServedRuns(session, max_live=8, outlives_requests=True)
             flows = ShownFlows(os.environ if environ is None else environ)
-            app = Gate(Starlette(routes=page_routes(runs, access, flows)), access)
+            runs = ServedRuns(session, flows, max_live=8, outlives_requests=True)
+            app = Gate(Starlette(routes=page_routes(runs, access)), access)
             config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
             server = uvicorn.Server(config)
             loop = asyncio.get_running_loop()

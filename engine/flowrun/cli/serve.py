@@ -164,7 +164,8 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
             settings=BackendSettings(verbose=options["verbose"], stall=options["stall"], note=_note, progress=_note),
         )
         await stack.enter_async_context(session)
-        runs = ServedRuns(session, max_live=options["max_live"], outlives_requests=durable)
+        shown = ShownFlows(os.environ, hide)
+        runs = ServedRuns(session, shown, max_live=options["max_live"], outlives_requests=durable)
         if options["preload"]:
             for served in flows.values():
                 await session.runs_of(served.flow)
@@ -173,9 +174,8 @@ async def _serve(flows: "Mapping[str, ServedFlow]", access: "Access", options: M
             runs.watch(flows.keys())
         has_mcp = find_spec("mcp") is not None
         tools = [await stack.enter_async_context(_mcp_route(flows, runs, options))] if has_mcp else []
-        shown = ShownFlows(os.environ, hide)
-        others = [*tools, *page_routes(runs, access, shown)]
-        app = make_app(flows, runs, access, shown=shown, timeout=options["timeout"], others=others)
+        others = [*tools, *page_routes(runs, access)]
+        app = make_app(flows, runs, access, timeout=options["timeout"], others=others)
         _say_hello(flows, address_of(listener), journal if durable else None, has_mcp=has_mcp)
         await serve(app, listener, runs, drain=options["drain"], timeout=options["timeout"])
 

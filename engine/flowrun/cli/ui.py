@@ -103,8 +103,8 @@ async def _serve(session: Session, listener: socket, access: "Access", *, opens:
 
     calm_collector()
     async with session:
-        runs = ServedRuns(session, max_live=_MAX_LIVE, outlives_requests=True)
-        app = Starlette(routes=page_routes(runs, access, ShownFlows(os.environ, hide)))
+        runs = ServedRuns(session, ShownFlows(os.environ, hide), max_live=_MAX_LIVE, outlives_requests=True)
+        app = Starlette(routes=page_routes(runs, access))
         address = address_of(listener)
         echo(f"{address} shows {session.journal.history.path}: Ctrl-C ends it", err=True)
         if opens and _has_browser():

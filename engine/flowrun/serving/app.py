@@ -17,7 +17,6 @@ from flowrun.serving.gate import HEALTH, Access, Gate
 from flowrun.serving.run_records import run_routes
 from flowrun.serving.served_flow import ServedFlow
 from flowrun.serving.served_runs import ServedRuns
-from flowrun.serving.shown_flows import ShownFlows
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -27,7 +26,6 @@ def make_app(
     runs: ServedRuns,
     access: Access,
     *,
-    shown: ShownFlows,
     timeout: float,
     others: Sequence[BaseRoute] = (),
 ) -> ASGIApp:
@@ -35,7 +33,6 @@ def make_app(
 
     Args:
         flows: by the names of their models.
-        shown: the flows of the runs that records show.
         timeout: the seconds that a request may take.
         others: further routes, such as those of the pages.
     """
@@ -49,7 +46,7 @@ def make_app(
                 Completions(flows, runs, timeout=timeout),
                 methods=["POST"],
             ),
-            *run_routes(runs, shown),
+            *run_routes(runs),
             *others,
         ],
         exception_handlers={HTTPException: _http_error, FlowrunError: _flowrun_error, Exception: _bug},

@@ -8,16 +8,11 @@ from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.run_result import mask_result
 from flowrun.serving.api_errors import ApiError, json_response
 from flowrun.serving.served_runs import ServedRuns
-from flowrun.serving.shown_flows import ShownFlows
 from flowrun.spec.strict_json import parse_json
 
 
-def run_routes(runs: ServedRuns, flows: ShownFlows) -> list[BaseRoute]:
-    """Return the routes of runs.
-
-    Args:
-        flows: those of the runs that records show.
-    """
+def run_routes(runs: ServedRuns) -> list[BaseRoute]:
+    """Return the routes of runs."""
 
     def record(run_id: str) -> dict[str, object]:
         """Return the record of a run as it is now, without secrets.
@@ -26,7 +21,7 @@ def run_routes(runs: ServedRuns, flows: ShownFlows) -> list[BaseRoute]:
             NoSuchRun: there is no such run.
         """
         row = runs.find(run_id)
-        flow = flows.flow_of(runs.history, row)
+        flow = runs.flow_to_show(row)
         result = find_pending_work(flow.graph, row.id, runs.history.events)
         shown = mask_result(result.to_dict(), flow.secrets)
         return {**shown, "status": row.status} if row.ended is None else shown

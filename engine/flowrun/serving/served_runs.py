@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
@@ -15,9 +14,9 @@ from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_events import RunEvent
 from flowrun.runtime.run_result import InputRequest, Resolve, RunResult
 from flowrun.runtime.session import Session
-from flowrun.runtime.stored_flow import load_stored_flow
 from flowrun.runtime.watch import Watch
 from flowrun.serving.answers import unmask_arguments
+from flowrun.serving.shown_flows import ShownFlows
 from flowrun.spec import mask
 
 T = TypeVar("T")
@@ -66,17 +65,20 @@ class ServedRuns:
 
     Attributes:
         draining: the server is about to stop.
+        shown: the flows of runs, as they are shown.
         refused: why the runs that could not be resumed here were not, by their ids.
     """
 
-    def __init__(self, session: Session, *, max_live: int, outlives_requests: bool) -> None:
+    def __init__(self, session: Session, shown: ShownFlows, *, max_live: int, outlives_requests: bool) -> None:
         """Bind the runs to an open session.
 
         Args:
+            shown: the flows of runs that are shown or answered.
             max_live: the most runs that requests may have in progress at once.
             outlives_requests: a run goes on if the request that began it goes away; else it is cancelled.
         """
         self.session = session
+        self.shown = shown
         self.draining = False
         self._max_live = max_live
         self._outlives_requests = outlives_requests
@@ -308,7 +310,7 @@ class ServedRuns:
 
     def flow_to_show(self, row: RunRow) -> CompiledFlow:
         """Return the flow that a run started with, without its functions. Its ``secrets`` are to be masked."""
-        return load_stored_flow(self.history, row).prepare_to_show(os.environ)
+        return self.shown.flow_of(self.history, row)
 
     def watch(self, flows: Collection[str]) -> None:
         """Resume the runs of servers in the journal as they become due: those of an earlier process, and timers.

@@ -1,6 +1,7 @@
 """A question that the client's user is asked may be answered elsewhere meanwhile: then that answer counts."""
 
 import asyncio
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from flowrun.runtime.session import Session
 from flowrun.serving.mcp_endpoint import _Call
 from flowrun.serving.served_flow import serve_flow
 from flowrun.serving.served_runs import ServedRuns
+from flowrun.serving.shown_flows import ShownFlows
 
 SPEC = """\
 flowrun: v1
@@ -62,7 +64,7 @@ def test_an_answer_of_somebody_else_counts(tmp_path: Path, answer: types.ElicitR
 
     async def work() -> tuple[Any, int]:
         async with asyncio.timeout(20), Session(journal=tmp_path / "j.sqlite") as session:
-            runs = ServedRuns(session, max_live=1, outlives_requests=True)
+            runs = ServedRuns(session, ShownFlows(os.environ), max_live=1, outlives_requests=True)
             client = Client(runs, answer)
             ctx = SimpleNamespace(session=client, request_id=1, request=None, meta=None)
             call = _Call(served, runs, ctx, address="http://localhost", says=False)

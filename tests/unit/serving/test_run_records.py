@@ -41,9 +41,9 @@ def test_the_flow_of_a_record_is_compiled_once(tmp_path: Path, monkeypatch: pyte
 
     async def records() -> list[Any]:
         async with Session(journal=tmp_path / "journal.sqlite", environ={}) as session:
-            runs = ServedRuns(session, max_live=1, outlives_requests=True)
+            runs = ServedRuns(session, ShownFlows({}), max_live=1, outlives_requests=True)
             await runs.run(flow, {}, run_id="one")
-            show, *_ = run_routes(runs, ShownFlows({}))
+            show, *_ = run_routes(runs)
             assert isinstance(show, Route)
             scope = {"type": "http", "method": "GET", "path": "/v1/runs/one", "headers": []}
             found = [await show.endpoint(Request({**scope, "path_params": {"run": "one"}})) for _ in range(2)]

@@ -1,6 +1,7 @@
 """The runs of a server: answers and their secrets, the watch over its journal, and its end."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from flowrun.journal import History
 from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.session import Session
 from flowrun.serving.served_runs import BATCH, Draining, NoSuchRun, ServedRuns
+from flowrun.serving.shown_flows import ShownFlows
 
 SPEC = """\
 flowrun: v1
@@ -68,7 +70,7 @@ def flow_in(folder: Path, sent: Sent, name: str = "work") -> CompiledFlow:
 def serve(folder: Path, work: Any, *, outlives: bool = True) -> Any:
     async def go() -> Any:
         async with asyncio.timeout(30), Session(journal=folder / "j.sqlite", batch=BATCH, drain=0.1) as session:
-            return await work(ServedRuns(session, max_live=8, outlives_requests=outlives))
+            return await work(ServedRuns(session, ShownFlows(os.environ), max_live=8, outlives_requests=outlives))
 
     return asyncio.run(go())
 

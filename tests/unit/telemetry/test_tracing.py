@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from flowrun.calling import current_call
 from flowrun.serving.completions import Completions
 from flowrun.serving.served_flow import serve_flow
 from flowrun.serving.served_runs import ServedRuns
+from flowrun.serving.shown_flows import ShownFlows
 from flowrun.telemetry import continued, conventions
 from flowrun.telemetry.tracing import FlowTrace
 from flowrun.testing import ScriptedModel
@@ -501,7 +503,9 @@ def test_a_served_run_is_below_the_span_of_the_request(tmp_path: Path, traces: T
 
     async def work(session: flowrun.Session) -> Any:
         app = Completions(
-            {flow.spec.name: serve_flow(flow)}, ServedRuns(session, max_live=1, outlives_requests=False), timeout=60.0
+            {flow.spec.name: serve_flow(flow)},
+            ServedRuns(session, ShownFlows(os.environ), max_live=1, outlives_requests=False),
+            timeout=60.0,
         )
         return await post(app, json.dumps(body).encode(), headers)
 

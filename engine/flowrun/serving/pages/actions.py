@@ -147,7 +147,7 @@ def _why_not_here(row: RunRow) -> str | None:
 
 
 async def _sight(site: Site, row: RunRow) -> RunSight:
-    return await site.reader.read(lambda history: read_run(history, row, site.flows))
+    return await site.reader.read(lambda history: read_run(history, row, site.runs.shown))
 
 
 async def _again(site: Site, row: RunRow) -> RunRow:

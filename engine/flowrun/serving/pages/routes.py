@@ -16,22 +16,16 @@ from flowrun.serving.pages.run_list import show_list
 from flowrun.serving.pages.run_page import follow_run, show_run
 from flowrun.serving.pages.site import Site
 from flowrun.serving.served_runs import ServedRuns
-from flowrun.serving.shown_flows import ShownFlows
 
 
-def page_routes(
-    runs: ServedRuns,
-    access: Access,
-    flows: ShownFlows,
-) -> list[BaseRoute]:
+def page_routes(runs: ServedRuns, access: Access) -> list[BaseRoute]:
     """Return the routes of the pages of a journal. They belong behind all others: the last one takes every path.
 
     Args:
         runs: the runs of a session with a journal.
         access: who may ask, as the gate before the routes has it.
-        flows: those of the runs that pages show.
     """
-    site = Site.of(runs, access, flows)
+    site = Site.of(runs, access)
 
     def route(path: str, method: str, work: Callable[[Site, Request], Awaitable[Response]]) -> Route:
         async def endpoint(request: Request) -> Response:

@@ -70,7 +70,7 @@ async def run_response(site: Site, row: RunRow, attempt: Attempt | None = None) 
     Args:
         attempt: a form that was not accepted.
     """
-    sight = await site.reader.read(lambda history: read_run(history, row, site.flows))
+    sight = await site.reader.read(lambda history: read_run(history, row, site.runs.shown))
     frame = frame_of(site, sight, attempt)
     zone = datetime.now().astimezone().tzinfo or UTC
     graph, transcript = sight.flow.graph, sight.transcript

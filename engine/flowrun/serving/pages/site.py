@@ -10,7 +10,6 @@ from flowrun.serving.gate import Access
 from flowrun.serving.pages.changes import Changes
 from flowrun.serving.pages.reader import Reader
 from flowrun.serving.served_runs import ServedRuns
-from flowrun.serving.shown_flows import ShownFlows
 
 _EVENTS: Mapping[str, str] = {
     "cache-control": "no-store",
@@ -31,23 +30,17 @@ class Site(NamedTuple):
     access: Access
     lists: Reader
     reader: Reader
-    flows: ShownFlows
     changes: Changes
 
     @classmethod
-    def of(
-        cls,
-        runs: ServedRuns,
-        access: Access,
-        flows: ShownFlows,
-    ) -> Self:
+    def of(cls, runs: ServedRuns, access: Access) -> Self:
         """Return the pages of the journal of served runs. See ``page_routes``."""
 
         def work_of(run: str) -> str:
             return f"{runs.is_resuming(run)} {runs.refused.get(run, '')}"
 
         changes = Changes(Reader(runs.open_reader), stopped=lambda: runs.draining, extra=work_of)
-        return cls(runs, access, Reader(runs.open_reader), Reader(runs.open_reader), flows, changes)
+        return cls(runs, access, Reader(runs.open_reader), Reader(runs.open_reader), changes)
 
     @staticmethod
     def seen_by(request: Request) -> str:

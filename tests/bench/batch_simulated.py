@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 from flowrun.backends.scripted import ScriptedBackend
 from flowrun.batch import Batch, Fingerprint, Meter, OneFile, Options, Results, Row, run_in_this_process
+from flowrun.collector import calm_collector
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.core.ports import ModelBackend
 from flowrun.functions.python import PythonFunctions
-from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.flow_runs import FlowRuns
 from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.runner import Runner

@@ -17,11 +17,11 @@ from mcp.client.stdio import stdio_client
 
 import flowrun
 from flowrun.backends.scripted import ScriptedBackend
+from flowrun.collector import calm_collector
 from flowrun.core.events import AskModel, CallFunction
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.functions.mcp_servers import McpServers
 from flowrun.functions.python import PythonFunctions
-from flowrun.runtime.engines import calm_collector
 from tests.mcp.projects import COMMAND, lock, write_project
 
 _PASSES: Final = 5

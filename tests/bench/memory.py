@@ -11,12 +11,12 @@ from pathlib import Path
 
 import msgspec
 
+from flowrun.collector import calm_collector
 from flowrun.core.events import AskModel
 from flowrun.core.graph import Graph
 from flowrun.core.messages import Message, Reply, ToolCall
 from flowrun.core.ports import OnText
 from flowrun.functions.python import PythonFunctions
-from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.runner import Runner
 from tests.flows import ADD, AGENT, graph_of
 

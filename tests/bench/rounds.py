@@ -20,7 +20,7 @@ from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.serial_utils import MsgpackDecoder
 
 from flowrun.backends.vllm.chat import VllmChat
-from flowrun.runtime.engines import calm_collector
+from flowrun.collector import calm_collector
 from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.session import Session
 from tests.bench.batch_modes import ENGINES, ENVIRON

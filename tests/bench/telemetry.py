@@ -16,12 +16,12 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import NoOpTracerProvider, set_span_in_context
 
 from flowrun.backends.scripted import ScriptedBackend
+from flowrun.collector import calm_collector
 from flowrun.core.events import AskModel
 from flowrun.core.graph import Graph
 from flowrun.core.messages import Reply, ToolCall, Usage
 from flowrun.core.ports import Tracer
 from flowrun.functions.python import PythonFunctions
-from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.runner import Runner
 from flowrun.spec.model import Model
 from flowrun.telemetry.tracing import Telemetry

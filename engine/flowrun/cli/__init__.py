@@ -4,7 +4,6 @@ Only click is imported here, so that ``flowrun --help`` is fast. A verb is one m
 ``command``; the table below lists all verbs.
 """
 
-import gc
 import signal
 import sys
 import threading
@@ -14,6 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+
+from flowrun.collector import collect_less
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -45,9 +46,6 @@ VERBS: Final[dict[str, str]] = {
     "schema": "Print the JSON Schema, the reference made from it, or the codes of issues.",
     "doctor": "Say what this machine can run, and what is missing.",
 }
-
-CALM: Final = (50_000, 20, 50)
-"""The thresholds of Python's garbage collector, also for runs; see ``runtime.engines.calm_collector``."""
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
@@ -127,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Exit codes: 0 done, 1 the spec or the run failed, 2 wrong usage, 3 a bug, 4 the run waits for human input,
     130 interrupted.
     """
-    gc.set_threshold(*CALM)  # what is imported stays: to look through it for garbage takes a twentieth of a start
+    collect_less()  # what is imported stays: to look through it for garbage takes a twentieth of a start
     given = list(sys.argv[1:] if arguments is None else arguments)
     run_guarded(lambda: app.main(args=given, prog_name="flowrun", standalone_mode=False), debug="--debug" in given)
 

@@ -44,8 +44,9 @@ from flowrun.cli.options import (
 from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream, real_path
 from flowrun.cli.terminal import echo, write_json
+from flowrun.collector import calm_collector
 from flowrun.errors import UsageError
-from flowrun.runtime.engines import BackendSettings, calm_collector
+from flowrun.runtime.engines import BackendSettings
 from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.run_result import encode_json
 

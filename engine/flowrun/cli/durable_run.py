@@ -8,9 +8,9 @@ from flowrun.cli.console import RunView
 from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.human_input import terminal_input
 from flowrun.cli.next_steps import interruptions_explained, next_commands, resume_command, show_command
+from flowrun.collector import calm_collector
 from flowrun.errors import OutputError
 from flowrun.runtime.draining import drain_on_sigterm
-from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_result import Resolve, RunResult
 from flowrun.runtime.session import Session

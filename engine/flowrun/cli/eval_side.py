@@ -20,10 +20,10 @@ from flowrun.cli.next_steps import warn_of_alike_samples
 from flowrun.cli.progress import BatchView
 from flowrun.cli.streams import answer_stream
 from flowrun.cli.terminal import echo, write_json
+from flowrun.collector import calm_collector
 from flowrun.errors import FlowrunError, UsageError
 from flowrun.evaluation.against import Against
 from flowrun.evaluation.sides import Side, SideJob, open_side, results_of, run_side
-from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.project import CompiledFlow, Project
 
 _MODULE: Final = "flowrun.cli.eval_side"

@@ -12,11 +12,12 @@ from flowrun.cli import EXIT_WAITING
 from flowrun.cli.event_loop import run_in_loop
 from flowrun.cli.next_steps import warn_of_changes
 from flowrun.cli.terminal import echo, hide
+from flowrun.collector import calm_collector
 from flowrun.durations import spell_moment
 from flowrun.errors import FlowrunError
 from flowrun.journal import History, RunRow
 from flowrun.runtime.draining import drain_on_sigterm
-from flowrun.runtime.engines import BackendSettings, calm_collector
+from flowrun.runtime.engines import BackendSettings
 from flowrun.runtime.flow_runs import find_pending_work
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_result import Resolve

@@ -28,10 +28,10 @@ from flowrun.cli.options import (
 )
 from flowrun.cli.streams import answer_stream, real_path
 from flowrun.cli.terminal import echo
+from flowrun.collector import calm_collector
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import UsageError
 from flowrun.excerpts import one_line
-from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.project import CompiledFlow, Project
 from flowrun.runtime.run_result import RunResult
 from flowrun.runtime.session import Session, new_run_id, read_inputs

@@ -31,8 +31,9 @@ from flowrun.cli.options import (
 )
 from flowrun.cli.server_options import read_access, require_serve
 from flowrun.cli.terminal import echo, hide
+from flowrun.collector import calm_collector
 from flowrun.errors import SpecError, UsageError
-from flowrun.runtime.engines import BackendSettings, calm_collector
+from flowrun.runtime.engines import BackendSettings
 from flowrun.runtime.project import Project, find_all_specs
 from flowrun.runtime.session import Session
 from flowrun.spec import find_project

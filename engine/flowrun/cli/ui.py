@@ -24,8 +24,9 @@ from flowrun.cli.options import (
 )
 from flowrun.cli.server_options import read_access, require_serve
 from flowrun.cli.terminal import echo, hide
+from flowrun.collector import calm_collector
 from flowrun.errors import UsageError
-from flowrun.runtime.engines import BackendSettings, calm_collector
+from flowrun.runtime.engines import BackendSettings
 from flowrun.runtime.session import Session
 
 if TYPE_CHECKING:

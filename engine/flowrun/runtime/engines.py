@@ -1,7 +1,6 @@
 """The engines of a session: one started backend for all equal models. Only what runs something uses this."""
 
 import asyncio
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import entry_points
@@ -22,6 +21,7 @@ from flowrun.backends.wrapper import (
     failure_of,
     watchable,
 )
+from flowrun.collector import skip_loaded
 from flowrun.core.fixed_prompts import REMEDY, MeasuredPrompt, fixed_prompts
 from flowrun.core.ports import ModelBackend
 from flowrun.errors import BackendError, ModelError
@@ -192,6 +192,7 @@ class Engines:
         except BaseException:
             await backend.stop()
             raise
+        skip_loaded()
         return watchable(backend)
 
     async def _find_warm(self, wanted: EngineModel) -> ModelBackend | None:
@@ -287,17 +288,6 @@ def _is_in_process(wanted: Wanted) -> bool:
 def _without_adapter(bound: BoundModel) -> BoundModel:
     replace = msgspec.structs.replace
     return bound if bound.model.adapter is None else replace(bound, model=replace(bound.model, adapter=None))
-
-
-def calm_collector() -> None:
-    """Make Python's garbage collector run less often, and skip the objects that are loaded now.
-
-    A run creates many small objects that live as long as the run. With the default thresholds, the collector takes a
-    quarter of the engine's own time to find that none of them is garbage.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def make_backend(

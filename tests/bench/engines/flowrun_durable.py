@@ -12,12 +12,12 @@ import work
 from flowrun_spec import SPEC
 
 from flowrun.backends.scripted import ScriptedBackend
+from flowrun.collector import calm_collector
 from flowrun.core.events import AskModel, ToolDeclaration
 from flowrun.core.graph import compile_graph
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.functions.python import PythonFunctions
 from flowrun.journal import SqliteJournal
-from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.runner import Runner
 from flowrun.spec import parse_text
 

@@ -5,11 +5,11 @@ from functools import cache
 import work
 
 from flowrun.backends.scripted import ScriptedBackend
+from flowrun.collector import calm_collector
 from flowrun.core.events import AskModel, ToolDeclaration
 from flowrun.core.graph import Graph, compile_graph
 from flowrun.core.messages import Reply, ToolCall
 from flowrun.functions.python import PythonFunctions
-from flowrun.runtime.engines import calm_collector
 from flowrun.runtime.runner import Runner
 from flowrun.spec import parse_text
 

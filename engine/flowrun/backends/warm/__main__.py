@@ -17,6 +17,7 @@ from flowrun.backends.warm.host import Host
 from flowrun.backends.warm.locks import EngineLock
 from flowrun.backends.warm.orders import Order, Said
 from flowrun.backends.warm.records import lock_path, stamps_of
+from flowrun.collector import calm_collector
 from flowrun.errors import FlowrunError
 
 
@@ -72,6 +73,7 @@ async def _hold(order: Order, lock: EngineLock, reports: _Reports) -> None:
         adapters=order.adapters,
     )
     await backend.start()
+    calm_collector()
     try:
         held = order.held.with_commits(stamps_of(order.model, order.adapters, folder=Path(order.folder)))
         host = Host(backend, held, idle=order.idle, lock=lock)

@@ -12,7 +12,7 @@ from flowrun.batch.distributed.ray_cluster import Cluster, make_replicas, needs_
 from flowrun.batch.distributed.replica import ReplicaConfig
 from flowrun.batch.job import BatchJob
 from flowrun.batch.sinks import Folder
-from flowrun.runtime.engines import calm_collector
+from flowrun.collector import calm_collector
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.stored_flow import StoredFlow
 

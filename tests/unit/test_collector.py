@@ -1,0 +1,47 @@
+"""flowrun's own processes skip what they have loaded when they look for garbage; other processes do not change."""
+
+import gc
+import sys
+from pathlib import Path
+from subprocess import run
+
+ROOT = Path(__file__).parents[2]
+
+_START = """
+import asyncio, gc
+import flowrun
+from flowrun.collector import calm_collector
+
+loaded = []
+
+class Backend:
+    async def start(self):
+        loaded.extend([{}] for _ in range(10_000))
+    async def stop(self): ...
+    async def reply(self, request): ...
+
+async def main():
+    CALM
+    flow = flowrun.load("specs/weather.yaml").with_model("default", Backend())
+    before = gc.get_freeze_count()
+    async with flowrun.Session() as session:
+        await session.runs_of(flow)
+    print(gc.get_freeze_count() - before >= 10_000, gc.get_threshold()[0])
+
+asyncio.run(main())
+"""
+
+
+def _start(calm: str) -> str:
+    program = _START.replace("CALM", calm)
+    done = run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert not done.stderr
+    return done.stdout.strip()
+
+
+def test_a_calm_process_skips_what_an_engine_loads() -> None:
+    assert _start("calm_collector()") == "True 50000"
+
+
+def test_a_host_keeps_its_collector() -> None:
+    assert _start("pass") == f"False {gc.get_threshold()[0]}"

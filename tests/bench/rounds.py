@@ -10,14 +10,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import zmq.asyncio
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.output_processor import OutputProcessor
-from vllm.v1.serial_utils import MsgpackDecoder
 
 from flowrun.backends.vllm.chat import VllmChat
 from flowrun.collector import calm_collector
@@ -29,6 +28,9 @@ from tests.bench.tiny_llama import write_tiny_llama
 
 _CONVERSATIONS = 64
 _PASSES = 8
+_OUTPUTS = "taking the engine's outputs"
+_TAKING = ("process_outputs_socket", "output_handler")
+"""vLLM's two tasks that take what the engine sends: a message for each of its steps."""
 
 
 def main() -> None:
@@ -43,10 +45,12 @@ def main() -> None:
 
 async def _measure(flow: CompiledFlow) -> None:
     calm_collector()
+    parts = _Parts()
+    asyncio.get_running_loop().set_task_factory(parts.make_task)
     async with Session() as session:
         await _hold(session, flow, first=0)  # what is made at the first request
         whole = [await _hold(session, flow, first=_CONVERSATIONS * number) for number in range(1, _PASSES + 1)]
-        parts = _Parts()
+        parts.begin()
         with_parts = []
         for number in range(_PASSES + 1, 2 * _PASSES + 1):
             parts.clear()
@@ -58,7 +62,8 @@ async def _measure(flow: CompiledFlow) -> None:
     for name in parts.seconds:
         print(f"  {name:48} {min(one[name] for _, one in with_parts) / rounds * 1e3:6.2f}")
     rest = min(seconds - sum(one.values()) for seconds, one in with_parts)
-    print(f"  {'the rest: event loop, driver, batch, outputs':48} {rest / rounds * 1e3:6.2f}")
+    print(f"  {'the rest: event loop, driver, batch':48} {rest / rounds * 1e3:6.2f}")
+    print(f"\nThe engine sent {parts.messages / rounds / _PASSES:.1f} messages a round.")
 
 
 async def _hold(session: Session, flow: CompiledFlow, *, first: int) -> float:
@@ -75,11 +80,28 @@ class _Parts:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.messages = 0
+        self._begun = False
+
+    def begin(self) -> None:
+        """Wrap the functions."""
+        self._begun = True
         self._wrap(VllmChat, "render", "rendering the prompt")
         self._wrap(AsyncLLM, "add_request", "handing the request to the engine")
-        self._wrap(OutputProcessor, "process_outputs", "taking the engine's outputs")
-        self._wrap(MsgpackDecoder, "decode", "taking the engine's outputs")
+        self._wrap(zmq.asyncio.Socket, "_handle_events", _OUTPUTS)
         self._wrap(VllmChat, "read", "reading the reply")
+
+    def make_task(self, loop: asyncio.AbstractEventLoop, work: Any, **kwargs: Any) -> "asyncio.Task[Any]":
+        """Make a task; those of vLLM that take what the engine sends are counted from ``begin`` on."""
+        name = work.__qualname__.rpartition(".")[2]
+        if name in _TAKING:
+            work = _drive(_Counted(work, partial(self._count_output, messages=int(name == _TAKING[0]))))
+        return asyncio.Task(work, loop=loop, **kwargs)
+
+    def _count_output(self, seconds: float, *, messages: int) -> None:
+        if self._begun:
+            self.seconds[_OUTPUTS] += seconds
+            self.messages += messages
 
     def clear(self) -> None:
         """Begin to count anew."""
@@ -102,6 +124,10 @@ class _Parts:
             return _Counted(made, count) if asyncio.iscoroutine(made) else made
 
         setattr(owner, name, counted)
+
+
+async def _drive(counted: "_Counted") -> Any:
+    return await counted
 
 
 class _Counted:

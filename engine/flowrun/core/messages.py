@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar, overload
 
 import msgspec
@@ -263,6 +264,12 @@ class Log(Sequence[T_co], Generic[T_co]):
         longer._length = len(longer._items)
         return longer
 
+    def begins_with(self, other: "Log[Any]") -> bool:
+        """Return whether another sequence is the first part of this one; at once if they share their storage."""
+        if self._items is other._items:
+            return self._length >= other._length
+        return self[: len(other)] == tuple(other)
+
     @property
     def last(self) -> T_co | None:
         """The newest item, if there is any."""
@@ -277,14 +284,14 @@ class Log(Sequence[T_co], Generic[T_co]):
     def __getitem__(self, index: slice) -> Sequence[T_co]: ...
     def __getitem__(self, index: int | slice) -> T_co | Sequence[T_co]:
         if isinstance(index, slice):
-            return tuple(self._items[i] for i in range(*index.indices(self._length)))
+            start, stop, step = index.indices(self._length)
+            return tuple(self._items[start:stop] if step == 1 else tuple(self)[index])
         if not -self._length <= index < self._length:
             raise IndexError(index)
         return self._items[index if index >= 0 else index + self._length]
 
     def __iter__(self) -> Iterator[T_co]:
-        items = self._items
-        return (items[i] for i in range(self._length))
+        return islice(self._items, self._length)
 
     def __eq__(self, other: object) -> bool:
         return (

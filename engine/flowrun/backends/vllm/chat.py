@@ -11,15 +11,15 @@ from typing import Any, Final
 
 import msgspec
 
-from flowrun.backends.chat_api import request_body, wire_message
+from flowrun.backends.chat_api import request_body
 from flowrun.backends.decided import decided
-from flowrun.backends.token_ids import extends, ids_of, pack_tokens
+from flowrun.backends.token_ids import Ids, extends, ids_of, pack_tokens
 from flowrun.backends.vllm.calls import call_markers, read_call, unread_call
-from flowrun.backends.vllm.forms import learn_forms
+from flowrun.backends.vllm.forms import ChatMessage, learn_forms
 from flowrun.backends.vllm.internals import request_sampling, strict_level, template_missing
 from flowrun.backends.vllm.letters import Letters, learn_letters
 from flowrun.backends.vllm.names import faults_of_sampling, tool_call_parsers
-from flowrun.backends.vllm.prompt_cache import PromptCache
+from flowrun.backends.vllm.prompt_cache import Asked, PromptCache
 from flowrun.core.events import AskModel
 from flowrun.core.messages import Message, Reply, Tokens, Usage
 from flowrun.errors import BackendError, ModelError
@@ -41,13 +41,19 @@ class Rendered:
 
     prompt: Any
     thread: Sequence[Message]
-    token_ids: Sequence[int]
+    ids: Ids
     sampling: Any
     generate: Mapping[str, Any]
     request: Any
     parser: Any
     choice: str
     rerendered: bool
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The tokens of the prompt, as vLLM takes them."""
+        ids: list[int] = self.prompt["prompt_token_ids"]
+        return ids
 
 
 class VllmChat:
@@ -73,7 +79,7 @@ class VllmChat:
         self.forms = learn_forms(self._sample)
         self._prompt_cache = PromptCache(
             self._renderer,
-            adapt=self.forms.adapt,
+            forms=self.forms,
             ends=self._stop_token_ids(),
             max_model_len=self._config.max_model_len,
         )
@@ -200,31 +206,31 @@ class VllmChat:
             if self.letters.fault:
                 raise ModelError("model.request_refused", self.letters.fault)
         self._check(ask)
-        request = _checked_request(chat_request(ask))
         choice = ask.tool_choice if ask.tools else "none"
         renderer = self._renderers[choice not in ("auto", "none")]
-        template_kwargs = renderer.effective_chat_template_kwargs(request)
-        parser = self._new_parser(request, template_kwargs)
-        with self._prompt_cache.rendering(ask):
+        with self._prompt_cache.rendering(ask) as asked:
+            request = _checked_request(asked, self._prompt_cache.messages_of(asked))
+            template_kwargs = renderer.effective_chat_template_kwargs(request)
+            parser = self._new_parser(request, template_kwargs)
             rendered = await renderer.render_chat(request)
         if not isinstance(rendered, tuple):  # an ErrorResponse
             raise ModelError("model.request_refused", rendered.error.message)
         (prompt,) = rendered[1]
-        token_ids = prompt["prompt_token_ids"]
+        ids = ids_of(prompt["prompt_token_ids"])
         has_reasoning = parser is not None and parser.reasoning_parser is not None
         return Rendered(
             prompt=prompt,
             thread=ask.last_thread,
-            token_ids=token_ids,
-            sampling=self._sampling_params(ask, request, len(token_ids), keeps_tokens=keeps_tokens),
+            ids=ids,
+            sampling=self._sampling_params(ask, request, len(ids), keeps_tokens=keeps_tokens),
             generate={
-                "reasoning_ended": request.resolve_reasoning_ended(parser, token_ids),
+                "reasoning_ended": request.resolve_reasoning_ended(parser, prompt["prompt_token_ids"]),
                 "reasoning_parser_kwargs": {"chat_template_kwargs": template_kwargs} if has_reasoning else None,
             },
             request=request,
             parser=parser,
             choice=choice,
-            rerendered=not extends(token_ids, ask.last_thread, vocabulary=self._prompt_cache.vocabulary),
+            rerendered=not extends(ids, ask.last_thread, vocabulary=self._prompt_cache.vocabulary),
         )
 
     @property
@@ -240,7 +246,7 @@ class VllmChat:
         """
         with self._prompt_cache.seeing() as seen:
             try:
-                ids = list((await self.render(ask)).token_ids)
+                ids = (await self.render(ask)).token_ids
             except Exception:  # a prompt that was rendered is refused for its length, or for the sampling
                 if not seen:
                     raise
@@ -287,7 +293,7 @@ class VllmChat:
     def prompt_text(self, rendered: Rendered) -> str:
         """Return a rendered prompt as the text that the model reads."""
         text = rendered.prompt.get("prompt")
-        return text if isinstance(text, str) else str(self._renderer.tokenizer.decode(list(rendered.token_ids)))
+        return text if isinstance(text, str) else str(self._renderer.tokenizer.decode(rendered.token_ids))
 
     def _check(self, ask: AskModel) -> None:
         if any(message.parts for message in ask.messages):
@@ -358,7 +364,7 @@ class VllmChat:
         if token_ids and finish_reason == "stop":
             tokens = pack_tokens(
                 token_ids,
-                after=rendered.token_ids,
+                after=rendered.ids,
                 vocabulary=self._prompt_cache.vocabulary,
                 thread=rendered.thread,
                 logprobs=logprobs,
@@ -425,25 +431,20 @@ class VllmChat:
         self._renderer.shutdown()
 
 
-def chat_request(ask: AskModel) -> dict[str, Any]:
-    """Return a request in the form of the OpenAI chat API; a deep copy, as rendering changes it."""
-    shared = {name: ask.sampling[name] for name in _SHARED if name in ask.sampling}
-    messages = list(map(wire_message, ask.messages))
-    body = request_body(msgspec.structs.replace(ask, sampling=shared), messages, model="", template_kwargs={})
-    copied: dict[str, Any] = msgspec.to_builtins(body)
-    return copied
+def _checked_request(asked: Asked, messages: list[ChatMessage]) -> Any:
+    """Return a request in vLLM's form, of whose messages only those are checked that may be wrong.
 
-
-def _checked_request(body: dict[str, Any]) -> Any:
-    """Return a request in vLLM's form, of whose messages only those are checked that may be wrong."""
+    Args:
+        messages: those of the request in the form of the OpenAI chat API, for vLLM to keep.
+    """
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-    messages = body.pop("messages")
+    shared = {name: asked.ask.sampling[name] for name in _SHARED if name in asked.ask.sampling}
+    body = request_body(msgspec.structs.replace(asked.ask, sampling=shared), [], model="", template_kwargs={})
+    body["messages"] = list(filter(_needs_check, asked.new_sent))
     # ``_sampling_params`` limits the reply's length. Without ``max_completion_tokens``, vLLM reads ``max_tokens``,
     # which logs a deprecation. The id is not used, but generating one takes as long as all the rest.
-    request = ChatCompletionRequest(
-        **body, messages=list(filter(_needs_check, messages)), max_completion_tokens=1, request_id="-"
-    )
+    request = ChatCompletionRequest(**msgspec.to_builtins(body), max_completion_tokens=1, request_id="-")
     request.messages = messages
     return request
 

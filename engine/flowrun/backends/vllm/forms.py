@@ -42,12 +42,16 @@ class Forms(NamedTuple):
     empty: bool = True
     ids: bool = True
 
-    def adapt(self, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-        """Return messages in the form that the template takes; those that have it are the same objects."""
+    def adapt(self, messages: Sequence[ChatMessage], *, after: Sequence[ChatMessage] = ()) -> list[ChatMessage]:
+        """Return messages in the form that the template takes; those that have it are the same objects.
+
+        Args:
+            after: the adapted messages before them, which are returned too; only the last of them may change.
+        """
         if self == _ALL:
-            return list(messages)
-        adapted: list[ChatMessage] = []
-        begun = False
+            return [*after, *messages]
+        adapted = list(after)
+        begun = bool(adapted) and adapted[-1]["role"] != "system"  # where it matters, all of these come first
         for message in messages:
             for one in self._parts(message, begun=begun):
                 if adapted and self._joins(adapted[-1], one):

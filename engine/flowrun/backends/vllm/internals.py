@@ -213,19 +213,39 @@ INTERNALS: Final = (
         name="BaseRenderer",
         members={
             "get_eos_token_id": Call(),
+            "model_config": READ,
             "render_chat": Call(positional=2, calls=("render_messages",)),
             "render_chat_async": READ,  # replaced
             "render_messages": Call(positional=2),  # replaced, and called as it was
             "shutdown": Call(),
             "tokenizer": READ,
         },
-        held_as={"chat": ("_renderer",), "prompt_cache": ("renderer",)},
+        held_as={"chat": ("_renderer",), "prompt_cache": ("renderer",), "template_input": ("renderer",)},
     ),
     Internal(
         module="vllm.renderers",
         name="ChatParams",
         call=Call(keywords=("chat_template", "chat_template_kwargs")),
+        members={
+            "chat_template": READ,
+            "chat_template_content_format": READ,
+            "chat_template_kwargs": READ,
+            "get_apply_chat_template_kwargs": Call(),
+        },
+        held_as={"template_input": ("params",)},
     ),
+    Internal(module="vllm.renderers.hf", name="HfRenderer"),  # its ``render_messages`` calls the next three
+    Internal(
+        module="vllm.renderers.hf",
+        name="resolve_chat_template_content_format",
+        call=Call(keywords=("chat_template", "tools", "given_format", "tokenizer", "model_config")),
+    ),
+    Internal(
+        module="vllm.renderers.chat_utils",
+        name="parse_chat_messages",
+        call=Call(positional=2, keywords=("content_format",)),
+    ),
+    Internal(module="vllm.renderers.hf", name="safe_apply_chat_template", call=Call(positional=3)),
     Internal(
         module="vllm.renderers.online_renderer",
         name="OnlineRenderer",
@@ -277,6 +297,7 @@ INTERNALS: Final = (
         module="vllm.config",
         name="ModelConfig",
         members={
+            "enable_prompt_embeds": READ,
             "get_diff_sampling_param": Call(),
             "hf_config": READ,
             "logprobs_mode": READ,
@@ -285,7 +306,7 @@ INTERNALS: Final = (
             "try_get_generation_config": Call(),
         },
         defaults={"logprobs_mode": ("raw_logprobs",)},
-        held_as={"chat": ("_config",)},
+        held_as={"chat": ("_config",), "template_input": ("model_config",)},
     ),
     Internal(
         module="vllm.config",

@@ -8,7 +8,6 @@ save time.
 
 import asyncio
 import contextlib
-import copy
 import functools
 import re
 import threading
@@ -18,10 +17,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
+import msgspec
+
+from flowrun.backends.chat_api import wire_message
 from flowrun.backends.token_ids import Ids, ids_of
+from flowrun.backends.vllm.forms import ChatMessage, Forms
 from flowrun.backends.vllm.special_texts import SpecialTexts
+from flowrun.backends.vllm.template_input import TemplateInput, make_inputs
 from flowrun.core.events import AskModel
-from flowrun.core.messages import Message
+from flowrun.core.messages import Log, Message
 
 T = TypeVar("T")
 RenderedPrompt: TypeAlias = str | Ids
@@ -29,11 +33,12 @@ RenderedPrompt: TypeAlias = str | Ids
 
 _PROMPTS_SIZE: Final = 64 * 2**20  # bytes for the last prompt of each thread, which the next round extends
 _PIECES_SIZE: Final = 16 * 2**20  # bytes for the tokens of texts that many prompts share
+_MESSAGE_SIZE: Final = 1_000  # bytes for the forms of a message, besides its texts, which its thread holds anyway
 _LONG: Final = 8_000  # characters; rendering more would block the event loop for too long
 _WORD: Final = re.compile(r"[A-Za-z0-9]+")
 _SAMPLE: Final = ("A first text ", "\n of two words\n", " and\n\na last one")
 
-_request: ContextVar[AskModel | None] = ContextVar("flowrun_request", default=None)
+_request: ContextVar["Asked | None"] = ContextVar("flowrun_request", default=None)
 """The request that is being rendered: vLLM's functions do not pass it to the one that needs it."""
 
 _seen: ContextVar[list[Mapping[str, Any]] | None] = ContextVar("flowrun_seen_prompts", default=None)
@@ -43,13 +48,41 @@ _seen: ContextVar[list[Mapping[str, Any]] | None] = ContextVar("flowrun_seen_pro
 class CachedPrompt(NamedTuple):
     """A prompt that the model read: as rendered, and as tokens, which hold the replies as the model wrote them.
 
-    ``settings`` are the other inputs of the template.
+    Attributes:
+        settings: the inputs of the template besides the messages.
+        sent: the messages in the form of the OpenAI chat API.
+        given: what the template was given for them.
     """
 
     settings: tuple[Any, ...]
-    messages: Sequence[Message]
+    messages: Log[Message]
+    sent: Sequence[ChatMessage]
+    given: TemplateInput
     rendered: RenderedPrompt
     ids: Ids
+
+
+class Asked(NamedTuple):
+    """A request while it is rendered.
+
+    Attributes:
+        sent: its messages in the form of the OpenAI chat API.
+        known: the prompt of the thread that is cached, if its messages begin those of the request.
+    """
+
+    ask: AskModel
+    sent: list[ChatMessage]
+    known: CachedPrompt | None
+
+    @property
+    def new(self) -> Sequence[Message]:
+        """The messages that no known prompt has."""
+        return self.ask.messages[len(self.known.messages) if self.known else 0 :]
+
+    @property
+    def new_sent(self) -> Sequence[ChatMessage]:
+        """The same in the form of the OpenAI chat API."""
+        return self.sent[len(self.known.messages) if self.known else 0 :]
 
 
 class Recent(Generic[T]):
@@ -80,7 +113,7 @@ class PromptCache:
         self,
         renderer: Any,
         *,
-        adapt: Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]],
+        forms: Forms,
         ends: Sequence[int],
         max_model_len: int,
     ) -> None:
@@ -88,21 +121,21 @@ class PromptCache:
 
         Args:
             renderer: vLLM's renderer of the model.
-            adapt: returns messages in the form that the model's template takes.
+            forms: the form of a conversation that the model's template takes.
             ends: the ids of the tokens that end a reply.
         """
         self._tokenizer = renderer.tokenizer
         self.vocabulary = _fingerprint(self._tokenizer.get_vocab())
-        self._adapt = adapt
-        self._render_adapted = renderer.render_messages
+        self._render_unasked = renderer.render_messages
         self._render_chat = renderer.render_chat
         self._ends = dict(zip(ends, self._tokenizer.convert_ids_to_tokens(list(ends)), strict=True))
         self._end = re.compile("|".join(re.escape(text) for text in self._ends.values()) or r"(?!)")
         self._longest = max_model_len * self._tokenizer.max_chars_per_token
-        self._prompts = Recent[CachedPrompt](_PROMPTS_SIZE, lambda one: 4 * len(one.rendered) + 4 * len(one.ids))
+        self._prompts = Recent[CachedPrompt](_PROMPTS_SIZE, _bytes_of)
         self._pieces = Recent[Ids](_PIECES_SIZE, lambda ids: 8 * len(ids))
         self._rust_tokenizer: Any = None
         self._special = SpecialTexts(_special_texts(self._tokenizer))
+        self._inputs = make_inputs(renderer, forms, self._special)
         self._spelled = list(map(self._spell, self._special.texts))
         self._can_split = True
         self._can_split = self._check_splitting()
@@ -111,13 +144,22 @@ class PromptCache:
         renderer.render_chat_async = self._render_chat_async
 
     @contextlib.contextmanager
-    def rendering(self, ask: AskModel) -> Iterator[None]:
-        """Set the request whose messages are rendered within the block."""
-        token = _request.set(ask)
+    def rendering(self, ask: AskModel) -> Iterator[Asked]:
+        """Set the request that is rendered within the block."""
+        known = self._prompts.get((ask.run, ask.thread))
+        if known is not None and (known.settings != _settings(ask) or not ask.messages.begins_with(known.messages)):
+            known = None
+        new = ask.messages[len(known.messages) :] if known else ask.messages
+        asked = Asked(ask, [*(known.sent if known else ()), *map(wire_message, new)], known)
+        token = _request.set(asked)
         try:
-            yield
+            yield asked
         finally:
             _request.reset(token)
+
+    def messages_of(self, asked: Asked) -> list[ChatMessage]:
+        """Return the messages of a request for vLLM, which may change them."""
+        return msgspec.to_builtins(asked.sent) if self._inputs.changes_messages else list(asked.sent)
 
     @contextlib.contextmanager
     def seeing(self) -> Iterator[list[Mapping[str, Any]]]:
@@ -135,20 +177,10 @@ class PromptCache:
         vLLM's own method renders every template in a worker thread and creates a task for each step: on busy processors
         that costs more than the rendering itself.
         """
-        ask = _request.get()
-        if ask is None or _is_long(ask.messages):
+        asked = _request.get()
+        if asked is None or _is_long(asked.new):
             return await asyncio.to_thread(functools.partial(self._render_chat, *args, **kwargs))
         return self._render_chat(*args, **kwargs)
-
-    def _render(self, messages: list[Any], params: Any) -> tuple[Any, Any]:
-        adapted = self._adapt(messages)
-        protected = self._special.protect(adapted)
-        if any(one is not other for one, other in zip(protected, adapted, strict=True)):
-            conversation, prompt = self._render_adapted(copy.deepcopy(protected), params)
-            if "prompt" in prompt:
-                return conversation, prompt
-        conversation, prompt = self._render_adapted(adapted, params)  # some renderers tokenize by themselves
-        return conversation, prompt
 
     def _render_messages(self, messages: list[Any], params: Any) -> tuple[Any, Any]:
         conversation, prompt = self._render_request(messages, params)
@@ -157,12 +189,14 @@ class PromptCache:
         return conversation, prompt
 
     def _render_request(self, messages: list[Any], params: Any) -> tuple[Any, Any]:
-        ask = _request.get()
-        if ask is None:
-            conversation, prompt = self._render_adapted(messages, params)
+        asked = _request.get()
+        if asked is None:
+            conversation, prompt = self._render_unasked(messages, params)
             return conversation, prompt
-        last = self._last_prompt(ask, messages, params)  # first, as rendering changes the messages
-        conversation, prompt = self._render(messages, params)
+        ask, known = asked.ask, asked.known
+        last = self._last_prompt(asked, messages, params)
+        given = self._given(known or last, messages, params)
+        conversation, prompt = self._inputs.render(given, params)
         rendered = self._rendered(prompt)
         if rendered is None:
             return conversation, {
@@ -171,7 +205,8 @@ class PromptCache:
             } if "prompt" in prompt else prompt
         ids = self._tokenize_prompt(rendered, last, ask.messages)
         if not ask.labels:  # no later prompt extends that of a decision
-            self._prompts.store((ask.run, ask.thread), CachedPrompt(_settings(ask), tuple(ask.messages), rendered, ids))
+            made = CachedPrompt(_settings(ask), ask.messages, asked.sent, given, rendered, ids)
+            self._prompts.store((ask.run, ask.thread), made)
         own = last is not None or isinstance(rendered, array)
         return conversation, {"prompt_token_ids": ids.tolist()} | ({} if own else {"prompt": self._text(rendered)})
 
@@ -183,29 +218,35 @@ class PromptCache:
             return text if self._can_split or self._special.stands_in(text) else None
         return None
 
-    def _last_prompt(self, ask: AskModel, messages: list[Any], params: Any) -> CachedPrompt | None:
+    def _last_prompt(self, asked: Asked, messages: list[Any], params: Any) -> CachedPrompt | None:
         """Return the prompt of the thread's last reply, rendered again if it is not cached; None without a reply."""
-        tokens = [message.tokens for message in ask.messages]
-        replies = [index for index, one in enumerate(tokens) if one is not None and one.vocabulary == self.vocabulary]
-        if not replies:
-            return None
-        settings, before = _settings(ask), tuple(ask.messages[: replies[-1]])
-        last = self._prompts.get((ask.run, ask.thread))
-        if last is not None and last.settings == settings and last.messages == before:
-            return last
+        if asked.known is not None and list(map(self._is_own, asked.new)) == [True, *[False] * (len(asked.new) - 1)]:
+            return asked.known
         last = None
-        for index in replies:
-            _, prompt = self._render(copy.deepcopy(messages[:index]), params)
-            rendered = self._rendered(prompt)
+        for index in [index for index, message in enumerate(asked.ask.messages) if self._is_own(message)]:
+            given = self._given(last, messages[:index], params)
+            rendered = self._rendered(self._inputs.render(given, params)[1])
             if rendered is None or (isinstance(rendered, str) and not self._can_split):
                 return None
-            last = CachedPrompt(settings, before[:index], rendered, self._tokenize_prompt(rendered, last, ask.messages))
+            ids = self._tokenize_prompt(rendered, last, asked.ask.messages)
+            before = Log(asked.ask.messages[:index])
+            last = CachedPrompt(_settings(asked.ask), before, asked.sent[:index], given, rendered, ids)
         return last
+
+    def _is_own(self, message: Message) -> bool:
+        """Return whether a message is a reply with tokens of this vocabulary."""
+        return message.tokens is not None and message.tokens.vocabulary == self.vocabulary
+
+    def _given(self, before: CachedPrompt | None, messages: Sequence[ChatMessage], params: Any) -> TemplateInput:
+        """Return what the template is given for messages, of which an earlier prompt may have the first."""
+        if before is None:
+            return self._inputs.extend(TemplateInput(), messages, params)
+        return self._inputs.extend(before.given, messages[len(before.messages) :], params)
 
     def _tokenize_prompt(self, rendered: RenderedPrompt, last: CachedPrompt | None, messages: Sequence[Message]) -> Ids:
         """Return a prompt's tokens, which extend those of the ``last`` prompt and of its reply if that is possible."""
         start = len(last.rendered) if last is not None else 0
-        if last is None or rendered[:start] != last.rendered:  # the template changed the earlier messages
+        if last is None or not _begins(rendered, last.rendered):  # the template changed the earlier messages
             return self._ids_of(rendered)
         reply, *following = messages[len(last.messages) :][:2]
         own = ids_of(reply.tokens.ids) if reply.tokens else ids_of()
@@ -335,6 +376,16 @@ def _fingerprint(vocabulary: Mapping[str, int]) -> int:
     """Return a checksum of a sample of the vocabulary, the same on all machines."""
     sample = sorted((id, text) for text, id in vocabulary.items() if id % 89 == 0)
     return zlib.crc32(repr((len(vocabulary), sample)).encode(errors="surrogatepass"))
+
+
+def _begins(rendered: RenderedPrompt, other: RenderedPrompt) -> bool:
+    if isinstance(rendered, str) and isinstance(other, str):
+        return rendered.startswith(other)
+    return rendered[: len(other)] == other
+
+
+def _bytes_of(prompt: CachedPrompt) -> int:
+    return 4 * len(prompt.rendered) + 4 * len(prompt.ids) + _MESSAGE_SIZE * len(prompt.messages)
 
 
 def _settings(ask: AskModel) -> tuple[Any, ...]:

@@ -159,3 +159,12 @@ def test_a_later_prompt_extends_an_earlier_one(messages: list[ChatMessage], end:
     if messages[end : end + 1] and messages[end]["role"] == "assistant" and messages[end - 1]["role"] != "assistant":
         first = forms.adapt(messages[:end])
         assert forms.adapt(messages)[: len(first)] == first
+
+
+@given(TURNS, st.integers(0, 20), st.sampled_from(sorted(TEMPLATES)))
+def test_messages_are_adapted_in_any_number_of_steps(messages: list[ChatMessage], end: int, name: str) -> None:
+    forms = TEMPLATES[name][1]
+    first = forms.adapt(messages[:end])
+    later = forms.adapt(messages[end:], after=first)
+    assert later == forms.adapt(messages)
+    assert all(one is other for one, other in zip(first[:-1], later, strict=False))

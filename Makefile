@@ -5,6 +5,8 @@ STAMP := .venv/installed
 TORCH := $(shell grep ^torch== requirements.txt)
 UV := uv==0.13.9
 PYTHONS := 3.11 3.12 3.13 3.14
+# Tests start thousands of processes, each of which would compile flowrun anew where no bytecode is kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-readers torture torch-by-uv check bench bench-batch clean
 

@@ -10,6 +10,8 @@ import pytest
 
 from flowrun.backends.vllm.backend import VllmBackend
 from flowrun.spec.model import Model
+from flowrun.testing.plugin import SpecItem
+from flowrun.testing.suite import RawReply
 from tests.tiny_mistral import write_tiny_mistral
 from tests.unit.backends.contract import Live, started
 
@@ -23,6 +25,18 @@ SMALL_MODEL = Model(
     chat_template="templates/chatml_tools.jinja",
 )
 """The model of ``specs/weather.yaml``, small enough for two cores."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before the items are selected by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of specs that read a model's text where vLLM's parsers are here: importing them takes seconds."""
+    if find_spec("vllm") is None:
+        return
+    for item in items:
+        if isinstance(item, SpecItem) and (
+            item.case.cassette or any(isinstance(one.reply, RawReply) for one in item.case.replies)
+        ):
+            item.add_marker(pytest.mark.vllm)
 
 
 COLLECTOR = gc.get_threshold()

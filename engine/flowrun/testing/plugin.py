@@ -71,12 +71,12 @@ def _relative_path(path: Path, folder: Path) -> Path:
 
 
 class SpecItem(pytest.Item):
-    """The pytest item of one test of a test file."""
+    """The pytest item of ``case``, one test of a test file."""
 
     def __init__(self, *, suite: "Suite", case: "Case", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._suite = suite
-        self._case = case
+        self.case = case
 
     def runtest(self) -> None:
         """Run the test.
@@ -84,7 +84,7 @@ class SpecItem(pytest.Item):
         Raises:
             SpecTestFailed: the test failed.
         """
-        verdict = _session(self.config).run(self._suite, self._case)
+        verdict = _session(self.config).run(self._suite, self.case)
         if verdict.status == "skipped":
             pytest.skip(verdict.reason)
         if verdict.status == "failed":
@@ -102,7 +102,7 @@ class SpecItem(pytest.Item):
         """Return the file, the line (from 0) and the name of the test."""
         from flowrun.spec import place_of
 
-        return self.path, place_of(self._suite.document, self._case.at).line - 1, self.name
+        return self.path, place_of(self._suite.document, self.case.at).line - 1, self.name
 
 
 class SpecTestFailed(Exception):

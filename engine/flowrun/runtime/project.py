@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -292,9 +293,11 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             for flow in tree.walk()
             for entrypoints in [_entrypoints(flow.loaded.spec)]
         }
-        found = reader.read(
-            request for own in wanted.values() for name, request in own.items() if name not in self.functions
-        )
+        requests = [request for own in wanted.values() for name, request in own.items() if name not in self.functions]
+        if requests:
+            reader.start()
+            import_module("networkx")  # which the checks need, while the process gets ready
+        found = reader.read(requests)
         return {
             key: {
                 name: signature_of(self.functions[name]) if name in self.functions else found[request]

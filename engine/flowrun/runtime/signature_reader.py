@@ -37,7 +37,7 @@ class Request(NamedTuple):
 
 
 class SignatureReader:
-    """One child process at a time, started at the first need; a module that ends or hangs it costs only its own specs.
+    """One child process at a time; a module that ends or hangs it costs only its own specs.
 
     Args:
         project_dir: the folder that entrypoints are imported from; None: it is found from each spec's file.
@@ -48,6 +48,7 @@ class SignatureReader:
         self._project_dir = project_dir
         self._seconds = seconds
         self._child: subprocess.Popen[bytes] | None = None
+        self._ready = False
         self._pending = b""
         self._used = False
         self._harmful: dict[tuple[str, Path], EntrypointError] = {}
@@ -140,7 +141,8 @@ class SignatureReader:
             message = f"{name} cannot be imported: it ends the process, {self._end(seconds=_ENDING_SECONDS)}"
             raise EntrypointError(message, _REMEDY) from None
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def start(self) -> None:
+        """Start the child, if there is none. It gets ready while something else is done, before ``read``."""
         if self._child is None:
             self._child = subprocess.Popen(
                 [sys.executable, "-c", _CHILD, json.dumps(path_of_installed())],
@@ -149,13 +151,19 @@ class SignatureReader:
                 start_new_session=True,  # so that what a module starts ends with it
             )
             self._pending = b""
-            self._used = False
+            self._used = self._ready = False
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        self.start()
+        assert self._child is not None
+        if not self._ready:
             try:
                 self._line(_START_SECONDS)
             except (TimeoutError, EOFError, ValueError) as error:
                 raise EntrypointError(
                     f"Python cannot be started to import it: {self._end()}", "see its output, or use --no-import"
                 ) from error
+            self._ready = True
         return self._child
 
     def _line(self, seconds: float) -> dict[str, Any]:

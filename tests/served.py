@@ -108,7 +108,7 @@ def served_pages(
             stops[:] = [drain, stop]
             loop.call_soon(ready.set)
             await server.serve(sockets=[listener])
-            runs.close()
+            runs.close_readers()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()

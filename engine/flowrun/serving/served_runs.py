@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from flowrun.errors import FlowrunError, StoreError, UsageError
-from flowrun.journal import History, RunRow, open_history
+from flowrun.journal import History, RunRow
 from flowrun.runtime.flow_runs import find_pending_work, unanswered
 from flowrun.runtime.project import CompiledFlow
 from flowrun.runtime.run_events import RunEvent
@@ -16,6 +16,7 @@ from flowrun.runtime.run_result import InputRequest, Resolve, RunResult
 from flowrun.runtime.session import Session
 from flowrun.runtime.watch import Watch
 from flowrun.serving.answers import unmask_arguments
+from flowrun.serving.reader import Reader
 from flowrun.serving.shown_flows import ShownFlows
 from flowrun.spec import mask
 
@@ -85,7 +86,7 @@ class ServedRuns:
         self.refused: dict[str, str] = {}
         self._resuming: dict[str, bool] = {}  # whether to look again, once the run has stopped: an answer came in
         self._path = session.journal.history.path
-        self._readers: list[History] = []
+        self._readers: list[Reader] = []
         self._live: set[asyncio.Task[Any]] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._watches: set[asyncio.Task[Any]] = set()
@@ -96,14 +97,14 @@ class ServedRuns:
         """Return the reader of the journal."""
         return self.session.journal.history
 
-    def open_reader(self) -> History:
-        """Open the journal once more, for another thread; ``close`` closes it."""
-        reader = open_history(self._path)
+    def make_reader(self) -> Reader:
+        """Return one more reader of the journal; ``close_readers`` closes it."""
+        reader = Reader(self._path)
         self._readers.append(reader)
         return reader
 
-    def close(self) -> None:
-        """Close the readers, so that the last process that leaves the journal leaves one file."""
+    def close_readers(self) -> None:
+        """Close the readers, so that the last process that leaves the journal leaves one file. Waits for threads."""
         for reader in self._readers:
             reader.close()
 

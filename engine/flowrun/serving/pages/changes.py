@@ -11,7 +11,7 @@ from typing import Final
 
 from flowrun.errors import FlowrunError
 from flowrun.journal import History
-from flowrun.serving.pages.reader import Reader
+from flowrun.serving.reader import Reader
 
 LOOK_SECONDS: Final = 0.5
 """Seconds between two looks at the journal."""

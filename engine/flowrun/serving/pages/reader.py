@@ -1,8 +1,6 @@
-"""Reads a journal for pages, beside the loop: each reader is a connection of its own, used by one thread at a time."""
+"""Reads what pages show of a run from its journal."""
 
-import asyncio
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -17,28 +15,6 @@ from flowrun.serving.pages.responses import NotFound
 from flowrun.serving.shown_flows import ShownFlows
 from flowrun.spec import mask
 from flowrun.transcript import Transcript, build_transcript
-
-T = TypeVar("T")
-
-
-class Reader:
-    """A connection to a journal for threads.
-
-    Args:
-        open_: opens it, when it is first used.
-    """
-
-    def __init__(self, open_: Callable[[], History]) -> None:
-        self._open = open_
-        self._lock = asyncio.Lock()
-        self._history: History | None = None
-
-    async def read(self, work: Callable[[History], T]) -> T:
-        """Return what a function makes of the journal, in a thread."""
-        async with self._lock:
-            if self._history is None:
-                self._history = await asyncio.to_thread(self._open)
-            return await asyncio.to_thread(work, self._history)
 
 
 class OpenQuestion(msgspec.Struct, frozen=True, kw_only=True):

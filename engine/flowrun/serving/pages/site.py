@@ -8,7 +8,7 @@ from starlette.responses import Response, StreamingResponse
 
 from flowrun.serving.gate import Access
 from flowrun.serving.pages.changes import Changes
-from flowrun.serving.pages.reader import Reader
+from flowrun.serving.reader import Reader
 from flowrun.serving.served_runs import ServedRuns
 
 _EVENTS: Mapping[str, str] = {
@@ -39,8 +39,8 @@ class Site(NamedTuple):
         def work_of(run: str) -> str:
             return f"{runs.is_resuming(run)} {runs.refused.get(run, '')}"
 
-        changes = Changes(Reader(runs.open_reader), stopped=lambda: runs.draining, extra=work_of)
-        return cls(runs, access, Reader(runs.open_reader), Reader(runs.open_reader), changes)
+        changes = Changes(runs.make_reader(), stopped=lambda: runs.draining, extra=work_of)
+        return cls(runs, access, runs.make_reader(), runs.make_reader(), changes)
 
     @staticmethod
     def seen_by(request: Request) -> str:

@@ -45,3 +45,28 @@ def test_a_calm_process_skips_what_an_engine_loads() -> None:
 
 def test_a_host_keeps_its_collector() -> None:
     assert _start("pass") == f"False {gc.get_threshold()[0]}"
+
+
+_AGAIN = """
+import gc, weakref
+from flowrun.collector import calm_collector, skip_loaded
+
+class Engine:
+    def __init__(self):
+        self.itself = self
+
+calm_collector()
+first = Engine()
+skip_loaded()
+gone = weakref.ref(first)
+del first
+gc.collect()
+print(gone() is None)
+skip_loaded()
+print(gone() is None)
+"""
+
+
+def test_what_an_engine_left_behind_goes_with_the_next_start() -> None:
+    done = run([sys.executable, "-c", _AGAIN], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("False\nTrue\n", "")

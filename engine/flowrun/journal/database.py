@@ -225,6 +225,10 @@ class Database:
         remedy = next((text for name, text in _REMEDIES.items() if code.startswith(name)), _OTHER_REMEDY)
         return StoreError(f"the journal {self.path} cannot be used: {exc}; {remedy}")
 
+    def interrupt(self) -> None:
+        """End the statement that another thread executes now; there it fails with a ``StoreError``."""
+        self._connection.interrupt()
+
     def close(self) -> None:
         """Close the file; the last process to close it removes the -wal. May be called twice."""
         self._connection.close()

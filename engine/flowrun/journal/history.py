@@ -280,6 +280,10 @@ class History:
         """Return the living processes that hold runs."""
         return living(self._database.rows(HOLDERS), here=self._here, now=self._now())
 
+    def interrupt(self) -> None:
+        """End what another thread reads now by an error there."""
+        self._database.interrupt()
+
     def close(self) -> None:
         """Close the file. May be called twice."""
         self._database.close()

@@ -104,7 +104,7 @@ class ServedRuns:
         return reader
 
     def close_readers(self) -> None:
-        """Close the readers, so that the last process that leaves the journal leaves one file. Waits for threads."""
+        """Close the readers, so that the last process that leaves the journal leaves one file."""
         for reader in self._readers:
             reader.close()
 

@@ -192,4 +192,4 @@ async def serve(
             signal.signal(number, handler)
         if stopping is not None:
             stopping.cancel()
-        await asyncio.to_thread(runs.close_readers)
+        runs.close_readers()  # in no thread: functions may have left none free

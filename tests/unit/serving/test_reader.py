@@ -1,4 +1,4 @@
-"""A reader's connection is used by one thread at a time, and closed after the last of them."""
+"""A reader's connection is used by one thread at a time, and closed whatever reads."""
 
 import asyncio
 import threading
@@ -10,34 +10,53 @@ from flowrun.errors import StoreError
 from flowrun.journal import History, SqliteJournal
 from flowrun.serving.reader import Reader
 
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
-def test_it_is_closed_after_a_thread_whose_request_has_gone(tmp_path: Path) -> None:
-    path = tmp_path / "journal.sqlite"
-    begun, go_on = threading.Event(), threading.Event()
-    read: list[object] = []
 
-    def slow(history: History) -> None:
+def test_its_end_interrupts_what_reads(tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    def endless(history: History) -> None:
         begun.set()
-        go_on.wait(20)
-        read.append(list(history.runs()))
+        history._database.value(ENDLESS)
 
     async def work() -> None:
-        async with SqliteJournal(path):
-            reader = Reader(path)
-            assert await reader.read(lambda history: list(history.runs())) == []
-            request = asyncio.create_task(reader.read(slow))
+        async with SqliteJournal(tmp_path / "journal.sqlite"):
+            reader = Reader(tmp_path / "journal.sqlite")
+            request = asyncio.create_task(reader.read(endless))
             await asyncio.to_thread(begun.wait, 20)
-            request.cancel()
-            await asyncio.wait([request])
-            closing = asyncio.create_task(asyncio.to_thread(reader.close))
-            await asyncio.sleep(0.05)
-            assert not closing.done()
-            go_on.set()
-            await closing
-            assert read == [[]]
+            reader.close()
+            with pytest.raises(StoreError, match="interrupted"):
+                await request
             with pytest.raises(StoreError, match="the server ends"):
-                await reader.read(slow)
+                await reader.read(endless)
             reader.close()
 
     asyncio.run(work())
     assert [file.name for file in tmp_path.iterdir()] == ["journal.sqlite"]
+
+
+def test_the_thread_of_a_request_that_has_gone_has_the_connection_for_itself(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    read: list[str] = []
+
+    def slow(history: History) -> None:
+        begun.set()
+        go_on.wait(20)
+        read.append("slow")
+
+    async def work() -> None:
+        async with SqliteJournal(tmp_path / "journal.sqlite"):
+            reader = Reader(tmp_path / "journal.sqlite")
+            gone = asyncio.create_task(reader.read(slow))
+            await asyncio.to_thread(begun.wait, 20)
+            gone.cancel()
+            await asyncio.wait([gone])
+            waiting = [asyncio.create_task(reader.read(lambda history: read.append("next"))) for _ in range(100)]
+            await asyncio.wait(waiting, timeout=0.05)  # none of them takes a thread meanwhile
+            await asyncio.to_thread(go_on.set)
+            await asyncio.gather(*waiting)
+            reader.close()
+
+    asyncio.run(work())
+    assert read == ["slow", *["next"] * 100]

@@ -31,10 +31,11 @@ T = TypeVar("T")
 RenderedPrompt: TypeAlias = str | Ids
 """A text, or tokens if the tokenizer returns no text (Mistral's)."""
 
-_PROMPTS_SIZE: Final = 64 * 2**20  # bytes for the last prompt of each thread, which the next round extends
+_PROMPTS_SIZE: Final = 192 * 2**20  # bytes for the last prompt of each thread, which the next round extends
 _PIECES_SIZE: Final = 16 * 2**20  # bytes for the tokens of texts that many prompts share
-_MESSAGE_SIZE: Final = 1_000  # bytes for the forms of a message, besides its texts, which its thread holds anyway
+_MESSAGE_SIZE: Final = 1_000  # bytes for the forms of a message; about, since the arguments of its calls may be large
 _LONG: Final = 8_000  # characters; rendering more would block the event loop for too long
+_MANY: Final = 500  # messages, likewise
 _WORD: Final = re.compile(r"[A-Za-z0-9]+")
 _SAMPLE: Final = ("A first text ", "\n of two words\n", " and\n\na last one")
 
@@ -52,6 +53,7 @@ class CachedPrompt(NamedTuple):
         settings: the inputs of the template besides the messages.
         sent: the messages in the form of the OpenAI chat API.
         given: what the template was given for them.
+        extends: the template wrote the earlier messages of the thread as for the prompt before.
     """
 
     settings: tuple[Any, ...]
@@ -60,6 +62,7 @@ class CachedPrompt(NamedTuple):
     given: TemplateInput
     rendered: RenderedPrompt
     ids: Ids
+    extends: bool
 
 
 class Asked(NamedTuple):
@@ -68,11 +71,13 @@ class Asked(NamedTuple):
     Attributes:
         sent: its messages in the form of the OpenAI chat API.
         known: the prompt of the thread that is cached, if its messages begin those of the request.
+        continues: the last reply of the thread is the answer to the known prompt.
     """
 
     ask: AskModel
     sent: list[ChatMessage]
     known: CachedPrompt | None
+    continues: bool
 
     @property
     def new(self) -> Sequence[Message]:
@@ -150,7 +155,9 @@ class PromptCache:
         if known is not None and (known.settings != _settings(ask) or not ask.messages.begins_with(known.messages)):
             known = None
         new = ask.messages[len(known.messages) :] if known else ask.messages
-        asked = Asked(ask, [*(known.sent if known else ()), *map(wire_message, new)], known)
+        own = [self._is_own(message) for message in new]
+        continues = known is not None and own == [True] + [False] * (len(own) - 1)
+        asked = Asked(ask, [*(known.sent if known else ()), *map(wire_message, new)], known, continues)
         token = _request.set(asked)
         try:
             yield asked
@@ -172,13 +179,13 @@ class PromptCache:
             _seen.reset(token)
 
     async def _render_chat_async(self, *args: Any, **kwargs: Any) -> Any:
-        """Render a short thread here, and a long one in a worker thread.
+        """Render here where little is new in the thread, and else in a worker thread.
 
         vLLM's own method renders every template in a worker thread and creates a task for each step: on busy processors
         that costs more than the rendering itself.
         """
         asked = _request.get()
-        if asked is None or _is_long(asked.new):
+        if asked is None or _is_long(asked):
             return await asyncio.to_thread(functools.partial(self._render_chat, *args, **kwargs))
         return self._render_chat(*args, **kwargs)
 
@@ -205,7 +212,8 @@ class PromptCache:
             } if "prompt" in prompt else prompt
         ids = self._tokenize_prompt(rendered, last, ask.messages)
         if not ask.labels:  # no later prompt extends that of a decision
-            made = CachedPrompt(_settings(ask), ask.messages, asked.sent, given, rendered, ids)
+            extends = last is None or _begins(rendered, last.rendered)
+            made = CachedPrompt(_settings(ask), ask.messages, asked.sent, given, rendered, ids, extends)
             self._prompts.store((ask.run, ask.thread), made)
         own = last is not None or isinstance(rendered, array)
         return conversation, {"prompt_token_ids": ids.tolist()} | ({} if own else {"prompt": self._text(rendered)})
@@ -220,7 +228,7 @@ class PromptCache:
 
     def _last_prompt(self, asked: Asked, messages: list[Any], params: Any) -> CachedPrompt | None:
         """Return the prompt of the thread's last reply, rendered again if it is not cached; None without a reply."""
-        if asked.known is not None and list(map(self._is_own, asked.new)) == [True, *[False] * (len(asked.new) - 1)]:
+        if asked.continues:
             return asked.known
         last = None
         for index in [index for index, message in enumerate(asked.ask.messages) if self._is_own(message)]:
@@ -230,7 +238,7 @@ class PromptCache:
                 return None
             ids = self._tokenize_prompt(rendered, last, asked.ask.messages)
             before = Log(asked.ask.messages[:index])
-            last = CachedPrompt(_settings(asked.ask), before, asked.sent[:index], given, rendered, ids)
+            last = CachedPrompt(_settings(asked.ask), before, asked.sent[:index], given, rendered, ids, extends=True)
         return last
 
     def _is_own(self, message: Message) -> bool:
@@ -399,6 +407,11 @@ def _holds(text: str, messages: Sequence[Message]) -> bool:
     return all(word in text for word in words)
 
 
-def _is_long(messages: Sequence[Message]) -> bool:
+def _is_long(asked: Asked) -> bool:
+    """Return whether much is rendered or tokenized for a request: the new text, or all where no prompt is extended."""
+    extends = asked.known is not None and asked.continues and asked.known.extends
+    messages = asked.new if extends else asked.ask.messages
+    if len(asked.ask.messages) > _MANY:
+        return True
     length = sum(len(message.content or "") + len(message.reasoning or "") for message in messages)
     return length + sum(len(call.arguments) for message in messages for call in message.tool_calls) > _LONG

@@ -30,7 +30,7 @@ class TemplateInputs:
     """Makes the input of a template, and applies it by vLLM's renderer.
 
     Attributes:
-        changes_messages: vLLM changes the messages of its requests.
+        changes_messages: vLLM changes the messages of a request before they come here.
     """
 
     changes_messages = True

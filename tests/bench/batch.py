@@ -125,7 +125,7 @@ def _print_ways(seconds: dict[str, float]) -> None:
         taken = seconds[mode]
         print(f"{label:42} {taken:8.2f} {limit / taken:9.2f} {taken / ours:11.2f}")
     print()
-    _say_aim("flowrun batch, of the limit", limit / ours, 0.9)
+    _say_aim("flowrun batch, of the limit", limit / ours, 0.93)
     _say_aim("lock step / flowrun batch", seconds["lock step"] / ours, 1.0)
     _say_aim("one after another / flowrun batch", seconds["in turn"] / ours, 10.0)
     _say_aim("LangGraph / flowrun batch", seconds["LangGraph"] / ours, 1.0)

@@ -11,6 +11,7 @@ _START = """
 import asyncio, gc
 import flowrun
 from flowrun.collector import calm_collector
+from flowrun.runtime import engines
 
 loaded = []
 
@@ -22,9 +23,10 @@ class Backend:
 
 async def main():
     CALM
-    flow = flowrun.load("specs/weather.yaml").with_model("default", Backend())
+    engines.make_backend = lambda *_: Backend()
+    flow = flowrun.load("specs/weather.yaml")
     before = gc.get_freeze_count()
-    async with flowrun.Session() as session:
+    async with flowrun.Session(settings=engines.BackendSettings(warm=False)) as session:
         await session.runs_of(flow)
     print(gc.get_freeze_count() - before >= 10_000, gc.get_threshold()[0])
 

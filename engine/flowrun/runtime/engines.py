@@ -192,7 +192,8 @@ class Engines:
         except BaseException:
             await backend.stop()
             raise
-        skip_loaded()
+        if _is_in_process(wanted):  # no other loads so much
+            skip_loaded()
         return watchable(backend)
 
     async def _find_warm(self, wanted: EngineModel) -> ModelBackend | None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,18 +15,29 @@ from flowrun.serving.reader import Reader
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
 
-def test_its_end_interrupts_what_reads(tmp_path: Path) -> None:
+@asynccontextmanager
+async def reading(folder: Path, work: Callable[[History], None]) -> AsyncIterator[tuple[Reader, "asyncio.Task[None]"]]:
+    """Yield a reader and a request, whose thread has begun with the work."""
     begun = threading.Event()
 
-    def endless(history: History) -> None:
+    def begin(history: History) -> None:
         begun.set()
-        history._database.value(ENDLESS)
+        work(history)
 
+    async with SqliteJournal(folder / "journal.sqlite"):
+        reader = Reader(folder / "journal.sqlite")
+        request = asyncio.create_task(reader.read(begin))
+        await asyncio.to_thread(begun.wait, 20)
+        yield reader, request
+
+
+def endless(history: History) -> None:
+    history._database.value(ENDLESS)
+
+
+def test_its_end_interrupts_what_reads(tmp_path: Path) -> None:
     async def work() -> None:
-        async with SqliteJournal(tmp_path / "journal.sqlite"):
-            reader = Reader(tmp_path / "journal.sqlite")
-            request = asyncio.create_task(reader.read(endless))
-            await asyncio.to_thread(begun.wait, 20)
+        async with reading(tmp_path, endless) as (reader, request):
             reader.close()
             with pytest.raises(StoreError, match="interrupted"):
                 await request
@@ -37,19 +50,15 @@ def test_its_end_interrupts_what_reads(tmp_path: Path) -> None:
 
 
 def test_the_thread_of_a_request_that_has_gone_has_the_connection_for_itself(tmp_path: Path) -> None:
-    begun, go_on = threading.Event(), threading.Event()
+    go_on = threading.Event()
     read: list[str] = []
 
     def slow(history: History) -> None:
-        begun.set()
         go_on.wait(20)
         read.append("slow")
 
     async def work() -> None:
-        async with SqliteJournal(tmp_path / "journal.sqlite"):
-            reader = Reader(tmp_path / "journal.sqlite")
-            gone = asyncio.create_task(reader.read(slow))
-            await asyncio.to_thread(begun.wait, 20)
+        async with reading(tmp_path, slow) as (reader, gone):
             gone.cancel()
             await asyncio.wait([gone])
             waiting = [asyncio.create_task(reader.read(lambda history: read.append("next"))) for _ in range(100)]

@@ -36,7 +36,8 @@ _SAMPLE_TOOL: Final = {"name": "look", "description": "Look.", "parameters": {"t
 class Rendered:
     """A request in the form of the engine, and the parser for its reply. vLLM's own objects.
 
-    ``rerendered`` means that the prompt does not begin with the tokens that the model read and wrote in the last round.
+    ``ids`` are the tokens of the prompt, packed. ``rerendered`` means that the prompt does not begin with the tokens
+    that the model read and wrote in the last round.
     """
 
     prompt: Any

@@ -71,23 +71,20 @@ class Asked(NamedTuple):
     Attributes:
         sent: its messages in the form of the OpenAI chat API.
         known: the prompt of the thread that is cached, if its messages begin those of the request.
-        continues: the last reply of the thread is the answer to the known prompt.
+        new: the messages that it does not have.
+        last: the known prompt, if the last reply of the thread is its answer.
     """
 
     ask: AskModel
     sent: list[ChatMessage]
     known: CachedPrompt | None
-    continues: bool
-
-    @property
-    def new(self) -> Sequence[Message]:
-        """The messages that no known prompt has."""
-        return self.ask.messages[len(self.known.messages) if self.known else 0 :]
+    new: Sequence[Message]
+    last: CachedPrompt | None
 
     @property
     def new_sent(self) -> Sequence[ChatMessage]:
-        """The same in the form of the OpenAI chat API."""
-        return self.sent[len(self.known.messages) if self.known else 0 :]
+        """The new messages in the form of the OpenAI chat API."""
+        return self.sent[len(self.sent) - len(self.new) :]
 
 
 class Recent(Generic[T]):
@@ -155,9 +152,9 @@ class PromptCache:
         if known is not None and (known.settings != _settings(ask) or not ask.messages.begins_with(known.messages)):
             known = None
         new = ask.messages[len(known.messages) :] if known else ask.messages
-        own = [self._is_own(message) for message in new]
-        continues = known is not None and own == [True] + [False] * (len(own) - 1)
-        asked = Asked(ask, [*(known.sent if known else ()), *map(wire_message, new)], known, continues)
+        sent = [*(known.sent if known else ()), *map(wire_message, new)]
+        last = known if new and self._is_own(new[0]) and not any(map(self._is_own, new[1:])) else None
+        asked = Asked(ask, sent, known, new, last)
         token = _request.set(asked)
         try:
             yield asked
@@ -210,13 +207,11 @@ class PromptCache:
                 **prompt,
                 "prompt": self._special.restore(prompt["prompt"]),
             } if "prompt" in prompt else prompt
-        ids = self._tokenize_prompt(rendered, last, ask.messages)
+        made = self._make_prompt(asked, ask.messages, given, rendered, last)
         if not ask.labels:  # no later prompt extends that of a decision
-            extends = last is None or _begins(rendered, last.rendered)
-            made = CachedPrompt(_settings(ask), ask.messages, asked.sent, given, rendered, ids, extends)
             self._prompts.store((ask.run, ask.thread), made)
         own = last is not None or isinstance(rendered, array)
-        return conversation, {"prompt_token_ids": ids.tolist()} | ({} if own else {"prompt": self._text(rendered)})
+        return conversation, {"prompt_token_ids": made.ids.tolist()} | ({} if own else {"prompt": self._text(rendered)})
 
     def _rendered(self, prompt: Mapping[str, Any]) -> RenderedPrompt | None:
         """Return the text or tokens of a prompt; None if it has other parts, or if vLLM must tokenize or refuse it."""
@@ -228,18 +223,30 @@ class PromptCache:
 
     def _last_prompt(self, asked: Asked, messages: list[Any], params: Any) -> CachedPrompt | None:
         """Return the prompt of the thread's last reply, rendered again if it is not cached; None without a reply."""
-        if asked.continues:
-            return asked.known
+        if asked.last is not None:
+            return asked.last
         last = None
         for index in [index for index, message in enumerate(asked.ask.messages) if self._is_own(message)]:
             given = self._given(last, messages[:index], params)
             rendered = self._rendered(self._inputs.render(given, params)[1])
             if rendered is None or (isinstance(rendered, str) and not self._can_split):
                 return None
-            ids = self._tokenize_prompt(rendered, last, asked.ask.messages)
-            before = Log(asked.ask.messages[:index])
-            last = CachedPrompt(_settings(asked.ask), before, asked.sent[:index], given, rendered, ids, extends=True)
+            last = self._make_prompt(asked, Log(asked.ask.messages[:index]), given, rendered, last)
         return last
+
+    def _make_prompt(
+        self,
+        asked: Asked,
+        messages: Log[Message],
+        given: TemplateInput,
+        rendered: RenderedPrompt,
+        last: CachedPrompt | None,
+    ) -> CachedPrompt:
+        """Return the prompt of a request's first messages, after that of the ``last`` reply among them."""
+        extends = last is None or _begins(rendered, last.rendered)
+        ids = self._tokenize_prompt(rendered, last if extends else None, asked.ask.messages)
+        sent = asked.sent[: len(messages)]
+        return CachedPrompt(_settings(asked.ask), messages, sent, given, rendered, ids, extends)
 
     def _is_own(self, message: Message) -> bool:
         """Return whether a message is a reply with tokens of this vocabulary."""
@@ -252,10 +259,14 @@ class PromptCache:
         return self._inputs.extend(before.given, messages[len(before.messages) :], params)
 
     def _tokenize_prompt(self, rendered: RenderedPrompt, last: CachedPrompt | None, messages: Sequence[Message]) -> Ids:
-        """Return a prompt's tokens, which extend those of the ``last`` prompt and of its reply if that is possible."""
-        start = len(last.rendered) if last is not None else 0
-        if last is None or not _begins(rendered, last.rendered):  # the template changed the earlier messages
+        """Return a prompt's tokens, which extend those of the ``last`` prompt and of its reply if that is possible.
+
+        Args:
+            last: the prompt as whose the rendered one begins; None: there is none, or the template changed it.
+        """
+        if last is None:
             return self._ids_of(rendered)
+        start = len(last.rendered)
         reply, *following = messages[len(last.messages) :][:2]
         own = ids_of(reply.tokens.ids) if reply.tokens else ids_of()
         end = self._find_end(rendered, start)
@@ -409,9 +420,8 @@ def _holds(text: str, messages: Sequence[Message]) -> bool:
 
 def _is_long(asked: Asked) -> bool:
     """Return whether much is rendered or tokenized for a request: the new text, or all where no prompt is extended."""
-    extends = asked.known is not None and asked.continues and asked.known.extends
-    messages = asked.new if extends else asked.ask.messages
     if len(asked.ask.messages) > _MANY:
         return True
+    messages = asked.new if asked.last is not None and asked.last.extends else asked.ask.messages
     length = sum(len(message.content or "") + len(message.reasoning or "") for message in messages)
     return length + sum(len(call.arguments) for message in messages for call in message.tool_calls) > _LONG
